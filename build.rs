@@ -1,0 +1,23 @@
+//! The one build script of the userspace crate: Hubble's bindings from proto/, and the eBPF object
+//! where the crate can embed it.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+/// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
+const OBJECT: &str = "ebpf/meridian.bpf.o";
+const PROTOS: [&str; 1] = ["observer/observer.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    println!("cargo::rerun-if-env-changed=MERIDIAN_EBPF_OBJECT");
+    let object = env::var_os("MERIDIAN_EBPF_OBJECT").map_or_else(|| PathBuf::from(OBJECT), PathBuf::from);
+    println!("cargo::rerun-if-changed={}", object.display());
+    fs::copy(&object, out.join("meridian.bpf.o"))
+        .map_err(|error| format!("{}: {error} (`make ebpf` builds it)", object.display()))?;
+
+    println!("cargo::rerun-if-changed=../proto");
+    let descriptors = protox::compile(PROTOS, ["../proto"])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    Ok(())
+}

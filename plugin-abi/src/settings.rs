@@ -1,0 +1,53 @@
+//! What the loader writes into the programs' read-only data before the kernel verifies them.
+//!
+//! Field offsets come from the running kernel's BTF. The data is frozen, so the verifier treats
+//! each value as a constant.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The symbol of the settings in the eBPF object.
+pub const SYMBOL: &str = "SETTINGS";
+
+/// The immediate of a call to `bpf_rdonly_cast` before the loader has named the kernel function.
+pub const CALL_RDONLY_CAST: u32 = 0x6d01;
+/// The immediate of a call to `bpf_dynptr_from_skb` before the loader has named the kernel function.
+pub const CALL_DYNPTR_FROM_SKB: u32 = 0x6d02;
+
+/// Settings of the netfilter program. Offsets are in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// `sk_buff.len`.
+    pub skb_len: u32,
+    /// `sk_buff.data_len`.
+    pub skb_data_len: u32,
+    /// `sk_buff.head`.
+    pub skb_head: u32,
+    /// `sk_buff.data`.
+    pub skb_data: u32,
+    /// `sk_buff.end`.
+    pub skb_end: u32,
+    /// `sk_buff.network_header`.
+    pub skb_network_header: u32,
+    /// `sk_buff.skb_iif`.
+    pub skb_iif: u32,
+    /// `skb_shared_info.gso_size`.
+    pub shared_gso_size: u32,
+    /// `skb_shared_info.gso_type`.
+    pub shared_gso_type: u32,
+    /// `nf_hook_state.out`.
+    pub state_out: u32,
+    /// `net_device.ifindex`.
+    pub device_ifindex: u32,
+    /// `net_device.flags`.
+    pub device_flags: u32,
+    /// `net_device.mtu`.
+    pub device_mtu: u32,
+    /// The BTF id of a structure that begins with 64 bits of plain data: packet bytes are read
+    /// through it.
+    pub word_type: u32,
+    /// The side of ZONE_MATRIX.
+    pub matrix_slots: u32,
+    /// 1: count in REENTRIES how often one run of the program interrupts another on its CPU.
+    pub count_reentries: u32,
+}

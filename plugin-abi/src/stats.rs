@@ -1,0 +1,69 @@
+//! The map STATS: a per-CPU array of [`Counter`](crate::Counter), one for each [`Stat`].
+
+/// Why a packet is outside the sums, or was not counted as one would wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Stat {
+    /// Outside the sums: went out through a loopback device.
+    Loopback = 0,
+    /// Outside the sums: neighbour discovery, MLD, multicast, broadcast, link-local addresses.
+    LinkScoped = 1,
+    /// Outside the sums: from a pod or the node to another pod of the node.
+    SameNode = 2,
+    /// Outside the sums: arrived through an uplink, counted at its sender's node.
+    Delivered = 3,
+    /// Outside the sums: not IP, or shorter than its IP header.
+    Malformed = 4,
+    /// In the matrix, but in no flow entry: the flow map is full.
+    Unattributed = 5,
+    /// In the matrix and in the flow entry of the address pair: its ports could not be read, or it
+    /// is a fragment without ports.
+    NoPorts = 6,
+    /// In the sums with its length as one packet: a GSO packet whose segments can't be computed.
+    OddGso = 7,
+    /// In the sums with its length as one packet: longer than the out device's MTU, so that the
+    /// fragments' headers are missing.
+    Fragmented = 8,
+}
+
+impl Stat {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 9] = [
+        Self::Loopback,
+        Self::LinkScoped,
+        Self::SameNode,
+        Self::Delivered,
+        Self::Malformed,
+        Self::Unattributed,
+        Self::NoPorts,
+        Self::OddGso,
+        Self::Fragmented,
+    ];
+
+    /// The name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::LinkScoped => "link_scoped",
+            Self::SameNode => "same_node",
+            Self::Delivered => "delivered",
+            Self::Malformed => "malformed",
+            Self::Unattributed => "unattributed",
+            Self::NoPorts => "no_ports",
+            Self::OddGso => "odd_gso",
+            Self::Fragmented => "fragmented",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_in_the_order_of_the_indices() {
+        for (index, stat) in Stat::ALL.into_iter().enumerate() {
+            assert_eq!(stat as usize, index, "{}", stat.name());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The zone table in the kernel: ZONES_0 and ZONES_1, longest-prefix maps from prefix to zone.
+//!
+//! Of the two maps the one that the epoch's low bit names is read; the other one is free for
+//! userspace to prepare, so that a packet never sees half of a change.
+
+use crate::{
+    IpVersion,
+    flow::{V4, V6},
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The index of a zone in the matrix. Two slots are not zones: [`UNKNOWN`] and [`INTERNET`].
+pub type Slot = u16;
+
+/// Not known: a private address in no prefix, or a node without a zone.
+pub const UNKNOWN: Slot = 0;
+/// A public address in no prefix.
+pub const INTERNET: Slot = 1;
+/// The slot of the first named zone.
+pub const FIRST_ZONE: Slot = 2;
+/// The most zones that a node can name.
+pub const MAX_ZONES: usize = 255;
+
+/// Bits of a key before the address: the IP version.
+pub const VERSION_BITS: u32 = 32;
+
+/// The data of a longest-prefix key: the IP version, then the address.
+///
+/// The version is part of the prefix, so `::/0` holds no IPv4 address. An IPv4 address is in the
+/// first word; the rest is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Address {
+    version: u32,
+    words: [u32; 4],
+}
+
+impl Address {
+    /// The key data of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(V4(word): V4) -> Self {
+        Self { version: IpVersion::V4 as u32, words: [word, 0, 0, 0] }
+    }
+
+    /// The key data of an IPv6 address.
+    #[inline(always)]
+    pub const fn v6(V6(words): V6) -> Self {
+        Self { version: IpVersion::V6 as u32, words }
+    }
+}
+
+/// What a prefix says of its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Entry {
+    /// The zone.
+    pub slot: Slot,
+    /// A [`PrefixKind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Where a prefix's addresses are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PrefixKind {
+    /// In no table: only public or private is known of it.
+    Default = 0,
+    /// This node's own pods and addresses.
+    Local = 1,
+    /// Another node's.
+    Cluster = 2,
+    /// Outside the cluster, named in the static table.
+    External = 3,
+}
+
+/// What userspace changes while the programs run: the one value of the map CONTROL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Control {
+    /// The version of the zone table; its low bit names the map to read. 0: no table yet.
+    pub epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Address>() == 20);
+const _: () = assert!(size_of::<Entry>() == 4);
+const _: () = assert!(size_of::<Control>() == 8);

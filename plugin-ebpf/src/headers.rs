@@ -1,0 +1,374 @@
+//! Reads IPv4, IPv6 and transport headers.
+//!
+//! Nothing is taken for a port that is not one: a later fragment, an unknown protocol, a chain of
+//! extension headers longer than [`MAX_EXTENSIONS`] and bytes that can't be read all give
+//! [`Transport::None`], and the packet belongs to its address pair.
+
+use crate::packet::Packet;
+use meridian_abi::flow::{ServiceSide, V4, V6};
+
+const HOP_BY_HOP: u8 = 0;
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+const SCTP: u8 = 132;
+
+/// IPv6 extension headers that are followed; a sender may chain any number.
+pub const MAX_EXTENSIONS: usize = 6;
+
+/// What the headers of a packet say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<A> {
+    /// The source address.
+    pub source: A,
+    /// The destination address.
+    pub destination: A,
+    /// The transport protocol's number.
+    pub protocol: u8,
+    /// Bytes before the transport header.
+    pub network_len: u32,
+    /// What stands after the IP headers.
+    pub transport: Transport,
+}
+
+/// What is known of a packet's transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A protocol without ports.
+    Portless,
+    /// There should be a header with ports or a type, but it can't be read here.
+    None,
+    /// TCP, UDP or SCTP.
+    Ports {
+        /// The source port.
+        source: u16,
+        /// The destination port.
+        destination: u16,
+    },
+    /// ICMP or ICMPv6.
+    Icmp {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+    },
+}
+
+/// An address family: how its header is read and which of its addresses stay on the link.
+pub trait Family: Copy {
+    /// Reads the headers. `None`: this is not a packet of the family.
+    fn parse(packet: &impl Packet) -> Option<Headers<Self>>;
+
+    /// Whether the packet concerns one link only, not the traffic between nodes.
+    fn link_scoped(headers: &Headers<Self>) -> bool;
+}
+
+impl Family for V4 {
+    #[inline(always)]
+    fn parse(packet: &impl Packet) -> Option<Headers<Self>> {
+        let [first, second]: [u64; 2] = packet.load(0)?;
+        let [destination]: [u32; 1] = packet.load(16)?;
+        let [version_and_len, _, _, _, _, _, fragment_high, fragment_low] = first.to_ne_bytes();
+        let [_, protocol, _, _, source @ ..] = second.to_ne_bytes();
+        let network_len = u32::from(version_and_len & 0xf) * 4;
+        if version_and_len >> 4 != 4 || network_len < 20 {
+            return None;
+        }
+        let later_fragment = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0;
+        Some(Headers {
+            source: V4(u32::from_ne_bytes(source)),
+            destination: V4(destination),
+            protocol,
+            network_len,
+            transport: transport(packet, protocol, network_len, later_fragment),
+        })
+    }
+
+    #[inline(always)]
+    fn link_scoped(headers: &Headers<Self>) -> bool {
+        let link_local = |address: V4| u32::from_be(address.0) >> 16 == 0xa9fe;
+        let multicast = u32::from_be(headers.destination.0) >> 28 == 0xe;
+        let broadcast = headers.destination.0 == u32::MAX;
+        multicast || broadcast || link_local(headers.destination) || link_local(headers.source)
+    }
+}
+
+impl Family for V6 {
+    #[inline(always)]
+    fn parse(packet: &impl Packet) -> Option<Headers<Self>> {
+        let [first, source_high, source_low, destination_high, destination_low]: [u64; 5] = packet.load(0)?;
+        let [version, _, _, _, _, _, next, _] = first.to_ne_bytes();
+        if version >> 4 != 6 {
+            return None;
+        }
+        let (protocol, network_len, later_fragment) = skip_extensions(packet, next);
+        Some(Headers {
+            source: v6(source_high, source_low),
+            destination: v6(destination_high, destination_low),
+            protocol,
+            network_len,
+            transport: transport(packet, protocol, network_len, later_fragment),
+        })
+    }
+
+    #[inline(always)]
+    fn link_scoped(headers: &Headers<Self>) -> bool {
+        let link_local = |address: V6| u32::from_be(address.0[0]) >> 22 == 0xfe80 >> 6;
+        let multicast = u32::from_be(headers.destination.0[0]) >> 24 == 0xff;
+        // Neighbour discovery between global addresses is no less a matter of the link. The types
+        // are those of router and neighbour solicitation, advertisement and redirect (RFC 4861)
+        // and of MLD (RFC 2710, 3810).
+        let housekeeping =
+            headers.protocol == ICMPV6 && matches!(headers.transport, Transport::Icmp { kind: 130..=137 | 143, .. });
+        multicast || housekeeping || link_local(headers.destination) || link_local(headers.source)
+    }
+}
+
+/// An address of two 64-bit halves, as they were loaded.
+#[inline(always)]
+fn v6(high: u64, low: u64) -> V6 {
+    let [a, b, c, d, e, f, g, h] = high.to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = low.to_ne_bytes();
+    V6([[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes))
+}
+
+/// Follows the chain from `next`: the protocol where it ends, the bytes before it, and whether it
+/// belongs to a fragment other than the first.
+#[inline(always)]
+fn skip_extensions(packet: &impl Packet, next: u8) -> (u8, u32, bool) {
+    let (mut protocol, mut offset, mut later_fragment) = (next, 40, false);
+    for _ in 0..MAX_EXTENSIONS {
+        if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) || later_fragment
+        {
+            break;
+        }
+        let Some([following, len, high, low]) = packet.load::<u8, 4>(offset) else { break };
+        offset += match protocol {
+            FRAGMENT => {
+                later_fragment = u16::from_be_bytes([high, low]) & 0xfff8 != 0;
+                8
+            }
+            AUTHENTICATION => (u32::from(len) + 2) * 4,
+            _ => (u32::from(len) + 1) * 8,
+        };
+        protocol = following;
+    }
+    (protocol, offset, later_fragment)
+}
+
+#[inline(always)]
+fn transport(packet: &impl Packet, protocol: u8, offset: u32, later_fragment: bool) -> Transport {
+    match protocol {
+        TCP | UDP | SCTP | ICMP | ICMPV6 if later_fragment => Transport::None,
+        TCP | UDP | SCTP => match packet.load::<u32, 1>(offset) {
+            Some([ports]) => {
+                let ports = u32::from_be(ports);
+                Transport::Ports { source: (ports >> 16) as u16, destination: ports as u16 }
+            }
+            None => Transport::None,
+        },
+        ICMP | ICMPV6 => match packet.load::<u8, 2>(offset) {
+            Some([kind, code]) => Transport::Icmp { kind, code },
+            None => Transport::None,
+        },
+        // The chain went on, or broke off.
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => Transport::None,
+        _ => Transport::Portless,
+    }
+}
+
+impl<A> Headers<A> {
+    /// Bytes of IP and transport headers that each segment of a GSO packet repeats; `None` where
+    /// the packet is neither TCP nor UDP, or can't be read.
+    #[inline(always)]
+    pub fn repeated_len(&self, packet: &impl Packet) -> Option<u32> {
+        match (self.protocol, self.transport) {
+            (TCP, Transport::Ports { .. }) => {
+                let [data_offset]: [u8; 1] = packet.load(self.network_len + 12)?;
+                Some(self.network_len + u32::from(data_offset >> 4) * 4)
+            }
+            (UDP, Transport::Ports { .. }) => Some(self.network_len + 8),
+            _ => None,
+        }
+    }
+
+    /// Whether the transport is UDP.
+    #[inline(always)]
+    pub const fn is_udp(&self) -> bool {
+        self.protocol == UDP
+    }
+
+    /// How the packet is filed: service port, the other port, and which end is the service.
+    ///
+    /// Of two ports the lower one is the service's: ephemeral ports are taken from the upper half
+    /// of the range. An echo reply comes from the end that was asked.
+    #[inline(always)]
+    pub const fn service(&self) -> (u16, u16, ServiceSide) {
+        match self.transport {
+            Transport::Ports { source, destination } if source < destination => {
+                (source, destination, ServiceSide::Source)
+            }
+            Transport::Ports { source, destination } => (destination, source, ServiceSide::Destination),
+            Transport::Icmp { kind, code } => {
+                let reply = matches!((self.protocol, kind), (ICMP, 0) | (ICMPV6, 129));
+                let side = if reply { ServiceSide::Source } else { ServiceSide::Destination };
+                (u16::from_be_bytes([kind, code]), 0, side)
+            }
+            Transport::Portless | Transport::None => (0, 0, ServiceSide::None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::packet::{Gso, Word};
+    use std::{vec, vec::Vec};
+    use zerocopy::FromBytes;
+
+    struct Bytes(Vec<u8>);
+
+    impl Packet for Bytes {
+        fn len(&self) -> u32 {
+            self.0.len() as u32
+        }
+        fn gso(&self) -> Option<Gso> {
+            None
+        }
+        fn load<W: Word, const N: usize>(&self, offset: u32) -> Option<[W; N]> {
+            let bytes = self.0.get(offset as usize..)?.get(..N * size_of::<W>())?;
+            <[W; N]>::read_from_bytes(bytes).ok()
+        }
+    }
+
+    fn v4(protocol: u8, options: &[u8], fragment: u16, rest: &[u8]) -> Bytes {
+        let mut bytes = vec![0; 20];
+        bytes[0] = 0x45 + (options.len() / 4) as u8;
+        bytes[6..8].copy_from_slice(&fragment.to_be_bytes());
+        bytes[9] = protocol;
+        bytes[12..16].copy_from_slice(&[10, 0, 1, 2]);
+        bytes[16..20].copy_from_slice(&[10, 0, 2, 3]);
+        bytes.extend(options);
+        bytes.extend(rest);
+        Bytes(bytes)
+    }
+
+    fn v6(next: u8, rest: &[u8]) -> Bytes {
+        let mut bytes = vec![0; 40];
+        bytes[0] = 0x60;
+        bytes[6] = next;
+        bytes[8..24].copy_from_slice(&[0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        bytes[24..40].copy_from_slice(&[0xfd, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+        bytes.extend(rest);
+        Bytes(bytes)
+    }
+
+    const WEB_REQUEST: [u8; 20] = [0xc3, 0x50, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 2, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn ports_are_read_after_options() {
+        let packet = v4(TCP, &[1; 8], 0, &WEB_REQUEST);
+        let headers = V4::parse(&packet).unwrap();
+        assert_eq!(headers.network_len, 28);
+        assert_eq!(headers.transport, Transport::Ports { source: 50_000, destination: 80 });
+        assert_eq!(headers.service(), (80, 50_000, ServiceSide::Destination));
+        assert_eq!(headers.repeated_len(&packet), Some(28 + 32));
+        assert_eq!(headers.source.0.to_ne_bytes(), [10, 0, 1, 2]);
+        assert_eq!(headers.destination.0.to_ne_bytes(), [10, 0, 2, 3]);
+    }
+
+    #[test]
+    fn the_reply_of_a_service_is_filed_under_the_same_port() {
+        let headers = V4::parse(&v4(UDP, &[], 0, &[0, 53, 0xc3, 0x50, 0, 8, 0, 0])).unwrap();
+        assert_eq!(headers.service(), (53, 50_000, ServiceSide::Source));
+    }
+
+    #[test]
+    fn the_payload_of_a_later_fragment_is_not_taken_for_ports() {
+        for offset in [1, 0x1fff, 0x2001] {
+            let headers = V4::parse(&v4(UDP, &[], offset, &WEB_REQUEST)).unwrap();
+            assert_eq!(headers.transport, Transport::None);
+            assert_eq!(headers.service(), (0, 0, ServiceSide::None));
+        }
+        let first = V4::parse(&v4(UDP, &[], 0x2000, &WEB_REQUEST)).unwrap();
+        assert!(matches!(first.transport, Transport::Ports { .. }));
+        let mut fragment = vec![UDP, 0, 0, 9, 0, 0, 0, 1];
+        fragment.extend(WEB_REQUEST);
+        assert_eq!(V6::parse(&v6(FRAGMENT, &fragment)).unwrap().transport, Transport::None);
+    }
+
+    #[test]
+    fn extension_headers_are_followed() {
+        let mut rest = vec![ROUTING, 1];
+        rest.extend([0; 14]);
+        rest.extend([TCP, 0, 0, 0, 0, 0, 0, 0]);
+        rest.extend(WEB_REQUEST);
+        let packet = v6(HOP_BY_HOP, &rest);
+        let headers = V6::parse(&packet).unwrap();
+        assert_eq!((headers.protocol, headers.network_len), (TCP, 64));
+        assert_eq!(headers.service(), (80, 50_000, ServiceSide::Destination));
+        assert_eq!(headers.repeated_len(&packet), Some(96));
+        assert_eq!(headers.source.0.map(u32::from_be), [0xfd00_0001, 0, 0, 2]);
+        assert_eq!(headers.destination.0.map(u32::from_be), [0xfd00_0002, 0, 0, 3]);
+    }
+
+    #[test]
+    fn an_endless_chain_of_extension_headers_gives_the_address_pair() {
+        let rest: Vec<u8> = [DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0].repeat(40);
+        let headers = V6::parse(&v6(DESTINATION_OPTIONS, &rest)).unwrap();
+        assert_eq!(headers.transport, Transport::None);
+        assert_eq!(headers.network_len, 40 + 8 * MAX_EXTENSIONS as u32);
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_read_give_the_address_pair() {
+        assert_eq!(V4::parse(&v4(TCP, &[], 0, &[0, 80])).unwrap().transport, Transport::None);
+        assert_eq!(V6::parse(&v6(HOP_BY_HOP, &[TCP])).unwrap().transport, Transport::None);
+    }
+
+    #[test]
+    fn what_is_not_ip_is_refused() {
+        assert!(V4::parse(&v6(TCP, &WEB_REQUEST)).is_none());
+        assert!(V6::parse(&v4(TCP, &[], 0, &WEB_REQUEST)).is_none());
+        assert!(V4::parse(&Bytes(vec![0x45; 19])).is_none());
+        let mut short = v4(TCP, &[], 0, &WEB_REQUEST);
+        short.0[0] = 0x44;
+        assert!(V4::parse(&short).is_none());
+    }
+
+    #[test]
+    fn neighbour_discovery_between_global_addresses_is_link_scoped() {
+        for (kind, expected) in [(135, true), (136, true), (143, true), (128, false), (1, false)] {
+            let headers = V6::parse(&v6(ICMPV6, &[kind, 0, 0, 0])).unwrap();
+            assert_eq!(V6::link_scoped(&headers), expected, "type {kind}");
+        }
+        // 135 is no ICMPv4 type of the link.
+        let headers = V6::parse(&v6(ICMP, &[135, 0, 0, 0])).unwrap();
+        assert!(!V6::link_scoped(&headers));
+    }
+
+    #[test]
+    fn multicast_broadcast_and_link_local_addresses_are_link_scoped() {
+        let scoped = |destination: [u8; 4]| {
+            let mut packet = v4(UDP, &[], 0, &WEB_REQUEST);
+            packet.0[16..20].copy_from_slice(&destination);
+            V4::link_scoped(&V4::parse(&packet).unwrap())
+        };
+        assert!(scoped([224, 0, 0, 1]) && scoped([239, 1, 1, 1]) && scoped([255; 4]) && scoped([169, 254, 1, 1]));
+        assert!(!scoped([240, 0, 0, 1]) && !scoped([10, 0, 1, 255]) && !scoped([169, 253, 1, 1]));
+    }
+
+    #[test]
+    fn an_echo_reply_comes_from_the_service_side() {
+        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0])).unwrap().service().2;
+        assert_eq!(side(ICMP, 0), ServiceSide::Source);
+        assert_eq!(side(ICMP, 8), ServiceSide::Destination);
+        assert_eq!(V6::parse(&v6(ICMPV6, &[129, 0])).unwrap().service(), (129 << 8, 0, ServiceSide::Source));
+    }
+}

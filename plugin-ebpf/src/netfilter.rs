@@ -1,0 +1,172 @@
+//! The entries at netfilter's POSTROUTING, one for each address family (Linux 6.4 and newer).
+//!
+//! The kernel gives pointers to its own structures. Their fields are read at the offsets that the
+//! loader took from the kernel's BTF, and packet bytes through `bpf_rdonly_cast`, which makes the
+//! verifier emit plain loads.
+
+use crate::{
+    count::{Outside, Route, count},
+    maps::{self, FlowTable, SETTINGS, setting},
+};
+use aya_ebpf::{bindings::bpf_dynptr, helpers::generated::bpf_dynptr_read};
+use core::{
+    mem::{MaybeUninit, transmute},
+    ptr,
+};
+use meridian_abi::{
+    flow::{V4, V6},
+    settings::{CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
+};
+use meridian_ebpf::packet::{Gso, Packet, Word};
+
+/// The netfilter verdict that lets a packet pass.
+const NF_ACCEPT: i32 = 1;
+/// `net_device.flags`: a loopback device.
+const IFF_LOOPBACK: u32 = 1 << 3;
+
+/// `struct bpf_nf_ctx`.
+#[repr(C)]
+pub struct Context {
+    state: *const u8,
+    skb: *const u8,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn postrouting_v4(context: *const Context) -> i32 {
+    postrouting::<V4>(context)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn postrouting_v6(context: *const Context) -> i32 {
+    postrouting::<V6>(context)
+}
+
+#[inline(always)]
+fn postrouting<A: FlowTable>(context: *const Context) -> i32 {
+    maps::enter();
+    // SAFETY: the kernel passes a valid context.
+    let (state, skb) = unsafe { ((*context).state, (*context).skb) };
+    let packet = Skb::new(skb);
+    if let Err(Outside(reason, size)) = count::<A>(&packet, &route(state, &packet)) {
+        maps::add_stat(reason, size);
+    }
+    maps::leave();
+    NF_ACCEPT
+}
+
+#[inline(always)]
+fn route(state: *const u8, packet: &Skb) -> Route {
+    let device: *const u8 = field(state, &raw const SETTINGS.state_out);
+    let flags: u32 = field(device, &raw const SETTINGS.device_flags);
+    Route {
+        out: field(device, &raw const SETTINGS.device_ifindex),
+        out_mtu: field(device, &raw const SETTINGS.device_mtu),
+        out_is_loopback: flags & IFF_LOOPBACK != 0,
+        arrived_on: field(packet.skb, &raw const SETTINGS.skb_iif),
+    }
+}
+
+/// A field of a kernel structure.
+#[inline(always)]
+fn field<T: Copy>(structure: *const u8, offset: *const u32) -> T {
+    // SAFETY: the offset is that of a field of this type in the running kernel; the verifier
+    // checks it, and a load through a bad pointer reads zero.
+    unsafe { ptr::read(structure.add(setting(offset) as usize).cast()) }
+}
+
+/// `bpf_rdonly_cast`: gives a kernel address a type, so that it may be read.
+#[inline(always)]
+fn cast(address: usize) -> *const u8 {
+    // SAFETY: the loader turns a call to this number into a call to the kernel function.
+    let cast: extern "C" fn(usize, u32) -> *const u8 = unsafe { transmute(CALL_RDONLY_CAST as usize) };
+    cast(address, setting(&raw const SETTINGS.word_type))
+}
+
+/// A packet in a `struct sk_buff`.
+struct Skb {
+    skb: *const u8,
+    /// Address of the IP header.
+    network: usize,
+    /// Offset of the IP header from `skb->data`.
+    network_offset: u32,
+    /// Bytes from the IP header on.
+    len: u32,
+    /// How many of them are in the linear part of the buffer.
+    linear: u32,
+}
+
+impl Skb {
+    #[inline(always)]
+    fn new(skb: *const u8) -> Self {
+        let head: usize = field(skb, &raw const SETTINGS.skb_head);
+        let data: usize = field(skb, &raw const SETTINGS.skb_data);
+        let network_header: u16 = field(skb, &raw const SETTINGS.skb_network_header);
+        let len: u32 = field(skb, &raw const SETTINGS.skb_len);
+        let data_len: u32 = field(skb, &raw const SETTINGS.skb_data_len);
+        let network = head + usize::from(network_header);
+        let network_offset = network.wrapping_sub(data) as u32;
+        let len = len.wrapping_sub(network_offset);
+        Self { skb, network, network_offset, len, linear: len.wrapping_sub(data_len) }
+    }
+
+    #[inline(always)]
+    fn shared_info(&self) -> usize {
+        let head: usize = field(self.skb, &raw const SETTINGS.skb_head);
+        let end: u32 = field(self.skb, &raw const SETTINGS.skb_end);
+        head + end as usize
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn gso(&self) -> Option<Gso> {
+        // The shared info follows the linear part of the buffer.
+        let shared = self.shared_info();
+        let size: u16 = peek(shared + setting(&raw const SETTINGS.shared_gso_size) as usize);
+        let kind: u32 = peek(shared + setting(&raw const SETTINGS.shared_gso_type) as usize);
+        (size != 0).then_some(Gso { size, kind })
+    }
+
+    #[inline(always)]
+    fn load<W: Word, const N: usize>(&self, offset: u32) -> Option<[W; N]> {
+        let width = size_of::<W>();
+        // Beyond the linear part lies unrelated kernel memory, which a plain load would read.
+        if u64::from(offset) + (N * width) as u64 <= u64::from(self.linear) {
+            let start = self.network + offset as usize;
+            return Some(core::array::from_fn(|i| peek(start + i * width)));
+        }
+        let mut words = [W::default(); N];
+        let len = (N * width) as u32;
+        (load_slow(self.skb, self.network_offset.wrapping_add(offset), words.as_mut_ptr().cast(), len) == 0)
+            .then_some(words)
+    }
+}
+
+/// A word of kernel memory; zero if there is none.
+#[inline(always)]
+fn peek<W: Word>(address: usize) -> W {
+    // SAFETY: the verifier turns a load through a cast pointer into one that can't fault, and the
+    // processors that run eBPF load unaligned words.
+    unsafe { ptr::read(cast(address).cast()) }
+}
+
+/// Copies bytes that are not in the linear part of a buffer. 0 if all went well.
+#[inline(never)]
+fn load_slow(skb: *const u8, offset: u32, out: *mut u8, len: u32) -> i64 {
+    let mut dynptr = MaybeUninit::<bpf_dynptr>::uninit();
+    // SAFETY: the loader turns a call to this number into a call to the kernel function.
+    let dynptr_from_skb: extern "C" fn(*const u8, u64, *mut bpf_dynptr) -> i32 =
+        unsafe { transmute(CALL_DYNPTR_FROM_SKB as usize) };
+    if dynptr_from_skb(skb, 0, dynptr.as_mut_ptr()) != 0 {
+        return -1;
+    }
+    // SAFETY: `out` has room for `len` bytes, and the dynptr was just made.
+    unsafe { bpf_dynptr_read(out.cast(), len.into(), dynptr.as_ptr().cast_mut(), offset.into(), 0) as i64 }
+}

@@ -1,0 +1,180 @@
+//! Loads the eBPF object: settings from the kernel's BTF, maps, relocations, programs.
+//!
+//! aya has no netfilter program type, so this takes the object apart with aya-obj and loads the
+//! programs with bpf(2).
+
+use super::{Error, btf::Btf, sys};
+use aya::{include_bytes_aligned, maps::MapData};
+use aya_obj::{Object, generated::bpf_insn};
+use meridian_abi::{
+    matrix,
+    settings::{CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST, SYMBOL, Settings},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+use zerocopy::IntoBytes;
+
+/// The programs, as build.rs found them.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/meridian.bpf.o"));
+
+/// The opcode of a call.
+const CALL: u8 = 0x85;
+/// `BPF_PSEUDO_KFUNC_CALL`, in the source register of a call: the immediate is a kernel function.
+const KERNEL_FUNCTION: u8 = 2;
+
+/// How the programs are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The side of ZONE_MATRIX, at least `matrix::MIN_SLOTS`.
+    pub matrix_slots: u32,
+    /// Entries of each flow map.
+    pub flow_entries: u32,
+    /// Count in the map REENTRIES how often a run interrupts another one. For tests.
+    pub count_reentries: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { matrix_slots: matrix::MIN_SLOTS, flow_entries: 65_536, count_reentries: false }
+    }
+}
+
+/// Programs and maps in the kernel.
+pub(super) struct Loaded {
+    pub(super) postrouting_v4: OwnedFd,
+    pub(super) postrouting_v6: OwnedFd,
+    maps: HashMap<String, MapData>,
+}
+
+impl Loaded {
+    /// A map of the object.
+    pub(super) fn map(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        self.maps.get(name).map(|map| map.fd().as_fd()).ok_or(Error::Object { what: format!("no map {name}") })
+    }
+}
+
+/// Loads the object into the kernel.
+pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
+    require_netfilter()?;
+    let kernel = Btf::of_kernel()?;
+    let malformed = |error: &dyn std::error::Error| Error::Object { what: error.to_string() };
+    let mut object = Object::parse(OBJECT).map_err(|error| malformed(&error))?;
+    let settings = settings(&kernel, options)?;
+    object
+        .patch_map_data(HashMap::from([(SYMBOL, (settings.as_bytes(), true))]))
+        .map_err(|error| malformed(&error))?;
+
+    let maps = create_maps(&mut object, options)?;
+    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    let places = maps.iter().map(|(name, (data, map))| (name.as_str(), data.fd().as_fd().as_raw_fd(), map));
+    object.relocate_maps(places, &text).map_err(|error| malformed(&error))?;
+    object.relocate_calls(&text).map_err(|error| malformed(&error))?;
+
+    let functions = [
+        (CALL_RDONLY_CAST, kernel.function("bpf_rdonly_cast")?),
+        (CALL_DYNPTR_FROM_SKB, kernel.function("bpf_dynptr_from_skb")?),
+    ];
+    let program = |name: &'static str| {
+        let mut instructions = object
+            .programs
+            .get(name)
+            .and_then(|program| object.functions.get(&program.function_key()))
+            .map(|function| function.instructions.clone())
+            .ok_or_else(|| Error::Object { what: format!("no program {name}") })?;
+        call_kernel_functions(&mut instructions, &functions);
+        sys::load_netfilter(name, &instructions).map_err(|(source, log)| Error::Load { program: name, source, log })
+    };
+    Ok(Loaded {
+        postrouting_v4: program("postrouting_v4")?,
+        postrouting_v6: program("postrouting_v6")?,
+        maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect(),
+    })
+}
+
+/// Loads a program that only accepts, to tell a kernel that is too old from an object that is wrong.
+fn require_netfilter() -> Result<(), Error> {
+    accept_all().map(drop)
+}
+
+/// Loads a netfilter program that does nothing: what any program costs at this hook.
+///
+/// # Errors
+/// The kernel has no netfilter programs, or does not let us load one.
+pub fn accept_all() -> Result<OwnedFd, Error> {
+    // r0 = 1 (NF_ACCEPT); exit
+    let accept = [instruction(0xb7, 1), instruction(0x95, 0)];
+    sys::load_netfilter("accept_all", &accept).map_err(|(source, _)| match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { what: "loading an eBPF program", source },
+        Some(libc::ENOSYS) => Error::NotPermitted { what: "the bpf system call", source },
+        _ => Error::NoNetfilter { release: release(), source },
+    })
+}
+
+fn instruction(code: u8, imm: i32) -> bpf_insn {
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm }
+}
+
+fn release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+
+fn settings(kernel: &Btf, options: &Options) -> Result<Settings, Error> {
+    Ok(Settings {
+        skb_len: kernel.field_offset("sk_buff", "len")?,
+        skb_data_len: kernel.field_offset("sk_buff", "data_len")?,
+        skb_head: kernel.field_offset("sk_buff", "head")?,
+        skb_data: kernel.field_offset("sk_buff", "data")?,
+        skb_end: kernel.field_offset("sk_buff", "end")?,
+        skb_network_header: kernel.field_offset("sk_buff", "network_header")?,
+        skb_iif: kernel.field_offset("sk_buff", "skb_iif")?,
+        shared_gso_size: kernel.field_offset("skb_shared_info", "gso_size")?,
+        shared_gso_type: kernel.field_offset("skb_shared_info", "gso_type")?,
+        state_out: kernel.field_offset("nf_hook_state", "out")?,
+        device_ifindex: kernel.field_offset("net_device", "ifindex")?,
+        device_flags: kernel.field_offset("net_device", "flags")?,
+        device_mtu: kernel.field_offset("net_device", "mtu")?,
+        // Its first member is a signed 64-bit integer.
+        word_type: kernel.structure("timespec64")?,
+        matrix_slots: options.matrix_slots,
+        count_reentries: options.count_reentries.into(),
+    })
+}
+
+type Maps = HashMap<String, (MapData, aya_obj::Map)>;
+
+fn create_maps(object: &mut Object, options: &Options) -> Result<Maps, Error> {
+    let mut maps = HashMap::new();
+    for (name, mut map) in object.maps.drain() {
+        match name.as_str() {
+            "ZONE_MATRIX" => map.set_max_entries(matrix::cells(options.matrix_slots)),
+            "FLOWS_V4" | "FLOWS_V6" => map.set_max_entries(options.flow_entries),
+            _ => {}
+        }
+        let data = MapData::create(map.clone(), &name, None)
+            .map_err(|source| Error::Map { map: name.clone(), source: std::io::Error::other(source) })?;
+        if name.starts_with(".rodata") {
+            let failed = |source| Error::Map { map: name.clone(), source };
+            let bytes = map.data();
+            sys::update_bytes(data.fd().as_fd(), &0u32, bytes).map_err(failed)?;
+            sys::freeze(data.fd().as_fd()).map_err(failed)?;
+        }
+        maps.insert(name, (data, map));
+    }
+    Ok(maps)
+}
+
+fn call_kernel_functions(instructions: &mut [bpf_insn], functions: &[(u32, u32)]) {
+    for instruction in instructions {
+        let wanted = |(number, _): &&(u32, u32)| instruction.imm == *number as i32;
+        if instruction.code == CALL
+            && instruction.src_reg() == 0
+            && let Some((_, id)) = functions.iter().find(wanted)
+        {
+            instruction.set_src_reg(KERNEL_FUNCTION);
+            instruction.imm = *id as i32;
+        }
+    }
+}

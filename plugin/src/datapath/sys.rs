@@ -1,0 +1,236 @@
+//! The commands of bpf(2) that aya does not offer: netfilter programs and links, batch look-ups,
+//! frozen maps, test runs.
+//!
+//! Every function is safe: sizes are taken from types, and a file descriptor that is not what it
+//! should be gives an error from the kernel.
+
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn};
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// `BPF_PROG_TYPE_NETFILTER` (Linux 6.4).
+const PROG_TYPE_NETFILTER: u32 = 32;
+/// `BPF_NETFILTER`, the attach type.
+const ATTACH_NETFILTER: u32 = 45;
+/// `NF_INET_POST_ROUTING`.
+const POSTROUTING: u32 = 4;
+/// The verifier's log is kept when a load fails, up to this many bytes.
+const LOG_BYTES: usize = 1 << 20;
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is a whole bpf_attr; the pointers in it were taken by the callers from slices
+    // that live until this call returns.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>()) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+fn empty_attr() -> bpf_attr {
+    // SAFETY: bpf_attr is a union of plain data, for which all zeros is a value.
+    unsafe { mem::zeroed() }
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just returned this descriptor and nothing else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Loads a netfilter program under a GPL-compatible licence.
+///
+/// # Errors
+/// The kernel's error and the end of the verifier's log, empty where it wrote none.
+pub fn load_netfilter(name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd, (io::Error, String)> {
+    let load = |log: &mut [u8]| {
+        let mut attr = empty_attr();
+        // SAFETY: the union member of BPF_PROG_LOAD.
+        let load = unsafe { &mut attr.__bindgen_anon_3 };
+        load.prog_type = PROG_TYPE_NETFILTER;
+        load.expected_attach_type = ATTACH_NETFILTER;
+        load.insns = instructions.as_ptr() as u64;
+        load.insn_cnt = instructions.len() as u32;
+        load.license = c"Dual MIT/GPL".as_ptr() as u64;
+        // The last byte stays zero.
+        for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
+            *to = from as _;
+        }
+        if !log.is_empty() {
+            load.log_buf = log.as_mut_ptr() as u64;
+            load.log_size = log.len() as u32;
+            load.log_level = 1;
+        }
+        bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr).map(owned)
+    };
+    load(&mut []).or_else(|error| {
+        let mut log = vec![0; LOG_BYTES];
+        match load(&mut log) {
+            Ok(program) => Ok(program),
+            Err(_) => {
+                let text = String::from_utf8_lossy(&log);
+                let last: Vec<&str> = text.trim_end_matches('\0').lines().rev().take(12).collect();
+                Err((error, last.into_iter().rev().collect::<Vec<_>>().join("\n")))
+            }
+        }
+    })
+}
+
+/// Attaches a netfilter program at POSTROUTING in the calling thread's network namespace.
+/// `family` is `AF_INET` or `AF_INET6`.
+///
+/// # Errors
+/// The kernel's; `EBUSY`: the priority is taken.
+pub fn attach_postrouting(program: BorrowedFd<'_>, family: i32, priority: i32) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    // SAFETY: the union members of BPF_LINK_CREATE for a netfilter program.
+    unsafe {
+        let link = &mut attr.link_create;
+        link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+        link.attach_type = ATTACH_NETFILTER;
+        link.__bindgen_anon_3.netfilter.pf = family as u32;
+        link.__bindgen_anon_3.netfilter.hooknum = POSTROUTING;
+        link.__bindgen_anon_3.netfilter.priority = priority;
+    }
+    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Writes a map's element.
+///
+/// # Errors
+/// The kernel's; `E2BIG` or `ENOSPC`: the map is full.
+pub fn update<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<()> {
+    update_bytes(map, key, value.as_bytes())
+}
+
+/// Writes a map's element, the value given as bytes. They are as many as the map's values have.
+///
+/// # Errors
+/// As [`update`].
+pub fn update_bytes<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K, value: &[u8]) -> io::Result<()> {
+    let mut attr = empty_attr();
+    // SAFETY: the union members of BPF_MAP_UPDATE_ELEM.
+    unsafe {
+        let element = &mut attr.__bindgen_anon_2;
+        element.map_fd = map.as_raw_fd() as u32;
+        element.key = key.as_bytes().as_ptr() as u64;
+        element.__bindgen_anon_1.value = value.as_ptr() as u64;
+    }
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Deletes a map's element.
+///
+/// # Errors
+/// The kernel's; `ENOENT`: there is none.
+pub fn delete<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = empty_attr();
+    // SAFETY: the union member of BPF_MAP_DELETE_ELEM.
+    let element = unsafe { &mut attr.__bindgen_anon_2 };
+    element.map_fd = map.as_raw_fd() as u32;
+    element.key = key.as_bytes().as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
+}
+
+/// Makes a map read-only for userspace, so that the verifier takes its values for constants.
+///
+/// # Errors
+/// The kernel's.
+pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
+}
+
+/// Reads a whole map, `batch` elements a call, and shows each element to `see`. A value of a
+/// per-CPU map is given as `values_per_key` values, one for each possible CPU.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_all<K, V>(
+    map: BorrowedFd<'_>,
+    batch: usize,
+    values_per_key: usize,
+    mut see: impl FnMut(&K, &[V]),
+) -> io::Result<()>
+where
+    K: FromBytes + Clone,
+    V: FromBytes + Clone,
+{
+    let mut batch = batch;
+    // The kernel's bookmark: a bucket or an index, or a copy of the last key.
+    let mut bookmark = vec![0u8; size_of::<K>().max(4)];
+    let mut first = true;
+    loop {
+        let mut keys = vec![K::new_zeroed(); batch];
+        let mut values = vec![V::new_zeroed(); batch * values_per_key];
+        let mut next = bookmark.clone();
+        let mut attr = empty_attr();
+        // SAFETY: the union member of BPF_MAP_LOOKUP_BATCH.
+        let lookup = unsafe { &mut attr.batch };
+        lookup.map_fd = map.as_raw_fd() as u32;
+        lookup.in_batch = if first { 0 } else { bookmark.as_ptr() as u64 };
+        lookup.out_batch = next.as_mut_ptr() as u64;
+        lookup.keys = keys.as_mut_ptr() as u64;
+        lookup.values = values.as_mut_ptr() as u64;
+        lookup.count = batch as u32;
+        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        // SAFETY: as above; the kernel has written how many elements it gave.
+        let given = unsafe { attr.batch.count } as usize;
+        let at_end = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // A bucket of the hash is longer than the batch.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && batch < 1 << 20 => {
+                batch *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for (key, values) in keys.iter().zip(values.chunks(values_per_key)).take(given) {
+            see(key, values);
+        }
+        if at_end {
+            return Ok(());
+        }
+        (bookmark, first) = (next, false);
+    }
+}
+
+/// What a program did with a packet, and how long it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// The program's return value.
+    pub verdict: u32,
+    /// Nanoseconds a run, the mean of all repetitions.
+    pub mean_ns: u32,
+}
+
+/// Runs a netfilter program on an Ethernet frame, `repeat` times, at POSTROUTING through the
+/// loopback device of the calling thread's network namespace.
+///
+/// # Errors
+/// The kernel's.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: i32, repeat: u32) -> io::Result<TestRun> {
+    // struct nf_hook_state: the hook, the protocol family, and pointers that must be null. Without
+    // it the kernel would run the program at LOCAL_OUT, with no network header set.
+    let mut state = [0u8; 48];
+    state[0] = POSTROUTING as u8;
+    state[1] = family as u8;
+    let mut attr = empty_attr();
+    // SAFETY: the union member of BPF_PROG_TEST_RUN.
+    let test = unsafe { &mut attr.test };
+    test.prog_fd = program.as_raw_fd() as u32;
+    test.data_in = frame.as_ptr() as u64;
+    test.data_size_in = frame.len() as u32;
+    test.ctx_in = state.as_ptr() as u64;
+    test.ctx_size_in = state.len() as u32;
+    test.repeat = repeat;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: as above; the kernel has filled in the result.
+    let test = unsafe { attr.test };
+    Ok(TestRun { verdict: test.retval, mean_ns: test.duration })
+}

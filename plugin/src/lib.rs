@@ -1,0 +1,9 @@
+//! Meridian measures the traffic that crosses availability zones, in the kernel, and speaks it in
+//! Hubble's language.
+//!
+//! Dependencies point one way: the domain (`zones`, `identity`, `flows`) knows neither kernel nor
+//! network; the edges (`datapath`, `hubble`) translate; `agent` joins them; `demo` and `cli` use it.
+
+pub mod datapath;
+pub mod proto;
+pub mod zones;

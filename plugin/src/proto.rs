@@ -1,0 +1,25 @@
+//! Hubble's messages and services, generated from `proto/` by build.rs.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    reason = "generated code; the .proto files carry the words"
+)]
+
+/// Package `flow`.
+pub mod flow {
+    tonic::include_proto!("flow");
+}
+
+/// Package `observer`.
+pub mod observer {
+    tonic::include_proto!("observer");
+}
+
+/// Package `relay`.
+pub mod relay {
+    tonic::include_proto!("relay");
+}

@@ -1,0 +1,125 @@
+//! Zones, the table of prefixes that says which address is in which, and what two zones are to
+//! each other. Pure: no kernel, no cluster.
+
+mod slots;
+mod static_table;
+mod table;
+
+pub use slots::{Slots, TooManyZones};
+pub use static_table::{EndpointEntry, Error as StaticTableError, StaticTable};
+pub use table::{Placement, Table};
+
+use std::{fmt, sync::Arc};
+
+/// A zone of a region.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zone {
+    /// The zone's name, as the node label `topology.kubernetes.io/zone` gives it.
+    pub name: String,
+    /// Its region's name.
+    pub region: String,
+}
+
+/// Where an address is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A private address in no prefix, or a node without a zone.
+    Unknown,
+    /// A public address in no prefix.
+    Internet,
+    /// In a zone.
+    Zone(Arc<Zone>),
+}
+
+impl Place {
+    /// The zone, if it is one.
+    pub fn zone(&self) -> Option<&Zone> {
+        match self {
+            Self::Zone(zone) => Some(zone),
+            Self::Unknown | Self::Internet => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Internet => "internet",
+            Self::Zone(zone) => &zone.name,
+        })
+    }
+}
+
+/// What the two ends of a packet are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Locality {
+    /// One zone.
+    SameZone,
+    /// Two zones of one region.
+    CrossZone,
+    /// Two regions.
+    CrossRegion,
+    /// One end is a public address in no prefix.
+    Internet,
+    /// One end's place is not known. Never counted as cross-zone.
+    Unknown,
+}
+
+impl Locality {
+    /// Of two ends. Unknown is compared with nothing, not even with itself.
+    pub fn between(source: &Place, destination: &Place) -> Self {
+        match (source, destination) {
+            (Place::Unknown, _) | (_, Place::Unknown) => Self::Unknown,
+            (Place::Internet, _) | (_, Place::Internet) => Self::Internet,
+            (Place::Zone(a), Place::Zone(b)) if a.name == b.name => Self::SameZone,
+            (Place::Zone(a), Place::Zone(b)) if a.region == b.region => Self::CrossZone,
+            (Place::Zone(_), Place::Zone(_)) => Self::CrossRegion,
+        }
+    }
+
+    /// The name in labels, metrics and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SameZone => "same-zone",
+            Self::CrossZone => "cross-zone",
+            Self::CrossRegion => "cross-region",
+            Self::Internet => "internet",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zone(name: &str, region: &str) -> Place {
+        Place::Zone(Arc::new(Zone { name: name.into(), region: region.into() }))
+    }
+
+    #[test]
+    fn unknown_is_never_compared_as_if_it_were_a_zone() {
+        let (a, b, c) = (zone("eu-1a", "eu-1"), zone("eu-1b", "eu-1"), zone("us-1a", "us-1"));
+        let cases = [
+            (&a, &a, Locality::SameZone),
+            (&a, &b, Locality::CrossZone),
+            (&b, &c, Locality::CrossRegion),
+            (&a, &Place::Internet, Locality::Internet),
+            (&a, &Place::Unknown, Locality::Unknown),
+            (&Place::Unknown, &Place::Unknown, Locality::Unknown),
+            (&Place::Internet, &Place::Unknown, Locality::Unknown),
+            (&Place::Internet, &Place::Internet, Locality::Internet),
+        ];
+        for (source, destination, expected) in cases {
+            assert_eq!(Locality::between(source, destination), expected, "{source} -> {destination}");
+            assert_eq!(Locality::between(destination, source), expected, "{destination} -> {source}");
+        }
+    }
+}

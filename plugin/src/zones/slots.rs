@@ -1,0 +1,134 @@
+//! Gives each zone its slot in the kernel's matrix. A slot is never given to another zone: the
+//! counters behind it go on.
+
+use super::{Place, Placement, Table, Zone};
+use meridian_abi::{
+    matrix::{MAX_SLOTS, MIN_SLOTS},
+    zone::{Entry, FIRST_ZONE, INTERNET, MAX_ZONES, Slot, UNKNOWN},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// A table names more zones than there are slots. Those that are left out count as unknown.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("more than {MAX_ZONES} zones: {} count as unknown", zones.join(", "))]
+pub struct TooManyZones {
+    /// The zones without a slot.
+    pub zones: Vec<String>,
+}
+
+/// Zones by slot and slots by zone.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    zones: Vec<Arc<Zone>>,
+    by_name: HashMap<String, Slot>,
+}
+
+impl Slots {
+    /// Gives the zones of a table that have no slot yet one each. A zone that is known already
+    /// takes the region that the table says.
+    ///
+    /// # Errors
+    /// The zones for which there is no slot; all others have theirs.
+    pub fn assign(&mut self, table: &Table) -> Result<(), TooManyZones> {
+        let mut left_out = Vec::new();
+        for (_, placement) in table.prefixes() {
+            let Place::Zone(zone) = &placement.place else { continue };
+            if let Some(slot) = self.by_name.get(&zone.name) {
+                self.zones[usize::from(slot - FIRST_ZONE)] = Arc::clone(zone);
+            } else if self.zones.len() < MAX_ZONES {
+                self.by_name.insert(zone.name.clone(), FIRST_ZONE + self.zones.len() as Slot);
+                self.zones.push(Arc::clone(zone));
+            } else if !left_out.contains(&zone.name) {
+                left_out.push(zone.name.clone());
+            }
+        }
+        if left_out.is_empty() { Ok(()) } else { Err(TooManyZones { zones: left_out }) }
+    }
+
+    /// The side of a matrix with a cell for each pair of zones given so far.
+    pub fn matrix_slots(&self) -> u32 {
+        (self.zones.len() as u32 + u32::from(FIRST_ZONE)).next_power_of_two().clamp(MIN_SLOTS, MAX_SLOTS)
+    }
+
+    /// What the kernel's table says of a prefix. A zone without a slot below `capacity` is unknown.
+    pub fn entry(&self, placement: &Placement, capacity: u32) -> Entry {
+        let slot = match &placement.place {
+            Place::Unknown => UNKNOWN,
+            Place::Internet => INTERNET,
+            Place::Zone(zone) => {
+                let slot = self.by_name.get(&zone.name).copied();
+                slot.filter(|slot| u32::from(*slot) < capacity).unwrap_or(UNKNOWN)
+            }
+        };
+        Entry { slot, kind: placement.kind as u8, reserved: 0 }
+    }
+
+    /// The place of a slot.
+    pub fn place(&self, slot: Slot) -> Place {
+        match slot {
+            INTERNET => Place::Internet,
+            _ => slot
+                .checked_sub(FIRST_ZONE)
+                .and_then(|index| self.zones.get(usize::from(index)))
+                .map_or(Place::Unknown, |zone| Place::Zone(Arc::clone(zone))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipnetwork::{IpNetwork, Ipv4Network};
+    use meridian_abi::zone::PrefixKind;
+
+    fn table(zones: impl IntoIterator<Item = (u8, u16, &'static str)>) -> Table {
+        let mut table = Table::new();
+        for (net, zone, region) in zones {
+            let prefix = IpNetwork::V4(Ipv4Network::new([10, net, (zone >> 8) as u8, zone as u8].into(), 32).unwrap());
+            let zone = Zone { name: format!("z{zone}"), region: region.into() };
+            table.insert(prefix, Placement { place: Place::Zone(Arc::new(zone)), kind: PrefixKind::Cluster });
+        }
+        table
+    }
+
+    #[test]
+    fn a_slot_stays_with_its_zone() {
+        let mut slots = Slots::default();
+        slots.assign(&table([(0, 1, "r"), (0, 2, "r")])).unwrap();
+        let before: Vec<Place> = (0..4).map(|slot| slots.place(slot)).collect();
+        slots.assign(&table([(0, 0, "r"), (0, 2, "r")])).unwrap();
+        assert_eq!(before, (0..4).map(|slot| slots.place(slot)).collect::<Vec<_>>());
+        assert_eq!(slots.place(4).to_string(), "z0");
+        assert_eq!(slots.place(5), Place::Unknown);
+    }
+
+    #[test]
+    fn one_zone_too_many_is_an_error_and_counts_as_unknown() {
+        let mut slots = Slots::default();
+        let table = table((0..=255).map(|zone| (0, zone, "r")));
+        assert_eq!(slots.assign(&table).unwrap_err().zones, ["z255"]);
+        assert_eq!(slots.matrix_slots(), MAX_SLOTS);
+        let unknown: Vec<_> = table.prefixes().filter(|(_, p)| slots.entry(p, MAX_SLOTS).slot == UNKNOWN).collect();
+        assert_eq!(unknown.iter().filter(|(_, p)| p.place.zone().is_some()).count(), 1);
+    }
+
+    #[test]
+    fn a_zone_beyond_the_matrix_counts_as_unknown() {
+        let mut slots = Slots::default();
+        let table = table([(0, 1, "r"), (0, 2, "r")]);
+        slots.assign(&table).unwrap();
+        let known = |capacity| {
+            let entries = table.prefixes().map(|(_, p)| slots.entry(p, capacity).slot);
+            entries.filter(|slot| *slot >= FIRST_ZONE).count()
+        };
+        assert_eq!((known(4), known(3)), (2, 1));
+    }
+
+    #[test]
+    fn a_zone_may_change_its_region() {
+        let mut slots = Slots::default();
+        slots.assign(&table([(0, 1, "old")])).unwrap();
+        slots.assign(&table([(0, 1, "new")])).unwrap();
+        assert_eq!(slots.place(FIRST_ZONE).zone().unwrap().region, "new");
+    }
+}

@@ -1,0 +1,365 @@
+//! The static table: zones.yaml, which says what no cluster does.
+//!
+//! Every error is one line that names the file, the line in it and the reason.
+
+use super::{Place, Placement, Table, Zone};
+use ipnetwork::IpNetwork;
+use meridian_abi::zone::PrefixKind;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The largest file that is read: a table of every address of a large cluster is a fifth of it.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Why a static table is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file says something that can't be.
+    #[error("{}:{line}: {reason}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+}
+
+/// A static table that has been checked.
+#[derive(Clone, Debug, Default)]
+pub struct StaticTable {
+    /// Prefixes and zones.
+    pub zones: Table,
+    /// Endpoints by their address.
+    pub endpoints: Vec<EndpointEntry>,
+}
+
+/// An endpoint of the static table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointEntry {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// What the pod belongs to.
+    pub workload: Option<WorkloadEntry>,
+    /// The pod's labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A workload of the static table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadEntry {
+    /// Deployment, StatefulSet, DaemonSet …
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    zones: Vec<ZoneEntry>,
+    #[serde(default)]
+    endpoints: Vec<Spanned<EndpointEntry>>,
+    #[serde(default)]
+    external: Vec<ExternalEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZoneEntry {
+    name: Spanned<String>,
+    region: String,
+    #[serde(default)]
+    cidrs: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExternalEntry {
+    name: Spanned<String>,
+    cidr: Spanned<String>,
+    zone: Spanned<String>,
+    #[expect(dead_code, reason = "checked here; who reads it comes with the cost of external traffic")]
+    class: ExternalClass,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ExternalClass {
+    Database,
+    Loadbalancer,
+    Nat,
+    Vm,
+}
+
+impl StaticTable {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The file can't be read, is not YAML of this form, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+        let len = fs::metadata(path).map_err(unreadable)?.len();
+        if len > MAX_BYTES {
+            let reason = format!("{len} bytes are too large for a zone file (at most {MAX_BYTES})");
+            return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+        }
+        Self::parse(path, &fs::read(path).map_err(unreadable)?)
+    }
+
+    /// Checks the text of a file; `path` is what errors name.
+    ///
+    /// # Errors
+    /// The text is not YAML of this form, or contradicts itself.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
+        let refuse = |(line, reason): Refusal| Error::Refused { path: path.to_owned(), line, reason };
+        let text = std::str::from_utf8(text).map_err(|error| {
+            let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
+            refuse((line, "not UTF-8 text".into()))
+        })?;
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Err(refuse((1, "the file is empty: it needs the key `zones`".into())));
+        }
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_events: 8_000_000, max_nodes: 4_000_000 },
+            with_snippet: false,
+        };
+        let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let line = error.location().map_or(1, |location| location.line());
+            refuse((line, one_line(&error.without_snippet().to_string())))
+        })?;
+        Checker::default().check(file).map_err(refuse)
+    }
+}
+
+/// The message without the line breaks and without the position, which stands before it already.
+fn one_line(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let end = message.rfind(" at line ").unwrap_or(message.len());
+    message[..end].chars().take(300).collect()
+}
+
+/// A line and what is wrong there.
+type Refusal = (u64, String);
+
+/// What the file has said so far.
+#[derive(Default)]
+struct Checker {
+    zones: HashMap<String, (Arc<Zone>, u64)>,
+    prefixes: HashMap<IpNetwork, (Arc<Zone>, u64)>,
+    table: StaticTable,
+}
+
+impl Checker {
+    fn check(mut self, file: File) -> Result<StaticTable, Refusal> {
+        for entry in file.zones {
+            let zone = self.zone(entry.name, entry.region)?;
+            for cidr in entry.cidrs {
+                self.prefix(&cidr, &zone, PrefixKind::Cluster)?;
+            }
+        }
+        for entry in file.external {
+            let line = entry.zone.referenced.line();
+            if entry.name.value.is_empty() {
+                return Err((line, "an external prefix has an empty name".into()));
+            }
+            let zone = self.zones.get(&entry.zone.value).map(|(zone, _)| Arc::clone(zone));
+            let zone = zone.ok_or_else(|| {
+                let (name, zone) = (&entry.name.value, &entry.zone.value);
+                (line, format!("{name} is in zone {zone}, which is not one of `zones`"))
+            })?;
+            self.prefix(&entry.cidr, &zone, PrefixKind::External)?;
+        }
+        let mut addresses = HashMap::new();
+        for Spanned { value, referenced, .. } in file.endpoints {
+            if let Some(first) = addresses.insert(value.ip, referenced.line()) {
+                return Err((referenced.line(), format!("two endpoints have the address {} (the other: line {first})", value.ip)));
+            }
+            self.table.endpoints.push(value);
+        }
+        Ok(self.table)
+    }
+
+    fn zone(&mut self, name: Spanned<String>, region: String) -> Result<Arc<Zone>, Refusal> {
+        let line = name.referenced.line();
+        let name = name.value;
+        if name.is_empty() || region.is_empty() {
+            return Err((line, "a zone needs a name and a region".into()));
+        }
+        if matches!(name.as_str(), "unknown" | "internet") {
+            return Err((line, format!("`{name}` says that there is no zone, so no zone can have this name")));
+        }
+        match self.zones.get(&name) {
+            Some((zone, first)) if zone.region != region => {
+                let reason = format!("zone {name} is in region {region} and in region {} (line {first})", zone.region);
+                Err((line, reason))
+            }
+            Some((zone, _)) => Ok(Arc::clone(zone)),
+            None => {
+                let zone = Arc::new(Zone { name: name.clone(), region });
+                self.zones.insert(name, (Arc::clone(&zone), line));
+                Ok(zone)
+            }
+        }
+    }
+
+    fn prefix(&mut self, cidr: &Spanned<String>, zone: &Arc<Zone>, kind: PrefixKind) -> Result<(), Refusal> {
+        let line = cidr.referenced.line();
+        let text = &cidr.value;
+        let bad = |why: &str| (line, format!("`{text}` is not a prefix like 10.0.1.0/24 or fd00:1::/64: {why}"));
+        if !text.contains('/') {
+            return Err(bad("it has no length"));
+        }
+        let prefix: IpNetwork = text.parse().map_err(|error: ipnetwork::IpNetworkError| bad(&error.to_string()))?;
+        if prefix.ip() != prefix.network() {
+            return Err(bad(&format!("bits are set after the length; {}/{} is", prefix.network(), prefix.prefix())));
+        }
+        if let Some((other, first)) = self.prefixes.get(&prefix)
+            && other.name != zone.name
+        {
+            let reason = format!("prefix {prefix} is in zone {} and in zone {} (line {first})", zone.name, other.name);
+            return Err((line, reason));
+        }
+        self.prefixes.insert(prefix, (Arc::clone(zone), line));
+        self.table.zones.insert(prefix, Placement { place: Place::Zone(Arc::clone(zone)), kind });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<StaticTable, String> {
+        StaticTable::parse(Path::new("zones.yaml"), text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    const GOOD: &str = r#"
+zones:
+  - {name: eu-1a, region: eu-1, cidrs: [10.0.1.0/24, "fd00:1::/64"]}
+  - {name: eu-1b, region: eu-1, cidrs: [10.0.2.0/24]}
+endpoints:
+  - {ip: 10.0.1.7, namespace: shop, pod: cart-0, workload: {kind: StatefulSet, name: cart}, labels: {app: cart}}
+external:
+  - {name: orders-db, cidr: 10.9.8.0/24, zone: eu-1b, class: database}
+"#;
+
+    #[test]
+    fn a_good_table_is_read() {
+        let table = parse(GOOD).unwrap();
+        let place = |ip: &str| table.zones.lookup(ip.parse().unwrap()).unwrap().1.clone();
+        assert_eq!(place("10.0.1.7").place.to_string(), "eu-1a");
+        assert_eq!(place("fd00:1::9").place.to_string(), "eu-1a");
+        assert_eq!(place("10.9.8.7").place.to_string(), "eu-1b");
+        assert_eq!(place("10.9.8.7").kind, PrefixKind::External);
+        assert_eq!(table.endpoints[0].workload.as_ref().unwrap().kind, "StatefulSet");
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_prefix_in_two_zones_is_refused() {
+        refused(
+            "zones:\n- {name: a, region: r, cidrs: [10.0.1.0/24]}\n- {name: b, region: r, cidrs: [10.0.1.0/24]}\n",
+            "zones.yaml:3: prefix 10.0.1.0/24 is in zone b and in zone a (line 2)",
+        );
+        refused(
+            "zones:\n- {name: a, region: r, cidrs: [10.0.1.0/24]}\n- {name: b, region: r}\nexternal:\n- {name: db, cidr: 10.0.1.0/24, zone: b, class: vm}\n",
+            "zones.yaml:5: prefix 10.0.1.0/24 is in zone b and in zone a (line 2)",
+        );
+    }
+
+    #[test]
+    fn a_zone_in_two_regions_is_refused() {
+        refused(
+            "zones:\n- {name: a, region: r1}\n- {name: a, region: r2}\n",
+            "zones.yaml:3: zone a is in region r2 and in region r1 (line 2)",
+        );
+    }
+
+    #[test]
+    fn a_bad_prefix_is_refused() {
+        let with = |cidr: &str| format!("zones:\n- name: a\n  region: r\n  cidrs:\n  - 10.1.0.0/16\n  - {cidr}\n");
+        refused(&with("10.0.1.0/33"), "zones.yaml:6: `10.0.1.0/33` is not a prefix");
+        refused(&with("10.0.1.0"), "zones.yaml:6: `10.0.1.0` is not a prefix like 10.0.1.0/24 or fd00:1::/64: it has no length");
+        refused(&with("10.0.1.7/24"), "zones.yaml:6: `10.0.1.7/24` is not a prefix like 10.0.1.0/24 or fd00:1::/64: bits are set after the length; 10.0.1.0/24 is");
+        refused(&with("ten/8"), "zones.yaml:6: `ten/8` is not a prefix");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        refused("zones:\n- {name: a, region: r}\nzoness: []\n", "zones.yaml:3: unknown field");
+        refused("zones:\n- {name: a, region: r,\n   cidr: [10.0.0.0/8]}\n", "zones.yaml:3: unknown field");
+    }
+
+    #[test]
+    fn an_unknown_zone_or_class_is_refused() {
+        let with = |zone: &str, class: &str| {
+            format!("zones:\n- {{name: a, region: r}}\nexternal:\n- {{name: db, cidr: 10.0.0.0/8, zone: {zone}, class: {class}}}\n")
+        };
+        refused(&with("b", "vm"), "zones.yaml:4: db is in zone b, which is not one of `zones`");
+        refused(&with("a", "cloud"), "zones.yaml:4: unknown variant");
+        assert!(parse(&with("a", "vm")).is_ok());
+    }
+
+    #[test]
+    fn an_empty_file_is_refused() {
+        for text in ["", "\n\n", "# nothing\n"] {
+            refused(text, "zones.yaml:1: the file is empty: it needs the key `zones`");
+        }
+        refused("endpoints: []\n", "zones.yaml:1: missing field");
+    }
+
+    #[test]
+    fn two_endpoints_with_one_address_are_refused() {
+        refused(
+            "zones:\n- {name: a, region: r}\nendpoints:\n- {ip: 10.0.0.1, namespace: n, pod: p}\n- {ip: 10.0.0.1, namespace: n, pod: q}\n",
+            "zones.yaml:5: two endpoints have the address 10.0.0.1 (the other: line 4)",
+        );
+    }
+
+    #[test]
+    fn ten_megabytes_of_garbage_are_refused() {
+        let mut state = 7u32;
+        let mut noise = |printable: bool| -> Vec<u8> {
+            let next = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let byte = (state >> 24) as u8;
+                if printable { b' ' + byte % 95 } else { byte }
+            };
+            (0..10_000_000).map(next).collect()
+        };
+        for text in [noise(false), noise(true), vec![b'['; 10_000_000], vec![b'a'; 10_000_000]] {
+            let error = StaticTable::parse(Path::new("zones.yaml"), &text).unwrap_err().to_string();
+            assert!(error.starts_with("zones.yaml:1: ") && error.len() < 400 && !error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Builds the eBPF object from source.
+#
+#   ebpf.sh build   builds it and puts it where the repository keeps it, with the hash of its sources
+#   ebpf.sh check   fails if the kept object is not that of the sources (needs no toolchain)
+#   ebpf.sh fresh   builds it and prints its path; the kept object is not touched
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+KEPT=$ROOT/plugin/ebpf/meridian.bpf.o
+STAMP=$ROOT/plugin/ebpf/meridian.bpf.stamp
+
+# The hash of everything that the object is made from, its lock file included.
+source_hash() {
+    (cd "$ROOT" && find plugin-ebpf plugin-abi -type f -not -path '*/target/*' | LC_ALL=C sort | xargs sha256sum) |
+        sha256sum | cut -d ' ' -f 1
+}
+
+compile() {
+    # shellcheck source=scripts/toolchain.sh
+    . "$ROOT/scripts/toolchain.sh"
+    local target_dir=$CACHE/target-ebpf
+    # Paths of this machine stay out of the object.
+    (cd "$ROOT/plugin-ebpf" &&
+        RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$target_dir \
+            CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER=$EBPF_LINKER \
+            RUSTFLAGS="--remap-path-prefix=$ROOT=. --remap-path-prefix=$HOME=~" \
+            "${EBPF_CARGO[@]}" build --quiet --locked --release --bin meridian \
+            -Z build-std=core --target bpfel-unknown-none) || return 1
+    OBJECT=$target_dir/bpfel-unknown-none/release/meridian
+}
+
+case ${1:-} in
+build)
+    compile
+    mkdir -p "$(dirname "$KEPT")"
+    cp "$OBJECT" "$KEPT"
+    {
+        echo "# Written by \`make ebpf\`. The hash of the sources decides whether the object is stale; the rest is a note."
+        echo "sources $(source_hash)"
+        echo "compiler $("${EBPF_RUSTC[@]}" --version)"
+        echo "linker $("$EBPF_LINKER" --version)"
+    } >"$STAMP"
+    say "built ${KEPT#"$ROOT"/} ($(stat -c %s "$KEPT") bytes)"
+    ;;
+check)
+    kept=$(sed -n 's/^sources //p' "$STAMP" 2>/dev/null || true)
+    [ -f "$KEPT" ] && [ "$kept" = "$(source_hash)" ] ||
+        die "plugin/ebpf/meridian.bpf.o is stale: its sources have changed; run \`make ebpf\` and commit the result"
+    ;;
+fresh)
+    compile
+    echo "$OBJECT"
+    ;;
+*) die "usage: ebpf.sh build|check|fresh" ;;
+esac

@@ -1,0 +1,46 @@
+# Shared by the scripts beside it: where things are kept, and how a step is shown.
+# Sourced, not run.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# Downloads, built tools and build output live outside the clone, so that a fresh clone is warm.
+CACHE=${MERIDIAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/meridian}
+mkdir -p "$CACHE"
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "error: $*"
+    exit 1
+}
+
+# step NAME COMMAND...: runs the command, then prints its seconds.
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    say "==> $name"
+    "$@" || die "$name failed"
+    say "==> $name: $((SECONDS - start)) s"
+}
+
+# need_packages PACKAGE...: installs the Debian packages that are missing, and says which.
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "missing packages: ${missing[*]} (no apt-get here: install them by hand)"
+    [ "$(id -u)" = 0 ] || die "missing packages: ${missing[*]} (run as root, or: apt-get install ${missing[*]})"
+    say "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 ||
+        { tail -n 20 "$CACHE/apt.log" >&2; return 1; }
+}
+
+# need_userspace: what `cargo build` needs besides cargo itself.
+need_userspace() {
+    command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer first"
+    command -v cc >/dev/null || need_packages gcc libc6-dev
+}
