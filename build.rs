@@ -1,6 +1,7 @@
 //! The one build script of the userspace crate: Hubble's bindings from proto/, and the eBPF object
 //! where the crate can embed it.
 
+use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
@@ -18,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("cargo::rerun-if-changed=../proto");
     let descriptors = protox::compile(PROTOS, ["../proto"])?;
+    // Field names and numbers, for masks.
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())
 }

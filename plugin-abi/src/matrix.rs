@@ -29,7 +29,13 @@ pub const fn cells(slots: u32) -> u32 {
 
 /// The index of a cell. `source` and `destination` are below `slots`.
 #[inline(always)]
-pub const fn index(slots: u32, direction: Direction, version: IpVersion, source: zone::Slot, destination: zone::Slot) -> u32 {
+pub const fn index(
+    slots: u32,
+    direction: Direction,
+    version: IpVersion,
+    source: zone::Slot,
+    destination: zone::Slot,
+) -> u32 {
     let plane = 2 * direction as u32 + matches!(version, IpVersion::V6) as u32;
     (plane * slots + source as u32) * slots + destination as u32
 }

@@ -24,11 +24,13 @@ pub enum Stat {
     /// In the sums with its length as one packet: longer than the out device's MTU, so that the
     /// fragments' headers are missing.
     Fragmented = 8,
+    /// In the sums as its segments: a super-packet. This counts it as it passed the hook, whole.
+    SuperPacket = 9,
 }
 
 impl Stat {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Loopback,
         Self::LinkScoped,
         Self::SameNode,
@@ -38,6 +40,7 @@ impl Stat {
         Self::NoPorts,
         Self::OddGso,
         Self::Fragmented,
+        Self::SuperPacket,
     ];
 
     /// The name in metrics and logs.
@@ -52,6 +55,7 @@ impl Stat {
             Self::NoPorts => "no_ports",
             Self::OddGso => "odd_gso",
             Self::Fragmented => "fragmented",
+            Self::SuperPacket => "super_packet",
         }
     }
 }

@@ -67,12 +67,10 @@ pub struct Entry {
 pub enum PrefixKind {
     /// In no table: only public or private is known of it.
     Default = 0,
-    /// This node's own pods and addresses.
-    Local = 1,
-    /// Another node's.
-    Cluster = 2,
+    /// Of the cluster: pods and nodes.
+    Cluster = 1,
     /// Outside the cluster, named in the static table.
-    External = 3,
+    External = 2,
 }
 
 /// What userspace changes while the programs run: the one value of the map CONTROL.

@@ -35,7 +35,9 @@ pub fn count<A: FlowTable>(packet: &impl Packet, route: &Route) -> Result<(), Ou
     if let Some(reason) = outside(&headers, route) {
         return Err(Outside(reason, size));
     }
-    if packet.gso().is_none() && packet.len() > route.out_mtu {
+    if size.packets > 1 {
+        maps::add_stat(Stat::SuperPacket, whole);
+    } else if packet.gso().is_none() && packet.len() > route.out_mtu {
         maps::add_stat(Stat::Fragmented, size);
     }
     attribute(&headers, size);

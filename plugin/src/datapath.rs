@@ -8,9 +8,12 @@ pub mod sys;
 mod zone_maps;
 
 pub use object::{Options, accept_all};
-pub use read::{Cell, FlowEntry};
+pub use read::Cell;
 
-use crate::zones::{Slots, Table};
+use crate::{
+    flows::Entry,
+    zones::{Slots, Table},
+};
 use meridian_abi::{Counter, stats::Stat};
 use object::Loaded;
 use std::{
@@ -42,9 +45,7 @@ pub enum Error {
         source: io::Error,
     },
     /// This process may not do it.
-    #[error(
-        "{what} is not permitted ({source}): run as root, or with the capabilities BPF, NET_ADMIN and PERFMON"
-    )]
+    #[error("{what} is not permitted ({source}): run as root, or with the capabilities BPF, NET_ADMIN and PERFMON")]
     NotPermitted {
         /// What was tried.
         what: &'static str,
@@ -171,7 +172,7 @@ impl Datapath {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn flows(&self, mut see: impl FnMut(FlowEntry)) -> Result<(), Error> {
+    pub fn flows(&self, mut see: impl FnMut(Entry)) -> Result<(), Error> {
         read::flows_v4(self.loaded.map("FLOWS_V4")?, &mut see)?;
         read::flows_v6(self.loaded.map("FLOWS_V6")?, &mut see)
     }

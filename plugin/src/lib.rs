@@ -4,6 +4,12 @@
 //! Dependencies point one way: the domain (`zones`, `identity`, `flows`) knows neither kernel nor
 //! network; the edges (`datapath`, `hubble`) translate; `agent` joins them; `demo` and `cli` use it.
 
+pub mod agent;
+pub mod cli;
 pub mod datapath;
+pub mod demo;
+pub mod flows;
+pub mod hubble;
+pub mod identity;
 pub mod proto;
 pub mod zones;

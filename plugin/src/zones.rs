@@ -1,12 +1,14 @@
 //! Zones, the table of prefixes that says which address is in which, and what two zones are to
 //! each other. Pure: no kernel, no cluster.
 
+mod matrix;
 mod slots;
 mod static_table;
 mod table;
 
+pub use matrix::{Matrix, Pair};
 pub use slots::{Slots, TooManyZones};
-pub use static_table::{EndpointEntry, Error as StaticTableError, StaticTable};
+pub use static_table::{EndpointEntry, Error as StaticTableError, StaticTable, WorkloadEntry};
 pub use table::{Placement, Table};
 
 use std::{fmt, sync::Arc};

@@ -2,6 +2,9 @@
 use meridian::datapath::{Datapath, Options};
 #[test]
 fn loads() {
-    let d = match Datapath::load(Options::default()) { Ok(d) => d, Err(e) => panic!("{e}") };
+    let d = match Datapath::load(Options::default()) {
+        Ok(d) => d,
+        Err(e) => panic!("{e}"),
+    };
     println!("{:?}", d.matrix().unwrap());
 }

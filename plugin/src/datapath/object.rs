@@ -62,9 +62,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     let malformed = |error: &dyn std::error::Error| Error::Object { what: error.to_string() };
     let mut object = Object::parse(OBJECT).map_err(|error| malformed(&error))?;
     let settings = settings(&kernel, options)?;
-    object
-        .patch_map_data(HashMap::from([(SYMBOL, (settings.as_bytes(), true))]))
-        .map_err(|error| malformed(&error))?;
+    object.patch_map_data(HashMap::from([(SYMBOL, (settings.as_bytes(), true))])).map_err(|error| malformed(&error))?;
 
     let maps = create_maps(&mut object, options)?;
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
@@ -117,8 +115,7 @@ fn instruction(code: u8, imm: i32) -> bpf_insn {
 }
 
 fn release() -> String {
-    nix::sys::utsname::uname()
-        .map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname().map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
 
 fn settings(kernel: &Btf, options: &Options) -> Result<Settings, Error> {

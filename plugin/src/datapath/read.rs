@@ -1,6 +1,7 @@
 //! Reads the kernel's counters, in batches, into the domain's types.
 
 use super::{Error, sys};
+use crate::flows::Entry;
 use meridian_abi::{
     Counter, IpVersion,
     flow::{FlowKey, FlowValue, ServiceSide, V4, V6, Verdict},
@@ -30,27 +31,6 @@ pub struct Cell {
     /// The destination's zone.
     pub destination: Slot,
     /// What was counted since the programs were loaded.
-    pub counter: Counter,
-}
-
-/// A flow entry: what went from one address to another, for one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowEntry {
-    /// Who sends.
-    pub source: IpAddr,
-    /// Who receives.
-    pub destination: IpAddr,
-    /// The IP protocol number.
-    pub protocol: u8,
-    /// TCP, UDP, SCTP: the service's port. ICMP: type × 256 + code. Otherwise 0.
-    pub service_port: u16,
-    /// The ephemeral port that was seen last.
-    pub client_port: u16,
-    /// Which end is the service.
-    pub side: ServiceSide,
-    /// The zones.
-    pub verdict: Verdict,
-    /// What was counted since the entry was made.
     pub counter: Counter,
 }
 
@@ -96,12 +76,12 @@ fn per_cpu(name: &'static str, map: BorrowedFd<'_>, mut see: impl FnMut(u32, Cou
     .map_err(failed)
 }
 
-pub(super) fn flows_v4(map: BorrowedFd<'_>, see: &mut impl FnMut(FlowEntry)) -> Result<(), Error> {
+pub(super) fn flows_v4(map: BorrowedFd<'_>, see: &mut impl FnMut(Entry)) -> Result<(), Error> {
     read_flows(map, |V4(word)| IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes())), see)
         .map_err(|source| Error::Map { map: "FLOWS_V4".into(), source })
 }
 
-pub(super) fn flows_v6(map: BorrowedFd<'_>, see: &mut impl FnMut(FlowEntry)) -> Result<(), Error> {
+pub(super) fn flows_v6(map: BorrowedFd<'_>, see: &mut impl FnMut(Entry)) -> Result<(), Error> {
     let address = |V6(words): V6| {
         let octets: [u8; 16] = zerocopy::transmute!(words);
         IpAddr::V6(Ipv6Addr::from(octets))
@@ -112,11 +92,11 @@ pub(super) fn flows_v6(map: BorrowedFd<'_>, see: &mut impl FnMut(FlowEntry)) -> 
 fn read_flows<A: FromBytes + Clone + Copy>(
     map: BorrowedFd<'_>,
     address: impl Fn(A) -> IpAddr,
-    see: &mut impl FnMut(FlowEntry),
+    see: &mut impl FnMut(Entry),
 ) -> io::Result<()> {
     sys::read_all(map, BATCH, 1, |key: &FlowKey<A>, values: &[FlowValue]| {
         for value in values {
-            see(FlowEntry {
+            see(Entry {
                 source: address(key.source),
                 destination: address(key.destination),
                 protocol: key.protocol,

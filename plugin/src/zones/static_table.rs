@@ -196,7 +196,10 @@ impl Checker {
         let mut addresses = HashMap::new();
         for Spanned { value, referenced, .. } in file.endpoints {
             if let Some(first) = addresses.insert(value.ip, referenced.line()) {
-                return Err((referenced.line(), format!("two endpoints have the address {} (the other: line {first})", value.ip)));
+                return Err((
+                    referenced.line(),
+                    format!("two endpoints have the address {} (the other: line {first})", value.ip),
+                ));
             }
             self.table.endpoints.push(value);
         }
@@ -309,8 +312,14 @@ external:
     fn a_bad_prefix_is_refused() {
         let with = |cidr: &str| format!("zones:\n- name: a\n  region: r\n  cidrs:\n  - 10.1.0.0/16\n  - {cidr}\n");
         refused(&with("10.0.1.0/33"), "zones.yaml:6: `10.0.1.0/33` is not a prefix");
-        refused(&with("10.0.1.0"), "zones.yaml:6: `10.0.1.0` is not a prefix like 10.0.1.0/24 or fd00:1::/64: it has no length");
-        refused(&with("10.0.1.7/24"), "zones.yaml:6: `10.0.1.7/24` is not a prefix like 10.0.1.0/24 or fd00:1::/64: bits are set after the length; 10.0.1.0/24 is");
+        refused(
+            &with("10.0.1.0"),
+            "zones.yaml:6: `10.0.1.0` is not a prefix like 10.0.1.0/24 or fd00:1::/64: it has no length",
+        );
+        refused(
+            &with("10.0.1.7/24"),
+            "zones.yaml:6: `10.0.1.7/24` is not a prefix like 10.0.1.0/24 or fd00:1::/64: bits are set after the length; 10.0.1.0/24 is",
+        );
         refused(&with("ten/8"), "zones.yaml:6: `ten/8` is not a prefix");
     }
 
@@ -323,7 +332,9 @@ external:
     #[test]
     fn an_unknown_zone_or_class_is_refused() {
         let with = |zone: &str, class: &str| {
-            format!("zones:\n- {{name: a, region: r}}\nexternal:\n- {{name: db, cidr: 10.0.0.0/8, zone: {zone}, class: {class}}}\n")
+            format!(
+                "zones:\n- {{name: a, region: r}}\nexternal:\n- {{name: db, cidr: 10.0.0.0/8, zone: {zone}, class: {class}}}\n"
+            )
         };
         refused(&with("b", "vm"), "zones.yaml:4: db is in zone b, which is not one of `zones`");
         refused(&with("a", "cloud"), "zones.yaml:4: unknown variant");

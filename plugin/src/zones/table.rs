@@ -54,9 +54,7 @@ impl Table {
         let not_public = NOT_PUBLIC.iter().map(|prefix| (prefix, Place::Unknown));
         let prefixes = public
             .chain(not_public)
-            .filter_map(|(prefix, place)| {
-                Some((prefix.parse().ok()?, Placement { place, kind: PrefixKind::Default }))
-            })
+            .filter_map(|(prefix, place)| Some((prefix.parse().ok()?, Placement { place, kind: PrefixKind::Default })))
             .collect();
         Self { prefixes }
     }
@@ -110,7 +108,9 @@ mod tests {
         for public in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1", "64:ff9b::808:808"] {
             assert_eq!(place(public), Place::Internet, "{public}");
         }
-        for private in ["10.1.2.3", "172.31.0.1", "100.64.0.1", "192.168.1.1", "fd00::1", "2001:db8::1", "::1", "fe80::1"] {
+        for private in
+            ["10.1.2.3", "172.31.0.1", "100.64.0.1", "192.168.1.1", "fd00::1", "2001:db8::1", "::1", "fe80::1"]
+        {
             assert_eq!(place(private), Place::Unknown, "{private}");
         }
     }
@@ -119,10 +119,14 @@ mod tests {
     fn the_most_specific_prefix_wins() {
         let mut table = Table::new();
         let zone = |name: &str| Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }));
-        for (prefix, name) in [("10.0.0.0/16", "eu-1a"), ("10.0.7.0/24", "eu-1b"), ("10.0.7.9/32", "eu-1c"), ("0.0.0.0/0", "eu-1d")] {
+        for (prefix, name) in
+            [("10.0.0.0/16", "eu-1a"), ("10.0.7.0/24", "eu-1b"), ("10.0.7.9/32", "eu-1c"), ("0.0.0.0/0", "eu-1d")]
+        {
             table.insert(prefix.parse().unwrap(), Placement { place: zone(name), kind: PrefixKind::Cluster });
         }
-        for (address, name) in [("10.0.1.1", "eu-1a"), ("10.0.7.1", "eu-1b"), ("10.0.7.9", "eu-1c"), ("8.8.8.8", "eu-1d")] {
+        for (address, name) in
+            [("10.0.1.1", "eu-1a"), ("10.0.7.1", "eu-1b"), ("10.0.7.9", "eu-1c"), ("8.8.8.8", "eu-1d")]
+        {
             assert_eq!(table.lookup(address.parse().unwrap()).unwrap().1.place, zone(name), "{address}");
         }
     }

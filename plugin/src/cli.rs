@@ -1,0 +1,98 @@
+//! The command line: what can be asked, and how errors reach a person.
+//!
+//! An error is one line on stderr. The exit code is 2 for bad usage or configuration and 1 for a
+//! failure.
+
+mod demo;
+mod zones;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::io::{self, Write};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Measures the traffic that crosses availability zones, in the kernel, and speaks it in Hubble's language.
+#[derive(Debug, Parser)]
+#[command(name = "meridian", version, max_term_width = 100)]
+pub struct Cli {
+    /// What is logged on stderr: error, warn, info, debug or trace, also per module (meridian::datapath=debug).
+    #[arg(long, global = true, env = "MERIDIAN_LOG_LEVEL", default_value = "warn", value_name = "LEVEL")]
+    log_level: String,
+    /// The form of log lines.
+    #[arg(long, global = true, env = "MERIDIAN_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the main job on this machine, without a cluster: needs root, leaves nothing behind.
+    Demo(demo::Args),
+    /// Says which zone an address is in, and why.
+    #[command(subcommand)]
+    Zones(zones::Zones),
+}
+
+/// Why a command ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Bad usage or configuration.
+    #[error("{0}")]
+    Usage(String),
+    /// Something did not work.
+    #[error("{0}")]
+    Failed(String),
+    /// A signal asked to end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// The exit code.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            // As shells say it of SIGINT.
+            Self::Interrupted => 130,
+        }
+    }
+
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Why it ended without success.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let level = EnvFilter::try_new(&cli.log_level)
+        .map_err(|error| Failure::Usage(format!("--log-level {}: {error}", cli.log_level)))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(level);
+    match cli.log_format {
+        LogFormat::Text => registry.with(lines).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
+    }
+    match cli.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Zones(command) => zones::run(&command),
+    }
+}
+
+/// Writes a result to stdout. A reader who has gone away is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
+}

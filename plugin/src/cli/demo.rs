@@ -1,0 +1,198 @@
+//! `meridian demo`: runs the demo, shows its progress and its result.
+
+use super::{Failure, print};
+use crate::{
+    agent::Sink,
+    demo::{Demo, Report, progress, topology::NODES},
+    flows::{Namespaces, Ring},
+    hubble,
+};
+use clap::ValueEnum;
+use jiff::SignedDuration;
+use std::{
+    io::{self, IsTerminal, Write},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpListener, runtime::Runtime, signal::unix::SignalKind};
+use tokio_util::sync::CancellationToken;
+
+/// Where `--serve` listens for Hubble's clients, as their own relay does.
+const OBSERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4245);
+/// Hubble's default.
+const RING_CAPACITY: usize = 4095;
+/// How often flows are drained and the progress is shown.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What to show, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How long the traffic lasts, for example 10s or 1m30s.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    duration: SignedDuration,
+    /// Where packets are counted; auto takes what this kernel has.
+    #[arg(long, default_value = "auto")]
+    hook: Hook,
+    /// Go on until interrupted, and serve the flows to Hubble's clients on 127.0.0.1:4245.
+    #[arg(long)]
+    serve: bool,
+    /// The form of the result on stdout.
+    #[arg(long, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Hook {
+    Auto,
+    /// netfilter POSTROUTING (Linux 6.4 and newer)
+    Netfilter,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let duration = Duration::try_from(args.duration)
+        .map_err(|_| Failure::Usage(format!("--duration {}: it can't be negative", args.duration)))?;
+    // Both ask for the one hook that there is.
+    let (Hook::Auto | Hook::Netfilter) = args.hook;
+    let runtime = Runtime::new().map_err(Failure::failed)?;
+    let interrupted = interrupts(&runtime)?;
+    let sink = Sink { ring: Arc::new(Ring::new(RING_CAPACITY)), namespaces: Arc::new(Namespaces::default()) };
+    let shutdown = CancellationToken::new();
+    let server = args.serve.then(|| serve(&runtime, &sink, &shutdown)).transpose()?;
+
+    let result = show(args, duration, &interrupted, &sink);
+    shutdown.cancel();
+    if let Some(server) = server {
+        // A client that holds its connection does not hold us.
+        let _ = runtime.block_on(tokio::time::timeout(TICK, server));
+    }
+    result
+}
+
+/// Receives a message for every SIGINT and SIGTERM.
+fn interrupts(runtime: &Runtime) -> Result<Receiver<()>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let _inside = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signal = tokio::signal::unix::signal(kind).map_err(Failure::failed)?;
+        let sender = sender.clone();
+        runtime.spawn(async move {
+            while signal.recv().await.is_some() {
+                let _ = sender.send(());
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+fn serve(
+    runtime: &Runtime,
+    sink: &Sink,
+    shutdown: &CancellationToken,
+) -> Result<tokio::task::JoinHandle<io::Result<()>>, Failure> {
+    let listener = runtime
+        .block_on(TcpListener::bind(OBSERVER))
+        .map_err(|error| Failure::failed(format!("listening on {OBSERVER} for Hubble's clients: {error}")))?;
+    let nodes = NODES.iter().map(|node| node.name.to_owned()).collect();
+    let server = hubble::Server::new(sink.clone(), nodes, shutdown.clone());
+    Ok(runtime.spawn(hubble::serve(server, listener)))
+}
+
+fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink) -> Result<(), Failure> {
+    let mut progress = Progress::new();
+    progress.say("building four nodes, attaching the programs");
+    let mut demo = Demo::start(sink).map_err(Failure::failed)?;
+    if args.serve {
+        progress.say(&format!("serving Hubble's API: hubble observe --server {OBSERVER} --follow"));
+    }
+    watch(&demo, Some(duration), interrupted, &mut progress)?;
+    progress.say("comparing with the wire");
+    let report = demo.finish().map_err(Failure::failed)?;
+    progress.end();
+    print(&match args.output {
+        Output::Table => report.table(),
+        Output::Json => report.json().map_err(Failure::failed)? + "\n",
+    })?;
+    if args.serve {
+        demo.resume().map_err(Failure::failed)?;
+        progress.say("the traffic goes on; Ctrl-C ends it");
+        match watch(&demo, None, interrupted, &mut progress) {
+            Err(Failure::Interrupted) => progress.end(),
+            end => end?,
+        }
+    }
+    verdict(&report)
+}
+
+fn verdict(report: &Report) -> Result<(), Failure> {
+    if report.is_exact() { Ok(()) } else { Err(Failure::failed("the kernel's counters are not those of the wire")) }
+}
+
+/// Drains and shows the progress until the time is up.
+fn watch(
+    demo: &Demo,
+    duration: Option<Duration>,
+    interrupted: &Receiver<()>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    loop {
+        let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
+        match interrupted.recv_timeout(left) {
+            Ok(()) => return Err(Failure::Interrupted),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
+        }
+        demo.drain().map_err(Failure::failed)?;
+        let counted = demo.counted().map_err(Failure::failed)?;
+        progress.show(&format!("{:>4} s   {}", start.elapsed().as_secs(), self::progress(&counted)));
+        if duration.is_some_and(|duration| start.elapsed() >= duration) {
+            return Ok(());
+        }
+    }
+}
+
+/// Progress on stderr: on a terminal the last line is written over.
+struct Progress {
+    terminal: bool,
+    open: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { terminal: io::stderr().is_terminal(), open: false }
+    }
+
+    /// A line that stays.
+    fn say(&mut self, line: &str) {
+        self.end();
+        // Nothing depends on whether somebody reads this.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    /// A line that the next one replaces.
+    fn show(&mut self, line: &str) {
+        if self.terminal {
+            let _ = write!(io::stderr(), "\r{line}\x1b[K");
+            self.open = true;
+        } else {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+
+    /// Ends a line that is still open.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.open) {
+            let _ = writeln!(io::stderr());
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The main job on one machine, without a cluster: real programs on real traffic between network
+//! namespaces, and a comparison with the wire, byte by byte.
+//!
+//! Namespaces have no names and nothing is pinned, so all of it is gone with this process, however
+//! it ends.
+
+pub mod links;
+pub mod namespace;
+mod report;
+pub mod topology;
+mod traffic;
+mod truth;
+
+pub use report::{Report, progress};
+
+use crate::{
+    agent::{Agent, Attribution, Sink},
+    datapath::{self, Datapath, Options},
+    flows::Node,
+    identity::Index,
+    zones::{Matrix, Slots, StaticTable, StaticTableError},
+};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+use topology::{NODES, NodeNet, Topology};
+use traffic::Traffic;
+use truth::Tap;
+
+/// How often the wire and the counters are compared after the traffic has ended, and how often that
+/// is tried: late segments and acknowledgements are on their way for a while.
+const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE_TRIES: usize = 100;
+
+/// Why the demo does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This process may not make namespaces.
+    #[error("making a network namespace is not permitted ({source}): run as root (the demo needs CAP_SYS_ADMIN)")]
+    NotPermitted {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Something failed in a namespace.
+    #[error("network namespace {name}, {what}: {source}")]
+    Namespace {
+        /// The namespace.
+        name: String,
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A client or server of the demo failed.
+    #[error("the demo's traffic: {source}")]
+    Traffic {
+        /// What it met.
+        source: io::Error,
+    },
+    /// The kernel side.
+    #[error(transparent)]
+    Datapath(#[from] datapath::Error),
+    /// The demo's own table.
+    #[error(transparent)]
+    Table(#[from] StaticTableError),
+}
+
+/// The cluster with its agents, and the taps on its wire. Fields are dropped in this order: the
+/// traffic ends first, links are detached before their namespaces go.
+pub struct Demo {
+    traffic: Option<Traffic>,
+    agents: Vec<Mutex<Agent>>,
+    taps: Vec<Tap>,
+    topology: Topology,
+}
+
+impl Demo {
+    /// Builds the cluster, attaches the programs and starts the traffic. Flow events go to `sink`.
+    ///
+    /// # Errors
+    /// What the kernel or this process's rights do not allow; nothing is left behind.
+    pub fn start(sink: &Sink) -> Result<Self, Error> {
+        let table = StaticTable::parse(Path::new("the demo's zones"), topology::zones_yaml().as_bytes())?;
+        let index = Arc::new(Index::default());
+        index.replace(&table.endpoints);
+        let mut topology = Topology::new()?;
+        let taps = (0..NODES.len()).map(|node| Tap::new(&topology.wire, node)).collect::<Result<_, _>>()?;
+        let agents = topology
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(node, net)| agent(node, net, &table, &index, sink).map(Mutex::new))
+            .collect::<Result<_, _>>()?;
+        topology.start()?;
+        let traffic = Some(Traffic::start(&topology)?);
+        Ok(Self { traffic, agents, taps, topology })
+    }
+
+    /// Makes the flow events that are due on every node.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn drain(&self) -> Result<(), Error> {
+        self.each(|agent| agent.drain(Instant::now(), SystemTime::now()))
+    }
+
+    /// What the kernel counted on all nodes.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn counted(&self) -> Result<Matrix, Error> {
+        let mut sum = Matrix::default();
+        self.each(|agent| agent.matrix().map(|matrix| sum.merge(&matrix)))?;
+        Ok(sum)
+    }
+
+    /// Ends the traffic, waits until the wire is quiet and compares.
+    ///
+    /// # Errors
+    /// The kernel's answer, or what the traffic met.
+    pub fn finish(&mut self) -> Result<Report, Error> {
+        if let Some(traffic) = self.traffic.take() {
+            traffic.stop()?;
+        }
+        for _ in 0..SETTLE_TRIES {
+            if self.is_settled()? {
+                break;
+            }
+            thread::sleep(SETTLE);
+        }
+        self.each(|agent| agent.flush(Instant::now(), SystemTime::now()))?;
+        let mut attribution = Attribution::default();
+        self.each(|agent| {
+            agent.attribution().map(|of_node| {
+                attribution.attributed.bytes += of_node.attributed.bytes;
+                attribution.unattributed.bytes += of_node.unattributed.bytes;
+            })
+        })?;
+        Ok(Report::new("netfilter", &self.counted()?, &self.sent(), attribution))
+    }
+
+    /// Starts the traffic again after [`Self::finish`].
+    ///
+    /// # Errors
+    /// A thread or a port is not to be had.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        if self.traffic.is_none() {
+            self.traffic = Some(Traffic::start(&self.topology)?);
+        }
+        Ok(())
+    }
+
+    fn sent(&self) -> Matrix {
+        let mut sum = Matrix::default();
+        self.taps.iter().for_each(|tap| sum.merge(&tap.seen().matrix));
+        sum
+    }
+
+    /// Whether the taps have seen all that the wire carried, and the kernel has counted it.
+    fn is_settled(&self) -> Result<bool, Error> {
+        for tap in &self.taps {
+            if !tap.is_complete(&self.topology.wire)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.counted()? == self.sent())
+    }
+
+    fn each(&self, mut work: impl FnMut(&mut Agent) -> Result<(), datapath::Error>) -> Result<(), Error> {
+        Ok(self.agents.iter().try_for_each(|agent| work(&mut lock(agent)))?)
+    }
+}
+
+fn lock(agent: &Mutex<Agent>) -> MutexGuard<'_, Agent> {
+    agent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loads and attaches the programs inside a node's namespace.
+fn agent(node: usize, net: &NodeNet, table: &StaticTable, index: &Arc<Index>, sink: &Sink) -> Result<Agent, Error> {
+    let mut slots = Slots::default();
+    // The demo has three zones.
+    let _ = slots.assign(&table.zones);
+    let options = Options { matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
+    let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
+    let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), sink.clone());
+    agent.datapath().add_uplink(net.uplink)?;
+    let _ = agent.apply_zones(&table.zones)?;
+    let priorities = net.namespace.run(|| agent.datapath().attach())??;
+    tracing::debug!(node = NODES[node].name, ?priorities, "attached to netfilter POSTROUTING");
+    Ok(agent)
+}

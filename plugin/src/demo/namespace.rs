@@ -1,0 +1,91 @@
+//! Network namespaces without a name: when the last descriptor and the last thread are gone, so is
+//! the namespace with all that is in it, even if this process is killed.
+
+use super::Error;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    thread,
+};
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    fd: OwnedFd,
+}
+
+impl Namespace {
+    /// A new one; `name` is for errors.
+    ///
+    /// # Errors
+    /// This process may not make one.
+    pub fn new(name: impl Into<String>) -> Result<Self, Error> {
+        // A thread of its own, since the namespace is the thread's.
+        let made = thread::scope(|scope| {
+            let make = || {
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
+            };
+            scope.spawn(make).join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        });
+        match made {
+            Ok(fd) => Ok(Self { name: name.into(), fd }),
+            Err(source) if source.raw_os_error() == Some(libc::EPERM) => Err(Error::NotPermitted { source }),
+            Err(source) => Err(Error::Namespace { name: name.into(), what: "making it", source }),
+        }
+    }
+
+    /// Runs `work` inside, on a thread of its own, and waits for it.
+    ///
+    /// # Errors
+    /// The namespace can't be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        thread::scope(|scope| {
+            let inside = || setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET).map(|()| work());
+            match scope.spawn(inside).join() {
+                Ok(entered) => entered.map_err(io::Error::from),
+                Err(_) => Err(io::Error::other("the thread panicked")),
+            }
+        })
+        .map_err(|source| self.failed("entering it", source))
+    }
+
+    /// Runs `work` inside, on a thread of its own.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<thread::JoinHandle<io::Result<T>>, Error> {
+        let fd = self.fd.try_clone().map_err(|source| self.failed("copying its descriptor", source))?;
+        let inside = move || {
+            setns(fd.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            // The thread alone keeps the namespace now, for as long as it works.
+            drop(fd);
+            Ok(work())
+        };
+        let thread = thread::Builder::new().name(self.name.clone());
+        thread.spawn(inside).map_err(|source| self.failed("starting a thread", source))
+    }
+
+    /// An error that happened inside.
+    pub fn failed(&self, what: &'static str, source: io::Error) -> Error {
+        Error::Namespace { name: self.name.clone(), what, source }
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Namespace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}

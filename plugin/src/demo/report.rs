@@ -1,0 +1,203 @@
+//! What the demo found: what the kernel counted beside what was on the wire.
+
+use crate::{
+    agent::Attribution,
+    zones::{Locality, Matrix, Pair},
+};
+use meridian_abi::{Counter, IpVersion};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// The result of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    hook: &'static str,
+    matrix: Vec<Cell>,
+    sent: Vec<Cell>,
+    exact: bool,
+    attributed_bytes: u64,
+    unattributed_bytes: u64,
+    /// In dollars; `None` until there are prices.
+    cost: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Cell {
+    source_zone: String,
+    destination_zone: String,
+    locality: &'static str,
+    ip_version: u8,
+    bytes: u64,
+    packets: u64,
+}
+
+impl Report {
+    /// Compares.
+    pub fn new(hook: &'static str, counted: &Matrix, sent: &Matrix, attribution: Attribution) -> Self {
+        Self {
+            hook,
+            matrix: cells(counted),
+            sent: cells(sent),
+            exact: counted == sent,
+            attributed_bytes: attribution.attributed.bytes,
+            unattributed_bytes: attribution.unattributed.bytes,
+            cost: None,
+        }
+    }
+
+    /// Whether every byte and packet of every cell is the wire's.
+    pub const fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// The report as one line of JSON.
+    ///
+    /// # Errors
+    /// None that is known: every field can be written.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    /// The report for people.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "{:<10} {:<11} {:<12} {:<4} {:>14} {:>9} {:>14} {:>9}  difference",
+            "FROM", "TO", "LOCALITY", "IP", "COUNTED BYTES", "PACKETS", "WIRE BYTES", "PACKETS"
+        );
+        let mut keys: Vec<_> = self.matrix.iter().chain(&self.sent).map(Cell::key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            let (counted, sent) = (find(&self.matrix, key), find(&self.sent, key));
+            let (locality, source, destination, version) = key;
+            let difference = match (i128::from(counted.bytes) - i128::from(sent.bytes), counted.packets == sent.packets)
+            {
+                (0, true) => "0".to_owned(),
+                (bytes, _) => {
+                    format!("{bytes:+} B, {:+} packets", i128::from(counted.packets) - i128::from(sent.packets))
+                }
+            };
+            let _ = writeln!(
+                text,
+                "{source:<10} {destination:<11} {:<12} v{version:<3} {:>14} {:>9} {:>14} {:>9}  {difference}",
+                locality.name(),
+                grouped(counted.bytes),
+                grouped(counted.packets),
+                grouped(sent.bytes),
+                grouped(sent.packets),
+            );
+        }
+        let total = |cells: &[Cell]| grouped(cells.iter().map(|cell| cell.bytes).sum());
+        let _ = writeln!(
+            text,
+            "\n{}: the kernel counted {} bytes, the wire carried {}; {} bytes are known by address, {} are not.",
+            if self.exact { "Exact" } else { "NOT EXACT" },
+            total(&self.matrix),
+            total(&self.sent),
+            grouped(self.attributed_bytes),
+            grouped(self.unattributed_bytes),
+        );
+        text
+    }
+}
+
+impl Cell {
+    fn key(&self) -> (Locality, &str, &str, u8) {
+        let localities = [Locality::SameZone, Locality::CrossZone, Locality::CrossRegion, Locality::Internet];
+        let locality = localities.into_iter().find(|locality| locality.name() == self.locality);
+        (locality.unwrap_or(Locality::Unknown), &self.source_zone, &self.destination_zone, self.ip_version)
+    }
+}
+
+fn find(cells: &[Cell], key: (Locality, &str, &str, u8)) -> Counter {
+    let cell = cells.iter().find(|cell| cell.key() == key);
+    cell.map_or_else(Counter::default, |cell| Counter { bytes: cell.bytes, packets: cell.packets })
+}
+
+fn cells(matrix: &Matrix) -> Vec<Cell> {
+    let cell = |(pair, counter): (&Pair, Counter)| Cell {
+        source_zone: pair.source.to_string(),
+        destination_zone: pair.destination.to_string(),
+        locality: pair.locality().name(),
+        ip_version: match pair.version {
+            IpVersion::V4 => 4,
+            IpVersion::V6 => 6,
+        },
+        bytes: counter.bytes,
+        packets: counter.packets,
+    };
+    matrix.cells().map(cell).collect()
+}
+
+/// One line while the demo runs: bytes by locality.
+pub fn progress(matrix: &Matrix) -> String {
+    let localities = [Locality::SameZone, Locality::CrossZone, Locality::CrossRegion, Locality::Unknown];
+    let parts = localities.map(|locality| format!("{locality} {}", human(matrix.total(locality).bytes)));
+    parts.join("   ")
+}
+
+fn human(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match bytes {
+        ..1e3 => format!("{bytes} B"),
+        ..1e6 => format!("{:.1} kB", bytes / 1e3),
+        ..1e9 => format!("{:.1} MB", bytes / 1e6),
+        _ => format!("{:.1} GB", bytes / 1e9),
+    }
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::topology::place;
+
+    fn matrix(bytes: u64) -> Matrix {
+        let mut matrix = Matrix::default();
+        let pair = Pair { source: place(0), destination: place(2), version: IpVersion::V4 };
+        matrix.add(pair, Counter { bytes, packets: 3 });
+        matrix
+    }
+
+    #[test]
+    fn one_byte_of_difference_is_not_exact() {
+        let report = |counted, sent| Report::new("netfilter", &matrix(counted), &matrix(sent), Attribution::default());
+        assert!(report(1500, 1500).is_exact());
+        let wrong = report(1499, 1500);
+        assert!(!wrong.is_exact() && wrong.table().contains("-1 B, +0 packets"));
+        assert!(!Report::new("netfilter", &matrix(1), &Matrix::default(), Attribution::default()).is_exact());
+    }
+
+    #[test]
+    fn the_json_is_what_the_command_line_promises() {
+        let attribution = Attribution { attributed: Counter { bytes: 1500, packets: 3 }, ..Attribution::default() };
+        let json = Report::new("netfilter", &matrix(1500), &matrix(1500), attribution).json().unwrap();
+        let cell = r#"{"source_zone":"eu-1a","destination_zone":"eu-1b","locality":"cross-zone","ip_version":4,"bytes":1500,"packets":3}"#;
+        let expected = format!(
+            r#"{{"hook":"netfilter","matrix":[{cell}],"sent":[{cell}],"exact":true,"attributed_bytes":1500,"unattributed_bytes":0,"cost":null}}"#
+        );
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(
+            ["0", "999", "1,000", "12,345,678"],
+            [0, 999, 1000, 12_345_678].map(grouped).each_ref().map(String::as_str)
+        );
+    }
+}

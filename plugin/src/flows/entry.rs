@@ -1,0 +1,60 @@
+//! A flow entry as the kernel keeps it.
+
+use meridian_abi::{
+    Counter,
+    flow::{ServiceSide, Verdict},
+};
+use std::net::IpAddr;
+
+/// What went from one address to another, for one service. Connections are folded: ten thousand of
+/// them on one service are one entry in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who sends.
+    pub source: IpAddr,
+    /// Who receives.
+    pub destination: IpAddr,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// TCP, UDP, SCTP: the service's port. ICMP: type × 256 + code. Otherwise 0.
+    pub service_port: u16,
+    /// The ephemeral port that was seen last.
+    pub client_port: u16,
+    /// Which end is the service.
+    pub side: ServiceSide,
+    /// The zones.
+    pub verdict: Verdict,
+    /// What was counted since the entry was made.
+    pub counter: Counter,
+}
+
+impl Entry {
+    /// What tells this entry from the others of its node.
+    pub(super) const fn key(&self) -> Key {
+        Key {
+            source: self.source,
+            destination: self.destination,
+            protocol: self.protocol,
+            service_port: self.service_port,
+            side: self.side,
+        }
+    }
+
+    /// Source and destination port, where the protocol has ports.
+    pub(super) const fn ports(&self) -> (u16, u16) {
+        match self.side {
+            ServiceSide::Source => (self.service_port, self.client_port),
+            ServiceSide::Destination | ServiceSide::None => (self.client_port, self.service_port),
+        }
+    }
+}
+
+/// The key of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    service_port: u16,
+    side: ServiceSide,
+}

@@ -1,0 +1,340 @@
+//! Makes Hubble flow events of flow entries.
+//!
+//! What Hubble has no field for is where its clients can see it: zone and locality are labels of
+//! both endpoints, and `extensions` holds a `google.protobuf.Struct` with zones, locality, bytes and
+//! packets. `bytes` and `packets` are what is new since the entry's last event.
+
+use super::entry::Entry;
+use crate::{
+    identity::{Endpoint, Index},
+    proto::flow::{self, Flow, layer4::Protocol},
+    zones::{Locality, Place},
+};
+use meridian_abi::{Counter, flow::ServiceSide};
+use prost::Message;
+use prost_types::{Any, Struct, Timestamp, Value, value::Kind};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::SystemTime};
+
+/// `CiliumEventType.type` of a trace.
+const EVENT_TRACE: i32 = 4;
+/// The identity of everything outside the cluster.
+const IDENTITY_WORLD: u32 = 2;
+/// Identities from here on are ours: above Cilium's for the cluster, for prefixes and for nodes.
+const IDENTITY_BASE: u32 = 3 << 24;
+
+/// The type of what is in `extensions`.
+const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const REGION_LABEL: &str = "topology.kubernetes.io/region";
+
+/// The node that observes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Makes the flow events of one node.
+#[derive(Debug)]
+pub struct Observer {
+    node: Node,
+    index: Arc<Index>,
+}
+
+/// The two ends of an entry and what they are to each other.
+#[derive(Clone, Copy, Debug)]
+struct Ends<'a> {
+    source: &'a Place,
+    destination: &'a Place,
+    locality: Locality,
+}
+
+impl Observer {
+    /// Of a node; `index` says who has an address.
+    pub const fn new(node: Node, index: Arc<Index>) -> Self {
+        Self { node, index }
+    }
+
+    /// The event that says how much is new in an entry.
+    #[expect(deprecated, reason = "clients still read Summary and reply")]
+    pub fn update(&self, entry: &Entry, source: &Place, destination: &Place, new: Counter, now: SystemTime) -> Flow {
+        let ends = Ends { source, destination, locality: Locality::between(source, destination) };
+        let is_reply = match entry.side {
+            ServiceSide::Destination => Some(false),
+            ServiceSide::Source => Some(true),
+            ServiceSide::None => None,
+        };
+        let (direction, reason) = match is_reply {
+            Some(true) => (flow::TrafficDirection::Ingress, flow::TraceReason::Reply),
+            Some(false) => (flow::TrafficDirection::Egress, flow::TraceReason::Established),
+            None => (flow::TrafficDirection::Egress, flow::TraceReason::Unknown),
+        };
+        let l4 = transport(entry);
+        Flow {
+            time: Some(Timestamp::from(now)),
+            uuid: uuid::Uuid::new_v4().to_string(),
+            emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
+            verdict: flow::Verdict::Forwarded.into(),
+            ip: Some(flow::Ip {
+                source: entry.source.to_string(),
+                destination: entry.destination.to_string(),
+                ip_version: if entry.source.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }.into(),
+                ..flow::Ip::default()
+            }),
+            summary: l4.as_ref().map_or_else(|| format!("IP protocol {}", entry.protocol), summary),
+            l4: l4.map(|protocol| flow::Layer4 { protocol: Some(protocol) }),
+            source: Some(self.endpoint(entry.source, source, ends.locality)),
+            destination: Some(self.endpoint(entry.destination, destination, ends.locality)),
+            r#type: flow::FlowType::L3L4.into(),
+            node_name: self.node.name.clone(),
+            node_labels: topology(&self.node.place).map(|(key, value)| format!("{key}={value}")).collect(),
+            reply: is_reply.unwrap_or_default(),
+            is_reply,
+            event_type: Some(flow::CiliumEventType {
+                r#type: EVENT_TRACE,
+                sub_type: flow::TraceObservationPoint::ToNetwork.into(),
+            }),
+            traffic_direction: direction.into(),
+            trace_observation_point: flow::TraceObservationPoint::ToNetwork.into(),
+            trace_reason: reason.into(),
+            extensions: Some(extensions(ends, new)),
+            ..Flow::default()
+        }
+    }
+
+    fn endpoint(&self, address: IpAddr, place: &Place, locality: Locality) -> flow::Endpoint {
+        let owner = self.index.get(address);
+        let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
+        labels.push(format!("meridian:locality={locality}"));
+        let mut endpoint = match owner.as_deref() {
+            Some(owner) => {
+                labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
+                labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
+                owned(owner)
+            }
+            None if *place == Place::Internet => {
+                labels.push("reserved:world".into());
+                flow::Endpoint { identity: IDENTITY_WORLD, ..flow::Endpoint::default() }
+            }
+            None => flow::Endpoint::default(),
+        };
+        labels.sort_unstable();
+        endpoint.labels = labels;
+        endpoint
+    }
+}
+
+fn owned(owner: &Endpoint) -> flow::Endpoint {
+    let workload = owner.workload.as_ref();
+    flow::Endpoint {
+        identity: synthetic_identity(owner),
+        namespace: owner.namespace.clone(),
+        pod_name: owner.pod.clone(),
+        workloads: workload
+            .map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() })
+            .into_iter()
+            .collect(),
+        ..flow::Endpoint::default()
+    }
+}
+
+/// A number for the workload, the same on every node and after every restart: hubble-ui draws one
+/// card for each identity, and would otherwise merge workloads of one name in two namespaces.
+fn synthetic_identity(owner: &Endpoint) -> u32 {
+    let (kind, name) = owner
+        .workload
+        .as_ref()
+        .map_or(("Pod", owner.pod.as_str()), |workload| (workload.kind.as_str(), workload.name.as_str()));
+    // FNV-1a over the parts, each ended by a byte that is in none of them.
+    let bytes = [owner.namespace.as_str(), kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff]));
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    IDENTITY_BASE | (hash >> 24 ^ hash & 0x00ff_ffff)
+}
+
+fn topology(place: &Place) -> impl Iterator<Item = (&'static str, &str)> {
+    let zone = place.zone();
+    // In the order of the labels' names.
+    zone.map(|zone| (REGION_LABEL, zone.region.as_str()))
+        .into_iter()
+        .chain(zone.map(|zone| (ZONE_LABEL, zone.name.as_str())))
+}
+
+fn transport(entry: &Entry) -> Option<Protocol> {
+    if entry.side == ServiceSide::None {
+        return None;
+    }
+    let (source, destination) = entry.ports();
+    let (source_port, destination_port) = (source.into(), destination.into());
+    let [kind, code] = entry.service_port.to_be_bytes().map(u32::from);
+    match entry.protocol {
+        1 => Some(Protocol::IcmPv4(flow::IcmPv4 { r#type: kind, code })),
+        6 => Some(Protocol::Tcp(flow::Tcp { source_port, destination_port, flags: None })),
+        17 => Some(Protocol::Udp(flow::Udp { source_port, destination_port })),
+        58 => Some(Protocol::IcmPv6(flow::IcmPv6 { r#type: kind, code })),
+        132 => Some(Protocol::Sctp(flow::Sctp { source_port, destination_port })),
+        _ => None,
+    }
+}
+
+fn summary(protocol: &Protocol) -> String {
+    let echo = |name: &str, kind: u32, request: u32, reply: u32| match kind {
+        kind if kind == request => format!("{name} EchoRequest"),
+        kind if kind == reply => format!("{name} EchoReply"),
+        kind => format!("{name} {kind}"),
+    };
+    match protocol {
+        // An update stands for many packets: it has no flags.
+        Protocol::Tcp(_) => "TCP".into(),
+        Protocol::Udp(_) => "UDP".into(),
+        Protocol::Sctp(_) => "SCTP".into(),
+        Protocol::IcmPv4(icmp) => echo("ICMPv4", icmp.r#type, 8, 0),
+        Protocol::IcmPv6(icmp) => echo("ICMPv6", icmp.r#type, 128, 129),
+        Protocol::Vrrp(_) => "VRRP".into(),
+        Protocol::Igmp(_) => "IGMP".into(),
+    }
+}
+
+/// A well-known type, since the stock client fails on any other. The keys are those that Retina
+/// uses, and ours beside them. Numbers are doubles: exact to 2^53.
+fn extensions(ends: Ends<'_>, new: Counter) -> Any {
+    let text = |text: String| Value { kind: Some(Kind::StringValue(text)) };
+    let number = |number: u64| Value { kind: Some(Kind::NumberValue(number as f64)) };
+    let fields = BTreeMap::from([
+        ("source_zone".to_owned(), text(ends.source.to_string())),
+        ("destination_zone".to_owned(), text(ends.destination.to_string())),
+        ("locality".to_owned(), text(ends.locality.to_string())),
+        ("bytes".to_owned(), number(new.bytes)),
+        ("packets".to_owned(), number(new.packets)),
+        // There: what was seen and not yet told. Here every byte is told in `bytes`.
+        ("previously_observed_bytes".to_owned(), number(0)),
+        ("previously_observed_packets".to_owned(), number(0)),
+    ]);
+    Any { type_url: STRUCT_URL.into(), value: Struct { fields }.encode_to_vec() }
+}
+
+#[cfg(test)]
+#[expect(deprecated, reason = "clients still read Summary")]
+mod tests {
+    use super::*;
+    use crate::zones::{EndpointEntry, Zone};
+    use meridian_abi::flow::Verdict;
+
+    fn zone(name: &str) -> Place {
+        Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }))
+    }
+
+    fn entry(side: ServiceSide, protocol: u8) -> Entry {
+        Entry {
+            source: "10.0.1.7".parse().unwrap(),
+            destination: "10.0.2.7".parse().unwrap(),
+            protocol,
+            service_port: if protocol == 1 { 0x0800 } else { 8080 },
+            client_port: 40_000,
+            side,
+            verdict: Verdict { epoch: 1, source: 2, destination: 3 },
+            counter: Counter { bytes: 5000, packets: 7 },
+        }
+    }
+
+    fn flow(entry: &Entry, destination: &Place) -> Flow {
+        let index = Index::default();
+        let labels = BTreeMap::from([("app".to_owned(), "cart".to_owned())]);
+        let workload = serde_json::from_str(r#"{"kind": "StatefulSet", "name": "cart"}"#).unwrap();
+        let (namespace, pod) = ("shop".to_owned(), "cart-0".to_owned());
+        index.replace(&[EndpointEntry { ip: entry.source, namespace, pod, workload: Some(workload), labels }]);
+        let node = Node { name: "node-a".into(), place: zone("eu-1a") };
+        let observer = Observer::new(node, Arc::new(index));
+        observer.update(entry, &zone("eu-1a"), destination, Counter { bytes: 300, packets: 2 }, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn an_event_has_all_that_hubbles_clients_need() {
+        let flow = flow(&entry(ServiceSide::Destination, 6), &zone("eu-1b"));
+        let source = flow.source.unwrap();
+        assert_eq!((source.namespace.as_str(), source.pod_name.as_str()), ("shop", "cart-0"));
+        assert_eq!(source.workloads[0].name, "cart");
+        assert_eq!(
+            source.labels,
+            [
+                "k8s:app=cart",
+                "k8s:io.kubernetes.pod.namespace=shop",
+                "k8s:topology.kubernetes.io/region=eu-1",
+                "k8s:topology.kubernetes.io/zone=eu-1a",
+                "meridian:locality=cross-zone",
+            ]
+        );
+        let destination = flow.destination.unwrap();
+        assert_eq!((destination.identity, destination.namespace.as_str()), (0, ""));
+        assert!(destination.labels.contains(&"k8s:topology.kubernetes.io/zone=eu-1b".to_owned()));
+        assert_eq!(flow.verdict, flow::Verdict::Forwarded as i32);
+        assert_eq!((flow.is_reply, flow.summary.as_str()), (Some(false), "TCP"));
+        let tcp = flow::Tcp { source_port: 40_000, destination_port: 8080, flags: None };
+        assert_eq!(flow.l4.unwrap().protocol, Some(Protocol::Tcp(tcp)));
+        assert_eq!(flow.node_labels, ["topology.kubernetes.io/region=eu-1", "topology.kubernetes.io/zone=eu-1a"]);
+        assert_eq!(flow.event_type.unwrap().sub_type, 11);
+        let extensions = flow.extensions.unwrap();
+        assert_eq!(extensions.type_url, STRUCT_URL);
+        let extensions = Struct::decode(extensions.value.as_slice()).unwrap();
+        let kind = |key: &str| extensions.fields[key].kind.clone().unwrap();
+        assert_eq!(kind("bytes"), Kind::NumberValue(300.0));
+        assert_eq!(kind("destination_zone"), Kind::StringValue("eu-1b".into()));
+        assert_eq!(kind("locality"), Kind::StringValue("cross-zone".into()));
+    }
+
+    #[test]
+    fn the_services_answer_is_a_reply() {
+        let flow = flow(&entry(ServiceSide::Source, 17), &zone("eu-1a"));
+        assert_eq!(flow.is_reply, Some(true));
+        assert_eq!(flow.traffic_direction, flow::TrafficDirection::Ingress as i32);
+        let udp = flow::Udp { source_port: 8080, destination_port: 40_000 };
+        assert_eq!(flow.l4.unwrap().protocol, Some(Protocol::Udp(udp)));
+    }
+
+    #[test]
+    fn a_public_address_is_the_world_and_a_private_one_is_nobody() {
+        let world = flow(&entry(ServiceSide::Destination, 6), &Place::Internet).destination.unwrap();
+        assert_eq!(
+            (world.identity, world.labels.as_slice()),
+            (2, &["meridian:locality=internet".into(), "reserved:world".into()][..])
+        );
+        let nobody = flow(&entry(ServiceSide::Destination, 6), &Place::Unknown).destination.unwrap();
+        assert_eq!((nobody.identity, nobody.labels.as_slice()), (0, &["meridian:locality=unknown".into()][..]));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_packet_is_not_set() {
+        let flow = flow(&entry(ServiceSide::None, 6), &zone("eu-1b"));
+        assert_eq!((flow.l4, flow.is_reply), (None, None));
+        assert_eq!(flow.summary, "IP protocol 6");
+    }
+
+    #[test]
+    fn icmp_has_type_and_code() {
+        let flow = flow(&entry(ServiceSide::Destination, 1), &zone("eu-1b"));
+        assert_eq!(flow.summary, "ICMPv4 EchoRequest");
+        let icmp = flow::IcmPv4 { r#type: 8, code: 0 };
+        assert_eq!(flow.l4.unwrap().protocol, Some(Protocol::IcmPv4(icmp)));
+    }
+
+    #[test]
+    fn identities_are_stable_and_outside_ciliums_ranges() {
+        let identity = |namespace: &str, name: &str| {
+            let workload = Some(crate::identity::Workload { kind: "Deployment".into(), name: name.into() });
+            synthetic_identity(&Endpoint {
+                namespace: namespace.into(),
+                pod: "p".into(),
+                workload,
+                labels: BTreeMap::new(),
+            })
+        };
+        assert_eq!(identity("shop", "cart"), identity("shop", "cart"));
+        assert_ne!(identity("shop", "cart"), identity("staging", "cart"));
+        assert_ne!(identity("a", "bc"), identity("ab", "c"));
+        for n in 0..1000 {
+            assert!((IDENTITY_BASE..IDENTITY_BASE + (1 << 24)).contains(&identity("n", &n.to_string())));
+        }
+    }
+}

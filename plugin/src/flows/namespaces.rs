@@ -1,0 +1,58 @@
+//! The namespaces that flows named in the last hour.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long a namespace is remembered after its last flow, as Hubble does.
+const TTL: Duration = Duration::from_secs(3600);
+/// Namespaces that are remembered; a cluster has far fewer.
+const CAPACITY: usize = 65_536;
+
+/// Namespaces and when they were last seen.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    seen: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Namespaces {
+    /// Remembers a namespace. The empty one is none.
+    pub fn see(&self, namespace: &str, now: Instant) {
+        if namespace.is_empty() {
+            return;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = seen.get_mut(namespace) {
+            *at = now;
+        } else if seen.len() < CAPACITY {
+            seen.insert(namespace.to_owned(), now);
+        }
+    }
+
+    /// Those of the last hour, sorted.
+    pub fn list(&self, now: Instant) -> Vec<String> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, at| now.duration_since(*at) <= TTL);
+        seen.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_forgotten_an_hour_after_its_last_flow() {
+        let (namespaces, start) = (Namespaces::default(), Instant::now());
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        namespaces.see("shop", at(0));
+        namespaces.see("billing", at(0));
+        namespaces.see("", at(0));
+        namespaces.see("shop", at(30));
+        assert_eq!(namespaces.list(at(60)), ["billing", "shop"]);
+        assert_eq!(namespaces.list(at(61)), ["shop"]);
+        assert!(namespaces.list(at(91)).is_empty());
+    }
+}

@@ -1,0 +1,11 @@
+//! Hubble's Observer over the flow ring: what `hubble observe`, hubble-relay and hubble-ui ask.
+//!
+//! A request that asks for something that is not there yet is refused with its name, never answered
+//! as if it had not asked.
+
+mod get_flows;
+mod mask;
+mod refusal;
+mod server;
+
+pub use server::{Server, serve};

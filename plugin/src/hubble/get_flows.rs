@@ -1,0 +1,289 @@
+//! GetFlows: which flows of the ring a request asks for, and in what order.
+//!
+//! The bounds are Hubble's: `since` before `number`; `number` counts from the newest, or with
+//! `first` from the oldest; a flow later than `until` ends the stream; a follower starts at the
+//! newest flow unless it asks for the past, and gets every flow after that.
+
+use super::mask::Mask;
+use crate::{
+    flows::Ring,
+    proto::{
+        flow::{Flow, LostEvent, LostEventSource},
+        observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
+    },
+};
+use futures_util::stream::{self, Stream};
+use prost_types::Timestamp;
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// Flows that are taken from the ring at once.
+const BATCH: usize = 1024;
+
+/// A time that can be compared.
+type Instant = (i64, i32);
+
+/// What a request asks for.
+#[derive(Debug)]
+struct Query {
+    number: Option<usize>,
+    first: bool,
+    follow: bool,
+    since: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Query {
+    fn new(request: &GetFlowsRequest) -> Result<Self, Status> {
+        if request.first && request.follow {
+            return Err(Status::invalid_argument("first cannot be specified with follow"));
+        }
+        let number = usize::try_from(request.number).unwrap_or(usize::MAX);
+        Ok(Self {
+            number: (number > 0).then_some(number),
+            first: request.first,
+            follow: request.follow,
+            since: request.since.as_ref().map(instant),
+            until: request.until.as_ref().map(instant),
+        })
+    }
+
+    /// The flows of the past, oldest first, and whether the stream ends with them.
+    fn past(&self, flows: Vec<Arc<Flow>>) -> (VecDeque<Arc<Flow>>, bool) {
+        let skip = match (self.since, self.number) {
+            (None, _) if self.first => 0,
+            (None, None) if self.follow => flows.len(),
+            (Some(since), _) => flows.iter().rposition(|flow| time(flow) < since).map_or(0, |older| older + 1),
+            (None, Some(number)) => flows.len().saturating_sub(number),
+            (None, None) => 0,
+        };
+        let limit = if self.follow { usize::MAX } else { self.number.unwrap_or(usize::MAX) };
+        let (mut past, mut ended) = (VecDeque::new(), !self.follow);
+        for flow in flows.into_iter().skip(skip) {
+            if past.len() == limit {
+                break;
+            }
+            if self.is_over(&flow) {
+                ended = true;
+                break;
+            }
+            past.push_back(flow);
+        }
+        (past, ended)
+    }
+
+    fn is_over(&self, flow: &Flow) -> bool {
+        self.until.is_some_and(|until| time(flow) > until)
+    }
+}
+
+fn instant(timestamp: &Timestamp) -> Instant {
+    (timestamp.seconds, timestamp.nanos)
+}
+
+fn time(flow: &Flow) -> Instant {
+    flow.time.as_ref().map_or((0, 0), instant)
+}
+
+/// A stream in progress.
+struct Reader {
+    ring: Arc<Ring>,
+    watch: watch::Receiver<u64>,
+    query: Query,
+    mask: Option<Mask>,
+    server: String,
+    /// What was taken from the ring and not yet sent.
+    pending: VecDeque<Arc<Flow>>,
+    /// Flows that were overwritten before they were read.
+    lost: u64,
+    /// The sequence number to read on from; `None` when there is nothing more to read.
+    next: Option<u64>,
+    shutdown: CancellationToken,
+}
+
+/// The answer to a request: it ends by itself, or with `shutdown`.
+///
+/// # Errors
+/// The request contradicts itself, or its mask names no field.
+pub(super) fn stream(
+    ring: &Arc<Ring>,
+    request: &GetFlowsRequest,
+    server: &str,
+    shutdown: CancellationToken,
+) -> Result<impl Stream<Item = Result<GetFlowsResponse, Status>> + use<>, Status> {
+    let query = Query::new(request)?;
+    let mask = Mask::new(request.field_mask.as_ref())?;
+    let watch = ring.watch();
+    let batch = ring.read(ring.oldest(), usize::MAX);
+    let (pending, ended) = query.past(batch.flows);
+    let next = (!ended).then_some(batch.next);
+    let (ring, server) = (Arc::clone(ring), server.to_owned());
+    let reader = Reader { ring, watch, query, mask, server, pending, lost: 0, next, shutdown };
+    Ok(stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }))
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<GetFlowsResponse> {
+        loop {
+            if self.lost > 0 {
+                return Some(self.lost_event());
+            }
+            if let Some(flow) = self.pending.pop_front() {
+                if self.query.is_over(&flow) {
+                    (self.next, self.pending) = (None, VecDeque::new());
+                    return None;
+                }
+                if self.query.since.is_none_or(|since| time(&flow) >= since) {
+                    return Some(self.response(&flow));
+                }
+                continue;
+            }
+            let from = self.next?;
+            tokio::select! {
+                () = self.shutdown.cancelled() => return None,
+                newer = self.watch.wait_for(|newest| *newest > from) => newer.ok().map(drop)?,
+            }
+            let batch = self.ring.read(from, BATCH);
+            self.lost = batch.lost;
+            self.pending = batch.flows.into();
+            self.next = Some(batch.next);
+        }
+    }
+
+    fn response(&self, flow: &Flow) -> GetFlowsResponse {
+        let flow = self.mask.as_ref().map_or_else(|| flow.clone(), |mask| mask.apply(flow));
+        // As Hubble does: what the mask leaves out of the flow is left out here too.
+        GetFlowsResponse {
+            node_name: flow.node_name.clone(),
+            time: flow.time,
+            response_types: Some(ResponseTypes::Flow(flow)),
+        }
+    }
+
+    fn lost_event(&mut self) -> GetFlowsResponse {
+        let now = Some(Timestamp::from(SystemTime::now()));
+        let event = LostEvent {
+            source: LostEventSource::HubbleRingBuffer.into(),
+            num_events_lost: std::mem::take(&mut self.lost),
+            cpu: None,
+            first: now,
+            last: now,
+        };
+        let response_types = Some(ResponseTypes::LostEvents(event));
+        GetFlowsResponse { node_name: self.server.clone(), time: now, response_types }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+
+    /// Flows at the seconds 1 to `newest`.
+    fn ring(capacity: usize, newest: i64) -> Arc<Ring> {
+        let ring = Arc::new(Ring::new(capacity));
+        (1..=newest).for_each(|seconds| ring.push(at(seconds)));
+        ring
+    }
+
+    fn at(seconds: i64) -> Flow {
+        Flow { time: Some(Timestamp { seconds, nanos: 0 }), node_name: "node-a".into(), ..Flow::default() }
+    }
+
+    fn seconds(response: GetFlowsResponse) -> i64 {
+        match response.response_types {
+            Some(ResponseTypes::Flow(flow)) => flow.time.unwrap().seconds,
+            Some(ResponseTypes::LostEvents(lost)) => -(lost.num_events_lost as i64),
+            _ => 0,
+        }
+    }
+
+    async fn get(ring: &Arc<Ring>, request: GetFlowsRequest) -> Vec<i64> {
+        let stream = stream(ring, &request, "node-a", CancellationToken::new()).unwrap();
+        stream.map(|response| seconds(response.unwrap())).collect().await
+    }
+
+    fn request(number: u64, first: bool, since: Option<i64>, until: Option<i64>) -> GetFlowsRequest {
+        let timestamp = |seconds| Timestamp { seconds, nanos: 0 };
+        let (since, until) = (since.map(timestamp), until.map(timestamp));
+        GetFlowsRequest { number, first, since, until, ..GetFlowsRequest::default() }
+    }
+
+    #[tokio::test]
+    async fn the_bounds_are_hubbles() {
+        let ring = ring(7, 7);
+        let cases = [
+            (request(0, false, None, None), vec![1, 2, 3, 4, 5, 6, 7]),
+            (request(2, false, None, None), vec![6, 7]),
+            (request(99, false, None, None), vec![1, 2, 3, 4, 5, 6, 7]),
+            (request(u64::MAX, false, None, None), vec![1, 2, 3, 4, 5, 6, 7]),
+            (request(2, true, None, None), vec![1, 2]),
+            (request(0, false, Some(3), Some(5)), vec![3, 4, 5]),
+            // since counts before number: the first two after it.
+            (request(2, false, Some(3), None), vec![3, 4]),
+            (request(2, true, Some(3), None), vec![3, 4]),
+            // The newest two are later than until.
+            (request(2, false, None, Some(3)), vec![]),
+            (request(6, false, None, Some(3)), vec![2, 3]),
+            (request(0, false, Some(9), None), vec![]),
+        ];
+        for (request, expected) in cases {
+            assert_eq!(get(&ring, request).await, expected, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn first_does_not_go_with_follow() {
+        let request = GetFlowsRequest { first: true, follow: true, ..GetFlowsRequest::default() };
+        let status = stream(&ring(3, 3), &request, "", CancellationToken::new()).map(drop).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert_eq!(status.message(), "first cannot be specified with follow");
+    }
+
+    async fn follow(request: GetFlowsRequest, take: usize) -> Vec<i64> {
+        let ring = ring(7, 4);
+        let request = GetFlowsRequest { follow: true, ..request };
+        let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+        (5..=6).for_each(|seconds| ring.push(at(seconds)));
+        stream.take(take).map(|response| seconds(response.unwrap())).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_follower_starts_where_it_asks_to_and_gets_what_comes() {
+        assert_eq!(follow(request(0, false, None, None), 2).await, [5, 6]);
+        assert_eq!(follow(request(1, false, None, None), 3).await, [4, 5, 6]);
+        assert_eq!(follow(request(0, false, Some(3), None), 4).await, [3, 4, 5, 6]);
+        // The flow after `until` ends the stream.
+        assert_eq!(follow(request(3, false, None, Some(5)), 9).await, [2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_is_told_what_it_lost() {
+        let ring = ring(3, 3);
+        let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+        let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+        (4..=9).for_each(|seconds| ring.push(at(seconds)));
+        let got: Vec<i64> = stream.take(4).map(|response| seconds(response.unwrap())).collect().await;
+        assert_eq!(got, [-3, 7, 8, 9]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_ends_with_the_server() {
+        let (ring, shutdown) = (ring(3, 3), CancellationToken::new());
+        let request = GetFlowsRequest { follow: true, number: 1, ..GetFlowsRequest::default() };
+        let stream = stream(&ring, &request, "node-a", shutdown.clone()).unwrap();
+        shutdown.cancel();
+        assert_eq!(stream.count().await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_mask_also_holds_for_the_response() {
+        let field_mask = Some(prost_types::FieldMask { paths: vec!["time".into()] });
+        let request = GetFlowsRequest { field_mask, ..GetFlowsRequest::default() };
+        let mut stream = Box::pin(stream(&ring(3, 1), &request, "node-a", CancellationToken::new()).unwrap());
+        let response = stream.next().await.unwrap().unwrap();
+        assert_eq!((response.node_name.as_str(), response.time.unwrap().seconds), ("", 1));
+    }
+}

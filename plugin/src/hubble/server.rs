@@ -1,0 +1,157 @@
+//! The gRPC service.
+
+use super::{get_flows, refusal::refuse_unsupported};
+use crate::{
+    agent::Sink,
+    proto::{
+        observer::{
+            GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
+            GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
+            GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
+            observer_server::{Observer, ObserverServer},
+        },
+        relay::NodeState,
+    },
+};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use std::{
+    io,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+/// The health service's name for the Observer; it is not the gRPC service's.
+const HEALTH_NAME: &str = "hubble.server.Observer";
+/// The time over which the rate of flows is measured.
+const RATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Hubble's Observer for the flows of one or more nodes.
+#[derive(Debug)]
+pub struct Server {
+    sink: Sink,
+    nodes: Vec<String>,
+    started: Instant,
+    shutdown: CancellationToken,
+}
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(server: Server, listener: TcpListener) -> io::Result<()> {
+    let shutdown = server.shutdown.clone();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status(HEALTH_NAME, tonic_health::ServingStatus::Serving).await;
+    tonic::transport::Server::builder()
+        .add_service(ObserverServer::new(server))
+        .add_service(health_service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .await
+        .map_err(io::Error::other)
+}
+
+impl Server {
+    /// Over `sink`, for the flows of these nodes. Streams end with `shutdown`.
+    pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
+        Self { sink, nodes, started: Instant::now(), shutdown }
+    }
+
+    fn uptime_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Flows a second over the last minute, or since the oldest flow of a ring that is younger.
+    fn flows_rate(&self) -> f64 {
+        let ring = &self.sink.ring;
+        let now = SystemTime::now();
+        let age = |time: Option<prost_types::Timestamp>| {
+            let time = SystemTime::try_from(time?).ok()?;
+            Some(now.duration_since(time).unwrap_or_default())
+        };
+        let flows = ring.read(ring.oldest(), usize::MAX).flows;
+        let recent = flows.iter().rev().take_while(|flow| age(flow.time).is_some_and(|age| age <= RATE_WINDOW));
+        let window = flows.first().and_then(|oldest| age(oldest.time)).map_or(RATE_WINDOW, |age| age.min(RATE_WINDOW));
+        let (count, seconds) = (recent.count() as f64, window.as_secs_f64());
+        if seconds > 0.0 { count / seconds } else { 0.0 }
+    }
+}
+
+fn version() -> String {
+    format!("meridian v{}", env!("CARGO_PKG_VERSION"))
+}
+
+#[tonic::async_trait]
+impl Observer for Server {
+    type GetFlowsStream = BoxStream<'static, Result<GetFlowsResponse, Status>>;
+    type GetAgentEventsStream = BoxStream<'static, Result<GetAgentEventsResponse, Status>>;
+    type GetDebugEventsStream = BoxStream<'static, Result<GetDebugEventsResponse, Status>>;
+
+    async fn get_flows(&self, request: Request<GetFlowsRequest>) -> Result<Response<Self::GetFlowsStream>, Status> {
+        let request = request.into_inner();
+        refuse_unsupported(&request)?;
+        let server = self.nodes.first().map_or("", String::as_str);
+        let stream = get_flows::stream(&self.sink.ring, &request, server, self.shutdown.clone())?;
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn get_agent_events(
+        &self,
+        _: Request<GetAgentEventsRequest>,
+    ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
+        // These are events of Cilium's agent: there is none here.
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
+    async fn get_debug_events(
+        &self,
+        _: Request<GetDebugEventsRequest>,
+    ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
+    async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
+        let ring = &self.sink.ring;
+        let seen = ring.seen_by_node();
+        let flows = ring.read(ring.oldest(), usize::MAX).flows;
+        let node = |name: &String| Node {
+            name: name.clone(),
+            version: version(),
+            state: NodeState::NodeConnected.into(),
+            tls: Some(Tls { enabled: false, server_name: String::new() }),
+            uptime_ns: self.uptime_ns(),
+            num_flows: flows.iter().filter(|flow| flow.node_name == *name).count() as u64,
+            max_flows: ring.capacity() as u64,
+            seen_flows: seen.get(name).copied().unwrap_or_default(),
+            ..Node::default()
+        };
+        Ok(Response::new(GetNodesResponse { nodes: self.nodes.iter().map(node).collect() }))
+    }
+
+    async fn get_namespaces(
+        &self,
+        _: Request<GetNamespacesRequest>,
+    ) -> Result<Response<GetNamespacesResponse>, Status> {
+        let namespaces = self.sink.namespaces.list(Instant::now());
+        // The cluster's name is said only where it is not the default one.
+        let namespace = |namespace| Namespace { cluster: String::new(), namespace };
+        Ok(Response::new(GetNamespacesResponse { namespaces: namespaces.into_iter().map(namespace).collect() }))
+    }
+
+    async fn server_status(&self, _: Request<ServerStatusRequest>) -> Result<Response<ServerStatusResponse>, Status> {
+        let ring = &self.sink.ring;
+        Ok(Response::new(ServerStatusResponse {
+            num_flows: ring.len() as u64,
+            max_flows: ring.capacity() as u64,
+            seen_flows: ring.seen(),
+            uptime_ns: self.uptime_ns(),
+            num_connected_nodes: Some(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)),
+            num_unavailable_nodes: Some(0),
+            unavailable_nodes: Vec::new(),
+            version: version(),
+            flows_rate: self.flows_rate(),
+        }))
+    }
+}

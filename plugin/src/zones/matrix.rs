@@ -1,0 +1,64 @@
+//! Bytes and packets by zone pair.
+
+use super::{Locality, Place};
+use meridian_abi::{Counter, IpVersion};
+use std::collections::BTreeMap;
+
+/// What a cell of the matrix is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair {
+    /// Where the packets came from.
+    pub source: Place,
+    /// Where they went.
+    pub destination: Place,
+    /// Their IP version.
+    pub version: IpVersion,
+}
+
+impl Pair {
+    /// What the two places are to each other.
+    pub fn locality(&self) -> Locality {
+        Locality::between(&self.source, &self.destination)
+    }
+}
+
+/// Counters by zone pair; a pair that is not in it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matrix {
+    cells: BTreeMap<Pair, Counter>,
+}
+
+impl Matrix {
+    /// Adds to a cell.
+    pub fn add(&mut self, pair: Pair, counter: Counter) {
+        let cell = self.cells.entry(pair).or_default();
+        cell.bytes += counter.bytes;
+        cell.packets += counter.packets;
+    }
+
+    /// Adds every cell of another matrix.
+    pub fn merge(&mut self, other: &Self) {
+        for (pair, counter) in &other.cells {
+            self.add(pair.clone(), *counter);
+        }
+    }
+
+    /// The cells, sorted by pair.
+    pub fn cells(&self) -> impl Iterator<Item = (&Pair, Counter)> {
+        self.cells.iter().map(|(pair, counter)| (pair, *counter))
+    }
+
+    /// A cell.
+    pub fn get(&self, pair: &Pair) -> Counter {
+        self.cells.get(pair).copied().unwrap_or_default()
+    }
+
+    /// The sum of the cells of a locality.
+    pub fn total(&self, locality: Locality) -> Counter {
+        let cells = self.cells.iter().filter(|(pair, _)| pair.locality() == locality);
+        cells.fold(Counter::default(), |sum, (_, counter)| Counter {
+            bytes: sum.bytes + counter.bytes,
+            packets: sum.packets + counter.packets,
+        })
+    }
+}
