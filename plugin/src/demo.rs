@@ -20,6 +20,7 @@ use crate::{
     identity::Index,
     zones::{Matrix, Slots, StaticTable, StaticTableError},
 };
+use meridian_abi::{Counter, stats::Stat};
 use std::{
     io,
     path::Path,
@@ -115,6 +116,21 @@ impl Demo {
     pub fn counted(&self) -> Result<Matrix, Error> {
         let mut sum = Matrix::default();
         self.each(|agent| agent.matrix().map(|matrix| sum.merge(&matrix)))?;
+        Ok(sum)
+    }
+
+    /// A counter of all nodes.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
+        let mut sum = Counter::default();
+        self.each(|agent| {
+            agent.datapath().stat(stat).map(|of_node| {
+                sum.bytes += of_node.bytes;
+                sum.packets += of_node.packets;
+            })
+        })?;
         Ok(sum)
     }
 

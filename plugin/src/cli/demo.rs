@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     shutdown.cancel();
     if let Some(server) = server {
         // A client that holds its connection does not hold us.
-        let _ = runtime.block_on(tokio::time::timeout(TICK, server));
+        let _ = runtime.block_on(async { tokio::time::timeout(TICK, server).await });
     }
     result
 }

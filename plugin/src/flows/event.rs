@@ -180,18 +180,26 @@ fn transport(entry: &Entry) -> Option<Protocol> {
 }
 
 fn summary(protocol: &Protocol) -> String {
-    let echo = |name: &str, kind: u32, request: u32, reply: u32| match kind {
-        kind if kind == request => format!("{name} EchoRequest"),
-        kind if kind == reply => format!("{name} EchoReply"),
-        kind => format!("{name} {kind}"),
-    };
     match protocol {
         // An update stands for many packets: it has no flags.
         Protocol::Tcp(_) => "TCP".into(),
         Protocol::Udp(_) => "UDP".into(),
         Protocol::Sctp(_) => "SCTP".into(),
-        Protocol::IcmPv4(icmp) => echo("ICMPv4", icmp.r#type, 8, 0),
-        Protocol::IcmPv6(icmp) => echo("ICMPv6", icmp.r#type, 128, 129),
+        Protocol::IcmPv4(icmp) => match icmp.r#type {
+            0 => "ICMPv4 EchoReply".into(),
+            3 => "ICMPv4 DestinationUnreachable".into(),
+            8 => "ICMPv4 EchoRequest".into(),
+            11 => "ICMPv4 TimeExceeded".into(),
+            kind => format!("ICMPv4 {kind}"),
+        },
+        Protocol::IcmPv6(icmp) => match icmp.r#type {
+            1 => "ICMPv6 DestinationUnreachable".into(),
+            2 => "ICMPv6 PacketTooBig".into(),
+            3 => "ICMPv6 TimeExceeded".into(),
+            128 => "ICMPv6 EchoRequest".into(),
+            129 => "ICMPv6 EchoReply".into(),
+            kind => format!("ICMPv6 {kind}"),
+        },
         Protocol::Vrrp(_) => "VRRP".into(),
         Protocol::Igmp(_) => "IGMP".into(),
     }

@@ -1,0 +1,48 @@
+//! The demo, in this process.
+
+use meridian::{
+    agent::Sink,
+    demo::Demo,
+    flows::{Namespaces, Ring},
+    proto::flow::Flow,
+};
+use meridian_abi::stats::Stat;
+use prost::Message;
+use prost_types::{Struct, value::Kind};
+use std::{sync::Arc, thread, time::Duration};
+
+fn bytes(flow: &Flow) -> u64 {
+    let extensions = Struct::decode(flow.extensions.as_ref().unwrap().value.as_slice()).unwrap();
+    match extensions.fields["bytes"].kind {
+        Some(Kind::NumberValue(bytes)) => bytes as u64,
+        _ => panic!("bytes is a number"),
+    }
+}
+
+#[test]
+fn what_the_kernel_counts_is_what_the_wire_carries_and_what_the_flows_tell() {
+    let sink = Sink { ring: Arc::new(Ring::new(4095)), namespaces: Arc::new(Namespaces::default()) };
+    let mut demo = Demo::start(&sink).unwrap();
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(500));
+        demo.drain().unwrap();
+    }
+    let report = demo.finish().unwrap();
+    assert!(report.is_exact(), "{}", report.table());
+
+    let packets = |stat| demo.stat(stat).unwrap().packets;
+    assert!(packets(Stat::SuperPacket) > 100, "the traffic must hold super-packets, or segmentation was not tested");
+    assert!(packets(Stat::LinkScoped) > 10, "neighbour discovery and MLD must have gone on");
+    assert!(packets(Stat::Delivered) > 100, "the receiving nodes see the packets again");
+    for stat in [Stat::SameNode, Stat::Malformed, Stat::Unattributed, Stat::NoPorts, Stat::OddGso, Stat::Fragmented] {
+        assert_eq!(packets(stat), 0, "{}", stat.name());
+    }
+
+    let flows = sink.ring.read(0, usize::MAX);
+    assert_eq!(flows.lost, 0);
+    let told: u64 = flows.flows.iter().map(|flow| bytes(flow)).sum();
+    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    assert_eq!(told, json["attributed_bytes"].as_u64().unwrap());
+    let counted: u64 = json["matrix"].as_array().unwrap().iter().map(|cell| cell["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(told, counted);
+}

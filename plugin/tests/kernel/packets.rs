@@ -1,0 +1,282 @@
+//! Built packets, by `BPF_PROG_TEST_RUN`. The kernel sends them out through the loopback device,
+//! which these tests declare an uplink.
+
+use ipnetwork::IpNetwork;
+use meridian::{
+    datapath::{Datapath, Options, sys},
+    flows::Entry,
+    zones::{Place, Placement, Slots, Table, Zone},
+};
+use meridian_abi::{
+    Counter, IpVersion,
+    flow::ServiceSide,
+    stats::Stat,
+    zone::{INTERNET, PrefixKind, UNKNOWN},
+};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+const LOOPBACK: u32 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Programs with a table of their own.
+struct Bench {
+    datapath: Datapath,
+    slots: Slots,
+}
+
+impl Bench {
+    fn new(options: Options, prefixes: &[(&str, &str)]) -> Self {
+        let mut bench = Self { datapath: Datapath::load(options).unwrap(), slots: Slots::default() };
+        bench.datapath.add_uplink(LOOPBACK).unwrap();
+        bench.apply(prefixes);
+        bench
+    }
+
+    fn apply(&mut self, prefixes: &[(&str, &str)]) {
+        let mut table = Table::new();
+        for (prefix, zone) in prefixes {
+            let place = Place::Zone(Arc::new(Zone { name: (*zone).into(), region: "r".into() }));
+            table.insert(prefix.parse::<IpNetwork>().unwrap(), Placement { place, kind: PrefixKind::Cluster });
+        }
+        self.slots.assign(&table).unwrap();
+        self.datapath.apply_zones(&table, &self.slots).unwrap();
+    }
+
+    fn send(&self, frame: &Frame) {
+        self.send_times(frame, 1);
+    }
+
+    fn send_times(&self, frame: &Frame, times: u32) {
+        let [v4, v6] = self.datapath.programs();
+        let (program, family) = if frame.v6 { (v6, libc::AF_INET6) } else { (v4, libc::AF_INET) };
+        let run = sys::test_run(program, &frame.bytes, family, times).unwrap();
+        assert_eq!(run.verdict, 1, "a packet always passes");
+    }
+
+    /// Zone names and counters of the cells that are not zero.
+    fn matrix(&self) -> BTreeMap<(String, String, IpVersion), Counter> {
+        let cells = self.datapath.matrix().unwrap().into_iter();
+        let name = |slot| self.slots.place(slot).to_string();
+        cells.map(|cell| ((name(cell.source), name(cell.destination), cell.version), cell.counter)).collect()
+    }
+
+    fn flows(&self) -> Vec<Entry> {
+        let mut flows = Vec::new();
+        self.datapath.flows(|flow| flows.push(flow)).unwrap();
+        flows
+    }
+
+    fn stat(&self, stat: Stat) -> Counter {
+        self.datapath.stat(stat).unwrap()
+    }
+}
+
+/// An Ethernet frame.
+struct Frame {
+    bytes: Vec<u8>,
+    v6: bool,
+}
+
+impl Frame {
+    fn new(source: &str, destination: &str, protocol: u8, transport: &[u8]) -> Self {
+        let (source, destination): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
+        let mut bytes = vec![0; 12];
+        let v6 = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                bytes.extend([0x08, 0x00, 0x45, 0]);
+                bytes.extend((20 + transport.len() as u16).to_be_bytes());
+                bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                false
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                bytes.extend((transport.len() as u16).to_be_bytes());
+                bytes.extend([protocol, 64]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                true
+            }
+            _ => panic!("one family"),
+        };
+        bytes.extend(transport);
+        Self { bytes, v6 }
+    }
+
+    fn ports(source: &str, destination: &str, protocol: u8, ports: (u16, u16)) -> Self {
+        let mut transport = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+        transport.resize(40, 0);
+        // The TCP data offset: 5 words.
+        transport[12] = 0x50;
+        Self::new(source, destination, protocol, &transport)
+    }
+
+    /// The IP bytes.
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64 - 14
+    }
+}
+
+const TABLE: [(&str, &str); 4] =
+    [("10.0.1.0/24", "a"), ("10.0.2.0/24", "b"), ("fd00:1::/64", "a"), ("fd00:2::/64", "b")];
+
+fn key(source: &str, destination: &str, version: IpVersion) -> (String, String, IpVersion) {
+    (source.into(), destination.into(), version)
+}
+
+#[test]
+fn a_packet_is_counted_in_the_cell_of_its_zones_and_in_its_flow() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    let request = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    bench.send_times(&request, 3);
+    let reply = Frame::ports("fd00:2::2", "fd00:1::1", UDP, (53, 40_000));
+    bench.send(&reply);
+
+    let expected = BTreeMap::from([
+        (key("a", "b", IpVersion::V4), Counter { bytes: 3 * request.len(), packets: 3 }),
+        (key("b", "a", IpVersion::V6), Counter { bytes: reply.len(), packets: 1 }),
+    ]);
+    assert_eq!(bench.matrix(), expected);
+    let flows = bench.flows();
+    let tcp = flows.iter().find(|flow| flow.protocol == TCP).unwrap();
+    assert_eq!((tcp.service_port, tcp.client_port, tcp.side), (80, 50_000, ServiceSide::Destination));
+    assert_eq!((tcp.source.to_string(), tcp.destination.to_string()), ("10.0.1.1".into(), "10.0.2.2".into()));
+    assert_eq!(tcp.counter, Counter { bytes: 3 * request.len(), packets: 3 });
+    let udp = flows.iter().find(|flow| flow.protocol == UDP).unwrap();
+    assert_eq!((udp.service_port, udp.client_port, udp.side), (53, 40_000, ServiceSide::Source));
+    assert_eq!(udp.source.to_string(), "fd00:2::2");
+}
+
+#[test]
+fn connections_on_one_service_are_one_flow() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    for port in 0..500 {
+        bench.send(&Frame::ports("10.0.1.1", "10.0.2.2", TCP, (32_768 + port, 80)));
+    }
+    assert_eq!(bench.flows().len(), 1);
+    assert_eq!(bench.flows()[0].counter.packets, 500);
+}
+
+#[test]
+fn what_does_not_leave_through_an_uplink_is_outside_the_sums() {
+    let mut bench = Bench { datapath: Datapath::load(Options::default()).unwrap(), slots: Slots::default() };
+    bench.apply(&TABLE);
+    let frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    bench.send(&frame);
+    assert!(bench.matrix().is_empty() && bench.flows().is_empty());
+    assert_eq!(bench.stat(Stat::Loopback), Counter { bytes: frame.len(), packets: 1 });
+}
+
+#[test]
+fn link_scoped_packets_are_outside_the_sums() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    let solicitation = [135, 0, 0, 0, 0, 0, 0, 0];
+    let frames = [
+        Frame::new("fd00:1::1", "fd00:2::2", 58, &solicitation),
+        Frame::new("fd00:1::1", "ff02::1:ff00:2", 58, &solicitation),
+        Frame::ports("fe80::1", "fd00:2::2", UDP, (546, 547)),
+        Frame::ports("10.0.1.1", "224.0.0.251", UDP, (5353, 5353)),
+        Frame::ports("10.0.1.1", "255.255.255.255", UDP, (68, 67)),
+        Frame::ports("169.254.1.1", "10.0.2.2", UDP, (50_000, 80)),
+    ];
+    frames.iter().for_each(|frame| bench.send(frame));
+    assert!(bench.matrix().is_empty() && bench.flows().is_empty());
+    let bytes = frames.iter().map(Frame::len).sum();
+    assert_eq!(bench.stat(Stat::LinkScoped), Counter { bytes, packets: frames.len() as u64 });
+}
+
+#[test]
+fn private_addresses_in_no_prefix_are_unknown_and_public_ones_the_internet() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    bench.send(&Frame::ports("10.0.1.1", "10.99.0.9", TCP, (50_000, 80)));
+    bench.send(&Frame::ports("10.0.1.1", "93.184.216.34", TCP, (50_000, 443)));
+    bench.send(&Frame::ports("fd00:1::1", "2606:4700::1111", TCP, (50_000, 443)));
+    // A rule for every IPv6 address must not hold for IPv4.
+    let cells: Vec<_> = bench.matrix().into_keys().collect();
+    let expected =
+        [key("a", "internet", IpVersion::V4), key("a", "internet", IpVersion::V6), key("a", "unknown", IpVersion::V4)];
+    assert_eq!(cells, expected);
+    let slots: Vec<_> = bench.flows().iter().map(|flow| flow.verdict.destination).collect();
+    assert_eq!(slots.iter().filter(|slot| **slot == UNKNOWN).count(), 1);
+    assert_eq!(slots.iter().filter(|slot| **slot == INTERNET).count(), 2);
+}
+
+#[test]
+fn a_new_table_holds_for_the_next_packet_of_a_known_flow() {
+    let mut bench = Bench::new(Options::default(), &TABLE);
+    let frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    bench.send(&frame);
+    bench.apply(&[("10.0.1.0/24", "a"), ("10.0.2.0/25", "c")]);
+    bench.send(&frame);
+    bench.apply(&[("10.0.1.0/24", "a")]);
+    bench.send(&frame);
+    bench.apply(&TABLE);
+    bench.send(&frame);
+    let packets: Vec<_> = bench.matrix().into_iter().map(|((_, to, _), counter)| (to, counter.packets)).collect();
+    assert_eq!(packets, [("b".to_owned(), 2), ("c".to_owned(), 1), ("unknown".to_owned(), 1)]);
+    assert_eq!(bench.flows().len(), 1);
+}
+
+#[test]
+fn a_full_flow_map_loses_no_byte() {
+    let bench = Bench::new(Options { flow_entries: 64, ..Options::default() }, &TABLE);
+    let mut sent = Counter::default();
+    for host in 1..=250 {
+        let frame = Frame::ports("10.0.1.1", &format!("10.0.2.{host}"), TCP, (50_000, 80));
+        bench.send_times(&frame, 2);
+        sent = Counter { bytes: sent.bytes + 2 * frame.len(), packets: sent.packets + 2 };
+    }
+    assert_eq!(bench.matrix(), BTreeMap::from([(key("a", "b", IpVersion::V4), sent)]));
+    let flows = bench.flows();
+    assert_eq!(flows.len(), 64);
+    let attributed: u64 = flows.iter().map(|flow| flow.counter.bytes).sum();
+    let unattributed = bench.stat(Stat::Unattributed);
+    assert_eq!(attributed + unattributed.bytes, sent.bytes);
+    assert_eq!(unattributed.packets, 2 * (250 - 64));
+}
+
+#[test]
+fn more_zones_than_slots_count_as_unknown() {
+    let zones: Vec<(String, String)> = (0..40).map(|n| (format!("10.0.{n}.0/24"), format!("z{n:02}"))).collect();
+    let prefixes: Vec<(&str, &str)> = zones.iter().map(|(prefix, zone)| (prefix.as_str(), zone.as_str())).collect();
+    let bench = Bench::new(Options::default(), &prefixes);
+    bench.send(&Frame::ports("10.0.0.1", "10.0.29.1", TCP, (50_000, 80)));
+    bench.send(&Frame::ports("10.0.0.1", "10.0.30.1", TCP, (50_000, 80)));
+    let cells: Vec<_> = bench.matrix().into_keys().map(|(from, to, _)| (from, to)).collect();
+    assert_eq!(cells, [("z00".to_owned(), "unknown".to_owned()), ("z00".to_owned(), "z29".to_owned())]);
+}
+
+#[test]
+fn a_later_fragment_belongs_to_its_address_pair() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", UDP, (50_000, 80));
+    // Fragment offset 185 × 8 bytes.
+    frame.bytes[14 + 7] = 185;
+    bench.send(&frame);
+    let flows = bench.flows();
+    assert_eq!((flows[0].service_port, flows[0].client_port, flows[0].side), (0, 0, ServiceSide::None));
+    assert_eq!(bench.stat(Stat::NoPorts).packets, 1);
+}
+
+#[test]
+fn a_packet_that_is_not_what_it_says_is_malformed() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    // A header of four words.
+    frame.bytes[14] = 0x44;
+    bench.send(&frame);
+    assert!(bench.matrix().is_empty());
+    assert_eq!(bench.stat(Stat::Malformed), Counter { bytes: frame.len(), packets: 1 });
+}
+
+#[test]
+fn icmp_is_filed_by_type() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    bench.send(&Frame::new("10.0.1.1", "10.0.2.2", 1, &[8, 0, 0, 0, 0, 1, 0, 1]));
+    bench.send(&Frame::new("fd00:2::2", "fd00:1::1", 58, &[129, 0, 0, 0, 0, 1, 0, 1]));
+    let mut flows: Vec<_> = bench.flows().iter().map(|flow| (flow.service_port >> 8, flow.side)).collect();
+    flows.sort_by_key(|(kind, _)| *kind);
+    assert_eq!(flows, [(8, ServiceSide::Destination), (129, ServiceSide::Source)]);
+}
