@@ -26,7 +26,7 @@ compile() {
             CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER=$EBPF_LINKER \
             RUSTFLAGS="--remap-path-prefix=$ROOT=. --remap-path-prefix=$HOME=~" \
             "${EBPF_CARGO[@]}" build --quiet --locked --release --bin meridian \
-            -Z build-std=core --target bpfel-unknown-none) || return 1
+            -Z build-std=core --target bpfel-unknown-none)
     OBJECT=$target_dir/bpfel-unknown-none/release/meridian
 }
 
@@ -45,8 +45,9 @@ build)
     ;;
 check)
     kept=$(sed -n 's/^sources //p' "$STAMP" 2>/dev/null || true)
-    [ -f "$KEPT" ] && [ "$kept" = "$(source_hash)" ] ||
+    if [ ! -f "$KEPT" ] || [ "$kept" != "$(source_hash)" ]; then
         die "plugin/ebpf/meridian.bpf.o is stale: its sources have changed; run \`make ebpf\` and commit the result"
+    fi
     ;;
 fresh)
     compile

@@ -1,5 +1,7 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it: where things are kept, and how a step is shown.
 # Sourced, not run.
+# shellcheck disable=SC2034 # what is set here is used there
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,10 +19,15 @@ die() {
 
 # step NAME COMMAND...: runs the command, then prints its seconds.
 step() {
-    local name=$1 start=$SECONDS
+    local name=$1 start=$SECONDS code
     shift
     say "==> $name"
-    "$@" || die "$name failed"
+    # Not in a condition: bash would ignore errors inside a function then.
+    set +e
+    (set -e && "$@")
+    code=$?
+    set -e
+    [ "$code" = 0 ] || die "$name failed"
     say "==> $name: $((SECONDS - start)) s"
 }
 

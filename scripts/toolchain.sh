@@ -1,4 +1,4 @@
-#!/usr/bin/env bash
+# shellcheck shell=bash
 # Installs what building the eBPF object needs.
 #
 # eBPF in Rust needs three things that a stable toolchain lacks: libcore built from source for
@@ -10,6 +10,7 @@
 # bpf-linker on the PATH.
 #
 # Sourced by ebpf.sh: sets EBPF_CARGO (an array: the cargo command) and EBPF_LINKER.
+# shellcheck disable=SC2034 # what is set here is used there
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -211,6 +211,8 @@ fn listen(port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
     socket.set_recv_buffer_size(WINDOW)?;
+    // The connections of an earlier run may not have timed out yet.
+    socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into())?;
     socket.listen(64)?;
     socket.set_nonblocking(true)?;

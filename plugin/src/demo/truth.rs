@@ -126,8 +126,8 @@ pub(super) fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int,
 /// Where every address of the cluster is, from its plan.
 fn places() -> HashMap<IpAddr, Place> {
     let mut places = HashMap::from(OUTSIDER.map(|address| (address, Place::Unknown)));
-    for node in 0..NODES.len() {
-        let pods = (0..NODES[node].pods.len()).flat_map(|pod| topology::pod_addresses(node, pod));
+    for (node, spec) in NODES.iter().enumerate() {
+        let pods = (0..spec.pods.len()).flat_map(|pod| topology::pod_addresses(node, pod));
         places.extend(pods.chain(topology::node_addresses(node)).map(|address| (address, topology::place(node))));
     }
     places

@@ -200,8 +200,8 @@ mod tests {
         }
     }
 
-    async fn get(ring: &Arc<Ring>, request: GetFlowsRequest) -> Vec<i64> {
-        let stream = stream(ring, &request, "node-a", CancellationToken::new()).unwrap();
+    async fn get(ring: &Arc<Ring>, request: &GetFlowsRequest) -> Vec<i64> {
+        let stream = stream(ring, request, "node-a", CancellationToken::new()).unwrap();
         stream.map(|response| seconds(response.unwrap())).collect().await
     }
 
@@ -230,7 +230,7 @@ mod tests {
             (request(0, false, Some(9), None), vec![]),
         ];
         for (request, expected) in cases {
-            assert_eq!(get(&ring, request).await, expected, "{request:?}");
+            assert_eq!(get(&ring, &request).await, expected, "{request:?}");
         }
     }
 

@@ -1,0 +1,24 @@
+# Thin: the work is in scripts/. Downloads, tools and build output are kept outside the clone.
+
+export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
+export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
+
+.PHONY: help demo test bench ebpf test-kernels
+
+help: ## shows this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## runs the demo; ARGS="--serve" and so on
+	@scripts/demo.sh $(ARGS)
+
+test: ## runs every check and test
+	@scripts/test.sh
+
+bench: ## measures the kernel program, writes docs/performance.md
+	@scripts/bench.sh
+
+ebpf: ## builds the eBPF object that the repository keeps
+	@scripts/ebpf.sh build
+
+test-kernels: ## boots older kernels in qemu and runs the demo there
+	@scripts/test-kernels.sh

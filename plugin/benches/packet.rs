@@ -1,0 +1,168 @@
+//! What a packet costs: nanoseconds of a run of the kernel program, beside a program that does
+//! nothing, in interleaved rounds. Writes its table into docs/performance.md.
+//!
+//! Needs root. `cargo bench --bench packet -- --rounds 21` for more rounds.
+
+#![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
+
+use ipnetwork::IpNetwork;
+use meridian::{
+    datapath::{Datapath, Options, accept_all, sys},
+    zones::{Place, Placement, Slots, Table, Zone},
+};
+use meridian_abi::zone::PrefixKind;
+use std::{
+    env, fs,
+    net::Ipv6Addr,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const REPEAT: u32 = 1_000_000;
+const PREFIXES: [u32; 3] = [10, 1_000, 131_072];
+const BEGIN: &str = "<!-- begin: make bench -->";
+const END: &str = "<!-- end: make bench -->";
+
+/// The device that test runs go out through.
+const LOOPBACK: u32 = 1;
+
+struct Case {
+    name: String,
+    program: OwnedFd,
+    family: i32,
+    frame: Vec<u8>,
+    rounds: Vec<u32>,
+}
+
+fn main() {
+    let args: Vec<String> = env::args().collect();
+    let rounds =
+        args.iter().position(|arg| arg == "--rounds").and_then(|at| args.get(at + 1)?.parse().ok()).unwrap_or(11);
+
+    let accept = accept_all().unwrap();
+    let case = |name: &str, program: &dyn AsFd, v6: bool| Case {
+        name: name.to_owned(),
+        program: program.as_fd().try_clone_to_owned().unwrap(),
+        family: if v6 { libc::AF_INET6 } else { libc::AF_INET },
+        frame: frame(v6),
+        rounds: Vec::new(),
+    };
+    let mut cases = vec![case("empty program, IPv4", &accept, false), case("empty program, IPv6", &accept, true)];
+    let mut loads = Vec::new();
+    let mut kept = Vec::new();
+    for (family, v6) in [("IPv4", false), ("IPv6", true)] {
+        for prefixes in PREFIXES {
+            let (datapath, took) = loaded(prefixes, v6);
+            let name = format!("{family}, {} prefixes", grouped(prefixes));
+            cases.push(case(&format!("known flow, {name}"), &datapath.programs()[usize::from(v6)], v6));
+            loads.push((name, took));
+            kept.push(datapath);
+        }
+    }
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}", round + 1);
+        for case in &mut cases {
+            let run = sys::test_run(case.program.as_fd(), &case.frame, case.family, REPEAT).unwrap();
+            case.rounds.push(run.mean_ns);
+        }
+    }
+    let table = report(&mut cases, &loads, rounds);
+    println!("{table}");
+    write(&table);
+}
+
+/// Programs over a table with that many prefixes of a family, and how long the table took.
+fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
+    let mut table = Table::new();
+    let zones: Vec<Arc<Zone>> =
+        ["a", "b", "c"].map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })).into();
+    for n in 0..prefixes {
+        let place = Place::Zone(Arc::clone(&zones[n as usize % zones.len()]));
+        let placement = Placement { place, kind: PrefixKind::Cluster };
+        // fd00::/64, fd00:0:0:1::/64 … or 10.0.0.0/27, 10.0.0.32/27 …
+        let prefix = if v6 {
+            IpNetwork::new(Ipv6Addr::from((0xfd00 << 112) + (u128::from(n) << 64)).into(), 64)
+        } else {
+            IpNetwork::new(((10 << 24) + (n << 5)).to_be_bytes().into(), 27)
+        };
+        table.insert(prefix.unwrap(), placement);
+    }
+    let mut slots = Slots::default();
+    slots.assign(&table).unwrap();
+    let mut datapath = Datapath::load(Options::default()).unwrap();
+    datapath.add_uplink(LOOPBACK).unwrap();
+    let start = Instant::now();
+    datapath.apply_zones(&table, &slots).unwrap();
+    (datapath, start.elapsed())
+}
+
+/// A TCP segment of 64 bytes of payload, from the second prefix to the sixth.
+fn frame(v6: bool) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    if v6 {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 84, 6, 64]);
+        for net in [1u128, 5] {
+            frame.extend(((0xfd00 << 112) + (net << 64) + 7).to_be_bytes());
+        }
+    } else {
+        frame.extend([0x08, 0x00, 0x45, 0, 0, 104, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+        frame.extend([10, 0, 0, 33, 10, 0, 0, 161]);
+    }
+    frame.extend([0xc3, 0x50, 0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    frame.resize(frame.len() + 64, b'x');
+    frame
+}
+
+fn report(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> String {
+    let mut medians: Vec<(String, u32, u32, u32)> = Vec::new();
+    for case in cases.iter_mut() {
+        case.rounds.sort_unstable();
+        let at = |part: usize| case.rounds[(case.rounds.len() - 1) * part / 4];
+        medians.push((case.name.clone(), at(2), at(1), at(3)));
+    }
+    let empty = |v6: bool| f64::from(medians[usize::from(v6)].1);
+    let mut text = format!(
+        "Measured on {} by `make bench`: medians of {rounds} interleaved rounds of {} runs each, by `BPF_PROG_TEST_RUN`.\n\n",
+        machine(),
+        grouped(REPEAT),
+    );
+    text += "| program | ns a packet | quartiles | × empty |\n|---|---:|---:|---:|\n";
+    for (name, median, low, high) in &medians {
+        let ratio = f64::from(*median) / empty(name.contains("IPv6"));
+        text += &format!("| {name} | {median} | {low}–{high} | {ratio:.2} |\n");
+    }
+    text += "\n| table | written into the kernel in |\n|---|---:|\n";
+    for (name, took) in loads {
+        text += &format!("| {name} | {:.1} ms |\n", took.as_secs_f64() * 1e3);
+    }
+    text
+}
+
+fn machine() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, model)| model);
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let date =
+        Command::new("date").arg("+%F").output().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    format!("{cpus} CPUs ({model}), Linux {}, {}", release.trim(), date.unwrap_or_default())
+}
+
+fn write(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the begin mark");
+    let (_, after) = rest.split_once(END).expect("the end mark");
+    fs::write(&path, format!("{before}{BEGIN}\n{table}{END}{after}")).unwrap();
+}
+
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}

@@ -1,0 +1,201 @@
+//! `meridian demo`, also interrupted, killed and served.
+
+use crate::{
+    Said,
+    machine::{Machine, alone},
+    meridian, run,
+};
+use meridian::proto::{
+    flow::{Flow, Verdict, layer4::Protocol},
+    observer::{
+        GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, get_flows_response::ResponseTypes,
+        observer_client::ObserverClient,
+    },
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+};
+use tonic::transport::Endpoint;
+
+#[test]
+fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
+    let _alone = alone();
+    let before = Machine::now();
+    let said = run(&["demo", "--duration", "2s", "--output", "json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(report["exact"], true);
+    assert_eq!(report["hook"], "netfilter");
+    assert_eq!(report["matrix"], report["sent"]);
+    assert!(report["cost"].is_null());
+    let cells = report["matrix"].as_array().unwrap();
+    for locality in ["same-zone", "cross-zone", "cross-region", "unknown"] {
+        for version in [4, 6] {
+            let of = |cell: &&serde_json::Value| cell["locality"] == locality && cell["ip_version"] == version;
+            let bytes: u64 = cells.iter().filter(of).map(|cell| cell["bytes"].as_u64().unwrap()).sum();
+            assert!(bytes > 0, "{locality} v{version}");
+        }
+    }
+    let counted: u64 = cells.iter().map(|cell| cell["bytes"].as_u64().unwrap()).sum();
+    let bytes = |key: &str| report[key].as_u64().unwrap();
+    assert_eq!(bytes("attributed_bytes") + bytes("unattributed_bytes"), counted);
+    before.is_restored();
+}
+
+#[test]
+fn the_table_says_that_it_is_exact() {
+    let _alone = alone();
+    let said = run(&["demo", "--duration", "500ms"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains("\nExact: the kernel counted "), "{said:?}");
+    assert!(said.stderr.contains("cross-zone"), "progress is on stderr: {said:?}");
+}
+
+/// Runs a demo, sends a signal when it has said `until` on stderr, and waits for its end.
+fn signalled(signal: Signal, until: &str) -> Said {
+    let mut child = spawn(&["demo", "--duration", "1m"]);
+    let stderr = wait_for_line(&mut child, until);
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+    let rest: String = stderr.lines().map_while(Result::ok).map(|line| line + "\n").collect();
+    let output = child.wait_with_output().unwrap();
+    Said { stderr: rest, ..output.into() }
+}
+
+fn spawn(args: &[&str]) -> Child {
+    meridian(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_for_line(child: &mut Child, wanted: &str) -> BufReader<std::process::ChildStderr> {
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(wanted) {
+        line.clear();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {wanted}");
+    }
+    stderr
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let _alone = alone();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        for until in ["building", "1 s"] {
+            let before = Machine::now();
+            let said = signalled(signal, until);
+            assert_eq!(said.code, Some(130), "{signal} after {until}: {said:?}");
+            assert!(said.stdout.is_empty() && said.stderr.ends_with("meridian: interrupted\n"), "{said:?}");
+            before.is_restored();
+        }
+    }
+}
+
+#[test]
+fn a_killed_demo_leaves_nothing_behind() {
+    let _alone = alone();
+    for until in ["building", "1 s"] {
+        let before = Machine::now();
+        assert_eq!(signalled(Signal::SIGKILL, until).code, None);
+        before.is_restored();
+    }
+}
+
+#[test]
+fn a_taken_port_is_said_and_nothing_is_built() {
+    let _alone = alone();
+    let before = Machine::now();
+    let _taken = std::net::TcpListener::bind("127.0.0.1:4245").unwrap();
+    let said = run(&["demo", "--serve"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.starts_with("meridian: listening on 127.0.0.1:4245 for Hubble's clients: "), "{said:?}");
+    assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    before.is_restored();
+}
+
+#[tokio::test]
+async fn a_client_of_the_observer_sees_the_demos_flows() {
+    let _alone = alone();
+    let before = Machine::now();
+    let mut child = spawn(&["demo", "--duration", "1s", "--serve"]);
+    let stderr = wait_for_line(&mut child, "the traffic goes on");
+    let channel = Endpoint::from_static("http://127.0.0.1:4245").connect().await.unwrap();
+    let mut client = ObserverClient::new(channel);
+
+    // What goes on comes to a follower; the past to one who asks for it.
+    let request = GetFlowsRequest { number: 10, follow: true, ..GetFlowsRequest::default() };
+    let mut stream = client.get_flows(request).await.unwrap().into_inner();
+    let mut followed = Vec::new();
+    while followed.len() < 20 {
+        match stream.message().await.unwrap().unwrap().response_types {
+            Some(ResponseTypes::Flow(flow)) => followed.push(flow),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut stream = client.get_flows(GetFlowsRequest::default()).await.unwrap().into_inner();
+    let mut flows = Vec::new();
+    while let Some(response) = stream.message().await.unwrap() {
+        match response.response_types {
+            Some(ResponseTypes::Flow(flow)) => flows.push(flow),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(flows.len() >= 20);
+    flows.iter().for_each(has_what_clients_need);
+    for locality in ["same-zone", "cross-zone", "cross-region", "unknown"] {
+        assert!(flows.iter().any(|flow| label(flow, &format!("meridian:locality={locality}"))), "{locality}");
+    }
+    assert!(
+        flows.iter().any(|flow| flow.is_reply == Some(true)) && flows.iter().any(|flow| flow.is_reply == Some(false))
+    );
+
+    let status = client.server_status(ServerStatusRequest {}).await.unwrap().into_inner();
+    assert!(status.num_flows >= 20 && status.seen_flows >= status.num_flows && status.uptime_ns > 0);
+    assert_eq!((status.max_flows, status.num_connected_nodes), (4095, Some(4)));
+    let nodes = client.get_nodes(GetNodesRequest {}).await.unwrap().into_inner().nodes;
+    assert_eq!(
+        nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(),
+        ["node-1", "node-2", "node-3", "node-4"]
+    );
+    assert!(nodes.iter().all(|node| node.seen_flows > 0));
+    let namespaces = client.get_namespaces(GetNamespacesRequest {}).await.unwrap().into_inner().namespaces;
+    assert_eq!(namespaces.iter().map(|ns| ns.namespace.as_str()).collect::<Vec<_>>(), ["billing", "shop"]);
+
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    drop(stderr);
+    assert_eq!(Said::from(child.wait_with_output().unwrap()).code, Some(0));
+    before.is_restored();
+}
+
+fn label(flow: &Flow, label: &str) -> bool {
+    [&flow.source, &flow.destination]
+        .into_iter()
+        .flatten()
+        .all(|endpoint| endpoint.labels.iter().any(|has| has == label))
+}
+
+fn has_what_clients_need(flow: &Flow) {
+    let (source, destination) = (flow.source.as_ref().unwrap(), flow.destination.as_ref().unwrap());
+    assert_eq!(flow.verdict, Verdict::Forwarded as i32);
+    assert!(flow.is_reply.is_some() && flow.time.is_some() && flow.node_name.starts_with("node-"), "{flow:?}");
+    match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()).expect("l4") {
+        Protocol::Tcp(tcp) => assert!(tcp.source_port > 0 && tcp.destination_port > 0),
+        Protocol::Udp(udp) => assert!(udp.source_port > 0 && udp.destination_port > 0),
+        // A late answer to a client that has gone.
+        Protocol::IcmPv4(_) | Protocol::IcmPv6(_) => {}
+        other => panic!("{other:?}"),
+    }
+    for endpoint in [source, destination] {
+        // Of the outsider nothing is known but that.
+        if endpoint.labels == ["meridian:locality=unknown"] {
+            continue;
+        }
+        assert!(!endpoint.namespace.is_empty() && !endpoint.pod_name.is_empty(), "{endpoint:?}");
+        assert_eq!(endpoint.workloads.len(), 1);
+        let has = |prefix: &str| endpoint.labels.iter().any(|label| label.starts_with(prefix));
+        assert!(has("k8s:topology.kubernetes.io/zone=eu-") && has("k8s:app=") && has("meridian:locality="));
+    }
+}

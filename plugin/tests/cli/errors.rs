@@ -1,0 +1,103 @@
+//! Bad input and missing rights: one line that says what, where and what to do.
+
+use crate::{
+    Said, Scratch,
+    machine::{Machine, alone},
+    run,
+};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::Command,
+};
+
+#[track_caller]
+fn one_line(said: &Said, code: i32, start: &str) {
+    assert_eq!(said.code, Some(code), "{said:?}");
+    assert!(said.stdout.is_empty(), "{said:?}");
+    assert!(said.stderr.starts_with(start), "{said:?}");
+    assert!(said.stderr.ends_with('\n') && said.stderr.lines().count() == 1, "{said:?}");
+}
+
+#[test]
+fn a_bad_zone_file_is_named_with_its_line_and_the_reason() {
+    let scratch = Scratch::new("zones");
+    let garbage: Vec<u8> = (0..10_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let cases: [(&str, &[u8], &str); 6] = [
+        (
+            "twice.yaml",
+            b"zones:\n- {name: a, region: r, cidrs: [10.0.1.0/24]}\n- {name: b, region: r, cidrs: [10.0.1.0/24]}\n",
+            ":3: prefix 10.0.1.0/24 is in zone b and in zone a (line 2)\n",
+        ),
+        (
+            "cidr.yaml",
+            b"zones:\n- {name: a, region: r, cidrs: [10.0.1.0/40]}\n",
+            ":2: `10.0.1.0/40` is not a prefix like 10.0.1.0/24 or fd00:1::/64: ",
+        ),
+        ("key.yaml", b"zones:\n- {name: a, region: r}\nzonse: []\n", ":3: unknown field "),
+        (
+            "region.yaml",
+            b"zones:\n- {name: a, region: r}\n- {name: a, region: s}\n",
+            ":3: zone a is in region s and in region r (line 2)\n",
+        ),
+        ("empty.yaml", b"", ":1: the file is empty: it needs the key `zones`\n"),
+        ("garbage.yaml", &garbage, ":1: not UTF-8 text\n"),
+    ];
+    for (name, content, expected) in cases {
+        let file = scratch.file(name, content);
+        let file = file.to_str().unwrap();
+        let said = run(&["zones", "list", "--zones-file", file]);
+        one_line(&said, 2, &format!("meridian: {file}{expected}"));
+    }
+    let missing = scratch.as_ref().join("missing.yaml");
+    let said = run(&["zones", "lookup", "10.0.0.1", "--zones-file", missing.to_str().unwrap()]);
+    one_line(&said, 2, &format!("meridian: {}: No such file or directory", missing.display()));
+}
+
+#[test]
+fn a_lookup_says_zone_and_prefix() {
+    let scratch = Scratch::new("lookup");
+    let file = scratch.file("zones.yaml", b"zones:\n- {name: eu-1a, region: eu-1, cidrs: [10.0.1.0/24]}\n");
+    let words = |ip: &str| {
+        let said = run(&["zones", "lookup", ip, "--zones-file", file.to_str().unwrap()]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        said.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(words("10.0.1.9"), ["10.0.1.9", "10.0.1.0/24", "eu-1a", "eu-1", "cluster"]);
+    assert_eq!(words("10.0.2.9"), ["10.0.2.9", "10.0.0.0/8", "unknown", "-", "default"]);
+    assert_eq!(words("8.8.8.8"), ["8.8.8.8", "0.0.0.0/0", "internet", "-", "default"]);
+}
+
+#[test]
+fn bad_usage_is_exit_code_2() {
+    for args in [
+        &["demo", "--duration", "soon"][..],
+        &["demo", "--duration", "-3s"],
+        &["demo", "--hook", "xdp"],
+        &["dmeo"],
+        &[],
+    ] {
+        assert_eq!(run(args).code, Some(2), "{args:?}");
+    }
+    let said = run(&["--log-level", "=loud=", "zones", "list", "--zones-file", "x"]);
+    one_line(&said, 2, "meridian: --log-level =loud=: ");
+}
+
+#[test]
+fn without_root_it_says_what_is_missing() {
+    let _alone = alone();
+    let scratch = Scratch::new("nobody");
+    fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).unwrap();
+    // Where another user can reach it.
+    let binary = scratch.as_ref().join("meridian");
+    fs::copy(env!("CARGO_BIN_EXE_meridian"), &binary).unwrap();
+    let before = Machine::now();
+    let said: Said =
+        Command::new(&binary).args(["demo", "--log-level", "error"]).uid(65_534).gid(65_534).output().unwrap().into();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let expected =
+        "meridian: making a network namespace is not permitted (Operation not permitted (os error 1)): run as root";
+    assert!(said.stderr.lines().last().unwrap().starts_with(expected), "{said:?}");
+    assert!(said.stdout.is_empty() && !said.stderr.contains("backtrace"), "{said:?}");
+    before.is_restored();
+}

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Measures the kernel program and writes the table in docs/performance.md.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+[ "$(id -u)" = 0 ] || die "the bench loads eBPF programs: run as root"
+need_userspace
+cd "$ROOT"
+step "bench" cargo bench --quiet --locked --bench packet

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Boots older kernels in qemu and runs the demo there: a kernel that has netfilter programs must be
+# exact, one that has none must be told in one line.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+need_packages qemu-system-x86 busybox-static cpio xz-utils kmod
+apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -qq
+
+KERNELS=$CACHE/kernels
+MERIDIAN=$CARGO_TARGET_DIR/debug/meridian
+MODULES=(veth bridge af_packet)
+
+# unpack_kernel SERIES: fetches the newest kernel of a series, prints the folder it is unpacked in.
+unpack_kernel() {
+    local package dir
+    package=$(apt-cache pkgnames "linux-image-$1." | grep -E -- '-amd64-unsigned$' | grep -vE 'rt|cloud' | sort -V | tail -n 1)
+    [ -n "$package" ] || die "there is no linux-image-$1 package"
+    dir=$KERNELS/$package
+    if [ ! -f "$dir/done" ]; then
+        say "fetching $package"
+        rm -rf "$dir"
+        mkdir -p "$dir"
+        (cd "$dir" && apt-get download -qq "$package" 2>/dev/null && dpkg-deb -x ./*.deb . && rm ./*.deb)
+        depmod -b "$dir" "$(ls "$dir/lib/modules")"
+        touch "$dir/done"
+    fi
+    echo "$dir"
+}
+
+# initramfs KERNEL_DIR OUTPUT: busybox, the command with its libraries, the modules, and an init.
+initramfs() {
+    local kernel=$1 root release library module
+    root=$(mktemp -d)
+    release=$(ls "$kernel/lib/modules")
+    mkdir -p "$root"/{bin,proc,sys,dev,tmp,modules}
+    cp /bin/busybox "$root/bin/busybox"
+    cp "$MERIDIAN" "$root/bin/meridian"
+    ldd "$MERIDIAN" | grep -oE '/[^ ]+' | while read -r library; do cp --parents -L "$library" "$root"; done
+    for module in "${MODULES[@]}"; do
+        modprobe -d "$kernel" -S "$release" --show-depends "$module"
+    done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$root/files"
+    while read -r module; do
+        xz -dc "$module" 2>/dev/null >"$root/modules/$(basename "$module" .xz)" || cp "$module" "$root/modules/"
+        basename "$module" .xz >>"$root/modules/order"
+    done <"$root/files"
+    rm "$root/files"
+    cat >"$root/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs dev /dev
+while read -r module; do /bin/busybox insmod "/modules/$module"; done </modules/order
+/bin/meridian demo --duration 2s --output json >/tmp/out 2>/tmp/err
+code=$?
+echo
+/bin/busybox sed 's/^/stdout: /' /tmp/out
+/bin/busybox sed 's/^/stderr: /' /tmp/err
+echo "exit code: $code"
+/bin/busybox poweroff -f
+END
+    chmod +x "$root/init"
+    (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$2"
+    rm -rf "$root"
+}
+
+# boot SERIES: what the demo says on that kernel.
+boot() {
+    local kernel image
+    kernel=$(unpack_kernel "$1")
+    image=$(mktemp)
+    initramfs "$kernel" "$image"
+    timeout 240 qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 1024 -nographic -no-reboot \
+        -kernel "$kernel"/boot/vmlinuz-* -initrd "$image" -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+        tr -d '\r' | tee "$CACHE/kernel-$1.log" || true
+    rm -f "$image"
+}
+
+# expect SERIES PATTERN...: each pattern is in what was said.
+expect() {
+    local said series=$1 pattern
+    shift
+    said=$(boot "$series")
+    for pattern in "$@"; do
+        grep -qE "$pattern" <<<"$said" || {
+            tail -n 30 <<<"$said" >&2
+            die "Linux $series: nothing like '$pattern'"
+        }
+    done
+}
+
+step "build" cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
+step "Linux 6.12: exact" expect 6.12 '^stdout: .*"exact":true' '^exit code: 0$'
+step "Linux 6.1: has no netfilter programs, and is told so" expect 6.1 \
+    '^stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^exit code: 1$'

