@@ -3,30 +3,18 @@
 use crate::maps::{self, FlowTable};
 use meridian_abi::{Counter, flow::FlowKey, stats::Stat};
 use meridian_ebpf::{
-    headers::{Headers, Transport},
-    packet::Packet,
+    headers::{Headers, TransportKind},
+    packet::{Packet, Route},
     wire,
 };
-
-/// Where a packet goes, as the hook tells it.
-pub struct Route {
-    /// The device through which it leaves.
-    pub out: u32,
-    /// That device's MTU.
-    pub out_mtu: u32,
-    /// Whether that device is a loopback.
-    pub out_is_loopback: bool,
-    /// The device on which it arrived; 0 if it was made here.
-    pub arrived_on: u32,
-}
 
 /// A packet outside the sums: the reason and its size.
 pub struct Outside(pub Stat, pub Counter);
 
 /// Counts a packet. `Err`: it is outside the sums.
 #[inline(always)]
-pub fn count<A: FlowTable>(packet: &impl Packet, route: &Route) -> Result<(), Outside> {
-    let whole = Counter { bytes: u64::from(packet.len()), packets: 1 };
+pub fn count<A: FlowTable>(packet: &impl Packet, route: &impl Route) -> Result<(), Outside> {
+    let whole = Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 };
     let headers = A::parse(packet).ok_or(Outside(Stat::Malformed, whole))?;
     let size = wire::size(packet, &headers).unwrap_or_else(|whole| {
         maps::add_stat(Stat::OddGso, whole);
@@ -37,7 +25,7 @@ pub fn count<A: FlowTable>(packet: &impl Packet, route: &Route) -> Result<(), Ou
     }
     if size.packets > 1 {
         maps::add_stat(Stat::SuperPacket, whole);
-    } else if packet.gso().is_none() && packet.len() > route.out_mtu {
+    } else if packet.gso().is_none() && packet.ip_bytes() > route.out_mtu() {
         maps::add_stat(Stat::Fragmented, size);
     }
     attribute(&headers, size);
@@ -46,13 +34,13 @@ pub fn count<A: FlowTable>(packet: &impl Packet, route: &Route) -> Result<(), Ou
 
 /// Why a packet is outside the sums: it stays on its link or on its node.
 #[inline(always)]
-fn outside<A: FlowTable>(headers: &Headers<A>, route: &Route) -> Option<Stat> {
-    if !maps::is_uplink(route.out) {
-        return Some(if route.out_is_loopback {
+fn outside<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> Option<Stat> {
+    if !maps::is_uplink(route.out()) {
+        return Some(if route.out_is_loopback() {
             Stat::Loopback
         } else if A::link_scoped(headers) {
             Stat::LinkScoped
-        } else if route.arrived_on != 0 && maps::is_uplink(route.arrived_on) {
+        } else if route.arrived_on() != 0 && maps::is_uplink(route.arrived_on()) {
             Stat::Delivered
         } else {
             Stat::SameNode
@@ -72,7 +60,7 @@ fn attribute<A: FlowTable>(headers: &Headers<A>, size: Counter) {
         protocol: headers.protocol,
         side: side as u8,
     };
-    if headers.transport == Transport::None {
+    if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
     let verdict = match maps::flow(&key) {

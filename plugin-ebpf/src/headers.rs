@@ -2,7 +2,7 @@
 //!
 //! Nothing is taken for a port that is not one: a later fragment, an unknown protocol, a chain of
 //! extension headers longer than [`MAX_EXTENSIONS`] and bytes that can't be read all give
-//! [`Transport::None`], and the packet belongs to its address pair.
+//! [`TransportKind::Unread`], and the packet belongs to its address pair.
 
 use crate::packet::Packet;
 use meridian_abi::flow::{ServiceSide, V4, V6};
@@ -37,26 +37,36 @@ pub struct Headers<A> {
 }
 
 /// What is known of a packet's transport header.
+///
+/// Not an enum with fields: what a variant leaves undefined the compiler may still copy, and the
+/// verifier refuses a read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub struct Transport {
+    /// What the header is.
+    pub kind: TransportKind,
+    /// The source port; of ICMP type × 256 + code; otherwise 0.
+    pub source: u16,
+    /// The destination port, or 0.
+    pub destination: u16,
+}
+
+/// What stands after the IP headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportKind {
     /// A protocol without ports.
     Portless,
     /// There should be a header with ports or a type, but it can't be read here.
-    None,
+    Unread,
     /// TCP, UDP or SCTP.
-    Ports {
-        /// The source port.
-        source: u16,
-        /// The destination port.
-        destination: u16,
-    },
+    Ports,
     /// ICMP or ICMPv6.
-    Icmp {
-        /// The type.
-        kind: u8,
-        /// The code.
-        code: u8,
-    },
+    Icmp,
+}
+
+impl Transport {
+    const PORTLESS: Self = Self { kind: TransportKind::Portless, source: 0, destination: 0 };
+    /// See [`TransportKind::Unread`].
+    pub const UNREAD: Self = Self { kind: TransportKind::Unread, source: 0, destination: 0 };
 }
 
 /// An address family: how its header is read and which of its addresses stay on the link.
@@ -71,8 +81,11 @@ pub trait Family: Copy {
 impl Family for V4 {
     #[inline(always)]
     fn parse(packet: &impl Packet) -> Option<Headers<Self>> {
-        let [first, second]: [u64; 2] = packet.load(0)?;
-        let [destination]: [u32; 1] = packet.load(16)?;
+        let (mut words, mut destination) = ([0u64; 2], [0u32; 1]);
+        if !packet.load(0, &mut words) || !packet.load(16, &mut destination) {
+            return None;
+        }
+        let ([first, second], [destination]) = (words, destination);
         let [version_and_len, _, _, _, _, _, fragment_high, fragment_low] = first.to_ne_bytes();
         let [_, protocol, _, _, source @ ..] = second.to_ne_bytes();
         let network_len = u32::from(version_and_len & 0xf) * 4;
@@ -101,7 +114,11 @@ impl Family for V4 {
 impl Family for V6 {
     #[inline(always)]
     fn parse(packet: &impl Packet) -> Option<Headers<Self>> {
-        let [first, source_high, source_low, destination_high, destination_low]: [u64; 5] = packet.load(0)?;
+        let mut words = [0u64; 5];
+        if !packet.load(0, &mut words) {
+            return None;
+        }
+        let [first, source_high, source_low, destination_high, destination_low] = words;
         let [version, _, _, _, _, _, next, _] = first.to_ne_bytes();
         if version >> 4 != 6 {
             return None;
@@ -123,8 +140,9 @@ impl Family for V6 {
         // Neighbour discovery between global addresses is no less a matter of the link. The types
         // are those of router and neighbour solicitation, advertisement and redirect (RFC 4861)
         // and of MLD (RFC 2710, 3810).
-        let housekeeping =
-            headers.protocol == ICMPV6 && matches!(headers.transport, Transport::Icmp { kind: 130..=137 | 143, .. });
+        let housekeeping = headers.protocol == ICMPV6
+            && headers.transport.kind == TransportKind::Icmp
+            && matches!(headers.transport.source >> 8, 130..=137 | 143);
         multicast || housekeeping || link_local(headers.destination) || link_local(headers.source)
     }
 }
@@ -147,7 +165,11 @@ fn skip_extensions(packet: &impl Packet, next: u8) -> (u8, u32, bool) {
         {
             break;
         }
-        let Some([following, len, high, low]) = packet.load::<u8, 4>(offset) else { break };
+        let mut header = [0u8; 4];
+        if !packet.load(offset, &mut header) {
+            break;
+        }
+        let [following, len, high, low] = header;
         offset += match protocol {
             FRAGMENT => {
                 later_fragment = u16::from_be_bytes([high, low]) & 0xfff8 != 0;
@@ -163,22 +185,24 @@ fn skip_extensions(packet: &impl Packet, next: u8) -> (u8, u32, bool) {
 
 #[inline(always)]
 fn transport(packet: &impl Packet, protocol: u8, offset: u32, later_fragment: bool) -> Transport {
-    match protocol {
-        TCP | UDP | SCTP | ICMP | ICMPV6 if later_fragment => Transport::None,
-        TCP | UDP | SCTP => match packet.load::<u32, 1>(offset) {
-            Some([ports]) => {
-                let ports = u32::from_be(ports);
-                Transport::Ports { source: (ports >> 16) as u16, destination: ports as u16 }
-            }
-            None => Transport::None,
-        },
-        ICMP | ICMPV6 => match packet.load::<u8, 2>(offset) {
-            Some([kind, code]) => Transport::Icmp { kind, code },
-            None => Transport::None,
-        },
-        // The chain went on, or broke off.
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => Transport::None,
-        _ => Transport::Portless,
+    let has_ports = matches!(protocol, TCP | UDP | SCTP);
+    let has_type = matches!(protocol, ICMP | ICMPV6);
+    // The chain of extension headers went on, or broke off.
+    let no_end = matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS);
+    if !has_ports && !has_type {
+        return if no_end { Transport::UNREAD } else { Transport::PORTLESS };
+    }
+    // Every transport header has these: two ports, or type, code and checksum.
+    let mut head = [0u32; 1];
+    if later_fragment || !packet.load(offset, &mut head) {
+        return Transport::UNREAD;
+    }
+    let head = u32::from_be(head[0]);
+    let source = (head >> 16) as u16;
+    if has_ports {
+        Transport { kind: TransportKind::Ports, source, destination: head as u16 }
+    } else {
+        Transport { kind: TransportKind::Icmp, source, destination: 0 }
     }
 }
 
@@ -187,12 +211,17 @@ impl<A> Headers<A> {
     /// the packet is neither TCP nor UDP, or can't be read.
     #[inline(always)]
     pub fn repeated_len(&self, packet: &impl Packet) -> Option<u32> {
-        match (self.protocol, self.transport) {
-            (TCP, Transport::Ports { .. }) => {
-                let [data_offset]: [u8; 1] = packet.load(self.network_len + 12)?;
-                Some(self.network_len + u32::from(data_offset >> 4) * 4)
+        if self.transport.kind != TransportKind::Ports {
+            return None;
+        }
+        match self.protocol {
+            TCP => {
+                let mut data_offset = [0u8; 1];
+                packet
+                    .load(self.network_len + 12, &mut data_offset)
+                    .then_some(self.network_len + u32::from(data_offset[0] >> 4) * 4)
             }
-            (UDP, Transport::Ports { .. }) => Some(self.network_len + 8),
+            UDP => Some(self.network_len + 8),
             _ => None,
         }
     }
@@ -209,17 +238,15 @@ impl<A> Headers<A> {
     /// of the range. An echo reply comes from the end that was asked.
     #[inline(always)]
     pub const fn service(&self) -> (u16, u16, ServiceSide) {
-        match self.transport {
-            Transport::Ports { source, destination } if source < destination => {
-                (source, destination, ServiceSide::Source)
+        let Transport { kind, source, destination } = self.transport;
+        match kind {
+            TransportKind::Ports if source < destination => (source, destination, ServiceSide::Source),
+            TransportKind::Ports => (destination, source, ServiceSide::Destination),
+            TransportKind::Icmp => {
+                let reply = matches!((self.protocol, source >> 8), (ICMP, 0) | (ICMPV6, 129));
+                (source, 0, if reply { ServiceSide::Source } else { ServiceSide::Destination })
             }
-            Transport::Ports { source, destination } => (destination, source, ServiceSide::Destination),
-            Transport::Icmp { kind, code } => {
-                let reply = matches!((self.protocol, kind), (ICMP, 0) | (ICMPV6, 129));
-                let side = if reply { ServiceSide::Source } else { ServiceSide::Destination };
-                (u16::from_be_bytes([kind, code]), 0, side)
-            }
-            Transport::Portless | Transport::None => (0, 0, ServiceSide::None),
+            TransportKind::Portless | TransportKind::Unread => (0, 0, ServiceSide::None),
         }
     }
 }
@@ -235,15 +262,17 @@ mod tests {
     struct Bytes(Vec<u8>);
 
     impl Packet for Bytes {
-        fn len(&self) -> u32 {
+        fn ip_bytes(&self) -> u32 {
             self.0.len() as u32
         }
         fn gso(&self) -> Option<Gso> {
             None
         }
-        fn load<W: Word, const N: usize>(&self, offset: u32) -> Option<[W; N]> {
-            let bytes = self.0.get(offset as usize..)?.get(..N * size_of::<W>())?;
-            <[W; N]>::read_from_bytes(bytes).ok()
+        fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool {
+            let bytes = self.0.get(offset as usize..).and_then(|rest| rest.get(..N * size_of::<W>()));
+            let Some(bytes) = bytes else { return false };
+            *words = <[W; N]>::read_from_bytes(bytes).unwrap();
+            true
         }
     }
 
@@ -276,7 +305,7 @@ mod tests {
         let packet = v4(TCP, &[1; 8], 0, &WEB_REQUEST);
         let headers = V4::parse(&packet).unwrap();
         assert_eq!(headers.network_len, 28);
-        assert_eq!(headers.transport, Transport::Ports { source: 50_000, destination: 80 });
+        assert_eq!(headers.transport, Transport { kind: TransportKind::Ports, source: 50_000, destination: 80 });
         assert_eq!(headers.service(), (80, 50_000, ServiceSide::Destination));
         assert_eq!(headers.repeated_len(&packet), Some(28 + 32));
         assert_eq!(headers.source.0.to_ne_bytes(), [10, 0, 1, 2]);
@@ -293,14 +322,14 @@ mod tests {
     fn the_payload_of_a_later_fragment_is_not_taken_for_ports() {
         for offset in [1, 0x1fff, 0x2001] {
             let headers = V4::parse(&v4(UDP, &[], offset, &WEB_REQUEST)).unwrap();
-            assert_eq!(headers.transport, Transport::None);
+            assert_eq!(headers.transport, Transport::UNREAD);
             assert_eq!(headers.service(), (0, 0, ServiceSide::None));
         }
         let first = V4::parse(&v4(UDP, &[], 0x2000, &WEB_REQUEST)).unwrap();
-        assert!(matches!(first.transport, Transport::Ports { .. }));
+        assert_eq!(first.transport.kind, TransportKind::Ports);
         let mut fragment = vec![UDP, 0, 0, 9, 0, 0, 0, 1];
         fragment.extend(WEB_REQUEST);
-        assert_eq!(V6::parse(&v6(FRAGMENT, &fragment)).unwrap().transport, Transport::None);
+        assert_eq!(V6::parse(&v6(FRAGMENT, &fragment)).unwrap().transport, Transport::UNREAD);
     }
 
     #[test]
@@ -322,14 +351,14 @@ mod tests {
     fn an_endless_chain_of_extension_headers_gives_the_address_pair() {
         let rest: Vec<u8> = [DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0].repeat(40);
         let headers = V6::parse(&v6(DESTINATION_OPTIONS, &rest)).unwrap();
-        assert_eq!(headers.transport, Transport::None);
+        assert_eq!(headers.transport, Transport::UNREAD);
         assert_eq!(headers.network_len, 40 + 8 * MAX_EXTENSIONS as u32);
     }
 
     #[test]
     fn bytes_that_cannot_be_read_give_the_address_pair() {
-        assert_eq!(V4::parse(&v4(TCP, &[], 0, &[0, 80])).unwrap().transport, Transport::None);
-        assert_eq!(V6::parse(&v6(HOP_BY_HOP, &[TCP])).unwrap().transport, Transport::None);
+        assert_eq!(V4::parse(&v4(TCP, &[], 0, &[0, 80])).unwrap().transport, Transport::UNREAD);
+        assert_eq!(V6::parse(&v6(HOP_BY_HOP, &[TCP])).unwrap().transport, Transport::UNREAD);
     }
 
     #[test]
@@ -366,9 +395,9 @@ mod tests {
 
     #[test]
     fn an_echo_reply_comes_from_the_service_side() {
-        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0])).unwrap().service().2;
+        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0, 0, 0])).unwrap().service().2;
         assert_eq!(side(ICMP, 0), ServiceSide::Source);
         assert_eq!(side(ICMP, 8), ServiceSide::Destination);
-        assert_eq!(V6::parse(&v6(ICMPV6, &[129, 0])).unwrap().service(), (129 << 8, 0, ServiceSide::Source));
+        assert_eq!(V6::parse(&v6(ICMPV6, &[129, 0, 0, 0])).unwrap().service(), (129 << 8, 0, ServiceSide::Source));
     }
 }

@@ -5,7 +5,7 @@
 //! verifier emit plain loads.
 
 use crate::{
-    count::{Outside, Route, count},
+    count::{Outside, count},
     maps::{self, FlowTable, SETTINGS, setting},
 };
 use aya_ebpf::{bindings::bpf_dynptr, helpers::generated::bpf_dynptr_read};
@@ -17,7 +17,7 @@ use meridian_abi::{
     flow::{V4, V6},
     settings::{CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
 };
-use meridian_ebpf::packet::{Gso, Packet, Word};
+use meridian_ebpf::packet::{Gso, Packet, Route, Word};
 
 /// The netfilter verdict that lets a packet pass.
 const NF_ACCEPT: i32 = 1;
@@ -49,22 +49,39 @@ fn postrouting<A: FlowTable>(context: *const Context) -> i32 {
     // SAFETY: the kernel passes a valid context.
     let (state, skb) = unsafe { ((*context).state, (*context).skb) };
     let packet = Skb::new(skb);
-    if let Err(Outside(reason, size)) = count::<A>(&packet, &route(state, &packet)) {
+    let route = State { skb, device: field(state, &raw const SETTINGS.state_out) };
+    if let Err(Outside(reason, size)) = count::<A>(&packet, &route) {
         maps::add_stat(reason, size);
     }
     maps::leave();
     NF_ACCEPT
 }
 
-#[inline(always)]
-fn route(state: *const u8, packet: &Skb) -> Route {
-    let device: *const u8 = field(state, &raw const SETTINGS.state_out);
-    let flags: u32 = field(device, &raw const SETTINGS.device_flags);
-    Route {
-        out: field(device, &raw const SETTINGS.device_ifindex),
-        out_mtu: field(device, &raw const SETTINGS.device_mtu),
-        out_is_loopback: flags & IFF_LOOPBACK != 0,
-        arrived_on: field(packet.skb, &raw const SETTINGS.skb_iif),
+/// Where the packet goes: `struct nf_hook_state` and what it points to.
+struct State {
+    skb: *const u8,
+    device: *const u8,
+}
+
+impl Route for State {
+    #[inline(always)]
+    fn out(&self) -> u32 {
+        field(self.device, &raw const SETTINGS.device_ifindex)
+    }
+
+    #[inline(always)]
+    fn out_mtu(&self) -> u32 {
+        field(self.device, &raw const SETTINGS.device_mtu)
+    }
+
+    #[inline(always)]
+    fn out_is_loopback(&self) -> bool {
+        field::<u32>(self.device, &raw const SETTINGS.device_flags) & IFF_LOOPBACK != 0
+    }
+
+    #[inline(always)]
+    fn arrived_on(&self) -> u32 {
+        field(self.skb, &raw const SETTINGS.skb_iif)
     }
 }
 
@@ -91,9 +108,11 @@ struct Skb {
     network: usize,
     /// Offset of the IP header from `skb->data`.
     network_offset: u32,
+    /// The shared info, which follows the linear part of the buffer.
+    shared: usize,
     /// Bytes from the IP header on.
     len: u32,
-    /// How many of them are in the linear part of the buffer.
+    /// How many of them are in the linear part.
     linear: u32,
 }
 
@@ -105,47 +124,46 @@ impl Skb {
         let network_header: u16 = field(skb, &raw const SETTINGS.skb_network_header);
         let len: u32 = field(skb, &raw const SETTINGS.skb_len);
         let data_len: u32 = field(skb, &raw const SETTINGS.skb_data_len);
+        let end: u32 = field(skb, &raw const SETTINGS.skb_end);
         let network = head + usize::from(network_header);
         let network_offset = network.wrapping_sub(data) as u32;
         let len = len.wrapping_sub(network_offset);
-        Self { skb, network, network_offset, len, linear: len.wrapping_sub(data_len) }
-    }
-
-    #[inline(always)]
-    fn shared_info(&self) -> usize {
-        let head: usize = field(self.skb, &raw const SETTINGS.skb_head);
-        let end: u32 = field(self.skb, &raw const SETTINGS.skb_end);
-        head + end as usize
+        Self { skb, network, network_offset, shared: head + end as usize, len, linear: len.wrapping_sub(data_len) }
     }
 }
 
 impl Packet for Skb {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn ip_bytes(&self) -> u32 {
         self.len
     }
 
     #[inline(always)]
     fn gso(&self) -> Option<Gso> {
-        // The shared info follows the linear part of the buffer.
-        let shared = self.shared_info();
-        let size: u16 = peek(shared + setting(&raw const SETTINGS.shared_gso_size) as usize);
-        let kind: u32 = peek(shared + setting(&raw const SETTINGS.shared_gso_type) as usize);
-        (size != 0).then_some(Gso { size, kind })
+        let size: u16 = peek(self.shared + setting(&raw const SETTINGS.shared_gso_size) as usize);
+        if size == 0 {
+            return None;
+        }
+        Some(Gso { size, kind: peek(self.shared + setting(&raw const SETTINGS.shared_gso_type) as usize) })
     }
 
     #[inline(always)]
-    fn load<W: Word, const N: usize>(&self, offset: u32) -> Option<[W; N]> {
+    fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool {
         let width = size_of::<W>();
         // Beyond the linear part lies unrelated kernel memory, which a plain load would read.
         if u64::from(offset) + (N * width) as u64 <= u64::from(self.linear) {
             let start = self.network + offset as usize;
-            return Some(core::array::from_fn(|i| peek(start + i * width)));
+            *words = core::array::from_fn(|i| peek(start + i * width));
+            return true;
         }
-        let mut words = [W::default(); N];
+        // A copy of its own, so that only this one lies on the stack.
+        let mut copy = [W::default(); N];
         let len = (N * width) as u32;
-        (load_slow(self.skb, self.network_offset.wrapping_add(offset), words.as_mut_ptr().cast(), len) == 0)
-            .then_some(words)
+        if load_slow(self.skb, self.network_offset.wrapping_add(offset), copy.as_mut_ptr().cast(), len) != 0 {
+            return false;
+        }
+        *words = copy;
+        true
     }
 }
 

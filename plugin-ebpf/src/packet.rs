@@ -5,14 +5,32 @@ use zerocopy::FromBytes;
 /// A packet at a hook: its bytes from the IP header on, and what its buffer says of its size.
 pub trait Packet {
     /// IP bytes in the buffer, more than the wire carries at once for a GSO super-packet.
-    fn len(&self) -> u32;
+    fn ip_bytes(&self) -> u32;
 
     /// How the packet will be cut before the wire; `None` where it leaves as it is.
     fn gso(&self) -> Option<Gso>;
 
-    /// `N` words from `offset` after the start of the IP header, their bytes as they are in the
-    /// packet; `None` where they can't be read. `offset` need not be aligned.
-    fn load<W: Word, const N: usize>(&self, offset: u32) -> Option<[W; N]>;
+    /// Loads words from `offset` after the start of the IP header, their bytes as they are in the
+    /// packet. `offset` need not be aligned. False: they can't be read; `words` are as they were.
+    ///
+    /// Not an `Option`: what a `None` leaves undefined the compiler may still copy, and the verifier
+    /// refuses a read of it.
+    fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool;
+}
+
+/// Where a packet goes, as the hook tells it. Asked only for what is needed.
+pub trait Route {
+    /// The device through which it leaves.
+    fn out(&self) -> u32;
+
+    /// That device's MTU.
+    fn out_mtu(&self) -> u32;
+
+    /// Whether that device is a loopback.
+    fn out_is_loopback(&self) -> bool;
+
+    /// The device on which it arrived; 0 if it was made here.
+    fn arrived_on(&self) -> u32;
 }
 
 /// The segmentation that a buffer asks for.

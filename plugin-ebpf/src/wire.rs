@@ -20,14 +20,14 @@ const GSO_BY_FRAGS: u16 = 0xffff;
 /// computed.
 #[inline(always)]
 pub fn size<A>(packet: &impl Packet, headers: &Headers<A>) -> Result<Counter, Counter> {
-    let whole = Counter { bytes: u64::from(packet.len()), packets: 1 };
+    let whole = Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 };
     let Some(gso) = packet.gso() else { return Ok(whole) };
     let plain = if headers.is_udp() { gso.kind & GSO_UDP_DATAGRAMS } else { gso.kind & GSO_TCP };
     if plain == 0 || gso.kind & GSO_NESTED != 0 || gso.size == GSO_BY_FRAGS {
         return Err(whole);
     }
     match headers.repeated_len(packet) {
-        Some(repeated) if repeated < packet.len() => Ok(segments(packet.len(), repeated, gso.size)),
+        Some(repeated) if repeated < packet.ip_bytes() => Ok(segments(packet.ip_bytes(), repeated, gso.size)),
         _ => Err(whole),
     }
 }
@@ -37,7 +37,7 @@ pub fn size<A>(packet: &impl Packet, headers: &Headers<A>) -> Result<Counter, Co
 #[inline(always)]
 pub fn segments(len: u32, repeated: u32, gso_size: u16) -> Counter {
     let gso_size = u64::from(gso_size);
-    let segments = (u64::from(len - repeated) + gso_size - 1) / gso_size;
+    let segments = u64::from(len - repeated).div_ceil(gso_size);
     Counter { bytes: u64::from(len) + (segments - 1) * u64::from(repeated), packets: segments }
 }
 
@@ -45,7 +45,7 @@ pub fn segments(len: u32, repeated: u32, gso_size: u16) -> Counter {
 mod tests {
     use super::*;
     use crate::{
-        headers::{Headers, Transport},
+        headers::{Headers, Transport, TransportKind},
         packet::{Gso, Word},
     };
     use zerocopy::FromBytes;
@@ -56,20 +56,21 @@ mod tests {
     }
 
     impl Packet for Buffer {
-        fn len(&self) -> u32 {
+        fn ip_bytes(&self) -> u32 {
             self.len
         }
         fn gso(&self) -> Option<Gso> {
             self.gso
         }
-        fn load<W: Word, const N: usize>(&self, _: u32) -> Option<[W; N]> {
+        fn load<W: Word, const N: usize>(&self, _: u32, words: &mut [W; N]) -> bool {
             // A TCP data offset of 8 words.
-            <[W; N]>::read_from_prefix(&[0x80; 64]).ok().map(|(words, _)| words)
+            *words = <[W; N]>::read_from_prefix(&[0x80; 64]).unwrap().0;
+            true
         }
     }
 
     fn headers(protocol: u8) -> Headers<[u8; 4]> {
-        let transport = Transport::Ports { source: 1, destination: 2 };
+        let transport = Transport { kind: TransportKind::Ports, source: 1, destination: 2 };
         Headers { source: [0; 4], destination: [0; 4], protocol, network_len: 20, transport }
     }
 

@@ -67,8 +67,10 @@ pub fn load_netfilter(name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd, 
         match load(&mut log) {
             Ok(program) => Ok(program),
             Err(_) => {
-                let text = String::from_utf8_lossy(&log);
-                let last: Vec<&str> = text.trim_end_matches('\0').lines().rev().take(12).collect();
+                // The kernel writes over what it wrote before: the text ends at the first zero.
+                let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+                let text = String::from_utf8_lossy(text);
+                let last: Vec<&str> = text.lines().rev().take(12).collect();
                 Err((error, last.into_iter().rev().collect::<Vec<_>>().join("\n")))
             }
         }

@@ -117,6 +117,7 @@ fn a_taken_port_is_said_and_nothing_is_built() {
 }
 
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "this runtime has one thread and this one task")]
 async fn a_client_of_the_observer_sees_the_demos_flows() {
     let _alone = alone();
     let before = Machine::now();

@@ -222,7 +222,13 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
     let lab = Lab::new(Options { count_reentries: true, ..Options::default() }, 1500);
     steer_pod_to(&lab.node, "2");
     // A silent receiver: an answer would be counted, too.
-    let _sink = lab.peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
+    let sink = lab.peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
+    // Packets that wait for a neighbour's address may be dropped after the hook: every neighbour
+    // is known before the flood.
+    for (namespace, address) in [(&lab.pod, POD), (&lab.node, NODE)] {
+        flood(namespace, address, 0, 1, PAYLOAD);
+        sink.recv(&mut [0; PAYLOAD]).unwrap();
+    }
     let mut rounds = 0;
     while lab.datapath.reentries().unwrap() < 100 {
         // The node's own packets run in process context on CPU 1, what it forwards in softirq.
