@@ -7,6 +7,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod device;
 pub mod flow;
 pub mod matrix;
 pub mod settings;

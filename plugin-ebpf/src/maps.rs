@@ -16,7 +16,7 @@ use core::{
     ptr,
 };
 use meridian_abi::{
-    Counter, IpVersion,
+    Counter, IpVersion, device,
     flow::{FlowKey, FlowValue, V4, V6, Verdict},
     matrix::{self, Direction},
     settings::Settings,
@@ -56,9 +56,10 @@ pub fn setting(field: *const u32) -> u32 {
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Devices through which packets leave the node, by ifindex; the value is reserved.
+/// Devices through which packets leave the node: a bit for each ifindex. Not a hash, whose look-up
+/// for every packet is a call that costs as much as all header reads.
 #[map]
-static UPLINKS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+static UPLINKS: Array<u64> = Array::with_max_entries(device::WORDS, 0);
 
 #[map]
 static ZONES_0: LpmTrie<zone::Address, Entry> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
@@ -230,7 +231,8 @@ pub fn count_flow<A: FlowTable>(
 /// Whether packets through this device leave the node.
 #[inline(always)]
 pub fn is_uplink(ifindex: u32) -> bool {
-    UPLINKS.get_ptr(&ifindex).is_some()
+    let (word, bit) = device::bit(ifindex);
+    UPLINKS.get(word).is_some_and(|bits| bits & bit != 0)
 }
 
 /// Begins a run: counts it if another one is in progress on this CPU.

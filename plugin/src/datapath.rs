@@ -14,9 +14,10 @@ use crate::{
     flows::Entry,
     zones::{Slots, Table},
 };
-use meridian_abi::{Counter, stats::Stat};
+use meridian_abi::{Counter, device, stats::Stat};
 use object::Loaded;
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -101,6 +102,8 @@ pub struct Datapath {
     zones: ZoneMaps,
     loaded: Loaded,
     options: Options,
+    /// What the map UPLINKS holds, without its zeros.
+    uplinks: BTreeMap<u32, u64>,
 }
 
 impl Datapath {
@@ -111,7 +114,7 @@ impl Datapath {
     pub fn load(options: Options) -> Result<Self, Error> {
         let loaded = object::load(&options)?;
         let zones = ZoneMaps::new(loaded.map("CONTROL")?)?;
-        Ok(Self { links: Vec::new(), zones, loaded, options })
+        Ok(Self { links: Vec::new(), zones, loaded, options, uplinks: BTreeMap::new() })
     }
 
     /// Attaches at netfilter POSTROUTING in the calling thread's network namespace, for IPv4 and
@@ -136,10 +139,14 @@ impl Datapath {
     /// Counts packets that leave through this device.
     ///
     /// # Errors
-    /// The kernel's answer.
-    pub fn add_uplink(&self, ifindex: u32) -> Result<(), Error> {
-        let uplinks = self.loaded.map("UPLINKS")?;
-        sys::update(uplinks, &ifindex, &0u32).map_err(|source| Error::Map { map: "UPLINKS".into(), source })
+    /// The kernel's answer, or an index above [`device::MAX_IFINDEX`].
+    pub fn add_uplink(&mut self, ifindex: u32) -> Result<(), Error> {
+        let (word, bit) = device::bit(ifindex);
+        let bits = self.uplinks.get(&word).copied().unwrap_or_default() | bit;
+        sys::update(self.loaded.map("UPLINKS")?, &word, &bits)
+            .map_err(|source| Error::Map { map: format!("UPLINKS, ifindex {ifindex}"), source })?;
+        self.uplinks.insert(word, bits);
+        Ok(())
     }
 
     /// Makes the kernel classify by this table. Zones without a slot below the side of the matrix
