@@ -143,13 +143,14 @@ fn report(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> St
 
 fn machine() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, model)| model);
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let date =
         Command::new("date").arg("+%F").output().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
-    format!("{cpus} CPUs ({model}), Linux {}, {}", release.trim(), date.unwrap_or_default())
+    format!("{cpus} CPUs ({model}), Linux {version}, {}", date.unwrap_or_default())
 }
 
 fn write(table: &str) {

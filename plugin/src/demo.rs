@@ -11,7 +11,7 @@ pub mod topology;
 mod traffic;
 mod truth;
 
-pub use report::{Report, progress};
+pub use report::{Report, live, progress};
 
 use crate::{
     agent::{Agent, Attribution, Sink},

@@ -3,9 +3,10 @@
 use super::{Failure, print};
 use crate::{
     agent::Sink,
-    demo::{Demo, Report, progress, topology::NODES},
+    demo::{Demo, Report, live, progress, topology::NODES},
     flows::{Namespaces, Ring},
     hubble,
+    zones::Matrix,
 };
 use clap::ValueEnum;
 use jiff::SignedDuration;
@@ -117,7 +118,6 @@ fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink
     watch(&demo, Some(duration), interrupted, &mut progress)?;
     progress.say("comparing with the wire");
     let report = demo.finish().map_err(Failure::failed)?;
-    progress.end();
     print(&match args.output {
         Output::Table => report.table(),
         Output::Json => report.json().map_err(Failure::failed)? + "\n",
@@ -126,7 +126,7 @@ fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink
         demo.resume().map_err(Failure::failed)?;
         progress.say("the traffic goes on; Ctrl-C ends it");
         match watch(&demo, None, interrupted, &mut progress) {
-            Err(Failure::Interrupted) => progress.end(),
+            Err(Failure::Interrupted) => {}
             end => end?,
         }
     }
@@ -145,6 +145,7 @@ fn watch(
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let start = Instant::now();
+    progress.at = Duration::ZERO;
     loop {
         let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
         match interrupted.recv_timeout(left) {
@@ -153,46 +154,47 @@ fn watch(
             Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
         }
         demo.drain().map_err(Failure::failed)?;
-        let counted = demo.counted().map_err(Failure::failed)?;
-        progress.show(&format!("{:>4} s   {}", start.elapsed().as_secs(), self::progress(&counted)));
+        progress.show(start.elapsed(), demo.counted().map_err(Failure::failed)?);
         if duration.is_some_and(|duration| start.elapsed() >= duration) {
             return Ok(());
         }
     }
 }
 
-/// Progress on stderr: on a terminal the last line is written over.
+/// Progress on stderr: a table that is written over on a terminal, a line a second elsewhere.
 struct Progress {
     terminal: bool,
-    open: bool,
+    /// Lines of the table that is on the screen.
+    lines: usize,
+    before: Matrix,
+    at: Duration,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal(), open: false }
+        Self { terminal: io::stderr().is_terminal(), lines: 0, before: Matrix::default(), at: Duration::ZERO }
     }
 
     /// A line that stays.
     fn say(&mut self, line: &str) {
-        self.end();
+        // What is on the screen stays there.
+        self.lines = 0;
         // Nothing depends on whether somebody reads this.
         let _ = writeln!(io::stderr(), "{line}");
     }
 
-    /// A line that the next one replaces.
-    fn show(&mut self, line: &str) {
+    /// What was counted so far; the next one replaces it.
+    fn show(&mut self, elapsed: Duration, counted: Matrix) {
+        let mut stderr = io::stderr().lock();
         if self.terminal {
-            let _ = write!(io::stderr(), "\r{line}\x1b[K");
-            self.open = true;
+            let table = live(&counted, &self.before, elapsed.saturating_sub(self.at).as_secs_f64());
+            let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
+            let rows: String = table.iter().map(|row| format!("{row}\x1b[K\n")).collect();
+            let _ = writeln!(stderr, "{up}{rows}{:>4} s\x1b[K", elapsed.as_secs());
+            self.lines = table.len() + 1;
         } else {
-            let _ = writeln!(io::stderr(), "{line}");
+            let _ = writeln!(stderr, "{:>4} s   {}", elapsed.as_secs(), progress(&counted));
         }
-    }
-
-    /// Ends a line that is still open.
-    fn end(&mut self) {
-        if std::mem::take(&mut self.open) {
-            let _ = writeln!(io::stderr());
-        }
+        (self.before, self.at) = (counted, elapsed);
     }
 }

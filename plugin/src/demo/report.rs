@@ -2,11 +2,11 @@
 
 use crate::{
     agent::Attribution,
-    zones::{Locality, Matrix, Pair},
+    zones::{Locality, Matrix, Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
 use serde::Serialize;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 /// The result of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -93,7 +93,7 @@ impl Report {
         let total = |cells: &[Cell]| grouped(cells.iter().map(|cell| cell.bytes).sum());
         let _ = writeln!(
             text,
-            "\n{}: the kernel counted {} bytes, the wire carried {}; {} bytes are known by address, {} are not.",
+            "\n{}: the kernel counted {} bytes, the wire carried {}.\n{} bytes are known by address, {} are not.",
             if self.exact { "Exact" } else { "NOT EXACT" },
             total(&self.matrix),
             total(&self.sent),
@@ -137,6 +137,36 @@ pub fn progress(matrix: &Matrix) -> String {
     let localities = [Locality::SameZone, Locality::CrossZone, Locality::CrossRegion, Locality::Unknown];
     let parts = localities.map(|locality| format!("{locality} {}", human(matrix.total(locality).bytes)));
     parts.join("   ")
+}
+
+/// A table while the demo runs: a line for each pair of zones, with what came since `before`.
+pub fn live(matrix: &Matrix, before: &Matrix, seconds: f64) -> Vec<String> {
+    let sums = |matrix: &Matrix| {
+        let mut sums: BTreeMap<(Locality, Place, Place), Counter> = BTreeMap::new();
+        for (pair, counter) in matrix.cells() {
+            let key = (pair.locality(), pair.source.clone(), pair.destination.clone());
+            let sum = sums.entry(key).or_default();
+            *sum = Counter { bytes: sum.bytes + counter.bytes, packets: sum.packets + counter.packets };
+        }
+        sums
+    };
+    let before = sums(before);
+    let header =
+        format!("{:<10} {:<11} {:<12} {:>10} {:>9} {:>12}", "FROM", "TO", "LOCALITY", "BYTES", "PACKETS", "RATE");
+    let lines = sums(matrix).into_iter().map(|(key, sum)| {
+        let new = sum.bytes.saturating_sub(before.get(&key).copied().unwrap_or_default().bytes);
+        let (locality, source, destination) = key;
+        format!(
+            "{:<10} {:<11} {:<12} {:>10} {:>9} {:>10}/s",
+            source.to_string(),
+            destination.to_string(),
+            locality.name(),
+            human(sum.bytes),
+            grouped(sum.packets),
+            human((new as f64 / seconds.max(0.001)) as u64),
+        )
+    });
+    std::iter::once(header).chain(lines).collect()
 }
 
 fn human(bytes: u64) -> String {
