@@ -123,17 +123,20 @@ impl Traffic {
         let (port, transport) = (talk.port, talk.transport);
         // The port is open before the first client comes.
         let failed = |source| namespace.failed("opening a server's port", source);
-        let server = match transport {
+        match transport {
             Tcp(_) => {
                 let listener = namespace.run(|| listen(port))?.map_err(failed)?;
-                namespace.spawn(move || serve_tcp(&listener, &stop))?
+                self.servers.push(namespace.spawn(move || serve_tcp(&listener, &stop))?);
             }
+            // A socket for each address: it answers from the one that was asked.
             Udp => {
-                let socket = namespace.run(|| bind(port))?.map_err(failed)?;
-                namespace.spawn(move || serve_udp(&socket, &stop))?
+                for address in addresses(talk.server) {
+                    let socket = namespace.run(|| UdpSocket::bind((address, port)))?.map_err(failed)?;
+                    let stop = Arc::clone(&stop);
+                    self.servers.push(namespace.spawn(move || serve_udp(&socket, &stop))?);
+                }
             }
-        };
-        self.servers.push(server);
+        }
         Ok(())
     }
 
@@ -171,12 +174,15 @@ fn namespace(topology: &Topology, pod: Option<Pod>) -> &Namespace {
     pod.map_or(&topology.outsider, |(node, pod)| &topology.nodes[node].pods[pod])
 }
 
+fn addresses(pod: Option<Pod>) -> [IpAddr; 2] {
+    pod.map_or(OUTSIDER, |(node, pod)| pod_addresses(node, pod))
+}
+
 /// Rounds of all talks, each over IPv4 and IPv6, until told to stop; at least one.
 fn converse(talks: &[Talk], stop: &AtomicBool) -> io::Result<()> {
     loop {
         for talk in talks {
-            let addresses = talk.server.map_or(OUTSIDER, |(node, pod)| pod_addresses(node, pod));
-            for address in addresses {
+            for address in addresses(talk.server) {
                 let server = SocketAddr::new(address, talk.port);
                 let said = match talk.transport {
                     Tcp(connections) => (0..connections).try_for_each(|_| ask_tcp(server, talk.request, talk.reply)),
@@ -256,7 +262,7 @@ fn ask_udp(server: SocketAddr, request: usize) -> io::Result<()> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(TICK))?;
     // The kernel cuts what is written at once into datagrams: UDP segmentation offload.
-    set_option_udp(&socket)?;
+    set_option(&SockRef::from(&socket), libc::SOL_UDP, libc::UDP_SEGMENT, DATAGRAM as libc::c_int)?;
     let burst = vec![b'?'; BURST * DATAGRAM];
     let mut answer = [0; ANSWER];
     for chunk in burst.chunks(burst.len()).cycle().take(request.div_ceil(burst.len())) {
@@ -273,19 +279,8 @@ fn ask_udp(server: SocketAddr, request: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn set_option_udp(socket: &UdpSocket) -> io::Result<()> {
-    set_option(&SockRef::from(socket), libc::SOL_UDP, libc::UDP_SEGMENT, DATAGRAM as libc::c_int)
-}
-
-fn bind(port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_only_v6(false)?;
-    socket.bind(&SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into())?;
-    socket.set_read_timeout(Some(TICK))?;
-    Ok(socket.into())
-}
-
 fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+    socket.set_read_timeout(Some(TICK))?;
     let (mut datagram, mut received) = ([0; 2048], 0usize);
     loop {
         match socket.recv_from(&mut datagram) {
