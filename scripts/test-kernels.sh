@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Boots older kernels in qemu and runs the demo there: a kernel that has netfilter programs must be
-# exact, one that has none must be told in one line.
+# Boots older kernels in qemu and runs the demo there, with every hook: those that the kernel has
+# must be exact, of the others it must be said in one line what is missing.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -9,7 +9,7 @@ apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -qq
 
 KERNELS=$CACHE/kernels
 MERIDIAN=$CARGO_TARGET_DIR/debug/meridian
-MODULES=(veth bridge af_packet)
+MODULES=(veth bridge af_packet sch_ingress cls_bpf)
 
 # unpack_kernel SERIES: fetches the newest kernel of a series, prints the folder it is unpacked in.
 unpack_kernel() {
@@ -51,12 +51,14 @@ initramfs() {
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
 while read -r module; do /bin/busybox insmod "/modules/$module"; done </modules/order
-/bin/meridian demo --duration 2s --output json >/tmp/out 2>/tmp/err
-code=$?
-echo
-/bin/busybox sed 's/^/stdout: /' /tmp/out
-/bin/busybox sed 's/^/stderr: /' /tmp/err
-echo "exit code: $code"
+for hook in auto netfilter tcx clsact; do
+    /bin/meridian demo --duration 1s --output json --hook $hook >/tmp/out 2>/tmp/err
+    code=$?
+    echo
+    /bin/busybox sed "s/^/$hook stdout: /" /tmp/out
+    /bin/busybox sed "s/^/$hook stderr: /" /tmp/err
+    echo "$hook exit code: $code"
+done
 /bin/busybox poweroff -f
 END
     chmod +x "$root/init"
@@ -90,6 +92,10 @@ expect() {
 }
 
 step "build" cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
-step "Linux 6.12: exact" expect 6.12 '^stdout: .*"exact":true' '^exit code: 0$'
-step "Linux 6.1: has no netfilter programs, and is told so" expect 6.1 \
-    '^stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^exit code: 1$'
+step "Linux 6.12: every hook is exact" expect 6.12 \
+    '^auto stdout: .*"hook":"netfilter".*"exact":true' '^auto exit code: 0$' \
+    '^netfilter exit code: 0$' '^tcx exit code: 0$' '^clsact exit code: 0$'
+step "Linux 6.1: clsact is exact, what is missing is said" expect 6.1 \
+    '^auto stdout: .*"hook":"clsact".*"exact":true' '^auto exit code: 0$' '^clsact exit code: 0$' \
+    '^netfilter stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^netfilter exit code: 1$' \
+    '^tcx stderr: meridian: Linux 6\.1[^ ]* has no tcx' '^tcx exit code: 1$'

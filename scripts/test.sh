@@ -28,7 +28,7 @@ aya datapath
 tonic hubble|proto.rs
 anyhow main.rs
 nix demo/|datapath/
-rtnetlink demo/
+rtnetlink demo/|datapath/
 END
     local domain
     domain=$(grep -rnE 'crate::(datapath|hubble|agent|demo|cli)' plugin/src/{zones,identity,flows}* || true)

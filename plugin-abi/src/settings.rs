@@ -13,7 +13,7 @@ pub const CALL_RDONLY_CAST: u32 = 0x6d01;
 /// The immediate of a call to `bpf_dynptr_from_skb` before the loader has named the kernel function.
 pub const CALL_DYNPTR_FROM_SKB: u32 = 0x6d02;
 
-/// Settings of the netfilter program. Offsets are in bytes.
+/// Settings of the programs. Offsets are in bytes; they are netfilter's, traffic control needs none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Settings {
@@ -50,4 +50,6 @@ pub struct Settings {
     pub matrix_slots: u32,
     /// 1: count in REENTRIES how often one run of the program interrupts another on its CPU.
     pub count_reentries: u32,
+    /// At traffic control: bytes before the IP header.
+    pub link_header_len: u32,
 }

@@ -14,6 +14,8 @@ mod count;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod netfilter;
+#[cfg(target_arch = "bpf")]
+mod tc;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -44,6 +44,7 @@ pub static SETTINGS: Settings = Settings {
     word_type: 0,
     matrix_slots: 0,
     count_reentries: 0,
+    link_header_len: 0,
 };
 
 /// One setting, as the loader wrote it. Volatile, or the compiler would fold the zeros above.

@@ -11,6 +11,7 @@ use crate::{
 use aya_ebpf::{bindings::bpf_dynptr, helpers::generated::bpf_dynptr_read};
 use core::{
     mem::{MaybeUninit, transmute},
+    num::NonZeroU16,
     ptr,
 };
 use meridian_abi::{
@@ -141,9 +142,7 @@ impl Packet for Skb {
     #[inline(always)]
     fn gso(&self) -> Option<Gso> {
         let size: u16 = peek(self.shared + setting(&raw const SETTINGS.shared_gso_size) as usize);
-        if size == 0 {
-            return None;
-        }
+        let size = NonZeroU16::new(size)?;
         Some(Gso { size, kind: peek(self.shared + setting(&raw const SETTINGS.shared_gso_type) as usize) })
     }
 

@@ -1,5 +1,6 @@
 //! How the core reads a packet, whatever the hook.
 
+use core::num::NonZeroU16;
 use zerocopy::FromBytes;
 
 /// A packet at a hook: its bytes from the IP header on, and what its buffer says of its size.
@@ -37,7 +38,7 @@ pub trait Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gso {
     /// `gso_size`: payload bytes of a segment.
-    pub size: u16,
+    pub size: NonZeroU16,
     /// `gso_type`: the kernel's `SKB_GSO_*` flags.
     pub kind: u32,
 }

@@ -6,7 +6,9 @@
 mod demo;
 mod zones;
 
+use crate::datapath::Hook;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 use std::io::{self, Write};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -37,6 +39,32 @@ enum Command {
     /// Says which zone an address is in, and why.
     #[command(subcommand)]
     Zones(zones::Zones),
+}
+
+/// Where packets are counted.
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum HookChoice {
+    /// The first of the others that this kernel has.
+    Auto,
+    /// netfilter POSTROUTING (Linux 6.4 and newer).
+    Netfilter,
+    /// tcx egress of the uplinks (Linux 6.6 and newer).
+    Tcx,
+    /// clsact egress of the uplinks (every Linux that is in use).
+    Clsact,
+}
+
+impl HookChoice {
+    /// The hook that was chosen, or the first that this kernel has.
+    fn resolve(self) -> Result<Hook, Failure> {
+        match self {
+            Self::Auto => Hook::detect().map_err(Failure::failed),
+            Self::Netfilter => Ok(Hook::Netfilter),
+            Self::Tcx => Ok(Hook::Tcx),
+            Self::Clsact => Ok(Hook::Clsact),
+        }
+    }
 }
 
 /// Why a command ended without success.

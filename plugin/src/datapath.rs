@@ -2,11 +2,14 @@
 //! reads the counters. The only module that names aya and bpf(2).
 
 mod btf;
+mod clsact;
+mod hook;
 mod object;
 mod read;
 pub mod sys;
 mod zone_maps;
 
+pub use hook::Hook;
 pub use object::{Options, accept_all};
 pub use read::Cell;
 
@@ -14,8 +17,9 @@ use crate::{
     flows::Entry,
     zones::{Slots, Table},
 };
+use clsact::Filter;
 use meridian_abi::{Counter, device, stats::Stat};
-use object::Loaded;
+use object::{Loaded, Programs};
 use std::{
     collections::BTreeMap,
     io,
@@ -86,10 +90,18 @@ pub enum Error {
         source: io::Error,
     },
     /// No program can be attached.
-    #[error("attaching to netfilter POSTROUTING for {family}: {source}")]
+    #[error("attaching to {to}: {source}")]
     Attach {
-        /// IPv4 or IPv6.
-        family: &'static str,
+        /// The hook, and where it is.
+        to: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The kernel knows no tcx.
+    #[error("Linux {release} has no tcx ({source}): Linux 6.6 or newer is needed; --hook clsact works on older ones")]
+    NoTcx {
+        /// The kernel's release.
+        release: String,
         /// What the kernel answered.
         source: io::Error,
     },
@@ -98,12 +110,19 @@ pub enum Error {
 /// The programs of one node with their maps. Dropped, everything leaves the kernel: the links
 /// first, so that no network namespace is kept alive by one.
 pub struct Datapath {
-    links: Vec<OwnedFd>,
+    attached: Attached,
     zones: ZoneMaps,
     loaded: Loaded,
     options: Options,
     /// What the map UPLINKS holds, without its zeros.
     uplinks: BTreeMap<u32, u64>,
+}
+
+/// What leaves the kernel when it is dropped.
+#[derive(Default)]
+struct Attached {
+    links: Vec<OwnedFd>,
+    filters: Vec<Filter>,
 }
 
 impl Datapath {
@@ -114,26 +133,46 @@ impl Datapath {
     pub fn load(options: Options) -> Result<Self, Error> {
         let loaded = object::load(&options)?;
         let zones = ZoneMaps::new(loaded.map("CONTROL")?)?;
-        Ok(Self { links: Vec::new(), zones, loaded, options, uplinks: BTreeMap::new() })
+        Ok(Self { attached: Attached::default(), zones, loaded, options, uplinks: BTreeMap::new() })
     }
 
-    /// Attaches at netfilter POSTROUTING in the calling thread's network namespace, for IPv4 and
-    /// IPv6, each at the highest free priority below source NAT. Returns the two priorities.
+    /// Attaches in the calling thread's network namespace: at netfilter POSTROUTING for IPv4 and IPv6,
+    /// each at the highest free priority below source NAT, or at the egress of each uplink, before
+    /// all others. Returns where, for people.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn attach(&mut self) -> Result<[i32; 2], Error> {
-        let v4 = attach(self.loaded.postrouting_v4.as_fd(), libc::AF_INET)
-            .map_err(|source| Error::Attach { family: "IPv4", source })?;
-        let v6 = attach(self.loaded.postrouting_v6.as_fd(), libc::AF_INET6)
-            .map_err(|source| Error::Attach { family: "IPv6", source })?;
-        self.links = vec![v4.0, v6.0];
-        Ok([v4.1, v6.1])
+    pub fn attach(&mut self) -> Result<Vec<String>, Error> {
+        let mut places = Vec::new();
+        match &self.loaded.programs {
+            Programs::Netfilter { v4, v6 } => {
+                for (program, family, name) in [(v4, libc::AF_INET, "IPv4"), (v6, libc::AF_INET6, "IPv6")] {
+                    let to = format!("netfilter POSTROUTING for {name}");
+                    let (link, priority) = postrouting(program.as_fd(), family)
+                        .map_err(|source| Error::Attach { to: to.clone(), source })?;
+                    self.attached.links.push(link);
+                    places.push(format!("{to}, priority {priority}"));
+                }
+            }
+            Programs::TrafficControl { egress } => {
+                for ifindex in indices(&self.uplinks) {
+                    let to = format!("{} egress of device {ifindex}", self.options.hook);
+                    let failed = |source| Error::Attach { to: to.clone(), source };
+                    if self.options.hook == Hook::Clsact {
+                        self.attached.filters.push(Filter::new(egress.as_fd(), ifindex).map_err(failed)?);
+                    } else {
+                        self.attached.links.push(sys::attach_tcx_egress(egress.as_fd(), ifindex).map_err(failed)?);
+                    }
+                    places.push(to);
+                }
+            }
+        }
+        Ok(places)
     }
 
     /// Detaches the programs; the maps stay readable.
     pub fn detach(&mut self) {
-        self.links.clear();
+        self.attached = Attached::default();
     }
 
     /// Counts packets that leave through this device.
@@ -193,13 +232,25 @@ impl Datapath {
         read::reentries(self.loaded.map("REENTRIES")?)
     }
 
-    /// The programs, for IPv4 and IPv6: for test runs.
+    /// The programs for IPv4 and IPv6, at traffic control one and the same: for test runs.
     pub fn programs(&self) -> [BorrowedFd<'_>; 2] {
-        [self.loaded.postrouting_v4.as_fd(), self.loaded.postrouting_v6.as_fd()]
+        match &self.loaded.programs {
+            Programs::Netfilter { v4, v6 } => [v4.as_fd(), v6.as_fd()],
+            Programs::TrafficControl { egress } => [egress.as_fd(), egress.as_fd()],
+        }
     }
 }
 
-fn attach(program: BorrowedFd<'_>, family: i32) -> io::Result<(OwnedFd, i32)> {
+/// The devices that a map UPLINKS names.
+fn indices(uplinks: &BTreeMap<u32, u64>) -> impl Iterator<Item = u32> {
+    let of_word = |(word, bits): (&u32, &u64)| {
+        let (word, bits) = (*word, *bits);
+        (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit)
+    };
+    uplinks.iter().flat_map(of_word)
+}
+
+fn postrouting(program: BorrowedFd<'_>, family: i32) -> io::Result<(OwnedFd, i32)> {
     let mut taken = io::Error::from_raw_os_error(libc::EBUSY);
     for priority in (HIGHEST_PRIORITY - PRIORITIES_TRIED + 1..=HIGHEST_PRIORITY).rev() {
         match sys::attach_postrouting(program, family, priority) {

@@ -15,7 +15,7 @@ pub use report::{Report, live, progress};
 
 use crate::{
     agent::{Agent, Attribution, Sink},
-    datapath::{self, Datapath, Options},
+    datapath::{self, Datapath, Hook, Options},
     flows::Node,
     identity::Index,
     zones::{Matrix, Slots, StaticTable, StaticTableError},
@@ -73,6 +73,7 @@ pub enum Error {
 /// The cluster with its agents, and the taps on its wire. Fields are dropped in this order: the
 /// traffic ends first, links are detached before their namespaces go.
 pub struct Demo {
+    hook: Hook,
     traffic: Option<Traffic>,
     agents: Vec<Mutex<Agent>>,
     taps: Vec<Tap>,
@@ -84,7 +85,7 @@ impl Demo {
     ///
     /// # Errors
     /// What the kernel or this process's rights do not allow; nothing is left behind.
-    pub fn start(sink: &Sink) -> Result<Self, Error> {
+    pub fn start(hook: Hook, sink: &Sink) -> Result<Self, Error> {
         let table = StaticTable::parse(Path::new("the demo's zones"), topology::zones_yaml().as_bytes())?;
         let index = Arc::new(Index::default());
         index.replace(&table.endpoints);
@@ -94,11 +95,11 @@ impl Demo {
             .nodes
             .iter()
             .enumerate()
-            .map(|(node, net)| agent(node, net, &table, &index, sink).map(Mutex::new))
+            .map(|(node, net)| agent(hook, node, net, &table, &index, sink).map(Mutex::new))
             .collect::<Result<_, _>>()?;
         topology.start()?;
         let traffic = Some(Traffic::start(&topology)?);
-        Ok(Self { traffic, agents, taps, topology })
+        Ok(Self { hook, traffic, agents, taps, topology })
     }
 
     /// Makes the flow events that are due on every node.
@@ -156,7 +157,7 @@ impl Demo {
                 attribution.unattributed.bytes += of_node.unattributed.bytes;
             })
         })?;
-        Ok(Report::new("netfilter", &self.counted()?, &self.sent(), attribution))
+        Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution))
     }
 
     /// Starts the traffic again after [`Self::finish`].
@@ -196,16 +197,23 @@ fn lock(agent: &Mutex<Agent>) -> MutexGuard<'_, Agent> {
 }
 
 /// Loads and attaches the programs inside a node's namespace.
-fn agent(node: usize, net: &NodeNet, table: &StaticTable, index: &Arc<Index>, sink: &Sink) -> Result<Agent, Error> {
+fn agent(
+    hook: Hook,
+    node: usize,
+    net: &NodeNet,
+    table: &StaticTable,
+    index: &Arc<Index>,
+    sink: &Sink,
+) -> Result<Agent, Error> {
     let mut slots = Slots::default();
     // The demo has three zones.
     let _ = slots.assign(&table.zones);
-    let options = Options { matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
+    let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
     let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
     let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), sink.clone());
     agent.datapath().add_uplink(net.uplink)?;
     let _ = agent.apply_zones(&table.zones)?;
-    let priorities = net.namespace.run(|| agent.datapath().attach())??;
-    tracing::debug!(node = NODES[node].name, ?priorities, "attached to netfilter POSTROUTING");
+    let attached = net.namespace.run(|| agent.datapath().attach())??;
+    tracing::debug!(node = NODES[node].name, ?attached, "attached");
     Ok(agent)
 }

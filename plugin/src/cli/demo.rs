@@ -1,6 +1,6 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
-use super::{Failure, print};
+use super::{Failure, HookChoice, print};
 use crate::{
     agent::Sink,
     demo::{Demo, Report, live, progress, topology::NODES},
@@ -35,22 +35,15 @@ pub(super) struct Args {
     /// How long the traffic lasts, for example 10s or 1m30s.
     #[arg(long, default_value = "10s", value_name = "TIME")]
     duration: SignedDuration,
-    /// Where packets are counted; auto takes what this kernel has.
+    /// Where packets are counted.
     #[arg(long, default_value = "auto")]
-    hook: Hook,
+    hook: HookChoice,
     /// Go on until interrupted, and serve the flows to Hubble's clients on 127.0.0.1:4245.
     #[arg(long)]
     serve: bool,
     /// The form of the result on stdout.
     #[arg(long, default_value = "table")]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Hook {
-    Auto,
-    /// netfilter POSTROUTING (Linux 6.4 and newer)
-    Netfilter,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,8 +55,6 @@ enum Output {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let duration = Duration::try_from(args.duration)
         .map_err(|_| Failure::Usage(format!("--duration {}: it can't be negative", args.duration)))?;
-    // Both ask for the one hook that there is.
-    let (Hook::Auto | Hook::Netfilter) = args.hook;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let interrupted = interrupts(&runtime)?;
     let sink = Sink { ring: Arc::new(Ring::new(RING_CAPACITY)), namespaces: Arc::new(Namespaces::default()) };
@@ -109,9 +100,10 @@ fn serve(
 }
 
 fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink) -> Result<(), Failure> {
+    let hook = args.hook.resolve()?;
     let mut progress = Progress::new();
     progress.say("building four nodes, attaching the programs");
-    let mut demo = Demo::start(sink).map_err(Failure::failed)?;
+    let mut demo = Demo::start(hook, sink).map_err(Failure::failed)?;
     if args.serve {
         progress.say(&format!("serving Hubble's API: hubble observe --server {OBSERVER} --follow"));
     }

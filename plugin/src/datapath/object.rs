@@ -3,7 +3,11 @@
 //! aya has no netfilter program type, so this takes the object apart with aya-obj and loads the
 //! programs with bpf(2).
 
-use super::{Error, btf::Btf, sys};
+use super::{
+    Error, Hook,
+    btf::Btf,
+    sys::{self, ProgramKind},
+};
 use aya::{include_bytes_aligned, maps::MapData};
 use aya_obj::{Object, generated::bpf_insn};
 use meridian_abi::{
@@ -27,6 +31,8 @@ const KERNEL_FUNCTION: u8 = 2;
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// Where packets are counted.
+    pub hook: Hook,
     /// The side of ZONE_MATRIX, at least `matrix::MIN_SLOTS`.
     pub matrix_slots: u32,
     /// Entries of each flow map.
@@ -37,15 +43,20 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { matrix_slots: matrix::MIN_SLOTS, flow_entries: 65_536, count_reentries: false }
+        Self { hook: Hook::default(), matrix_slots: matrix::MIN_SLOTS, flow_entries: 65_536, count_reentries: false }
     }
 }
 
 /// Programs and maps in the kernel.
 pub(super) struct Loaded {
-    pub(super) postrouting_v4: OwnedFd,
-    pub(super) postrouting_v6: OwnedFd,
+    pub(super) programs: Programs,
     maps: HashMap<String, MapData>,
+}
+
+/// The programs of a hook.
+pub(super) enum Programs {
+    Netfilter { v4: OwnedFd, v6: OwnedFd },
+    TrafficControl { egress: OwnedFd },
 }
 
 impl Loaded {
@@ -57,11 +68,16 @@ impl Loaded {
 
 /// Loads the object into the kernel.
 pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
-    require_netfilter()?;
-    let kernel = Btf::of_kernel()?;
+    // To tell a kernel that is too old from an object that is wrong.
+    options.hook.require()?;
+    let kernel = match options.hook {
+        Hook::Netfilter => Some(Btf::of_kernel()?),
+        // Its context is the same on every kernel.
+        Hook::Tcx | Hook::Clsact => None,
+    };
     let malformed = |error: &dyn std::error::Error| Error::Object { what: error.to_string() };
     let mut object = Object::parse(OBJECT).map_err(|error| malformed(&error))?;
-    let settings = settings(&kernel, options)?;
+    let settings = settings(kernel.as_ref(), options)?;
     object.patch_map_data(HashMap::from([(SYMBOL, (settings.as_bytes(), true))])).map_err(|error| malformed(&error))?;
 
     let maps = create_maps(&mut object, options)?;
@@ -70,11 +86,14 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     object.relocate_maps(places, &text).map_err(|error| malformed(&error))?;
     object.relocate_calls(&text).map_err(|error| malformed(&error))?;
 
-    let functions = [
-        (CALL_RDONLY_CAST, kernel.function("bpf_rdonly_cast")?),
-        (CALL_DYNPTR_FROM_SKB, kernel.function("bpf_dynptr_from_skb")?),
-    ];
-    let program = |name: &'static str| {
+    let functions = match &kernel {
+        Some(kernel) => vec![
+            (CALL_RDONLY_CAST, kernel.function("bpf_rdonly_cast")?),
+            (CALL_DYNPTR_FROM_SKB, kernel.function("bpf_dynptr_from_skb")?),
+        ],
+        None => Vec::new(),
+    };
+    let program = |kind, name: &'static str| {
         let mut instructions = object
             .programs
             .get(name)
@@ -82,18 +101,21 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
             .map(|function| function.instructions.clone())
             .ok_or_else(|| Error::Object { what: format!("no program {name}") })?;
         call_kernel_functions(&mut instructions, &functions);
-        sys::load_netfilter(name, &instructions).map_err(|(source, log)| Error::Load { program: name, source, log })
+        sys::load_program(kind, name, &instructions).map_err(|(source, log)| match source.raw_os_error() {
+            Some(libc::EPERM) => Error::NotPermitted { what: "loading an eBPF program", source },
+            _ => Error::Load { program: name, source, log },
+        })
     };
-    Ok(Loaded {
-        postrouting_v4: program("postrouting_v4")?,
-        postrouting_v6: program("postrouting_v6")?,
-        maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect(),
-    })
-}
-
-/// Loads a program that only accepts, to tell a kernel that is too old from an object that is wrong.
-fn require_netfilter() -> Result<(), Error> {
-    accept_all().map(drop)
+    let programs = match options.hook {
+        Hook::Netfilter => Programs::Netfilter {
+            v4: program(ProgramKind::Netfilter, "postrouting_v4")?,
+            v6: program(ProgramKind::Netfilter, "postrouting_v6")?,
+        },
+        Hook::Tcx | Hook::Clsact => {
+            Programs::TrafficControl { egress: program(ProgramKind::TrafficControl, "tc_egress")? }
+        }
+    };
+    Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect() })
 }
 
 /// Loads a netfilter program that does nothing: what any program costs at this hook.
@@ -103,10 +125,12 @@ fn require_netfilter() -> Result<(), Error> {
 pub fn accept_all() -> Result<OwnedFd, Error> {
     // r0 = 1 (NF_ACCEPT); exit
     let accept = [instruction(0xb7, 1), instruction(0x95, 0)];
-    sys::load_netfilter("accept_all", &accept).map_err(|(source, _)| match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { what: "loading an eBPF program", source },
-        Some(libc::ENOSYS) => Error::NotPermitted { what: "the bpf system call", source },
-        _ => Error::NoNetfilter { release: release(), source },
+    sys::load_program(ProgramKind::Netfilter, "accept_all", &accept).map_err(|(source, _)| {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { what: "loading an eBPF program", source },
+            Some(libc::ENOSYS) => Error::NotPermitted { what: "the bpf system call", source },
+            _ => Error::NoNetfilter { release: release(), source },
+        }
     })
 }
 
@@ -114,11 +138,21 @@ fn instruction(code: u8, imm: i32) -> bpf_insn {
     bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm }
 }
 
-fn release() -> String {
+pub(super) fn release() -> String {
     nix::sys::utsname::uname().map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
 
-fn settings(kernel: &Btf, options: &Options) -> Result<Settings, Error> {
+/// An Ethernet header: uplinks of other types are for later.
+const LINK_HEADER_LEN: u32 = 14;
+
+fn settings(kernel: Option<&Btf>, options: &Options) -> Result<Settings, Error> {
+    let settings = Settings {
+        matrix_slots: options.matrix_slots,
+        count_reentries: options.count_reentries.into(),
+        link_header_len: LINK_HEADER_LEN,
+        ..Settings::default()
+    };
+    let Some(kernel) = kernel else { return Ok(settings) };
     Ok(Settings {
         skb_len: kernel.field_offset("sk_buff", "len")?,
         skb_data_len: kernel.field_offset("sk_buff", "data_len")?,
@@ -135,8 +169,7 @@ fn settings(kernel: &Btf, options: &Options) -> Result<Settings, Error> {
         device_mtu: kernel.field_offset("net_device", "mtu")?,
         // Its first member is a signed 64-bit integer.
         word_type: kernel.structure("timespec64")?,
-        matrix_slots: options.matrix_slots,
-        count_reentries: options.count_reentries.into(),
+        ..settings
     })
 }
 

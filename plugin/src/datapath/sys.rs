@@ -4,17 +4,19 @@
 //! Every function is safe: sizes are taken from types, and a file descriptor that is not what it
 //! should be gives an error from the kernel.
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
 use std::{
     io, mem,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// `BPF_PROG_TYPE_NETFILTER` (Linux 6.4).
-const PROG_TYPE_NETFILTER: u32 = 32;
 /// `BPF_NETFILTER`, the attach type.
 const ATTACH_NETFILTER: u32 = 45;
+/// `BPF_TCX_EGRESS`, the attach type.
+const ATTACH_TCX_EGRESS: u32 = 47;
+/// `BPF_F_BEFORE`: without a relative, before all others.
+const BEFORE: u32 = 1 << 3;
 /// `NF_INET_POST_ROUTING`.
 const POSTROUTING: u32 = 4;
 /// The verifier's log is kept when a load fails, up to this many bytes.
@@ -37,17 +39,31 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Loads a netfilter program under a GPL-compatible licence.
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// `BPF_PROG_TYPE_NETFILTER` (Linux 6.4).
+    Netfilter,
+    /// `BPF_PROG_TYPE_SCHED_CLS`, for tcx and clsact.
+    TrafficControl,
+}
+
+/// Loads a program under a GPL-compatible licence.
 ///
 /// # Errors
 /// The kernel's error and the end of the verifier's log, empty where it wrote none.
-pub fn load_netfilter(name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd, (io::Error, String)> {
+pub fn load_program(kind: ProgramKind, name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd, (io::Error, String)> {
+    let (program_type, attach_type) = match kind {
+        ProgramKind::Netfilter => (32, ATTACH_NETFILTER),
+        // The attach type is asked for when it is attached.
+        ProgramKind::TrafficControl => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32, 0),
+    };
     let load = |log: &mut [u8]| {
         let mut attr = empty_attr();
         // SAFETY: the union member of BPF_PROG_LOAD.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
-        load.prog_type = PROG_TYPE_NETFILTER;
-        load.expected_attach_type = ATTACH_NETFILTER;
+        load.prog_type = program_type;
+        load.expected_attach_type = attach_type;
         load.insns = instructions.as_ptr() as u64;
         load.insn_cnt = instructions.len() as u32;
         load.license = c"Dual MIT/GPL".as_ptr() as u64;
@@ -94,6 +110,34 @@ pub fn attach_postrouting(program: BorrowedFd<'_>, family: i32, priority: i32) -
         link.__bindgen_anon_3.netfilter.priority = priority;
     }
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Attaches a traffic control program at tcx egress of a device, before all others.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    // SAFETY: the union members of BPF_LINK_CREATE for a tcx program.
+    unsafe {
+        let link = &mut attr.link_create;
+        link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+        link.__bindgen_anon_2.target_ifindex = ifindex;
+        link.attach_type = ATTACH_TCX_EGRESS;
+        link.flags = BEFORE;
+    }
+    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Asks for the programs at tcx egress of a device; what there are does not matter here.
+///
+/// # Errors
+/// The kernel's; `EINVAL`: it has no tcx.
+pub fn query_tcx_egress(ifindex: u32) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = ATTACH_TCX_EGRESS;
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).map(drop)
 }
 
 /// Writes a map's element.
@@ -211,25 +255,28 @@ pub struct TestRun {
     pub mean_ns: u32,
 }
 
-/// Runs a netfilter program on an Ethernet frame, `repeat` times, at POSTROUTING through the
-/// loopback device of the calling thread's network namespace.
+/// Runs a program on an Ethernet frame, `repeat` times, as if it left through the loopback device of
+/// the calling thread's network namespace. `family`, `AF_INET` or `AF_INET6`, is that of a netfilter
+/// program; one of traffic control has none.
 ///
 /// # Errors
 /// The kernel's.
-pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: i32, repeat: u32) -> io::Result<TestRun> {
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: Option<i32>, repeat: u32) -> io::Result<TestRun> {
     // struct nf_hook_state: the hook, the protocol family, and pointers that must be null. Without
     // it the kernel would run the program at LOCAL_OUT, with no network header set.
     let mut state = [0u8; 48];
     state[0] = POSTROUTING as u8;
-    state[1] = family as u8;
     let mut attr = empty_attr();
     // SAFETY: the union member of BPF_PROG_TEST_RUN.
     let test = unsafe { &mut attr.test };
     test.prog_fd = program.as_raw_fd() as u32;
     test.data_in = frame.as_ptr() as u64;
     test.data_size_in = frame.len() as u32;
-    test.ctx_in = state.as_ptr() as u64;
-    test.ctx_size_in = state.len() as u32;
+    if let Some(family) = family {
+        state[1] = family as u8;
+        test.ctx_in = state.as_ptr() as u64;
+        test.ctx_size_in = state.len() as u32;
+    }
     test.repeat = repeat;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
     // SAFETY: as above; the kernel has filled in the result.

@@ -48,6 +48,19 @@ fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
 }
 
 #[test]
+fn every_hook_is_exact() {
+    let _alone = alone();
+    for hook in ["tcx", "clsact"] {
+        let before = Machine::now();
+        let said = run(&["demo", "--duration", "1s", "--output", "json", "--hook", hook]);
+        assert_eq!(said.code, Some(0), "{hook}: {said:?}");
+        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!((&report["hook"], &report["exact"]), (&hook.into(), &true.into()));
+        before.is_restored();
+    }
+}
+
+#[test]
 fn the_table_says_that_it_is_exact() {
     let _alone = alone();
     let said = run(&["demo", "--duration", "500ms"]);

@@ -3,7 +3,7 @@
 
 use ipnetwork::IpNetwork;
 use meridian::{
-    datapath::{Datapath, Options, sys},
+    datapath::{Datapath, Hook, Options, sys},
     flows::Entry,
     zones::{Place, Placement, Slots, Table, Zone},
 };
@@ -21,13 +21,15 @@ const UDP: u8 = 17;
 
 /// Programs with a table of their own.
 struct Bench {
+    hook: Hook,
     datapath: Datapath,
     slots: Slots,
 }
 
 impl Bench {
     fn new(options: Options, prefixes: &[(&str, &str)]) -> Self {
-        let mut bench = Self { datapath: Datapath::load(options).unwrap(), slots: Slots::default() };
+        let datapath = Datapath::load(options).unwrap();
+        let mut bench = Self { hook: options.hook, datapath, slots: Slots::default() };
         bench.datapath.add_uplink(LOOPBACK).unwrap();
         bench.apply(prefixes);
         bench
@@ -50,8 +52,10 @@ impl Bench {
     fn send_times(&self, frame: &Frame, times: u32) {
         let [v4, v6] = self.datapath.programs();
         let (program, family) = if frame.v6 { (v6, libc::AF_INET6) } else { (v4, libc::AF_INET) };
+        // NF_ACCEPT; at traffic control the next program decides.
+        let (family, passes) = if self.hook == Hook::Netfilter { (Some(family), 1) } else { (None, u32::MAX) };
         let run = sys::test_run(program, &frame.bytes, family, times).unwrap();
-        assert_eq!(run.verdict, 1, "a packet always passes");
+        assert_eq!(run.verdict, passes, "a packet always passes");
     }
 
     /// Zone names and counters of the cells that are not zero.
@@ -119,6 +123,9 @@ impl Frame {
     }
 }
 
+/// Netfilter's program and that of traffic control: two readers under one core.
+const HOOKS: [Hook; 2] = [Hook::Netfilter, Hook::Tcx];
+
 const TABLE: [(&str, &str); 4] =
     [("10.0.1.0/24", "a"), ("10.0.2.0/24", "b"), ("fd00:1::/64", "a"), ("fd00:2::/64", "b")];
 
@@ -128,25 +135,27 @@ fn key(source: &str, destination: &str, version: IpVersion) -> (String, String, 
 
 #[test]
 fn a_packet_is_counted_in_the_cell_of_its_zones_and_in_its_flow() {
-    let bench = Bench::new(Options::default(), &TABLE);
-    let request = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
-    bench.send_times(&request, 3);
-    let reply = Frame::ports("fd00:2::2", "fd00:1::1", UDP, (53, 40_000));
-    bench.send(&reply);
+    for hook in HOOKS {
+        let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        let request = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+        bench.send_times(&request, 3);
+        let reply = Frame::ports("fd00:2::2", "fd00:1::1", UDP, (53, 40_000));
+        bench.send(&reply);
 
-    let expected = BTreeMap::from([
-        (key("a", "b", IpVersion::V4), Counter { bytes: 3 * request.len(), packets: 3 }),
-        (key("b", "a", IpVersion::V6), Counter { bytes: reply.len(), packets: 1 }),
-    ]);
-    assert_eq!(bench.matrix(), expected);
-    let flows = bench.flows();
-    let tcp = flows.iter().find(|flow| flow.protocol == TCP).unwrap();
-    assert_eq!((tcp.service_port, tcp.client_port, tcp.side), (80, 50_000, ServiceSide::Destination));
-    assert_eq!((tcp.source.to_string(), tcp.destination.to_string()), ("10.0.1.1".into(), "10.0.2.2".into()));
-    assert_eq!(tcp.counter, Counter { bytes: 3 * request.len(), packets: 3 });
-    let udp = flows.iter().find(|flow| flow.protocol == UDP).unwrap();
-    assert_eq!((udp.service_port, udp.client_port, udp.side), (53, 40_000, ServiceSide::Source));
-    assert_eq!(udp.source.to_string(), "fd00:2::2");
+        let expected = BTreeMap::from([
+            (key("a", "b", IpVersion::V4), Counter { bytes: 3 * request.len(), packets: 3 }),
+            (key("b", "a", IpVersion::V6), Counter { bytes: reply.len(), packets: 1 }),
+        ]);
+        assert_eq!(bench.matrix(), expected);
+        let flows = bench.flows();
+        let tcp = flows.iter().find(|flow| flow.protocol == TCP).unwrap();
+        assert_eq!((tcp.service_port, tcp.client_port, tcp.side), (80, 50_000, ServiceSide::Destination));
+        assert_eq!((tcp.source.to_string(), tcp.destination.to_string()), ("10.0.1.1".into(), "10.0.2.2".into()));
+        assert_eq!(tcp.counter, Counter { bytes: 3 * request.len(), packets: 3 });
+        let udp = flows.iter().find(|flow| flow.protocol == UDP).unwrap();
+        assert_eq!((udp.service_port, udp.client_port, udp.side), (53, 40_000, ServiceSide::Source));
+        assert_eq!(udp.source.to_string(), "fd00:2::2");
+    }
 }
 
 #[test]
@@ -161,7 +170,8 @@ fn connections_on_one_service_are_one_flow() {
 
 #[test]
 fn what_does_not_leave_through_an_uplink_is_outside_the_sums() {
-    let mut bench = Bench { datapath: Datapath::load(Options::default()).unwrap(), slots: Slots::default() };
+    let datapath = Datapath::load(Options::default()).unwrap();
+    let mut bench = Bench { hook: Hook::Netfilter, datapath, slots: Slots::default() };
     bench.apply(&TABLE);
     let frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
     bench.send(&frame);
@@ -171,36 +181,43 @@ fn what_does_not_leave_through_an_uplink_is_outside_the_sums() {
 
 #[test]
 fn link_scoped_packets_are_outside_the_sums() {
-    let bench = Bench::new(Options::default(), &TABLE);
-    let solicitation = [135, 0, 0, 0, 0, 0, 0, 0];
-    let frames = [
-        Frame::new("fd00:1::1", "fd00:2::2", 58, &solicitation),
-        Frame::new("fd00:1::1", "ff02::1:ff00:2", 58, &solicitation),
-        Frame::ports("fe80::1", "fd00:2::2", UDP, (546, 547)),
-        Frame::ports("10.0.1.1", "224.0.0.251", UDP, (5353, 5353)),
-        Frame::ports("10.0.1.1", "255.255.255.255", UDP, (68, 67)),
-        Frame::ports("169.254.1.1", "10.0.2.2", UDP, (50_000, 80)),
-    ];
-    frames.iter().for_each(|frame| bench.send(frame));
-    assert!(bench.matrix().is_empty() && bench.flows().is_empty());
-    let bytes = frames.iter().map(Frame::len).sum();
-    assert_eq!(bench.stat(Stat::LinkScoped), Counter { bytes, packets: frames.len() as u64 });
+    for hook in HOOKS {
+        let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        let solicitation = [135, 0, 0, 0, 0, 0, 0, 0];
+        let frames = [
+            Frame::new("fd00:1::1", "fd00:2::2", 58, &solicitation),
+            Frame::new("fd00:1::1", "ff02::1:ff00:2", 58, &solicitation),
+            Frame::ports("fe80::1", "fd00:2::2", UDP, (546, 547)),
+            Frame::ports("10.0.1.1", "224.0.0.251", UDP, (5353, 5353)),
+            Frame::ports("10.0.1.1", "255.255.255.255", UDP, (68, 67)),
+            Frame::ports("169.254.1.1", "10.0.2.2", UDP, (50_000, 80)),
+        ];
+        frames.iter().for_each(|frame| bench.send(frame));
+        assert!(bench.matrix().is_empty() && bench.flows().is_empty());
+        let bytes = frames.iter().map(Frame::len).sum();
+        assert_eq!(bench.stat(Stat::LinkScoped), Counter { bytes, packets: frames.len() as u64 });
+    }
 }
 
 #[test]
 fn private_addresses_in_no_prefix_are_unknown_and_public_ones_the_internet() {
-    let bench = Bench::new(Options::default(), &TABLE);
-    bench.send(&Frame::ports("10.0.1.1", "10.99.0.9", TCP, (50_000, 80)));
-    bench.send(&Frame::ports("10.0.1.1", "93.184.216.34", TCP, (50_000, 443)));
-    bench.send(&Frame::ports("fd00:1::1", "2606:4700::1111", TCP, (50_000, 443)));
-    // A rule for every IPv6 address must not hold for IPv4.
-    let cells: Vec<_> = bench.matrix().into_keys().collect();
-    let expected =
-        [key("a", "internet", IpVersion::V4), key("a", "internet", IpVersion::V6), key("a", "unknown", IpVersion::V4)];
-    assert_eq!(cells, expected);
-    let slots: Vec<_> = bench.flows().iter().map(|flow| flow.verdict.destination).collect();
-    assert_eq!(slots.iter().filter(|slot| **slot == UNKNOWN).count(), 1);
-    assert_eq!(slots.iter().filter(|slot| **slot == INTERNET).count(), 2);
+    for hook in HOOKS {
+        let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        bench.send(&Frame::ports("10.0.1.1", "10.99.0.9", TCP, (50_000, 80)));
+        bench.send(&Frame::ports("10.0.1.1", "93.184.216.34", TCP, (50_000, 443)));
+        bench.send(&Frame::ports("fd00:1::1", "2606:4700::1111", TCP, (50_000, 443)));
+        // A rule for every IPv6 address must not hold for IPv4.
+        let cells: Vec<_> = bench.matrix().into_keys().collect();
+        let expected = [
+            key("a", "internet", IpVersion::V4),
+            key("a", "internet", IpVersion::V6),
+            key("a", "unknown", IpVersion::V4),
+        ];
+        assert_eq!(cells, expected);
+        let slots: Vec<_> = bench.flows().iter().map(|flow| flow.verdict.destination).collect();
+        assert_eq!(slots.iter().filter(|slot| **slot == UNKNOWN).count(), 1);
+        assert_eq!(slots.iter().filter(|slot| **slot == INTERNET).count(), 2);
+    }
 }
 
 #[test]
@@ -250,33 +267,39 @@ fn more_zones_than_slots_count_as_unknown() {
 
 #[test]
 fn a_later_fragment_belongs_to_its_address_pair() {
-    let bench = Bench::new(Options::default(), &TABLE);
-    let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", UDP, (50_000, 80));
-    // Fragment offset 185 × 8 bytes.
-    frame.bytes[14 + 7] = 185;
-    bench.send(&frame);
-    let flows = bench.flows();
-    assert_eq!((flows[0].service_port, flows[0].client_port, flows[0].side), (0, 0, ServiceSide::None));
-    assert_eq!(bench.stat(Stat::NoPorts).packets, 1);
+    for hook in HOOKS {
+        let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", UDP, (50_000, 80));
+        // Fragment offset 185 × 8 bytes.
+        frame.bytes[14 + 7] = 185;
+        bench.send(&frame);
+        let flows = bench.flows();
+        assert_eq!((flows[0].service_port, flows[0].client_port, flows[0].side), (0, 0, ServiceSide::None));
+        assert_eq!(bench.stat(Stat::NoPorts).packets, 1);
+    }
 }
 
 #[test]
 fn a_packet_that_is_not_what_it_says_is_malformed() {
-    let bench = Bench::new(Options::default(), &TABLE);
-    let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
-    // A header of four words.
-    frame.bytes[14] = 0x44;
-    bench.send(&frame);
-    assert!(bench.matrix().is_empty());
-    assert_eq!(bench.stat(Stat::Malformed), Counter { bytes: frame.len(), packets: 1 });
+    for hook in HOOKS {
+        let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+        // A header of four words.
+        frame.bytes[14] = 0x44;
+        bench.send(&frame);
+        assert!(bench.matrix().is_empty());
+        assert_eq!(bench.stat(Stat::Malformed), Counter { bytes: frame.len(), packets: 1 });
+    }
 }
 
 #[test]
 fn icmp_is_filed_by_type() {
-    let bench = Bench::new(Options::default(), &TABLE);
-    bench.send(&Frame::new("10.0.1.1", "10.0.2.2", 1, &[8, 0, 0, 0, 0, 1, 0, 1]));
-    bench.send(&Frame::new("fd00:2::2", "fd00:1::1", 58, &[129, 0, 0, 0, 0, 1, 0, 1]));
-    let mut flows: Vec<_> = bench.flows().iter().map(|flow| (flow.service_port >> 8, flow.side)).collect();
-    flows.sort_by_key(|(kind, _)| *kind);
-    assert_eq!(flows, [(8, ServiceSide::Destination), (129, ServiceSide::Source)]);
+    for hook in HOOKS {
+        let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        bench.send(&Frame::new("10.0.1.1", "10.0.2.2", 1, &[8, 0, 0, 0, 0, 1, 0, 1]));
+        bench.send(&Frame::new("fd00:2::2", "fd00:1::1", 58, &[129, 0, 0, 0, 0, 1, 0, 1]));
+        let mut flows: Vec<_> = bench.flows().iter().map(|flow| (flow.service_port >> 8, flow.side)).collect();
+        flows.sort_by_key(|(kind, _)| *kind);
+        assert_eq!(flows, [(8, ServiceSide::Destination), (129, ServiceSide::Source)]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Real packets between network namespaces: a pod, its node and the wire.
 
 use meridian::{
-    datapath::{Datapath, Options},
+    datapath::{Datapath, Hook, Options},
     demo::{
         links::{configure, sysctl},
         namespace::Namespace,
@@ -167,18 +167,17 @@ fn wait_for<T: std::fmt::Debug>(ask: impl Fn() -> T, wanted: impl Fn(&T) -> bool
 fn a_busy_priority_moves_to_the_next_one() {
     let lab = Lab::new(Options::default(), 1500);
     let mut others: Vec<Datapath> = (0..3).map(|_| Datapath::load(Options::default()).unwrap()).collect();
-    let priorities: Vec<_> = others.iter_mut().map(|other| lab.node.run(|| other.attach()).unwrap().unwrap()).collect();
-    assert_eq!(priorities, [[98, 98], [97, 97], [96, 96]]);
+    let attach = |datapath: &mut Datapath| lab.node.run(|| datapath.attach()).unwrap().unwrap().join("; ");
+    let priorities: Vec<_> = others.iter_mut().map(attach).collect();
+    assert_eq!(priorities, [98, 97, 96].map(at));
     others.remove(0);
     // A link leaves netfilter a moment after its descriptor is closed.
-    let again = wait_for(
-        || {
-            let mut datapath = Datapath::load(Options::default()).unwrap();
-            lab.node.run(|| datapath.attach()).unwrap().unwrap()
-        },
-        |priorities| *priorities == [98, 98],
-    );
-    assert_eq!(again, [98, 98]);
+    wait_for(|| attach(&mut Datapath::load(Options::default()).unwrap()), |place| *place == at(98));
+}
+
+/// Where programs say that they are.
+fn at(priority: i32) -> String {
+    format!("netfilter POSTROUTING for IPv4, priority {priority}; netfilter POSTROUTING for IPv6, priority {priority}")
 }
 
 /// Lets the node handle what the pod sends on the CPUs of `mask` (receive packet steering): they are
@@ -263,4 +262,39 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
     let (counted, ..) = settled;
     assert_eq!(counted.bytes, counted.packets * (28 + PAYLOAD as u64));
     assert!(counted.packets >= rounds * DATAGRAMS);
+}
+
+#[test]
+fn the_hooks_count_the_same_and_let_others_run() {
+    let lab = Lab::new(Options::default(), 1500);
+    let uplink = configure(&lab.node, "finding the uplink", async |links| links.index("up0").await).unwrap();
+    // Twice at each hook: the one that came first must still see the packets.
+    let mut others: Vec<Datapath> = [Hook::Tcx, Hook::Clsact, Hook::Tcx]
+        .into_iter()
+        .map(|hook| {
+            let mut other = Datapath::load(Options { hook, ..Options::default() }).unwrap();
+            other.add_uplink(uplink).unwrap();
+            other.apply_zones(&Table::new(), &Slots::default()).unwrap();
+            lab.node.run(|| other.attach()).unwrap().unwrap();
+            other
+        })
+        .collect();
+    let sink = lab.peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
+    for (namespace, address) in [(&lab.pod, POD), (&lab.node, NODE)] {
+        flood(namespace, address, 0, 1, 100);
+        sink.recv(&mut [0; 100]).unwrap();
+        flood(namespace, address, 0, 1000, 100);
+    }
+    let sum = |datapath: &Datapath| datapath.matrix().unwrap().first().map(|cell| cell.counter);
+    let expected = Some(lab.counted());
+    assert_eq!(lab.counted().packets, 2002);
+    for other in &others {
+        assert_eq!(sum(other), expected);
+    }
+    // A filter that is taken away counts no more; the device's qdisc stays for others.
+    others[1].detach();
+    flood(&lab.node, NODE, 0, 10, 100);
+    assert_eq!(sum(&others[1]), expected);
+    assert_eq!(sum(&others[0]), Some(lab.counted()));
+    assert_eq!(lab.counted().packets, 2012);
 }

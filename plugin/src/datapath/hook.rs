@@ -1,0 +1,70 @@
+//! The hooks, and which of them this kernel has.
+
+use super::{Error, object, sys};
+use std::fmt;
+
+/// Where packets are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// netfilter POSTROUTING (Linux 6.4).
+    #[default]
+    Netfilter,
+    /// tcx egress of the uplinks (Linux 6.6).
+    Tcx,
+    /// clsact egress of the uplinks (Linux 4.5).
+    Clsact,
+}
+
+/// A device that every network namespace has.
+const LOOPBACK: u32 = 1;
+
+impl Hook {
+    /// All of them, the one that is preferred first.
+    pub const ALL: [Self; 3] = [Self::Netfilter, Self::Tcx, Self::Clsact];
+
+    /// The first one that this kernel has; what it lacks is logged.
+    ///
+    /// # Errors
+    /// eBPF is not permitted to this process.
+    pub fn detect() -> Result<Self, Error> {
+        for hook in Self::ALL {
+            match hook.require() {
+                Err(error @ (Error::NoNetfilter { .. } | Error::NoTcx { .. })) => {
+                    tracing::info!(%hook, %error, "this hook is not there");
+                }
+                found => return found.map(|()| hook),
+            }
+        }
+        Ok(Self::Clsact)
+    }
+
+    /// Whether this kernel has the hook.
+    ///
+    /// # Errors
+    /// What it lacks, or eBPF is not permitted to this process.
+    pub(super) fn require(self) -> Result<(), Error> {
+        match self {
+            Self::Netfilter => object::accept_all().map(drop),
+            Self::Tcx => sys::query_tcx_egress(LOOPBACK).map_err(|source| match source.raw_os_error() {
+                Some(libc::EPERM) => Error::NotPermitted { what: "asking for eBPF programs", source },
+                _ => Error::NoTcx { release: object::release(), source },
+            }),
+            Self::Clsact => Ok(()),
+        }
+    }
+
+    /// The name in options, reports and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Netfilter => "netfilter",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
