@@ -26,7 +26,7 @@ layers() {
     done <<'END'
 aya datapath
 tonic hubble|proto.rs
-anyhow main.rs
+axum metrics/
 nix demo/|datapath/
 rtnetlink demo/|datapath/
 END

@@ -43,6 +43,11 @@ impl Stat {
         Self::SuperPacket,
     ];
 
+    /// Whether such packets are outside the sums.
+    pub const fn is_outside(self) -> bool {
+        matches!(self, Self::Loopback | Self::LinkScoped | Self::SameNode | Self::Delivered | Self::Malformed)
+    }
+
     /// The name in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ use crate::{
     datapath::{Datapath, Error},
     flows::{Entry, Namespaces, Node, Observer, Ring, Tracker},
     identity::Index,
+    metrics::{Sample, TableState},
     zones::{Matrix, Pair, Slots, Table, TooManyZones},
 };
 use meridian_abi::{Counter, stats::Stat};
@@ -28,13 +29,18 @@ pub struct Agent {
     tracker: Tracker,
     observer: Observer,
     sink: Sink,
+    table: TableState,
+    /// Entries that the last drain saw, and the seconds that it took.
+    drained: (u64, f64),
 }
 
 impl Agent {
     /// An agent over programs that are loaded. `index` says who has an address.
     pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, sink: Sink) -> Self {
         let observer = Observer::new(node, index);
-        Self { datapath, slots: Slots::default(), tracker: Tracker::default(), observer, sink }
+        let table = TableState { prefixes: 0, loaded: SystemTime::UNIX_EPOCH, reloads: (0, 0) };
+        let (slots, tracker) = (Slots::default(), Tracker::default());
+        Self { datapath, slots, tracker, observer, sink, table, drained: (0, 0.0) }
     }
 
     /// The programs.
@@ -47,10 +53,40 @@ impl Agent {
     /// # Errors
     /// The kernel's answer; the old table stays in force then. `Ok(Err(_))`: the table is in force,
     /// but some of its zones count as unknown.
-    pub fn apply_zones(&mut self, table: &Table) -> Result<Result<(), TooManyZones>, Error> {
+    pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Result<(), TooManyZones>, Error> {
         let assigned = self.slots.assign(table);
         self.datapath.apply_zones(table, &self.slots)?;
+        self.table.prefixes = table.prefixes().count() as u64;
+        self.table.loaded = now;
         Ok(assigned)
+    }
+
+    /// Remembers that a table was read after the first one, and whether it was taken.
+    pub const fn reloaded(&mut self, taken: bool) {
+        if taken {
+            self.table.reloads.0 += 1;
+        } else {
+            self.table.reloads.1 += 1;
+        }
+    }
+
+    /// What is known of the node now.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn sample(&self) -> Result<Sample, Error> {
+        let stats = Stat::ALL.into_iter().map(|stat| self.datapath.stat(stat).map(|counter| (stat, counter)));
+        let ring = &self.sink.ring;
+        Ok(Sample {
+            node: self.observer.node().name.clone(),
+            hook: self.datapath.hook().name(),
+            matrix: self.matrix()?,
+            stats: stats.collect::<Result<_, _>>()?,
+            flow_entries: (self.drained.0, self.datapath.flow_limit()),
+            ring: (ring.len() as u64, ring.capacity() as u64, ring.seen()),
+            table: self.table.clone(),
+            drain_seconds: self.drained.1,
+        })
     }
 
     /// Makes the flow events that are due.
@@ -75,8 +111,10 @@ impl Agent {
         time: SystemTime,
         due: impl Fn(&mut Tracker, &Entry, Instant) -> Option<Counter>,
     ) -> Result<(), Error> {
-        let Self { datapath, slots, tracker, observer, sink } = self;
+        let Self { datapath, slots, tracker, observer, sink, drained, .. } = self;
+        let (start, mut entries) = (Instant::now(), 0);
         datapath.flows(|entry| {
+            entries += 1;
             let Some(new) = due(tracker, &entry, now) else { return };
             let (source, destination) = (slots.place(entry.verdict.source), slots.place(entry.verdict.destination));
             let flow = observer.update(&entry, &source, &destination, new, time);
@@ -84,7 +122,9 @@ impl Agent {
                 sink.namespaces.see(&endpoint.namespace, now);
             }
             sink.ring.push(flow);
-        })
+        })?;
+        *drained = (entries, start.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// What the kernel counted, by zone pair.

@@ -3,13 +3,15 @@
 //! An error is one line on stderr. The exit code is 2 for bad usage or configuration and 1 for a
 //! failure.
 
+mod agent;
 mod demo;
+mod process;
 mod zones;
 
 use crate::datapath::Hook;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Measures the traffic that crosses availability zones, in the kernel, and speaks it in Hubble's language.
@@ -17,7 +19,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 #[command(name = "meridian", version, max_term_width = 100)]
 pub struct Cli {
     /// What is logged on stderr: error, warn, info, debug or trace, also per module (meridian::datapath=debug).
-    #[arg(long, global = true, env = "MERIDIAN_LOG_LEVEL", default_value = "warn", value_name = "LEVEL")]
+    #[arg(long, global = true, env = "MERIDIAN_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     log_level: String,
     /// The form of log lines.
     #[arg(long, global = true, env = "MERIDIAN_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
@@ -36,6 +38,16 @@ enum LogFormat {
 enum Command {
     /// Shows the main job on this machine, without a cluster: needs root, leaves nothing behind.
     Demo(demo::Args),
+    /// Counts this node's traffic and serves flows and metrics, until interrupted.
+    Agent(agent::Args),
+    /// Looks at a configuration file without starting anything.
+    #[command(subcommand)]
+    Config(agent::Config),
+    /// Prints the completions of the command line for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Says which zone an address is in, and why.
     #[command(subcommand)]
     Zones(zones::Zones),
@@ -104,7 +116,7 @@ impl Failure {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let level = EnvFilter::try_new(&cli.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {}: {error}", cli.log_level)))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(level);
     match cli.log_format {
         LogFormat::Text => registry.with(lines).init(),
@@ -112,6 +124,13 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
     match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Agent(args) => agent::run(args),
+        Command::Config(command) => agent::check(&command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
         Command::Zones(command) => zones::run(&command),
     }
 }

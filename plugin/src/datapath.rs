@@ -7,6 +7,7 @@ mod hook;
 mod object;
 mod read;
 pub mod sys;
+pub mod uplinks;
 mod zone_maps;
 
 pub use hook::Hook;
@@ -89,6 +90,21 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The devices of this node can't be listed.
+    #[error("listing the network devices: {source}")]
+    Uplinks {
+        /// What netlink answered.
+        source: io::Error,
+    },
+    /// A device was named that is not there.
+    #[error("there is no network device {name}: name the uplinks as `ip link` does")]
+    NoSuchUplink {
+        /// The name.
+        name: String,
+    },
+    /// Nothing says through which device packets leave.
+    #[error("no network device has a default route: name the uplinks with --uplink")]
+    NoUplink,
     /// No program can be attached.
     #[error("attaching to {to}: {source}")]
     Attach {
@@ -196,6 +212,16 @@ impl Datapath {
     pub fn apply_zones(&mut self, table: &Table, slots: &Slots) -> Result<(), Error> {
         let maps = [self.loaded.map("ZONES_0")?, self.loaded.map("ZONES_1")?];
         self.zones.apply(maps, table, slots, self.options.matrix_slots)
+    }
+
+    /// Where packets are counted.
+    pub const fn hook(&self) -> Hook {
+        self.options.hook
+    }
+
+    /// Entries that the flow maps hold together.
+    pub const fn flow_limit(&self) -> u64 {
+        2 * self.options.flow_entries as u64
     }
 
     /// The cells of ZONE_MATRIX that are not zero, summed over the CPUs.

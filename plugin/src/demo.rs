@@ -18,7 +18,9 @@ use crate::{
     datapath::{self, Datapath, Hook, Options},
     flows::Node,
     identity::Index,
-    zones::{Matrix, Slots, StaticTable, StaticTableError},
+    metrics::Sample,
+    yaml,
+    zones::{Matrix, Slots, StaticTable},
 };
 use meridian_abi::{Counter, stats::Stat};
 use std::{
@@ -67,7 +69,7 @@ pub enum Error {
     Datapath(#[from] datapath::Error),
     /// The demo's own table.
     #[error(transparent)]
-    Table(#[from] StaticTableError),
+    Table(#[from] yaml::Error),
 }
 
 /// The cluster with its agents, and the taps on its wire. Fields are dropped in this order: the
@@ -118,6 +120,16 @@ impl Demo {
         let mut sum = Matrix::default();
         self.each(|agent| agent.matrix().map(|matrix| sum.merge(&matrix)))?;
         Ok(sum)
+    }
+
+    /// What is known of every node now.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn samples(&self) -> Result<Vec<Sample>, Error> {
+        let mut samples = Vec::new();
+        self.each(|agent| agent.sample().map(|sample| samples.push(sample)))?;
+        Ok(samples)
     }
 
     /// A counter of all nodes.
@@ -212,7 +224,7 @@ fn agent(
     let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
     let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), sink.clone());
     agent.datapath().add_uplink(net.uplink)?;
-    let _ = agent.apply_zones(&table.zones)?;
+    let _ = agent.apply_zones(&table.zones, SystemTime::now())?;
     let attached = net.namespace.run(|| agent.datapath().attach())??;
     tracing::debug!(node = NODES[node].name, ?attached, "attached");
     Ok(agent)

@@ -11,5 +11,7 @@ pub mod demo;
 pub mod flows;
 pub mod hubble;
 pub mod identity;
+pub mod metrics;
 pub mod proto;
+pub mod yaml;
 pub mod zones;

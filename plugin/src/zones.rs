@@ -8,7 +8,7 @@ mod table;
 
 pub use matrix::{Matrix, Pair};
 pub use slots::{Slots, TooManyZones};
-pub use static_table::{EndpointEntry, Error as StaticTableError, StaticTable, WorkloadEntry};
+pub use static_table::{EndpointEntry, StaticTable, WorkloadEntry};
 pub use table::{Placement, Table};
 
 use std::{fmt, sync::Arc};

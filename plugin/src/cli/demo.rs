@@ -1,11 +1,15 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
-use super::{Failure, HookChoice, print};
+use super::{
+    Failure, HookChoice, print,
+    process::{Servers, Signal, signals},
+};
 use crate::{
     agent::Sink,
     demo::{Demo, Report, live, progress, topology::NODES},
     flows::{Namespaces, Ring},
     hubble,
+    metrics::Sample,
     zones::Matrix,
 };
 use clap::ValueEnum;
@@ -15,15 +19,17 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, runtime::Runtime, signal::unix::SignalKind};
+use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 /// Where `--serve` listens for Hubble's clients, as their own relay does.
 const OBSERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4245);
+/// Where `--serve` offers metrics.
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9980);
 /// Hubble's default.
 const RING_CAPACITY: usize = 4095;
 /// How often flows are drained and the progress is shown.
@@ -38,7 +44,7 @@ pub(super) struct Args {
     /// Where packets are counted.
     #[arg(long, default_value = "auto")]
     hook: HookChoice,
-    /// Go on until interrupted, and serve the flows to Hubble's clients on 127.0.0.1:4245.
+    /// Go on until interrupted; serve flows to Hubble's clients on 127.0.0.1:4245 and metrics on 127.0.0.1:9980.
     #[arg(long)]
     serve: bool,
     /// The form of the result on stdout.
@@ -56,50 +62,32 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let duration = Duration::try_from(args.duration)
         .map_err(|_| Failure::Usage(format!("--duration {}: it can't be negative", args.duration)))?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
-    let interrupted = interrupts(&runtime)?;
+    let interrupted = signals(&runtime)?;
     let sink = Sink { ring: Arc::new(Ring::new(RING_CAPACITY)), namespaces: Arc::new(Namespaces::default()) };
     let shutdown = CancellationToken::new();
-    let server = args.serve.then(|| serve(&runtime, &sink, &shutdown)).transpose()?;
-
-    let result = show(args, duration, &interrupted, &sink);
+    let samples = watch::Sender::new(Vec::new());
+    let servers = if args.serve {
+        let nodes = NODES.iter().map(|node| node.name.to_owned()).collect();
+        let observer = hubble::Server::new(sink.clone(), nodes, shutdown.clone());
+        Some(Servers::start(&runtime, (OBSERVER, observer), (METRICS, samples.subscribe()), &shutdown)?)
+    } else {
+        None
+    };
+    let result = show(args, duration, &interrupted, &sink, &samples);
     shutdown.cancel();
-    if let Some(server) = server {
-        // A client that holds its connection does not hold us.
-        let _ = runtime.block_on(async { tokio::time::timeout(TICK, server).await });
+    if let Some(servers) = servers {
+        servers.end(&runtime);
     }
     result
 }
 
-/// Receives a message for every SIGINT and SIGTERM.
-fn interrupts(runtime: &Runtime) -> Result<Receiver<()>, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let _inside = runtime.enter();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signal = tokio::signal::unix::signal(kind).map_err(Failure::failed)?;
-        let sender = sender.clone();
-        runtime.spawn(async move {
-            while signal.recv().await.is_some() {
-                let _ = sender.send(());
-            }
-        });
-    }
-    Ok(receiver)
-}
-
-fn serve(
-    runtime: &Runtime,
+fn show(
+    args: &Args,
+    duration: Duration,
+    interrupted: &Receiver<Signal>,
     sink: &Sink,
-    shutdown: &CancellationToken,
-) -> Result<tokio::task::JoinHandle<io::Result<()>>, Failure> {
-    let listener = runtime
-        .block_on(TcpListener::bind(OBSERVER))
-        .map_err(|error| Failure::failed(format!("listening on {OBSERVER} for Hubble's clients: {error}")))?;
-    let nodes = NODES.iter().map(|node| node.name.to_owned()).collect();
-    let server = hubble::Server::new(sink.clone(), nodes, shutdown.clone());
-    Ok(runtime.spawn(hubble::serve(server, listener)))
-}
-
-fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink) -> Result<(), Failure> {
+    samples: &watch::Sender<Vec<Sample>>,
+) -> Result<(), Failure> {
     let hook = args.hook.resolve()?;
     let mut progress = Progress::new();
     progress.say("building four nodes, attaching the programs");
@@ -107,7 +95,7 @@ fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink
     if args.serve {
         progress.say(&format!("serving Hubble's API: hubble observe --server {OBSERVER} --follow"));
     }
-    watch(&demo, Some(duration), interrupted, &mut progress)?;
+    follow(&demo, Some(duration), interrupted, samples, &mut progress)?;
     progress.say("comparing with the wire");
     let report = demo.finish().map_err(Failure::failed)?;
     print(&match args.output {
@@ -117,7 +105,7 @@ fn show(args: &Args, duration: Duration, interrupted: &Receiver<()>, sink: &Sink
     if args.serve {
         demo.resume().map_err(Failure::failed)?;
         progress.say("the traffic goes on; Ctrl-C ends it");
-        match watch(&demo, None, interrupted, &mut progress) {
+        match follow(&demo, None, interrupted, samples, &mut progress) {
             Err(Failure::Interrupted) => {}
             end => end?,
         }
@@ -130,10 +118,11 @@ fn verdict(report: &Report) -> Result<(), Failure> {
 }
 
 /// Drains and shows the progress until the time is up.
-fn watch(
+fn follow(
     demo: &Demo,
     duration: Option<Duration>,
-    interrupted: &Receiver<()>,
+    interrupted: &Receiver<Signal>,
+    samples: &watch::Sender<Vec<Sample>>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let start = Instant::now();
@@ -141,11 +130,14 @@ fn watch(
     loop {
         let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
         match interrupted.recv_timeout(left) {
-            Ok(()) => return Err(Failure::Interrupted),
+            Ok(Signal::End) => return Err(Failure::Interrupted),
+            // There is nothing to read again.
+            Ok(Signal::Reload) => {}
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
         }
         demo.drain().map_err(Failure::failed)?;
+        samples.send_replace(demo.samples().map_err(Failure::failed)?);
         progress.show(start.elapsed(), demo.counted().map_err(Failure::failed)?);
         if duration.is_some_and(|duration| start.elapsed() >= duration) {
             return Ok(());

@@ -58,6 +58,11 @@ impl Observer {
         Self { node, index }
     }
 
+    /// The node that observes.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// The event that says how much is new in an entry.
     #[expect(deprecated, reason = "clients still read Summary and reply")]
     pub fn update(&self, entry: &Entry, source: &Place, destination: &Place, new: Counter, now: SystemTime) -> Flow {

@@ -3,43 +3,17 @@
 //! Every error is one line that names the file, the line in it and the reason.
 
 use super::{Place, Placement, Table, Zone};
+use crate::yaml::{self, Error, Refusal};
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
-
-/// The largest file that is read: a table of every address of a large cluster is a fifth of it.
-const MAX_BYTES: u64 = 64 << 20;
-
-/// Why a static table is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file can't be read.
-    #[error("{}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file says something that can't be.
-    #[error("{}:{line}: {reason}", path.display())]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong there.
-        reason: String,
-    },
-}
 
 /// A static table that has been checked.
 #[derive(Clone, Debug, Default)]
@@ -121,13 +95,7 @@ impl StaticTable {
     /// # Errors
     /// The file can't be read, is not YAML of this form, or contradicts itself.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
-        let len = fs::metadata(path).map_err(unreadable)?.len();
-        if len > MAX_BYTES {
-            let reason = format!("{len} bytes are too large for a zone file (at most {MAX_BYTES})");
-            return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
-        }
-        Self::parse(path, &fs::read(path).map_err(unreadable)?)
+        Self::parse(path, &yaml::read(path)?)
     }
 
     /// Checks the text of a file; `path` is what errors name.
@@ -135,35 +103,11 @@ impl StaticTable {
     /// # Errors
     /// The text is not YAML of this form, or contradicts itself.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
-        let refuse = |(line, reason): Refusal| Error::Refused { path: path.to_owned(), line, reason };
-        let text = std::str::from_utf8(text).map_err(|error| {
-            let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
-            refuse((line, "not UTF-8 text".into()))
-        })?;
-        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-            return Err(refuse((1, "the file is empty: it needs the key `zones`".into())));
-        }
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_events: 8_000_000, max_nodes: 4_000_000 },
-            with_snippet: false,
-        };
-        let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let line = error.location().map_or(1, |location| location.line());
-            refuse((line, one_line(&error.without_snippet().to_string())))
-        })?;
-        Checker::default().check(file).map_err(refuse)
+        yaml::parse(text, "the key `zones`")
+            .and_then(|file| Checker::default().check(file))
+            .map_err(|(line, reason)| Error::Refused { path: path.to_owned(), line, reason })
     }
 }
-
-/// The message without the line breaks and without the position, which stands before it already.
-fn one_line(message: &str) -> String {
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let end = message.rfind(" at line ").unwrap_or(message.len());
-    message[..end].chars().take(300).collect()
-}
-
-/// A line and what is wrong there.
-type Refusal = (u64, String);
 
 /// What the file has said so far.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 //! Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod agent;
 mod demo;
 mod errors;
 mod machine;

@@ -1,0 +1,89 @@
+//! What every command that stays has: signals and servers.
+
+use super::Failure;
+use crate::{
+    hubble,
+    metrics::{self, Samples},
+};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::mpsc::{self, Receiver},
+    time::Duration,
+};
+use tokio::{net::TcpListener, runtime::Runtime, signal::unix::SignalKind, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// How long servers may take to end: a client that holds its connection does not hold us.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// SIGINT or SIGTERM.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Receives every signal from now on.
+pub(super) fn signals(runtime: &Runtime) -> Result<Receiver<Signal>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let _inside = runtime.enter();
+    let asked = [
+        (SignalKind::interrupt(), Signal::End),
+        (SignalKind::terminate(), Signal::End),
+        (SignalKind::hangup(), Signal::Reload),
+    ];
+    for (kind, asks) in asked {
+        let mut signal = tokio::signal::unix::signal(kind).map_err(Failure::failed)?;
+        let sender = sender.clone();
+        // Ends with the runtime.
+        runtime.spawn(async move {
+            while signal.recv().await.is_some() {
+                let _ = sender.send(asks);
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+/// The gRPC and HTTP servers of a process.
+pub(super) struct Servers(Vec<JoinHandle<io::Result<()>>>);
+
+impl Servers {
+    /// Takes both ports, then serves until `shutdown`.
+    pub(super) fn start(
+        runtime: &Runtime,
+        (observer_at, observer): (SocketAddr, hubble::Server),
+        (metrics_at, samples): (SocketAddr, Samples),
+        shutdown: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        let listen = |at: SocketAddr, what: &str| {
+            let failed = |error| Failure::failed(format!("listening on {at} for {what}: {error}"));
+            runtime.block_on(TcpListener::bind(at)).map_err(failed)
+        };
+        let (grpc, http) = (listen(observer_at, "Hubble's clients")?, listen(metrics_at, "metrics")?);
+        Ok(Self(vec![
+            runtime.spawn(hubble::serve(observer, grpc)),
+            runtime.spawn(metrics::serve(samples, http, shutdown.clone())),
+        ]))
+    }
+
+    /// The error of a server that has ended by itself.
+    pub(super) fn failed(&mut self, runtime: &Runtime) -> Option<String> {
+        let ended = self.0.iter().position(JoinHandle::is_finished)?;
+        Some(match runtime.block_on(self.0.swap_remove(ended)) {
+            Ok(Ok(())) => "a server has ended".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        })
+    }
+
+    /// Waits for the servers' end.
+    pub(super) fn end(self, runtime: &Runtime) {
+        for server in self.0 {
+            let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE, server).await });
+        }
+    }
+}

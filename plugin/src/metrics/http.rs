@@ -1,0 +1,74 @@
+//! Metrics and health over HTTP.
+
+use super::{
+    Samples,
+    text::{self, Form},
+};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use std::{io, net::SocketAddr};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Where an HTTP or gRPC server listens; `:PORT` is every address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub SocketAddr);
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+        full.parse().map(Self).map_err(|_| format!("`{text}` is not an address like 127.0.0.1:9980 or :9980"))
+    }
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown`.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(samples: Samples, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        // The process answers.
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(samples);
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+async fn metrics(State(samples): State<Samples>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let form = Form::accepted(accept);
+    match text::page(&samples, form) {
+        Ok(page) => ([(header::CONTENT_TYPE, form.content_type())], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Ready once the programs are attached and were read for the first time.
+async fn ready(State(samples): State<Samples>) -> Response {
+    if samples.borrow().is_empty() {
+        (StatusCode::SERVICE_UNAVAILABLE, "nothing was counted yet\n").into_response()
+    } else {
+        "ok\n".into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_every_address() {
+        let listen = |text: &str| text.parse::<Listen>().map(|listen| listen.0.to_string());
+        assert_eq!(listen(":9980").unwrap(), "[::]:9980");
+        assert_eq!(listen("127.0.0.1:0").unwrap(), "127.0.0.1:0");
+        assert!(listen("9980").is_err() && listen("localhost:1").is_err());
+    }
+}

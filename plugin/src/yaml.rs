@@ -1,0 +1,79 @@
+//! Reads YAML files so that an error is one line: file, line, reason.
+
+use serde::de::DeserializeOwned;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The largest file that is read: a table of every address of a large cluster is a fifth of it.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Why a file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file says something that can't be.
+    #[error("{}:{line}: {reason}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+}
+
+/// A line and what is wrong there.
+pub type Refusal = (u64, String);
+
+/// The bytes of a file.
+///
+/// # Errors
+/// The file can't be read, or is far too large.
+pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let len = fs::metadata(path).map_err(unreadable)?.len();
+    if len > MAX_BYTES {
+        let reason = format!("{len} bytes are too many (at most {MAX_BYTES})");
+        return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+    }
+    fs::read(path).map_err(unreadable)
+}
+
+/// What a text says. `needs` names the keys that an empty file lacks.
+///
+/// # Errors
+/// Where the text is not UTF-8, not YAML, or not of this form.
+pub fn parse<T: DeserializeOwned>(text: &[u8], needs: &str) -> Result<T, Refusal> {
+    let text = std::str::from_utf8(text).map_err(|error| {
+        let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
+        (line, "not UTF-8 text".to_owned())
+    })?;
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Err((1, format!("the file is empty: it needs {needs}")));
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_events: 8_000_000, max_nodes: 4_000_000 },
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let line = error.location().map_or(1, |location| location.line());
+        (line, one_line(&error.without_snippet().to_string()))
+    })
+}
+
+/// The message without line breaks and without the position, which is said already.
+fn one_line(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let end = message.rfind(" at line ").unwrap_or(message.len());
+    message[..end].chars().take(300).collect()
+}

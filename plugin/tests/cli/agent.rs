@@ -1,0 +1,230 @@
+//! `meridian agent` on a static table, in the namespace of a node.
+
+use crate::{
+    Said, Scratch,
+    machine::{Machine, alone},
+    meridian, run,
+};
+use meridian::demo::{
+    links::{configure, sysctl},
+    namespace::Namespace,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    path::Path,
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+/// A node with a default route through its one uplink, and the host at the other end.
+struct Lab {
+    node: Namespace,
+    peer: Namespace,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let [node, peer] = ["node", "peer"].map(|name| Namespace::new(name).unwrap());
+        for namespace in [&node, &peer] {
+            sysctl(namespace, "ipv6/conf/all/disable_ipv6", "1").unwrap();
+            sysctl(namespace, "ipv6/conf/default/disable_ipv6", "1").unwrap();
+        }
+        configure(&node, "setting up", async |links| {
+            links.veth("up0", "eth0", peer.as_raw_fd()).await?;
+            links.up("lo", None).await?;
+            links.up("up0", None).await?;
+            links.address("up0", NODE.into(), 8).await?;
+            links.route("0.0.0.0/0".parse().unwrap(), PEER.into()).await
+        })
+        .unwrap();
+        configure(&peer, "setting up", async |links| {
+            links.up("eth0", None).await?;
+            links.address("eth0", PEER.into(), 8).await
+        })
+        .unwrap();
+        Self { node, peer }
+    }
+
+    fn agent(&self, config: &Path) -> Child {
+        let spawn = || {
+            let mut command = meridian(&["agent", "--log-level", "info", "--config", config.to_str().unwrap()]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        self.node.run(spawn).unwrap()
+    }
+
+    /// A page of the agent, once it answers as wanted.
+    fn page(&self, path: &str, wanted: impl Fn(&str) -> bool + Send + Sync) -> String {
+        let mut last = String::new();
+        for _ in 0..300 {
+            if let Ok(page) = self.node.run(|| get(path)).unwrap() {
+                if wanted(&page) {
+                    return page;
+                }
+                last = page;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{path} is still\n{last}");
+    }
+
+    /// Sends datagrams of 100 bytes of payload: 128 bytes of IP each.
+    fn send(&self, datagrams: usize) {
+        let sink = self.peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
+        let send = |count| {
+            self.node
+                .run(|| {
+                    let socket = UdpSocket::bind((NODE, 0)).unwrap();
+                    for _ in 0..count {
+                        socket.send_to(&[0; 100], (PEER, 9)).unwrap();
+                    }
+                })
+                .unwrap();
+        };
+        // The first one waits for the neighbour's address.
+        send(1);
+        sink.recv(&mut [0; 100]).unwrap();
+        send(datagrams - 1);
+    }
+}
+
+fn get(path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect("127.0.0.1:9980")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// The bytes that a page names for traffic to a zone.
+fn bytes_to(page: &str, zone: &str) -> u64 {
+    let zone = format!("destination_zone=\"{zone}\"");
+    let lines = page.lines().filter(|line| line.starts_with("meridian_zone_bytes_total{") && line.contains(&zone));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+fn table(peer_zone: &str) -> String {
+    format!(
+        "zones:\n- {{name: a, region: r, cidrs: [10.0.1.0/24]}}\n- {{name: {peer_zone}, region: r, cidrs: [10.0.2.0/24]}}\n"
+    )
+}
+
+const CONFIG: &str = "node: node-a\nzones_file: zones.yaml\nhook: auto\nhubble: {listen: \"127.0.0.1:4344\"}\nhttp: {listen: \":9980\"}\nstate_dir: /var/lib/meridian\n";
+
+#[test]
+fn the_agent_counts_reloads_and_ends() {
+    let _alone = alone();
+    let before = Machine::now();
+    let lab = Lab::new();
+    let scratch = Scratch::new("agent");
+    let config = scratch.file("agent.yaml", CONFIG.as_bytes());
+    scratch.file("zones.yaml", table("b").as_bytes());
+    let child = lab.agent(&config);
+
+    lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
+    lab.send(1000);
+    let page = lab.page("/metrics", |page| bytes_to(page, "b") == 128_000);
+    for line in [
+        "source_zone=\"a\",source_region=\"r\",destination_zone=\"b\",destination_region=\"r\",locality=\"cross-zone\"",
+        "meridian_flow_entries{node=\"node-a\"} 1",
+        "meridian_zone_table_reloads_total{result=\"taken\",node=\"node-a\"} 0",
+    ] {
+        assert!(page.contains(line), "{line}\nis not in\n{page}");
+    }
+
+    // A new table is taken when it is there, without a signal.
+    scratch.file("zones.yaml", table("c").as_bytes());
+    lab.page("/metrics", |page| page.contains("reloads_total{result=\"taken\",node=\"node-a\"} 1"));
+    lab.send(10);
+    let page = lab.page("/metrics", |page| bytes_to(page, "c") == 1280);
+    assert_eq!(bytes_to(&page, "b"), 128_000);
+
+    // A bad one is refused, and the old one stays; SIGHUP reads it again.
+    scratch.file("zones.yaml", b"zones: [\n");
+    let refused = |n: u32| move |page: &str| page.contains(&format!("{{result=\"refused\",node=\"node-a\"}} {n}"));
+    lab.page("/metrics", refused(1));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
+    lab.page("/metrics", refused(2));
+    lab.send(10);
+    lab.page("/metrics", |page| bytes_to(page, "c") == 2560);
+
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let said = Said::from(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("the new zone table is refused; the old one stays in force"), "{said:?}");
+    assert!(said.stderr.contains("zones.yaml:1: unclosed bracket"), "the reason names file and line: {said:?}");
+    drop(lab);
+    before.is_restored();
+}
+
+#[test]
+fn a_bad_configuration_is_named_with_its_line() {
+    let scratch = Scratch::new("config");
+    scratch.file("zones.yaml", table("b").as_bytes());
+    let check = |name: &str, content: &str| {
+        let file = scratch.file(name, content.as_bytes());
+        let file = file.to_str().unwrap().to_owned();
+        (run(&["config", "check", &file]), file)
+    };
+    let (said, file) = check("good.yaml", CONFIG);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.stdout.starts_with(&format!("{file}: good\n")) && said.stdout.contains("2 prefixes, 0 endpoints"),
+        "{said:?}"
+    );
+    let cases = [
+        ("node: a\nzones_fiel: z\n", ":2: unknown field"),
+        ("hook: xdp\nzones_file: zones.yaml\n", ":1: unknown variant"),
+        ("", ":1: the file is empty"),
+    ];
+    for (content, expected) in cases {
+        let (said, file) = check("bad.yaml", content);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.stderr.starts_with(&format!("meridian: {file}{expected}")), "{said:?}");
+    }
+    let (said, _) = check("listen.yaml", "zones_file: zones.yaml\nhttp: {listen: here}\n");
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (Some(2), "meridian: http.listen: `here` is not an address like 127.0.0.1:9980 or :9980\n")
+    );
+    let (said, _) = check("none.yaml", "node: a\n");
+    assert!(said.stderr.contains("there is no zone table: name it with --zones-file"), "{said:?}");
+}
+
+#[test]
+fn a_node_without_a_default_route_is_told_so() {
+    let _alone = alone();
+    let node = Namespace::new("node").unwrap();
+    let scratch = Scratch::new("uplink");
+    scratch.file("zones.yaml", table("b").as_bytes());
+    let config = scratch.file("agent.yaml", CONFIG.as_bytes());
+    let with = |args: &[&str]| -> Said {
+        let args: Vec<&str> = [&["agent", "--config", config.to_str().unwrap()], args].concat();
+        node.run(|| meridian(&args).output().unwrap()).unwrap().into()
+    };
+    let said = with(&[]);
+    let expected = "meridian: no network device has a default route: name the uplinks with --uplink\n";
+    assert_eq!((said.code, said.stderr.as_str()), (Some(1), expected));
+    let said = with(&["--uplink", "eth7"]);
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (Some(1), "meridian: there is no network device eth7: name the uplinks as `ip link` does\n")
+    );
+}
+
+#[test]
+fn completions_are_printed() {
+    let said = run(&["completions", "bash"]);
+    assert_eq!(said.code, Some(0));
+    assert!(said.stdout.contains("--zones-file") && said.stdout.contains("_meridian"));
+}
