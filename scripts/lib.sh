@@ -51,3 +51,20 @@ need_userspace() {
     command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer first"
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
+
+# unpack_package PACKAGE: fetches a Debian package without installing it, prints where it is unpacked.
+unpack_package() {
+    local version dir
+    apt-cache show "$1" >/dev/null 2>&1 || apt-get update -qq
+    version=$(apt-cache show --no-all-versions "$1" | sed -n 's/^Version: //p')
+    [ -n "$version" ] || die "there is no package $1"
+    dir=$CACHE/packages/$1-$version
+    if [ ! -f "$dir/.done" ]; then
+        say "fetching $1 $version"
+        rm -rf "$dir"
+        mkdir -p "$dir"
+        (cd "$dir" && apt-get download -qq "$1" 2>/dev/null && dpkg-deb -x ./*.deb . && rm ./*.deb)
+        touch "$dir/.done"
+    fi
+    echo "$dir"
+}

@@ -7,24 +7,16 @@
 need_packages qemu-system-x86 busybox-static cpio xz-utils kmod
 apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -qq
 
-KERNELS=$CACHE/kernels
 MERIDIAN=$CARGO_TARGET_DIR/debug/meridian
 MODULES=(veth bridge af_packet sch_ingress cls_bpf)
 
-# unpack_kernel SERIES: fetches the newest kernel of a series, prints the folder it is unpacked in.
-unpack_kernel() {
+# kernel SERIES: fetches the newest kernel of a series, prints where it is unpacked.
+kernel() {
     local package dir
     package=$(apt-cache pkgnames "linux-image-$1." | grep -E -- '-amd64-unsigned$' | grep -vE 'rt|cloud' | sort -V | tail -n 1)
     [ -n "$package" ] || die "there is no linux-image-$1 package"
-    dir=$KERNELS/$package
-    if [ ! -f "$dir/done" ]; then
-        say "fetching $package"
-        rm -rf "$dir"
-        mkdir -p "$dir"
-        (cd "$dir" && apt-get download -qq "$package" 2>/dev/null && dpkg-deb -x ./*.deb . && rm ./*.deb)
-        depmod -b "$dir" "$(ls "$dir/lib/modules")"
-        touch "$dir/done"
-    fi
+    dir=$(unpack_package "$package")
+    [ -f "$dir/lib/modules/$(ls "$dir/lib/modules")/modules.dep" ] || depmod -b "$dir" "$(ls "$dir/lib/modules")"
     echo "$dir"
 }
 
@@ -69,7 +61,7 @@ END
 # boot SERIES: what the demo says on that kernel.
 boot() {
     local kernel image
-    kernel=$(unpack_kernel "$1")
+    kernel=$(kernel "$1")
     image=$(mktemp)
     initramfs "$kernel" "$image"
     timeout 240 qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 1024 -nographic -no-reboot \

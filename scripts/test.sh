@@ -76,6 +76,8 @@ step "documentation" docs
 step "pure parts of the kernel programs" pure_kernel_parts
 
 MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
-export MERIDIAN_EBPF_OBJECT
+MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
+MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
+export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
 step "kernels" scripts/test-kernels.sh

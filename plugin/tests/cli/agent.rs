@@ -18,7 +18,7 @@ use std::{
     net::{Ipv4Addr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -113,6 +113,41 @@ fn bytes_to(page: &str, zone: &str) -> u64 {
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
+/// A tool that `make test` fetches; without it that part is skipped, and said to be.
+fn tool(variable: &str) -> Option<Command> {
+    let path = std::env::var_os(variable);
+    if path.is_none() {
+        println!("skipped: {variable} is not set");
+    }
+    path.map(Command::new)
+}
+
+fn is_liked_by_promtool(page: &str) {
+    let Some(mut promtool) = tool("MERIDIAN_PROMTOOL") else { return };
+    let mut check = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (_, body) = page.split_once("\r\n\r\n").unwrap();
+    check.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    let said = Said::from(check.wait_with_output().unwrap());
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+}
+
+/// Bytes and packets of the cells of ZONE_MATRIX that are not zero, read as docs/maps.md says.
+fn matrix_by_bpftool() -> Option<Vec<(u64, u64)>> {
+    let output = tool("MERIDIAN_BPFTOOL")?.args(["-j", "map", "dump", "name", "ZONE_MATRIX"]).output().unwrap();
+    let cells: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let word = |value: &serde_json::Value, at: usize| {
+        let bytes = value.as_array().unwrap()[at..at + 8].iter();
+        let bytes = bytes.map(|byte| u8::from_str_radix(byte.as_str().unwrap().trim_start_matches("0x"), 16).unwrap());
+        u64::from_ne_bytes(bytes.collect::<Vec<_>>().try_into().unwrap())
+    };
+    let sum = |cell: &serde_json::Value| {
+        let cpus =
+            cell["values"].as_array().unwrap().iter().map(|cpu| (word(&cpu["value"], 0), word(&cpu["value"], 8)));
+        cpus.fold((0, 0), |sum, cpu| (sum.0 + cpu.0, sum.1 + cpu.1))
+    };
+    Some(cells.as_array().unwrap().iter().map(sum).filter(|sum| *sum != (0, 0)).collect())
+}
+
 fn table(peer_zone: &str) -> String {
     format!(
         "zones:\n- {{name: a, region: r, cidrs: [10.0.1.0/24]}}\n- {{name: {peer_zone}, region: r, cidrs: [10.0.2.0/24]}}\n"
@@ -141,6 +176,11 @@ fn the_agent_counts_reloads_and_ends() {
     ] {
         assert!(page.contains(line), "{line}\nis not in\n{page}");
     }
+
+    is_liked_by_promtool(&page);
+    let matrix = matrix_by_bpftool();
+    // A request of the test's own may have left through the loopback, never through the uplink.
+    assert_eq!(matrix.unwrap_or_else(|| vec![(128_000, 1000)]), [(128_000, 1000)]);
 
     // A new table is taken when it is there, without a signal.
     scratch.file("zones.yaml", table("c").as_bytes());
