@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod event;
 pub mod flow;
 pub mod matrix;
 pub mod settings;

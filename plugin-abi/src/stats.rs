@@ -26,11 +26,15 @@ pub enum Stat {
     Fragmented = 8,
     /// In the sums as its segments: a super-packet. This counts it as it passed the hook, whole.
     SuperPacket = 9,
+    /// In the sums, but not announced: there were too many events on its CPU.
+    EventWithheld = 10,
+    /// In the sums, but not announced: the ring buffer was full.
+    EventLost = 11,
 }
 
 impl Stat {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Loopback,
         Self::LinkScoped,
         Self::SameNode,
@@ -41,6 +45,8 @@ impl Stat {
         Self::OddGso,
         Self::Fragmented,
         Self::SuperPacket,
+        Self::EventWithheld,
+        Self::EventLost,
     ];
 
     /// Whether such packets are outside the sums.
@@ -61,6 +67,8 @@ impl Stat {
             Self::OddGso => "odd_gso",
             Self::Fragmented => "fragmented",
             Self::SuperPacket => "super_packet",
+            Self::EventWithheld => "event_withheld",
+            Self::EventLost => "event_lost",
         }
     }
 }

@@ -1,9 +1,14 @@
 //! The core that every hook shares: which packets count, and where.
 
 use crate::maps::{self, FlowTable};
-use meridian_abi::{Counter, flow::FlowKey, stats::Stat};
+use meridian_abi::{
+    Counter,
+    event::{Event, TCP_EVENT_FLAGS},
+    flow::FlowKey,
+    stats::Stat,
+};
 use meridian_ebpf::{
-    headers::{Headers, TransportKind},
+    headers::{Headers, Transport, TransportKind},
     packet::{Packet, Route},
     wire,
 };
@@ -63,12 +68,28 @@ fn attribute<A: FlowTable>(headers: &Headers<A>, size: Counter) {
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
-    let verdict = match maps::flow(&key) {
-        Some(flow) => maps::count_flow(flow, headers, client_port, size),
-        None => {
-            maps::add_stat(Stat::Unattributed, size);
-            maps::classify(headers, maps::epoch())
-        }
+    let (flow, first) = maps::flow(&key);
+    let verdict = if flow.is_null() {
+        maps::add_stat(Stat::Unattributed, size);
+        maps::classify(headers, maps::epoch())
+    } else {
+        maps::count_flow(flow, headers, client_port, size)
     };
     maps::add_to_matrix::<A>(verdict, size);
+    let Transport { source, destination, tcp_flags, .. } = headers.transport;
+    if first || tcp_flags & TCP_EVENT_FLAGS != 0 {
+        let event = Event {
+            time_ns: 0,
+            verdict: verdict.pack(),
+            source: headers.source.words(),
+            destination: headers.destination.words(),
+            source_port: source,
+            destination_port: destination,
+            protocol: headers.protocol,
+            tcp_flags,
+            version: A::VERSION as u8,
+            side: key.side,
+        };
+        maps::announce(event, size);
+    }
 }

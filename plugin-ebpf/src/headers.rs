@@ -48,6 +48,8 @@ pub struct Transport {
     pub source: u16,
     /// The destination port, or 0.
     pub destination: u16,
+    /// The flags of TCP, or 0.
+    pub tcp_flags: u8,
 }
 
 /// What stands after the IP headers.
@@ -64,9 +66,13 @@ pub enum TransportKind {
 }
 
 impl Transport {
-    const PORTLESS: Self = Self { kind: TransportKind::Portless, source: 0, destination: 0 };
+    const PORTLESS: Self = Self::without(TransportKind::Portless);
     /// See [`TransportKind::Unread`].
-    pub const UNREAD: Self = Self { kind: TransportKind::Unread, source: 0, destination: 0 };
+    pub const UNREAD: Self = Self::without(TransportKind::Unread);
+
+    const fn without(kind: TransportKind) -> Self {
+        Self { kind, source: 0, destination: 0, tcp_flags: 0 }
+    }
 }
 
 /// An address family: how its header is read and which of its addresses stay on the link.
@@ -199,11 +205,15 @@ fn transport(packet: &impl Packet, protocol: u8, offset: u32, later_fragment: bo
     }
     let head = u32::from_be(head[0]);
     let source = (head >> 16) as u16;
-    if has_ports {
-        Transport { kind: TransportKind::Ports, source, destination: head as u16 }
-    } else {
-        Transport { kind: TransportKind::Icmp, source, destination: 0 }
+    if has_type {
+        return Transport { kind: TransportKind::Icmp, source, destination: 0, tcp_flags: 0 };
     }
+    let mut tcp_flags = [0u8; 1];
+    if protocol == TCP {
+        // A header that is cut off has none.
+        packet.load(offset + 13, &mut tcp_flags);
+    }
+    Transport { kind: TransportKind::Ports, source, destination: head as u16, tcp_flags: tcp_flags[0] }
 }
 
 impl<A> Headers<A> {
@@ -238,7 +248,7 @@ impl<A> Headers<A> {
     /// of the range. An echo reply comes from the end that was asked.
     #[inline(always)]
     pub const fn service(&self) -> (u16, u16, ServiceSide) {
-        let Transport { kind, source, destination } = self.transport;
+        let Transport { kind, source, destination, .. } = self.transport;
         match kind {
             TransportKind::Ports if source < destination => (source, destination, ServiceSide::Source),
             TransportKind::Ports => (destination, source, ServiceSide::Destination),
@@ -305,7 +315,10 @@ mod tests {
         let packet = v4(TCP, &[1; 8], 0, &WEB_REQUEST);
         let headers = V4::parse(&packet).unwrap();
         assert_eq!(headers.network_len, 28);
-        assert_eq!(headers.transport, Transport { kind: TransportKind::Ports, source: 50_000, destination: 80 });
+        assert_eq!(
+            headers.transport,
+            Transport { kind: TransportKind::Ports, source: 50_000, destination: 80, tcp_flags: 2 }
+        );
         assert_eq!(headers.service(), (80, 50_000, ServiceSide::Destination));
         assert_eq!(headers.repeated_len(&packet), Some(28 + 32));
         assert_eq!(headers.source.0.to_ne_bytes(), [10, 0, 1, 2]);

@@ -5,9 +5,10 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    helpers::generated::bpf_ktime_get_ns,
     macros::map,
     maps::{
-        Array, HashMap, PerCpuArray,
+        Array, HashMap, PerCpuArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -17,6 +18,7 @@ use core::{
 };
 use meridian_abi::{
     Counter, IpVersion, device,
+    event::{self, Event, Window},
     flow::{FlowKey, FlowValue, V4, V6, Verdict},
     matrix::{self, Direction},
     settings::Settings,
@@ -79,6 +81,14 @@ static ZONE_MATRIX: PerCpuArray<Counter> = PerCpuArray::with_max_entries(matrix:
 #[map]
 static STATS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Stat::ALL.len() as u32, 0);
 
+/// What userspace is told at once.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(event::RING_BYTES, 0);
+
+/// How many events each CPU has announced lately.
+#[map]
+static EVENT_WINDOWS: PerCpuArray<Window> = PerCpuArray::with_max_entries(1, 0);
+
 /// Runs in progress on this CPU, and how many of them began inside another one. Only for tests.
 #[map]
 static REENTRIES: PerCpuArray<Reentries> = PerCpuArray::with_max_entries(1, 0);
@@ -100,6 +110,9 @@ pub trait FlowTable: Family + 'static {
 
     /// The key that finds the address in the zone table.
     fn zone_key(self) -> Key<zone::Address>;
+
+    /// The address as an event has it.
+    fn words(self) -> [u32; 4];
 }
 
 impl FlowTable for V4 {
@@ -114,6 +127,11 @@ impl FlowTable for V4 {
     fn zone_key(self) -> Key<zone::Address> {
         Key::new(zone::VERSION_BITS + 32, zone::Address::v4(self))
     }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [self.0, 0, 0, 0]
+    }
 }
 
 impl FlowTable for V6 {
@@ -127,6 +145,11 @@ impl FlowTable for V6 {
     #[inline(always)]
     fn zone_key(self) -> Key<zone::Address> {
         Key::new(zone::VERSION_BITS + 128, zone::Address::v6(self))
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        self.0
     }
 }
 
@@ -188,18 +211,40 @@ fn slot<A: FlowTable>(address: A, epoch: u32) -> Slot {
     }
 }
 
-/// The flow entry of `key`, made if there is room. `None`: the map is full.
+/// The flow entry of `key`, made if there is room, and whether it was made now. Null: the map is
+/// full.
 ///
 /// A new entry begins with zeros and only if there is none, then is looked up: inserting the first
 /// packet's count would overwrite what another CPU counted in between.
 #[inline(always)]
-pub fn flow<A: FlowTable>(key: &FlowKey<A>) -> Option<*mut FlowValue> {
+pub fn flow<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowValue, bool) {
     let flows = A::flows();
-    flows.get_ptr_mut(key).or_else(|| {
-        let zero = FlowValue { verdict: 0, bytes: 0, packets: 0, client_port: 0, reserved: [0; 6] };
-        let _ = flows.insert(key, &zero, BPF_NOEXIST.into());
-        flows.get_ptr_mut(key)
-    })
+    if let Some(flow) = flows.get_ptr_mut(key) {
+        return (flow, false);
+    }
+    let zero = FlowValue { verdict: 0, bytes: 0, packets: 0, client_port: 0, reserved: [0; 6] };
+    let made = flows.insert(key, &zero, BPF_NOEXIST.into()).is_ok();
+    (flows.get_ptr_mut(key).unwrap_or(ptr::null_mut()), made)
+}
+
+/// Tells userspace of a packet, if there is room and its CPU has not told too much lately.
+#[inline(always)]
+pub fn announce(mut event: Event, size: Counter) {
+    // SAFETY: the helper takes nothing.
+    event.time_ns = unsafe { bpf_ktime_get_ns() };
+    let Some(window) = EVENT_WINDOWS.get_ptr_mut(0) else { return };
+    // Runs that interrupt each other here may announce a few more or fewer: it is a limit, no sum.
+    // SAFETY: a non-null per-CPU map value.
+    let window = unsafe { &mut *window };
+    if event.time_ns.wrapping_sub(window.start_ns) >= event::WINDOW_NS {
+        *window = Window { start_ns: event.time_ns, events: 0 };
+    }
+    window.events += 1;
+    if window.events > event::BUDGET {
+        add_stat(Stat::EventWithheld, size);
+    } else if EVENTS.output::<Event>(event, 0).is_err() {
+        add_stat(Stat::EventLost, size);
+    }
 }
 
 /// Counts in a flow entry and returns its verdict, renewed if the table has changed since.

@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn headers(protocol: u8) -> Headers<[u8; 4]> {
-        let transport = Transport { kind: TransportKind::Ports, source: 1, destination: 2 };
+        let transport = Transport { kind: TransportKind::Ports, source: 1, destination: 2, tcp_flags: 0 };
         Headers { source: [0; 4], destination: [0; 4], protocol, network_len: 20, transport }
     }
 

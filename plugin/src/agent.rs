@@ -5,6 +5,7 @@ use crate::{
     flows::{Entry, Namespaces, Node, Observer, Ring, Tracker},
     identity::Index,
     metrics::{Sample, TableState},
+    proto::flow::Flow,
     zones::{Matrix, Pair, Slots, Table, TooManyZones},
 };
 use meridian_abi::{Counter, stats::Stat};
@@ -20,6 +21,21 @@ pub struct Sink {
     pub ring: Arc<Ring>,
     /// The namespaces that they named.
     pub namespaces: Arc<Namespaces>,
+}
+
+impl Sink {
+    /// Takes flow events in the order of their time; they come from several CPUs or nodes.
+    pub fn take_all(&self, mut flows: Vec<Flow>, now: Instant) {
+        flows.sort_by_key(|flow| flow.time.map(|time| (time.seconds, time.nanos)));
+        flows.into_iter().for_each(|flow| self.take(flow, now));
+    }
+
+    fn take(&self, flow: Flow, now: Instant) {
+        for endpoint in [&flow.source, &flow.destination].into_iter().flatten() {
+            self.namespaces.see(&endpoint.namespace, now);
+        }
+        self.ring.push(flow);
+    }
 }
 
 /// A node's programs with what userspace knows of them.
@@ -89,7 +105,18 @@ impl Agent {
         })
     }
 
-    /// Makes the flow events that are due.
+    /// Flow events of the packets that the kernel has announced since the last time.
+    pub fn announced(&mut self) -> Vec<Flow> {
+        let Self { datapath, slots, observer, .. } = self;
+        let mut flows = Vec::new();
+        datapath.events(|event| {
+            let (source, destination) = (slots.place(event.verdict.source), slots.place(event.verdict.destination));
+            flows.push(observer.packet(&event, &source, &destination));
+        });
+        flows
+    }
+
+    /// Makes the updates of flow entries that are due.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -117,11 +144,7 @@ impl Agent {
             entries += 1;
             let Some(new) = due(tracker, &entry, now) else { return };
             let (source, destination) = (slots.place(entry.verdict.source), slots.place(entry.verdict.destination));
-            let flow = observer.update(&entry, &source, &destination, new, time);
-            for endpoint in [&flow.source, &flow.destination].into_iter().flatten() {
-                sink.namespaces.see(&endpoint.namespace, now);
-            }
-            sink.ring.push(flow);
+            sink.take(observer.update(&entry, &source, &destination, new, time), now);
         })?;
         *drained = (entries, start.elapsed().as_secs_f64());
         Ok(())

@@ -3,6 +3,7 @@
 
 mod btf;
 mod clsact;
+mod events;
 mod hook;
 mod object;
 mod read;
@@ -15,10 +16,11 @@ pub use object::{Options, accept_all};
 pub use read::Cell;
 
 use crate::{
-    flows::Entry,
+    flows::{Entry, Event},
     zones::{Slots, Table},
 };
 use clsact::Filter;
+use events::Events;
 use meridian_abi::{Counter, device, stats::Stat};
 use object::{Loaded, Programs};
 use std::{
@@ -130,6 +132,7 @@ pub struct Datapath {
     zones: ZoneMaps,
     loaded: Loaded,
     options: Options,
+    events: Events,
     /// What the map UPLINKS holds, without its zeros.
     uplinks: BTreeMap<u32, u64>,
 }
@@ -147,9 +150,10 @@ impl Datapath {
     /// # Errors
     /// The kernel is too old, or does not let us.
     pub fn load(options: Options) -> Result<Self, Error> {
-        let loaded = object::load(&options)?;
+        let mut loaded = object::load(&options)?;
+        let events = Events::new(loaded.take("EVENTS")?)?;
         let zones = ZoneMaps::new(loaded.map("CONTROL")?)?;
-        Ok(Self { attached: Attached::default(), zones, loaded, options, uplinks: BTreeMap::new() })
+        Ok(Self { attached: Attached::default(), zones, loaded, options, events, uplinks: BTreeMap::new() })
     }
 
     /// Attaches in the calling thread's network namespace: at netfilter POSTROUTING for IPv4 and IPv6,
@@ -238,6 +242,11 @@ impl Datapath {
     /// The kernel's answer.
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
         read::stat(self.loaded.map("STATS")?, stat)
+    }
+
+    /// Shows every packet that was announced since the last time to `see`.
+    pub fn events(&mut self, see: impl FnMut(Event)) {
+        self.events.read(see);
     }
 
     /// Shows every flow entry to `see`.

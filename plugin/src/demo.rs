@@ -76,6 +76,7 @@ pub enum Error {
 /// traffic ends first, links are detached before their namespaces go.
 pub struct Demo {
     hook: Hook,
+    sink: Sink,
     traffic: Option<Traffic>,
     agents: Vec<Mutex<Agent>>,
     taps: Vec<Tap>,
@@ -101,10 +102,16 @@ impl Demo {
             .collect::<Result<_, _>>()?;
         topology.start()?;
         let traffic = Some(Traffic::start(&topology)?);
-        Ok(Self { hook, traffic, agents, taps, topology })
+        Ok(Self { hook, sink: sink.clone(), traffic, agents, taps, topology })
     }
 
-    /// Makes the flow events that are due on every node.
+    /// Makes flow events of the packets that the kernel has announced on every node.
+    pub fn drain_events(&self) {
+        let flows = self.agents.iter().flat_map(|agent| lock(agent).announced()).collect();
+        self.sink.take_all(flows, Instant::now());
+    }
+
+    /// Makes the updates of flow entries that are due on every node.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -161,6 +168,7 @@ impl Demo {
             }
             thread::sleep(SETTLE);
         }
+        self.drain_events();
         self.each(|agent| agent.flush(Instant::now(), SystemTime::now()))?;
         let mut attribution = Attribution::default();
         self.each(|agent| {

@@ -10,7 +10,7 @@ mod namespaces;
 mod ring;
 mod tracker;
 
-pub use entry::Entry;
+pub use entry::{Entry, Event};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;
 pub use ring::{Batch, Ring};

@@ -2,7 +2,7 @@
 
 use super::{
     Failure, HookChoice, print,
-    process::{Servers, Signal, signals},
+    process::{Servers, Signal, signals, wait},
 };
 use crate::{
     agent::{Agent, Sink},
@@ -22,10 +22,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{runtime::Runtime, sync::watch};
@@ -173,7 +170,7 @@ pub(super) fn check(command: &Config) -> Result<(), Failure> {
 /// `meridian agent`.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let settings = Settings::new(args)?;
-    let mut watched = Watched::new(&settings.zones_file);
+    let watched = Watched::new(&settings.zones_file);
     let table = StaticTable::read(&settings.zones_file).map_err(usage)?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
@@ -181,7 +178,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let uplinks = uplinks::find(&settings.uplinks).map_err(Failure::failed)?;
     let index = Arc::new(Index::default());
     let sink = Sink { ring: Arc::new(Ring::new(RING_CAPACITY)), namespaces: Arc::new(Namespaces::default()) };
-    let mut agent = start(&settings, &uplinks, &table, &index, &sink)?;
+    let agent = start(&settings, &uplinks, &table, &index, &sink)?;
 
     let shutdown = CancellationToken::new();
     let samples = watch::Sender::new(Vec::new());
@@ -192,7 +189,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         tracing::warn!(listen = %settings.hubble.0, "flows are served without TLS to whoever reaches this address");
     }
 
-    let result = follow(&settings, &mut agent, &mut watched, &index, &received, &samples, || servers.failed(&runtime));
+    let mut looped = Loop { settings: &settings, agent, sink, watched, index, samples };
+    let result = looped.follow(&received, || servers.failed(&runtime));
     shutdown.cancel();
     servers.end(&runtime);
     result
@@ -241,39 +239,54 @@ fn apply(agent: &mut Agent, table: &StaticTable, index: &Index) -> Result<(), Fa
     Ok(())
 }
 
-/// Drains, reloads and renews the metrics until a signal asks to end.
-fn follow(
-    settings: &Settings,
-    agent: &mut Agent,
-    watched: &mut Watched,
-    index: &Index,
-    received: &Receiver<Signal>,
-    samples: &watch::Sender<Vec<Sample>>,
-    mut server_failed: impl FnMut() -> Option<String>,
-) -> Result<(), Failure> {
-    loop {
-        agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
-        samples.send_replace(vec![agent.sample().map_err(Failure::failed)?]);
-        let reload = match received.recv_timeout(TICK) {
-            Ok(Signal::End) => break,
-            Ok(Signal::Reload) => true,
-            Err(RecvTimeoutError::Timeout) => watched.has_changed(),
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
-        };
-        if reload {
-            let taken = StaticTable::read(&settings.zones_file).map_err(usage);
-            let taken = taken.and_then(|table| apply(agent, &table, index));
-            agent.reloaded(taken.is_ok());
-            match taken {
-                Ok(()) => tracing::info!(file = %settings.zones_file.display(), "a new zone table is in force"),
-                Err(reason) => tracing::error!(%reason, "the new zone table is refused; the old one stays in force"),
+/// What the agent does once it is attached.
+struct Loop<'a> {
+    settings: &'a Settings,
+    agent: Agent,
+    sink: Sink,
+    watched: Watched,
+    index: Arc<Index>,
+    samples: watch::Sender<Vec<Sample>>,
+}
+
+impl Loop<'_> {
+    /// Drains, reloads and renews the metrics until a signal asks to end.
+    fn follow(
+        &mut self,
+        received: &Receiver<Signal>,
+        mut server_failed: impl FnMut() -> Option<String>,
+    ) -> Result<(), Failure> {
+        loop {
+            self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
+            self.samples.send_replace(vec![self.agent.sample().map_err(Failure::failed)?]);
+            let Self { agent, sink, .. } = self;
+            let reload = match wait(received, TICK, || sink.take_all(agent.announced(), Instant::now()))? {
+                Some(Signal::End) => break,
+                Some(Signal::Reload) => true,
+                None => self.watched.has_changed(),
+            };
+            if reload {
+                self.reload();
+            }
+            if let Some(error) = server_failed() {
+                return Err(Failure::failed(error));
             }
         }
-        if let Some(error) = server_failed() {
-            return Err(Failure::failed(error));
+        self.sink.take_all(self.agent.announced(), Instant::now());
+        self.agent.flush(Instant::now(), SystemTime::now()).map_err(Failure::failed)
+    }
+
+    /// Reads the table again. One with an error is refused, and the old one stays.
+    fn reload(&mut self) {
+        let file = &self.settings.zones_file;
+        let table = StaticTable::read(file).map_err(usage);
+        let taken = table.and_then(|table| apply(&mut self.agent, &table, &self.index));
+        self.agent.reloaded(taken.is_ok());
+        match taken {
+            Ok(()) => tracing::info!(file = %file.display(), "a new zone table is in force"),
+            Err(reason) => tracing::error!(%reason, "the new zone table is refused; the old one stays in force"),
         }
     }
-    agent.flush(Instant::now(), SystemTime::now()).map_err(Failure::failed)
 }
 
 /// A file that may be replaced, also by a link to another one.

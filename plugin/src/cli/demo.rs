@@ -2,7 +2,7 @@
 
 use super::{
     Failure, HookChoice, print,
-    process::{Servers, Signal, signals},
+    process::{Servers, Signal, signals, wait},
 };
 use crate::{
     agent::Sink,
@@ -17,10 +17,7 @@ use jiff::SignedDuration;
 use std::{
     io::{self, IsTerminal, Write},
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 use tokio::{runtime::Runtime, sync::watch};
@@ -129,12 +126,10 @@ fn follow(
     progress.at = Duration::ZERO;
     loop {
         let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
-        match interrupted.recv_timeout(left) {
-            Ok(Signal::End) => return Err(Failure::Interrupted),
+        match wait(interrupted, left, || demo.drain_events())? {
+            Some(Signal::End) => return Err(Failure::Interrupted),
             // There is nothing to read again.
-            Ok(Signal::Reload) => {}
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
+            Some(Signal::Reload) | None => {}
         }
         demo.drain().map_err(Failure::failed)?;
         samples.send_replace(demo.samples().map_err(Failure::failed)?);

@@ -8,14 +8,17 @@ use crate::{
 use std::{
     io,
     net::SocketAddr,
-    sync::mpsc::{self, Receiver},
-    time::Duration,
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, runtime::Runtime, signal::unix::SignalKind, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// How long servers may take to end: a client that holds its connection does not hold us.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often announced packets are taken out of the kernel while a command waits.
+const EVENT_TICK: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,26 @@ pub(super) fn signals(runtime: &Runtime) -> Result<Receiver<Signal>, Failure> {
         });
     }
     Ok(receiver)
+}
+
+/// Waits for a signal, at most for `time`, and does `meanwhile` ten times a second.
+pub(super) fn wait(
+    received: &Receiver<Signal>,
+    time: Duration,
+    mut meanwhile: impl FnMut(),
+) -> Result<Option<Signal>, Failure> {
+    let end = Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match received.recv_timeout(left.min(EVENT_TICK)) {
+            Ok(signal) => return Ok(Some(signal)),
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
+            Err(RecvTimeoutError::Timeout) => meanwhile(),
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+    }
 }
 
 /// The gRPC and HTTP servers of a process.

@@ -66,6 +66,13 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// A map of the object, to be owned by its reader.
+    pub(super) fn take(&mut self, name: &'static str) -> Result<MapData, Error> {
+        self.maps.remove(name).ok_or(Error::Object { what: format!("no map {name}") })
+    }
+}
+
 /// Loads the object into the kernel.
 pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     // To tell a kernel that is too old from an object that is wrong.

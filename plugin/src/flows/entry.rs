@@ -1,10 +1,10 @@
-//! A flow entry as the kernel keeps it.
+//! What the kernel tells: flow entries as it keeps them, and single packets that it announces.
 
 use meridian_abi::{
     Counter,
     flow::{ServiceSide, Verdict},
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, time::SystemTime};
 
 /// What went from one address to another, for one service. Connections are folded: ten thousand of
 /// them on one service are one entry in each direction.
@@ -28,6 +28,27 @@ pub struct Entry {
     pub counter: Counter,
 }
 
+/// A packet that the kernel announced: the first one of a flow entry, or one with SYN, FIN or RST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When it passed the hook.
+    pub time: SystemTime,
+    /// Who sends.
+    pub source: IpAddr,
+    /// Who receives.
+    pub destination: IpAddr,
+    /// Source and destination port; of ICMP type × 256 + code and 0.
+    pub ports: (u16, u16),
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The TCP flags as in the header, from FIN, 1, to CWR, 128.
+    pub tcp_flags: u8,
+    /// Which end is the service.
+    pub side: ServiceSide,
+    /// The zones.
+    pub verdict: Verdict,
+}
+
 impl Entry {
     /// What tells this entry from the others of its node.
     pub(super) const fn key(&self) -> Key {
@@ -40,8 +61,11 @@ impl Entry {
         }
     }
 
-    /// Source and destination port, where the protocol has ports.
+    /// Source and destination port; of ICMP type × 256 + code and 0.
     pub(super) const fn ports(&self) -> (u16, u16) {
+        if self.protocol == 1 || self.protocol == 58 {
+            return (self.service_port, 0);
+        }
         match self.side {
             ServiceSide::Source => (self.service_port, self.client_port),
             ServiceSide::Destination | ServiceSide::None => (self.client_port, self.service_port),

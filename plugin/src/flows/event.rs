@@ -1,10 +1,11 @@
-//! Makes Hubble flow events of flow entries.
+//! Makes Hubble flow events of flow entries and of single packets.
 //!
 //! What Hubble has no field for is where its clients can see it: zone and locality are labels of
 //! both endpoints, and `extensions` holds a `google.protobuf.Struct` with zones, locality, bytes and
-//! packets. `bytes` and `packets` are what is new since the entry's last event.
+//! packets. `bytes` and `packets` are what is new since the entry's last update; events of single packets
+//! have none, so that the sum over all flows is what the entries counted.
 
-use super::entry::Entry;
+use super::entry::{Entry, Event};
 use crate::{
     identity::{Endpoint, Index},
     proto::flow::{self, Flow, layer4::Protocol},
@@ -52,6 +53,18 @@ struct Ends<'a> {
     locality: Locality,
 }
 
+/// What is told of an entry or a packet.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    time: SystemTime,
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
+    protocol: u8,
+    /// `None`: many packets, which have no flags in common.
+    tcp_flags: Option<flow::TcpFlags>,
+    side: ServiceSide,
+}
+
 impl Observer {
     /// Of a node; `index` says who has an address.
     pub const fn new(node: Node, index: Arc<Index>) -> Self {
@@ -64,35 +77,70 @@ impl Observer {
     }
 
     /// The event that says how much is new in an entry.
-    #[expect(deprecated, reason = "clients still read Summary and reply")]
     pub fn update(&self, entry: &Entry, source: &Place, destination: &Place, new: Counter, now: SystemTime) -> Flow {
+        let (source_port, destination_port) = entry.ports();
+        let seen = Seen {
+            time: now,
+            source: (entry.source, source_port),
+            destination: (entry.destination, destination_port),
+            protocol: entry.protocol,
+            tcp_flags: None,
+            side: entry.side,
+        };
+        self.flow(&seen, source, destination, Some(new))
+    }
+
+    /// The event of a single packet.
+    pub fn packet(&self, event: &Event, source: &Place, destination: &Place) -> Flow {
+        let flags = flags(event.tcp_flags);
+        // A SYN comes from the client and a SYN with ACK from the service, whatever their ports.
+        let side = match (event.protocol == TCP && flags.syn, flags.ack) {
+            (true, false) => ServiceSide::Destination,
+            (true, true) => ServiceSide::Source,
+            (false, _) => event.side,
+        };
+        let seen = Seen {
+            time: event.time,
+            source: (event.source, event.ports.0),
+            destination: (event.destination, event.ports.1),
+            protocol: event.protocol,
+            tcp_flags: Some(flags),
+            side,
+        };
+        self.flow(&seen, source, destination, None)
+    }
+
+    #[expect(deprecated, reason = "clients still read Summary and reply")]
+    fn flow(&self, seen: &Seen, source: &Place, destination: &Place, new: Option<Counter>) -> Flow {
         let ends = Ends { source, destination, locality: Locality::between(source, destination) };
-        let is_reply = match entry.side {
+        let is_reply = match seen.side {
             ServiceSide::Destination => Some(false),
             ServiceSide::Source => Some(true),
             ServiceSide::None => None,
         };
+        let opening = seen.tcp_flags.is_some_and(|flags| flags.syn);
         let (direction, reason) = match is_reply {
             Some(true) => (flow::TrafficDirection::Ingress, flow::TraceReason::Reply),
+            Some(false) if opening => (flow::TrafficDirection::Egress, flow::TraceReason::New),
             Some(false) => (flow::TrafficDirection::Egress, flow::TraceReason::Established),
             None => (flow::TrafficDirection::Egress, flow::TraceReason::Unknown),
         };
-        let l4 = transport(entry);
+        let l4 = transport(seen);
         Flow {
-            time: Some(Timestamp::from(now)),
+            time: Some(Timestamp::from(seen.time)),
             uuid: uuid::Uuid::new_v4().to_string(),
             emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
             verdict: flow::Verdict::Forwarded.into(),
             ip: Some(flow::Ip {
-                source: entry.source.to_string(),
-                destination: entry.destination.to_string(),
-                ip_version: if entry.source.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }.into(),
+                source: seen.source.0.to_string(),
+                destination: seen.destination.0.to_string(),
+                ip_version: if seen.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }.into(),
                 ..flow::Ip::default()
             }),
-            summary: l4.as_ref().map_or_else(|| format!("IP protocol {}", entry.protocol), summary),
+            summary: l4.as_ref().map_or_else(|| format!("IP protocol {}", seen.protocol), summary),
             l4: l4.map(|protocol| flow::Layer4 { protocol: Some(protocol) }),
-            source: Some(self.endpoint(entry.source, source, ends.locality)),
-            destination: Some(self.endpoint(entry.destination, destination, ends.locality)),
+            source: Some(self.endpoint(seen.source.0, source, ends.locality)),
+            destination: Some(self.endpoint(seen.destination.0, destination, ends.locality)),
             r#type: flow::FlowType::L3L4.into(),
             node_name: self.node.name.clone(),
             node_labels: topology(&self.node.place).map(|(key, value)| format!("{key}={value}")).collect(),
@@ -167,16 +215,15 @@ fn topology(place: &Place) -> impl Iterator<Item = (&'static str, &str)> {
         .chain(zone.map(|zone| (ZONE_LABEL, zone.name.as_str())))
 }
 
-fn transport(entry: &Entry) -> Option<Protocol> {
-    if entry.side == ServiceSide::None {
+fn transport(seen: &Seen) -> Option<Protocol> {
+    if seen.side == ServiceSide::None {
         return None;
     }
-    let (source, destination) = entry.ports();
-    let (source_port, destination_port) = (source.into(), destination.into());
-    let [kind, code] = entry.service_port.to_be_bytes().map(u32::from);
-    match entry.protocol {
+    let (source_port, destination_port) = (seen.source.1.into(), seen.destination.1.into());
+    let [kind, code] = seen.source.1.to_be_bytes().map(u32::from);
+    match seen.protocol {
         1 => Some(Protocol::IcmPv4(flow::IcmPv4 { r#type: kind, code })),
-        6 => Some(Protocol::Tcp(flow::Tcp { source_port, destination_port, flags: None })),
+        TCP => Some(Protocol::Tcp(flow::Tcp { source_port, destination_port, flags: seen.tcp_flags })),
         17 => Some(Protocol::Udp(flow::Udp { source_port, destination_port })),
         58 => Some(Protocol::IcmPv6(flow::IcmPv6 { r#type: kind, code })),
         132 => Some(Protocol::Sctp(flow::Sctp { source_port, destination_port })),
@@ -184,8 +231,42 @@ fn transport(entry: &Entry) -> Option<Protocol> {
     }
 }
 
+const TCP: u8 = 6;
+
+fn flags(bits: u8) -> flow::TcpFlags {
+    let bit = |n: u8| bits >> n & 1 == 1;
+    flow::TcpFlags {
+        fin: bit(0),
+        syn: bit(1),
+        rst: bit(2),
+        psh: bit(3),
+        ack: bit(4),
+        urg: bit(5),
+        ece: bit(6),
+        cwr: bit(7),
+        ns: false,
+    }
+}
+
+/// Flags in the order in which Hubble writes them.
+fn flag_names(flags: &flow::TcpFlags) -> String {
+    let named = [
+        (flags.syn, "SYN"),
+        (flags.ack, "ACK"),
+        (flags.rst, "RST"),
+        (flags.fin, "FIN"),
+        (flags.psh, "PSH"),
+        (flags.urg, "URG"),
+        (flags.ece, "ECE"),
+        (flags.cwr, "CWR"),
+        (flags.ns, "NS"),
+    ];
+    named.into_iter().filter_map(|(set, name)| set.then_some(name)).collect::<Vec<_>>().join(", ")
+}
+
 fn summary(protocol: &Protocol) -> String {
     match protocol {
+        Protocol::Tcp(flow::Tcp { flags: Some(flags), .. }) => format!("TCP Flags: {}", flag_names(flags)),
         // An update stands for many packets: it has no flags.
         Protocol::Tcp(_) => "TCP".into(),
         Protocol::Udp(_) => "UDP".into(),
@@ -212,19 +293,21 @@ fn summary(protocol: &Protocol) -> String {
 
 /// A well-known type, since the stock client fails on any other. The keys are those that Retina
 /// uses, and ours beside them. Numbers are doubles: exact to 2^53.
-fn extensions(ends: Ends<'_>, new: Counter) -> Any {
+fn extensions(ends: Ends<'_>, new: Option<Counter>) -> Any {
     let text = |text: String| Value { kind: Some(Kind::StringValue(text)) };
     let number = |number: u64| Value { kind: Some(Kind::NumberValue(number as f64)) };
-    let fields = BTreeMap::from([
+    let mut fields = BTreeMap::from([
         ("source_zone".to_owned(), text(ends.source.to_string())),
         ("destination_zone".to_owned(), text(ends.destination.to_string())),
         ("locality".to_owned(), text(ends.locality.to_string())),
-        ("bytes".to_owned(), number(new.bytes)),
-        ("packets".to_owned(), number(new.packets)),
-        // There: what was seen and not yet told. Here every byte is told in `bytes`.
-        ("previously_observed_bytes".to_owned(), number(0)),
-        ("previously_observed_packets".to_owned(), number(0)),
     ]);
+    if let Some(new) = new {
+        fields.insert("bytes".to_owned(), number(new.bytes));
+        fields.insert("packets".to_owned(), number(new.packets));
+        // There: what was seen and not yet told. Here every byte is told in `bytes`.
+        fields.insert("previously_observed_bytes".to_owned(), number(0));
+        fields.insert("previously_observed_packets".to_owned(), number(0));
+    }
     Any { type_url: STRUCT_URL.into(), value: Struct { fields }.encode_to_vec() }
 }
 
@@ -295,6 +378,39 @@ mod tests {
         assert_eq!(kind("bytes"), Kind::NumberValue(300.0));
         assert_eq!(kind("destination_zone"), Kind::StringValue("eu-1b".into()));
         assert_eq!(kind("locality"), Kind::StringValue("cross-zone".into()));
+    }
+
+    #[test]
+    fn a_single_packet_has_flags_and_no_bytes() {
+        let packet = |tcp_flags, side| {
+            let event = Event {
+                time: SystemTime::UNIX_EPOCH,
+                source: "10.0.1.7".parse().unwrap(),
+                destination: "10.0.2.7".parse().unwrap(),
+                ports: (50_051, 40_000),
+                protocol: 6,
+                tcp_flags,
+                side,
+                verdict: Verdict { epoch: 1, source: 2, destination: 3 },
+            };
+            let node = Node { name: "node-a".into(), place: zone("eu-1a") };
+            Observer::new(node, Arc::default()).packet(&event, &zone("eu-1a"), &zone("eu-1b"))
+        };
+        let syn = packet(0x02, ServiceSide::Source);
+        assert_eq!(
+            (syn.summary.as_str(), syn.is_reply),
+            ("TCP Flags: SYN", Some(false)),
+            "whoever opens is the client"
+        );
+        assert_eq!(syn.trace_reason, flow::TraceReason::New as i32);
+        let extensions = Struct::decode(syn.extensions.unwrap().value.as_slice()).unwrap();
+        assert!(!extensions.fields.contains_key("bytes") && extensions.fields.contains_key("locality"));
+        let answer = packet(0x12, ServiceSide::Destination);
+        assert_eq!((answer.summary.as_str(), answer.is_reply), ("TCP Flags: SYN, ACK", Some(true)));
+        let end = packet(0x15, ServiceSide::Destination);
+        assert_eq!((end.summary.as_str(), end.is_reply), ("TCP Flags: ACK, RST, FIN", Some(false)));
+        let Some(Protocol::Tcp(tcp)) = end.l4.unwrap().protocol else { panic!("TCP") };
+        assert_eq!((tcp.source_port, tcp.destination_port), (50_051, 40_000));
     }
 
     #[test]

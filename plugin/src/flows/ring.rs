@@ -43,9 +43,16 @@ impl Ring {
         Self { capacity: capacity.max(1), flows, next: watch::Sender::new(0) }
     }
 
-    /// Adds a flow; the oldest one leaves a full ring.
-    pub fn push(&self, flow: Flow) {
+    /// Adds a flow; the oldest one leaves a full ring. Time never goes back in the ring: a flow
+    /// that is told late, because its node was read late, has the time of the one before it.
+    pub fn push(&self, mut flow: Flow) {
         let mut flows = self.lock();
+        if let Some(newest) = flows.ring.back()
+            && let (Some(time), Some(newest)) = (&mut flow.time, newest.time)
+            && (time.seconds, time.nanos) < (newest.seconds, newest.nanos)
+        {
+            *time = newest;
+        }
         if flows.ring.len() == self.capacity {
             flows.ring.pop_front();
         }
@@ -151,6 +158,17 @@ mod tests {
         let batch = ring.read(batch.next, 2);
         assert_eq!((batch.lost, uuids(&batch), batch.next), (0, vec![4], 5));
         assert!(ring.read(5, 2).flows.is_empty());
+    }
+
+    #[test]
+    fn time_does_not_go_back() {
+        let ring = Ring::new(3);
+        for seconds in [5, 3, 7] {
+            let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            ring.push(Flow { time, ..Flow::default() });
+        }
+        let times: Vec<i64> = ring.read(0, 3).flows.iter().map(|flow| flow.time.unwrap().seconds).collect();
+        assert_eq!(times, [5, 5, 7]);
     }
 
     #[test]

@@ -303,3 +303,49 @@ fn icmp_is_filed_by_type() {
         assert_eq!(flows, [(8, ServiceSide::Destination), (129, ServiceSide::Source)]);
     }
 }
+
+#[test]
+fn the_first_packet_and_the_ends_of_a_connection_are_announced() {
+    for hook in HOOKS {
+        let mut bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
+        let with = |flags: u8, port| {
+            let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (port, 80));
+            frame.bytes[14 + 20 + 13] = flags;
+            frame
+        };
+        // SYN, ACK, data, FIN of one connection; SYN and RST of another.
+        for (flags, port) in
+            [(0x02, 50_000), (0x10, 50_000), (0x18, 50_000), (0x11, 50_000), (0x02, 50_001), (0x04, 50_001)]
+        {
+            bench.send(&with(flags, port));
+        }
+        bench.send(&Frame::ports("fd00:2::2", "fd00:1::1", UDP, (53, 40_000)));
+        bench.send(&Frame::ports("fd00:2::2", "fd00:1::1", UDP, (53, 40_001)));
+        let mut events = Vec::new();
+        bench.datapath.events(|event| events.push(event));
+        let seen: Vec<_> = events.iter().map(|event| (event.tcp_flags, event.ports)).collect();
+        let expected =
+            [(0x02, (50_000, 80)), (0x11, (50_000, 80)), (0x02, (50_001, 80)), (0x04, (50_001, 80)), (0, (53, 40_000))];
+        assert_eq!(seen, expected, "{hook}");
+        assert_eq!(events[0].source.to_string(), "10.0.1.1");
+        assert_eq!((events[4].destination.to_string().as_str(), events[4].side), ("fd00:1::1", ServiceSide::Source));
+        let place = |slot| bench.slots.place(slot).to_string();
+        assert_eq!((place(events[4].verdict.source), place(events[4].verdict.destination)), ("b".into(), "a".into()));
+        assert!(events.is_sorted_by_key(|event| event.time));
+    }
+}
+
+#[test]
+fn events_that_are_withheld_or_lost_are_counted() {
+    let mut bench = Bench::new(Options::default(), &TABLE);
+    let mut syn = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    syn.bytes[14 + 20 + 13] = 0x02;
+    let sent = 200_000;
+    bench.send_times(&syn, sent);
+    let mut told = 0;
+    bench.datapath.events(|_| told += 1);
+    let (withheld, lost) = (bench.stat(Stat::EventWithheld).packets, bench.stat(Stat::EventLost).packets);
+    assert!(withheld > 0, "one CPU can't announce {sent} packets in a moment");
+    assert_eq!(told + withheld + lost, u64::from(sent));
+    assert_eq!(bench.flows()[0].counter.packets, u64::from(sent));
+}

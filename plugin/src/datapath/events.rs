@@ -1,0 +1,64 @@
+//! Reads the ring buffer EVENTS.
+
+use super::Error;
+use crate::flows::Event;
+use aya::maps::{Map, MapData, RingBuf};
+use meridian_abi::{
+    IpVersion, event,
+    flow::{ServiceSide, Verdict},
+};
+use nix::time::{ClockId, clock_gettime};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, SystemTime},
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The reading end of the ring buffer.
+pub(super) struct Events(RingBuf<MapData>);
+
+impl Events {
+    pub(super) fn new(map: MapData) -> Result<Self, Error> {
+        let failed = |error| Error::Map { map: "EVENTS".into(), source: std::io::Error::other(error) };
+        RingBuf::try_from(Map::RingBuf(map)).map(Self).map_err(failed)
+    }
+
+    /// Shows every event that is there to `see`.
+    pub(super) fn read(&mut self, mut see: impl FnMut(Event)) {
+        let boot = boot_time();
+        while let Some(item) = self.0.next() {
+            // Another length would be another program's event: there is none.
+            if let Ok(event) = event::Event::read_from_bytes(&item) {
+                see(domain(&event, boot));
+            }
+        }
+    }
+}
+
+/// The wall clock's time at which the monotonic clock was zero.
+fn boot_time() -> SystemTime {
+    let now = SystemTime::now();
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(now, |monotonic| now - Duration::from(monotonic))
+}
+
+fn domain(event: &event::Event, boot: SystemTime) -> Event {
+    let address = |words: [u32; 4]| {
+        if event.version == IpVersion::V4 as u8 {
+            IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes()))
+        } else {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(words.as_bytes());
+            IpAddr::V6(Ipv6Addr::from(octets))
+        }
+    };
+    Event {
+        time: boot + Duration::from_nanos(event.time_ns),
+        source: address(event.source),
+        destination: address(event.destination),
+        ports: (event.source_port, event.destination_port),
+        protocol: event.protocol,
+        tcp_flags: event.tcp_flags,
+        side: ServiceSide::from_u8(event.side),
+        verdict: Verdict::unpack(event.verdict),
+    }
+}
