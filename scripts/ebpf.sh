@@ -43,6 +43,11 @@ build)
         echo "linker $("$EBPF_LINKER" --version)"
     } >"$STAMP"
     say "built ${KEPT#"$ROOT"/} ($(stat -c %s "$KEPT") bytes)"
+    # The toolchain is proved by the kernel: the programs load and count.
+    if [ "$(id -u)" = 0 ]; then
+        step "load it and count packets" env "CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}" \
+            cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel packets
+    fi
     ;;
 check)
     kept=$(sed -n 's/^sources //p' "$STAMP" 2>/dev/null || true)

@@ -15,6 +15,7 @@ pub mod settings;
 pub mod stats;
 pub mod zone;
 
+use core::{iter::Sum, ops::AddAssign};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// IP bytes and packets as they are on the wire: a GSO super-packet counts as its segments.
@@ -25,6 +26,23 @@ pub struct Counter {
     pub bytes: u64,
     /// Packets.
     pub packets: u64,
+}
+
+impl AddAssign for Counter {
+    #[inline]
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.packets += other.packets;
+    }
+}
+
+impl Sum for Counter {
+    fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
+        counters.fold(Self::default(), |mut sum, counter| {
+            sum += counter;
+            sum
+        })
+    }
 }
 
 /// The IP version of a packet.

@@ -91,7 +91,7 @@ fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
         table.insert(prefix.unwrap(), placement);
     }
     let mut slots = Slots::default();
-    slots.assign(&table).unwrap();
+    slots.assign(&table);
     let mut datapath = Datapath::load(Options::default()).unwrap();
     datapath.add_uplink(LOOPBACK).unwrap();
     let start = Instant::now();

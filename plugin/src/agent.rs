@@ -64,17 +64,17 @@ impl Agent {
         &mut self.datapath
     }
 
-    /// Classifies by this table from now on.
+    /// Classifies by this table from now on. Returns what it says of zones for which there is no
+    /// room: the table is in force without them.
     ///
     /// # Errors
-    /// The kernel's answer; the old table stays in force then. `Ok(Err(_))`: the table is in force,
-    /// but some of its zones count as unknown.
-    pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Result<(), TooManyZones>, Error> {
-        let assigned = self.slots.assign(table);
+    /// The kernel's answer; the old table stays in force then.
+    pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
+        self.slots.assign(table);
         self.datapath.apply_zones(table, &self.slots)?;
         self.table.prefixes = table.prefixes().count() as u64;
         self.table.loaded = now;
-        Ok(assigned)
+        Ok(self.slots.fit(table, self.datapath.matrix_slots()).err())
     }
 
     /// Remembers that a table was read after the first one, and whether it was taken.
@@ -170,8 +170,7 @@ impl Agent {
     pub fn attribution(&self) -> Result<Attribution, Error> {
         let mut attributed = Counter::default();
         self.datapath.flows(|entry| {
-            attributed.bytes += entry.counter.bytes;
-            attributed.packets += entry.counter.packets;
+            attributed += entry.counter;
         })?;
         Ok(Attribution { attributed, unattributed: self.datapath.stat(Stat::Unattributed)? })
     }

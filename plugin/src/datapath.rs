@@ -223,6 +223,11 @@ impl Datapath {
         self.options.hook
     }
 
+    /// The side of the matrix.
+    pub const fn matrix_slots(&self) -> u32 {
+        self.options.matrix_slots
+    }
+
     /// Entries that the flow maps hold together.
     pub const fn flow_limit(&self) -> u64 {
         2 * self.options.flow_entries as u64

@@ -146,10 +146,8 @@ impl Demo {
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
         let mut sum = Counter::default();
         self.each(|agent| {
-            agent.datapath().stat(stat).map(|of_node| {
-                sum.bytes += of_node.bytes;
-                sum.packets += of_node.packets;
-            })
+            sum += agent.datapath().stat(stat)?;
+            Ok(())
         })?;
         Ok(sum)
     }
@@ -172,10 +170,10 @@ impl Demo {
         self.each(|agent| agent.flush(Instant::now(), SystemTime::now()))?;
         let mut attribution = Attribution::default();
         self.each(|agent| {
-            agent.attribution().map(|of_node| {
-                attribution.attributed.bytes += of_node.attributed.bytes;
-                attribution.unattributed.bytes += of_node.unattributed.bytes;
-            })
+            let of_node = agent.attribution()?;
+            attribution.attributed += of_node.attributed;
+            attribution.unattributed += of_node.unattributed;
+            Ok(())
         })?;
         Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution))
     }
@@ -226,13 +224,13 @@ fn agent(
     sink: &Sink,
 ) -> Result<Agent, Error> {
     let mut slots = Slots::default();
-    // The demo has three zones.
-    let _ = slots.assign(&table.zones);
+    slots.assign(&table.zones);
     let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
     let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
     let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), sink.clone());
     agent.datapath().add_uplink(net.uplink)?;
-    let _ = agent.apply_zones(&table.zones, SystemTime::now())?;
+    // There is room for its three zones.
+    agent.apply_zones(&table.zones, SystemTime::now())?;
     let attached = net.namespace.run(|| agent.datapath().attach())??;
     tracing::debug!(node = NODES[node].name, ?attached, "attached");
     Ok(agent)

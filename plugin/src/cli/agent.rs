@@ -205,7 +205,7 @@ fn start(
     sink: &Sink,
 ) -> Result<Agent, Failure> {
     let mut slots = Slots::default();
-    let _ = slots.assign(&table.zones);
+    slots.assign(&table.zones);
     let options = Options { hook: settings.hook.resolve()?, matrix_slots: slots.matrix_slots(), ..Options::default() };
     let node = Node { name: settings.node.clone(), place: node_place(uplinks, &table.zones) };
     if node.place == Place::Unknown {
@@ -232,7 +232,7 @@ fn node_place(uplinks: &[Uplink], table: &Table) -> Place {
 }
 
 fn apply(agent: &mut Agent, table: &StaticTable, index: &Index) -> Result<(), Failure> {
-    if let Err(too_many) = agent.apply_zones(&table.zones, SystemTime::now()).map_err(Failure::failed)? {
+    if let Some(too_many) = agent.apply_zones(&table.zones, SystemTime::now()).map_err(Failure::failed)? {
         tracing::error!(%too_many, "the table is in force without some of its zones");
     }
     index.replace(&table.endpoints);

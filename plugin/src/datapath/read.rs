@@ -67,10 +67,7 @@ fn per_cpu(name: &'static str, map: BorrowedFd<'_>, mut see: impl FnMut(u32, Cou
     let failed = |source| Error::Map { map: name.into(), source };
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
     sys::read_all(map, BATCH, cpus, |index: &u32, values: &[Counter]| {
-        let sum = values.iter().fold(Counter::default(), |sum, value| Counter {
-            bytes: sum.bytes + value.bytes,
-            packets: sum.packets + value.packets,
-        });
+        let sum = values.iter().copied().sum();
         see(*index, sum);
     })
     .map_err(failed)

@@ -145,8 +145,7 @@ pub fn live(matrix: &Matrix, before: &Matrix, seconds: f64) -> Vec<String> {
         let mut sums: BTreeMap<(Locality, Place, Place), Counter> = BTreeMap::new();
         for (pair, counter) in matrix.cells() {
             let key = (pair.locality(), pair.source.clone(), pair.destination.clone());
-            let sum = sums.entry(key).or_default();
-            *sum = Counter { bytes: sum.bytes + counter.bytes, packets: sum.packets + counter.packets };
+            *sums.entry(key).or_default() += counter;
         }
         sums
     };

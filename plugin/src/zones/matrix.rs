@@ -31,9 +31,7 @@ pub struct Matrix {
 impl Matrix {
     /// Adds to a cell.
     pub fn add(&mut self, pair: Pair, counter: Counter) {
-        let cell = self.cells.entry(pair).or_default();
-        cell.bytes += counter.bytes;
-        cell.packets += counter.packets;
+        *self.cells.entry(pair).or_default() += counter;
     }
 
     /// Adds every cell of another matrix.
@@ -55,10 +53,6 @@ impl Matrix {
 
     /// The sum of the cells of a locality.
     pub fn total(&self, locality: Locality) -> Counter {
-        let cells = self.cells.iter().filter(|(pair, _)| pair.locality() == locality);
-        cells.fold(Counter::default(), |sum, (_, counter)| Counter {
-            bytes: sum.bytes + counter.bytes,
-            packets: sum.packets + counter.packets,
-        })
+        self.cells().filter(|(pair, _)| pair.locality() == locality).map(|(_, counter)| counter).sum()
     }
 }

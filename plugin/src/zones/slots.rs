@@ -6,14 +6,19 @@ use meridian_abi::{
     matrix::{MAX_SLOTS, MIN_SLOTS},
     zone::{Entry, FIRST_ZONE, INTERNET, MAX_ZONES, Slot, UNKNOWN},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-/// A table names more zones than there are slots. Those that are left out count as unknown.
+/// A table names more zones than there is room for. Those that are left out count as unknown.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("more than {MAX_ZONES} zones: {} count as unknown", zones.join(", "))]
+#[error("there is room for {room} zones: {} count as unknown (a restart makes room for up to {MAX_ZONES})", zones.join(", "))]
 pub struct TooManyZones {
     /// The zones without a slot.
     pub zones: Vec<String>,
+    /// How many zones the matrix has room for.
+    pub room: u32,
 }
 
 /// Zones by slot and slots by zone.
@@ -24,13 +29,9 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Gives the zones of a table that have no slot yet one each. A zone that is known already
-    /// takes the region that the table says.
-    ///
-    /// # Errors
-    /// The zones for which there is no slot; all others have theirs.
-    pub fn assign(&mut self, table: &Table) -> Result<(), TooManyZones> {
-        let mut left_out = Vec::new();
+    /// Gives the zones of a table that have no slot yet one each, as long as there are any. A zone
+    /// that is known already takes the region that the table says.
+    pub fn assign(&mut self, table: &Table) {
         for (_, placement) in table.prefixes() {
             let Place::Zone(zone) = &placement.place else { continue };
             if let Some(slot) = self.by_name.get(&zone.name) {
@@ -38,11 +39,25 @@ impl Slots {
             } else if self.zones.len() < MAX_ZONES {
                 self.by_name.insert(zone.name.clone(), FIRST_ZONE + self.zones.len() as Slot);
                 self.zones.push(Arc::clone(zone));
-            } else if !left_out.contains(&zone.name) {
-                left_out.push(zone.name.clone());
             }
         }
-        if left_out.is_empty() { Ok(()) } else { Err(TooManyZones { zones: left_out }) }
+    }
+
+    /// Whether every zone of the table has a slot in a matrix with `capacity` of them.
+    ///
+    /// # Errors
+    /// Those that have none.
+    pub fn fit(&self, table: &Table, capacity: u32) -> Result<(), TooManyZones> {
+        let named: BTreeSet<&str> =
+            table.prefixes().filter_map(|(_, placement)| Some(placement.place.zone()?.name.as_str())).collect();
+        let left_out = named.into_iter().filter(|name| self.slot(name, capacity) == UNKNOWN);
+        let zones: Vec<String> = left_out.map(str::to_owned).collect();
+        if zones.is_empty() { Ok(()) } else { Err(TooManyZones { zones, room: capacity - u32::from(FIRST_ZONE) }) }
+    }
+
+    fn slot(&self, zone: &str, capacity: u32) -> Slot {
+        let slot = self.by_name.get(zone).copied();
+        slot.filter(|slot| u32::from(*slot) < capacity).unwrap_or(UNKNOWN)
     }
 
     /// The side of a matrix with a cell for each pair of zones given so far.
@@ -55,10 +70,7 @@ impl Slots {
         let slot = match &placement.place {
             Place::Unknown => UNKNOWN,
             Place::Internet => INTERNET,
-            Place::Zone(zone) => {
-                let slot = self.by_name.get(&zone.name).copied();
-                slot.filter(|slot| u32::from(*slot) < capacity).unwrap_or(UNKNOWN)
-            }
+            Place::Zone(zone) => self.slot(&zone.name, capacity),
         };
         Entry { slot, kind: placement.kind as u8, reserved: 0 }
     }
@@ -94,9 +106,9 @@ mod tests {
     #[test]
     fn a_slot_stays_with_its_zone() {
         let mut slots = Slots::default();
-        slots.assign(&table([(0, 1, "r"), (0, 2, "r")])).unwrap();
+        slots.assign(&table([(0, 1, "r"), (0, 2, "r")]));
         let before: Vec<Place> = (0..4).map(|slot| slots.place(slot)).collect();
-        slots.assign(&table([(0, 0, "r"), (0, 2, "r")])).unwrap();
+        slots.assign(&table([(0, 0, "r"), (0, 2, "r")]));
         assert_eq!(before, (0..4).map(|slot| slots.place(slot)).collect::<Vec<_>>());
         assert_eq!(slots.place(4).to_string(), "z0");
         assert_eq!(slots.place(5), Place::Unknown);
@@ -106,7 +118,8 @@ mod tests {
     fn one_zone_too_many_is_an_error_and_counts_as_unknown() {
         let mut slots = Slots::default();
         let table = table((0..=255).map(|zone| (0, zone, "r")));
-        assert_eq!(slots.assign(&table).unwrap_err().zones, ["z255"]);
+        slots.assign(&table);
+        assert_eq!(slots.fit(&table, MAX_SLOTS).unwrap_err().zones, ["z255"]);
         assert_eq!(slots.matrix_slots(), MAX_SLOTS);
         let unknown: Vec<_> = table.prefixes().filter(|(_, p)| slots.entry(p, MAX_SLOTS).slot == UNKNOWN).collect();
         assert_eq!(unknown.iter().filter(|(_, p)| p.place.zone().is_some()).count(), 1);
@@ -116,7 +129,10 @@ mod tests {
     fn a_zone_beyond_the_matrix_counts_as_unknown() {
         let mut slots = Slots::default();
         let table = table([(0, 1, "r"), (0, 2, "r")]);
-        slots.assign(&table).unwrap();
+        slots.assign(&table);
+        assert_eq!(slots.fit(&table, 4), Ok(()));
+        let error = slots.fit(&table, 3).unwrap_err().to_string();
+        assert_eq!(error, "there is room for 1 zones: z2 count as unknown (a restart makes room for up to 255)");
         let known = |capacity| {
             let entries = table.prefixes().map(|(_, p)| slots.entry(p, capacity).slot);
             entries.filter(|slot| *slot >= FIRST_ZONE).count()
@@ -127,8 +143,8 @@ mod tests {
     #[test]
     fn a_zone_may_change_its_region() {
         let mut slots = Slots::default();
-        slots.assign(&table([(0, 1, "old")])).unwrap();
-        slots.assign(&table([(0, 1, "new")])).unwrap();
+        slots.assign(&table([(0, 1, "old")]));
+        slots.assign(&table([(0, 1, "new")]));
         assert_eq!(slots.place(FIRST_ZONE).zone().unwrap().region, "new");
     }
 }

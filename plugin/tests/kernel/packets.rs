@@ -41,7 +41,7 @@ impl Bench {
             let place = Place::Zone(Arc::new(Zone { name: (*zone).into(), region: "r".into() }));
             table.insert(prefix.parse::<IpNetwork>().unwrap(), Placement { place, kind: PrefixKind::Cluster });
         }
-        self.slots.assign(&table).unwrap();
+        self.slots.assign(&table);
         self.datapath.apply_zones(&table, &self.slots).unwrap();
     }
 

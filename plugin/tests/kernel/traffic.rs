@@ -6,7 +6,6 @@ use meridian::{
         links::{configure, sysctl},
         namespace::Namespace,
     },
-    flows::Entry,
     zones::{Slots, Table},
 };
 use meridian_abi::{Counter, stats::Stat};
@@ -75,11 +74,7 @@ impl Lab {
     }
 
     fn counted(&self) -> Counter {
-        let cells = self.datapath.matrix().unwrap();
-        cells.iter().fold(Counter::default(), |sum, cell| Counter {
-            bytes: sum.bytes + cell.counter.bytes,
-            packets: sum.packets + cell.counter.packets,
-        })
+        self.datapath.matrix().unwrap().iter().map(|cell| cell.counter).sum()
     }
 
     /// The hardware address of the node's end of the pod's link.
@@ -242,11 +237,7 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
     // flows, and left through the device, where ARP comes on top.
     let flows = || {
         let mut sum = Counter::default();
-        let add = |flow: Entry| {
-            sum.bytes += flow.counter.bytes;
-            sum.packets += flow.counter.packets;
-        };
-        lab.datapath.flows(add).unwrap();
+        lab.datapath.flows(|flow| sum += flow.counter).unwrap();
         sum
     };
     let sent = || {
