@@ -1,4 +1,4 @@
-//! The one build script of the userspace crate: Hubble's bindings from proto/, and the eBPF object
+//! The one build script of the userspace crate: the bindings from proto/, and the eBPF object
 //! where the crate can embed it.
 
 use prost::Message;
@@ -6,7 +6,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
-const PROTOS: [&str; 1] = ["observer/observer.proto"];
+const PROTOS: [&str; 3] = ["observer/observer.proto", "meridian/v1/counters.proto", "meridian/v1/zones.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);

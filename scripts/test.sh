@@ -25,13 +25,13 @@ layers() {
         fi
     done <<'END'
 aya datapath
-tonic hubble|proto.rs
+tonic hubble|api|grpc.rs|proto.rs
 axum metrics/
 nix demo/|datapath/
 rtnetlink demo/|datapath/
 END
     local domain
-    domain=$(grep -rnE 'crate::(datapath|hubble|agent|demo|cli)' plugin/src/{zones,identity,flows}* || true)
+    domain=$(grep -rnE 'crate::(datapath|hubble|api|grpc|metrics|export|agent|demo|cli)' plugin/src/{zones,identity,flows,accounting}* || true)
     [ -z "$domain" ] || { say "$domain"; say "the domain must not know the edges"; found=1; }
     return $found
 }

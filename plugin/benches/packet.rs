@@ -81,7 +81,7 @@ fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
         ["a", "b", "c"].map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })).into();
     for n in 0..prefixes {
         let place = Place::Zone(Arc::clone(&zones[n as usize % zones.len()]));
-        let placement = Placement { place, kind: PrefixKind::Cluster };
+        let placement = Placement { place, kind: PrefixKind::Cluster, origin: "bench".into() };
         // fd00::/64, fd00:0:0:1::/64 … or 10.0.0.0/27, 10.0.0.32/27 …
         let prefix = if v6 {
             IpNetwork::new(Ipv6Addr::from((0xfd00 << 112) + (u128::from(n) << 64)).into(), 64)

@@ -1,8 +1,9 @@
-//! The agent of one node: reads the kernel's counters and makes flow events of them.
+//! The agent of one node: reads the kernel's counters, makes flow events of them and sums them up.
 
 use crate::{
+    accounting::{Accounting, End, Line},
     datapath::{Datapath, Error},
-    flows::{Entry, Namespaces, Node, Observer, Ring, Tracker},
+    flows::{Lost, Namespaces, News, Node, Observer, Ring, Tracker},
     identity::Index,
     metrics::{Sample, TableState},
     proto::flow::Flow,
@@ -42,21 +43,27 @@ impl Sink {
 pub struct Agent {
     datapath: Datapath,
     slots: Slots,
+    index: Arc<Index>,
     tracker: Tracker,
     observer: Observer,
+    accounting: Accounting,
     sink: Sink,
     table: TableState,
     /// Entries that the last drain saw, and the seconds that it took.
     drained: (u64, f64),
+    /// Events that were lost up to the last drain, and when that was.
+    lost: (u64, SystemTime),
 }
 
 impl Agent {
     /// An agent over programs that are loaded. `index` says who has an address.
-    pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, sink: Sink) -> Self {
-        let observer = Observer::new(node, index);
-        let table = TableState { prefixes: 0, loaded: SystemTime::UNIX_EPOCH, reloads: (0, 0) };
+    pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, accounting: Accounting, sink: Sink) -> Self {
+        let observer = Observer::new(node, Arc::clone(&index));
+        let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        let table = TableState { prefixes: 0, loaded, confirmed, reloads: (0, 0) };
         let (slots, tracker) = (Slots::default(), Tracker::default());
-        Self { datapath, slots, tracker, observer, sink, table, drained: (0, 0.0) }
+        let (drained, lost) = ((0, 0.0), (0, SystemTime::now()));
+        Self { datapath, slots, index, tracker, observer, accounting, sink, table, drained, lost }
     }
 
     /// The programs.
@@ -73,8 +80,13 @@ impl Agent {
         self.slots.assign(table);
         self.datapath.apply_zones(table, &self.slots)?;
         self.table.prefixes = table.prefixes().count() as u64;
-        self.table.loaded = now;
+        (self.table.loaded, self.table.confirmed) = (now, now);
         Ok(self.slots.fit(table, self.datapath.matrix_slots()).err())
+    }
+
+    /// Remembers that the table in force is still what its source says.
+    pub const fn confirm_zones(&mut self, now: SystemTime) {
+        self.table.confirmed = now;
     }
 
     /// Remembers that a table was read after the first one, and whether it was taken.
@@ -92,14 +104,14 @@ impl Agent {
     /// The kernel's answer.
     pub fn sample(&self) -> Result<Sample, Error> {
         let stats = Stat::ALL.into_iter().map(|stat| self.datapath.stat(stat).map(|counter| (stat, counter)));
-        let ring = &self.sink.ring;
         Ok(Sample {
             node: self.observer.node().name.clone(),
+            time: SystemTime::now(),
             hook: self.datapath.hook().name(),
             matrix: self.matrix()?,
             stats: stats.collect::<Result<_, _>>()?,
+            totals: self.accounting.totals().clone(),
             flow_entries: (self.drained.0, self.datapath.flow_limit()),
-            ring: (ring.len() as u64, ring.capacity() as u64, ring.seen()),
             table: self.table.clone(),
             drain_seconds: self.drained.1,
         })
@@ -116,38 +128,61 @@ impl Agent {
         flows
     }
 
-    /// Makes the updates of flow entries that are due.
+    /// Sums up what is new in the flow entries, and makes the updates that are due.
     ///
     /// # Errors
     /// The kernel's answer.
     pub fn drain(&mut self, now: Instant, time: SystemTime) -> Result<(), Error> {
-        self.report(now, time, Tracker::update)
+        self.read(now, time, false)
     }
 
-    /// Makes flow events of all that was not yet told, due or not.
+    /// The same, and makes the updates that are not due yet, too.
     ///
     /// # Errors
     /// The kernel's answer.
     pub fn flush(&mut self, now: Instant, time: SystemTime) -> Result<(), Error> {
-        self.report(now, time, Tracker::flush)
+        self.read(now, time, true)
     }
 
-    fn report(
-        &mut self,
-        now: Instant,
-        time: SystemTime,
-        due: impl Fn(&mut Tracker, &Entry, Instant) -> Option<Counter>,
-    ) -> Result<(), Error> {
-        let Self { datapath, slots, tracker, observer, sink, drained, .. } = self;
+    fn read(&mut self, now: Instant, time: SystemTime, flush: bool) -> Result<(), Error> {
+        let Self { datapath, slots, index, tracker, observer, accounting, sink, drained, .. } = self;
         let (start, mut entries) = (Instant::now(), 0);
         datapath.flows(|entry| {
             entries += 1;
-            let Some(new) = due(tracker, &entry, now) else { return };
-            let (source, destination) = (slots.place(entry.verdict.source), slots.place(entry.verdict.destination));
-            sink.take(observer.update(&entry, &source, &destination, new, time), now);
+            let News { new, update } = tracker.read(&entry, now, flush);
+            if new == Counter::default() && update.is_none() {
+                return;
+            }
+            let end = |address, slot| End { address, owner: index.get(address), place: slots.place(slot) };
+            let source = end(entry.source, entry.verdict.source);
+            let destination = end(entry.destination, entry.verdict.destination);
+            if new != Counter::default() {
+                accounting.add(&source, &destination, new, now);
+            }
+            if let Some(update) = update {
+                sink.take(observer.update(&entry, &source.place, &destination.place, update, time), now);
+            }
         })?;
+        accounting.turn(now);
         *drained = (entries, start.elapsed().as_secs_f64());
+        self.say_lost(time)
+    }
+
+    /// Tells the clients of events that the ring buffer had no room for.
+    fn say_lost(&mut self, now: SystemTime) -> Result<(), Error> {
+        let lost = self.datapath.stat(Stat::EventLost)?.packets;
+        let (known, first) = std::mem::replace(&mut self.lost, (lost, now));
+        let count = lost.saturating_sub(known);
+        if count > 0 {
+            let node = self.observer.node().name.clone();
+            self.sink.ring.push_lost(Lost { node, count, first, last: now });
+        }
         Ok(())
+    }
+
+    /// What crossed zones since the last call, pair by pair.
+    pub fn take_interval(&mut self) -> Vec<Line> {
+        self.accounting.take_interval()
     }
 
     /// What the kernel counted, by zone pair.

@@ -4,8 +4,11 @@
 //! failure.
 
 mod agent;
+mod check;
+mod config;
 mod demo;
 mod process;
+mod top;
 mod zones;
 
 use crate::datapath::Hook;
@@ -39,10 +42,14 @@ enum Command {
     /// Shows the main job on this machine, without a cluster: needs root, leaves nothing behind.
     Demo(demo::Args),
     /// Counts this node's traffic and serves flows and metrics, until interrupted.
-    Agent(agent::Args),
-    /// Looks at a configuration file without starting anything.
+    Agent(config::Args),
+    /// Says what this node can do, a line each; exit code 0 if an agent can run here.
+    Check(check::Args),
+    /// Shows the zones and the pairs of pods that an agent counts, live.
+    Top(top::Args),
+    /// Looks at the configuration without starting anything.
     #[command(subcommand)]
-    Config(agent::Config),
+    Config(config::Config),
     /// Prints the completions of the command line for a shell.
     Completions {
         /// The shell.
@@ -68,14 +75,19 @@ enum HookChoice {
 }
 
 impl HookChoice {
+    /// The hook, unless the kernel is to decide.
+    const fn fixed(self) -> Option<Hook> {
+        match self {
+            Self::Auto => None,
+            Self::Netfilter => Some(Hook::Netfilter),
+            Self::Tcx => Some(Hook::Tcx),
+            Self::Clsact => Some(Hook::Clsact),
+        }
+    }
+
     /// The hook that was chosen, or the first that this kernel has.
     fn resolve(self) -> Result<Hook, Failure> {
-        match self {
-            Self::Auto => Hook::detect().map_err(Failure::failed),
-            Self::Netfilter => Ok(Hook::Netfilter),
-            Self::Tcx => Ok(Hook::Tcx),
-            Self::Clsact => Ok(Hook::Clsact),
-        }
+        self.fixed().map_or_else(|| Hook::detect().map_err(Failure::failed), Ok)
     }
 }
 
@@ -125,7 +137,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Agent(args) => agent::run(args),
-        Command::Config(command) => agent::check(&command),
+        Command::Check(args) => check::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Config(command) => config::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut script);
@@ -133,6 +147,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Zones(command) => zones::run(&command),
     }
+}
+
+fn usage(error: impl std::fmt::Display) -> Failure {
+    Failure::Usage(error.to_string())
 }
 
 /// Writes a result to stdout. A reader who has gone away is no error.

@@ -241,6 +241,14 @@ impl Datapath {
         read::matrix(self.loaded.map("ZONE_MATRIX")?, self.options.matrix_slots)
     }
 
+    /// The id by which the kernel and its tools name the map ZONE_MATRIX.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn matrix_id(&self) -> Result<u32, Error> {
+        self.loaded.map_id("ZONE_MATRIX")
+    }
+
     /// A counter of STATS, summed over the CPUs.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod truth;
 pub use report::{Report, live, progress};
 
 use crate::{
+    accounting::{Accounting, Line},
     agent::{Agent, Attribution, Sink},
     datapath::{self, Datapath, Hook, Options},
     flows::Node,
@@ -38,6 +39,8 @@ use truth::Tap;
 /// is tried: late segments and acknowledgements are on their way for a while.
 const SETTLE: Duration = Duration::from_millis(100);
 const SETTLE_TRIES: usize = 100;
+/// Series by pod and by workload: more than the demo has.
+const SERIES: usize = 1000;
 
 /// Why the demo does not run.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +92,7 @@ impl Demo {
     /// # Errors
     /// What the kernel or this process's rights do not allow; nothing is left behind.
     pub fn start(hook: Hook, sink: &Sink) -> Result<Self, Error> {
-        let table = StaticTable::parse(Path::new("the demo's zones"), topology::zones_yaml().as_bytes())?;
+        let table = Self::table()?;
         let index = Arc::new(Index::default());
         index.replace(&table.endpoints);
         let mut topology = Topology::new()?;
@@ -137,6 +140,30 @@ impl Demo {
         let mut samples = Vec::new();
         self.each(|agent| agent.sample().map(|sample| samples.push(sample)))?;
         Ok(samples)
+    }
+
+    /// What crossed zones on each node since the last call, pair by pair.
+    pub fn take_interval(&self) -> Vec<(&'static str, Vec<Line>)> {
+        let of_node = |(node, agent): (&topology::NodeSpec, &Mutex<Agent>)| (node.name, lock(agent).take_interval());
+        NODES.iter().zip(&self.agents).map(of_node).collect()
+    }
+
+    /// The demo's zone table.
+    ///
+    /// # Errors
+    /// It is not a good one.
+    pub fn table() -> Result<StaticTable, Error> {
+        Ok(StaticTable::parse(Path::new("the demo's zones"), topology::zones_yaml().as_bytes())?)
+    }
+
+    /// The ids of the nodes' maps ZONE_MATRIX.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn matrix_ids(&self) -> Result<Vec<u32>, Error> {
+        let mut ids = Vec::new();
+        self.each(|agent| agent.datapath().matrix_id().map(|id| ids.push(id)))?;
+        Ok(ids)
     }
 
     /// A counter of all nodes.
@@ -227,7 +254,8 @@ fn agent(
     slots.assign(&table.zones);
     let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
     let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
-    let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), sink.clone());
+    let accounting = Accounting::new(SERIES, true);
+    let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
     agent.datapath().add_uplink(net.uplink)?;
     // There is room for its three zones.
     agent.apply_zones(&table.zones, SystemTime::now())?;

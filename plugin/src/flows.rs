@@ -13,5 +13,5 @@ mod tracker;
 pub use entry::{Entry, Event};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;
-pub use ring::{Batch, Ring};
-pub use tracker::Tracker;
+pub use ring::{Batch, Lost, Record, Ring};
+pub use tracker::{News, Tracker};

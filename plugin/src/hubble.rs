@@ -8,4 +8,4 @@ mod mask;
 mod refusal;
 mod server;
 
-pub use server::{Server, serve};
+pub use server::Server;

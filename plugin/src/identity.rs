@@ -26,6 +26,15 @@ pub struct Endpoint {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Endpoint {
+    /// Namespace, kind and name of what the pod belongs to; a pod of nobody is its own workload.
+    pub fn workload_id(&self) -> (&str, &str, &str) {
+        let workload = self.workload.as_ref();
+        let (kind, name) = workload.map_or(("Pod", self.pod.as_str()), |workload| (&workload.kind, &workload.name));
+        (&self.namespace, kind, name)
+    }
+}
+
 /// Owners by address. Written by the feed or the static table, read for every flow.
 #[derive(Debug, Default)]
 pub struct Index {

@@ -1,17 +1,23 @@
 //! Meridian measures the traffic that crosses availability zones, in the kernel, and speaks it in
 //! Hubble's language.
 //!
-//! Dependencies point one way: the domain (`zones`, `identity`, `flows`) knows neither kernel nor
-//! network; the edges (`datapath`, `hubble`) translate; `agent` joins them; `demo` and `cli` use it.
+//! Dependencies point one way: the domain (`zones`, `identity`, `flows`, `accounting`) knows neither
+//! kernel nor network; the edges (`datapath`, `hubble`, `api`, `metrics`, `export`) translate; `agent`
+//! joins them; `demo` and `cli` use it.
 
+pub mod accounting;
 pub mod agent;
+pub mod api;
 pub mod cli;
 pub mod datapath;
 pub mod demo;
+pub mod export;
 pub mod flows;
+pub mod grpc;
 pub mod hubble;
 pub mod identity;
 pub mod metrics;
 pub mod proto;
+pub mod units;
 pub mod yaml;
 pub mod zones;

@@ -1,4 +1,4 @@
-//! Hubble's messages and services, generated from `proto/` by build.rs.
+//! Messages and services of Hubble and our own, generated from `proto/` by build.rs.
 
 #![allow(
     missing_docs,
@@ -22,4 +22,9 @@ pub mod observer {
 /// Package `relay`.
 pub mod relay {
     tonic::include_proto!("relay");
+}
+
+/// Package `meridian.v1`.
+pub mod v1 {
+    tonic::include_proto!("meridian.v1");
 }

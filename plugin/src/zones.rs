@@ -69,6 +69,9 @@ pub enum Locality {
 }
 
 impl Locality {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 5] = [Self::SameZone, Self::CrossZone, Self::CrossRegion, Self::Internet, Self::Unknown];
+
     /// Of two ends. Unknown is compared with nothing, not even with itself.
     pub fn between(source: &Place, destination: &Place) -> Self {
         match (source, destination) {

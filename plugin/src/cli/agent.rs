@@ -1,23 +1,24 @@
-//! `meridian agent` on a static table: its configuration, and the loop that drains and reloads.
+//! `meridian agent` on a static table: the loop that drains, tells and reloads.
 
 use super::{
-    Failure, HookChoice, print,
-    process::{Servers, Signal, signals, wait},
+    Failure,
+    config::{Args, Settings},
+    process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
+    usage,
 };
 use crate::{
+    accounting::Accounting,
     agent::{Agent, Sink},
     datapath::{
         Datapath, Options,
         uplinks::{self, Uplink},
     },
+    export::{PairLog, Pairs},
     flows::{Namespaces, Node, Ring},
-    hubble,
     identity::Index,
-    metrics::{Listen, Sample},
-    yaml,
+    metrics::{Process, Sample, Sources},
     zones::{Place, Slots, StaticTable, Table},
 };
-use serde::Deserialize;
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -33,167 +34,49 @@ const TICK: Duration = Duration::from_secs(1);
 /// Hubble's default.
 const RING_CAPACITY: usize = 4095;
 
-/// The agent's configuration. A flag or variable counts before the file.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// The configuration file.
-    #[arg(long, env = "MERIDIAN_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    config: Option<PathBuf>,
-    /// This node's name; by default the host's.
-    #[arg(long, env = "MERIDIAN_NODE", value_name = "NAME")]
-    node: Option<String>,
-    /// The static table; it is read again when it changes and on SIGHUP.
-    #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    zones_file: Option<PathBuf>,
-    /// Where packets are counted; by default auto.
-    #[arg(long, env = "MERIDIAN_HOOK")]
-    hook: Option<HookChoice>,
-    /// Devices through which packets leave the node; by default those of the default routes.
-    #[arg(long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
-    uplinks: Vec<String>,
-    /// Where Hubble's clients are served, without TLS; by default 127.0.0.1:4344.
-    #[arg(long, env = "MERIDIAN_HUBBLE_LISTEN", value_name = "ADDRESS")]
-    hubble_listen: Option<Listen>,
-    /// Where metrics and health are served over HTTP; by default :9980.
-    #[arg(long, env = "MERIDIAN_HTTP_LISTEN", value_name = "ADDRESS")]
-    http_listen: Option<Listen>,
-}
-
-/// Questions to a configuration file.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Config {
-    /// Reads an agent's configuration and its zone table; exit code 2 if there is an error.
-    Check {
-        /// The configuration file.
-        #[arg(value_hint = clap::ValueHint::FilePath)]
-        file: PathBuf,
-    },
-}
-
-/// agent.yaml.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    node: Option<String>,
-    /// Relative to the folder of this file.
-    zones_file: Option<PathBuf>,
-    hook: Option<HookChoice>,
-    uplinks: Vec<String>,
-    hubble: Server,
-    http: Server,
-    /// Accepted already; what the agent keeps between runs comes with the controller.
-    state_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Server {
-    listen: Option<String>,
-}
-
-/// The configuration in force.
-#[derive(Debug)]
-struct Settings {
-    node: String,
-    zones_file: PathBuf,
-    hook: HookChoice,
-    uplinks: Vec<String>,
-    hubble: Listen,
-    http: Listen,
-}
-
-fn usage(error: impl std::fmt::Display) -> Failure {
-    Failure::Usage(error.to_string())
-}
-
-fn read_file(path: &Path) -> Result<File, Failure> {
-    let refuse = |(line, reason)| yaml::Error::Refused { path: path.to_owned(), line, reason };
-    let mut file: File = yaml::read(path)
-        .and_then(|text| yaml::parse(&text, "at least the key `zones_file`").map_err(refuse))
-        .map_err(usage)?;
-    if let (Some(zones), Some(folder)) = (&mut file.zones_file, path.parent()) {
-        *zones = folder.join(&zones);
-    }
-    Ok(file)
-}
-
-impl Settings {
-    fn new(args: Args) -> Result<Self, Failure> {
-        let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let listen = |flag: Option<Listen>, server: Server, key: &str, default: &str| match (flag, server.listen) {
-            (Some(flag), _) => Ok(flag),
-            (None, text) => {
-                let text = text.unwrap_or_else(|| default.to_owned());
-                text.parse().map_err(|error| usage(format!("{key}.listen: {error}")))
-            }
-        };
-        let no_table = || usage("there is no zone table: name it with --zones-file or the key `zones_file`");
-        Ok(Self {
-            node: args.node.or(file.node).unwrap_or_else(host_name),
-            zones_file: args.zones_file.or(file.zones_file).ok_or_else(no_table)?,
-            hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto),
-            uplinks: if args.uplinks.is_empty() { file.uplinks } else { args.uplinks },
-            hubble: listen(args.hubble_listen, file.hubble, "hubble", "127.0.0.1:4344")?,
-            http: listen(args.http_listen, file.http, "http", ":9980")?,
-        })
-    }
-}
-
-fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
-}
-
-/// `meridian config check`.
-pub(super) fn check(command: &Config) -> Result<(), Failure> {
-    let Config::Check { file } = command;
-    let args = Args {
-        config: Some(file.clone()),
-        node: None,
-        zones_file: None,
-        hook: None,
-        uplinks: Vec::new(),
-        hubble_listen: None,
-        http_listen: None,
-    };
-    let settings = Settings::new(args)?;
-    let table = StaticTable::read(&settings.zones_file).map_err(usage)?;
-    let (prefixes, endpoints) =
-        (table.zones.prefixes().count() - Table::new().prefixes().count(), table.endpoints.len());
-    print(&format!(
-        "{}: good\n{}: good, {prefixes} prefixes, {endpoints} endpoints\n",
-        file.display(),
-        settings.zones_file.display()
-    ))
-}
-
 /// `meridian agent`.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let settings = Settings::new(args)?;
     let watched = Watched::new(&settings.zones_file);
     let table = StaticTable::read(&settings.zones_file).map_err(usage)?;
+    let process = Arc::new(Process::default());
+    let pair_log = open_pair_log(&settings, &process)?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
 
     let uplinks = uplinks::find(&settings.uplinks).map_err(Failure::failed)?;
     let index = Arc::new(Index::default());
-    let sink = Sink { ring: Arc::new(Ring::new(RING_CAPACITY)), namespaces: Arc::new(Namespaces::default()) };
+    let ring = Arc::new(Ring::new(RING_CAPACITY));
+    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
     let agent = start(&settings, &uplinks, &table, &index, &sink)?;
 
     let shutdown = CancellationToken::new();
-    let samples = watch::Sender::new(Vec::new());
-    let observer = hubble::Server::new(sink.clone(), vec![settings.node.clone()], shutdown.clone());
-    let metrics = (settings.http.0, samples.subscribe());
-    let mut servers = Servers::start(&runtime, (settings.hubble.0, observer), metrics, &shutdown)?;
+    let samples = watch::Sender::new(Arc::from([]));
+    let tables = watch::Sender::new(Arc::new(table.zones));
+    let places = Places { grpc: settings.hubble.0, socket: settings.socket.as_deref(), http: settings.http.0 };
+    let offer = Offer {
+        nodes: vec![settings.node.clone()],
+        sink: sink.clone(),
+        sources: Sources { samples: samples.subscribe(), ring, process, families: settings.families },
+        tables: tables.subscribe(),
+    };
+    let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
     if !settings.hubble.0.ip().is_loopback() {
         tracing::warn!(listen = %settings.hubble.0, "flows are served without TLS to whoever reaches this address");
     }
 
-    let mut looped = Loop { settings: &settings, agent, sink, watched, index, samples };
+    let mut looped = Loop { settings: &settings, agent, sink, watched, index, samples, tables, pair_log };
     let result = looped.follow(&received, || servers.failed(&runtime));
+    looped.end();
     shutdown.cancel();
     servers.end(&runtime);
     result
+}
+
+fn open_pair_log(settings: &Settings, process: &Arc<Process>) -> Result<Option<PairLog>, Failure> {
+    let Some(output) = &settings.pair_log.0 else { return Ok(None) };
+    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(process));
+    log.map(Some).map_err(|error| Failure::failed(format!("the pair log {output}: {error}")))
 }
 
 /// Loads the programs, gives them the table and attaches them.
@@ -212,14 +95,16 @@ fn start(
         tracing::warn!("no address of the uplinks is in a zone of the table: this node's zone is unknown");
     }
     let datapath = Datapath::load(options).map_err(Failure::failed)?;
-    let mut agent = Agent::new(node, datapath, Arc::clone(index), sink.clone());
+    let accounting = Accounting::new(settings.series, settings.pair_log.0.is_some());
+    let mut agent = Agent::new(node, datapath, Arc::clone(index), accounting, sink.clone());
     for uplink in uplinks {
         agent.datapath().add_uplink(uplink.ifindex).map_err(Failure::failed)?;
     }
     apply(&mut agent, table, index)?;
     let attached = agent.datapath().attach().map_err(Failure::failed)?;
     let names: Vec<&str> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
-    tracing::info!(node = settings.node, ?attached, uplinks = ?names, "counting");
+    let zone_matrix = agent.datapath().matrix_id().map_err(Failure::failed)?;
+    tracing::info!(node = settings.node, ?attached, uplinks = ?names, zone_matrix, "counting");
     Ok(agent)
 }
 
@@ -246,7 +131,9 @@ struct Loop<'a> {
     sink: Sink,
     watched: Watched,
     index: Arc<Index>,
-    samples: watch::Sender<Vec<Sample>>,
+    samples: watch::Sender<Arc<[Sample]>>,
+    tables: watch::Sender<Arc<Table>>,
+    pair_log: Option<PairLog>,
 }
 
 impl Loop<'_> {
@@ -257,16 +144,19 @@ impl Loop<'_> {
         mut server_failed: impl FnMut() -> Option<String>,
     ) -> Result<(), Failure> {
         loop {
-            self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
-            self.samples.send_replace(vec![self.agent.sample().map_err(Failure::failed)?]);
+            self.drain()?;
             let Self { agent, sink, .. } = self;
             let reload = match wait(received, TICK, || sink.take_all(agent.announced(), Instant::now()))? {
                 Some(Signal::End) => break,
                 Some(Signal::Reload) => true,
-                None => self.watched.has_changed(),
+                None => false,
             };
-            if reload {
-                self.reload();
+            match self.watched.look() {
+                File::Changed => self.reload()?,
+                _ if reload => self.reload()?,
+                // The table in force is still what the file says.
+                File::Same if self.watched.is_taken => self.agent.confirm_zones(SystemTime::now()),
+                File::Same | File::Gone => {}
             }
             if let Some(error) = server_failed() {
                 return Err(Failure::failed(error));
@@ -276,40 +166,76 @@ impl Loop<'_> {
         self.agent.flush(Instant::now(), SystemTime::now()).map_err(Failure::failed)
     }
 
+    fn drain(&mut self) -> Result<(), Failure> {
+        self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
+        self.samples.send_replace(Arc::from([self.agent.sample().map_err(Failure::failed)?]));
+        let Self { agent, pair_log, settings, .. } = self;
+        if let Some(log) = pair_log {
+            log.tick(|| pairs(settings, agent));
+        }
+        Ok(())
+    }
+
     /// Reads the table again. One with an error is refused, and the old one stays.
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Result<(), Failure> {
         let file = &self.settings.zones_file;
-        let table = StaticTable::read(file).map_err(usage);
-        let taken = table.and_then(|table| apply(&mut self.agent, &table, &self.index));
+        let read = StaticTable::read(file).map_err(usage);
+        // What was counted so far is told with the zones that it was counted with.
+        self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
+        let taken = read.and_then(|table| apply(&mut self.agent, &table, &self.index).map(|()| table));
         self.agent.reloaded(taken.is_ok());
+        self.watched.is_taken = taken.is_ok();
         match taken {
-            Ok(()) => tracing::info!(file = %file.display(), "a new zone table is in force"),
+            Ok(table) => {
+                self.tables.send_replace(Arc::new(table.zones));
+                tracing::info!(file = %file.display(), "a new zone table is in force");
+            }
             Err(reason) => tracing::error!(%reason, "the new zone table is refused; the old one stays in force"),
         }
+        Ok(())
     }
+
+    /// Writes what was not written yet.
+    fn end(&mut self) {
+        if let Some(log) = self.pair_log.take() {
+            end_pair_log(log, pairs(self.settings, &mut self.agent));
+        }
+    }
+}
+
+fn pairs(settings: &Settings, agent: &mut Agent) -> Pairs {
+    vec![(settings.node.clone(), agent.take_interval())]
 }
 
 /// A file that may be replaced, also by a link to another one.
 struct Watched {
     path: PathBuf,
     known: Option<(u64, u64, i64, i64)>,
+    /// Whether what it said the last time is in force.
+    is_taken: bool,
+}
+
+enum File {
+    Same,
+    Changed,
+    Gone,
 }
 
 impl Watched {
     fn new(path: &Path) -> Self {
-        let mut watched = Self { path: path.to_owned(), known: None };
-        watched.has_changed();
+        let mut watched = Self { path: path.to_owned(), known: None, is_taken: true };
+        watched.look();
         watched
     }
 
     /// Whether it is another file than the last time, or its content was written since.
-    fn has_changed(&mut self) -> bool {
-        let found = fs::metadata(&self.path).ok();
-        let found = found.map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
-        let changed = found.is_some() && found != self.known;
-        if changed {
-            self.known = found;
+    fn look(&mut self) -> File {
+        let Ok(meta) = fs::metadata(&self.path) else { return File::Gone };
+        let found = Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
+        if found == self.known {
+            return File::Same;
         }
-        changed
+        self.known = found;
+        File::Changed
     }
 }

@@ -2,14 +2,14 @@
 
 use super::{
     Failure, HookChoice, print,
-    process::{Servers, Signal, signals, wait},
+    process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
 };
 use crate::{
     agent::Sink,
     demo::{Demo, Report, live, progress, topology::NODES},
+    export::{Output as PairLogFile, PairLog, Pairs},
     flows::{Namespaces, Ring},
-    hubble,
-    metrics::Sample,
+    metrics::{Families, Process, Sample, Sources},
     zones::Matrix,
 };
 use clap::ValueEnum;
@@ -17,6 +17,7 @@ use jiff::SignedDuration;
 use std::{
     io::{self, IsTerminal, Write},
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
@@ -31,6 +32,8 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 const RING_CAPACITY: usize = 4095;
 /// How often flows are drained and the progress is shown.
 const TICK: Duration = Duration::from_secs(1);
+/// The interval of the pair log.
+const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What to show, and how.
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,9 @@ pub(super) struct Args {
     /// Go on until interrupted; serve flows to Hubble's clients on 127.0.0.1:4245 and metrics on 127.0.0.1:9980.
     #[arg(long)]
     serve: bool,
+    /// Write a JSON line for each pair of pods that crossed zones in 10 s to this file.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pair_log: Option<PathBuf>,
     /// The form of the result on stdout.
     #[arg(long, default_value = "table")]
     output: Output,
@@ -60,17 +66,27 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|_| Failure::Usage(format!("--duration {}: it can't be negative", args.duration)))?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let interrupted = signals(&runtime)?;
-    let sink = Sink { ring: Arc::new(Ring::new(RING_CAPACITY)), namespaces: Arc::new(Namespaces::default()) };
+    let ring = Arc::new(Ring::new(RING_CAPACITY));
+    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
     let shutdown = CancellationToken::new();
-    let samples = watch::Sender::new(Vec::new());
+    let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
+    let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
     let servers = if args.serve {
-        let nodes = NODES.iter().map(|node| node.name.to_owned()).collect();
-        let observer = hubble::Server::new(sink.clone(), nodes, shutdown.clone());
-        Some(Servers::start(&runtime, (OBSERVER, observer), (METRICS, samples.subscribe()), &shutdown)?)
+        let places = Places { grpc: OBSERVER, socket: None, http: METRICS };
+        let table = Demo::table().map_err(Failure::failed)?;
+        let families = Families { pods: true, ..Families::default() };
+        let offer = Offer {
+            nodes: NODES.iter().map(|node| node.name.to_owned()).collect(),
+            sink: sink.clone(),
+            sources: Sources { samples: samples.subscribe(), ring, process, families },
+            tables: watch::Sender::new(Arc::new(table.zones)).subscribe(),
+        };
+        Some(Servers::start(&runtime, &places, offer, &shutdown)?)
     } else {
         None
     };
-    let result = show(args, duration, &interrupted, &sink, &samples);
+    let mut shown = Shown { sink, samples, pair_log, progress: Progress::new() };
+    let result = shown.run(args, duration, &interrupted);
     shutdown.cancel();
     if let Some(servers) = servers {
         servers.end(&runtime);
@@ -78,66 +94,100 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     result
 }
 
-fn show(
-    args: &Args,
-    duration: Duration,
-    interrupted: &Receiver<Signal>,
-    sink: &Sink,
-    samples: &watch::Sender<Vec<Sample>>,
-) -> Result<(), Failure> {
-    let hook = args.hook.resolve()?;
-    let mut progress = Progress::new();
-    progress.say("building four nodes, attaching the programs");
-    let mut demo = Demo::start(hook, sink).map_err(Failure::failed)?;
-    if args.serve {
-        progress.say(&format!("serving Hubble's API: hubble observe --server {OBSERVER} --follow"));
+fn open_pair_log(path: &Path, process: &Arc<Process>) -> Result<PairLog, Failure> {
+    let log = PairLog::start(&PairLogFile::File(path.to_owned()), PAIR_LOG_INTERVAL, Arc::clone(process));
+    log.map_err(|error| Failure::failed(format!("the pair log {}: {error}", path.display())))
+}
+
+/// Where what the demo counts is shown.
+struct Shown {
+    sink: Sink,
+    samples: watch::Sender<Arc<[Sample]>>,
+    pair_log: Option<PairLog>,
+    progress: Progress,
+}
+
+impl Shown {
+    fn run(&mut self, args: &Args, duration: Duration, interrupted: &Receiver<Signal>) -> Result<(), Failure> {
+        let hook = args.hook.resolve()?;
+        self.progress.say("building four nodes, attaching the programs");
+        let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
+        if args.serve {
+            self.progress.say(&format!("serving Hubble's API: hubble observe --server {OBSERVER} --follow"));
+        }
+        let result = self.follow_to_the_end(args, &mut demo, duration, interrupted);
+        if let Some(log) = self.pair_log.take() {
+            end_pair_log(log, pairs(&demo));
+        }
+        result
     }
-    follow(&demo, Some(duration), interrupted, samples, &mut progress)?;
-    progress.say("comparing with the wire");
-    let report = demo.finish().map_err(Failure::failed)?;
-    print(&match args.output {
-        Output::Table => report.table(),
-        Output::Json => report.json().map_err(Failure::failed)? + "\n",
-    })?;
-    if args.serve {
-        demo.resume().map_err(Failure::failed)?;
-        progress.say("the traffic goes on; Ctrl-C ends it");
-        match follow(&demo, None, interrupted, samples, &mut progress) {
-            Err(Failure::Interrupted) => {}
-            end => end?,
+
+    fn follow_to_the_end(
+        &mut self,
+        args: &Args,
+        demo: &mut Demo,
+        duration: Duration,
+        interrupted: &Receiver<Signal>,
+    ) -> Result<(), Failure> {
+        self.follow(demo, Some(duration), interrupted)?;
+        self.progress.say("comparing with the wire");
+        let report = demo.finish().map_err(Failure::failed)?;
+        self.publish(demo)?;
+        print(&match args.output {
+            Output::Table => report.table(),
+            Output::Json => report.json().map_err(Failure::failed)? + "\n",
+        })?;
+        if args.serve {
+            demo.resume().map_err(Failure::failed)?;
+            self.progress.say("the traffic goes on; Ctrl-C ends it");
+            match self.follow(demo, None, interrupted) {
+                Err(Failure::Interrupted) => {}
+                end => end?,
+            }
+        }
+        verdict(&report)
+    }
+
+    /// Drains and shows the progress until the time is up.
+    fn follow(
+        &mut self,
+        demo: &Demo,
+        duration: Option<Duration>,
+        interrupted: &Receiver<Signal>,
+    ) -> Result<(), Failure> {
+        let start = Instant::now();
+        self.progress.at = Duration::ZERO;
+        loop {
+            let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
+            match wait(interrupted, left, || demo.drain_events())? {
+                Some(Signal::End) => return Err(Failure::Interrupted),
+                // There is nothing to read again.
+                Some(Signal::Reload) | None => {}
+            }
+            demo.drain().map_err(Failure::failed)?;
+            self.publish(demo)?;
+            self.progress.show(start.elapsed(), demo.counted().map_err(Failure::failed)?);
+            if duration.is_some_and(|duration| start.elapsed() >= duration) {
+                return Ok(());
+            }
         }
     }
-    verdict(&report)
+
+    fn publish(&mut self, demo: &Demo) -> Result<(), Failure> {
+        self.samples.send_replace(demo.samples().map_err(Failure::failed)?.into());
+        if let Some(log) = &mut self.pair_log {
+            log.tick(|| pairs(demo));
+        }
+        Ok(())
+    }
+}
+
+fn pairs(demo: &Demo) -> Pairs {
+    demo.take_interval().into_iter().map(|(node, lines)| (node.to_owned(), lines)).collect()
 }
 
 fn verdict(report: &Report) -> Result<(), Failure> {
     if report.is_exact() { Ok(()) } else { Err(Failure::failed("the kernel's counters are not those of the wire")) }
-}
-
-/// Drains and shows the progress until the time is up.
-fn follow(
-    demo: &Demo,
-    duration: Option<Duration>,
-    interrupted: &Receiver<Signal>,
-    samples: &watch::Sender<Vec<Sample>>,
-    progress: &mut Progress,
-) -> Result<(), Failure> {
-    let start = Instant::now();
-    progress.at = Duration::ZERO;
-    loop {
-        let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
-        match wait(interrupted, left, || demo.drain_events())? {
-            Some(Signal::End) => return Err(Failure::Interrupted),
-            // There is nothing to read again.
-            Some(Signal::Reload) | None => {}
-        }
-        demo.drain().map_err(Failure::failed)?;
-        samples.send_replace(demo.samples().map_err(Failure::failed)?);
-        progress.show(start.elapsed(), demo.counted().map_err(Failure::failed)?);
-        if duration.is_some_and(|duration| start.elapsed() >= duration) {
-            return Ok(());
-        }
-    }
 }
 
 /// Progress on stderr: a table that is written over on a terminal, a line a second elsewhere.

@@ -2,13 +2,21 @@
 
 use super::Failure;
 use crate::{
+    agent::Sink,
+    api::{CountersService, Tables, ZonesService},
+    export::{PairLog, Pairs},
+    grpc::{self, Services, Socket},
     hubble,
-    metrics::{self, Samples},
+    metrics::{self, Sources},
 };
 use std::{
     io,
     net::SocketAddr,
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, runtime::Runtime, signal::unix::SignalKind, task::JoinHandle};
@@ -71,25 +79,61 @@ pub(super) fn wait(
     }
 }
 
+/// Writes the last interval and ends the pair log; a reader who is stuck does not hold us.
+pub(super) fn end_pair_log(log: PairLog, pairs: Pairs) {
+    if !log.finish(pairs, PATIENCE) {
+        tracing::warn!("the pair log can't be written in time: its last lines are lost");
+    }
+}
+
+/// Where clients are served.
+pub(super) struct Places<'a> {
+    pub(super) grpc: SocketAddr,
+    pub(super) socket: Option<&'a Path>,
+    pub(super) http: SocketAddr,
+}
+
+/// What they are served.
+pub(super) struct Offer {
+    /// The flows of these nodes.
+    pub(super) nodes: Vec<String>,
+    pub(super) sink: Sink,
+    pub(super) sources: Sources,
+    pub(super) tables: Tables,
+}
+
 /// The gRPC and HTTP servers of a process.
 pub(super) struct Servers(Vec<JoinHandle<io::Result<()>>>);
 
 impl Servers {
-    /// Takes both ports, then serves until `shutdown`.
+    /// Takes every port and socket, then serves until `shutdown`.
     pub(super) fn start(
         runtime: &Runtime,
-        (observer_at, observer): (SocketAddr, hubble::Server),
-        (metrics_at, samples): (SocketAddr, Samples),
+        places: &Places<'_>,
+        offer: Offer,
         shutdown: &CancellationToken,
     ) -> Result<Self, Failure> {
+        let _inside = runtime.enter();
         let listen = |at: SocketAddr, what: &str| {
             let failed = |error| Failure::failed(format!("listening on {at} for {what}: {error}"));
             runtime.block_on(TcpListener::bind(at)).map_err(failed)
         };
-        let (grpc, http) = (listen(observer_at, "Hubble's clients")?, listen(metrics_at, "metrics")?);
+        let (port, http) = (listen(places.grpc, "Hubble's clients")?, listen(places.http, "metrics")?);
+        let bind = |path: &Path| {
+            let failed = |error| Failure::failed(format!("the socket {}: {error}", path.display()));
+            Socket::bind(path).map_err(failed)
+        };
+        let socket = places.socket.map(bind).transpose()?;
+        let Offer { nodes, sink, sources, tables } = offer;
+        let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
+        let services = Services {
+            observer: Arc::new(hubble::Server::new(sink, nodes, shutdown.clone())),
+            counters: Arc::new(CountersService::new(samples, process, shutdown.clone())),
+            zones: Arc::new(ZonesService(tables)),
+        };
         Ok(Self(vec![
-            runtime.spawn(hubble::serve(observer, grpc)),
-            runtime.spawn(metrics::serve(samples, http, shutdown.clone())),
+            runtime.spawn(grpc::serve(services, port, socket, shutdown.clone())),
+            runtime.spawn(metrics::serve(sources, http, shutdown.clone())),
         ]))
     }
 

@@ -42,7 +42,7 @@ impl Hook {
     ///
     /// # Errors
     /// What it lacks, or eBPF is not permitted to this process.
-    pub(super) fn require(self) -> Result<(), Error> {
+    pub fn require(self) -> Result<(), Error> {
         match self {
             Self::Netfilter => object::accept_all().map(drop),
             Self::Tcx => sys::query_tcx_egress(LOOPBACK).map_err(|source| match source.raw_os_error() {

@@ -67,6 +67,13 @@ impl Loaded {
 }
 
 impl Loaded {
+    /// The id by which the kernel names a map.
+    pub(super) fn map_id(&self, name: &'static str) -> Result<u32, Error> {
+        let map = self.maps.get(name).ok_or(Error::Object { what: format!("no map {name}") })?;
+        let failed = |error| Error::Map { map: name.into(), source: std::io::Error::other(error) };
+        map.info().map(|info| info.id()).map_err(failed)
+    }
+
     /// A map of the object, to be owned by its reader.
     pub(super) fn take(&mut self, name: &'static str) -> Result<MapData, Error> {
         self.maps.remove(name).ok_or(Error::Object { what: format!("no map {name}") })

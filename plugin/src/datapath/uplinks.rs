@@ -33,6 +33,27 @@ pub struct Uplink {
 /// # Errors
 /// There is no such device, no default route, or netlink can't be asked.
 pub fn find(names: &[String]) -> Result<Vec<Uplink>, Error> {
+    let (devices, routed) = look(names)?;
+    let wanted = |device: &Uplink| {
+        if names.is_empty() { routed.contains(&device.ifindex) } else { names.contains(&device.name) }
+    };
+    let uplinks: Vec<Uplink> = devices.into_values().filter(wanted).collect();
+    if let Some(missing) = names.iter().find(|name| uplinks.iter().all(|uplink| uplink.name != **name)) {
+        return Err(Error::NoSuchUplink { name: missing.clone() });
+    }
+    if uplinks.is_empty() { Err(Error::NoUplink) } else { Ok(uplinks) }
+}
+
+/// The names of all devices in the calling thread's network namespace.
+///
+/// # Errors
+/// Netlink can't be asked.
+pub fn device_names() -> Result<Vec<String>, Error> {
+    let (devices, _) = look(&[])?;
+    Ok(devices.into_values().map(|device| device.name).collect())
+}
+
+fn look(names: &[String]) -> Result<(BTreeMap<u32, Uplink>, BTreeSet<u32>), Error> {
     let failed = |source| Error::Uplinks { source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let found = runtime.block_on(async {
@@ -42,15 +63,7 @@ pub fn find(names: &[String]) -> Result<Vec<Uplink>, Error> {
         connection.abort();
         found.map_err(io::Error::other)
     });
-    let (devices, routed) = found.map_err(failed)?;
-    let wanted = |device: &Uplink| {
-        if names.is_empty() { routed.contains(&device.ifindex) } else { names.contains(&device.name) }
-    };
-    let uplinks: Vec<Uplink> = devices.into_values().filter(wanted).collect();
-    if let Some(missing) = names.iter().find(|name| uplinks.iter().all(|uplink| uplink.name != **name)) {
-        return Err(Error::NoSuchUplink { name: missing.clone() });
-    }
-    if uplinks.is_empty() { Err(Error::NoUplink) } else { Ok(uplinks) }
+    found.map_err(failed)
 }
 
 /// Every device by its index, and the indices of those with a default route.

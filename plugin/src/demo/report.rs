@@ -2,6 +2,7 @@
 
 use crate::{
     agent::Attribution,
+    units::{grouped, human},
     zones::{Locality, Matrix, Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
@@ -106,8 +107,7 @@ impl Report {
 
 impl Cell {
     fn key(&self) -> (Locality, &str, &str, u8) {
-        let localities = [Locality::SameZone, Locality::CrossZone, Locality::CrossRegion, Locality::Internet];
-        let locality = localities.into_iter().find(|locality| locality.name() == self.locality);
+        let locality = Locality::ALL.into_iter().find(|locality| locality.name() == self.locality);
         (locality.unwrap_or(Locality::Unknown), &self.source_zone, &self.destination_zone, self.ip_version)
     }
 }
@@ -168,28 +168,6 @@ pub fn live(matrix: &Matrix, before: &Matrix, seconds: f64) -> Vec<String> {
     std::iter::once(header).chain(lines).collect()
 }
 
-fn human(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        ..1e3 => format!("{bytes} B"),
-        ..1e6 => format!("{:.1} kB", bytes / 1e3),
-        ..1e9 => format!("{:.1} MB", bytes / 1e6),
-        _ => format!("{:.1} GB", bytes / 1e9),
-    }
-}
-
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,13 +198,5 @@ mod tests {
             r#"{{"hook":"netfilter","matrix":[{cell}],"sent":[{cell}],"exact":true,"attributed_bytes":1500,"unattributed_bytes":0,"cost":null}}"#
         );
         assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(
-            ["0", "999", "1,000", "12,345,678"],
-            [0, 999, 1000, 12_345_678].map(grouped).each_ref().map(String::as_str)
-        );
     }
 }

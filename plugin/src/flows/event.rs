@@ -197,12 +197,9 @@ fn owned(owner: &Endpoint) -> flow::Endpoint {
 /// A number for the workload, the same on every node and after every restart: hubble-ui draws one
 /// card for each identity, and would otherwise merge workloads of one name in two namespaces.
 fn synthetic_identity(owner: &Endpoint) -> u32 {
-    let (kind, name) = owner
-        .workload
-        .as_ref()
-        .map_or(("Pod", owner.pod.as_str()), |workload| (workload.kind.as_str(), workload.name.as_str()));
+    let (namespace, kind, name) = owner.workload_id();
     // FNV-1a over the parts, each ended by a byte that is in none of them.
-    let bytes = [owner.namespace.as_str(), kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff]));
+    let bytes = [namespace, kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff]));
     let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     IDENTITY_BASE | (hash >> 24 ^ hash & 0x00ff_ffff)
 }

@@ -5,67 +5,120 @@
 use crate::proto::flow::Flow;
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 use tokio::sync::watch;
 
-/// Flows by their sequence number, from 0. It holds a bounded number of them.
+/// Records by their sequence number, from 0. It holds a bounded number of them.
 #[derive(Debug)]
 pub struct Ring {
     capacity: usize,
-    flows: Mutex<Flows>,
-    /// The sequence number that the next flow will have.
+    records: Mutex<Records>,
+    /// The sequence number that the next record will have.
     next: watch::Sender<u64>,
+    overtaken: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Flows {
-    ring: VecDeque<Arc<Flow>>,
+struct Records {
+    ring: VecDeque<Record>,
     next: u64,
     seen_by_node: BTreeMap<String, u64>,
 }
 
-/// Some flows of the ring.
+/// What the ring holds.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A flow.
+    Flow(Arc<Flow>),
+    /// At this point flows are missing.
+    Lost(Lost),
+}
+
+impl Record {
+    /// The flow, if it is one.
+    pub const fn flow(&self) -> Option<&Arc<Flow>> {
+        match self {
+            Self::Flow(flow) => Some(flow),
+            Self::Lost(_) => None,
+        }
+    }
+}
+
+/// Flows that never came into the ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The node that lost them.
+    pub node: String,
+    /// How many.
+    pub count: u64,
+    /// Not before this time.
+    pub first: SystemTime,
+    /// Not after this time.
+    pub last: SystemTime,
+}
+
+/// Some records of the ring.
 #[derive(Debug)]
 pub struct Batch {
-    /// How many flows before these were overwritten unread.
+    /// How many records before these were overwritten unread.
     pub lost: u64,
-    /// The flows, oldest first.
-    pub flows: Vec<Arc<Flow>>,
+    /// The records, oldest first.
+    pub records: Vec<Record>,
     /// Where to read on.
     pub next: u64,
 }
 
+impl Batch {
+    /// The flows among the records.
+    pub fn flows(&self) -> impl Iterator<Item = &Arc<Flow>> {
+        self.records.iter().filter_map(Record::flow)
+    }
+}
+
 impl Ring {
-    /// An empty ring for `capacity` flows, at least one.
+    /// An empty ring for `capacity` records, at least one.
     pub fn new(capacity: usize) -> Self {
-        let flows = Mutex::new(Flows::default());
-        Self { capacity: capacity.max(1), flows, next: watch::Sender::new(0) }
+        let records = Mutex::new(Records::default());
+        Self { capacity: capacity.max(1), records, next: watch::Sender::new(0), overtaken: AtomicU64::new(0) }
     }
 
-    /// Adds a flow; the oldest one leaves a full ring. Time never goes back in the ring: a flow
+    /// Adds a flow; the oldest record leaves a full ring. Time never goes back in the ring: a flow
     /// that is told late, because its node was read late, has the time of the one before it.
     pub fn push(&self, mut flow: Flow) {
-        let mut flows = self.lock();
-        if let Some(newest) = flows.ring.back()
+        let mut records = self.lock();
+        if let Some(newest) = records.ring.iter().rev().find_map(Record::flow)
             && let (Some(time), Some(newest)) = (&mut flow.time, newest.time)
             && (time.seconds, time.nanos) < (newest.seconds, newest.nanos)
         {
             *time = newest;
         }
-        if flows.ring.len() == self.capacity {
-            flows.ring.pop_front();
-        }
-        match flows.seen_by_node.get_mut(&flow.node_name) {
+        match records.seen_by_node.get_mut(&flow.node_name) {
             Some(seen) => *seen += 1,
             None => {
-                flows.seen_by_node.insert(flow.node_name.clone(), 1);
+                records.seen_by_node.insert(flow.node_name.clone(), 1);
             }
         }
-        flows.ring.push_back(Arc::new(flow));
-        flows.next += 1;
-        let next = flows.next;
-        drop(flows);
+        self.add(records, Record::Flow(Arc::new(flow)));
+    }
+
+    /// Adds the remark that flows are missing here.
+    pub fn push_lost(&self, lost: Lost) {
+        self.add(self.lock(), Record::Lost(lost));
+    }
+
+    fn add(&self, mut records: MutexGuard<'_, Records>, record: Record) {
+        if records.ring.len() == self.capacity {
+            records.ring.pop_front();
+        }
+        records.ring.push_back(record);
+        records.next += 1;
+        let next = records.next;
+        drop(records);
         // Writers may come here in another order than they left the lock.
         self.next.send_if_modified(|known| {
             let newer = *known < next;
@@ -74,27 +127,30 @@ impl Ring {
         });
     }
 
-    /// Up to `max` flows from the sequence number `from` on.
+    /// Up to `max` records from the sequence number `from` on.
     pub fn read(&self, from: u64, max: usize) -> Batch {
-        let flows = self.lock();
-        let oldest = flows.oldest();
+        let records = self.lock();
+        let oldest = records.oldest();
         let start = from.max(oldest);
         let skip = usize::try_from(start - oldest).unwrap_or(usize::MAX);
-        let read: Vec<Arc<Flow>> = flows.ring.iter().skip(skip).take(max).map(Arc::clone).collect();
-        Batch { lost: start - from, next: start + read.len() as u64, flows: read }
+        let read: Vec<Record> = records.ring.iter().skip(skip).take(max).cloned().collect();
+        drop(records);
+        self.overtaken.fetch_add(start - from, Ordering::Relaxed);
+        Batch { lost: start - from, next: start + read.len() as u64, records: read }
     }
 
-    /// The sequence number of the oldest flow, or of the next one if there is none.
-    pub fn oldest(&self) -> u64 {
-        self.lock().oldest()
+    /// Every record of the ring.
+    pub fn read_all(&self) -> Batch {
+        let records = self.lock();
+        Batch { lost: 0, next: records.next, records: records.ring.iter().cloned().collect() }
     }
 
-    /// Tells of flows to come: the watched value is the sequence number after the newest flow.
+    /// Tells of records to come: the watched value is the sequence number after the newest one.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.next.subscribe()
     }
 
-    /// How many flows the ring holds.
+    /// How many records the ring holds.
     pub fn len(&self) -> usize {
         self.lock().ring.len()
     }
@@ -111,7 +167,7 @@ impl Ring {
 
     /// How many flows have ever been added.
     pub fn seen(&self) -> u64 {
-        self.lock().next
+        self.lock().seen_by_node.values().sum()
     }
 
     /// How many flows of each node have ever been added.
@@ -119,12 +175,17 @@ impl Ring {
         self.lock().seen_by_node.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Flows> {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many records were overwritten before a reader came to them, summed over the readers.
+    pub fn overtaken(&self) -> u64 {
+        self.overtaken.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Flows {
+impl Records {
     fn oldest(&self) -> u64 {
         self.next - self.ring.len() as u64
     }
@@ -139,7 +200,7 @@ mod tests {
     }
 
     fn uuids(batch: &Batch) -> Vec<u64> {
-        batch.flows.iter().map(|flow| flow.uuid.parse().unwrap()).collect()
+        batch.flows().map(|flow| flow.uuid.parse().unwrap()).collect()
     }
 
     #[test]
@@ -157,7 +218,8 @@ mod tests {
         assert_eq!((batch.lost, uuids(&batch), batch.next), (2, vec![2, 3], 4));
         let batch = ring.read(batch.next, 2);
         assert_eq!((batch.lost, uuids(&batch), batch.next), (0, vec![4], 5));
-        assert!(ring.read(5, 2).flows.is_empty());
+        assert!(ring.read(5, 2).records.is_empty());
+        assert_eq!(ring.overtaken(), 2);
     }
 
     #[test]
@@ -167,7 +229,7 @@ mod tests {
             let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
             ring.push(Flow { time, ..Flow::default() });
         }
-        let times: Vec<i64> = ring.read(0, 3).flows.iter().map(|flow| flow.time.unwrap().seconds).collect();
+        let times: Vec<i64> = ring.read_all().flows().map(|flow| flow.time.unwrap().seconds).collect();
         assert_eq!(times, [5, 5, 7]);
     }
 
@@ -175,9 +237,21 @@ mod tests {
     fn a_full_ring_loses_nothing_for_a_reader_of_the_whole() {
         let ring = Ring::new(3);
         (0..3).for_each(|n| ring.push(named(n)));
-        let batch = ring.read(ring.oldest(), 10);
+        let batch = ring.read_all();
         assert_eq!((batch.lost, uuids(&batch)), (0, vec![0, 1, 2]));
         assert_eq!((ring.len(), ring.capacity(), ring.seen()), (3, 3, 3));
+    }
+
+    #[test]
+    fn a_loss_has_its_place_among_the_flows() {
+        let ring = Ring::new(3);
+        ring.push(named(0));
+        let now = SystemTime::now();
+        ring.push_lost(Lost { node: "a".into(), count: 7, first: now, last: now });
+        ring.push(named(1));
+        let records = ring.read_all().records;
+        assert!(matches!(&records[..], [Record::Flow(_), Record::Lost(Lost { count: 7, .. }), Record::Flow(_)]));
+        assert_eq!((ring.len(), ring.seen()), (3, 2));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Decides when an active flow entry is reported, and how much is new since the last time.
+//! What is new in a flow entry since it was read the last time, and when that is told as an update.
 
 use super::entry::{Entry, Key};
 use meridian_abi::Counter;
@@ -7,51 +7,61 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often an active entry is reported, as Cilium does.
+/// How often an active entry is told, as Cilium does.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was reported of each entry. It holds as many as the kernel's flow maps do.
+/// What was read and what was told of each entry. It holds as many as the kernel's flow maps do.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    entries: HashMap<Key, Reported>,
+    entries: HashMap<Key, Known>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Reported {
-    counter: Counter,
-    at: Instant,
+struct Known {
+    read: Counter,
+    told: Counter,
+    told_at: Instant,
+}
+
+/// What is new in an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Since it was read the last time. The sum of all is what the entry counted.
+    pub new: Counter,
+    /// Since it was told the last time, if it is time to tell it: at once when it is first seen,
+    /// then at most every five seconds while it is active. The sum of all is what the entry counted.
+    pub update: Option<Counter>,
 }
 
 impl Tracker {
-    /// What is new in the entry, if it is time to report it: at once when it is first seen, then at
-    /// most every five seconds while it is active. The sum of all that is returned is what the
-    /// entry counted.
-    pub fn update(&mut self, entry: &Entry, now: Instant) -> Option<Counter> {
-        let reported = self.entries.get(&entry.key());
-        if reported.is_some_and(|reported| now.duration_since(reported.at) < INTERVAL) {
-            return None;
+    /// What is new in the entry. `flush` tells it whatever the time.
+    pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> News {
+        let first = Known { read: Counter::default(), told: Counter::default(), told_at: now };
+        let mut due = flush;
+        let known = self.entries.entry(entry.key()).or_insert_with(|| {
+            due = true;
+            first
+        });
+        due |= now.duration_since(known.told_at) >= INTERVAL;
+        let new = since(known.read, entry.counter);
+        known.read += new;
+        let untold = since(known.told, known.read);
+        let update = (due && untold.packets > 0).then_some(untold);
+        if update.is_some() {
+            (known.told, known.told_at) = (known.read, now);
         }
-        self.report(entry, now)
+        News { new, update }
     }
+}
 
-    /// What is new in the entry, whatever the time.
-    pub fn flush(&mut self, entry: &Entry, now: Instant) -> Option<Counter> {
-        self.report(entry, now)
+/// What was added to a counter. Bytes and packets are not read at one instant: half of a packet
+/// waits for its other half.
+fn since(before: Counter, after: Counter) -> Counter {
+    let packets = after.packets.saturating_sub(before.packets);
+    if packets == 0 {
+        return Counter::default();
     }
-
-    fn report(&mut self, entry: &Entry, now: Instant) -> Option<Counter> {
-        let reported = self.entries.entry(entry.key()).or_insert(Reported { counter: Counter::default(), at: now });
-        let delta = Counter {
-            bytes: entry.counter.bytes.saturating_sub(reported.counter.bytes),
-            packets: entry.counter.packets.saturating_sub(reported.counter.packets),
-        };
-        // Two counters are not read at one instant: half of a packet waits for its other half.
-        if delta.packets == 0 {
-            return None;
-        }
-        *reported = Reported { counter: entry.counter, at: now };
-        Some(delta)
-    }
+    Counter { bytes: after.bytes.saturating_sub(before.bytes), packets }
 }
 
 #[cfg(test)]
@@ -73,14 +83,23 @@ mod tests {
     }
 
     #[test]
-    fn an_active_entry_is_reported_at_once_and_then_every_five_seconds() {
+    fn an_active_entry_is_told_at_once_and_then_every_five_seconds() {
         let (mut tracker, start) = (Tracker::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(tracker.update(&entry(80, 100, 1), at(0)), Some(Counter { bytes: 100, packets: 1 }));
-        assert_eq!(tracker.update(&entry(80, 500, 5), at(4)), None);
-        assert_eq!(tracker.update(&entry(443, 60, 1), at(4)), Some(Counter { bytes: 60, packets: 1 }));
-        assert_eq!(tracker.update(&entry(80, 700, 7), at(5)), Some(Counter { bytes: 600, packets: 6 }));
-        assert_eq!(tracker.update(&entry(80, 700, 7), at(11)), None, "idle");
-        assert_eq!(tracker.flush(&entry(80, 800, 8), at(11)), Some(Counter { bytes: 100, packets: 1 }));
+        let counter = |bytes, packets| Counter { bytes, packets };
+        let told = |bytes, packets| Some(counter(bytes, packets));
+        let mut read = |port, bytes, packets, seconds, flush| {
+            let news = tracker.read(&entry(port, bytes, packets), at(seconds), flush);
+            (news.new, news.update)
+        };
+        assert_eq!(read(80, 100, 1, 0, false), (counter(100, 1), told(100, 1)));
+        assert_eq!(read(80, 500, 5, 4, false), (counter(400, 4), None));
+        assert_eq!(read(443, 60, 1, 4, false), (counter(60, 1), told(60, 1)));
+        assert_eq!(read(80, 700, 7, 5, false), (counter(200, 2), told(600, 6)));
+        assert_eq!(read(80, 700, 7, 11, false), (counter(0, 0), None), "idle");
+        assert_eq!(read(80, 760, 7, 11, false), (counter(0, 0), None), "half of a packet");
+        assert_eq!(read(80, 800, 8, 12, true), (counter(100, 1), told(100, 1)));
+        assert_eq!(read(443, 90, 2, 8, false), (counter(30, 1), None));
+        assert_eq!(read(443, 90, 2, 9, false), (counter(0, 0), told(30, 1)), "what is untold waits");
     }
 }

@@ -6,7 +6,7 @@
 
 use super::mask::Mask;
 use crate::{
-    flows::Ring,
+    flows::{Lost, Record, Ring},
     proto::{
         flow::{Flow, LostEvent, LostEventSource},
         observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
@@ -50,26 +50,35 @@ impl Query {
         })
     }
 
-    /// The flows of the past, oldest first, and whether the stream ends with them.
-    fn past(&self, flows: Vec<Arc<Flow>>) -> (VecDeque<Arc<Flow>>, bool) {
+    /// The records of the past, oldest first, and whether the stream ends with them. Bounds hold for
+    /// flows; a loss is told wherever it is among them.
+    fn past(&self, records: Vec<Record>) -> (VecDeque<Record>, bool) {
+        let older = |since| records.iter().rposition(|record| record.flow().is_some_and(|flow| time(flow) < since));
+        let newest = |number: usize| {
+            let mut flows = records.iter().enumerate().rev().filter(|(_, record)| record.flow().is_some());
+            flows.nth(number - 1).map(|(index, _)| index)
+        };
         let skip = match (self.since, self.number) {
             (None, _) if self.first => 0,
-            (None, None) if self.follow => flows.len(),
-            (Some(since), _) => flows.iter().rposition(|flow| time(flow) < since).map_or(0, |older| older + 1),
-            (None, Some(number)) => flows.len().saturating_sub(number),
+            (None, None) if self.follow => records.len(),
+            (Some(since), _) => older(since).map_or(0, |older| older + 1),
+            (None, Some(number)) => newest(number).unwrap_or_default(),
             (None, None) => 0,
         };
-        let limit = if self.follow { usize::MAX } else { self.number.unwrap_or(usize::MAX) };
+        let mut left = if self.follow { usize::MAX } else { self.number.unwrap_or(usize::MAX) };
         let (mut past, mut ended) = (VecDeque::new(), !self.follow);
-        for flow in flows.into_iter().skip(skip) {
-            if past.len() == limit {
-                break;
+        for record in records.into_iter().skip(skip) {
+            if let Some(flow) = record.flow() {
+                if left == 0 {
+                    break;
+                }
+                if self.is_over(flow) {
+                    ended = true;
+                    break;
+                }
+                left -= 1;
             }
-            if self.is_over(&flow) {
-                ended = true;
-                break;
-            }
-            past.push_back(flow);
+            past.push_back(record);
         }
         (past, ended)
     }
@@ -95,9 +104,9 @@ struct Reader {
     mask: Option<Mask>,
     server: String,
     /// What was taken from the ring and not yet sent.
-    pending: VecDeque<Arc<Flow>>,
-    /// Flows that were overwritten before they were read.
-    lost: u64,
+    pending: VecDeque<Record>,
+    /// Records that were overwritten before they were read.
+    overtaken: u64,
     /// The sequence number to read on from; `None` when there is nothing more to read.
     next: Option<u64>,
     shutdown: CancellationToken,
@@ -116,29 +125,31 @@ pub(super) fn stream(
     let query = Query::new(request)?;
     let mask = Mask::new(request.field_mask.as_ref())?;
     let watch = ring.watch();
-    let batch = ring.read(ring.oldest(), usize::MAX);
-    let (pending, ended) = query.past(batch.flows);
+    let batch = ring.read_all();
+    let (pending, ended) = query.past(batch.records);
     let next = (!ended).then_some(batch.next);
     let (ring, server) = (Arc::clone(ring), server.to_owned());
-    let reader = Reader { ring, watch, query, mask, server, pending, lost: 0, next, shutdown };
+    let reader = Reader { ring, watch, query, mask, server, pending, overtaken: 0, next, shutdown };
     Ok(stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }))
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<GetFlowsResponse> {
         loop {
-            if self.lost > 0 {
-                return Some(self.lost_event());
+            if self.overtaken > 0 {
+                return Some(self.overtaken());
             }
-            if let Some(flow) = self.pending.pop_front() {
-                if self.query.is_over(&flow) {
+            match self.pending.pop_front() {
+                Some(Record::Lost(lost)) => return Some(kernel_loss(&lost)),
+                Some(Record::Flow(flow)) if self.query.is_over(&flow) => {
                     (self.next, self.pending) = (None, VecDeque::new());
                     return None;
                 }
-                if self.query.since.is_none_or(|since| time(&flow) >= since) {
+                Some(Record::Flow(flow)) if self.query.since.is_none_or(|since| time(&flow) >= since) => {
                     return Some(self.response(&flow));
                 }
-                continue;
+                Some(Record::Flow(_)) => continue,
+                None => {}
             }
             let from = self.next?;
             tokio::select! {
@@ -146,8 +157,8 @@ impl Reader {
                 newer = self.watch.wait_for(|newest| *newest > from) => newer.ok().map(drop)?,
             }
             let batch = self.ring.read(from, BATCH);
-            self.lost = batch.lost;
-            self.pending = batch.flows.into();
+            self.overtaken = batch.lost;
+            self.pending = batch.records.into();
             self.next = Some(batch.next);
         }
     }
@@ -162,18 +173,27 @@ impl Reader {
         }
     }
 
-    fn lost_event(&mut self) -> GetFlowsResponse {
-        let now = Some(Timestamp::from(SystemTime::now()));
-        let event = LostEvent {
-            source: LostEventSource::HubbleRingBuffer.into(),
-            num_events_lost: std::mem::take(&mut self.lost),
-            cpu: None,
-            first: now,
-            last: now,
-        };
-        let response_types = Some(ResponseTypes::LostEvents(event));
-        GetFlowsResponse { node_name: self.server.clone(), time: now, response_types }
+    fn overtaken(&mut self) -> GetFlowsResponse {
+        let (now, lost) = (SystemTime::now(), std::mem::take(&mut self.overtaken));
+        loss(LostEventSource::HubbleRingBuffer, lost, &self.server, (now, now))
     }
+}
+
+/// What never came out of the kernel.
+fn kernel_loss(lost: &Lost) -> GetFlowsResponse {
+    loss(LostEventSource::PerfEventRingBuffer, lost.count, &lost.node, (lost.first, lost.last))
+}
+
+fn loss(
+    source: LostEventSource,
+    num_events_lost: u64,
+    node: &str,
+    (first, last): (SystemTime, SystemTime),
+) -> GetFlowsResponse {
+    let (first, last) = (Some(Timestamp::from(first)), Some(Timestamp::from(last)));
+    let event = LostEvent { source: source.into(), num_events_lost, cpu: None, first, last };
+    let response_types = Some(ResponseTypes::LostEvents(event));
+    GetFlowsResponse { node_name: node.to_owned(), time: last, response_types }
 }
 
 #[cfg(test)]
@@ -267,6 +287,19 @@ mod tests {
         (4..=9).for_each(|seconds| ring.push(at(seconds)));
         let got: Vec<i64> = stream.take(4).map(|response| seconds(response.unwrap())).collect().await;
         assert_eq!(got, [-3, 7, 8, 9]);
+    }
+
+    #[tokio::test]
+    async fn a_loss_in_the_kernel_is_told_where_it_was_and_is_no_flow() {
+        let ring = ring(9, 2);
+        let now = SystemTime::now();
+        ring.push_lost(Lost { node: "node-b".into(), count: 70, first: now, last: now });
+        ring.push(at(3));
+        ring.push(at(4));
+        assert_eq!(get(&ring, &request(3, false, None, None)).await, [2, -70, 3, 4]);
+        assert_eq!(get(&ring, &request(3, true, None, None)).await, [1, 2, -70, 3]);
+        assert_eq!(get(&ring, &request(0, false, Some(2), Some(3))).await, [2, -70, 3]);
+        assert_eq!(get(&ring, &request(2, false, None, None)).await, [3, 4]);
     }
 
     #[tokio::test]

@@ -8,23 +8,16 @@ use crate::{
             GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
             GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
             GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
-            observer_server::{Observer, ObserverServer},
+            observer_server::Observer,
         },
         relay::NodeState,
     },
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::{
-    io,
-    time::{Duration, Instant, SystemTime},
-};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// The health service's name for the Observer; it is not the gRPC service's.
-const HEALTH_NAME: &str = "hubble.server.Observer";
 /// The time over which the rate of flows is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
@@ -35,22 +28,6 @@ pub struct Server {
     nodes: Vec<String>,
     started: Instant,
     shutdown: CancellationToken,
-}
-
-/// Serves until `shutdown`.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(server: Server, listener: TcpListener) -> io::Result<()> {
-    let shutdown = server.shutdown.clone();
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status(HEALTH_NAME, tonic_health::ServingStatus::Serving).await;
-    tonic::transport::Server::builder()
-        .add_service(ObserverServer::new(server))
-        .add_service(health_service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
-        .await
-        .map_err(io::Error::other)
 }
 
 impl Server {
@@ -71,7 +48,8 @@ impl Server {
             let time = SystemTime::try_from(time?).ok()?;
             Some(now.duration_since(time).unwrap_or_default())
         };
-        let flows = ring.read(ring.oldest(), usize::MAX).flows;
+        let held = ring.read_all();
+        let flows: Vec<_> = held.flows().collect();
         let recent = flows.iter().rev().take_while(|flow| age(flow.time).is_some_and(|age| age <= RATE_WINDOW));
         let window = flows.first().and_then(|oldest| age(oldest.time)).map_or(RATE_WINDOW, |age| age.min(RATE_WINDOW));
         let (count, seconds) = (recent.count() as f64, window.as_secs_f64());
@@ -115,14 +93,14 @@ impl Observer for Server {
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
         let ring = &self.sink.ring;
         let seen = ring.seen_by_node();
-        let flows = ring.read(ring.oldest(), usize::MAX).flows;
+        let held = ring.read_all();
         let node = |name: &String| Node {
             name: name.clone(),
             version: version(),
             state: NodeState::NodeConnected.into(),
             tls: Some(Tls { enabled: false, server_name: String::new() }),
             uptime_ns: self.uptime_ns(),
-            num_flows: flows.iter().filter(|flow| flow.node_name == *name).count() as u64,
+            num_flows: held.flows().filter(|flow| flow.node_name == *name).count() as u64,
             max_flows: ring.capacity() as u64,
             seen_flows: seen.get(name).copied().unwrap_or_default(),
             ..Node::default()

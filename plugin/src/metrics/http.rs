@@ -1,7 +1,8 @@
 //! Metrics and health over HTTP.
 
 use super::{
-    Samples,
+    Sources,
+    connections::Bounded,
     text::{self, Form},
 };
 use axum::{
@@ -11,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,28 +33,29 @@ impl std::str::FromStr for Listen {
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(samples: Samples, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve(sources: Sources, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let listener = Bounded::new(listener, Arc::clone(&sources.process));
     let router = Router::new()
         .route("/metrics", get(metrics))
         // The process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(samples);
+        .with_state(sources);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-async fn metrics(State(samples): State<Samples>, headers: HeaderMap) -> Response {
+async fn metrics(State(sources): State<Sources>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let form = Form::accepted(accept);
-    match text::page(&samples, form) {
+    match text::page(&sources, form) {
         Ok(page) => ([(header::CONTENT_TYPE, form.content_type())], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
 /// Ready once the programs are attached and were read for the first time.
-async fn ready(State(samples): State<Samples>) -> Response {
-    if samples.borrow().is_empty() {
+async fn ready(State(sources): State<Sources>) -> Response {
+    if sources.samples.borrow().is_empty() {
         (StatusCode::SERVICE_UNAVAILABLE, "nothing was counted yet\n").into_response()
     } else {
         "ok\n".into_response()

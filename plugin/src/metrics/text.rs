@@ -1,6 +1,6 @@
 //! The page in its two forms: OpenMetrics, and the older text form of Prometheus.
 
-use super::{Page, Samples};
+use super::{Sources, page::Page};
 use prometheus_client::{encoding::text, registry::Registry};
 use std::fmt;
 
@@ -25,10 +25,10 @@ impl Form {
     }
 }
 
-/// The page of the samples as they are now.
-pub(super) fn page(samples: &Samples, form: Form) -> Result<String, fmt::Error> {
+/// The page of the sources as they are now.
+pub(super) fn page(sources: &Sources, form: Form) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(samples.clone())));
+    registry.register_collector(Box::new(Page(sources.clone())));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(match form {
@@ -67,40 +67,73 @@ fn older(page: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
+        accounting::{Accounting, End},
         demo::topology::place,
-        metrics::{Sample, TableState},
+        flows::Ring,
+        identity::{Endpoint, Workload},
+        metrics::{Families, Process, Sample, TableState},
         zones::{Matrix, Pair, Place},
     };
     use meridian_abi::{Counter, IpVersion, stats::Stat};
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::{
+        collections::BTreeMap,
+        sync::Arc,
+        time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    };
     use tokio::sync::watch;
 
-    fn samples() -> Samples {
+    fn end(n: u8, place: Place) -> End {
+        let workload = Some(Workload { kind: "Deployment".into(), name: "cart".into() });
+        let (namespace, pod) = ("shop".to_owned(), format!("cart-{n}"));
+        let owner = Endpoint { namespace, pod, workload, labels: BTreeMap::new() };
+        End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place }
+    }
+
+    fn sources(families: Families) -> Sources {
         let mut matrix = Matrix::default();
         let pair = |to| Pair { source: place(0), destination: to, version: IpVersion::V4 };
         matrix.add(pair(place(2)), Counter { bytes: 1500, packets: 3 });
         matrix.add(pair(Place::Unknown), Counter { bytes: 40, packets: 1 });
+        let mut accounting = Accounting::new(4, false);
+        let outside = |place| End { address: [192, 0, 2, 1].into(), owner: None, place };
+        let cart = end(0, place(0));
+        for (destination, bytes) in [
+            (end(1, place(1)), 1),
+            (end(2, place(2)), 10),
+            (end(3, place(3)), 100),
+            (outside(Place::Internet), 1000),
+            (outside(Place::Unknown), 10_000),
+        ] {
+            accounting.add(&cart, &destination, Counter { bytes, packets: 1 }, Instant::now());
+        }
         let sample = Sample {
             node: "node-1".into(),
+            time: SystemTime::now(),
             hook: "netfilter",
             matrix,
             stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
+            totals: accounting.totals().clone(),
             flow_entries: (2, 131_072),
-            ring: (5, 4095, 9),
             table: TableState {
                 prefixes: 25,
                 loaded: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+                confirmed: UNIX_EPOCH + Duration::from_secs(1_700_000_100),
                 reloads: (1, 2),
             },
             drain_seconds: 0.25,
         };
         // The sender may go: the last value stays.
-        watch::Sender::new(vec![sample]).subscribe()
+        let samples = watch::Sender::new(Arc::from([sample])).subscribe();
+        Sources { samples, ring: Arc::new(Ring::new(4095)), process: Arc::new(Process::default()), families }
+    }
+
+    fn has(page: &str, line: &str) {
+        assert!(page.lines().any(|has| has == line), "{line}\nis not in\n{page}");
     }
 
     #[test]
     fn the_older_form_is_what_prometheus_checks() {
-        let page = page(&samples(), Form::Prometheus).unwrap();
+        let page = page(&sources(Families::default()), Form::Prometheus).unwrap();
         for line in [
             "# TYPE meridian_zone_bytes_total counter",
             r#"meridian_zone_bytes_total{source_zone="eu-1a",source_region="eu-1",destination_zone="eu-1b",destination_region="eu-1",locality="cross-zone",ip_version="4",direction="egress",node="node-1"} 1500"#,
@@ -109,8 +142,9 @@ mod tests {
             r#"meridian_noted_bytes_total{reason="unattributed",node="node-1"} 7"#,
             r#"meridian_zone_table_reloads_total{result="refused",node="node-1"} 2"#,
             r#"meridian_drain_duration_seconds{node="node-1"} 0.25"#,
+            "meridian_flow_ring_lost_total 0",
         ] {
-            assert!(page.lines().any(|has| has == line), "{line}\nis not in\n{page}");
+            has(&page, line);
         }
         assert!(!page.contains("# EOF") && !page.contains("# UNIT"));
     }
@@ -119,7 +153,33 @@ mod tests {
     fn open_metrics_is_for_those_who_ask() {
         assert_eq!(Form::accepted("text/plain;version=0.0.4"), Form::Prometheus);
         assert_eq!(Form::accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"), Form::OpenMetrics);
-        let page = page(&samples(), Form::OpenMetrics).unwrap();
+        let page = page(&sources(Families::default()), Form::OpenMetrics).unwrap();
         assert!(page.contains("# UNIT meridian_zone_bytes bytes\n") && page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn pods_and_workloads_are_shown_under_our_names_and_others() {
+        let shown = page(&sources(Families { pods: true, ..Families::default() }), Form::Prometheus).unwrap();
+        for line in [
+            r#"meridian_workload_bytes_total{source_namespace="shop",source_kind="Deployment",source_workload="cart",destination_namespace="shop",destination_kind="Deployment",destination_workload="cart",locality="cross-zone",node="node-1"} 10"#,
+            r#"meridian_workload_packets_total{source_namespace="shop",source_kind="Deployment",source_workload="cart",destination_namespace="",destination_kind="",destination_workload="",locality="internet",node="node-1"} 1"#,
+            r#"meridian_pod_bytes_total{source_namespace="shop",source_pod="cart-0",source_zone="eu-1a",destination_namespace="shop",destination_pod="cart-2",destination_zone="eu-1b",locality="cross-zone",node="node-1"} 10"#,
+            // There is room for four.
+            r#"meridian_pod_bytes_total{source_namespace="",source_pod="other",source_zone="unknown",destination_namespace="",destination_pod="other",destination_zone="unknown",locality="unknown",node="node-1"} 10000"#,
+            r#"pod_cross_zone_network_traffic_bytes_total{namespace="shop",pod="cart-0"} 110"#,
+            r#"kubecost_pod_network_egress_bytes_total{pod_name="cart-0",namespace="shop",internet="false",same_zone="true",same_region="true"} 1"#,
+            r#"kubecost_pod_network_egress_bytes_total{pod_name="cart-0",namespace="shop",internet="false",same_zone="false",same_region="true"} 10"#,
+            r#"kubecost_pod_network_egress_bytes_total{pod_name="cart-0",namespace="shop",internet="false",same_zone="false",same_region="false"} 100"#,
+            r#"kubecost_pod_network_egress_bytes_total{pod_name="cart-0",namespace="shop",internet="true",same_zone="false",same_region="false"} 1000"#,
+            r#"meridian_series{sum="pod",node="node-1"} 4.0"#,
+        ] {
+            has(&shown, line);
+        }
+        assert_eq!(shown.lines().filter(|line| line.starts_with("kubecost")).count(), 4, "unknown is in none");
+        let none = Families { workloads: false, pods: false, kubezonnet: false, opencost: false };
+        let hidden = page(&sources(none), Form::Prometheus).unwrap();
+        for name in ["meridian_workload", "meridian_pod", "pod_cross_zone", "kubecost"] {
+            assert!(!hidden.contains(name), "{name}");
+        }
     }
 }

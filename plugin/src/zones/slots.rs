@@ -98,7 +98,10 @@ mod tests {
         for (net, zone, region) in zones {
             let prefix = IpNetwork::V4(Ipv4Network::new([10, net, (zone >> 8) as u8, zone as u8].into(), 32).unwrap());
             let zone = Zone { name: format!("z{zone}"), region: region.into() };
-            table.insert(prefix, Placement { place: Place::Zone(Arc::new(zone)), kind: PrefixKind::Cluster });
+            table.insert(
+                prefix,
+                Placement { place: Place::Zone(Arc::new(zone)), kind: PrefixKind::Cluster, origin: "test".into() },
+            );
         }
         table
     }

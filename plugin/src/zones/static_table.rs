@@ -121,8 +121,9 @@ impl Checker {
     fn check(mut self, file: File) -> Result<StaticTable, Refusal> {
         for entry in file.zones {
             let zone = self.zone(entry.name, entry.region)?;
+            let origin: Arc<str> = format!("zone {}", zone.name).into();
             for cidr in entry.cidrs {
-                self.prefix(&cidr, &zone, PrefixKind::Cluster)?;
+                self.prefix(&cidr, &zone, PrefixKind::Cluster, &origin)?;
             }
         }
         for entry in file.external {
@@ -135,7 +136,8 @@ impl Checker {
                 let (name, zone) = (&entry.name.value, &entry.zone.value);
                 (line, format!("{name} is in zone {zone}, which is not one of `zones`"))
             })?;
-            self.prefix(&entry.cidr, &zone, PrefixKind::External)?;
+            let origin: Arc<str> = format!("external {}", entry.name.value).into();
+            self.prefix(&entry.cidr, &zone, PrefixKind::External, &origin)?;
         }
         let mut addresses = HashMap::new();
         for Spanned { value, referenced, .. } in file.endpoints {
@@ -173,7 +175,13 @@ impl Checker {
         }
     }
 
-    fn prefix(&mut self, cidr: &Spanned<String>, zone: &Arc<Zone>, kind: PrefixKind) -> Result<(), Refusal> {
+    fn prefix(
+        &mut self,
+        cidr: &Spanned<String>,
+        zone: &Arc<Zone>,
+        kind: PrefixKind,
+        origin: &Arc<str>,
+    ) -> Result<(), Refusal> {
         let line = cidr.referenced.line();
         let text = &cidr.value;
         let bad = |why: &str| (line, format!("`{text}` is not a prefix like 10.0.1.0/24 or fd00:1::/64: {why}"));
@@ -191,7 +199,8 @@ impl Checker {
             return Err((line, reason));
         }
         self.prefixes.insert(prefix, (Arc::clone(zone), line));
-        self.table.zones.insert(prefix, Placement { place: Place::Zone(Arc::clone(zone)), kind });
+        let placement = Placement { place: Place::Zone(Arc::clone(zone)), kind, origin: Arc::clone(origin) };
+        self.table.zones.insert(prefix, placement);
         Ok(())
     }
 }
@@ -221,7 +230,7 @@ external:
         assert_eq!(place("10.0.1.7").place.to_string(), "eu-1a");
         assert_eq!(place("fd00:1::9").place.to_string(), "eu-1a");
         assert_eq!(place("10.9.8.7").place.to_string(), "eu-1b");
-        assert_eq!(place("10.9.8.7").kind, PrefixKind::External);
+        assert_eq!((place("10.9.8.7").kind, &*place("10.9.8.7").origin), (PrefixKind::External, "external orders-db"));
         assert_eq!(table.endpoints[0].workload.as_ref().unwrap().kind, "StatefulSet");
     }
 

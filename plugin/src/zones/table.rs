@@ -3,7 +3,7 @@
 use super::Place;
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// Address space that is not private and not reserved, then the parts of it that are. From the
 /// registries of special-purpose addresses (RFC 6890 and its successors): what is globally
@@ -39,6 +39,8 @@ pub struct Placement {
     pub place: Place,
     /// Whose they are.
     pub kind: PrefixKind,
+    /// The object that says so, for people.
+    pub origin: Arc<str>,
 }
 
 /// Prefixes and places, public and private address space included.
@@ -52,9 +54,11 @@ impl Table {
     pub fn new() -> Self {
         let public = PUBLIC.iter().map(|prefix| (prefix, Place::Internet));
         let not_public = NOT_PUBLIC.iter().map(|prefix| (prefix, Place::Unknown));
+        let origin: Arc<str> = "address registries".into();
+        let default = |place| Placement { place, kind: PrefixKind::Default, origin: Arc::clone(&origin) };
         let prefixes = public
             .chain(not_public)
-            .filter_map(|(prefix, place)| Some((prefix.parse().ok()?, Placement { place, kind: PrefixKind::Default })))
+            .filter_map(|(prefix, place)| Some((prefix.parse().ok()?, default(place))))
             .collect();
         Self { prefixes }
     }
@@ -90,7 +94,6 @@ impl Default for Table {
 mod tests {
     use super::*;
     use crate::zones::Zone;
-    use std::sync::Arc;
 
     #[test]
     fn every_default_prefix_is_a_prefix_without_host_bits() {
@@ -122,7 +125,8 @@ mod tests {
         for (prefix, name) in
             [("10.0.0.0/16", "eu-1a"), ("10.0.7.0/24", "eu-1b"), ("10.0.7.9/32", "eu-1c"), ("0.0.0.0/0", "eu-1d")]
         {
-            table.insert(prefix.parse().unwrap(), Placement { place: zone(name), kind: PrefixKind::Cluster });
+            let placement = Placement { place: zone(name), kind: PrefixKind::Cluster, origin: "test".into() };
+            table.insert(prefix.parse().unwrap(), placement);
         }
         for (address, name) in
             [("10.0.1.1", "eu-1a"), ("10.0.7.1", "eu-1b"), ("10.0.7.9", "eu-1c"), ("8.8.8.8", "eu-1d")]

@@ -1,30 +1,67 @@
-//! The demo, in this process.
+//! The demo, in this process: what the wire carried is what everybody is told.
 
 use meridian::{
     agent::Sink,
+    api::{Client, CountersService, Target, ZonesService},
     datapath::Hook,
     demo::Demo,
+    export::{Output, PairLog},
     flows::{Namespaces, Ring},
-    proto::flow::{Endpoint, Flow},
+    grpc::{self, Services},
+    hubble,
+    metrics::{self, Families, Process, Sources},
+    proto::{
+        flow::{Endpoint, Flow},
+        v1::WatchRequest,
+    },
 };
 use meridian_abi::stats::Stat;
 use prost::Message;
 use prost_types::{Struct, value::Kind};
-use std::{sync::Arc, thread, time::Duration};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes and packets by something.
+type Sums = BTreeMap<String, (u64, u64)>;
+
+fn add(sums: &mut Sums, key: &str, bytes: u64, packets: u64) {
+    if packets > 0 {
+        let sum = sums.entry(key.to_owned()).or_default();
+        *sum = (sum.0 + bytes, sum.1 + packets);
+    }
+}
+
+fn only(sums: &Sums, keys: &[&str]) -> Sums {
+    sums.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(key, sum)| (key.clone(), *sum)).collect()
+}
 
 /// What an update tells; the event of a single packet tells none.
-fn bytes(flow: &Flow) -> u64 {
+fn told(flow: &Flow) -> (String, u64, u64) {
     let extensions = Struct::decode(flow.extensions.as_ref().unwrap().value.as_slice()).unwrap();
-    match extensions.fields.get("bytes").map(|value| value.kind.as_ref()) {
-        Some(Some(Kind::NumberValue(bytes))) => *bytes as u64,
+    let number = |key: &str| match extensions.fields.get(key).map(|value| value.kind.as_ref()) {
+        Some(Some(Kind::NumberValue(number))) => *number as u64,
         None => 0,
+        other => panic!("{other:?}"),
+    };
+    match &extensions.fields["locality"].kind {
+        Some(Kind::StringValue(locality)) => (locality.clone(), number("bytes"), number("packets")),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-#[expect(deprecated, reason = "Summary is what clients show")]
-fn what_the_kernel_counts_is_what_the_wire_carries_and_what_the_flows_tell() {
+fn what_the_kernel_counts_is_what_the_wire_carries_and_what_everybody_is_told() {
     for hook in Hook::ALL {
         let sink = Sink { ring: Arc::new(Ring::new(65_535)), namespaces: Arc::new(Namespaces::default()) };
         let mut demo = Demo::start(hook, &sink).unwrap();
@@ -35,39 +72,226 @@ fn what_the_kernel_counts_is_what_the_wire_carries_and_what_the_flows_tell() {
         }
         let report = demo.finish().unwrap();
         assert!(report.is_exact(), "{hook}:\n{}", report.table());
+        has_met_what_it_should(&demo, hook);
 
-        let packets = |stat| demo.stat(stat).unwrap().packets;
-        assert!(packets(Stat::SuperPacket) > 100, "{hook}: without super-packets segmentation was not tested");
-        assert!(packets(Stat::LinkScoped) > 10, "{hook}: neighbour discovery and MLD must have gone on");
-        // Only netfilter sees what arrives, and what goes from pod to pod.
-        assert_eq!(packets(Stat::Delivered) > 100, hook == Hook::Netfilter);
-        for stat in [Stat::SameNode, Stat::Malformed, Stat::Unattributed, Stat::NoPorts, Stat::OddGso, Stat::Fragmented]
-        {
-            assert_eq!(packets(stat), 0, "{hook}: {}", stat.name());
-        }
-
-        for stat in [Stat::EventWithheld, Stat::EventLost] {
-            assert_eq!(packets(stat), 0, "{hook}: {}", stat.name());
-        }
-        let flows = sink.ring.read(0, usize::MAX);
-        assert_eq!(flows.lost, 0);
-        // Every connection between pods is announced: its opening, the answer, and the end in both
-        // directions. Nobody watches the outsider's side of its own.
-        let pod = |end: &Option<Endpoint>| end.as_ref().is_some_and(|end| !end.pod_name.is_empty());
-        let between_pods = || flows.flows.iter().filter(|flow| pod(&flow.source) && pod(&flow.destination));
-        let announced =
-            |flags: &str| between_pods().filter(|flow| flow.summary == format!("TCP Flags: {flags}")).count();
-        let opened = announced("SYN");
-        assert!(opened > 50);
-        assert_eq!(announced("SYN, ACK"), opened, "{hook}");
-        let ends = between_pods().filter(|flow| flow.summary.contains("FIN")).count();
-        assert!(ends >= 2 * opened, "{hook}: {opened} connections, {ends} ends");
-        assert!(flows.flows.is_sorted_by_key(|flow| flow.time.map(|time| (time.seconds, time.nanos))));
-        let told: u64 = flows.flows.iter().map(|flow| bytes(flow)).sum();
-        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        let json: Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         assert_eq!(json["hook"], hook.name());
-        assert_eq!(told, json["attributed_bytes"].as_u64().unwrap());
-        let counted: u64 = json["matrix"].as_array().unwrap().iter().map(|cell| cell["bytes"].as_u64().unwrap()).sum();
-        assert_eq!(told, counted);
+        let mut truth = Sums::new();
+        for cell in json["sent"].as_array().unwrap() {
+            let number = |key: &str| cell[key].as_u64().unwrap();
+            add(&mut truth, cell["locality"].as_str().unwrap(), number("bytes"), number("packets"));
+        }
+        assert_eq!(json["attributed_bytes"].as_u64().unwrap(), truth.values().map(|(bytes, _)| bytes).sum::<u64>());
+
+        flows_tell(&sink.ring, hook, &truth);
+        pair_log_tells(&demo, &truth);
+        servers_tell(&demo, &sink, &truth);
+        bpftool_tells(&demo, &json);
     }
+}
+
+fn has_met_what_it_should(demo: &Demo, hook: Hook) {
+    let packets = |stat| demo.stat(stat).unwrap().packets;
+    assert!(packets(Stat::SuperPacket) > 100, "{hook}: without super-packets segmentation was not tested");
+    assert!(packets(Stat::LinkScoped) > 10, "{hook}: neighbour discovery and MLD must have gone on");
+    // Only netfilter sees what arrives, and what goes from pod to pod.
+    assert_eq!(packets(Stat::Delivered) > 100, hook == Hook::Netfilter);
+    for stat in [
+        Stat::SameNode,
+        Stat::Malformed,
+        Stat::Unattributed,
+        Stat::NoPorts,
+        Stat::OddGso,
+        Stat::Fragmented,
+        Stat::EventWithheld,
+        Stat::EventLost,
+    ] {
+        assert_eq!(packets(stat), 0, "{hook}: {}", stat.name());
+    }
+}
+
+#[expect(deprecated, reason = "Summary is what clients show")]
+fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
+    let batch = ring.read_all();
+    let flows: Vec<_> = batch.flows().collect();
+    assert_eq!(flows.len() as u64, ring.seen(), "none was overwritten");
+    // Every connection between pods is announced: its opening, the answer, and the end in both
+    // directions. Nobody watches the outsider's side of its own.
+    let pod = |end: &Option<Endpoint>| end.as_ref().is_some_and(|end| !end.pod_name.is_empty());
+    let between_pods = || flows.iter().filter(|flow| pod(&flow.source) && pod(&flow.destination));
+    let announced = |flags: &str| between_pods().filter(|flow| flow.summary == format!("TCP Flags: {flags}")).count();
+    let opened = announced("SYN");
+    assert!(opened > 50);
+    assert_eq!(announced("SYN, ACK"), opened, "{hook}");
+    let ends = between_pods().filter(|flow| flow.summary.contains("FIN")).count();
+    assert!(ends >= 2 * opened, "{hook}: {opened} connections, {ends} ends");
+    assert!(flows.is_sorted_by_key(|flow| flow.time.map(|time| (time.seconds, time.nanos))));
+
+    let mut sums = Sums::new();
+    for (locality, bytes, packets) in flows.iter().map(|flow| told(flow)) {
+        add(&mut sums, &locality, bytes, packets);
+    }
+    assert_eq!(sums, *truth);
+}
+
+fn pair_log_tells(demo: &Demo, truth: &Sums) {
+    let path = std::env::temp_dir().join(format!("meridian-pairs-{}.json", std::process::id()));
+    let process = Arc::new(Process::default());
+    let log = PairLog::start(&Output::File(path.clone()), Duration::from_secs(3600), process).unwrap();
+    let pairs = demo.take_interval().into_iter().map(|(node, lines)| (node.to_owned(), lines)).collect();
+    assert!(log.finish(pairs, Duration::from_secs(60)));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let mut sums = Sums::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["node"].as_str().unwrap().starts_with("node-"));
+        for end in ["source", "destination"] {
+            assert!(line[end]["pod"].is_string() && line[end]["workload"]["kind"].is_string(), "{line}");
+        }
+        assert_ne!(line["source"]["zone"], line["destination"]["zone"]);
+        let number = |key: &str| line[key].as_u64().unwrap();
+        add(&mut sums, line["locality"].as_str().unwrap(), number("bytes"), number("packets"));
+    }
+    assert_eq!(sums, only(truth, &["cross-zone", "cross-region"]));
+}
+
+/// Asks the page over HTTP and Counters over gRPC.
+fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let samples = watch::Sender::new(Arc::from(demo.samples().unwrap()));
+    let (process, shutdown) = (Arc::new(Process::default()), CancellationToken::new());
+    let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let (http, port) = (bind(), bind());
+    let (http_at, port_at) = (http.local_addr().unwrap(), port.local_addr().unwrap());
+    let sources = Sources {
+        samples: samples.subscribe(),
+        ring: Arc::clone(&sink.ring),
+        process: Arc::clone(&process),
+        families: Families { pods: true, ..Families::default() },
+    };
+    let table = watch::Sender::new(Arc::new(Demo::table().unwrap().zones));
+    let services = Services {
+        observer: Arc::new(hubble::Server::new(sink.clone(), Vec::new(), shutdown.clone())),
+        counters: Arc::new(CountersService::new(samples.subscribe(), process, shutdown.clone())),
+        zones: Arc::new(ZonesService(table.subscribe())),
+    };
+    runtime.spawn(metrics::serve(sources, http, shutdown.clone()));
+    runtime.spawn(grpc::serve(services, port, None, shutdown.clone()));
+
+    let mut stream = TcpStream::connect(http_at).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page_tells(&page, truth);
+
+    runtime.block_on(async {
+        let client = Client::connect(Target::Tcp(port_at.to_string())).await.unwrap();
+        for limit in [1000, 3] {
+            let mut answers = client.watch(WatchRequest { interval: None, pairs: limit }).await.unwrap();
+            let answer = answers.next().await.unwrap().unwrap();
+            let (mut zones, mut pairs) = (Sums::new(), Sums::new());
+            for zone in &answer.zones {
+                let counter = zone.counter.unwrap();
+                add(&mut zones, &zone.locality, counter.bytes, counter.packets);
+            }
+            assert_eq!(zones, *truth);
+            for pair in &answer.pairs {
+                let counter = pair.counter.unwrap();
+                add(&mut pairs, &pair.locality, counter.bytes, counter.packets);
+            }
+            assert_eq!(answer.nodes, ["node-1", "node-2", "node-3", "node-4"]);
+            let other = answer.other_pairs.unwrap();
+            if limit == 1000 {
+                assert_eq!((pairs, other.bytes), (truth.clone(), 0));
+            } else {
+                assert_eq!(answer.pairs.len(), 3);
+                let sum = |sums: &Sums| sums.values().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+                let (listed, all) = (sum(&pairs), sum(truth));
+                assert_eq!((listed.0 + other.bytes, listed.1 + other.packets), all);
+            }
+        }
+        let prefix = client.lookup("10.244.3.10".into()).await.unwrap().unwrap();
+        assert_eq!((prefix.cidr.as_str(), prefix.zone.as_str()), ("10.244.3.0/24", "eu-1b"));
+    });
+    shutdown.cancel();
+}
+
+fn page_tells(page: &str, truth: &Sums) {
+    let series = |name: &str| -> Vec<(String, u64)> {
+        let start = format!("{name}{{");
+        let lines = page.lines().filter_map(|line| line.strip_prefix(&start)?.rsplit_once("} "));
+        lines.map(|(labels, value)| (labels.to_owned(), value.parse().unwrap())).collect()
+    };
+    let label = |labels: &str, name: &str| {
+        let (_, rest) = labels.split_once(&format!("{name}=\"")).unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    for family in ["zone", "workload", "pod"] {
+        let mut sums = Sums::new();
+        for (labels, bytes) in series(&format!("meridian_{family}_bytes_total")) {
+            sums.entry(label(&labels, "locality")).or_default().0 += bytes;
+        }
+        for (labels, packets) in series(&format!("meridian_{family}_packets_total")) {
+            sums.entry(label(&labels, "locality")).or_default().1 += packets;
+        }
+        assert_eq!(sums, *truth, "{family}");
+    }
+    let bytes = |locality: &str| truth.get(locality).map_or(0, |(bytes, _)| *bytes);
+    let kubezonnet: u64 = series("pod_cross_zone_network_traffic_bytes_total").iter().map(|(_, bytes)| bytes).sum();
+    assert_eq!(kubezonnet, bytes("cross-zone") + bytes("cross-region"));
+    let opencost = |class: &str| -> u64 {
+        let of_class = series("kubecost_pod_network_egress_bytes_total");
+        of_class.iter().filter(|(labels, _)| labels.ends_with(class)).map(|(_, bytes)| bytes).sum()
+    };
+    assert_eq!(opencost(r#"internet="false",same_zone="true",same_region="true""#), bytes("same-zone"));
+    assert_eq!(opencost(r#"internet="false",same_zone="false",same_region="true""#), bytes("cross-zone"));
+    assert_eq!(opencost(r#"internet="false",same_zone="false",same_region="false""#), bytes("cross-region"));
+    assert_eq!(opencost(""), bytes("same-zone") + bytes("cross-zone") + bytes("cross-region"), "unknown is in none");
+}
+
+/// ZONE_MATRIX of every node, read by bpftool as docs/maps.md says: nothing of ours helps.
+fn bpftool_tells(demo: &Demo, report: &Value) {
+    let Some(bpftool) = std::env::var_os("MERIDIAN_BPFTOOL") else {
+        println!("skipped: MERIDIAN_BPFTOOL is not set");
+        return;
+    };
+    let zones = ["unknown", "internet", "eu-1a", "eu-1b", "eu-2a"];
+    let mut read: BTreeMap<(String, String, u64), (u64, u64)> = BTreeMap::new();
+    for id in demo.matrix_ids().unwrap() {
+        for (index, bytes, packets) in dump(Path::new(&bpftool), id) {
+            let slots = 32;
+            let (plane, source, destination) = (index / slots / slots, index / slots % slots, index % slots);
+            assert!(plane < 2, "everything leaves");
+            let zone = |slot: u64| zones[slot as usize].to_owned();
+            let sum = read.entry((zone(source), zone(destination), [4, 6][plane as usize])).or_default();
+            *sum = (sum.0 + bytes, sum.1 + packets);
+        }
+    }
+    let cell = |cell: &Value| {
+        let (text, number) =
+            (|key: &str| cell[key].as_str().unwrap().to_owned(), |key: &str| cell[key].as_u64().unwrap());
+        let key = (text("source_zone"), text("destination_zone"), number("ip_version"));
+        (key, (number("bytes"), number("packets")))
+    };
+    let expected: BTreeMap<_, _> = report["sent"].as_array().unwrap().iter().map(cell).collect();
+    assert_eq!(read, expected);
+}
+
+/// The cells of a map that are not zero: index, bytes, packets.
+fn dump(bpftool: &Path, id: u32) -> Vec<(u64, u64, u64)> {
+    let output = Command::new(bpftool).args(["-j", "map", "dump", "id", &id.to_string()]).output().unwrap();
+    let cells: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bytes = |value: &Value| -> Vec<u8> {
+        let hex = value.as_array().unwrap().iter();
+        hex.map(|byte| u8::from_str_radix(byte.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()).collect()
+    };
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap());
+    let cell = |cell: &Value| {
+        let index = u64::from(u32::from_ne_bytes(bytes(&cell["key"]).try_into().unwrap()));
+        let cpus = cell["values"].as_array().unwrap().iter().map(|cpu| bytes(&cpu["value"]));
+        let sum = cpus.fold((0, 0), |sum, cpu| (sum.0 + word(&cpu[..8]), sum.1 + word(&cpu[8..])));
+        (index, sum.0, sum.1)
+    };
+    cells.as_array().unwrap().iter().map(cell).filter(|(_, _, packets)| *packets > 0).collect()
 }

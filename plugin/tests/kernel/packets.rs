@@ -39,7 +39,10 @@ impl Bench {
         let mut table = Table::new();
         for (prefix, zone) in prefixes {
             let place = Place::Zone(Arc::new(Zone { name: (*zone).into(), region: "r".into() }));
-            table.insert(prefix.parse::<IpNetwork>().unwrap(), Placement { place, kind: PrefixKind::Cluster });
+            table.insert(
+                prefix.parse::<IpNetwork>().unwrap(),
+                Placement { place, kind: PrefixKind::Cluster, origin: "test".into() },
+            );
         }
         self.slots.assign(&table);
         self.datapath.apply_zones(&table, &self.slots).unwrap();

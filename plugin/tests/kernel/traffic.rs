@@ -1,12 +1,16 @@
 //! Real packets between network namespaces: a pod, its node and the wire.
 
 use meridian::{
+    accounting::Accounting,
+    agent::{Agent, Sink},
     datapath::{Datapath, Hook, Options},
     demo::{
         links::{configure, sysctl},
         namespace::Namespace,
     },
-    zones::{Slots, Table},
+    flows::{Namespaces, Node, Ring},
+    identity::Index,
+    zones::{Place, Slots, StaticTable, Table},
 };
 use meridian_abi::{Counter, stats::Stat};
 use nix::{
@@ -18,7 +22,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     os::fd::AsRawFd,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::{Instant, SystemTime},
 };
 
 const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
@@ -288,4 +298,61 @@ fn the_hooks_count_the_same_and_let_others_run() {
     assert_eq!(sum(&others[1]), expected);
     assert_eq!(sum(&others[0]), Some(lab.counted()));
     assert_eq!(lab.counted().packets, 2012);
+}
+
+#[test]
+fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
+    let Lab { datapath, node, peer, pod } = Lab::new(Options::default(), 1500);
+    let sink = Sink { ring: Arc::new(Ring::new(1023)), namespaces: Arc::new(Namespaces::default()) };
+    let identity = Node { name: "node".into(), place: Place::Unknown };
+    let accounting = Accounting::new(100, false);
+    let mut agent = Agent::new(identity, datapath, Arc::new(Index::default()), accounting, sink);
+    // The node is always in zone a. The peer moves, and the prefix that says so is another one each
+    // time; the wider ones around it name zones that no packet may be in.
+    let table = |n: usize| {
+        let (len, zone) = [(32, "b"), (31, "c"), (30, "d"), (32, "e")][n % 4];
+        let peer = format!("10.0.2.{}/{len}", [2, 2, 0, 2][n % 4]);
+        let yaml = format!(
+            "zones:\n- {{name: a, region: r, cidrs: [10.0.2.1/32]}}\n- {{name: {zone}, region: r, cidrs: [{peer}]}}\n- {{name: wide, region: r, cidrs: [10.0.0.0/8]}}\n"
+        );
+        StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap().zones
+    };
+    agent.apply_zones(&table(0), SystemTime::now()).unwrap();
+    let receiver = peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
+    flood(&node, NODE, 0, 1, 100);
+    receiver.recv(&mut [0; 100]).unwrap();
+    let before = agent.matrix().unwrap();
+    let before: u64 = before.cells().map(|(_, counter)| counter.packets).sum();
+
+    let done = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let flooding = scope.spawn(|| {
+            let mut sent = 0;
+            while !done.load(Ordering::Relaxed) {
+                flood(&node, NODE, 1, 1000, 100);
+                sent += 1000;
+            }
+            sent
+        });
+        for n in 1..=100 {
+            agent.drain(Instant::now(), SystemTime::now()).unwrap();
+            agent.apply_zones(&table(n), SystemTime::now()).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        flooding.join().unwrap()
+    });
+    agent.flush(Instant::now(), SystemTime::now()).unwrap();
+
+    let matrix = agent.matrix().unwrap();
+    let counted: Counter = matrix.cells().map(|(_, counter)| counter).sum();
+    assert_eq!(counted.packets - before, sent, "nothing is lost, nothing counted twice");
+    assert_eq!(counted.bytes, counted.packets * 128);
+    let zones: Vec<String> = matrix.cells().map(|(pair, _)| format!("{} {}", pair.source, pair.destination)).collect();
+    assert!(zones.iter().all(|zones| ["a b", "a c", "a d", "a e"].contains(&zones.as_str())), "{zones:?}");
+    assert!(zones.len() > 1, "the tables were in force under traffic: {zones:?}");
+    let totals = agent.sample().unwrap().totals;
+    let attributed: u64 =
+        totals.pods.series().flat_map(|(_, total)| total.iter()).map(|(_, counter)| counter.bytes).sum();
+    assert_eq!(attributed, counted.bytes);
+    drop((agent, pod));
 }

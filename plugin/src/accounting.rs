@@ -1,0 +1,172 @@
+//! Who sent how much to whom: what is new in the flow entries, summed by pod and by workload.
+//!
+//! Memory is bounded whatever the cluster does, and no byte is lost by that: what has no series of
+//! its own is in a sum of the others. Pure; time is a parameter.
+
+mod interval;
+mod party;
+mod top;
+
+pub use interval::{Interval, Line};
+pub use party::{Party, Pod, Workload};
+pub use top::{ByLocality, Top};
+
+use crate::{
+    identity::Endpoint,
+    zones::{Locality, Place},
+};
+use meridian_abi::Counter;
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+/// One end of a transfer.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Its address.
+    pub address: IpAddr,
+    /// Who has the address, if that is known.
+    pub owner: Option<Arc<Endpoint>>,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// The two sides of a sum.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Between<T> {
+    /// Who sent.
+    pub source: T,
+    /// Who received.
+    pub destination: T,
+}
+
+/// A pod, if it is known which, and its place.
+pub type Placed = (Option<Pod>, Place);
+
+/// Sums since the start, each of a bounded number of series.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// Between pods.
+    pub pods: Top<Between<Placed>>,
+    /// Between workloads; `None` is who belongs to none that is known.
+    pub workloads: Top<Between<Option<Workload>>>,
+    /// By the pod that sent. What no known pod sent is not in it.
+    pub senders: Top<Pod>,
+}
+
+/// Sums what is new in the flow entries.
+#[derive(Debug)]
+pub struct Accounting {
+    totals: Totals,
+    interval: Option<Interval>,
+}
+
+impl Accounting {
+    /// With at most `series` series in each of the sums. Pairs of pods are kept for an interval,
+    /// too, if `by_interval`.
+    pub fn new(series: usize, by_interval: bool) -> Self {
+        let totals = Totals { pods: Top::new(series), workloads: Top::new(series), senders: Top::new(series) };
+        Self { totals, interval: by_interval.then(Interval::default) }
+    }
+
+    /// Adds what is new between two ends.
+    pub fn add(&mut self, source: &End, destination: &End, new: Counter, now: Instant) {
+        let locality = Locality::between(&source.place, &destination.place);
+        let Self { totals, interval } = self;
+        let pod = |end: &End| end.owner.as_ref().map(|owner| Pod(Arc::clone(owner)));
+        let workload = |end: &End| end.owner.as_ref().map(|owner| Workload(Arc::clone(owner)));
+        let placed = |end: &End| (pod(end), end.place.clone());
+        totals.pods.add(Between { source: placed(source), destination: placed(destination) }, locality, new, now);
+        let workloads = Between { source: workload(source), destination: workload(destination) };
+        totals.workloads.add(workloads, locality, new, now);
+        if let Some(sender) = pod(source) {
+            totals.senders.add(sender, locality, new, now);
+        }
+        if let Some(interval) = interval {
+            interval.add(source, destination, locality, new);
+        }
+    }
+
+    /// Lets series end that are idle or that others have outgrown. To be called now and then.
+    pub fn turn(&mut self, now: Instant) {
+        self.totals.pods.turn(now);
+        self.totals.workloads.turn(now);
+        self.totals.senders.turn(now);
+    }
+
+    /// The sums since the start.
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// What went between pods of two zones since the last call, the most first. Nothing if it is not kept.
+    pub fn take_interval(&mut self) -> Vec<Line> {
+        self.interval.as_mut().map(Interval::take).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity, zones::Zone};
+    use std::collections::BTreeMap;
+
+    const PODS: usize = 10_000;
+    const SERIES: usize = 1000;
+
+    fn place(n: usize) -> Place {
+        let (zone, region) = [("eu-1a", "eu-1"), ("eu-1a", "eu-1"), ("eu-1b", "eu-1"), ("eu-2a", "eu-2")][n];
+        Place::Zone(Arc::new(Zone { name: zone.into(), region: region.into() }))
+    }
+
+    fn end(n: usize) -> End {
+        let workload = identity::Workload { kind: "Deployment".into(), name: format!("w{}", n % 3000) };
+        let owner = Endpoint {
+            namespace: format!("ns{}", n % 3000 % 40),
+            pod: format!("p{n}"),
+            workload: Some(workload),
+            labels: BTreeMap::new(),
+        };
+        let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+        End { address, owner: Some(Arc::new(owner)), place: place(n % 4) }
+    }
+
+    fn sum<K: Clone + Eq + std::hash::Hash>(top: &Top<K>) -> ByLocality {
+        assert!(top.len() <= SERIES);
+        let mut sum = top.other();
+        sum += top.ended();
+        top.series().for_each(|(_, total)| sum += total);
+        sum
+    }
+
+    #[test]
+    fn ten_thousand_pods_that_talk_to_ten_thousand_pods_are_bounded_and_sum_up() {
+        let ends: Vec<End> = (0..PODS).map(end).collect();
+        let mut accounting = Accounting::new(SERIES, true);
+        let start = Instant::now();
+        let (mut expected, mut crossing) = (ByLocality::default(), 0);
+        for round in 0..30 {
+            let now = start + std::time::Duration::from_secs(60 * round as u64);
+            for source in 0..PODS {
+                // Over the rounds each pod meets others; some pairs are much heavier.
+                let destination = (source * 7919 + round * 104_729) % PODS;
+                let packets = 1 + (source * round % 97) as u64;
+                let new = Counter { bytes: packets * (60 + source as u64 % 1400), packets };
+                let (source, destination) = (&ends[source], &ends[destination]);
+                let locality = Locality::between(&source.place, &destination.place);
+                expected.add(locality, new);
+                if matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
+                    crossing += new.bytes;
+                }
+                accounting.add(source, destination, new, now);
+            }
+            accounting.turn(now);
+        }
+        let Totals { pods, workloads, senders } = accounting.totals();
+        assert_eq!([sum(pods), sum(workloads), sum(senders)], [expected; 3]);
+        assert!(pods.ended() != ByLocality::default() && pods.other() != ByLocality::default());
+        let lines = accounting.take_interval();
+        assert!(lines.len() <= Interval::ROOM + 16, "{}", lines.len());
+        assert!(lines.is_sorted_by_key(|line| std::cmp::Reverse(line.counter.bytes)));
+        assert_eq!(lines.iter().map(|line| line.counter.bytes).sum::<u64>(), crossing);
+        assert!(accounting.take_interval().is_empty());
+    }
+}

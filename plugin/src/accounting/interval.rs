@@ -1,0 +1,59 @@
+//! What crossed zones in one interval, pair by pair.
+
+use super::{Between, End, Party, Pod};
+use crate::zones::{Locality, Place};
+use meridian_abi::Counter;
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+
+/// A party and its place.
+type Key = Between<(Party, Place)>;
+
+/// What went between two parties in two zones.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Who sent, and where from.
+    pub source: (Party, Place),
+    /// Who received, and where.
+    pub destination: (Party, Place),
+    /// What the zones are to each other.
+    pub locality: Locality,
+    /// How much.
+    pub counter: Counter,
+}
+
+/// Pairs of pods or addresses in different zones.
+#[derive(Debug, Default)]
+pub struct Interval {
+    pairs: HashMap<Key, (Locality, Counter)>,
+}
+
+impl Interval {
+    /// Pairs for which there is room: as many as one of the kernel's flow maps holds. Further ones are one
+    /// pair of `other` for each pair of zones.
+    pub const ROOM: usize = 65_536;
+
+    /// Adds what is new between two ends, if it crosses zones.
+    pub fn add(&mut self, source: &End, destination: &End, locality: Locality, new: Counter) {
+        if !matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
+            return;
+        }
+        let party = |end: &End| {
+            let owner = end.owner.as_ref();
+            (owner.map_or(Party::Address(end.address), |owner| Party::Pod(Pod(Arc::clone(owner)))), end.place.clone())
+        };
+        let mut key = Key { source: party(source), destination: party(destination) };
+        if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&key) {
+            (key.source.0, key.destination.0) = (Party::Other, Party::Other);
+        }
+        self.pairs.entry(key).or_insert((locality, Counter::default())).1 += new;
+    }
+
+    /// Everything since the last call, the most first.
+    pub fn take(&mut self) -> Vec<Line> {
+        let pairs = std::mem::take(&mut self.pairs);
+        let line = |(Key { source, destination }, (locality, counter))| Line { source, destination, locality, counter };
+        let mut lines: Vec<Line> = pairs.into_iter().map(line).collect();
+        lines.sort_by_key(|line| Reverse(line.counter.bytes));
+        lines
+    }
+}

@@ -1,0 +1,61 @@
+//! Keys of the sums. An endpoint is compared only by what names the sum, without its labels.
+
+use crate::identity::Endpoint;
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// A pod: two endpoints are the same one if namespace and name are.
+#[derive(Clone, Debug)]
+pub struct Pod(pub Arc<Endpoint>);
+
+impl Pod {
+    fn id(&self) -> (&str, &str) {
+        (&self.0.namespace, &self.0.pod)
+    }
+}
+
+impl PartialEq for Pod {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.id() == other.id()
+    }
+}
+
+impl Eq for Pod {}
+
+impl Hash for Pod {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+/// A workload: two endpoints are of the same one if namespace, kind and name are.
+#[derive(Clone, Debug)]
+pub struct Workload(pub Arc<Endpoint>);
+
+impl PartialEq for Workload {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.workload_id() == other.0.workload_id()
+    }
+}
+
+impl Eq for Workload {}
+
+impl Hash for Workload {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.workload_id().hash(state);
+    }
+}
+
+/// Who sends or receives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Party {
+    /// A pod that is known.
+    Pod(Pod),
+    /// An address of which it is not known who has it.
+    Address(IpAddr),
+    /// Several, for which there was no room.
+    Other,
+}

@@ -1,0 +1,221 @@
+//! Sums by key, of which a bounded number are series of their own.
+//!
+//! A series only grows, and it begins at zero: rates of it are right at every moment. What has no
+//! series is in `other`. A series ends when it is idle for long, or when a key without one sends far
+//! more; what it had counted is then in `ended`, outside every series, so that no rate jumps. All
+//! series, `other` and `ended` together are what was added.
+
+use crate::zones::Locality;
+use meridian_abi::Counter;
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    hash::Hash,
+    ops::AddAssign,
+    time::{Duration, Instant},
+};
+
+/// After this time without traffic a series ends.
+const IDLE: Duration = Duration::from_secs(3600);
+/// How often series are compared with the keys that have none.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How much more than a series a key without one must send to take its place.
+const FACTOR: u64 = 2;
+
+/// A counter for each locality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByLocality([Counter; Locality::ALL.len()]);
+
+impl ByLocality {
+    /// The counter of one.
+    pub const fn get(&self, locality: Locality) -> Counter {
+        self.0[locality as usize]
+    }
+
+    /// Adds to one.
+    pub fn add(&mut self, locality: Locality, counter: Counter) {
+        self.0[locality as usize] += counter;
+    }
+
+    /// Each locality and its counter.
+    pub fn iter(self) -> impl Iterator<Item = (Locality, Counter)> {
+        Locality::ALL.into_iter().map(move |locality| (locality, self.get(locality)))
+    }
+}
+
+impl AddAssign for ByLocality {
+    fn add_assign(&mut self, other: Self) {
+        other.iter().for_each(|(locality, counter)| self.add(locality, counter));
+    }
+}
+
+/// Sums of a bounded number of keys, and of the others together.
+#[derive(Clone, Debug)]
+pub struct Top<K> {
+    room: usize,
+    series: HashMap<K, Series>,
+    other: ByLocality,
+    ended: ByLocality,
+    /// Bytes of keys without a series in this period, of at most `room` of them.
+    waiting: HashMap<K, u64>,
+    turned: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Series {
+    total: ByLocality,
+    /// Bytes in this period, and in the one before.
+    recent: [u64; 2],
+    active: Instant,
+}
+
+impl Series {
+    fn weight(&self) -> u64 {
+        self.recent[0].max(self.recent[1])
+    }
+}
+
+impl<K: Clone + Eq + Hash> Top<K> {
+    /// With room for so many series.
+    pub fn new(room: usize) -> Self {
+        let (other, ended) = (ByLocality::default(), ByLocality::default());
+        Self { room, series: HashMap::new(), other, ended, waiting: HashMap::new(), turned: None }
+    }
+
+    /// Adds to the key's series, or to `other` if there is no room for one.
+    pub fn add(&mut self, key: K, locality: Locality, new: Counter, now: Instant) {
+        if let Some(series) = self.series.get_mut(&key) {
+            series.total.add(locality, new);
+            series.recent[0] += new.bytes;
+            series.active = now;
+        } else if self.series.len() < self.room {
+            let mut total = ByLocality::default();
+            total.add(locality, new);
+            self.series.insert(key, Series { total, recent: [new.bytes, 0], active: now });
+        } else {
+            self.other.add(locality, new);
+            if let Some(bytes) = self.waiting.get_mut(&key) {
+                *bytes += new.bytes;
+            } else if self.waiting.len() < self.room {
+                self.waiting.insert(key, new.bytes);
+            }
+        }
+    }
+
+    /// Once a period: lets idle series end, and series that a key without one has outgrown. Such a key's
+    /// series begins at zero: what it had sent stays in `other`.
+    pub fn turn(&mut self, now: Instant) {
+        let turned = *self.turned.get_or_insert(now);
+        if now.duration_since(turned) < PERIOD {
+            return;
+        }
+        self.turned = Some(now);
+        let Self { series, ended, .. } = self;
+        series.retain(|_, series| {
+            let lives = now.duration_since(series.active) < IDLE;
+            if !lives {
+                *ended += series.total;
+            }
+            lives
+        });
+        let mut waiting: Vec<(K, u64)> = self.waiting.drain().collect();
+        waiting.sort_by_key(|(_, bytes)| Reverse(*bytes));
+        let mut lightest: Vec<(K, u64)> =
+            self.series.iter().map(|(key, series)| (key.clone(), series.weight())).collect();
+        lightest.sort_by_key(|(_, weight)| Reverse(*weight));
+        for (key, bytes) in waiting {
+            if self.series.len() >= self.room {
+                let Some((light, _)) = lightest.pop().filter(|(_, weight)| bytes / FACTOR > *weight) else { break };
+                if let Some(series) = self.series.remove(&light) {
+                    self.ended += series.total;
+                }
+            }
+            self.series.insert(key, Series { total: ByLocality::default(), recent: [0, bytes], active: now });
+        }
+        for series in self.series.values_mut() {
+            series.recent = [0, series.recent[0].max(series.recent[1] / FACTOR)];
+        }
+    }
+
+    /// The series and what each has counted.
+    pub fn series(&self) -> impl Iterator<Item = (&K, ByLocality)> {
+        self.series.iter().map(|(key, series)| (key, series.total))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// How many there can be.
+    pub const fn room(&self) -> usize {
+        self.room
+    }
+
+    /// What keys without a series sent.
+    pub const fn other(&self) -> ByLocality {
+        self.other
+    }
+
+    /// What series counted that have ended.
+    pub const fn ended(&self) -> ByLocality {
+        self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR: Locality = Locality::SameZone;
+
+    fn bytes(bytes: u64) -> Counter {
+        Counter { bytes, packets: 1 }
+    }
+
+    fn listed(top: &Top<&'static str>) -> Vec<(&'static str, u64)> {
+        let mut listed: Vec<_> = top.series().map(|(key, total)| (*key, total.get(NEAR).bytes)).collect();
+        listed.sort_unstable();
+        listed
+    }
+
+    #[test]
+    fn a_heavy_key_takes_the_place_of_a_light_one_and_no_series_jumps() {
+        let (mut top, start) = (Top::new(2), Instant::now());
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        top.turn(at(0));
+        top.add("a", NEAR, bytes(100), at(0));
+        top.add("b", NEAR, bytes(10), at(0));
+        top.add("c", NEAR, bytes(20), at(0));
+        top.turn(at(1));
+        assert_eq!(listed(&top), [("a", 100), ("b", 10)], "twice is not more than twice");
+        top.add("c", NEAR, bytes(500), at(1));
+        top.add("a", NEAR, bytes(100), at(1));
+        top.turn(at(2));
+        assert_eq!(listed(&top), [("a", 200), ("c", 0)], "it begins at zero");
+        top.add("c", NEAR, bytes(7), at(2));
+        assert_eq!(listed(&top), [("a", 200), ("c", 7)]);
+        assert_eq!((top.other().get(NEAR).bytes, top.ended().get(NEAR).bytes), (520, 10));
+    }
+
+    #[test]
+    fn an_idle_series_ends_and_makes_room() {
+        let (mut top, start) = (Top::new(1), Instant::now());
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        top.turn(at(0));
+        top.add("a", NEAR, bytes(100), at(0));
+        top.turn(at(59));
+        assert_eq!(listed(&top), [("a", 100)]);
+        top.turn(at(60));
+        assert!(top.is_empty());
+        top.add("b", NEAR, bytes(1), at(60));
+        top.add("a", NEAR, bytes(1), at(60));
+        assert_eq!(listed(&top), [("b", 1)]);
+        assert_eq!((top.other().get(NEAR).bytes, top.ended().get(NEAR).bytes), (1, 100));
+    }
+}

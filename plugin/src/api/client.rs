@@ -1,0 +1,168 @@
+//! The asking side of meridian.v1, for the command line.
+
+use crate::proto::v1::{
+    ListRequest, LookupRequest, Prefix, WatchRequest, WatchResponse, counters_client::CountersClient,
+    zones_client::ZonesClient,
+};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use tonic::{Code, Status, transport::Channel};
+
+/// How long a server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Where a server is: `HOST:PORT`, or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A host and a port.
+    Tcp(String),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.trim_start_matches("//").into()));
+        }
+        let port = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        port.map(|_| Self::Tcp(text.to_owned()))
+            .ok_or_else(|| format!("`{text}` is not a server like 127.0.0.1:4344 or unix:/run/meridian/hubble.sock"))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A server that does not answer as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is none.
+    #[error("{target}: no agent answers there ({reason}): is it running? --server names another one")]
+    Unreachable {
+        /// Where it was looked for.
+        target: Target,
+        /// What happened.
+        reason: String,
+    },
+    /// It has no answer.
+    #[error("{target}: {message}")]
+    Refused {
+        /// Who refuses.
+        target: Target,
+        /// What it says.
+        message: String,
+    },
+}
+
+/// A connection to an agent.
+#[derive(Clone, Debug)]
+pub struct Client {
+    target: Target,
+    channel: Channel,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn connect(target: Target) -> Result<Self, ClientError> {
+        let uri = match &target {
+            Target::Tcp(address) => format!("http://{address}"),
+            Target::Unix(path) => format!("unix:{}", path.display()),
+        };
+        let failed = |error: &dyn std::error::Error| ClientError::Unreachable {
+            target: target.clone(),
+            reason: innermost(error).to_string(),
+        };
+        let endpoint = tonic::transport::Endpoint::from_shared(uri).map_err(|error| failed(&error))?;
+        let channel = endpoint.connect_timeout(CONNECT).connect().await.map_err(|error| failed(&error))?;
+        Ok(Self { target, channel })
+    }
+
+    /// Starts to watch the counters.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn watch(&self, request: WatchRequest) -> Result<Stream<WatchResponse>, ClientError> {
+        let mut client = CountersClient::new(self.channel.clone());
+        let stream = client.watch(request).await.map_err(|status| self.refused(&status))?;
+        Ok(Stream { client: self.clone(), stream: stream.into_inner() })
+    }
+
+    /// The prefix that holds an address; `None` if there is none.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn lookup(&self, ip: String) -> Result<Option<Prefix>, ClientError> {
+        match ZonesClient::new(self.channel.clone()).lookup(LookupRequest { ip }).await {
+            Ok(prefix) => Ok(Some(prefix.into_inner())),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(self.refused(&status)),
+        }
+    }
+
+    /// Every prefix.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn list(&self) -> Result<Stream<Prefix>, ClientError> {
+        let mut client = ZonesClient::new(self.channel.clone());
+        let stream = client.list(ListRequest {}).await.map_err(|status| self.refused(&status))?;
+        Ok(Stream { client: self.clone(), stream: stream.into_inner() })
+    }
+
+    fn refused(&self, status: &Status) -> ClientError {
+        let message = match status.code() {
+            Code::Unimplemented => "this server does not speak meridian.v1".to_owned(),
+            _ => status.message().to_owned(),
+        };
+        ClientError::Refused { target: self.target.clone(), message }
+    }
+}
+
+/// What a server sends.
+#[derive(Debug)]
+pub struct Stream<T> {
+    client: Client,
+    stream: tonic::Streaming<T>,
+}
+
+impl<T> Stream<T> {
+    /// The next message; `None` at the end.
+    ///
+    /// # Errors
+    /// The server has gone, or refuses to go on.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
+        self.stream.message().await.map_err(|status| self.client.refused(&status))
+    }
+}
+
+/// What it is at the bottom: layers above say only that there was an error.
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'a)) -> &'a (dyn std::error::Error + 'a) {
+    error.source().map_or(error, innermost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_port_of_a_host_or_a_socket() {
+        for text in ["127.0.0.1:4344", "node-a:4344", "[::1]:4344", "unix:/run/meridian/hubble.sock"] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        assert_eq!("unix:///run/x".parse::<Target>().unwrap(), Target::Unix("/run/x".into()));
+        for text in ["node-a", ":4344", "node-a:http", ""] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+}

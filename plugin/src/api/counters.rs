@@ -1,0 +1,303 @@
+//! `meridian.v1.Counters`.
+
+use crate::{
+    accounting::{Between, Placed},
+    metrics::{Process, Sample, Samples},
+    proto::v1::{
+        Counter, Party, Place, PodPair, Reason, WatchRequest, WatchResponse, ZonePair, counters_server::Counters,
+    },
+    zones::{self, Locality, Matrix},
+};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use meridian_abi::{self as abi, IpVersion};
+use prost_types::Timestamp;
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+/// Counters are read this often.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// A client that wants to know less often than once a day does not want a stream.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// Streams the counters of one or more nodes.
+#[derive(Debug)]
+pub struct CountersService {
+    samples: Samples,
+    process: Arc<Process>,
+    shutdown: CancellationToken,
+}
+
+impl CountersService {
+    /// Over `samples`. Streams end with `shutdown`; what clients missed is counted in `process`.
+    pub const fn new(samples: Samples, process: Arc<Process>, shutdown: CancellationToken) -> Self {
+        Self { samples, process, shutdown }
+    }
+}
+
+#[tonic::async_trait]
+impl Counters for CountersService {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let WatchRequest { interval, pairs } = request.into_inner();
+        let refused = || {
+            let (shortest, longest) = (SHORTEST.as_secs(), LONGEST.as_secs());
+            Status::invalid_argument(format!("interval: it can be from {shortest} to {longest} seconds"))
+        };
+        let period = match interval {
+            None => SHORTEST,
+            Some(interval) => Duration::try_from(interval).map_err(|_| refused())?,
+        };
+        if !(SHORTEST..=LONGEST).contains(&period) {
+            return Err(refused());
+        }
+        let watcher = Watcher {
+            samples: self.samples.clone(),
+            process: Arc::clone(&self.process),
+            shutdown: self.shutdown.clone(),
+            pairs: usize::try_from(pairs).unwrap_or(usize::MAX),
+            period,
+            ticks: None,
+            due: Instant::now(),
+            missed: 0,
+            before: HashMap::new(),
+        };
+        let answers = stream::unfold(watcher, |mut watcher| async move { Some((Ok(watcher.next().await?), watcher)) });
+        Ok(Response::new(answers.boxed()))
+    }
+}
+
+type Pair = (Between<Placed>, Locality);
+
+/// A stream in progress.
+struct Watcher {
+    samples: Samples,
+    process: Arc<Process>,
+    shutdown: CancellationToken,
+    pairs: usize,
+    period: Duration,
+    /// `None` before the first answer.
+    ticks: Option<Interval>,
+    /// When the next answer is due.
+    due: Instant,
+    missed: u64,
+    /// Bytes of each pair at the last answer.
+    before: HashMap<Pair, u64>,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<WatchResponse> {
+        match &mut self.ticks {
+            None => {
+                tokio::select! {
+                    () = self.shutdown.cancelled() => return None,
+                    // Right after the start there may be none yet.
+                    ready = self.samples.wait_for(|samples| !samples.is_empty()) => ready.ok().map(drop)?,
+                }
+                self.due = Instant::now() + self.period;
+                let mut ticks = interval_at(self.due, self.period);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+                self.ticks = Some(ticks);
+            }
+            Some(ticks) => {
+                // We are asked for an answer when the one before is on its way.
+                let at = tokio::select! {
+                    () = self.shutdown.cancelled() => return None,
+                    _ = ticks.tick() => Instant::now(),
+                };
+                let missed = at.saturating_duration_since(self.due).as_nanos() / self.period.as_nanos();
+                let missed = u64::try_from(missed).unwrap_or(u64::MAX);
+                self.missed += missed;
+                self.process.counters_missed.fetch_add(missed, Ordering::Relaxed);
+                self.due = at + self.period;
+            }
+        }
+        let samples = Arc::clone(&self.samples.borrow_and_update());
+        Some(self.answer(&samples))
+    }
+
+    fn answer(&mut self, samples: &[Sample]) -> WatchResponse {
+        let (pairs, other_pairs) = self.pairs(samples);
+        WatchResponse {
+            time: samples.iter().map(|sample| sample.time).min().map(Timestamp::from),
+            nodes: samples.iter().map(|sample| sample.node.clone()).collect(),
+            zones: zone_pairs(samples),
+            pairs,
+            other_pairs: Some(counter(other_pairs)),
+            reasons: reasons(samples),
+            missed: self.missed,
+        }
+    }
+
+    /// The pairs that grew most, and the sum of everything else.
+    fn pairs(&mut self, samples: &[Sample]) -> (Vec<PodPair>, abi::Counter) {
+        let (mut pairs, mut rest) = (HashMap::<Pair, abi::Counter>::new(), abi::Counter::default());
+        for totals in samples.iter().map(|sample| &sample.totals.pods) {
+            for (key, total) in totals.series() {
+                for (locality, counter) in total.iter().filter(|(_, counter)| counter.packets > 0) {
+                    *pairs.entry((key.clone(), locality)).or_default() += counter;
+                }
+            }
+            let others = [totals.other(), totals.ended()];
+            rest += others.iter().flat_map(|sum| sum.iter().map(|(_, counter)| counter)).sum();
+        }
+        let grown = |pair: &Pair, counter: &abi::Counter| {
+            counter.bytes.saturating_sub(self.before.get(pair).copied().unwrap_or_default())
+        };
+        let mut sorted: Vec<(u64, Pair, abi::Counter)> =
+            pairs.into_iter().map(|(pair, counter)| (grown(&pair, &counter), pair, counter)).collect();
+        sorted.sort_by_key(|(grown, _, counter)| Reverse((*grown, counter.bytes)));
+        self.before = sorted.iter().map(|(_, pair, counter)| (pair.clone(), counter.bytes)).collect();
+        let listed = sorted.len().min(self.pairs);
+        rest += sorted[listed..].iter().map(|(_, _, counter)| *counter).sum();
+        let pair = |(_, (Between { source, destination }, locality), sum): (u64, Pair, abi::Counter)| PodPair {
+            source: Some(party(&source)),
+            destination: Some(party(&destination)),
+            locality: locality.to_string(),
+            counter: Some(counter(sum)),
+        };
+        sorted.truncate(listed);
+        (sorted.into_iter().map(pair).collect(), rest)
+    }
+}
+
+fn zone_pairs(samples: &[Sample]) -> Vec<ZonePair> {
+    let mut sum = Matrix::default();
+    samples.iter().for_each(|sample| sum.merge(&sample.matrix));
+    let pair = |(pair, sum): (&zones::Pair, abi::Counter)| ZonePair {
+        source: Some(place(&pair.source)),
+        destination: Some(place(&pair.destination)),
+        locality: pair.locality().to_string(),
+        ip_version: match pair.version {
+            IpVersion::V4 => 4,
+            IpVersion::V6 => 6,
+        },
+        counter: Some(counter(sum)),
+    };
+    sum.cells().map(pair).collect()
+}
+
+fn reasons(samples: &[Sample]) -> Vec<Reason> {
+    let reason = |stat: abi::stats::Stat| {
+        let of_sample = |sample: &Sample| sample.stats.iter().find(|(of, _)| *of == stat).map(|(_, counter)| *counter);
+        let sum = samples.iter().filter_map(of_sample).sum();
+        Reason { name: stat.name().to_owned(), outside: stat.is_outside(), counter: Some(counter(sum)) }
+    };
+    abi::stats::Stat::ALL.into_iter().map(reason).collect()
+}
+
+const fn counter(abi::Counter { bytes, packets }: abi::Counter) -> Counter {
+    Counter { bytes, packets }
+}
+
+fn place(place: &zones::Place) -> Place {
+    let region = place.zone().map_or_else(String::new, |zone| zone.region.clone());
+    Place { zone: place.to_string(), region }
+}
+
+fn party((pod, at): &Placed) -> Party {
+    let place = Some(place(at));
+    let Some(pod) = pod else { return Party { place, ..Party::default() } };
+    let (namespace, pod) = (pod.0.namespace.clone(), &pod.0);
+    let workload = pod.workload.as_ref();
+    Party {
+        namespace,
+        pod: pod.pod.clone(),
+        workload_kind: workload.map_or_else(String::new, |workload| workload.kind.clone()),
+        workload: workload.map_or_else(String::new, |workload| workload.name.clone()),
+        place,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        accounting::{Accounting, End},
+        demo::topology::place,
+        identity::Endpoint,
+        metrics::TableState,
+    };
+    use std::time::SystemTime;
+    use tokio::sync::watch;
+
+    fn end(n: u8, zone: usize) -> End {
+        let (namespace, pod) = ("shop".to_owned(), format!("cart-{n}"));
+        let owner = Endpoint { namespace, pod, workload: None, labels: Default::default() };
+        End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place: place(zone) }
+    }
+
+    fn sample(accounting: &Accounting) -> Arc<[Sample]> {
+        let now = SystemTime::now();
+        let table = TableState { prefixes: 0, loaded: now, confirmed: now, reloads: (0, 0) };
+        Arc::from([Sample {
+            node: "node-1".into(),
+            time: now,
+            hook: "netfilter",
+            matrix: Matrix::default(),
+            stats: Vec::new(),
+            totals: accounting.totals().clone(),
+            flow_entries: (0, 0),
+            table,
+            drain_seconds: 0.0,
+        }])
+    }
+
+    fn shown(answer: &WatchResponse) -> (Vec<(&str, u64)>, u64, u64) {
+        let pair = |pair: &'_ PodPair| pair.counter.unwrap().bytes;
+        let name = |pair: &PodPair| pair.destination.as_ref().unwrap().pod.len();
+        assert!(answer.pairs.iter().all(|pair| name(pair) > 0));
+        let pairs = answer.pairs.iter().map(|it| (it.destination.as_ref().unwrap().pod.as_str(), pair(it))).collect();
+        (pairs, answer.other_pairs.unwrap().bytes, answer.missed)
+    }
+
+    /// The clock stands still until everybody waits, then jumps to the next deadline.
+    #[tokio::test(start_paused = true)]
+    async fn pairs_are_those_that_grew_and_a_slow_client_is_told_what_it_missed() {
+        let mut accounting = Accounting::new(10, false);
+        let now = std::time::Instant::now();
+        let add = |accounting: &mut Accounting, to: u8, bytes| {
+            accounting.add(&end(1, 0), &end(to, 2), abi::Counter { bytes, packets: 1 }, now);
+        };
+        let samples = watch::Sender::new(Arc::from([]));
+        let process = Arc::new(Process::default());
+        let service = CountersService::new(samples.subscribe(), Arc::clone(&process), CancellationToken::new());
+        let request = WatchRequest { interval: None, pairs: 1 };
+        let mut stream = service.watch(Request::new(request)).await.unwrap().into_inner();
+
+        add(&mut accounting, 2, 1000);
+        add(&mut accounting, 3, 600);
+        samples.send_replace(sample(&accounting));
+        let first = stream.next().await.unwrap().unwrap();
+        assert_eq!(shown(&first), (vec![("cart-2", 1000)], 600, 0));
+        add(&mut accounting, 3, 100);
+        samples.send_replace(sample(&accounting));
+        let second = stream.next().await.unwrap().unwrap();
+        assert_eq!(shown(&second), (vec![("cart-3", 700)], 1000, 0), "it grew");
+
+        tokio::time::sleep(Duration::from_millis(4500)).await;
+        let third = stream.next().await.unwrap().unwrap();
+        assert_eq!(shown(&third).2, 3, "of the answers after 1, 2, 3 and 4 seconds it gets one");
+        assert_eq!(process.counters_missed.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn an_interval_that_can_not_be_is_refused() {
+        let samples = watch::Sender::new(Arc::from([])).subscribe();
+        let service = CountersService::new(samples, Arc::default(), CancellationToken::new());
+        for seconds in [0, -1, 100_000] {
+            let interval = Some(prost_types::Duration { seconds, nanos: 0 });
+            let refused = service.watch(Request::new(WatchRequest { interval, pairs: 0 })).await;
+            let status = refused.map(drop).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            assert_eq!(status.message(), "interval: it can be from 1 to 86400 seconds");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `meridian check`: tries what an agent needs, and says what it found.
+
+use super::{Failure, HookChoice, print};
+use crate::datapath::{
+    Datapath, Hook, Options,
+    uplinks::{self, Uplink},
+};
+use std::{fmt, fs};
+
+/// What an agent would be told.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where packets would be counted.
+    #[arg(long, env = "MERIDIAN_HOOK", default_value = "auto")]
+    hook: HookChoice,
+    /// Devices through which packets leave the node; by default those of the default routes.
+    #[arg(long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
+    uplinks: Vec<String>,
+}
+
+/// Capabilities and their numbers.
+const CAPABILITIES: [(&str, u32); 3] = [("BPF", 39), ("NET_ADMIN", 12), ("PERFMON", 38)];
+
+/// Devices that only Cilium makes.
+const CILIUM: [&str; 3] = ["cilium_host", "cilium_net", "cilium_vxlan"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Finding {
+    Good,
+    /// An agent can run without it.
+    Missing,
+    /// A person should know.
+    Note,
+    /// An agent can't run so.
+    Bad,
+}
+
+/// What was found, a line each.
+#[derive(Default)]
+struct Findings {
+    lines: String,
+    bad: Option<String>,
+}
+
+impl Findings {
+    fn say(&mut self, finding: Finding, what: &str, found: impl fmt::Display) {
+        let word = match finding {
+            Finding::Good => "ok",
+            Finding::Missing => "missing",
+            Finding::Note => "note",
+            Finding::Bad => "BAD",
+        };
+        if finding == Finding::Bad {
+            self.bad.get_or_insert_with(|| format!("{what}: {found}"));
+        }
+        self.lines.push_str(&format!("{word:<8} {what:<13} {found}\n"));
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let mut findings = Findings::default();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    findings.say(Finding::Good, "kernel", format!("Linux {}", release.trim()));
+    capabilities(&mut findings);
+    let there: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| try_hook(*hook, args.hook, &mut findings)).collect();
+    let cilium = uplinks_and_cilium(args, &mut findings);
+    chosen(args.hook, &there, cilium, &mut findings);
+    print(&findings.lines)?;
+    match findings.bad {
+        None => print("an agent can run here\n"),
+        Some(bad) => Err(Failure::failed(format!("an agent can't run here: {bad}"))),
+    }
+}
+
+fn capabilities(findings: &mut Findings) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(effective) = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()) else {
+        return findings.say(Finding::Note, "capabilities", "/proc/self/status does not say which there are");
+    };
+    let has = |bit: u32| effective >> bit & 1 == 1;
+    let missing: Vec<&str> = CAPABILITIES.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        findings.say(Finding::Good, "capabilities", CAPABILITIES.map(|(name, _)| name).join(", "));
+    } else {
+        let missing = missing.join(", ");
+        findings.say(Finding::Bad, "capabilities", format!("{missing} not there: run as root, or with them"));
+    }
+}
+
+/// Loads the programs of a hook, as an agent does.
+fn try_hook(hook: Hook, choice: HookChoice, findings: &mut Findings) -> bool {
+    let tried = hook.require().and_then(|()| Datapath::load(Options { hook, ..Options::default() }));
+    match tried {
+        Ok(_) => findings.say(Finding::Good, hook.name(), "the kernel takes the programs"),
+        Err(error) => {
+            let needed = choice.fixed() == Some(hook);
+            findings.say(if needed { Finding::Bad } else { Finding::Missing }, hook.name(), error);
+            return false;
+        }
+    }
+    true
+}
+
+/// Returns whether Cilium's devices are here.
+fn uplinks_and_cilium(args: &Args, findings: &mut Findings) -> bool {
+    match uplinks::find(&args.uplinks) {
+        Ok(uplinks) => {
+            let line = |Uplink { name, addresses, .. }: &Uplink| {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("{name} ({})", addresses.join(", "))
+            };
+            findings.say(Finding::Good, "uplinks", uplinks.iter().map(line).collect::<Vec<_>>().join("; "));
+        }
+        Err(error) => findings.say(Finding::Bad, "uplinks", error),
+    }
+    let devices = uplinks::device_names().unwrap_or_default();
+    let found: Vec<&str> = CILIUM.into_iter().filter(|name| devices.iter().any(|device| device == name)).collect();
+    if found.is_empty() {
+        findings.say(Finding::Good, "Cilium", "none of its devices is here");
+    } else {
+        let advice = "where its data path bypasses netfilter (eBPF host routing, netkit), choose --hook tcx";
+        findings.say(Finding::Note, "Cilium", format!("{} here: {advice}", found.join(", ")));
+    }
+    !found.is_empty()
+}
+
+fn chosen(choice: HookChoice, there: &[Hook], cilium: bool, findings: &mut Findings) {
+    match (choice.fixed(), there.first()) {
+        (Some(hook), _) => findings.say(Finding::Good, "hook", format!("{hook}, as asked for")),
+        (None, Some(hook)) => {
+            let why = "auto takes the first of netfilter, tcx and clsact that this kernel has";
+            let finding = if cilium { Finding::Note } else { Finding::Good };
+            findings.say(finding, "hook", format!("{hook}: {why}"));
+        }
+        (None, None) => findings.say(Finding::Bad, "hook", "none can be used"),
+    }
+}

@@ -1,0 +1,400 @@
+//! The agent's configuration: a file, whose every key is also a flag and an environment variable.
+
+use super::{Failure, HookChoice, print, usage};
+use crate::{
+    export::Output,
+    metrics::{Families, Listen},
+    yaml,
+    zones::{StaticTable, Table},
+};
+use clap::Args as _;
+use jiff::SignedDuration;
+use serde::Deserialize;
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+/// Where the agent is found on its node.
+pub(super) const SOCKET: &str = "/run/meridian/hubble.sock";
+const HUBBLE_LISTEN: &str = "127.0.0.1:4344";
+const HTTP_LISTEN: &str = ":9980";
+const STATE_DIR: &str = "/var/lib/meridian";
+const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
+const SERIES: usize = 1000;
+/// What turns an output off.
+const OFF: &str = "off";
+
+/// The agent's configuration. A flag counts before a variable, a variable before the file.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Args {
+    /// The configuration file.
+    #[arg(long, env = "MERIDIAN_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// This node's name; by default the host's.
+    #[arg(long, env = "MERIDIAN_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// The static table; it is read again when it changes and on SIGHUP. Required.
+    #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    zones_file: Option<PathBuf>,
+    /// Where packets are counted; by default auto.
+    #[arg(long, env = "MERIDIAN_HOOK")]
+    hook: Option<HookChoice>,
+    /// Devices through which packets leave the node; by default those of the default routes.
+    #[arg(long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
+    uplinks: Vec<String>,
+    /// Where Hubble's clients and `meridian top` are served, without TLS; by default 127.0.0.1:4344.
+    #[arg(long, env = "MERIDIAN_HUBBLE_LISTEN", value_name = "ADDRESS")]
+    hubble_listen: Option<Listen>,
+    /// The unix socket where they are served, too, or `off`; by default /run/meridian/hubble.sock.
+    #[arg(long, env = "MERIDIAN_HUBBLE_SOCKET", value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+    hubble_socket: Option<PathBuf>,
+    /// Where metrics and health are served over HTTP; by default :9980.
+    #[arg(long, env = "MERIDIAN_HTTP_LISTEN", value_name = "ADDRESS")]
+    http_listen: Option<Listen>,
+    /// Where the pair log goes, a JSON line for each pair that crossed zones in an interval: `stdout`, `off` or a
+    /// file; by default stdout.
+    #[arg(long, env = "MERIDIAN_PAIR_LOG", value_name = "OUTPUT", value_hint = clap::ValueHint::FilePath)]
+    pair_log: Option<PairLogOutput>,
+    /// The interval of the pair log, at least 1s; by default 10s.
+    #[arg(long, env = "MERIDIAN_PAIR_LOG_INTERVAL", value_name = "TIME")]
+    pair_log_interval: Option<Seconds>,
+    /// Whether there are series by pair of workloads (`meridian_workload_*`); by default true.
+    #[arg(long, env = "MERIDIAN_METRICS_WORKLOADS", value_name = "BOOL")]
+    metrics_workloads: Option<bool>,
+    /// Whether there are series by pair of pods (`meridian_pod_*`); by default false.
+    #[arg(long, env = "MERIDIAN_METRICS_PODS", value_name = "BOOL")]
+    metrics_pods: Option<bool>,
+    /// Whether kubezonnet's series by pod are there (`pod_cross_zone_network_traffic_bytes_total`); by default true.
+    #[arg(long, env = "MERIDIAN_METRICS_KUBEZONNET", value_name = "BOOL")]
+    metrics_kubezonnet: Option<bool>,
+    /// Whether OpenCost's series by pod are there (`kubecost_pod_network_egress_bytes_total`); by default true.
+    #[arg(long, env = "MERIDIAN_METRICS_OPENCOST", value_name = "BOOL")]
+    metrics_opencost: Option<bool>,
+    /// Pods, and pairs of workloads or pods, that have a series of their own at most; the rest is `other`; by
+    /// default 1000.
+    #[arg(long, env = "MERIDIAN_METRICS_SERIES", value_name = "NUMBER")]
+    metrics_series: Option<usize>,
+    /// Where the agent keeps what must outlast it; by default /var/lib/meridian. Nothing is kept there yet.
+    #[arg(long, env = "MERIDIAN_STATE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    state_dir: Option<PathBuf>,
+}
+
+/// The flag that each key of the file is, by its name in [`Args`].
+const KEYS: [(&str, &str); 15] = [
+    ("node", "node"),
+    ("zones_file", "zones_file"),
+    ("hook", "hook"),
+    ("uplinks", "uplinks"),
+    ("hubble_listen", "hubble.listen"),
+    ("hubble_socket", "hubble.socket"),
+    ("http_listen", "http.listen"),
+    ("pair_log", "pair_log.output"),
+    ("pair_log_interval", "pair_log.interval"),
+    ("metrics_workloads", "metrics.workloads"),
+    ("metrics_pods", "metrics.pods"),
+    ("metrics_kubezonnet", "metrics.kubezonnet"),
+    ("metrics_opencost", "metrics.opencost"),
+    ("metrics_series", "metrics.series"),
+    ("state_dir", "state_dir"),
+];
+
+/// Questions about the configuration.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Config {
+    /// Reads an agent's configuration and its zone table; exit code 2 if there is an error.
+    Check {
+        /// The configuration file.
+        #[arg(value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Prints what can be configured: every key, its flag and its variable, as Markdown.
+    Reference,
+}
+
+/// agent.yaml.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    node: Option<String>,
+    /// Relative to the folder of this file.
+    zones_file: Option<PathBuf>,
+    hook: Option<HookChoice>,
+    uplinks: Vec<String>,
+    hubble: HubbleKeys,
+    http: HttpKeys,
+    pair_log: PairLogKeys,
+    metrics: MetricsKeys,
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HubbleKeys {
+    listen: Option<String>,
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpKeys {
+    listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PairLogKeys {
+    output: Option<String>,
+    interval: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MetricsKeys {
+    workloads: Option<bool>,
+    pods: Option<bool>,
+    kubezonnet: Option<bool>,
+    opencost: Option<bool>,
+    series: Option<usize>,
+}
+
+/// Where the pair log goes; `None` is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PairLogOutput(pub(super) Option<Output>);
+
+impl FromStr for PairLogOutput {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(match text {
+            "" => return Err("name a file, `stdout` or `off`".to_owned()),
+            OFF => None,
+            "stdout" | "-" => Some(Output::Stdout),
+            path => Some(Output::File(path.into())),
+        }))
+    }
+}
+
+/// A time of at least a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seconds(pub(super) Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time: SignedDuration = text.parse().map_err(|_| format!("`{text}` is not a time like 10s or 1m30s"))?;
+        let time = Duration::try_from(time).ok().filter(|time| *time >= Duration::from_secs(1));
+        time.map(Self).ok_or_else(|| format!("`{text}` is less than a second"))
+    }
+}
+
+/// The configuration in force.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) node: String,
+    pub(super) zones_file: PathBuf,
+    pub(super) hook: HookChoice,
+    pub(super) uplinks: Vec<String>,
+    pub(super) hubble: Listen,
+    pub(super) socket: Option<PathBuf>,
+    pub(super) http: Listen,
+    pub(super) pair_log: PairLogOutput,
+    pub(super) pair_log_interval: Duration,
+    pub(super) families: Families,
+    pub(super) series: usize,
+}
+
+fn read_file(path: &Path) -> Result<File, Failure> {
+    let refuse = |(line, reason)| yaml::Error::Refused { path: path.to_owned(), line, reason };
+    let mut file: File = yaml::read(path)
+        .and_then(|text| yaml::parse(&text, "at least the key `zones_file`").map_err(refuse))
+        .map_err(usage)?;
+    if let (Some(zones), Some(folder)) = (&mut file.zones_file, path.parent()) {
+        *zones = folder.join(&zones);
+    }
+    Ok(file)
+}
+
+/// A value by its flag, or by its key, or by default.
+fn value<T: FromStr<Err = String>>(
+    flag: Option<T>,
+    text: Option<String>,
+    key: &str,
+    default: impl FnOnce() -> Result<T, String>,
+) -> Result<T, Failure> {
+    match (flag, text) {
+        (Some(flag), _) => Ok(flag),
+        (None, Some(text)) => text.parse().map_err(|error| usage(format!("{key}: {error}"))),
+        (None, None) => default().map_err(usage),
+    }
+}
+
+impl Settings {
+    pub(super) fn new(args: Args) -> Result<Self, Failure> {
+        let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let no_table = || usage("there is no zone table: name it with --zones-file or the key `zones_file`");
+        let socket = args.hubble_socket.or(file.hubble.socket).unwrap_or_else(|| SOCKET.into());
+        let families = Families::default();
+        let switch = |flag: Option<bool>, key: Option<bool>, default| flag.or(key).unwrap_or(default);
+        let (output, interval) = (file.pair_log.output, file.pair_log.interval);
+        let default_interval = || Ok(Seconds(PAIR_LOG_INTERVAL));
+        Ok(Self {
+            node: args.node.or(file.node).unwrap_or_else(host_name),
+            zones_file: args.zones_file.or(file.zones_file).ok_or_else(no_table)?,
+            hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto),
+            uplinks: if args.uplinks.is_empty() { file.uplinks } else { args.uplinks },
+            hubble: value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?,
+            socket: (socket != Path::new(OFF)).then_some(socket),
+            http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?,
+            pair_log: value(args.pair_log, output, "pair_log.output", || "stdout".parse())?,
+            pair_log_interval: value(args.pair_log_interval, interval, "pair_log.interval", default_interval)?.0,
+            families: Families {
+                workloads: switch(args.metrics_workloads, file.metrics.workloads, families.workloads),
+                pods: switch(args.metrics_pods, file.metrics.pods, families.pods),
+                kubezonnet: switch(args.metrics_kubezonnet, file.metrics.kubezonnet, families.kubezonnet),
+                opencost: switch(args.metrics_opencost, file.metrics.opencost, families.opencost),
+            },
+            series: args.metrics_series.or(file.metrics.series).unwrap_or(SERIES),
+        })
+    }
+}
+
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+/// `meridian config`.
+pub(super) fn run(command: &Config) -> Result<(), Failure> {
+    match command {
+        Config::Check { file } => check(file),
+        Config::Reference => print(&reference()),
+    }
+}
+
+fn check(file: &Path) -> Result<(), Failure> {
+    let settings = Settings::new(Args { config: Some(file.to_owned()), ..Args::default() })?;
+    let table = StaticTable::read(&settings.zones_file).map_err(usage)?;
+    let (prefixes, endpoints) =
+        (table.zones.prefixes().count() - Table::new().prefixes().count(), table.endpoints.len());
+    print(&format!(
+        "{}: good\n{}: good, {prefixes} prefixes, {endpoints} endpoints\n",
+        file.display(),
+        settings.zones_file.display()
+    ))
+}
+
+/// docs/configuration.md.
+fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration of the agent\n\n\
+         `meridian config reference` prints this page.\n\n\
+         A flag counts before a variable, a variable before the file that `--config` or `MERIDIAN_CONFIG` names. \
+         `meridian config check FILE` reads a file without starting anything; a key that is not below is an error.\n\n\
+         | key | flag | variable | what |\n|---|---|---|---|\n",
+    );
+    let command = Args::augment_args(clap::Command::new("agent"));
+    for argument in command.get_arguments() {
+        let Some((_, key)) = KEYS.iter().find(|(id, _)| argument.get_id() == id) else { continue };
+        let values: Vec<String> = argument
+            .get_value_parser()
+            .possible_values()
+            .map(|values| values.map(|value| format!("`{}`", value.get_name())).collect())
+            .unwrap_or_default();
+        let values = if values.is_empty() { String::new() } else { format!(" ({})", values.join(", ")) };
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "| `{key}` | `--{}` | `{}` | {}{values} |",
+            argument.get_long().unwrap_or_default(),
+            argument.get_env().unwrap_or_default().to_string_lossy(),
+            argument.get_help().map(ToString::to_string).unwrap_or_default(),
+        );
+    }
+    let _ = write!(
+        text,
+        "\n`zones_file` in a file is relative to the file's folder. In a file, `uplinks` is a list. A complete file:\n\n\
+         ```yaml\nnode: node-a\nzones_file: zones.yaml\nhook: auto\nuplinks: [eth0]\n\
+         hubble: {{listen: \"{HUBBLE_LISTEN}\", socket: {SOCKET}}}\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
+         pair_log: {{output: stdout, interval: 10s}}\n\
+         metrics: {{workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
+         state_dir: {STATE_DIR}\n```\n\n\
+         ## The zone table\n\n\
+         ```yaml\n\
+         zones:     [{{name: eu-1a, region: eu-1, cidrs: [10.0.1.0/24, \"fd00:1::/64\"]}}]\n\
+         endpoints: [{{ip: 10.0.1.7, namespace: shop, pod: cart-0, workload: {{kind: StatefulSet, name: cart}}, labels: {{app: cart}}}}]\n\
+         external:  [{{name: orders-db, cidr: 10.9.8.0/24, zone: eu-1a, class: database}}]   # database, loadbalancer, nat or vm\n\
+         ```\n\n\
+         A zone belongs to one region, a prefix to one zone; the most specific prefix wins. A public address in no \
+         prefix is the internet, a private one is unknown. The file is read again when it changes and on SIGHUP; one \
+         with an error is refused with file, line and reason, and the old one stays in force.\n"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_a_key_and_a_variable_and_every_key_a_flag() {
+        let command = Args::augment_args(clap::Command::new("agent"));
+        let ids: Vec<&str> = command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+        let keys: Vec<&str> = std::iter::once("config").chain(KEYS.iter().map(|(id, _)| *id)).collect();
+        assert_eq!(ids, keys);
+        for argument in command.get_arguments() {
+            assert!(argument.get_env().is_some(), "{}", argument.get_id());
+        }
+        // The complete file of the reference names each key, and is a good one.
+        let reference = reference();
+        let yaml = reference.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let file: File = yaml::parse(yaml.as_bytes(), "").unwrap();
+        assert_eq!((file.hubble.socket, file.metrics.series), (Some(SOCKET.into()), Some(SERIES)));
+        let value: serde_json::Value = yaml::parse(yaml.as_bytes(), "").unwrap();
+        for (_, key) in KEYS {
+            assert!(key.split('.').try_fold(&value, |value, part| value.get(part)).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_page_in_the_docs_is_what_the_code_says() {
+        let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap();
+        assert!(page == reference(), "`meridian config reference > docs/configuration.md` renews it");
+    }
+
+    #[test]
+    fn a_flag_counts_before_the_file() {
+        let folder = std::env::temp_dir().join(format!("meridian-settings-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("agent.yaml");
+        fs::write(&path, "zones_file: z.yaml\nhubble: {socket: off}\npair_log: {output: a.json, interval: 1m}\nmetrics: {pods: true}\n").unwrap();
+        let config = Some(path);
+        let file = Settings::new(Args { config: config.clone(), ..Args::default() }).unwrap();
+        assert_eq!((file.zones_file, file.socket), (folder.join("z.yaml"), None));
+        assert_eq!(file.pair_log, PairLogOutput(Some(Output::File("a.json".into()))));
+        assert_eq!(file.pair_log_interval, Duration::from_secs(60));
+        assert_eq!(file.families, Families { pods: true, ..Families::default() });
+        let args = Args {
+            config,
+            pair_log: Some(PairLogOutput(None)),
+            metrics_pods: Some(false),
+            hubble_socket: Some("/x".into()),
+            ..Args::default()
+        };
+        let flags = Settings::new(args).unwrap();
+        assert_eq!((flags.pair_log, flags.socket), (PairLogOutput(None), Some("/x".into())));
+        assert_eq!(flags.families, Families::default());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_interval_is_at_least_a_second() {
+        assert_eq!("1m30s".parse(), Ok(Seconds(Duration::from_secs(90))));
+        assert_eq!("500ms".parse::<Seconds>(), Err("`500ms` is less than a second".to_owned()));
+        assert_eq!("ten".parse::<Seconds>(), Err("`ten` is not a time like 10s or 1m30s".to_owned()));
+    }
+}

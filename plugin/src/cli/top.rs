@@ -1,0 +1,212 @@
+//! `meridian top`: what an agent counts, live.
+
+use super::{
+    Failure,
+    config::{SOCKET, Seconds},
+    print,
+};
+use crate::{
+    api::{Client, Target},
+    proto::v1::{Counter, Party, PodPair, WatchRequest, WatchResponse},
+    units::human,
+};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    io::{self, IsTerminal},
+};
+
+/// Whom to ask, and what to show.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The agent to ask: HOST:PORT or unix:PATH.
+    #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value_t = Target::Unix(SOCKET.into()))]
+    server: Target,
+    /// From one picture to the next.
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    interval: Seconds,
+    /// Pairs of pods to show.
+    #[arg(long, value_name = "NUMBER", default_value_t = 15)]
+    pairs: u32,
+    /// End after this many pictures; without it, Ctrl-C ends.
+    #[arg(long, value_name = "NUMBER")]
+    count: Option<u64>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = show(args) => result,
+            // Ctrl-C is how it is meant to end.
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    })
+}
+
+async fn show(args: &Args) -> Result<(), Failure> {
+    let client = Client::connect(args.server.clone()).await.map_err(Failure::failed)?;
+    let interval = prost_types::Duration::try_from(args.interval.0).map_err(Failure::failed)?;
+    let request = WatchRequest { interval: Some(interval), pairs: args.pairs };
+    let mut answers = client.watch(request).await.map_err(Failure::failed)?;
+    let terminal = io::stdout().is_terminal();
+    let mut before = None;
+    let mut shown = 0;
+    while let Some(answer) = answers.next().await.map_err(Failure::failed)? {
+        let picture = picture(&answer, before.as_ref());
+        // Home, the picture, and nothing of the one before below it.
+        print(&if terminal { format!("\x1b[H\x1b[2J{picture}") } else { format!("{picture}\n") })?;
+        before = Some(answer);
+        shown += 1;
+        if args.count.is_some_and(|count| shown >= count) {
+            return Ok(());
+        }
+    }
+    Err(Failure::failed(format!("{}: the agent has ended", args.server)))
+}
+
+/// Totals, and rates since the answer before.
+fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
+    let seconds = before.and_then(|before| seconds_between(before, answer));
+    let rate = |now: u64, then: u64| match seconds {
+        Some(seconds) if seconds > 0.0 => format!("{}/s", human((now.saturating_sub(then) as f64 / seconds) as u64)),
+        _ => "-".to_owned(),
+    };
+    let mut text = String::new();
+    // Writing to a string can't fail.
+    let _ =
+        writeln!(text, "{}: bytes that left since the programs were loaded, as on the wire", answer.nodes.join(", "));
+    let _ = writeln!(text, "\n{:<14} {:<14} {:<13} {:>10} {:>12}", "FROM", "TO", "LOCALITY", "BYTES", "RATE");
+    let known = before.map(zones).unwrap_or_default();
+    let mut zones: Vec<_> = zones(answer).into_iter().collect();
+    zones.sort_by_key(|((locality, ..), _)| order(locality));
+    for (key, bytes) in zones {
+        let (locality, source, destination) = &key;
+        let rate = rate(bytes, known.get(&key).copied().unwrap_or_default());
+        let _ = writeln!(text, "{source:<14} {destination:<14} {locality:<13} {:>10} {rate:>12}", human(bytes));
+    }
+    if !answer.pairs.is_empty() {
+        let _ = writeln!(
+            text,
+            "\n{:<34} {:<34} {:<13} {:>10} {:>12}",
+            "SOURCE", "DESTINATION", "LOCALITY", "BYTES", "RATE"
+        );
+        let known: BTreeMap<_, u64> =
+            before.into_iter().flat_map(|before| &before.pairs).map(|pair| (key(pair), bytes(pair.counter))).collect();
+        for pair in &answer.pairs {
+            // A pair that was not listed before: how fast it grows is known with the next picture.
+            let rate = known.get(&key(pair)).map_or_else(|| "-".to_owned(), |then| rate(bytes(pair.counter), *then));
+            let (source, destination) = (name(pair.source.as_ref()), name(pair.destination.as_ref()));
+            let _ = writeln!(
+                text,
+                "{source:<34} {destination:<34} {:<13} {:>10} {rate:>12}",
+                pair.locality,
+                human(bytes(pair.counter))
+            );
+        }
+        let _ = writeln!(text, "{:<34} {:<34} {:<13} {:>10}", "all others", "", "", human(bytes(answer.other_pairs)));
+    }
+    let noted: Vec<String> = answer
+        .reasons
+        .iter()
+        .filter(|reason| !reason.outside && bytes(reason.counter) > 0 && reason.name != "super_packet")
+        .map(|reason| format!("{} {}", reason.name, human(bytes(reason.counter))))
+        .collect();
+    if !noted.is_empty() {
+        let _ = writeln!(text, "\nnoted: {}", noted.join(", "));
+    }
+    text
+}
+
+fn seconds_between(before: &WatchResponse, after: &WatchResponse) -> Option<f64> {
+    let seconds = |answer: &WatchResponse| answer.time.map(|time| time.seconds as f64 + f64::from(time.nanos) / 1e9);
+    Some(seconds(after)? - seconds(before)?)
+}
+
+/// Bytes by locality and zones, both IP versions together.
+fn zones(answer: &WatchResponse) -> BTreeMap<(String, String, String), u64> {
+    let mut sums = BTreeMap::new();
+    for pair in &answer.zones {
+        let zone = |place: &Option<crate::proto::v1::Place>| place.as_ref().map_or("", |place| &place.zone).to_owned();
+        let key = (pair.locality.clone(), zone(&pair.source), zone(&pair.destination));
+        *sums.entry(key).or_default() += bytes(pair.counter);
+    }
+    sums
+}
+
+/// What costs most comes first.
+fn order(locality: &str) -> usize {
+    let order = ["cross-region", "cross-zone", "internet", "unknown"];
+    order.iter().position(|known| *known == locality).unwrap_or(order.len())
+}
+
+fn bytes(counter: Option<Counter>) -> u64 {
+    counter.map_or(0, |counter| counter.bytes)
+}
+
+fn key(pair: &PodPair) -> (String, String, &str) {
+    (name(pair.source.as_ref()), name(pair.destination.as_ref()), &pair.locality)
+}
+
+/// `namespace/pod zone`.
+fn name(party: Option<&Party>) -> String {
+    let Some(party) = party else { return String::new() };
+    let zone = party.place.as_ref().map_or("", |place| &place.zone);
+    if party.pod.is_empty() { format!("? {zone}") } else { format!("{}/{} {zone}", party.namespace, party.pod) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{Place, Reason, ZonePair};
+
+    fn answer(seconds: i64, bytes: u64) -> WatchResponse {
+        let place = |zone: &str| Some(Place { zone: zone.into(), region: "eu-1".into() });
+        let counter = Some(Counter { bytes, packets: 1 });
+        let party = |pod: &str, zone: &str| {
+            Some(Party { namespace: "shop".into(), pod: pod.into(), place: place(zone), ..Party::default() })
+        };
+        let zone = |to: &str, locality: &str, ip_version| ZonePair {
+            source: place("eu-1a"),
+            destination: place(to),
+            locality: locality.into(),
+            ip_version,
+            counter,
+        };
+        WatchResponse {
+            time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            nodes: vec!["node-a".into()],
+            zones: vec![zone("eu-1a", "same-zone", 4), zone("eu-1b", "cross-zone", 4), zone("eu-1b", "cross-zone", 6)],
+            pairs: vec![PodPair {
+                source: party("cart-0", "eu-1a"),
+                destination: party("db-0", "eu-1b"),
+                locality: "cross-zone".into(),
+                counter,
+            }],
+            other_pairs: counter,
+            reasons: vec![Reason { name: "unattributed".into(), outside: false, counter }],
+            missed: 0,
+        }
+    }
+
+    #[test]
+    fn a_picture_has_totals_and_rates() {
+        let (first, second) = (answer(10, 1000), answer(12, 5000));
+        assert!(!picture(&first, None).contains("/s"));
+        let picture = picture(&second, Some(&first));
+        let expected = "\
+node-a: bytes that left since the programs were loaded, as on the wire
+
+FROM           TO             LOCALITY           BYTES         RATE
+eu-1a          eu-1b          cross-zone       10.0 kB     4.0 kB/s
+eu-1a          eu-1a          same-zone         5.0 kB     2.0 kB/s
+
+SOURCE                             DESTINATION                        LOCALITY           BYTES         RATE
+shop/cart-0 eu-1a                  shop/db-0 eu-1b                    cross-zone        5.0 kB     2.0 kB/s
+all others                                                                              5.0 kB
+
+noted: unattributed 5.0 kB
+";
+        assert_eq!(picture, expected);
+    }
+}

@@ -1,0 +1,450 @@
+//! The pair log: one JSON line for each pair that crossed zones in an interval.
+//!
+//! A thread of its own writes. It may be slow or stuck, and its disk full: what it can't take in time or
+//! can't write is counted as lost, and nobody waits for it.
+
+use crate::{
+    accounting::{Line, Party},
+    metrics::Process,
+    zones::Place,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Intervals that wait for the writer.
+const QUEUE: usize = 2;
+/// How often it is looked whether the writer has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Where the lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// The end of a file. It is opened again when another one has its name.
+    File(PathBuf),
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The time in which pairs were counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    start: SystemTime,
+    end: SystemTime,
+}
+
+/// The pairs of each node in one interval.
+pub type Pairs = Vec<(String, Vec<Line>)>;
+
+/// The writing end of the log.
+#[derive(Debug)]
+pub struct PairLog {
+    queue: SyncSender<Interval>,
+    writer: JoinHandle<()>,
+    process: Arc<Process>,
+    every: Duration,
+    /// When the interval began.
+    began: (Instant, SystemTime),
+}
+
+#[derive(Debug)]
+struct Interval {
+    span: Span,
+    pairs: Pairs,
+}
+
+impl PairLog {
+    /// Opens the output, for intervals of this length. What is written and lost is counted in `process`.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn start(output: &Output, every: Duration, process: Arc<Process>) -> io::Result<Self> {
+        Ok(match output {
+            Output::Stdout => Self::write_to(io::stdout(), every, process),
+            Output::File(path) => Self::write_to(Reopened::new(path)?, every, process),
+        })
+    }
+
+    fn write_to(to: impl Target + Send + 'static, every: Duration, process: Arc<Process>) -> Self {
+        let (queue, intervals) = sync_channel(QUEUE);
+        let counted = Arc::clone(&process);
+        let writer = thread::spawn(move || Writer { to, torn: false, fails: false }.run(&intervals, &counted));
+        Self { queue, writer, process, every, began: (Instant::now(), SystemTime::now()) }
+    }
+
+    /// If the interval is over, hands its pairs to the writer. Never waits.
+    pub fn tick(&mut self, take: impl FnOnce() -> Pairs) {
+        if self.began.0.elapsed() >= self.every {
+            self.write(take());
+        }
+    }
+
+    fn write(&mut self, pairs: Pairs) {
+        let now = (Instant::now(), SystemTime::now());
+        let span = Span { start: std::mem::replace(&mut self.began, now).1, end: now.1 };
+        if let Err(TrySendError::Full(Interval { pairs, .. }) | TrySendError::Disconnected(Interval { pairs, .. })) =
+            self.queue.try_send(Interval { span, pairs })
+        {
+            pairs.iter().flat_map(|(_, lines)| lines).for_each(|line| lose(&self.process, line));
+        }
+    }
+
+    /// Hands over what came since the last interval and waits until everything is written, at most for `patience`.
+    /// Returns whether it is.
+    pub fn finish(mut self, pairs: Pairs, patience: Duration) -> bool {
+        self.write(pairs);
+        drop(self.queue);
+        let start = Instant::now();
+        while !self.writer.is_finished() && start.elapsed() < patience {
+            thread::sleep(LOOK);
+        }
+        self.writer.is_finished()
+    }
+}
+
+fn lose(process: &Process, line: &Line) {
+    add(&process.pair_log_lost_lines, 1);
+    add(&process.pair_log_lost_bytes, line.counter.bytes);
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// What lines can be written to.
+trait Target: Write {
+    /// Called before an interval is written.
+    fn prepare(&mut self) {}
+
+    /// Takes back the last `written` bytes. Returns whether it could.
+    fn take_back(&mut self, _written: usize) -> bool {
+        false
+    }
+}
+
+impl Target for io::Stdout {}
+
+/// A file that may be moved away, as logs are when they are rotated.
+struct Reopened {
+    path: PathBuf,
+    file: File,
+}
+
+impl Reopened {
+    fn new(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    fn is_there(&self) -> bool {
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let named = std::fs::metadata(&self.path).map(id);
+        let open = self.file.metadata().map(id);
+        matches!((named, open), (Ok(named), Ok(open)) if named == open)
+    }
+}
+
+impl Write for Reopened {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Target for Reopened {
+    fn prepare(&mut self) {
+        if !self.is_there()
+            && let Ok(opened) = Self::new(&self.path)
+        {
+            *self = opened;
+        }
+    }
+
+    fn take_back(&mut self, written: usize) -> bool {
+        let shorter = self.file.metadata().and_then(|meta| match meta.len().checked_sub(written as u64) {
+            Some(len) if meta.is_file() => self.file.set_len(len),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        });
+        shorter.is_ok()
+    }
+}
+
+struct Writer<T> {
+    to: T,
+    /// The last line was not written to its end, and could not be taken back.
+    torn: bool,
+    fails: bool,
+}
+
+impl<T: Target> Writer<T> {
+    fn run(mut self, intervals: &Receiver<Interval>, process: &Process) {
+        while let Ok(Interval { span, pairs }) = intervals.recv() {
+            self.to.prepare();
+            let mut error = None;
+            for (node, line) in pairs.iter().flat_map(|(node, lines)| lines.iter().map(move |line| (node, line))) {
+                match self.line(node, span, line) {
+                    Ok(()) => add(&process.pair_log_lines, 1),
+                    Err(why) => {
+                        lose(process, line);
+                        error = Some(why);
+                    }
+                }
+            }
+            // Once, not for every line: the counters say how many.
+            match &error {
+                Some(error) if !self.fails => tracing::error!(%error, "the pair log can't be written; lines are lost"),
+                None if self.fails => tracing::info!("the pair log is written again"),
+                _ => {}
+            }
+            self.fails = error.is_some();
+        }
+    }
+
+    fn line(&mut self, node: &str, span: Span, line: &Line) -> io::Result<()> {
+        let mut text = if self.torn { vec![b'\n'] } else { Vec::new() };
+        serde_json::to_writer(&mut text, &Json::new(node, span, line))?;
+        text.push(b'\n');
+        let mut written = 0;
+        while written < text.len() {
+            match self.to.write(&text[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => written += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.torn |= written > 0 && !self.to.take_back(written);
+                    return Err(error);
+                }
+            }
+        }
+        self.torn = false;
+        self.to.flush()
+    }
+}
+
+/// A line as it is written.
+#[derive(Serialize)]
+struct Json<'a> {
+    start: String,
+    end: String,
+    node: &'a str,
+    source: JsonParty<'a>,
+    destination: JsonParty<'a>,
+    locality: &'static str,
+    bytes: u64,
+    packets: u64,
+}
+
+#[derive(Default, Serialize)]
+struct JsonParty<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<JsonWorkload<'a>>,
+    /// Of a party that is no known pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<IpAddr>,
+    /// Several parties for which there was no room.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    other: bool,
+    zone: &'a str,
+    region: &'a str,
+}
+
+#[derive(Serialize)]
+struct JsonWorkload<'a> {
+    kind: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Json<'a> {
+    fn new(node: &'a str, span: Span, line: &'a Line) -> Self {
+        let time = |time: SystemTime| {
+            // A time that no calendar holds is not one of this machine's.
+            Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+        };
+        Self {
+            start: time(span.start),
+            end: time(span.end),
+            node,
+            source: JsonParty::new(&line.source),
+            destination: JsonParty::new(&line.destination),
+            locality: line.locality.name(),
+            bytes: line.counter.bytes,
+            packets: line.counter.packets,
+        }
+    }
+}
+
+impl<'a> JsonParty<'a> {
+    fn new((party, place): &'a (Party, Place)) -> Self {
+        let (zone, region) = place.zone().map_or(("", ""), |zone| (&zone.name, &zone.region));
+        let placed = Self { zone, region, ..Self::default() };
+        match party {
+            Party::Pod(pod) => Self {
+                namespace: Some(&pod.0.namespace),
+                pod: Some(&pod.0.pod),
+                workload: pod.0.workload.as_ref().map(|it| JsonWorkload { kind: &it.kind, name: &it.name }),
+                ..placed
+            },
+            Party::Address(address) => Self { ip: Some(*address), ..placed },
+            Party::Other => Self { other: true, ..placed },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        accounting::Pod,
+        demo::topology::place,
+        identity::{Endpoint, Workload},
+        zones::Locality,
+    };
+    use meridian_abi::Counter;
+    use std::{collections::BTreeMap, time::UNIX_EPOCH};
+
+    fn lines(count: u64) -> Pairs {
+        let workload = Some(Workload { kind: "StatefulSet".into(), name: "cart".into() });
+        let owner = Endpoint { namespace: "shop".into(), pod: "cart-0".into(), workload, labels: BTreeMap::new() };
+        let source = (Party::Pod(Pod(Arc::new(owner))), place(0));
+        let line = |bytes| Line {
+            source: source.clone(),
+            destination: (Party::Address([10, 9, 8, 7].into()), place(2)),
+            locality: Locality::CrossZone,
+            counter: Counter { bytes, packets: 2 },
+        };
+        vec![("node-a".into(), (1..=count).map(line).collect())]
+    }
+
+    fn to_file(path: &Path, process: &Arc<Process>) -> PairLog {
+        PairLog::start(&Output::File(path.to_owned()), Duration::ZERO, Arc::clone(process)).unwrap()
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn counts(process: &Process) -> (u64, u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (get(&process.pair_log_lines), get(&process.pair_log_lost_lines), get(&process.pair_log_lost_bytes))
+    }
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("meridian-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_sent_how_much_to_whom_and_when() {
+        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + millis);
+        let span = Span { start: at(0), end: at(10_250) };
+        let pairs = lines(1);
+        let line = serde_json::to_string(&Json::new(&pairs[0].0, span, &pairs[0].1[0])).unwrap();
+        let expected = r#"{"start":"2023-11-14T22:13:20.000Z","end":"2023-11-14T22:13:30.250Z","node":"node-a","source":{"namespace":"shop","pod":"cart-0","workload":{"kind":"StatefulSet","name":"cart"},"zone":"eu-1a","region":"eu-1"},"destination":{"ip":"10.9.8.7","zone":"eu-1b","region":"eu-1"},"locality":"cross-zone","bytes":1,"packets":2}"#;
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_counts_them() {
+        let process = Arc::new(Process::default());
+        let log = to_file(Path::new("/dev/full"), &process);
+        assert!(log.finish(lines(3), PATIENCE));
+        assert_eq!(counts(&process), (0, 3, 6));
+    }
+
+    impl Target for io::PipeWriter {}
+
+    #[test]
+    fn a_stuck_reader_holds_nobody_and_what_it_misses_is_counted() {
+        let process = Arc::new(Process::default());
+        let (reader, writer) = io::pipe().unwrap();
+        let mut log = PairLog::write_to(writer, Duration::ZERO, Arc::clone(&process));
+        // An interval fills the pipe, and two wait. The rest is lost, at once.
+        for _ in 0..10 {
+            log.tick(|| lines(2000));
+        }
+        let (_, lost, bytes) = counts(&process);
+        assert!(lost >= 2000 * 7 && bytes >= 2001 * 1000 * 7, "{lost}");
+        assert!(!log.finish(Vec::new(), Duration::ZERO), "it is stuck");
+        // What the reader gets when it goes on are whole lines.
+        let text = io::read_to_string(reader).unwrap();
+        let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count();
+        assert_eq!(whole, text.lines().count());
+        assert_eq!(whole as u64 + counts(&process).1, 20_000);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let (folder, process) = (Folder::new("rotated"), Arc::new(Process::default()));
+        let (file, moved) = (folder.0.join("pairs.json"), folder.0.join("pairs.json.1"));
+        let mut log = to_file(&file, &process);
+        log.tick(|| lines(2));
+        while counts(&process).0 < 2 {
+            thread::sleep(LOOK);
+        }
+        std::fs::rename(&file, &moved).unwrap();
+        assert!(log.finish(lines(3), PATIENCE));
+        let count = |path| std::fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!((count(&moved), count(&file)), (2, 3));
+        assert_eq!(counts(&process), (5, 0, 0));
+    }
+
+    #[test]
+    fn an_interval_that_is_not_over_goes_on() {
+        let (folder, process) = (Folder::new("interval"), Arc::new(Process::default()));
+        let output = Output::File(folder.0.join("pairs.json"));
+        let mut log = PairLog::start(&output, Duration::from_secs(3600), Arc::clone(&process)).unwrap();
+        log.tick(|| panic!("it has only begun"));
+        assert!(log.finish(lines(1), PATIENCE));
+        assert_eq!(counts(&process).0, 1);
+    }
+
+    #[test]
+    fn half_a_line_is_taken_back() {
+        let folder = Folder::new("torn");
+        let file = folder.0.join("pairs.json");
+        let mut target = Reopened::new(&file).unwrap();
+        target.write_all(b"whole\nha").unwrap();
+        assert!(target.take_back(2));
+        assert_eq!(std::fs::read(&file).unwrap(), b"whole\n");
+        assert!(!Reopened::new(Path::new("/dev/null")).unwrap().take_back(2));
+    }
+}

@@ -1,0 +1,131 @@
+//! The gRPC server of a process: Hubble's services and ours, on a port and on a unix socket.
+
+use crate::{
+    api::{CountersService, ZonesService},
+    hubble,
+    proto::{
+        observer::observer_server::ObserverServer,
+        v1::{counters_server::CountersServer, zones_server::ZonesServer},
+    },
+};
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+
+/// The health service's name for the Observer; it is not the gRPC service's.
+const HEALTH_NAME: &str = "hubble.server.Observer";
+/// A client that has vanished is noticed after this time.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What is served.
+#[derive(Debug)]
+pub struct Services {
+    /// Hubble's Observer.
+    pub observer: Arc<hubble::Server>,
+    /// Counters.
+    pub counters: Arc<CountersService>,
+    /// The zone table.
+    pub zones: Arc<ZonesService>,
+}
+
+/// Serves on both until `shutdown`.
+///
+/// # Errors
+/// A listener fails.
+pub async fn serve(
+    services: Services,
+    listener: TcpListener,
+    socket: Option<Socket>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status(HEALTH_NAME, tonic_health::ServingStatus::Serving).await;
+    let router = || -> Router {
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .add_service(ObserverServer::from_arc(Arc::clone(&services.observer)))
+            .add_service(CountersServer::from_arc(Arc::clone(&services.counters)))
+            .add_service(ZonesServer::from_arc(Arc::clone(&services.zones)))
+            .add_service(health_service.clone())
+    };
+    let port = router().serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled());
+    match socket {
+        None => port.await.map_err(io::Error::other),
+        Some(Socket { listener, path: _path }) => {
+            let local = router().serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled());
+            tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
+        }
+    }
+}
+
+/// A unix socket that is taken away again.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: OwnPath,
+}
+
+#[derive(Debug)]
+struct OwnPath(PathBuf);
+
+impl Drop for OwnPath {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Socket {
+    /// Listens there; makes the folder, and takes the place of a socket that nobody serves any more. Only
+    /// this user and its group may connect.
+    ///
+    /// # Errors
+    /// Another process serves it, or the file system refuses.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it"));
+        }
+        let is_socket = |meta: fs::Metadata| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type());
+        if fs::symlink_metadata(path).is_ok_and(is_socket) {
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        Ok(Self { listener, path: OwnPath(path.to_owned()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_taken_over_only_if_nobody_serves_it_and_goes_with_its_server() {
+        let path = std::env::temp_dir().join(format!("meridian-socket-{}/sub/hubble.sock", std::process::id()));
+        let socket = Socket::bind(&path).unwrap();
+        assert_eq!(Socket::bind(&path).unwrap_err().to_string(), "another process serves it");
+        // As after a kill: the file stays.
+        let OwnPath(kept) = &socket.path;
+        assert_eq!(*kept, path);
+        drop(socket);
+        assert!(!path.exists());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(Socket::bind(&path).unwrap());
+        // A file that is no socket is somebody's.
+        fs::write(&path, "text").unwrap();
+        assert!(Socket::bind(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        fs::remove_dir_all(path.parent().unwrap().parent().unwrap()).unwrap();
+    }
+}

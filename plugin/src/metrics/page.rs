@@ -1,0 +1,218 @@
+//! Zone pairs, and the agent itself.
+
+use super::{Sample, Sources, traffic};
+use crate::{
+    accounting::Totals,
+    zones::{Pair, Place},
+};
+use meridian_abi::{Counter, IpVersion};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Unit,
+};
+use std::{
+    fmt,
+    sync::atomic::Ordering,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Writes what the sources say as metrics.
+#[derive(Debug)]
+pub(super) struct Page(pub(super) Sources);
+
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let samples = std::sync::Arc::clone(&self.0.samples.borrow());
+        let mut page = Writer(&mut encoder);
+        page.info(&samples)?;
+        page.matrix(&samples)?;
+        traffic::write(&mut page, &samples, self.0.families)?;
+        page.stats(&samples)?;
+        page.itself(&samples)?;
+        page.process(&self.0)
+    }
+}
+
+pub(super) struct Writer<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+impl Writer<'_, '_> {
+    pub(super) fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        series: &[(Labels, u64)],
+    ) -> fmt::Result {
+        self.family(name, help, unit, series.iter().map(|(labels, value)| (labels, ConstCounter::new(*value))))
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, unit: Option<Unit>, series: &[(Labels, f64)]) -> fmt::Result {
+        self.family(name, help, unit, series.iter().map(|(labels, value)| (labels, ConstGauge::new(*value))))
+    }
+
+    fn family<'l, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        series: impl Iterator<Item = (&'l Labels, M)>,
+    ) -> fmt::Result {
+        let mut series = series.peekable();
+        let Some((labels, first)) = series.peek() else { return Ok(()) };
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), first.metric_type())?;
+        if labels.is_empty() {
+            return first.encode(family);
+        }
+        series.try_for_each(|(labels, metric)| metric.encode(family.encode_family(labels)?))
+    }
+
+    fn info(&mut self, samples: &[Sample]) -> fmt::Result {
+        let series = each(samples, |sample| {
+            vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("hook", sample.hook.to_owned())], 1.0)]
+        });
+        self.gauges("meridian_build_info", "The version and the hook that counts packets; always 1", None, &series)
+    }
+
+    fn matrix(&mut self, samples: &[Sample]) -> fmt::Result {
+        let cells = |value: fn(Counter) -> u64| {
+            each(samples, |sample| {
+                sample.matrix.cells().map(|(pair, counter)| (pair_labels(pair), value(counter))).collect()
+            })
+        };
+        let help = "IP bytes that left the node, by zone pair, as on the wire";
+        self.counters("meridian_zone", help, Some(Unit::Bytes), &cells(|counter| counter.bytes))?;
+        let help = "Packets that left the node, by zone pair, as on the wire";
+        self.counters("meridian_zone_packets", help, None, &cells(|counter| counter.packets))
+    }
+
+    fn stats(&mut self, samples: &[Sample]) -> fmt::Result {
+        let stats = |outside: bool, value: fn(Counter) -> u64| {
+            each(samples, |sample| {
+                let stats = sample.stats.iter().filter(|(stat, _)| stat.is_outside() == outside);
+                stats.map(|(stat, counter)| (vec![("reason", stat.name().to_owned())], value(*counter))).collect()
+            })
+        };
+        let help = "IP bytes that the hook saw and that are outside the sums, by reason";
+        self.counters("meridian_outside", help, Some(Unit::Bytes), &stats(true, |counter| counter.bytes))?;
+        let help = "Packets that the hook saw and that are outside the sums, by reason";
+        self.counters("meridian_outside_packets", help, None, &stats(true, |counter| counter.packets))?;
+        let help = "IP bytes in the sums of which something is to be said, by what it is";
+        self.counters("meridian_noted", help, Some(Unit::Bytes), &stats(false, |counter| counter.bytes))?;
+        let help = "Packets in the sums of which something is to be said, by what it is";
+        self.counters("meridian_noted_packets", help, None, &stats(false, |counter| counter.packets))
+    }
+
+    fn itself(&mut self, samples: &[Sample]) -> fmt::Result {
+        let one = |value: fn(&Sample) -> f64| each(samples, |sample| vec![(Vec::new(), value(sample))]);
+        let time = |value: fn(&Sample) -> SystemTime| {
+            each(samples, |sample| {
+                vec![(Vec::new(), value(sample).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())]
+            })
+        };
+        self.gauges("meridian_flow_entries", "Entries of the flow maps", None, &one(|s| s.flow_entries.0 as f64))?;
+        let help = "Entries that the flow maps hold; bytes of further ones are unattributed";
+        self.gauges("meridian_flow_entries_limit", help, None, &one(|s| s.flow_entries.1 as f64))?;
+        let help = "Prefixes of the zone table, public and private address space included";
+        self.gauges("meridian_zone_table_prefixes", help, None, &one(|s| s.table.prefixes as f64))?;
+        let help = "When the zone table in force was read, in seconds since 1970";
+        self.gauges("meridian_zone_table_loaded_timestamp", help, Some(Unit::Seconds), &time(|s| s.table.loaded))?;
+        let help = "When the zone table in force was last known to be what its source says, in seconds since 1970";
+        let confirmed = time(|s| s.table.confirmed);
+        self.gauges("meridian_zone_table_confirmed_timestamp", help, Some(Unit::Seconds), &confirmed)?;
+        let reloads = each(samples, |sample| {
+            let (taken, refused) = sample.table.reloads;
+            [("taken", taken), ("refused", refused)].map(|(result, n)| (vec![("result", result.to_owned())], n)).into()
+        });
+        self.counters("meridian_zone_table_reloads", "Zone tables read after the first, by result", None, &reloads)?;
+        let help = "How long the last drain of the flow maps took";
+        self.gauges("meridian_drain_duration", help, Some(Unit::Seconds), &one(|s| s.drain_seconds))?;
+        let sizes =
+            |Totals { pods, workloads, senders }: &Totals| {
+                [("pod", pods.len(), pods.room()), ("workload", workloads.len(), workloads.room())]
+                    .into_iter()
+                    .chain([("sender", senders.len(), senders.room())])
+            };
+        let by_sum = |value: fn((usize, usize)) -> usize| {
+            each(samples, |sample| {
+                let series =
+                    |(sum, len, room): (&str, usize, usize)| (vec![("sum", sum.to_owned())], value((len, room)) as f64);
+                sizes(&sample.totals).map(series).collect()
+            })
+        };
+        self.gauges("meridian_series", "Series of a sum by pod, workload or sender", None, &by_sum(|(len, _)| len))?;
+        let help = "Series that such a sum has room for; what has none is `other`";
+        self.gauges("meridian_series_limit", help, None, &by_sum(|(_, room)| room))
+    }
+
+    fn process(&mut self, Sources { ring, process, .. }: &Sources) -> fmt::Result {
+        let gauge = |value: usize| vec![(Vec::new(), value as f64)];
+        let counter = |value: u64| vec![(Vec::new(), value)];
+        self.gauges("meridian_flow_ring_flows", "Flows in the ring", None, &gauge(ring.len()))?;
+        self.gauges("meridian_flow_ring_limit", "Flows that the ring holds", None, &gauge(ring.capacity()))?;
+        let help = "Flows that have ever been in the ring";
+        self.counters("meridian_flow_ring_seen", help, None, &counter(ring.seen()))?;
+        let help = "Flows that were overwritten before a client read them, summed over the clients, who are told";
+        self.counters("meridian_flow_ring_lost", help, None, &counter(ring.overtaken()))?;
+        let counters = [
+            ("meridian_pair_log_lines", "Lines of the pair log that were written", &process.pair_log_lines),
+            (
+                "meridian_pair_log_lost_lines",
+                "Lines of the pair log that could not be written, or not in time",
+                &process.pair_log_lost_lines,
+            ),
+            (
+                "meridian_counters_missed",
+                "Intervals without an answer to a client of Counters.Watch that was too slow",
+                &process.counters_missed,
+            ),
+            (
+                "meridian_http_refused_connections",
+                "Connections to the HTTP port that were closed because there were too many",
+                &process.http_refused,
+            ),
+        ];
+        for (name, help, value) in counters {
+            self.counters(name, help, None, &counter(value.load(Ordering::Relaxed)))?;
+        }
+        let help = "IP bytes that the lost lines of the pair log tell of";
+        let lost = counter(process.pair_log_lost_bytes.load(Ordering::Relaxed));
+        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &lost)
+    }
+}
+
+/// The series of every node, each with the node's name.
+pub(super) fn each<T>(samples: &[Sample], series: impl Fn(&Sample) -> Vec<(Labels, T)>) -> Vec<(Labels, T)> {
+    let of_node = |sample| {
+        let named = move |(mut labels, value): (Labels, T)| {
+            let node: &Sample = sample;
+            labels.push(("node", node.node.clone()));
+            (labels, value)
+        };
+        series(sample).into_iter().map(named)
+    };
+    samples.iter().flat_map(of_node).collect()
+}
+
+fn pair_labels(pair: &Pair) -> Labels {
+    let version = match pair.version {
+        IpVersion::V4 => "4",
+        IpVersion::V6 => "6",
+    };
+    vec![
+        ("source_zone", pair.source.to_string()),
+        ("source_region", region(&pair.source)),
+        ("destination_zone", pair.destination.to_string()),
+        ("destination_region", region(&pair.destination)),
+        ("locality", pair.locality().to_string()),
+        ("ip_version", version.to_owned()),
+        ("direction", "egress".to_owned()),
+    ]
+}
+
+fn region(place: &Place) -> String {
+    place.zone().map_or_else(String::new, |zone| zone.region.clone())
+}
