@@ -79,5 +79,9 @@ MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
 MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
 MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
 export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
+alerts() {
+    "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
+}
+step "alerts" alerts
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
 step "kernels" scripts/test-kernels.sh

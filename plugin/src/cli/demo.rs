@@ -113,7 +113,9 @@ impl Shown {
         self.progress.say("building four nodes, attaching the programs");
         let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
         if args.serve {
-            self.progress.say(&format!("serving Hubble's API: hubble observe --server {OBSERVER} --follow"));
+            self.progress.say(&format!("flows: hubble observe --server {OBSERVER} --follow"));
+            self.progress
+                .say(&format!("counters: meridian top --server {OBSERVER}; metrics: http://{METRICS}/metrics"));
         }
         let result = self.follow_to_the_end(args, &mut demo, duration, interrupted);
         if let Some(log) = self.pair_log.take() {

@@ -67,44 +67,39 @@ async fn show(args: &Args) -> Result<(), Failure> {
 
 /// Totals, and rates since the answer before.
 fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
-    let seconds = before.and_then(|before| seconds_between(before, answer));
-    let rate = |now: u64, then: u64| match seconds {
-        Some(seconds) if seconds > 0.0 => format!("{}/s", human((now.saturating_sub(then) as f64 / seconds) as u64)),
-        _ => "-".to_owned(),
+    let seconds = before.and_then(|before| seconds_between(before, answer)).filter(|seconds| *seconds > 0.0);
+    let rate = |now: u64, then: u64| {
+        let per_second = seconds.map(|seconds| (now.saturating_sub(then) as f64 / seconds) as u64);
+        per_second.map_or_else(|| "-".to_owned(), |bytes| format!("{}/s", human(bytes)))
     };
-    let mut text = String::new();
-    // Writing to a string can't fail.
-    let _ =
-        writeln!(text, "{}: bytes that left since the programs were loaded, as on the wire", answer.nodes.join(", "));
-    let _ = writeln!(text, "\n{:<14} {:<14} {:<13} {:>10} {:>12}", "FROM", "TO", "LOCALITY", "BYTES", "RATE");
+    let nodes = answer.nodes.join(", ");
+    let mut text = format!("{nodes}: bytes that left since the programs were loaded, as on the wire\n\n");
+
     let known = before.map(zones).unwrap_or_default();
-    let mut zones: Vec<_> = zones(answer).into_iter().collect();
-    zones.sort_by_key(|((locality, ..), _)| order(locality));
-    for (key, bytes) in zones {
-        let (locality, source, destination) = &key;
+    let mut sums: Vec<_> = zones(answer).into_iter().collect();
+    sums.sort_by_key(|((locality, ..), _)| order(locality));
+    let row = |(key, bytes): ((String, String, String), u64)| {
         let rate = rate(bytes, known.get(&key).copied().unwrap_or_default());
-        let _ = writeln!(text, "{source:<14} {destination:<14} {locality:<13} {:>10} {rate:>12}", human(bytes));
-    }
+        let (locality, source, destination) = key;
+        [source, destination, locality, human(bytes), rate]
+    };
+    text.push_str(&table(["FROM", "TO", "LOCALITY", "BYTES", "RATE"], sums.into_iter().map(row).collect()));
+
     if !answer.pairs.is_empty() {
-        let _ = writeln!(
-            text,
-            "\n{:<34} {:<34} {:<13} {:>10} {:>12}",
-            "SOURCE", "DESTINATION", "LOCALITY", "BYTES", "RATE"
-        );
         let known: BTreeMap<_, u64> =
             before.into_iter().flat_map(|before| &before.pairs).map(|pair| (key(pair), bytes(pair.counter))).collect();
-        for pair in &answer.pairs {
+        let row = |pair: &PodPair| {
+            let total = bytes(pair.counter);
             // A pair that was not listed before: how fast it grows is known with the next picture.
-            let rate = known.get(&key(pair)).map_or_else(|| "-".to_owned(), |then| rate(bytes(pair.counter), *then));
+            let rate = known.get(&key(pair)).map_or_else(|| "-".to_owned(), |then| rate(total, *then));
             let (source, destination) = (name(pair.source.as_ref()), name(pair.destination.as_ref()));
-            let _ = writeln!(
-                text,
-                "{source:<34} {destination:<34} {:<13} {:>10} {rate:>12}",
-                pair.locality,
-                human(bytes(pair.counter))
-            );
-        }
-        let _ = writeln!(text, "{:<34} {:<34} {:<13} {:>10}", "all others", "", "", human(bytes(answer.other_pairs)));
+            [source, destination, pair.locality.clone(), human(total), rate]
+        };
+        let mut rows: Vec<_> = answer.pairs.iter().map(row).collect();
+        let others = human(bytes(answer.other_pairs));
+        rows.push(["all others".into(), String::new(), String::new(), others, String::new()]);
+        text.push('\n');
+        text.push_str(&table(["SOURCE", "DESTINATION", "LOCALITY", "BYTES", "RATE"], rows));
     }
     let noted: Vec<String> = answer
         .reasons
@@ -113,7 +108,26 @@ fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
         .map(|reason| format!("{} {}", reason.name, human(bytes(reason.counter))))
         .collect();
     if !noted.is_empty() {
+        // Writing to a string can't fail.
         let _ = writeln!(text, "\nnoted: {}", noted.join(", "));
+    }
+    text
+}
+
+/// Columns as wide as what is in them; the last two are numbers.
+fn table(head: [&str; 5], rows: Vec<[String; 5]>) -> String {
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+            0..=2 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     text
 }
@@ -197,13 +211,13 @@ mod tests {
         let expected = "\
 node-a: bytes that left since the programs were loaded, as on the wire
 
-FROM           TO             LOCALITY           BYTES         RATE
-eu-1a          eu-1b          cross-zone       10.0 kB     4.0 kB/s
-eu-1a          eu-1a          same-zone         5.0 kB     2.0 kB/s
+FROM   TO     LOCALITY      BYTES      RATE
+eu-1a  eu-1b  cross-zone  10.0 kB  4.0 kB/s
+eu-1a  eu-1a  same-zone    5.0 kB  2.0 kB/s
 
-SOURCE                             DESTINATION                        LOCALITY           BYTES         RATE
-shop/cart-0 eu-1a                  shop/db-0 eu-1b                    cross-zone        5.0 kB     2.0 kB/s
-all others                                                                              5.0 kB
+SOURCE             DESTINATION      LOCALITY     BYTES      RATE
+shop/cart-0 eu-1a  shop/db-0 eu-1b  cross-zone  5.0 kB  2.0 kB/s
+all others                                      5.0 kB
 
 noted: unattributed 5.0 kB
 ";

@@ -182,4 +182,17 @@ mod tests {
             assert!(!hidden.contains(name), "{name}");
         }
     }
+
+    #[test]
+    fn the_docs_name_every_metric_and_no_other() {
+        let families = Families { pods: true, ..Families::default() };
+        let page = page(&sources(families), Form::Prometheus).unwrap();
+        let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let exposed: BTreeMap<&str, &str> = types.collect();
+        let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+        let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let described: BTreeMap<&str, &str> =
+            rows.map(|(name, rest)| (name, rest.split(" |").next().unwrap())).collect();
+        assert_eq!(described, exposed);
+    }
 }

@@ -41,7 +41,7 @@ pub(super) fn write(page: &mut Writer<'_, '_>, samples: &[Sample], families: Fam
             let labels = move |locality: Locality| vec![("sum", sum.to_owned()), ("locality", locality.to_string())];
             ended.iter().map(move |(locality, counter)| (labels(locality), counter.bytes))
         };
-        sums.into_iter().flat_map(series).filter(|(_, bytes)| *bytes > 0).collect()
+        sums.into_iter().flat_map(series).collect()
     });
     let help = "IP bytes of series that have ended because they were idle or outgrown, by sum";
     page.counters("meridian_ended_series", help, Some(Unit::Bytes), &ended)?;

@@ -5,9 +5,13 @@ use crate::{
     machine::{Machine, alone},
     meridian, run,
 };
-use meridian::demo::{
-    links::{configure, sysctl},
-    namespace::Namespace,
+use meridian::{
+    api::{Client, Target},
+    demo::{
+        links::{configure, sysctl},
+        namespace::Namespace,
+    },
+    proto::v1::WatchRequest,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -55,10 +59,10 @@ impl Lab {
         Self { node, peer }
     }
 
-    fn agent(&self, config: &Path) -> Child {
+    fn agent(&self, config: &Path, args: &[&str]) -> Child {
         let spawn = || {
             let mut command = meridian(&["agent", "--log-level", "info", "--config", config.to_str().unwrap()]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         self.node.run(spawn).unwrap()
     }
@@ -154,7 +158,7 @@ fn table(peer_zone: &str) -> String {
     )
 }
 
-const CONFIG: &str = "node: node-a\nzones_file: zones.yaml\nhook: auto\nhubble: {listen: \"127.0.0.1:4344\"}\nhttp: {listen: \":9980\"}\nstate_dir: /var/lib/meridian\n";
+const CONFIG: &str = "node: node-a\nzones_file: zones.yaml\nhook: auto\nhubble: {listen: \"127.0.0.1:4344\"}\nhttp: {listen: \":9980\"}\npair_log: {interval: 1s}\nstate_dir: /var/lib/meridian\n";
 
 #[test]
 fn the_agent_counts_reloads_and_ends() {
@@ -164,7 +168,9 @@ fn the_agent_counts_reloads_and_ends() {
     let scratch = Scratch::new("agent");
     let config = scratch.file("agent.yaml", CONFIG.as_bytes());
     scratch.file("zones.yaml", table("b").as_bytes());
-    let child = lab.agent(&config);
+    let socket = scratch.0.join("run/hubble.sock");
+    let server = format!("unix:{}", socket.display());
+    let child = lab.agent(&config, &["--hubble-socket", socket.to_str().unwrap()]);
 
     lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
     lab.send(1000);
@@ -182,12 +188,42 @@ fn the_agent_counts_reloads_and_ends() {
     // A request of the test's own may have left through the loopback, never through the uplink.
     assert_eq!(matrix.unwrap_or_else(|| vec![(128_000, 1000)]), [(128_000, 1000)]);
 
+    let lookup = || run(&["zones", "lookup", "10.0.2.2", "--server", &server]).stdout;
+    assert_eq!(lookup(), "10.0.2.2  10.0.2.0/24              b            r          cluster  zone b\n");
+    let top = run(&["top", "--count", "1", "--server", &server]);
+    assert_eq!(top.code, Some(0), "{top:?}");
+    let shown = |line: &str| top.stdout.lines().any(|has| has.split_whitespace().eq(line.split(' ')));
+    assert!(top.stdout.starts_with("node-a: ") && shown("a b cross-zone 128.0 kB -"), "{top:?}");
+    assert!(shown("? a ? b cross-zone 128.0 kB -"), "nobody is known to have the addresses: {top:?}");
+
     // A new table is taken when it is there, without a signal.
     scratch.file("zones.yaml", table("c").as_bytes());
     lab.page("/metrics", |page| page.contains("reloads_total{result=\"taken\",node=\"node-a\"} 1"));
     lab.send(10);
     let page = lab.page("/metrics", |page| bytes_to(page, "c") == 1280);
     assert_eq!(bytes_to(&page, "b"), 128_000);
+    assert!(lookup().contains(" c "));
+    let other_agent = lab.node.run(|| {
+        meridian(&[
+            "agent",
+            "--hubble-socket",
+            socket.to_str().unwrap(),
+            "--hubble-listen",
+            "127.0.0.1:0",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--config",
+            config.to_str().unwrap(),
+        ])
+        .output()
+        .unwrap()
+    });
+    let said = Said::from(other_agent.unwrap());
+    assert_eq!(said.code, Some(1));
+    assert!(
+        said.stderr.ends_with(&format!("meridian: the socket {}: another process serves it\n", socket.display())),
+        "{said:?}"
+    );
 
     // A bad one is refused, and the old one stays; SIGHUP reads it again.
     scratch.file("zones.yaml", b"zones: [\n");
@@ -203,8 +239,126 @@ fn the_agent_counts_reloads_and_ends() {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stderr.contains("the new zone table is refused; the old one stays in force"), "{said:?}");
     assert!(said.stderr.contains("zones.yaml:1: unclosed bracket"), "the reason names file and line: {said:?}");
+    // The pair log is on stdout: every interval, and what was left at the end.
+    let pairs: Vec<serde_json::Value> = said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let logged = |zone: &str| -> u64 {
+        let to_zone = pairs.iter().filter(|pair| pair["destination"]["zone"] == zone);
+        to_zone.map(|pair| pair["bytes"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((logged("b"), logged("c")), (128_000, 2560));
+    assert!(pairs.iter().all(|pair| pair["destination"]["ip"] == "10.0.2.2" && pair["node"] == "node-a"));
+    assert!(!socket.exists());
     drop(lab);
     before.is_restored();
+}
+
+/// Whoever is slow or stuck, and a full disk, disturb neither counting nor the others.
+#[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "this runtime has one thread and this one task")]
+async fn stuck_clients_and_a_full_disk_disturb_nobody() {
+    let _alone = alone();
+    let before = Machine::now();
+    let lab = Lab::new();
+    let scratch = Scratch::new("stuck");
+    let config = scratch.file("agent.yaml", CONFIG.as_bytes());
+    scratch.file("zones.yaml", table("b").as_bytes());
+    let socket = scratch.0.join("hubble.sock");
+    let args = ["--hubble-socket", socket.to_str().unwrap(), "--pair-log", "/dev/full", "--pair-log-interval", "1s"];
+    let child = lab.agent(&config, &args);
+    lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
+
+    // Scrapers that ask and never read, and some that connect and never ask.
+    let stuck_scraper = |n: usize| {
+        lab.node.run(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:9980").unwrap();
+            for _ in 0..n {
+                let _ = write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            }
+            stream
+        })
+    };
+    let mut scrapers: Vec<TcpStream> = (0..40).map(|n| stuck_scraper(100 * (n % 2)).unwrap()).collect();
+    // A client of the counters and one of the flows that never read.
+    let client = Client::connect(Target::Unix(socket.clone())).await.unwrap();
+    let counters = client.watch(WatchRequest { interval: None, pairs: 100 }).await.unwrap();
+
+    lab.send(1000);
+    let page = lab.page("/metrics", |page| bytes_to(page, "b") == 128_000 && !value_is(page, "pair_log_lost_lines", 0));
+    assert!(value_is(&page, "pair_log_lines", 0) && value_is(&page, "pair_log_lost_bytes", 128_000), "{page}");
+    assert!(value_is(&page, "http_refused_connections", 0));
+    let answer = client.watch(WatchRequest::default()).await.unwrap().next().await.unwrap().unwrap();
+    assert_eq!(answer.zones[0].counter.unwrap().bytes, 128_000);
+
+    // There is a bound: what is above it is closed, counted, and comes again when there is room.
+    scrapers.extend((0..40).map(|_| stuck_scraper(0).unwrap()));
+    let mut closed = 0;
+    for scraper in &mut scrapers[40..] {
+        scraper.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        closed += u64::from(matches!(scraper.read(&mut [0; 1]), Ok(0)));
+    }
+    assert!((10..40).contains(&closed), "{closed}");
+    drop(scrapers);
+    lab.page("/metrics", |page| !value_is(page, "http_refused_connections", 0));
+
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let said = Said::from(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let complaints = said.stderr.matches("the pair log can't be written; lines are lost").count();
+    assert!((1..3).contains(&complaints), "not a line for each line: {said:?}");
+    drop((lab, counters));
+    before.is_restored();
+}
+
+fn value_is(page: &str, name: &str, value: u64) -> bool {
+    let line = format!("meridian_{name}_total {value}");
+    assert!(page.contains(&format!("\nmeridian_{name}_total ")), "{name} is not there");
+    page.lines().any(|has| has == line)
+}
+
+#[test]
+fn a_node_is_checked() {
+    let _alone = alone();
+    let before = Machine::now();
+    let lab = Lab::new();
+    let check = |args: &[&str]| -> Said {
+        let args: Vec<&str> = [&["check"], args].concat();
+        lab.node.run(|| meridian(&args).output().unwrap()).unwrap().into()
+    };
+    let said = check(&[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for line in [
+        "ok capabilities BPF, NET_ADMIN, PERFMON",
+        "ok netfilter the kernel",
+        "ok tcx the kernel",
+        "ok clsact the kernel",
+        "ok uplinks up0 (10.0.1.1",
+        "ok hook netfilter: auto",
+        "an agent can run here",
+    ] {
+        let has = |has: &str| has.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(line);
+        assert!(said.stdout.lines().any(has), "{line}\nis not in\n{}", said.stdout);
+    }
+    let said = check(&["--uplink", "eth7"]);
+    assert_eq!(said.code, Some(1));
+    assert_eq!(
+        said.stderr,
+        "meridian: an agent can't run here: uplinks: there is no network device eth7: name the uplinks as `ip link` does\n"
+    );
+    assert!(said.stdout.contains("BAD      uplinks"), "{said:?}");
+    drop(lab);
+    before.is_restored();
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    for command in [&["top"][..], &["zones", "list"], &["zones", "lookup", "10.0.0.1"]] {
+        let said = run(&[command, &["--server", "unix:/nowhere/hubble.sock"]].concat());
+        assert_eq!(said.code, Some(1), "{said:?}");
+        let expected = "meridian: unix:/nowhere/hubble.sock: no agent answers there (No such file or directory (os error 2)): is it running? --server names another one\n";
+        assert_eq!(said.stderr, expected);
+    }
+    let said = run(&["top", "--server", "nowhere"]);
+    assert_eq!(said.code, Some(2));
 }
 
 #[test]

@@ -63,9 +63,9 @@ fn a_lookup_says_zone_and_prefix() {
         assert_eq!(said.code, Some(0), "{said:?}");
         said.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(words("10.0.1.9"), ["10.0.1.9", "10.0.1.0/24", "eu-1a", "eu-1", "cluster"]);
-    assert_eq!(words("10.0.2.9"), ["10.0.2.9", "10.0.0.0/8", "unknown", "-", "default"]);
-    assert_eq!(words("8.8.8.8"), ["8.8.8.8", "0.0.0.0/0", "internet", "-", "default"]);
+    assert_eq!(words("10.0.1.9"), ["10.0.1.9", "10.0.1.0/24", "eu-1a", "eu-1", "cluster", "zone", "eu-1a"]);
+    assert_eq!(words("10.0.2.9"), ["10.0.2.9", "10.0.0.0/8", "unknown", "-", "default", "address", "registries"]);
+    assert_eq!(words("8.8.8.8"), ["8.8.8.8", "0.0.0.0/0", "internet", "-", "default", "address", "registries"]);
 }
 
 #[test]

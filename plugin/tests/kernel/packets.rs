@@ -3,8 +3,11 @@
 
 use ipnetwork::IpNetwork;
 use meridian::{
+    accounting::Accounting,
+    agent::{Agent, Sink},
     datapath::{Datapath, Hook, Options, sys},
-    flows::Entry,
+    flows::{Entry, Namespaces, Node, Record, Ring},
+    identity::Index,
     zones::{Place, Placement, Slots, Table, Zone},
 };
 use meridian_abi::{
@@ -13,7 +16,13 @@ use meridian_abi::{
     stats::Stat,
     zone::{INTERNET, PrefixKind, UNKNOWN},
 };
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
 
 const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
@@ -351,4 +360,34 @@ fn events_that_are_withheld_or_lost_are_counted() {
     assert!(withheld > 0, "one CPU can't announce {sent} packets in a moment");
     assert_eq!(told + withheld + lost, u64::from(sent));
     assert_eq!(bench.flows()[0].counter.packets, u64::from(sent));
+}
+
+#[test]
+fn what_the_ring_buffer_loses_is_told_among_the_flows() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    let mut syn = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    syn.bytes[14 + 20 + 13] = 0x02;
+    // Nobody reads, and each moment a CPU may announce some more.
+    while bench.stat(Stat::EventLost).packets == 0 {
+        bench.send_times(&syn, 2000);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let lost = bench.stat(Stat::EventLost).packets;
+    let ring = Arc::new(Ring::new(63));
+    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
+    let node = Node { name: "node-a".into(), place: Place::Unknown };
+    let accounting = Accounting::new(10, false);
+    let mut agent = Agent::new(node, bench.datapath, Arc::new(Index::default()), accounting, sink);
+    for _ in 0..2 {
+        agent.drain(Instant::now(), SystemTime::now()).unwrap();
+        let records = ring.read_all().records;
+        let told: Vec<_> = records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Lost(lost) => Some((lost.node.as_str(), lost.count)),
+                Record::Flow(_) => None,
+            })
+            .collect();
+        assert_eq!(told, [("node-a", lost)], "once");
+    }
 }
