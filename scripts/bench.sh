@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the kernel program and writes the table in docs/performance.md.
+# Measures the kernel program and the agent, and writes the tables in docs/performance.md.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -7,4 +7,5 @@
 need_userspace
 cd "$ROOT"
 # The kernel measures; how the bench itself was compiled does not matter.
-step "bench" cargo bench --quiet --locked --profile dev --bench packet
+step "a packet" cargo bench --quiet --locked --profile dev --bench packet
+step "a drain" cargo bench --quiet --locked --bench drain

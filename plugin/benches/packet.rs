@@ -5,26 +5,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
+mod report;
+
 use ipnetwork::IpNetwork;
 use meridian::{
     datapath::{Datapath, Options, accept_all, sys},
+    units::grouped,
     zones::{Place, Placement, Slots, Table, Zone},
 };
 use meridian_abi::zone::PrefixKind;
 use std::{
-    env, fs,
+    env,
     net::Ipv6Addr,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 const REPEAT: u32 = 1_000_000;
 const PREFIXES: [u32; 3] = [10, 1_000, 131_072];
-const BEGIN: &str = "<!-- begin: make bench -->";
-const END: &str = "<!-- end: make bench -->";
 
 /// The device that test runs go out through.
 const LOOPBACK: u32 = 1;
@@ -56,7 +55,7 @@ fn main() {
     for (family, v6) in [("IPv4", false), ("IPv6", true)] {
         for prefixes in PREFIXES {
             let (datapath, took) = loaded(prefixes, v6);
-            let name = format!("{family}, {} prefixes", grouped(prefixes));
+            let name = format!("{family}, {} prefixes", grouped(prefixes.into()));
             cases.push(case(&format!("known flow, {name}"), &datapath.programs()[usize::from(v6)], v6));
             loads.push((name, took));
             kept.push(datapath);
@@ -69,9 +68,9 @@ fn main() {
             case.rounds.push(run.mean_ns);
         }
     }
-    let table = report(&mut cases, &loads, rounds);
+    let table = measured(&mut cases, &loads, rounds);
     println!("{table}");
-    write(&table);
+    report::write("packet", &table);
 }
 
 /// Programs over a table with that many prefixes of a family, and how long the table took.
@@ -116,7 +115,7 @@ fn frame(v6: bool) -> Vec<u8> {
     frame
 }
 
-fn report(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> String {
+fn measured(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> String {
     let mut medians: Vec<(String, u32, u32, u32)> = Vec::new();
     for case in cases.iter_mut() {
         case.rounds.sort_unstable();
@@ -126,8 +125,8 @@ fn report(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> St
     let empty = |v6: bool| f64::from(medians[usize::from(v6)].1);
     let mut text = format!(
         "Measured on {} by `make bench`: medians of {rounds} interleaved rounds of {} runs each, by `BPF_PROG_TEST_RUN`.\n\n",
-        machine(),
-        grouped(REPEAT),
+        report::machine(),
+        grouped(REPEAT.into()),
     );
     text += "| program | ns a packet | quartiles | × empty |\n|---|---:|---:|---:|\n";
     for (name, median, low, high) in &medians {
@@ -139,31 +138,4 @@ fn report(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> St
         text += &format!("| {name} | {:.1} ms |\n", took.as_secs_f64() * 1e3);
     }
     text
-}
-
-fn machine() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, model)| model);
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let date =
-        Command::new("date").arg("+%F").output().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
-    format!("{cpus} CPUs ({model}), Linux {version}, {}", date.unwrap_or_default())
-}
-
-fn write(table: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("the begin mark");
-    let (_, after) = rest.split_once(END).expect("the end mark");
-    fs::write(&path, format!("{before}{BEGIN}\n{table}{END}{after}")).unwrap();
-}
-
-fn grouped(number: u32) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
-    groups.join(",")
 }

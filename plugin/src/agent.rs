@@ -9,7 +9,7 @@ use crate::{
     proto::flow::Flow,
     zones::{Matrix, Pair, Slots, Table, TooManyZones},
 };
-use meridian_abi::{Counter, stats::Stat};
+use meridian_abi::{Counter, stats::Stat, zone};
 use std::{
     sync::Arc,
     time::{Instant, SystemTime},
@@ -60,7 +60,7 @@ impl Agent {
     pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, accounting: Accounting, sink: Sink) -> Self {
         let observer = Observer::new(node, Arc::clone(&index));
         let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
-        let table = TableState { prefixes: 0, loaded, confirmed, reloads: (0, 0) };
+        let table = TableState { prefixes: (0, 0), zones: (0, 0), loaded, confirmed, reloads: (0, 0) };
         let (slots, tracker) = (Slots::default(), Tracker::default());
         let (drained, lost) = ((0, 0.0), (0, SystemTime::now()));
         Self { datapath, slots, index, tracker, observer, accounting, sink, table, drained, lost }
@@ -79,7 +79,9 @@ impl Agent {
     pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
         self.slots.assign(table);
         self.datapath.apply_zones(table, &self.slots)?;
-        self.table.prefixes = table.prefixes().count() as u64;
+        self.table.prefixes = (table.prefixes().count() as u64, self.datapath.prefix_limit()?);
+        let room = self.datapath.matrix_slots() - u32::from(zone::FIRST_ZONE);
+        self.table.zones = (self.slots.len() as u64, room.into());
         (self.table.loaded, self.table.confirmed) = (now, now);
         Ok(self.slots.fit(table, self.datapath.matrix_slots()).err())
     }

@@ -22,10 +22,24 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 #[command(name = "meridian", version, max_term_width = 100)]
 pub struct Cli {
     /// What is logged on stderr: error, warn, info, debug or trace, also per module (meridian::datapath=debug).
-    #[arg(long, global = true, env = "MERIDIAN_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        env = "MERIDIAN_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL",
+        help_heading = "Logging"
+    )]
     log_level: String,
     /// The form of log lines.
-    #[arg(long, global = true, env = "MERIDIAN_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "MERIDIAN_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,

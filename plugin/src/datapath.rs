@@ -228,6 +228,14 @@ impl Datapath {
         self.options.matrix_slots
     }
 
+    /// Prefixes that the kernel's table holds.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn prefix_limit(&self) -> Result<u64, Error> {
+        Ok(self.loaded.info("ZONES_0")?.max_entries().into())
+    }
+
     /// Entries that the flow maps hold together.
     pub const fn flow_limit(&self) -> u64 {
         2 * self.options.flow_entries as u64
@@ -246,7 +254,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn matrix_id(&self) -> Result<u32, Error> {
-        self.loaded.map_id("ZONE_MATRIX")
+        Ok(self.loaded.info("ZONE_MATRIX")?.id())
     }
 
     /// A counter of STATS, summed over the CPUs.

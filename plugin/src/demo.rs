@@ -156,6 +156,11 @@ impl Demo {
         Ok(StaticTable::parse(Path::new("the demo's zones"), topology::zones_yaml().as_bytes())?)
     }
 
+    /// The nodes' namespaces, in the order of [`NODES`].
+    pub fn nodes(&self) -> &[NodeNet] {
+        &self.topology.nodes
+    }
+
     /// The ids of the nodes' maps ZONE_MATRIX.
     ///
     /// # Errors

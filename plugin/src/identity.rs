@@ -38,7 +38,7 @@ impl Endpoint {
 /// Owners by address. Written by the feed or the static table, read for every flow.
 #[derive(Debug, Default)]
 pub struct Index {
-    by_address: DashMap<IpAddr, Arc<Endpoint>>,
+    by_address: DashMap<IpAddr, Arc<Endpoint>, ahash::RandomState>,
 }
 
 impl Index {

@@ -45,8 +45,11 @@ pub struct Sample {
 /// The zone table that is in force.
 #[derive(Clone, Debug)]
 pub struct TableState {
-    /// Its prefixes, those of public and private address space included.
-    pub prefixes: u64,
+    /// Its prefixes, those of public and private address space included, and how many the kernel's maps
+    /// hold.
+    pub prefixes: (u64, u64),
+    /// The zones that were named since the start, and how many there is room for.
+    pub zones: (u64, u64),
     /// When it was read.
     pub loaded: SystemTime,
     /// When it was last known to be what its source says.

@@ -2,8 +2,9 @@
 
 use super::{Between, End, Party, Pod};
 use crate::zones::{Locality, Place};
+use ahash::AHashMap;
 use meridian_abi::Counter;
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{cmp::Reverse, sync::Arc};
 
 /// A party and its place.
 type Key = Between<(Party, Place)>;
@@ -24,7 +25,7 @@ pub struct Line {
 /// Pairs of pods or addresses in different zones.
 #[derive(Debug, Default)]
 pub struct Interval {
-    pairs: HashMap<Key, (Locality, Counter)>,
+    pairs: AHashMap<Key, (Locality, Counter)>,
 }
 
 impl Interval {

@@ -6,10 +6,10 @@
 //! series, `other` and `ended` together are what was added.
 
 use crate::zones::Locality;
+use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::{
     cmp::Reverse,
-    collections::HashMap,
     hash::Hash,
     ops::AddAssign,
     time::{Duration, Instant},
@@ -53,11 +53,11 @@ impl AddAssign for ByLocality {
 #[derive(Clone, Debug)]
 pub struct Top<K> {
     room: usize,
-    series: HashMap<K, Series>,
+    series: AHashMap<K, Series>,
     other: ByLocality,
     ended: ByLocality,
     /// Bytes of keys without a series in this period, of at most `room` of them.
-    waiting: HashMap<K, u64>,
+    waiting: AHashMap<K, u64>,
     turned: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
     /// With room for so many series.
     pub fn new(room: usize) -> Self {
         let (other, ended) = (ByLocality::default(), ByLocality::default());
-        Self { room, series: HashMap::new(), other, ended, waiting: HashMap::new(), turned: None }
+        Self { room, series: AHashMap::new(), other, ended, waiting: AHashMap::new(), turned: None }
     }
 
     /// Adds to the key's series, or to `other` if there is no room for one.

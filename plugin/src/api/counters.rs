@@ -236,7 +236,7 @@ mod tests {
 
     fn sample(accounting: &Accounting) -> Arc<[Sample]> {
         let now = SystemTime::now();
-        let table = TableState { prefixes: 0, loaded: now, confirmed: now, reloads: (0, 0) };
+        let table = TableState { prefixes: (0, 0), zones: (0, 0), loaded: now, confirmed: now, reloads: (0, 0) };
         Arc::from([Sample {
             node: "node-1".into(),
             time: now,

@@ -8,7 +8,10 @@ use super::{
     btf::Btf,
     sys::{self, ProgramKind},
 };
-use aya::{include_bytes_aligned, maps::MapData};
+use aya::{
+    include_bytes_aligned,
+    maps::{MapData, MapInfo},
+};
 use aya_obj::{Object, generated::bpf_insn};
 use meridian_abi::{
     matrix,
@@ -67,11 +70,10 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// The id by which the kernel names a map.
-    pub(super) fn map_id(&self, name: &'static str) -> Result<u32, Error> {
+    /// What the kernel says of a map: its id, its size.
+    pub(super) fn info(&self, name: &'static str) -> Result<MapInfo, Error> {
         let map = self.maps.get(name).ok_or(Error::Object { what: format!("no map {name}") })?;
-        let failed = |error| Error::Map { map: name.into(), source: std::io::Error::other(error) };
-        map.info().map(|info| info.id()).map_err(failed)
+        map.info().map_err(|error| Error::Map { map: name.into(), source: std::io::Error::other(error) })
     }
 
     /// A map of the object, to be owned by its reader.

@@ -210,9 +210,10 @@ where
     // The kernel's bookmark: a bucket or an index, or a copy of the last key.
     let mut bookmark = vec![0u8; size_of::<K>().max(4)];
     let mut first = true;
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
     loop {
-        let mut keys = vec![K::new_zeroed(); batch];
-        let mut values = vec![V::new_zeroed(); batch * values_per_key];
+        keys.resize(batch, K::new_zeroed());
+        values.resize(batch * values_per_key, V::new_zeroed());
         let mut next = bookmark.clone();
         let mut attr = empty_attr();
         // SAFETY: the union member of BPF_MAP_LOOKUP_BATCH.

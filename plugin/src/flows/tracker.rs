@@ -1,11 +1,9 @@
 //! What is new in a flow entry since it was read the last time, and when that is told as an update.
 
 use super::entry::{Entry, Key};
+use ahash::AHashMap;
 use meridian_abi::Counter;
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// How often an active entry is told, as Cilium does.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -13,7 +11,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// What was read and what was told of each entry. It holds as many as the kernel's flow maps do.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    entries: HashMap<Key, Known>,
+    entries: AHashMap<Key, Known>,
 }
 
 #[derive(Clone, Copy, Debug)]

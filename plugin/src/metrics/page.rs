@@ -117,7 +117,13 @@ impl Writer<'_, '_> {
         let help = "Entries that the flow maps hold; bytes of further ones are unattributed";
         self.gauges("meridian_flow_entries_limit", help, None, &one(|s| s.flow_entries.1 as f64))?;
         let help = "Prefixes of the zone table, public and private address space included";
-        self.gauges("meridian_zone_table_prefixes", help, None, &one(|s| s.table.prefixes as f64))?;
+        self.gauges("meridian_zone_table_prefixes", help, None, &one(|s| s.table.prefixes.0 as f64))?;
+        let help = "Prefixes that the kernel's maps hold; a table with more is refused";
+        self.gauges("meridian_zone_table_prefixes_limit", help, None, &one(|s| s.table.prefixes.1 as f64))?;
+        let help = "Zones that tables have named since the start";
+        self.gauges("meridian_zones", help, None, &one(|s| s.table.zones.0 as f64))?;
+        let help = "Zones that there is room for until a restart; further ones count as unknown";
+        self.gauges("meridian_zones_limit", help, None, &one(|s| s.table.zones.1 as f64))?;
         let help = "When the zone table in force was read, in seconds since 1970";
         self.gauges("meridian_zone_table_loaded_timestamp", help, Some(Unit::Seconds), &time(|s| s.table.loaded))?;
         let help = "When the zone table in force was last known to be what its source says, in seconds since 1970";

@@ -115,7 +115,8 @@ mod tests {
             totals: accounting.totals().clone(),
             flow_entries: (2, 131_072),
             table: TableState {
-                prefixes: 25,
+                prefixes: (25, 262_144),
+                zones: (3, 30),
                 loaded: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
                 confirmed: UNIX_EPOCH + Duration::from_secs(1_700_000_100),
                 reloads: (1, 2),
@@ -194,5 +195,38 @@ mod tests {
         let described: BTreeMap<&str, &str> =
             rows.map(|(name, rest)| (name, rest.split(" |").next().unwrap())).collect();
         assert_eq!(described, exposed);
+    }
+
+    #[test]
+    fn the_page_of_ten_thousand_pods_is_bounded_and_sums_up() {
+        const SERIES: usize = 200;
+        let mut accounting = Accounting::new(SERIES, false);
+        let pod = |n: usize| {
+            let (namespace, pod) = (format!("ns{}", n % 40), format!("p{n}"));
+            let owner = Endpoint { namespace, pod, workload: None, labels: BTreeMap::new() };
+            End { address: [10, 0, 0, 0].into(), owner: Some(Arc::new(owner)), place: place(n % 4) }
+        };
+        let pods: Vec<End> = (0..10_000).map(pod).collect();
+        let mut sent = 0;
+        for (n, source) in pods.iter().enumerate() {
+            let new = Counter { bytes: 100 + n as u64, packets: 1 };
+            accounting.add(source, &pods[n * 7919 % pods.len()], new, Instant::now());
+            sent += new.bytes;
+        }
+        let mut sources = sources(Families { pods: true, ..Families::default() });
+        let sample = Sample { totals: accounting.totals().clone(), ..sources.samples.borrow()[0].clone() };
+        sources.samples = watch::Sender::new(Arc::from([sample])).subscribe();
+        let page = page(&sources, Form::Prometheus).unwrap();
+        for name in
+            ["meridian_workload_bytes_total{", "meridian_pod_bytes_total{", "kubecost_pod_network_egress_bytes_total{"]
+        {
+            let series: Vec<u64> = page
+                .lines()
+                .filter(|line| line.starts_with(name))
+                .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+                .collect();
+            assert!((SERIES..=SERIES + 5).contains(&series.len()), "{name} {}", series.len());
+            assert_eq!(series.iter().sum::<u64>(), sent, "{name}");
+        }
     }
 }

@@ -60,6 +60,16 @@ impl Slots {
         slot.filter(|slot| u32::from(*slot) < capacity).unwrap_or(UNKNOWN)
     }
 
+    /// How many zones have one, or would if there were room.
+    pub fn len(&self) -> usize {
+        self.zones.len()
+    }
+
+    /// Whether none has one.
+    pub fn is_empty(&self) -> bool {
+        self.zones.is_empty()
+    }
+
     /// The side of a matrix with a cell for each pair of zones given so far.
     pub fn matrix_slots(&self) -> u32 {
         (self.zones.len() as u32 + u32::from(FIRST_ZONE)).next_power_of_two().clamp(MIN_SLOTS, MAX_SLOTS)

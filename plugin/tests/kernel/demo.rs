@@ -3,8 +3,8 @@
 use meridian::{
     agent::Sink,
     api::{Client, CountersService, Target, ZonesService},
-    datapath::Hook,
-    demo::Demo,
+    datapath::{Datapath, Hook, Options},
+    demo::{Demo, topology::NodeNet},
     export::{Output, PairLog},
     flows::{Namespaces, Ring},
     grpc::{self, Services},
@@ -14,8 +14,9 @@ use meridian::{
         flow::{Endpoint, Flow},
         v1::WatchRequest,
     },
+    zones::{Matrix, Pair, Slots},
 };
-use meridian_abi::stats::Stat;
+use meridian_abi::{Counter, stats::Stat};
 use prost::Message;
 use prost_types::{Struct, value::Kind};
 use serde_json::Value;
@@ -294,4 +295,48 @@ fn dump(bpftool: &Path, id: u32) -> Vec<(u64, u64, u64)> {
         (index, sum.0, sum.1)
     };
     cells.as_array().unwrap().iter().map(cell).filter(|(_, _, packets)| *packets > 0).collect()
+}
+
+#[test]
+fn the_hooks_count_the_same_of_the_same_traffic() {
+    let sink = Sink { ring: Arc::new(Ring::new(63)), namespaces: Arc::new(Namespaces::default()) };
+    let mut demo = Demo::start(Hook::Netfilter, &sink).unwrap();
+    demo.finish().unwrap();
+    // The traffic rests: the two other hooks are attached beside, and see what comes from now on.
+    let table = Demo::table().unwrap().zones;
+    let mut slots = Slots::default();
+    slots.assign(&table);
+    let attach = |hook: Hook, node: &NodeNet| {
+        let mut datapath = Datapath::load(Options { hook, ..Options::default() }).unwrap();
+        datapath.add_uplink(node.uplink).unwrap();
+        datapath.apply_zones(&table, &slots).unwrap();
+        node.namespace.run(|| datapath.attach()).unwrap().unwrap();
+        datapath
+    };
+    let others = [Hook::Tcx, Hook::Clsact].map(|hook| {
+        let datapaths: Vec<Datapath> = demo.nodes().iter().map(|node| attach(hook, node)).collect();
+        (hook, datapaths)
+    });
+    let before = cells(demo.counted().unwrap().cells());
+    demo.resume().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    assert!(demo.finish().unwrap().is_exact());
+    let mut netfilter = cells(demo.counted().unwrap().cells());
+    for (pair, counter) in before {
+        let after = netfilter.get_mut(&pair).unwrap();
+        *after = Counter { bytes: after.bytes - counter.bytes, packets: after.packets - counter.packets };
+    }
+    assert!(netfilter.len() > 15 && netfilter.values().all(|counter| counter.packets > 0));
+    for (hook, datapaths) in others {
+        let mut matrix = Matrix::default();
+        for cell in datapaths.iter().flat_map(|datapath| datapath.matrix().unwrap()) {
+            let (source, destination) = (slots.place(cell.source), slots.place(cell.destination));
+            matrix.add(Pair { source, destination, version: cell.version }, cell.counter);
+        }
+        assert_eq!(cells(matrix.cells()), netfilter, "{hook}");
+    }
+}
+
+fn cells<'a>(cells: impl Iterator<Item = (&'a Pair, Counter)>) -> BTreeMap<Pair, Counter> {
+    cells.map(|(pair, counter)| (pair.clone(), counter)).collect()
 }
