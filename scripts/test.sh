@@ -78,7 +78,8 @@ step "pure parts of the kernel programs" pure_kernel_parts
 MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
 MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
 MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
-export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
+MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
+export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL MERIDIAN_HUBBLE_FILTERS
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }

@@ -3,9 +3,11 @@
 //! A request that asks for something that is not there yet is refused with its name, never answered
 //! as if it had not asked.
 
+mod filter;
 mod get_flows;
 mod mask;
 mod refusal;
 mod server;
 
+pub use filter::Filters;
 pub use server::Server;

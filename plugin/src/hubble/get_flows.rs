@@ -4,7 +4,7 @@
 //! `first` from the oldest; a flow later than `until` ends the stream; a follower starts at the
 //! newest flow unless it asks for the past, and gets every flow after that.
 
-use super::mask::Mask;
+use super::{filter::Filters, mask::Mask};
 use crate::{
     flows::{Lost, Record, Ring},
     proto::{
@@ -33,6 +33,7 @@ struct Query {
     follow: bool,
     since: Option<Instant>,
     until: Option<Instant>,
+    filters: Filters,
 }
 
 impl Query {
@@ -40,6 +41,8 @@ impl Query {
         if request.first && request.follow {
             return Err(Status::invalid_argument("first cannot be specified with follow"));
         }
+        // As Hubble answers: its clients show the text of this code alone.
+        let filters = Filters::new(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
         let number = usize::try_from(request.number).unwrap_or(usize::MAX);
         Ok(Self {
             number: (number > 0).then_some(number),
@@ -47,6 +50,7 @@ impl Query {
             follow: request.follow,
             since: request.since.as_ref().map(instant),
             until: request.until.as_ref().map(instant),
+            filters,
         })
     }
 
@@ -55,7 +59,8 @@ impl Query {
     fn past(&self, records: Vec<Record>) -> (VecDeque<Record>, bool) {
         let older = |since| records.iter().rposition(|record| record.flow().is_some_and(|flow| time(flow) < since));
         let newest = |number: usize| {
-            let mut flows = records.iter().enumerate().rev().filter(|(_, record)| record.flow().is_some());
+            let is_wanted = |record: &Record| record.flow().is_some_and(|flow| self.filters.match_flow(flow));
+            let mut flows = records.iter().enumerate().rev().filter(|(_, record)| is_wanted(record));
             flows.nth(number - 1).map(|(index, _)| index)
         };
         let skip = match (self.since, self.number) {
@@ -76,11 +81,19 @@ impl Query {
                     ended = true;
                     break;
                 }
+                if !self.filters.match_flow(flow) {
+                    continue;
+                }
                 left -= 1;
             }
             past.push_back(record);
         }
         (past, ended)
+    }
+
+    /// Whether a flow that came after the past is sent, or ends the stream.
+    fn wants(&self, flow: &Flow) -> bool {
+        self.is_over(flow) || (self.since.is_none_or(|since| time(flow) >= since) && self.filters.match_flow(flow))
     }
 
     fn is_over(&self, flow: &Flow) -> bool {
@@ -145,10 +158,7 @@ impl Reader {
                     (self.next, self.pending) = (None, VecDeque::new());
                     return None;
                 }
-                Some(Record::Flow(flow)) if self.query.since.is_none_or(|since| time(&flow) >= since) => {
-                    return Some(self.response(&flow));
-                }
-                Some(Record::Flow(_)) => continue,
+                Some(Record::Flow(flow)) => return Some(self.response(&flow)),
                 None => {}
             }
             let from = self.next?;
@@ -158,7 +168,9 @@ impl Reader {
             }
             let batch = self.ring.read(from, BATCH);
             self.overtaken = batch.lost;
-            self.pending = batch.records.into();
+            let query = &self.query;
+            let wanted = |record: &Record| record.flow().is_none_or(|flow| query.wants(flow));
+            self.pending = batch.records.into_iter().filter(wanted).collect();
             self.next = Some(batch.next);
         }
     }
@@ -199,6 +211,7 @@ fn loss(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::flow::FlowFilter;
     use futures_util::StreamExt;
 
     /// Flows at the seconds 1 to `newest`.
@@ -252,6 +265,59 @@ mod tests {
         for (request, expected) in cases {
             assert_eq!(get(&ring, &request).await, expected, "{request:?}");
         }
+    }
+
+    fn only(node: &str) -> Vec<FlowFilter> {
+        vec![FlowFilter { node_name: vec![node.into()], ..FlowFilter::default() }]
+    }
+
+    #[tokio::test]
+    async fn the_number_is_that_of_flows_that_match() {
+        let ring = Arc::new(Ring::new(15));
+        for seconds in 1..=9 {
+            let node_name = if seconds % 3 == 0 { "node-c" } else { "node-a" }.into();
+            ring.push(Flow { node_name, ..at(seconds) });
+        }
+        let cases = [
+            (request(2, false, None, None), vec![6, 9]),
+            (request(2, true, None, None), vec![3, 6]),
+            (request(1, false, Some(4), None), vec![6]),
+            (request(0, false, None, Some(7)), vec![3, 6]),
+        ];
+        for (request, expected) in cases {
+            let request = GetFlowsRequest { whitelist: only("node-c"), ..request };
+            assert_eq!(get(&ring, &request).await, expected, "{request:?}");
+        }
+        let request = GetFlowsRequest { blacklist: only("node-a"), ..request(0, false, None, None) };
+        assert_eq!(get(&ring, &request).await, [3, 6, 9]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_only_what_matches_and_ends_at_until() {
+        let ring = ring(7, 2);
+        let request = GetFlowsRequest {
+            follow: true,
+            number: 1,
+            until: Some(Timestamp { seconds: 4, nanos: 0 }),
+            whitelist: only("node-a"),
+            ..GetFlowsRequest::default()
+        };
+        let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+        ring.push(Flow { node_name: "node-b".into(), ..at(3) });
+        ring.push(at(4));
+        ring.push(Flow { node_name: "node-b".into(), ..at(5) });
+        let got: Vec<i64> = stream.map(|response| seconds(response.unwrap())).collect().await;
+        assert_eq!(got, [2, 4], "the later flow ends it, though it does not match");
+    }
+
+    #[test]
+    fn a_filter_that_can_not_be_is_refused_as_hubble_does() {
+        let whitelist = vec![FlowFilter { source_ip: vec!["10.0.0.0/40".into()], ..FlowFilter::default() }];
+        let request = GetFlowsRequest { whitelist, ..GetFlowsRequest::default() };
+        let status = stream(&ring(3, 3), &request, "", CancellationToken::new()).map(drop).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unknown);
+        let expected = r#"invalid IP prefix "10.0.0.0/40" in filter: netip.ParsePrefix("10.0.0.0/40"): prefix length out of range"#;
+        assert_eq!(status.message(), expected);
     }
 
     #[test]

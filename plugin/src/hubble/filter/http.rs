@@ -1,0 +1,125 @@
+//! Filters by HTTP: only flows of layer 7 have it.
+
+use super::{Check, go, record};
+use crate::proto::flow::{Flow, Http, HttpHeader, layer7::Record};
+use go::quote;
+
+fn http(flow: &Flow) -> Option<&Http> {
+    match record(flow) {
+        Some(Record::Http(http)) => Some(http),
+        _ => None,
+    }
+}
+
+/// A code of three digits, or the first digits and a `+`.
+pub(super) fn status_code(codes: &[String]) -> Result<Check, String> {
+    let (mut full, mut prefixes) = (Vec::new(), Vec::new());
+    for code in codes {
+        let digits = code.strip_suffix('+').unwrap_or(code);
+        let good = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.starts_with(['1', '2', '3', '4', '5']);
+        match (code.ends_with('+'), digits.len()) {
+            (false, 3) if good => full.push(code.clone()),
+            (true, 1 | 2) if good => prefixes.push(digits.to_owned()),
+            _ => return Err(format!("invalid status code prefix: {}", quote(code))),
+        }
+    }
+    Ok(Box::new(move |flow| {
+        let Some(code) = http(flow).map(|http| http.code).filter(|code| *code != 0) else { return false };
+        let code = format!("{code:03}");
+        full.contains(&code) || prefixes.iter().any(|prefix| code.starts_with(prefix))
+    }))
+}
+
+pub(super) fn method(methods: &[String]) -> Check {
+    let methods: Vec<String> = methods.iter().map(|method| method.to_lowercase()).collect();
+    Box::new(move |flow| {
+        http(flow).is_some_and(|http| !http.method.is_empty() && methods.contains(&http.method.to_lowercase()))
+    })
+}
+
+pub(super) fn url(patterns: &[String]) -> Result<Check, String> {
+    let patterns = go::regexps(patterns).map_err(|(pattern, error)| format!("{pattern}: {error}"))?;
+    Ok(Box::new(move |flow| {
+        http(flow)
+            .is_some_and(|http| !http.url.is_empty() && patterns.iter().any(|pattern| pattern.is_match(&http.url)))
+    }))
+}
+
+pub(super) fn path(patterns: &[String]) -> Result<Check, String> {
+    let patterns = go::regexps(patterns).map_err(|(pattern, error)| format!("{pattern}: {error}"))?;
+    Ok(Box::new(move |flow| {
+        let path = http(flow).and_then(|http| path_of(&http.url));
+        path.is_some_and(|path| patterns.iter().any(|pattern| pattern.is_match(&path)))
+    }))
+}
+
+pub(super) fn header(headers: &[HttpHeader]) -> Check {
+    let headers = headers.to_vec();
+    Box::new(move |flow| http(flow).is_some_and(|http| http.headers.iter().any(|header| headers.contains(header))))
+}
+
+/// The path of a URL or of an absolute path, with its escapes undone; `None` if it is neither.
+fn path_of(url: &str) -> Option<String> {
+    if url.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return None;
+    }
+    let rest = match url.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => {
+            let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            is_authority(authority).then_some(rest)?
+        }
+        _ if url.starts_with('/') => url,
+        _ => return None,
+    };
+    let path = rest.split('?').next().unwrap_or_default();
+    unescape(path)
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|char: char| char.is_ascii_alphabetic())
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.'))
+}
+
+/// A host, perhaps with a port after it and a user before it.
+fn is_authority(text: &str) -> bool {
+    let host = text.rsplit('@').next().unwrap_or_default();
+    let port = host.rsplit(']').next().and_then(|rest| rest.split_once(':')).map_or("", |(_, port)| port);
+    let is_of_host =
+        |char: char| char.is_ascii_alphanumeric() || !char.is_ascii() || "-_.~!$&'()*+,;=:[]<>\"".contains(char);
+    host.chars().all(is_of_host) && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn unescape(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'%' {
+            let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_url_is_without_host_and_query() {
+        let path = |url: &str| path_of(url).unwrap_or_else(|| "none".into());
+        assert_eq!(path("http://a.b:80/x/y?z=/q"), "/x/y");
+        assert_eq!(path("/x%2fy"), "/x/y");
+        assert_eq!(path("https://a?q"), "");
+        assert_eq!(path("http://me@a:80/x"), "/x");
+        for bad in ["http://a b/x", "http://a:b/x", "http://a{b}/x"] {
+            assert_eq!(path(bad), "none", "{bad}");
+        }
+        assert_eq!(path("x/y"), "none");
+        assert_eq!(path("/x%2"), "none");
+    }
+}

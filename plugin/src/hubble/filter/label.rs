@@ -1,0 +1,453 @@
+//! Filters by label: Kubernetes selectors over Cilium's labels, `source:key=value`.
+//!
+//! A key in a selector may name the source before a colon; without one it means the key of any
+//! source.
+
+use super::{Check, go::quote};
+use crate::proto::flow::Flow;
+use std::collections::BTreeSet;
+
+pub(super) fn check(selectors: &[String], labels: fn(&Flow) -> &[String]) -> Result<Check, String> {
+    let selectors = selectors.iter().map(|text| Selector::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(move |flow| {
+        let labels = labels(flow);
+        selectors.iter().any(|selector| selector.matches(labels))
+    }))
+}
+
+/// Every requirement must hold.
+struct Selector(Vec<Requirement>);
+
+struct Requirement {
+    /// `any` is every source.
+    source: String,
+    key: String,
+    operator: Operator,
+    values: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    GreaterThan,
+    LessThan,
+}
+
+impl Selector {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = with_sources(text);
+        Parser { tokens: scan(&text), position: 0 }.selector().map(Self)
+    }
+
+    fn matches(&self, labels: &[String]) -> bool {
+        self.0.iter().all(|requirement| requirement.matches(labels))
+    }
+}
+
+impl Requirement {
+    fn matches(&self, labels: &[String]) -> bool {
+        let value = self.find(labels);
+        let number = |text: &str| text.parse::<i64>().ok();
+        match self.operator {
+            Operator::In => value.is_some_and(|value| self.values.contains(value)),
+            Operator::NotIn => value.is_none_or(|value| !self.values.contains(value)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+            Operator::GreaterThan | Operator::LessThan => {
+                let wanted = self.values.first().and_then(|wanted| number(wanted));
+                match (value.and_then(number), wanted) {
+                    (Some(value), Some(wanted)) if self.operator == Operator::GreaterThan => value > wanted,
+                    (Some(value), Some(wanted)) => value < wanted,
+                    _ => false,
+                }
+            }
+        }
+    }
+
+    /// The value of the first label with this key.
+    fn find<'l>(&self, labels: &'l [String]) -> Option<&'l str> {
+        labels.iter().map(|label| Label::parse(label)).find(|label| self.is_of(label)).map(|label| label.value)
+    }
+
+    fn is_of(&self, label: &Label<'_>) -> bool {
+        let source = self.source == "any" || self.source == label.source;
+        if source && self.source == "cidr" {
+            return is_in_cidr(label.key, &self.key);
+        }
+        source && self.key == label.key
+    }
+}
+
+/// Whether one prefix holds another. In keys, colons are dashes.
+fn is_in_cidr(inner: &str, outer: &str) -> bool {
+    let network = |key: &str| key.replace('-', ":").parse::<ipnetwork::IpNetwork>().ok();
+    match (network(inner), network(outer)) {
+        (Some(inner), Some(outer)) => outer.prefix() <= inner.prefix() && outer.contains(inner.ip()),
+        _ => false,
+    }
+}
+
+/// `source:key=value`.
+struct Label<'l> {
+    source: &'l str,
+    key: &'l str,
+    value: &'l str,
+}
+
+impl<'l> Label<'l> {
+    fn parse(text: &'l str) -> Self {
+        let (source, rest) = if let Some(rest) = text.strip_prefix('$') {
+            ("reserved", rest)
+        } else if let Some((source, rest)) = text.split_once(':') {
+            (source, rest)
+        } else {
+            text.strip_prefix("reserved.").map_or(("", text), |rest| ("reserved", rest))
+        };
+        let source = if source.is_empty() { "unspec" } else { source };
+        let (key, value) = match rest.split_once('=') {
+            Some(("", value)) if source == "reserved" => (value, ""),
+            Some((key, value)) => (key, value),
+            None => (rest, ""),
+        };
+        Self { source, key, value }
+    }
+}
+
+/// The selector with each key as `source.key`, as Kubernetes' parser knows no colons.
+fn with_sources(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut chars = text.chars().peekable();
+    while chars.peek().is_some() {
+        while let Some(char) = chars.next_if(|char| char.is_whitespace() || *char == '!') {
+            out.push(char);
+        }
+        if chars.peek().is_some() || !out.ends_with(',') {
+            let mut key = String::new();
+            while let Some(char) = chars.next_if(|char| !char.is_whitespace() && !matches!(char, '=' | '!' | ',')) {
+                key.push(char);
+            }
+            let key = if key.contains(':') { key } else { format!("any:{key}") };
+            out.push_str(&key.replacen(':', ".", 1));
+        }
+        let mut nesting = 0;
+        for char in chars.by_ref() {
+            match char {
+                '(' => nesting += 1,
+                ')' => nesting -= 1,
+                _ => {}
+            }
+            out.push(char);
+            if char == ',' && nesting == 0 {
+                break;
+            }
+        }
+    }
+    out
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Error,
+    End,
+    Close,
+    Comma,
+    Not,
+    DoubleEquals,
+    Equals,
+    Greater,
+    Identifier,
+    In,
+    Less,
+    NotEquals,
+    NotIn,
+    Open,
+}
+
+fn symbol(text: &str) -> Option<Token> {
+    Some(match text {
+        ")" => Token::Close,
+        "," => Token::Comma,
+        "!" => Token::Not,
+        "==" => Token::DoubleEquals,
+        "=" => Token::Equals,
+        ">" => Token::Greater,
+        "in" => Token::In,
+        "<" => Token::Less,
+        "!=" => Token::NotEquals,
+        "notin" => Token::NotIn,
+        "(" => Token::Open,
+        _ => return None,
+    })
+}
+
+/// Tokens and their texts; the last one is the end.
+fn scan(text: &str) -> Vec<(Token, String)> {
+    let is_special = |char: char| matches!(char, '=' | '!' | '(' | ')' | ',' | '>' | '<');
+    let is_space = |char: char| matches!(char, ' ' | '\t' | '\r' | '\n');
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches(is_space);
+        // A zero byte ends the text, as it does for the parser of Kubernetes.
+        let Some(first) = rest.chars().next().filter(|char| *char != '\0') else { break };
+        if is_special(first) {
+            let run = rest.find(|char| !is_special(char)).unwrap_or(rest.len());
+            // The longest symbol, grown by a character as long as it is one.
+            let mut len = 0;
+            for end in 1..=run {
+                if symbol(&rest[..end]).is_some() {
+                    len = end;
+                } else if len > 0 {
+                    break;
+                }
+            }
+            let token = symbol(&rest[..len]).unwrap_or(Token::Error);
+            let text = match token {
+                Token::Error => format!("error expected: keyword found '{}'", &rest[..run]),
+                _ => rest[..len].to_owned(),
+            };
+            let taken = if token == Token::Error { run } else { len };
+            tokens.push((token, text));
+            rest = &rest[taken..];
+        } else {
+            let end = rest.find(|char| is_special(char) || is_space(char) || char == '\0').unwrap_or(rest.len());
+            let word = &rest[..end];
+            tokens.push((symbol(word).unwrap_or(Token::Identifier), word.to_owned()));
+            rest = &rest[end..];
+        }
+    }
+    tokens.push((Token::End, String::new()));
+    tokens
+}
+
+struct Parser {
+    tokens: Vec<(Token, String)>,
+    position: usize,
+}
+
+const OPERATORS: &str = "in, notin, =, ==, !=, gt, lt";
+
+impl Parser {
+    /// The next token, where a value is expected: `in` and `notin` are names then.
+    fn peek(&self) -> (Token, String) {
+        let (token, text) = self.raw();
+        (if matches!(token, Token::In | Token::NotIn) { Token::Identifier } else { token }, text)
+    }
+
+    fn raw(&self) -> (Token, String) {
+        // The end stays the end.
+        self.tokens.get(self.position).or(self.tokens.last()).cloned().unwrap_or((Token::End, String::new()))
+    }
+
+    fn take(&mut self) -> (Token, String) {
+        let taken = self.peek();
+        self.position += 1;
+        taken
+    }
+
+    fn selector(&mut self) -> Result<Vec<Requirement>, String> {
+        let mut requirements = Vec::new();
+        loop {
+            match self.peek() {
+                (Token::Identifier | Token::Not, _) => {
+                    let requirement = self.requirement();
+                    requirements.push(requirement.map_err(|error| format!("unable to parse requirement: {error}"))?);
+                    match self.take() {
+                        (Token::End, _) => return Ok(requirements),
+                        (Token::Comma, _) => match self.peek() {
+                            (Token::Identifier | Token::Not, _) => {}
+                            (_, text) => return Err(format!("found '{text}', expected: identifier after ','")),
+                        },
+                        (_, text) => return Err(format!("found '{text}', expected: ',' or 'end of string'")),
+                    }
+                }
+                (Token::End, _) => return Ok(requirements),
+                (_, text) => return Err(format!("found '{text}', expected: !, identifier, or 'end of string'")),
+            }
+        }
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        let mut operator = None;
+        let mut taken = self.take();
+        if taken.0 == Token::Not {
+            operator = Some(Operator::DoesNotExist);
+            taken = self.take();
+        }
+        let (Token::Identifier, key) = taken else {
+            return Err(format!("found '{}', expected: identifier", taken.1));
+        };
+        check_key(&key).map_err(|why| format!("<nil>: Invalid value: {}: {why}", quote(&key)))?;
+        if matches!(self.peek().0, Token::End | Token::Comma) {
+            operator = operator.or(Some(Operator::Exists));
+        }
+        // After `!key` an operator must come only if something else comes.
+        if let Some(operator) = operator {
+            return requirement(&key, operator, BTreeSet::new());
+        }
+        let (token, text) = self.raw();
+        self.position += 1;
+        let (operator, many) = match token {
+            Token::In => (Operator::In, true),
+            Token::NotIn => (Operator::NotIn, true),
+            Token::Equals | Token::DoubleEquals => (Operator::In, false),
+            Token::NotEquals => (Operator::NotIn, false),
+            Token::Greater => (Operator::GreaterThan, false),
+            Token::Less => (Operator::LessThan, false),
+            _ => return Err(format!("found '{text}', expected: {OPERATORS}")),
+        };
+        let values = if many { self.values()? } else { BTreeSet::from([self.exact_value()?]) };
+        requirement(&key, operator, values)
+    }
+
+    fn exact_value(&mut self) -> Result<String, String> {
+        if matches!(self.peek().0, Token::End | Token::Comma) {
+            return Ok(String::new());
+        }
+        match self.take() {
+            (Token::Identifier, value) => Ok(value),
+            (_, text) => Err(format!("found '{text}', expected: identifier")),
+        }
+    }
+
+    fn values(&mut self) -> Result<BTreeSet<String>, String> {
+        let (token, text) = self.take();
+        if token != Token::Open {
+            return Err(format!("found '{text}' expected: '('"));
+        }
+        let (token, text) = self.peek();
+        match token {
+            Token::Identifier | Token::Comma => {
+                let values = self.list()?;
+                // The text is that of the first value: so it is there.
+                if self.take().0 == Token::Close { Ok(values) } else { Err(format!("found '{text}', expected: ')'")) }
+            }
+            Token::Close => {
+                self.position += 1;
+                Ok(BTreeSet::from([String::new()]))
+            }
+            _ => Err(format!("found '{text}', expected: ',', ')' or identifier")),
+        }
+    }
+
+    fn list(&mut self) -> Result<BTreeSet<String>, String> {
+        let mut values = BTreeSet::new();
+        loop {
+            match self.take() {
+                (Token::Identifier, value) => {
+                    values.insert(value);
+                    match self.peek() {
+                        (Token::Comma, _) => {}
+                        (Token::Close, _) => return Ok(values),
+                        (_, text) => return Err(format!("found '{text}', expected: ',' or ')'")),
+                    }
+                }
+                (Token::Comma, _) => {
+                    if values.is_empty() {
+                        values.insert(String::new());
+                    }
+                    match self.peek().0 {
+                        Token::Close => {
+                            values.insert(String::new());
+                            return Ok(values);
+                        }
+                        Token::Comma => {
+                            values.insert(String::new());
+                        }
+                        _ => {}
+                    }
+                }
+                (_, text) => return Err(format!("found '{text}', expected: ',', or identifier")),
+            }
+        }
+    }
+}
+
+/// A requirement whose values are good ones.
+fn requirement(key: &str, operator: Operator, values: BTreeSet<String>) -> Result<Requirement, String> {
+    let mut errors = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
+            let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+            errors.push(format!("values[{index}]: Invalid value: {}: {why}", quote(value)));
+        }
+    }
+    for (index, value) in values.iter().enumerate() {
+        if let Err(why) = check_value(value) {
+            errors.push(format!("values[{index}][{key}]: Invalid value: {}: {why}", quote(value)));
+        }
+    }
+    match &errors[..] {
+        [] => {}
+        [error] => return Err(error.clone()),
+        errors => return Err(format!("[{}]", errors.join(", "))),
+    }
+    let (source, key) = key.split_once('.').unwrap_or(("any", key));
+    let source = if source.is_empty() { "any" } else { source };
+    Ok(Requirement { source: source.to_owned(), key: key.to_owned(), operator, values })
+}
+
+const LONGEST: usize = 63;
+const NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+/// A name, before which there may be a DNS name and a slash.
+fn check_key(key: &str) -> Result<(), String> {
+    let mut errors = Vec::new();
+    let parts: Vec<&str> = key.split('/').collect();
+    let name = match parts[..] {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".to_owned());
+            } else {
+                if prefix.len() > 253 {
+                    errors.push("prefix part must be no more than 253 bytes".to_owned());
+                }
+                let is_label = |label: &str| {
+                    is_name(label) && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+                };
+                if !prefix.split('.').all(is_label) {
+                    errors.push(format!("prefix part {SUBDOMAIN}"));
+                }
+            }
+            name
+        }
+        _ => {
+            return Err(format!(
+                "a valid label key {NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            ));
+        }
+    };
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else if name.len() > LONGEST {
+        errors.push(format!("name part must be no more than {LONGEST} bytes"));
+    }
+    if !is_name(name) {
+        errors.push(format!("name part {NAME}"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+}
+
+fn check_value(value: &str) -> Result<(), String> {
+    let mut errors = Vec::new();
+    if value.len() > LONGEST {
+        errors.push(format!("must be no more than {LONGEST} bytes"));
+    }
+    if !value.is_empty() && !is_name(value) {
+        errors.push(VALUE.to_owned());
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+}
+
+/// Letters and digits at both ends, and dashes, underscores and dots between.
+fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let ends = [bytes.first(), bytes.last()].iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
+    ends && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}

@@ -1,0 +1,65 @@
+//! Filters by name pattern: DNS names and node names, where `*` stands for any part.
+
+use super::Check;
+use crate::proto::flow::Flow;
+use regex::Regex;
+
+/// Any DNS name.
+const ANY: &str = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)";
+/// The cluster of a node name without one.
+const DEFAULT_CLUSTER: &str = "default";
+
+pub(super) fn fqdn(patterns: &[String], names: fn(&Flow) -> &Vec<String>) -> Result<Check, String> {
+    let pattern = one_of(patterns, translate)?;
+    Ok(Box::new(move |flow| names(flow).iter().any(|name| pattern.is_match(name))))
+}
+
+/// A node, a cluster with a slash at its end, or both with a slash between.
+pub(super) fn node_name(patterns: &[String]) -> Result<Check, String> {
+    let pattern = one_of(patterns, |pattern| {
+        let parts: Vec<&str> = pattern.split('/').collect();
+        let (cluster, node) = match parts[..] {
+            _ if pattern.is_empty() => return Err("empty pattern".into()),
+            [node] => ("", node),
+            [cluster, node] => (cluster, node),
+            _ => return Err("too many slashes in pattern".into()),
+        };
+        let part = |pattern: &str| if pattern.is_empty() { Ok(ANY.to_owned()) } else { translate(pattern) };
+        Ok(format!("{}/{}", part(cluster)?, part(node)?))
+    })?;
+    Ok(Box::new(move |flow| match flow.node_name.as_str() {
+        "" => false,
+        name if name.contains('/') => pattern.is_match(name),
+        name => pattern.is_match(&format!("{DEFAULT_CLUSTER}/{name}")),
+    }))
+}
+
+fn one_of(patterns: &[String], translate: impl Fn(&str) -> Result<String, String>) -> Result<Regex, String> {
+    let parts: Vec<String> = patterns.iter().map(|pattern| translate(pattern)).collect::<Result<_, _>>()?;
+    Regex::new(&format!(r"\A(?:{})\z", parts.join("|"))).map_err(|error| error.to_string())
+}
+
+/// The regular expression of a pattern.
+fn translate(pattern: &str) -> Result<String, String> {
+    let pattern = pattern.trim();
+    let pattern = pattern.strip_suffix('.').unwrap_or(pattern).to_lowercase();
+    if pattern.is_empty() {
+        return Err("empty pattern".into());
+    }
+    if pattern.ends_with('.') {
+        return Err("multiple trailing dots in pattern".into());
+    }
+    let mut regexp = String::new();
+    for char in pattern.chars() {
+        match char {
+            '.' => regexp.push_str(r"\."),
+            '*' => regexp.push_str("[-.0-9a-z]*"),
+            '-' | '_' | '0'..='9' | 'a'..='z' => regexp.push(char),
+            _ => {
+                let shown = if char == '\'' { r"'\''".to_owned() } else { format!("'{char}'") };
+                return Err(format!("{shown}: invalid rune in pattern"));
+            }
+        }
+    }
+    Ok(regexp)
+}

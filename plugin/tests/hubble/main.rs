@@ -1,0 +1,112 @@
+//! Our filters against Cilium's own code: random flows, random filters, no difference.
+//!
+//! Needs the program of conformance/hubble/filters, named by MERIDIAN_HUBBLE_FILTERS; `make test`
+//! builds it.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
+
+mod random;
+
+use meridian::{
+    hubble::Filters,
+    proto::{
+        flow::{Flow, FlowFilter},
+        observer::GetFlowsRequest,
+    },
+};
+use prost::Message;
+use random::Random;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What Cilium's code says of each request: a line, see conformance/hubble/filters.
+fn reference(program: &Path, flows: &[Flow], requests: &[GetFlowsRequest]) -> Vec<String> {
+    let folder = std::env::temp_dir().join(format!("meridian-filters-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, messages: Vec<Vec<u8>>| -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, messages.concat()).unwrap();
+        path
+    };
+    let flows = write("flows", flows.iter().map(Message::encode_length_delimited_to_vec).collect());
+    let requests = write("requests", requests.iter().map(Message::encode_length_delimited_to_vec).collect());
+    let output = Command::new(program).arg(flows).arg(requests).output().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The error of a regular expression is told in other words: Go's library has its own.
+fn comparable(error: &str) -> &str {
+    error.split("error parsing regexp").next().unwrap_or(error)
+}
+
+/// The debug text without fields that are not set.
+fn without_empty(text: &str) -> String {
+    regex::Regex::new(r#"[\w#]+: (\[\]|None|""|0|false)(, )?"#).unwrap().replace_all(text, "").into_owned()
+}
+
+fn ours(flows: &[Flow], request: &GetFlowsRequest) -> Result<String, String> {
+    let filters = Filters::new(&request.whitelist, &request.blacklist)?;
+    Ok(flows.iter().map(|flow| if filters.match_flow(flow) { '1' } else { '0' }).collect())
+}
+
+#[test]
+fn ten_thousand_flows_through_a_thousand_filters_are_those_that_cilium_lets_through() {
+    let Some(program) = std::env::var_os("MERIDIAN_HUBBLE_FILTERS") else {
+        println!("skipped: MERIDIAN_HUBBLE_FILTERS is not set");
+        return;
+    };
+    let mut random = Random::new(7);
+    let flows: Vec<Flow> = (0..10_000).map(|_| random.flow()).collect();
+    // Each field alone first, then several together.
+    let mut requests: Vec<GetFlowsRequest> = Vec::new();
+    for field in 0..Random::FIELDS {
+        for _ in 0..8 {
+            let mut filter = FlowFilter::default();
+            random.set_field(&mut filter, field);
+            requests.push(GetFlowsRequest { whitelist: vec![filter], ..GetFlowsRequest::default() });
+        }
+    }
+    while requests.len() < 1000 {
+        requests.push(random.request());
+    }
+    let expected = reference(Path::new(&program), &flows, &requests);
+    assert_eq!(expected.len(), requests.len());
+
+    let (mut errors, mut some, mut differences) = (0, 0, BTreeMap::new());
+    for (request, expected) in requests.iter().zip(&expected) {
+        let shown = without_empty(&format!("{:?} not {:?}", request.whitelist, request.blacklist));
+        match (ours(&flows, request), expected.strip_prefix('!')) {
+            (Ok(ours), None) => {
+                some += usize::from(ours.contains('1') && ours.contains('0'));
+                let differs = ours.chars().zip(expected.chars()).position(|(a, b)| a != b);
+                if let Some(at) = differs {
+                    differences.insert(
+                        shown,
+                        format!("ours {}: {}", &ours[at..=at], without_empty(&format!("{:?}", flows[at]))),
+                    );
+                }
+            }
+            (Err(ours), Some(theirs)) => {
+                errors += 1;
+                let theirs: String = serde_json::from_str(theirs).unwrap_or_else(|_| theirs.to_owned());
+                if comparable(&ours) != comparable(&theirs) {
+                    differences.insert(shown, format!("ours:   {ours}\n theirs: {theirs}"));
+                }
+            }
+            (Ok(_), Some(theirs)) => {
+                differences.insert(shown, format!("only they refuse: {theirs}"));
+            }
+            (Err(ours), None) => {
+                differences.insert(shown, format!("only we refuse: {ours}"));
+            }
+        }
+    }
+    let shown: Vec<String> =
+        differences.iter().take(10).map(|(request, what)| format!("{request}\n {what}\n")).collect();
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), shown.concat());
+    assert!(errors > 50 && some > 200, "{errors} errors, {some} filters that tell flows apart: this proves little");
+}
