@@ -6,7 +6,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
-const PROTOS: [&str; 3] = ["observer/observer.proto", "meridian/v1/counters.proto", "meridian/v1/zones.proto"];
+/// Struct is what `extensions` of our flows hold: who reads JSON must know it.
+const PROTOS: [&str; 4] = [
+    "observer/observer.proto",
+    "meridian/v1/counters.proto",
+    "meridian/v1/zones.proto",
+    "google/protobuf/struct.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -3,10 +3,10 @@
 use crate::{
     accounting::{Accounting, End, Line},
     datapath::{Datapath, Error},
-    flows::{Lost, Namespaces, News, Node, Observer, Ring, Tracker},
+    flows::{Lost, Namespaces, News, Node, Observer, Record, Ring, Tracker},
     identity::Index,
     metrics::{Sample, TableState},
-    proto::flow::Flow,
+    proto::flow::{Flow, LostEventSource},
     zones::{Matrix, Pair, Slots, Table, TooManyZones},
 };
 use meridian_abi::{Counter, stats::Stat, zone};
@@ -32,10 +32,22 @@ impl Sink {
     }
 
     fn take(&self, flow: Flow, now: Instant) {
+        self.see_namespaces(&flow, now);
+        self.ring.push(flow);
+    }
+
+    /// Takes what was recorded earlier, as it is.
+    pub fn take_recorded(&self, record: Record, now: Instant) {
+        if let Some(flow) = record.flow() {
+            self.see_namespaces(flow, now);
+        }
+        self.ring.push_record(record);
+    }
+
+    fn see_namespaces(&self, flow: &Flow, now: Instant) {
         for endpoint in [&flow.source, &flow.destination].into_iter().flatten() {
             self.namespaces.see(&endpoint.namespace, now);
         }
-        self.ring.push(flow);
     }
 }
 
@@ -177,7 +189,9 @@ impl Agent {
         let count = lost.saturating_sub(known);
         if count > 0 {
             let node = self.observer.node().name.clone();
-            self.sink.ring.push_lost(Lost { node, count, first, last: now });
+            let source = LostEventSource::PerfEventRingBuffer;
+            let lost = Lost { node, source, count, first, last: now };
+            self.sink.ring.push_record(Record::Lost(lost));
         }
         Ok(())
     }

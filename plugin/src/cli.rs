@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod demo;
 mod process;
+mod replay;
 mod top;
 mod zones;
 
@@ -61,6 +62,8 @@ enum Command {
     Check(check::Args),
     /// Shows the zones and the pairs of pods that an agent counts, live.
     Top(top::Args),
+    /// Serves recorded flows to Hubble's clients, as an agent would.
+    Replay(replay::Args),
     /// Looks at the configuration without starting anything.
     #[command(subcommand)]
     Config(config::Config),
@@ -153,6 +156,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Agent(args) => agent::run(args),
         Command::Check(args) => check::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -4,6 +4,7 @@ use crate::{
     api::{CountersService, ZonesService},
     hubble,
     proto::{
+        DESCRIPTORS,
         observer::observer_server::ObserverServer,
         v1::{counters_server::CountersServer, zones_server::ZonesServer},
     },
@@ -30,10 +31,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub struct Services {
     /// Hubble's Observer.
     pub observer: Arc<hubble::Server>,
-    /// Counters.
-    pub counters: Arc<CountersService>,
-    /// The zone table.
-    pub zones: Arc<ZonesService>,
+    /// Counters and the zone table, where there are any.
+    pub own: Option<(Arc<CountersService>, Arc<ZonesService>)>,
 }
 
 /// Serves on both until `shutdown`.
@@ -48,13 +47,28 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(HEALTH_NAME, tonic_health::ServingStatus::Serving).await;
+    let own = services.own.as_ref();
+    // Old clients ask the one, new ones the other.
+    let reflection = || {
+        let mut builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .with_service_name("observer.Observer");
+        if own.is_some() {
+            builder = builder.with_service_name("meridian.v1.Counters").with_service_name("meridian.v1.Zones");
+        }
+        builder
+    };
+    let failed = io::Error::other::<tonic_reflection::server::Error>;
+    let (v1, v1alpha) = (reflection().build_v1().map_err(failed)?, reflection().build_v1alpha().map_err(failed)?);
     let router = || -> Router {
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(ObserverServer::from_arc(Arc::clone(&services.observer)))
-            .add_service(CountersServer::from_arc(Arc::clone(&services.counters)))
-            .add_service(ZonesServer::from_arc(Arc::clone(&services.zones)))
+            .add_optional_service(own.map(|(counters, _)| CountersServer::from_arc(Arc::clone(counters))))
+            .add_optional_service(own.map(|(_, zones)| ZonesServer::from_arc(Arc::clone(zones))))
             .add_service(health_service.clone())
+            .add_service(v1.clone())
+            .add_service(v1alpha.clone())
     };
     let port = router().serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled());
     match socket {

@@ -18,6 +18,7 @@ pub mod hubble;
 pub mod identity;
 pub mod metrics;
 pub mod proto;
+pub mod replay;
 pub mod units;
 pub mod yaml;
 pub mod zones;

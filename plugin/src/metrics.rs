@@ -14,7 +14,10 @@ pub use http::{Listen, serve};
 use crate::{accounting::Totals, flows::Ring, zones::Matrix};
 use meridian_abi::{Counter, stats::Stat};
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::SystemTime,
 };
 use tokio::sync::watch;
@@ -64,6 +67,8 @@ pub type Samples = watch::Receiver<Arc<[Sample]>>;
 /// What this process did for its clients and could not do.
 #[derive(Debug, Default)]
 pub struct Process {
+    /// Whether it does its work: attached and read for the first time, or loaded.
+    pub ready: AtomicBool,
     /// Lines of the pair log that were written.
     pub pair_log_lines: AtomicU64,
     /// Lines that were not.

@@ -9,6 +9,9 @@
     reason = "generated code; the .proto files carry the words"
 )]
 
+/// Every message and service: a `google.protobuf.FileDescriptorSet`.
+pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Package `flow`.
 pub mod flow {
     tonic::include_proto!("flow");

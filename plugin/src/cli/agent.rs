@@ -23,7 +23,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc::Receiver},
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{runtime::Runtime, sync::watch};
@@ -52,13 +52,14 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
     let shutdown = CancellationToken::new();
     let samples = watch::Sender::new(Arc::from([]));
+    let ready = Arc::clone(&process);
     let tables = watch::Sender::new(Arc::new(table.zones));
-    let places = Places { grpc: settings.hubble.0, socket: settings.socket.as_deref(), http: settings.http.0 };
+    let places = Places { grpc: settings.hubble.0, socket: settings.socket.as_deref(), http: Some(settings.http.0) };
     let offer = Offer {
         nodes: vec![settings.node.clone()],
         sink: sink.clone(),
         sources: Sources { samples: samples.subscribe(), ring, process, families: settings.families },
-        tables: tables.subscribe(),
+        tables: Some(tables.subscribe()),
     };
     let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
     if !settings.hubble.0.ip().is_loopback() {
@@ -66,6 +67,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
 
     let mut looped = Loop { settings: &settings, agent, sink, watched, index, samples, tables, pair_log };
+    looped.drain()?;
+    ready.ready.store(true, Ordering::Relaxed);
     let result = looped.follow(&received, || servers.failed(&runtime));
     looped.end();
     shutdown.cancel();

@@ -263,7 +263,8 @@ impl Settings {
     }
 }
 
-fn host_name() -> String {
+/// This host's name.
+pub(super) fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }

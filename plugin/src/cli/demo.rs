@@ -18,7 +18,7 @@ use std::{
     io::{self, IsTerminal, Write},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc::Receiver},
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::{Duration, Instant},
 };
 use tokio::{runtime::Runtime, sync::watch};
@@ -72,20 +72,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
     let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
     let servers = if args.serve {
-        let places = Places { grpc: OBSERVER, socket: None, http: METRICS };
+        let places = Places { grpc: OBSERVER, socket: None, http: Some(METRICS) };
         let table = Demo::table().map_err(Failure::failed)?;
         let families = Families { pods: true, ..Families::default() };
         let offer = Offer {
             nodes: NODES.iter().map(|node| node.name.to_owned()).collect(),
             sink: sink.clone(),
-            sources: Sources { samples: samples.subscribe(), ring, process, families },
-            tables: watch::Sender::new(Arc::new(table.zones)).subscribe(),
+            sources: Sources { samples: samples.subscribe(), ring, process: Arc::clone(&process), families },
+            tables: Some(watch::Sender::new(Arc::new(table.zones)).subscribe()),
         };
         Some(Servers::start(&runtime, &places, offer, &shutdown)?)
     } else {
         None
     };
-    let mut shown = Shown { sink, samples, pair_log, progress: Progress::new() };
+    let mut shown = Shown { sink, samples, process, pair_log, progress: Progress::new() };
     let result = shown.run(args, duration, &interrupted);
     shutdown.cancel();
     if let Some(servers) = servers {
@@ -103,6 +103,7 @@ fn open_pair_log(path: &Path, process: &Arc<Process>) -> Result<PairLog, Failure
 struct Shown {
     sink: Sink,
     samples: watch::Sender<Arc<[Sample]>>,
+    process: Arc<Process>,
     pair_log: Option<PairLog>,
     progress: Progress,
 }
@@ -177,6 +178,7 @@ impl Shown {
 
     fn publish(&mut self, demo: &Demo) -> Result<(), Failure> {
         self.samples.send_replace(demo.samples().map_err(Failure::failed)?.into());
+        self.process.ready.store(true, Ordering::Relaxed);
         if let Some(log) = &mut self.pair_log {
             log.tick(|| pairs(demo));
         }

@@ -90,7 +90,7 @@ pub(super) fn end_pair_log(log: PairLog, pairs: Pairs) {
 pub(super) struct Places<'a> {
     pub(super) grpc: SocketAddr,
     pub(super) socket: Option<&'a Path>,
-    pub(super) http: SocketAddr,
+    pub(super) http: Option<SocketAddr>,
 }
 
 /// What they are served.
@@ -99,7 +99,8 @@ pub(super) struct Offer {
     pub(super) nodes: Vec<String>,
     pub(super) sink: Sink,
     pub(super) sources: Sources,
-    pub(super) tables: Tables,
+    /// The zone table and, with it, counters.
+    pub(super) tables: Option<Tables>,
 }
 
 /// The gRPC and HTTP servers of a process.
@@ -118,23 +119,24 @@ impl Servers {
             let failed = |error| Failure::failed(format!("listening on {at} for {what}: {error}"));
             runtime.block_on(TcpListener::bind(at)).map_err(failed)
         };
-        let (port, http) = (listen(places.grpc, "Hubble's clients")?, listen(places.http, "metrics")?);
+        let port = listen(places.grpc, "Hubble's clients")?;
+        let http = places.http.map(|at| listen(at, "metrics")).transpose()?;
         let bind = |path: &Path| {
             let failed = |error| Failure::failed(format!("the socket {}: {error}", path.display()));
             Socket::bind(path).map_err(failed)
         };
         let socket = places.socket.map(bind).transpose()?;
         let Offer { nodes, sink, sources, tables } = offer;
-        let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
-        let services = Services {
-            observer: Arc::new(hubble::Server::new(sink, nodes, shutdown.clone())),
-            counters: Arc::new(CountersService::new(samples, process, shutdown.clone())),
-            zones: Arc::new(ZonesService(tables)),
-        };
-        Ok(Self(vec![
-            runtime.spawn(grpc::serve(services, port, socket, shutdown.clone())),
-            runtime.spawn(metrics::serve(sources, http, shutdown.clone())),
-        ]))
+        let own = tables.map(|tables| {
+            let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
+            (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(ZonesService(tables)))
+        });
+        let services = Services { observer: Arc::new(hubble::Server::new(sink, nodes, shutdown.clone())), own };
+        let mut servers = vec![runtime.spawn(grpc::serve(services, port, socket, shutdown.clone()))];
+        if let Some(http) = http {
+            servers.push(runtime.spawn(metrics::serve(sources, http, shutdown.clone())));
+        }
+        Ok(Self(servers))
     }
 
     /// The error of a server that has ended by itself.

@@ -2,7 +2,7 @@
 //!
 //! A reader that falls behind loses the oldest flows and is told how many. Writers never wait.
 
-use crate::proto::flow::Flow;
+use crate::proto::flow::{Flow, LostEventSource};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
@@ -54,6 +54,8 @@ impl Record {
 pub struct Lost {
     /// The node that lost them.
     pub node: String,
+    /// Where they were lost.
+    pub source: LostEventSource,
     /// How many.
     pub count: u64,
     /// Not before this time.
@@ -90,28 +92,30 @@ impl Ring {
     /// Adds a flow; the oldest record leaves a full ring. Time never goes back in the ring: a flow
     /// that is told late, because its node was read late, has the time of the one before it.
     pub fn push(&self, mut flow: Flow) {
-        let mut records = self.lock();
+        let records = self.lock();
         if let Some(newest) = records.ring.iter().rev().find_map(Record::flow)
             && let (Some(time), Some(newest)) = (&mut flow.time, newest.time)
             && (time.seconds, time.nanos) < (newest.seconds, newest.nanos)
         {
             *time = newest;
         }
-        match records.seen_by_node.get_mut(&flow.node_name) {
-            Some(seen) => *seen += 1,
-            None => {
-                records.seen_by_node.insert(flow.node_name.clone(), 1);
-            }
-        }
         self.add(records, Record::Flow(Arc::new(flow)));
     }
 
-    /// Adds the remark that flows are missing here.
-    pub fn push_lost(&self, lost: Lost) {
-        self.add(self.lock(), Record::Lost(lost));
+    /// Adds a record as it is: a flow with its own time, or the remark that flows are missing here.
+    pub fn push_record(&self, record: Record) {
+        self.add(self.lock(), record);
     }
 
     fn add(&self, mut records: MutexGuard<'_, Records>, record: Record) {
+        if let Record::Flow(flow) = &record {
+            match records.seen_by_node.get_mut(&flow.node_name) {
+                Some(seen) => *seen += 1,
+                None => {
+                    records.seen_by_node.insert(flow.node_name.clone(), 1);
+                }
+            }
+        }
         if records.ring.len() == self.capacity {
             records.ring.pop_front();
         }
@@ -247,7 +251,13 @@ mod tests {
         let ring = Ring::new(3);
         ring.push(named(0));
         let now = SystemTime::now();
-        ring.push_lost(Lost { node: "a".into(), count: 7, first: now, last: now });
+        ring.push_record(Record::Lost(Lost {
+            node: "a".into(),
+            source: LostEventSource::PerfEventRingBuffer,
+            count: 7,
+            first: now,
+            last: now,
+        }));
         ring.push(named(1));
         let records = ring.read_all().records;
         assert!(matches!(&records[..], [Record::Flow(_), Record::Lost(Lost { count: 7, .. }), Record::Flow(_)]));

@@ -153,7 +153,9 @@ impl Reader {
                 return Some(self.overtaken());
             }
             match self.pending.pop_front() {
-                Some(Record::Lost(lost)) => return Some(kernel_loss(&lost)),
+                Some(Record::Lost(Lost { node, source, count, first, last })) => {
+                    return Some(loss(source, count, &node, (first, last)));
+                }
                 Some(Record::Flow(flow)) if self.query.is_over(&flow) => {
                     (self.next, self.pending) = (None, VecDeque::new());
                     return None;
@@ -189,11 +191,6 @@ impl Reader {
         let (now, lost) = (SystemTime::now(), std::mem::take(&mut self.overtaken));
         loss(LostEventSource::HubbleRingBuffer, lost, &self.server, (now, now))
     }
-}
-
-/// What never came out of the kernel.
-fn kernel_loss(lost: &Lost) -> GetFlowsResponse {
-    loss(LostEventSource::PerfEventRingBuffer, lost.count, &lost.node, (lost.first, lost.last))
 }
 
 fn loss(
@@ -359,7 +356,13 @@ mod tests {
     async fn a_loss_in_the_kernel_is_told_where_it_was_and_is_no_flow() {
         let ring = ring(9, 2);
         let now = SystemTime::now();
-        ring.push_lost(Lost { node: "node-b".into(), count: 70, first: now, last: now });
+        ring.push_record(Record::Lost(Lost {
+            node: "node-b".into(),
+            source: LostEventSource::PerfEventRingBuffer,
+            count: 70,
+            first: now,
+            last: now,
+        }));
         ring.push(at(3));
         ring.push(at(4));
         assert_eq!(get(&ring, &request(3, false, None, None)).await, [2, -70, 3, 4]);

@@ -3,7 +3,7 @@
 //! A mask works on the encoded message, by field number, so it need not know the fields. Names come
 //! from the descriptors that the build kept.
 
-use crate::proto::flow::Flow;
+use crate::proto::{DESCRIPTORS, flow::Flow};
 use prost::Message;
 use prost_types::{DescriptorProto, FieldDescriptorProto, FieldMask, FileDescriptorSet, field_descriptor_proto::Type};
 use std::{
@@ -12,7 +12,6 @@ use std::{
 };
 use tonic::Status;
 
-static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 /// The fields of every message, by the message's full name.
 static SCHEMA: LazyLock<HashMap<String, HashMap<String, Field>>> = LazyLock::new(schema);
 

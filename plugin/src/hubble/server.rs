@@ -94,15 +94,17 @@ impl Observer for Server {
         let ring = &self.sink.ring;
         let seen = ring.seen_by_node();
         let held = ring.read_all();
+        // All that a single node serves is its own, also what others have recorded.
+        let alone = self.nodes.len() == 1;
         let node = |name: &String| Node {
             name: name.clone(),
             version: version(),
             state: NodeState::NodeConnected.into(),
             tls: Some(Tls { enabled: false, server_name: String::new() }),
             uptime_ns: self.uptime_ns(),
-            num_flows: held.flows().filter(|flow| flow.node_name == *name).count() as u64,
+            num_flows: held.flows().filter(|flow| alone || flow.node_name == *name).count() as u64,
             max_flows: ring.capacity() as u64,
-            seen_flows: seen.get(name).copied().unwrap_or_default(),
+            seen_flows: if alone { ring.seen() } else { seen.get(name).copied().unwrap_or_default() },
             ..Node::default()
         };
         Ok(Response::new(GetNodesResponse { nodes: self.nodes.iter().map(node).collect() }))

@@ -12,7 +12,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -53,10 +57,10 @@ async fn metrics(State(sources): State<Sources>, headers: HeaderMap) -> Response
     }
 }
 
-/// Ready once the programs are attached and were read for the first time.
+/// Ready once the process does its work.
 async fn ready(State(sources): State<Sources>) -> Response {
-    if sources.samples.borrow().is_empty() {
-        (StatusCode::SERVICE_UNAVAILABLE, "nothing was counted yet\n").into_response()
+    if !sources.process.ready.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "not yet\n").into_response()
     } else {
         "ok\n".into_response()
     }

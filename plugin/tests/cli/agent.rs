@@ -4,6 +4,7 @@ use crate::{
     Said, Scratch,
     machine::{Machine, alone},
     meridian, run,
+    running::Running,
 };
 use meridian::{
     api::{Client, Target},
@@ -13,16 +14,13 @@ use meridian::{
     },
     proto::v1::WatchRequest,
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -59,10 +57,10 @@ impl Lab {
         Self { node, peer }
     }
 
-    fn agent(&self, config: &Path, args: &[&str]) -> Child {
+    fn agent(&self, config: &Path, args: &[&str]) -> Running {
         let spawn = || {
             let mut command = meridian(&["agent", "--log-level", "info", "--config", config.to_str().unwrap()]);
-            command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            Running::spawn(command.args(args))
         };
         self.node.run(spawn).unwrap()
     }
@@ -229,13 +227,13 @@ fn the_agent_counts_reloads_and_ends() {
     scratch.file("zones.yaml", b"zones: [\n");
     let refused = |n: u32| move |page: &str| page.contains(&format!("{{result=\"refused\",node=\"node-a\"}} {n}"));
     lab.page("/metrics", refused(1));
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
+    child.signal(Signal::SIGHUP);
     lab.page("/metrics", refused(2));
     lab.send(10);
     lab.page("/metrics", |page| bytes_to(page, "c") == 2560);
 
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    let said = Said::from(child.wait_with_output().unwrap());
+    child.signal(Signal::SIGTERM);
+    let said = child.said();
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stderr.contains("the new zone table is refused; the old one stays in force"), "{said:?}");
     assert!(said.stderr.contains("zones.yaml:1: unclosed bracket"), "the reason names file and line: {said:?}");
@@ -300,8 +298,8 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     drop(scrapers);
     lab.page("/metrics", |page| !value_is(page, "http_refused_connections", 0));
 
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    let said = Said::from(child.wait_with_output().unwrap());
+    child.signal(Signal::SIGTERM);
+    let said = child.said();
     assert_eq!(said.code, Some(0), "{said:?}");
     let complaints = said.stderr.matches("the pair log can't be written; lines are lost").count();
     assert!((1..3).contains(&complaints), "not a line for each line: {said:?}");

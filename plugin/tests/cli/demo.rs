@@ -4,6 +4,7 @@ use crate::{
     Said,
     machine::{Machine, alone},
     meridian, run,
+    running::Running,
 };
 use meridian::proto::{
     flow::{Flow, Verdict, layer4::Protocol},
@@ -12,14 +13,8 @@ use meridian::proto::{
         observer_client::ObserverClient,
     },
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Stdio},
-};
+use nix::sys::signal::Signal;
+use std::io::BufRead;
 use tonic::transport::Endpoint;
 
 #[test]
@@ -71,26 +66,11 @@ fn the_table_says_that_it_is_exact() {
 
 /// Runs a demo, sends a signal when it has said `until` on stderr, and waits for its end.
 fn signalled(signal: Signal, until: &str) -> Said {
-    let mut child = spawn(&["demo", "--duration", "1m"]);
-    let stderr = wait_for_line(&mut child, until);
-    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+    let mut demo = Running::spawn(&mut meridian(&["demo", "--duration", "1m"]));
+    let (_, stderr) = demo.stderr_until(until);
+    demo.signal(signal);
     let rest: String = stderr.lines().map_while(Result::ok).map(|line| line + "\n").collect();
-    let output = child.wait_with_output().unwrap();
-    Said { stderr: rest, ..output.into() }
-}
-
-fn spawn(args: &[&str]) -> Child {
-    meridian(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn wait_for_line(child: &mut Child, wanted: &str) -> BufReader<std::process::ChildStderr> {
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains(wanted) {
-        line.clear();
-        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {wanted}");
-    }
-    stderr
+    Said { stderr: rest, ..demo.said() }
 }
 
 #[test]
@@ -134,8 +114,8 @@ fn a_taken_port_is_said_and_nothing_is_built() {
 async fn a_client_of_the_observer_sees_the_demos_flows() {
     let _alone = alone();
     let before = Machine::now();
-    let mut child = spawn(&["demo", "--duration", "1s", "--serve"]);
-    let stderr = wait_for_line(&mut child, "the traffic goes on");
+    let mut demo = Running::spawn(&mut meridian(&["demo", "--duration", "1s", "--serve"]));
+    let (_, stderr) = demo.stderr_until("the traffic goes on");
     let channel = Endpoint::from_static("http://127.0.0.1:4245").connect().await.unwrap();
     let mut client = ObserverClient::new(channel);
 
@@ -178,9 +158,9 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     let namespaces = client.get_namespaces(GetNamespacesRequest {}).await.unwrap().into_inner().namespaces;
     assert_eq!(namespaces.iter().map(|ns| ns.namespace.as_str()).collect::<Vec<_>>(), ["billing", "shop"]);
 
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    demo.signal(Signal::SIGINT);
     drop(stderr);
-    assert_eq!(Said::from(child.wait_with_output().unwrap()).code, Some(0));
+    assert_eq!(demo.said().code, Some(0));
     before.is_restored();
 }
 

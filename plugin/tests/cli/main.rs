@@ -6,6 +6,8 @@ mod agent;
 mod demo;
 mod errors;
 mod machine;
+mod replay;
+mod running;
 
 use std::{
     path::{Path, PathBuf},

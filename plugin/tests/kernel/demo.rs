@@ -174,8 +174,10 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
     let table = watch::Sender::new(Arc::new(Demo::table().unwrap().zones));
     let services = Services {
         observer: Arc::new(hubble::Server::new(sink.clone(), Vec::new(), shutdown.clone())),
-        counters: Arc::new(CountersService::new(samples.subscribe(), process, shutdown.clone())),
-        zones: Arc::new(ZonesService(table.subscribe())),
+        own: Some((
+            Arc::new(CountersService::new(samples.subscribe(), process, shutdown.clone())),
+            Arc::new(ZonesService(table.subscribe())),
+        )),
     };
     runtime.spawn(metrics::serve(sources, http, shutdown.clone()));
     runtime.spawn(grpc::serve(services, port, None, shutdown.clone()));

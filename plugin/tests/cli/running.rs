@@ -1,0 +1,50 @@
+//! Commands in progress. A test that fails ends those that it started.
+
+use crate::Said;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+/// A command in progress, its output in pipes.
+pub struct Running(Option<Child>);
+
+impl Running {
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    /// Reads stderr until a line holds `wanted`; returns what was read, and the rest.
+    pub fn stderr_until(&mut self, wanted: &str) -> (String, BufReader<ChildStderr>) {
+        let mut stderr = BufReader::new(self.0.as_mut().unwrap().stderr.take().unwrap());
+        let (mut said, mut line) = (String::new(), String::new());
+        while !line.contains(wanted) {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {wanted}: {said}");
+            said.push_str(&line);
+        }
+        (said, stderr)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.as_ref().unwrap().id() as i32), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn said(mut self) -> Said {
+        self.0.take().unwrap().wait_with_output().unwrap().into()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
