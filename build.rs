@@ -7,8 +7,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
 /// Struct is what `extensions` of our flows hold: who reads JSON must know it.
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "observer/observer.proto",
+    "peer/peer.proto",
     "meridian/v1/counters.proto",
     "meridian/v1/zones.proto",
     "google/protobuf/struct.proto",
@@ -25,8 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("cargo::rerun-if-changed=../proto");
     let descriptors = protox::compile(PROTOS, ["../proto"])?;
-    // Field names and numbers, for masks.
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // Names, numbers and types, for masks, reflection and JSON; without the comments.
+    let mut bare = descriptors.clone();
+    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+    fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())
 }

@@ -79,7 +79,8 @@ MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
 MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
 MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
 MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
-export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL MERIDIAN_HUBBLE_FILTERS
+MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
+export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }

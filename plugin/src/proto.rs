@@ -22,6 +22,11 @@ pub mod observer {
     tonic::include_proto!("observer");
 }
 
+/// Package `peer`.
+pub mod peer {
+    tonic::include_proto!("peer");
+}
+
 /// Package `relay`.
 pub mod relay {
     tonic::include_proto!("relay");

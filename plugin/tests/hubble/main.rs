@@ -1,9 +1,9 @@
-//! Our filters against Cilium's own code: random flows, random filters, no difference.
+//! Ours against Cilium's own code: its filters, its messages.
 //!
-//! Needs the program of conformance/hubble/filters, named by MERIDIAN_HUBBLE_FILTERS; `make test`
-//! builds it.
+//! Needs the programs of conformance/hubble, named by MERIDIAN_HUBBLE_…; `make test` builds them.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod descriptors;
 mod random;
 
 use meridian::{
