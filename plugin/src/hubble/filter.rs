@@ -17,6 +17,11 @@ use crate::proto::flow::{
 };
 use go::quote;
 
+/// The values that all filters of a request may have together. Each may be compared with each flow of the ring.
+const VALUES: usize = 1000;
+/// The regular expressions among them: each may take [`go::REGEXP_BYTES`] of memory.
+const REGEXPS: usize = 64;
+
 /// One thing that a flow must be.
 type Check = Box<dyn Fn(&Flow) -> bool + Send + Sync>;
 
@@ -42,6 +47,7 @@ impl Filters {
     /// # Errors
     /// What a filter says that can't be, in Hubble's words.
     pub fn new(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, String> {
+        bounded(whitelist.iter().chain(blacklist))?;
         let list = |filters: &[FlowFilter]| filters.iter().map(checks).collect::<Result<Vec<_>, _>>();
         Ok(Self { whitelist: list(whitelist)?, blacklist: list(blacklist)? })
     }
@@ -51,6 +57,75 @@ impl Filters {
         let one = |filters: &[Vec<Check>]| filters.iter().any(|checks| checks.iter().all(|check| check(flow)));
         (self.whitelist.is_empty() || one(&self.whitelist)) && !one(&self.blacklist)
     }
+}
+
+/// What Hubble does not bound: a request of a few megabytes could keep a CPU busy for minutes.
+fn bounded<'f>(filters: impl Iterator<Item = &'f FlowFilter>) -> Result<(), String> {
+    let (mut values, mut regexps) = (0, 0);
+    for filter in filters {
+        values += 1 + self::values(filter);
+        regexps += filter.dns_query.len() + filter.http_path.len() + filter.http_url.len();
+    }
+    if values > VALUES {
+        return Err(format!("too many filters: {values} values (at most {VALUES})"));
+    }
+    if regexps > REGEXPS {
+        return Err(format!("too many regular expressions: {regexps} (at most {REGEXPS})"));
+    }
+    Ok(())
+}
+
+/// How many values the fields of a filter have together.
+fn values(filter: &FlowFilter) -> usize {
+    macro_rules! sum {
+        ($($field:ident),* $(,)?) => {{
+            // Every field must be named here, or this does not compile.
+            let FlowFilter { experimental: _, $($field),* } = filter;
+            0 $(+ $field.len())*
+        }};
+    }
+    sum!(
+        uuid,
+        source_ip,
+        source_ip_xlated,
+        source_pod,
+        source_fqdn,
+        source_label,
+        source_service,
+        source_workload,
+        source_cluster_name,
+        source_port,
+        source_identity,
+        destination_ip,
+        destination_pod,
+        destination_fqdn,
+        destination_label,
+        destination_service,
+        destination_workload,
+        destination_cluster_name,
+        destination_port,
+        destination_identity,
+        traffic_direction,
+        verdict,
+        drop_reason_desc,
+        interface,
+        event_type,
+        protocol,
+        reply,
+        tcp_flags,
+        ip_version,
+        encrypted,
+        node_name,
+        node_labels,
+        trace_id,
+        ip_trace_id,
+        dns_query,
+        http_status_code,
+        http_method,
+        http_path,
+        http_url,
+        http_header,
+    )
 }
 
 /// Collects the checks of a filter; a field without values asks for nothing.
@@ -380,4 +455,23 @@ fn interface(wanted: Vec<NetworkInterface>) -> Check {
             })
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_can_not_ask_for_more_than_there_is_time_and_memory_for() {
+        let refused = |filters: &[FlowFilter]| Filters::new(filters, &[]).unwrap_err();
+        let ports = FlowFilter { source_port: vec!["80".into(); VALUES], ..FlowFilter::default() };
+        assert_eq!(refused(&[ports]), "too many filters: 1001 values (at most 1000)");
+        let many = vec![FlowFilter::default(); VALUES + 1];
+        assert_eq!(refused(&many), "too many filters: 1001 values (at most 1000)");
+        let regexps = FlowFilter { dns_query: vec!["a".into(); REGEXPS + 1], ..FlowFilter::default() };
+        assert_eq!(refused(&[regexps]), "too many regular expressions: 65 (at most 64)");
+        let large = FlowFilter { dns_query: vec![r"(\pL{100}){100}".into()], ..FlowFilter::default() };
+        assert!(refused(&[large]).contains("error parsing regexp"));
+        assert!(Filters::new(&vec![FlowFilter::default(); VALUES], &[]).is_ok());
+    }
 }

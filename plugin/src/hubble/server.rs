@@ -14,7 +14,10 @@ use crate::{
     },
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -70,8 +73,11 @@ impl Observer for Server {
     async fn get_flows(&self, request: Request<GetFlowsRequest>) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = request.into_inner();
         refuse_unsupported(&request)?;
-        let server = self.nodes.first().map_or("", String::as_str);
-        let stream = get_flows::stream(&self.sink.ring, &request, server, self.shutdown.clone())?;
+        let server = self.nodes.first().cloned().unwrap_or_default();
+        let (ring, shutdown) = (Arc::clone(&self.sink.ring), self.shutdown.clone());
+        // Looking through the whole ring takes a while: other clients must not wait for it.
+        let looked = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, &server, shutdown));
+        let stream = looked.await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(stream.boxed()))
     }
 

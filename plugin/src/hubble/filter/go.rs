@@ -1,6 +1,6 @@
 //! How Go writes and reads what is in error texts: clients show them as they are.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use std::fmt::Write;
 
 /// `%q`: a string in double quotes.
@@ -37,13 +37,16 @@ pub(super) fn parse_u16(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| failed("value out of range"))
 }
 
+/// The memory that a regular expression may take.
+pub(super) const REGEXP_BYTES: usize = 1 << 20;
+
 /// Regular expressions that match anywhere.
 ///
 /// # Errors
 /// The one that is none, and why. The words are not Go's.
 pub(super) fn regexps(patterns: &[String]) -> Result<Vec<Regex>, (String, String)> {
     let compile = |pattern: &String| {
-        Regex::new(pattern).map_err(|error| {
+        RegexBuilder::new(pattern).size_limit(REGEXP_BYTES).build().map_err(|error| {
             let message = match error {
                 regex::Error::Syntax(message) => message.lines().last().unwrap_or_default().replace("error: ", ""),
                 error => error.to_string(),
