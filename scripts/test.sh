@@ -80,7 +80,10 @@ MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
 MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
 MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
 MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
-export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS
+MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
+MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
+export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
+export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }

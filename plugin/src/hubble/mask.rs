@@ -22,6 +22,8 @@ struct Field {
     number: u64,
     /// The message's full name, if it is one and there is one of it.
     message: Option<String>,
+    /// Whether it is one of several of which a message has one.
+    is_choice: bool,
 }
 
 fn schema() -> HashMap<String, HashMap<String, Field>> {
@@ -44,7 +46,8 @@ fn add_message(schema: &mut HashMap<String, HashMap<String, Field>>, scope: &str
     let field = |field: &FieldDescriptorProto| {
         let single = field.label() != prost_types::field_descriptor_proto::Label::Repeated;
         let message = (field.r#type() == Type::Message && single).then(|| field.type_name().to_owned());
-        (field.name().to_owned(), Field { number: field.number().unsigned_abs().into(), message })
+        let (number, is_choice) = (field.number().unsigned_abs().into(), field.oneof_index.is_some());
+        (field.name().to_owned(), Field { number, message, is_choice })
     };
     schema.insert(name, message.field.iter().map(field).collect());
 }
@@ -53,9 +56,21 @@ fn add_message(schema: &mut HashMap<String, HashMap<String, Field>>, scope: &str
 #[derive(Debug)]
 pub(super) struct Mask(Fields);
 
-/// The fields to keep, by number: all of the field, or parts of it.
+/// The fields to keep, by number.
 #[derive(Debug, Default)]
-struct Fields(BTreeMap<u64, Option<Fields>>);
+struct Fields(BTreeMap<u64, Kept>);
+
+/// How much of a field is kept.
+#[derive(Debug)]
+enum Kept {
+    Whole,
+    /// Parts of a message. As Hubble sends it, the message is there, though empty, where the flow has
+    /// none; unless it is one of several of which a message has one.
+    Parts {
+        fields: Fields,
+        is_choice: bool,
+    },
+}
 
 impl Mask {
     /// Of a request; `None` where it asks for whole flows.
@@ -86,14 +101,15 @@ impl Fields {
         let field = SCHEMA.get(message)?.get(name)?;
         match rest {
             None => {
-                self.0.insert(field.number, None);
+                self.0.insert(field.number, Kept::Whole);
             }
             Some(rest) => {
                 // A field that is kept whole stays so, but its path must be right.
                 let mut scratch = Self::default();
-                let parts = match self.0.entry(field.number).or_insert_with(|| Some(Self::default())) {
-                    Some(parts) => parts,
-                    None => &mut scratch,
+                let none = || Kept::Parts { fields: Self::default(), is_choice: field.is_choice };
+                let parts = match self.0.entry(field.number).or_insert_with(none) {
+                    Kept::Parts { fields, .. } => fields,
+                    Kept::Whole => &mut scratch,
                 };
                 parts.keep(field.message.as_deref()?, rest)?;
             }
@@ -103,6 +119,7 @@ impl Fields {
 
     /// Copies the fields that are kept from one encoded message to another.
     fn copy(&self, mut from: &[u8], to: &mut Vec<u8>) -> Option<()> {
+        let mut seen = Vec::new();
         while !from.is_empty() {
             let start = from;
             let key = varint(&mut from)?;
@@ -123,16 +140,31 @@ impl Fields {
             };
             match self.0.get(&(key >> 3)) {
                 None => {}
-                Some(None) => to.extend_from_slice(&start[..start.len() - from.len()]),
-                Some(Some(parts)) => {
-                    let mut inner = Vec::new();
-                    parts.copy(content, &mut inner)?;
+                Some(Kept::Whole) => to.extend_from_slice(&start[..start.len() - from.len()]),
+                Some(Kept::Parts { fields, .. }) => {
+                    seen.push(key >> 3);
                     to.extend_from_slice(&start[..header]);
-                    put_varint(inner.len() as u64, to);
-                    to.extend_from_slice(&inner);
+                    fields.copy_message(content, to)?;
                 }
             }
         }
+        for (number, kept) in &self.0 {
+            if let Kept::Parts { fields, is_choice: false } = kept
+                && !seen.contains(number)
+            {
+                put_varint(number << 3 | 2, to);
+                fields.copy_message(&[], to)?;
+            }
+        }
+        Some(())
+    }
+
+    /// The same with its length before it.
+    fn copy_message(&self, from: &[u8], to: &mut Vec<u8>) -> Option<()> {
+        let mut inner = Vec::new();
+        self.copy(from, &mut inner)?;
+        put_varint(inner.len() as u64, to);
+        to.extend_from_slice(&inner);
         Some(())
     }
 }
@@ -154,7 +186,7 @@ fn put_varint(value: u64, to: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::flow::{Endpoint, Ip, Layer4, Tcp, Verdict, layer4::Protocol};
+    use crate::proto::flow::{Endpoint, Ip, Layer4, Tcp, TcpFlags, Verdict, layer4::Protocol};
 
     fn mask(paths: &[&str]) -> Result<Option<Mask>, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
@@ -199,6 +231,16 @@ mod tests {
             ..Flow::default()
         };
         assert_eq!(masked, expected);
+    }
+
+    #[test]
+    fn a_message_of_which_parts_are_asked_for_is_there_though_empty() {
+        let bare = Flow { l4: flow().l4, ..Flow::default() };
+        let masked =
+            mask(&["source.pod_name", "l4.UDP.source_port", "l4.TCP.flags.SYN"]).unwrap().unwrap().apply(&bare);
+        let tcp = Tcp { flags: Some(TcpFlags::default()), ..Tcp::default() };
+        let l4 = Some(Layer4 { protocol: Some(Protocol::Tcp(tcp)) });
+        assert_eq!(masked, Flow { source: Some(Endpoint::default()), l4, ..Flow::default() });
     }
 
     #[test]

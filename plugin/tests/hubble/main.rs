@@ -3,6 +3,7 @@
 //! Needs the programs of conformance/hubble, named by MERIDIAN_HUBBLE_…; `make test` builds them.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod cli;
 mod descriptors;
 mod random;
 
