@@ -2,6 +2,7 @@
 //! where the crate can embed it.
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
@@ -30,6 +31,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut bare = descriptors.clone();
     bare.file.iter_mut().for_each(|file| file.source_code_info = None);
     fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    fs::write(out.join("numbers.rs"), numbers(&bare))?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        // Sent as the ring keeps it, without being decoded and encoded again.
+        .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
+        .compile_fds(descriptors)?;
     Ok(())
+}
+
+/// The field numbers of the messages of flows: a module for each message, a constant for each field.
+fn numbers(files: &FileDescriptorSet) -> String {
+    let mut text = String::new();
+    for file in files.file.iter().filter(|file| ["flow", "observer"].contains(&file.package())) {
+        for message in &file.message_type {
+            text += &format!("/// `{}`.\npub mod {} {{\n", message.name(), message.name().to_lowercase());
+            for field in &message.field {
+                let (name, number) = (field.name().to_uppercase(), field.number());
+                text += &format!("    /// `{}`.\n    pub const {name}: u64 = {number};\n", field.name());
+            }
+            text += "}\n";
+        }
+    }
+    text
 }

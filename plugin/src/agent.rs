@@ -3,10 +3,10 @@
 use crate::{
     accounting::{Accounting, End, Line},
     datapath::{Datapath, Error},
-    flows::{Lost, Namespaces, News, Node, Observer, Record, Ring, Tracker},
+    flows::{Encoded, Lost, Namespaces, News, Node, Observer, Record, Ring, Tracker},
     identity::Index,
     metrics::{Sample, TableState},
-    proto::flow::{Flow, LostEventSource},
+    proto::{flow::LostEventSource, number},
     zones::{Matrix, Pair, Slots, Table, TooManyZones},
 };
 use meridian_abi::{Counter, stats::Stat, zone};
@@ -26,12 +26,12 @@ pub struct Sink {
 
 impl Sink {
     /// Takes flow events in the order of their time; they come from several CPUs or nodes.
-    pub fn take_all(&self, mut flows: Vec<Flow>, now: Instant) {
-        flows.sort_by_key(|flow| flow.time.map(|time| (time.seconds, time.nanos)));
+    pub fn take_all(&self, mut flows: Vec<Encoded>, now: Instant) {
+        flows.sort_by_key(|flow| flow.time().map(|time| (time.seconds, time.nanos)));
         flows.into_iter().for_each(|flow| self.take(flow, now));
     }
 
-    fn take(&self, flow: Flow, now: Instant) {
+    fn take(&self, flow: Encoded, now: Instant) {
         self.see_namespaces(&flow, now);
         self.ring.push(flow);
     }
@@ -44,9 +44,9 @@ impl Sink {
         self.ring.push_record(record);
     }
 
-    fn see_namespaces(&self, flow: &Flow, now: Instant) {
-        for endpoint in [&flow.source, &flow.destination].into_iter().flatten() {
-            self.namespaces.see(&endpoint.namespace, now);
+    fn see_namespaces(&self, flow: &Encoded, now: Instant) {
+        for end in [flow.source(), flow.destination()].into_iter().flatten() {
+            self.namespaces.see(end.message().string(number::endpoint::NAMESPACE), now);
         }
     }
 }
@@ -132,7 +132,7 @@ impl Agent {
     }
 
     /// Flow events of the packets that the kernel has announced since the last time.
-    pub fn announced(&mut self) -> Vec<Flow> {
+    pub fn announced(&mut self) -> Vec<Encoded> {
         let Self { datapath, slots, observer, .. } = self;
         let mut flows = Vec::new();
         datapath.events(|event| {

@@ -1,15 +1,17 @@
 //! Flows: what the kernel counted between two addresses, turned into Hubble's flow events and kept
 //! in a ring for those who ask.
 //!
-//! The event is Hubble's own message, so that a flow read from a log and one that was just seen are
-//! the same thing. Pure: no kernel, no network; time is a parameter.
+//! The event is Hubble's own message, encoded, so that a flow read from a log and one that was just
+//! seen are the same thing. Pure: no kernel, no network; time is a parameter.
 
+mod encoded;
 mod entry;
 mod event;
 mod namespaces;
 mod ring;
 mod tracker;
 
+pub use encoded::{Encoded, Part, Parts, put_time};
 pub use entry::{Entry, Event};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;

@@ -6,8 +6,10 @@
 mod filter;
 mod get_flows;
 mod mask;
-mod refusal;
+mod query;
+mod reply;
 mod server;
 
 pub use filter::Filters;
+pub use reply::Reply;
 pub use server::Server;

@@ -1,38 +1,7 @@
-//! Messages and services of Hubble and our own, generated from `proto/` by build.rs.
+//! Messages and services of Hubble and our own; how they are read and written without being decoded.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    clippy::clone_on_ref_ptr,
-    reason = "generated code; the .proto files carry the words"
-)]
+mod generated;
+pub mod schema;
+pub mod wire;
 
-/// Every message and service: a `google.protobuf.FileDescriptorSet`.
-pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
-/// Package `flow`.
-pub mod flow {
-    tonic::include_proto!("flow");
-}
-
-/// Package `observer`.
-pub mod observer {
-    tonic::include_proto!("observer");
-}
-
-/// Package `peer`.
-pub mod peer {
-    tonic::include_proto!("peer");
-}
-
-/// Package `relay`.
-pub mod relay {
-    tonic::include_proto!("relay");
-}
-
-/// Package `meridian.v1`.
-pub mod v1 {
-    tonic::include_proto!("meridian.v1");
-}
+pub use generated::{DESCRIPTORS, flow, number, observer, peer, relay, v1};

@@ -1,10 +1,10 @@
 //! Reads flow logs: lines of JSON as Hubble's exporter and `hubble observe --output jsonpb` write them.
 
 use crate::{
-    flows::{Lost, Record},
+    flows::{Encoded, Lost, Parts, Record},
     proto::{
         DESCRIPTORS,
-        flow::LostEventSource,
+        flow::{Flow, LostEventSource},
         observer::{ExportEvent, export_event::ResponseTypes},
     },
 };
@@ -25,6 +25,7 @@ const LONGEST_LINE: u64 = 1 << 20;
 pub struct Reader {
     event: MessageDescriptor,
     flow: MessageDescriptor,
+    parts: Parts,
 }
 
 /// What a line is.
@@ -47,14 +48,14 @@ impl Reader {
     pub fn new() -> Self {
         let pool = DescriptorPool::decode(DESCRIPTORS).expect("the build's descriptors");
         let message = |name: &str| pool.get_message_by_name(name).expect("a message of the build");
-        Self { event: message("observer.ExportEvent"), flow: message("flow.Flow") }
+        Self { event: message("observer.ExportEvent"), flow: message("flow.Flow"), parts: Parts::default() }
     }
 
     /// Shows each line to `see`, with its number from 1. Empty lines are none.
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn read(&self, mut lines: impl BufRead, mut see: impl FnMut(u64, Line)) -> io::Result<()> {
+    pub fn read(&mut self, mut lines: impl BufRead, mut see: impl FnMut(u64, Line)) -> io::Result<()> {
         let (mut number, mut bytes) = (0, Vec::new());
         loop {
             bytes.clear();
@@ -71,22 +72,22 @@ impl Reader {
         }
     }
 
-    fn line(&self, bytes: &[u8]) -> Line {
+    fn line(&mut self, bytes: &[u8]) -> Line {
         self.parse(bytes).unwrap_or_else(Line::Bad)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Line, String> {
+    fn parse(&mut self, bytes: &[u8]) -> Result<Line, String> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
         let object = value.as_object().ok_or("not a JSON object")?;
         // Older logs hold the flow alone.
         let wrapped = ["flow", "lost_events", "node_status", "agent_event", "debug_event"];
         if !wrapped.iter().any(|key| object.contains_key(*key) || object.contains_key(&camel(key))) {
-            let flow = decode(&self.flow, &value)?.transcode_to().map_err(|error| error.to_string())?;
-            return Ok(Line::Record(Record::Flow(Arc::new(flow))));
+            let flow: Flow = decode(&self.flow, &value)?.transcode_to().map_err(|error| error.to_string())?;
+            return Ok(self.record(flow));
         }
         let event: ExportEvent = decode(&self.event, &value)?.transcode_to().map_err(|error| error.to_string())?;
         Ok(match event.response_types {
-            Some(ResponseTypes::Flow(flow)) => Line::Record(Record::Flow(Arc::new(flow))),
+            Some(ResponseTypes::Flow(flow)) => self.record(flow),
             Some(ResponseTypes::LostEvents(lost)) => {
                 let time = |time: Option<Timestamp>| SystemTime::try_from(time.or(event.time)?).ok();
                 Line::Record(Record::Lost(Lost {
@@ -99,6 +100,10 @@ impl Reader {
             }
             _ => Line::Other,
         })
+    }
+
+    fn record(&mut self, flow: Flow) -> Line {
+        Line::Record(Record::Flow(Arc::new(Encoded::new(flow, &mut self.parts))))
     }
 }
 
@@ -161,7 +166,7 @@ mod tests {
 "#;
         let lines = lines(text);
         let flow = |index: usize| match &lines[index] {
-            (number, Line::Record(Record::Flow(flow))) => (*number, Arc::clone(flow)),
+            (number, Line::Record(Record::Flow(flow))) => (*number, flow.decode()),
             other => panic!("{other:?}"),
         };
         let (number, first) = flow(0);
@@ -191,6 +196,6 @@ mod tests {
         text.extend(b"\n{\"uuid\":\"after\"}\n");
         let lines = lines(&text);
         assert!(matches!(&lines[0], (1, Line::Bad(why)) if why.contains("longer than")));
-        assert!(matches!(&lines[1], (2, Line::Record(Record::Flow(flow))) if flow.uuid == "after"));
+        assert!(matches!(&lines[1], (2, Line::Record(Record::Flow(flow))) if flow.decode().uuid == "after"));
     }
 }

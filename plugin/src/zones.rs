@@ -41,15 +41,20 @@ impl Place {
             Self::Unknown | Self::Internet => None,
         }
     }
+
+    /// The name in labels, metrics and reports.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Internet => "internet",
+            Self::Zone(zone) => &zone.name,
+        }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown",
-            Self::Internet => "internet",
-            Self::Zone(zone) => &zone.name,
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -136,7 +136,7 @@ type Files = Vec<(PathBuf, Box<dyn BufRead + Send>)>;
 
 /// Reads every line into the ring.
 fn load(files: Files, rate: u32, sink: &Sink, process: &Process, ended: &AtomicBool) -> Result<(), Failure> {
-    let (reader, start) = (Reader::new(), Instant::now());
+    let (mut reader, start) = (Reader::new(), Instant::now());
     let (mut flows, mut bad) = (0u64, 0u64);
     for (path, file) in files {
         let read = reader.read(file, |number, line| match line {

@@ -5,16 +5,24 @@
 //! packets. `bytes` and `packets` are what is new since the entry's last update; events of single packets
 //! have none, so that the sum over all flows is what the entries counted.
 
-use super::entry::{Entry, Event};
+use super::{
+    encoded::{self, Encoded, Part},
+    entry::{Entry, Event},
+};
 use crate::{
     identity::{Endpoint, Index},
-    proto::flow::{self, Flow, layer4::Protocol},
+    proto::{
+        flow::{self, Flow, layer4::Protocol},
+        number,
+        wire::{len_of_bytes, put_bytes, put_double, put_len},
+    },
     zones::{Locality, Place},
 };
+use ahash::AHashMap;
 use meridian_abi::{Counter, flow::ServiceSide};
 use prost::Message;
-use prost_types::{Any, Struct, Timestamp, Value, value::Kind};
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::SystemTime};
+use prost_types::Timestamp;
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 /// `CiliumEventType.type` of a trace.
 const EVENT_TRACE: i32 = 4;
@@ -38,11 +46,24 @@ pub struct Node {
     pub place: Place,
 }
 
+/// Ends that are kept encoded; an end that is not is encoded anew.
+const ENDS: usize = 8192;
+
 /// Makes the flow events of one node.
 #[derive(Debug)]
 pub struct Observer {
     node: Node,
     index: Arc<Index>,
+    encoded_node: Arc<Part>,
+    ends: AHashMap<(IpAddr, Locality), End>,
+}
+
+/// An end as it was encoded, and of what.
+#[derive(Debug)]
+struct End {
+    owner: Option<Arc<Endpoint>>,
+    place: Place,
+    encoded: Arc<Part>,
 }
 
 /// The two ends of an entry and what they are to each other.
@@ -67,8 +88,15 @@ struct Seen {
 
 impl Observer {
     /// Of a node; `index` says who has an address.
-    pub const fn new(node: Node, index: Arc<Index>) -> Self {
-        Self { node, index }
+    pub fn new(node: Node, index: Arc<Index>) -> Self {
+        let mut common = Flow {
+            node_name: node.name.clone(),
+            node_labels: topology(&node.place).map(|(key, value)| format!("{key}={value}")).collect(),
+            emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
+            ..Flow::default()
+        };
+        let encoded_node = Part::new(encoded::node(&mut common));
+        Self { node, index, encoded_node, ends: AHashMap::default() }
     }
 
     /// The node that observes.
@@ -77,7 +105,14 @@ impl Observer {
     }
 
     /// The event that says how much is new in an entry.
-    pub fn update(&self, entry: &Entry, source: &Place, destination: &Place, new: Counter, now: SystemTime) -> Flow {
+    pub fn update(
+        &mut self,
+        entry: &Entry,
+        source: &Place,
+        destination: &Place,
+        new: Counter,
+        now: SystemTime,
+    ) -> Encoded {
         let (source_port, destination_port) = entry.ports();
         let seen = Seen {
             time: now,
@@ -91,7 +126,7 @@ impl Observer {
     }
 
     /// The event of a single packet.
-    pub fn packet(&self, event: &Event, source: &Place, destination: &Place) -> Flow {
+    pub fn packet(&mut self, event: &Event, source: &Place, destination: &Place) -> Encoded {
         let flags = flags(event.tcp_flags);
         // A SYN comes from the client and a SYN with ACK from the service, whatever their ports.
         let side = match (event.protocol == TCP && flags.syn, flags.ack) {
@@ -111,7 +146,7 @@ impl Observer {
     }
 
     #[expect(deprecated, reason = "clients still read Summary and reply")]
-    fn flow(&self, seen: &Seen, source: &Place, destination: &Place, new: Option<Counter>) -> Flow {
+    fn flow(&mut self, seen: &Seen, source: &Place, destination: &Place, new: Option<Counter>) -> Encoded {
         let ends = Ends { source, destination, locality: Locality::between(source, destination) };
         let is_reply = match seen.side {
             ServiceSide::Destination => Some(false),
@@ -126,10 +161,8 @@ impl Observer {
             None => (flow::TrafficDirection::Egress, flow::TraceReason::Unknown),
         };
         let l4 = transport(seen);
-        Flow {
-            time: Some(Timestamp::from(seen.time)),
+        let own = Flow {
             uuid: uuid::Uuid::new_v4().to_string(),
-            emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
             verdict: flow::Verdict::Forwarded.into(),
             ip: Some(flow::Ip {
                 source: seen.source.0.to_string(),
@@ -139,11 +172,7 @@ impl Observer {
             }),
             summary: l4.as_ref().map_or_else(|| format!("IP protocol {}", seen.protocol), summary),
             l4: l4.map(|protocol| flow::Layer4 { protocol: Some(protocol) }),
-            source: Some(self.endpoint(seen.source.0, source, ends.locality)),
-            destination: Some(self.endpoint(seen.destination.0, destination, ends.locality)),
             r#type: flow::FlowType::L3L4.into(),
-            node_name: self.node.name.clone(),
-            node_labels: topology(&self.node.place).map(|(key, value)| format!("{key}={value}")).collect(),
             reply: is_reply.unwrap_or_default(),
             is_reply,
             event_type: Some(flow::CiliumEventType {
@@ -153,31 +182,54 @@ impl Observer {
             traffic_direction: direction.into(),
             trace_observation_point: flow::TraceObservationPoint::ToNetwork.into(),
             trace_reason: reason.into(),
-            extensions: Some(extensions(ends, new)),
             ..Flow::default()
-        }
+        };
+        let mut encoded = Vec::with_capacity(512);
+        // A Vec takes what comes.
+        let _ = own.encode(&mut encoded);
+        put_extensions(ends, new, &mut encoded);
+        let source = self.end(seen.source.0, source, ends.locality);
+        let destination = self.end(seen.destination.0, destination, ends.locality);
+        Encoded::of_parts(Timestamp::from(seen.time), encoded, source, destination, Arc::clone(&self.encoded_node))
     }
 
-    fn endpoint(&self, address: IpAddr, place: &Place, locality: Locality) -> flow::Endpoint {
+    /// An end of a flow, encoded; as it was the last time if it is still what it was.
+    fn end(&mut self, address: IpAddr, place: &Place, locality: Locality) -> Arc<Part> {
         let owner = self.index.get(address);
-        let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
-        labels.push(format!("meridian:locality={locality}"));
-        let mut endpoint = match owner.as_deref() {
-            Some(owner) => {
-                labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
-                labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
-                owned(owner)
-            }
-            None if *place == Place::Internet => {
-                labels.push("reserved:world".into());
-                flow::Endpoint { identity: IDENTITY_WORLD, ..flow::Endpoint::default() }
-            }
-            None => flow::Endpoint::default(),
-        };
-        labels.sort_unstable();
-        endpoint.labels = labels;
-        endpoint
+        if let Some(known) = self.ends.get(&(address, locality))
+            && known.owner.as_ref().map(Arc::as_ptr) == owner.as_ref().map(Arc::as_ptr)
+            && known.place == *place
+        {
+            return Arc::clone(&known.encoded);
+        }
+        if self.ends.len() >= ENDS {
+            self.ends.clear();
+        }
+        let encoded = Part::new(endpoint(owner.as_deref(), place, locality).encode_to_vec());
+        let end = End { owner, place: place.clone(), encoded: Arc::clone(&encoded) };
+        self.ends.insert((address, locality), end);
+        encoded
     }
+}
+
+fn endpoint(owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
+    let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
+    labels.push(format!("meridian:locality={locality}"));
+    let mut endpoint = match owner {
+        Some(owner) => {
+            labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
+            labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
+            owned(owner)
+        }
+        None if *place == Place::Internet => {
+            labels.push("reserved:world".into());
+            flow::Endpoint { identity: IDENTITY_WORLD, ..flow::Endpoint::default() }
+        }
+        None => flow::Endpoint::default(),
+    };
+    labels.sort_unstable();
+    endpoint.labels = labels;
+    endpoint
 }
 
 fn owned(owner: &Endpoint) -> flow::Endpoint {
@@ -288,24 +340,51 @@ fn summary(protocol: &Protocol) -> String {
     }
 }
 
-/// A well-known type, since the stock client fails on any other. The keys are those that Retina
-/// uses, and ours beside them. Numbers are doubles: exact to 2^53.
-fn extensions(ends: Ends<'_>, new: Option<Counter>) -> Any {
-    let text = |text: String| Value { kind: Some(Kind::StringValue(text)) };
-    let number = |number: u64| Value { kind: Some(Kind::NumberValue(number as f64)) };
-    let mut fields = BTreeMap::from([
-        ("source_zone".to_owned(), text(ends.source.to_string())),
-        ("destination_zone".to_owned(), text(ends.destination.to_string())),
-        ("locality".to_owned(), text(ends.locality.to_string())),
-    ]);
+/// Appends `extensions`: an Any of a well-known type, since the stock client fails on any other. The keys
+/// are those that Retina uses, and ours beside them. Numbers are doubles: exact to 2^53.
+fn put_extensions(ends: Ends<'_>, new: Option<Counter>, to: &mut Vec<u8>) {
+    let mut fields = Vec::with_capacity(256);
+    put_text("source_zone", ends.source.name(), &mut fields);
+    put_text("destination_zone", ends.destination.name(), &mut fields);
+    put_text("locality", ends.locality.name(), &mut fields);
     if let Some(new) = new {
-        fields.insert("bytes".to_owned(), number(new.bytes));
-        fields.insert("packets".to_owned(), number(new.packets));
+        put_number("bytes", new.bytes, &mut fields);
+        put_number("packets", new.packets, &mut fields);
         // There: what was seen and not yet told. Here every byte is told in `bytes`.
-        fields.insert("previously_observed_bytes".to_owned(), number(0));
-        fields.insert("previously_observed_packets".to_owned(), number(0));
+        put_number("previously_observed_bytes", 0, &mut fields);
+        put_number("previously_observed_packets", 0, &mut fields);
     }
-    Any { type_url: STRUCT_URL.into(), value: Struct { fields }.encode_to_vec() }
+    let len = len_of_bytes(ANY_URL, STRUCT_URL.len()) + len_of_bytes(ANY_VALUE, fields.len());
+    put_len(number::flow::EXTENSIONS, len, to);
+    put_bytes(ANY_URL, STRUCT_URL.as_bytes(), to);
+    put_bytes(ANY_VALUE, &fields, to);
+}
+
+/// The numbers of `google.protobuf.Any.type_url` and `.value`.
+const ANY_URL: u64 = 1;
+const ANY_VALUE: u64 = 2;
+/// The number of `google.protobuf.Struct.fields`: a map, whose entries have a key, 1, and a value, 2.
+const STRUCT_FIELDS: u64 = 1;
+/// The numbers of `google.protobuf.Value.number_value` and `.string_value`.
+const VALUE_NUMBER: u64 = 2;
+const VALUE_TEXT: u64 = 3;
+
+fn put_text(key: &str, text: &str, to: &mut Vec<u8>) {
+    let value = len_of_bytes(VALUE_TEXT, text.len());
+    put_entry(key, value, to);
+    put_bytes(VALUE_TEXT, text.as_bytes(), to);
+}
+
+fn put_number(key: &str, value: u64, to: &mut Vec<u8>) {
+    put_entry(key, 1 + size_of::<f64>(), to);
+    put_double(VALUE_NUMBER, value as f64, to);
+}
+
+/// An entry of a Struct up to the value, which has this length.
+fn put_entry(key: &str, value: usize, to: &mut Vec<u8>) {
+    put_len(STRUCT_FIELDS, len_of_bytes(1, key.len()) + len_of_bytes(2, value), to);
+    put_bytes(1, key.as_bytes(), to);
+    put_len(2, value, to);
 }
 
 #[cfg(test)]
@@ -314,6 +393,8 @@ mod tests {
     use super::*;
     use crate::zones::{EndpointEntry, Zone};
     use meridian_abi::flow::Verdict;
+    use prost_types::{Struct, value::Kind};
+    use std::collections::BTreeMap;
 
     fn zone(name: &str) -> Place {
         Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }))
@@ -339,8 +420,9 @@ mod tests {
         let (namespace, pod) = ("shop".to_owned(), "cart-0".to_owned());
         index.replace(&[EndpointEntry { ip: entry.source, namespace, pod, workload: Some(workload), labels }]);
         let node = Node { name: "node-a".into(), place: zone("eu-1a") };
-        let observer = Observer::new(node, Arc::new(index));
-        observer.update(entry, &zone("eu-1a"), destination, Counter { bytes: 300, packets: 2 }, SystemTime::UNIX_EPOCH)
+        let mut observer = Observer::new(node, Arc::new(index));
+        let new = Counter { bytes: 300, packets: 2 };
+        observer.update(entry, &zone("eu-1a"), destination, new, SystemTime::UNIX_EPOCH).decode()
     }
 
     #[test]
@@ -391,7 +473,7 @@ mod tests {
                 verdict: Verdict { epoch: 1, source: 2, destination: 3 },
             };
             let node = Node { name: "node-a".into(), place: zone("eu-1a") };
-            Observer::new(node, Arc::default()).packet(&event, &zone("eu-1a"), &zone("eu-1b"))
+            Observer::new(node, Arc::default()).packet(&event, &zone("eu-1a"), &zone("eu-1b")).decode()
         };
         let syn = packet(0x02, ServiceSide::Source);
         assert_eq!(

@@ -11,10 +11,15 @@ mod http;
 mod label;
 mod pattern;
 
-use crate::proto::flow::{
-    Endpoint, EventTypeFilter, Flow, FlowFilter, NetworkInterface, TcpFlags, Verdict, Workload, layer4::Protocol,
-    layer7::Record,
+use crate::{
+    flows::{Encoded, Part},
+    proto::{
+        flow::{EventTypeFilter, FlowFilter, NetworkInterface, TcpFlags, Verdict, Workload},
+        number::{self, endpoint, flow},
+        wire::{Field, Message},
+    },
 };
+use ahash::AHashMap;
 use go::quote;
 
 /// The values that all filters of a request may have together. Each may be compared with each flow of the ring.
@@ -22,8 +27,45 @@ const VALUES: usize = 1000;
 /// The regular expressions among them: each may take [`go::REGEXP_BYTES`] of memory.
 const REGEXPS: usize = 64;
 
+/// Verdicts on ends that a check remembers; when there are more, all are forgotten.
+const REMEMBERED: usize = 16_384;
+
 /// One thing that a flow must be.
-type Check = Box<dyn Fn(&Flow) -> bool + Send + Sync>;
+enum Check {
+    /// As a whole.
+    Flow(FlowCheck),
+    /// At one end. Many flows have the same one: it is looked at once.
+    End { side: Side, check: EndCheck, known: AHashMap<u64, bool> },
+}
+
+type FlowCheck = Box<dyn Fn(&Encoded) -> bool + Send + Sync>;
+type EndCheck = Box<dyn Fn(Option<Message<'_>>) -> bool + Send + Sync>;
+
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+impl Check {
+    fn matches(&mut self, flow: &Encoded) -> bool {
+        match self {
+            Self::Flow(check) => check(flow),
+            Self::End { side, check, known } => {
+                let end = match side {
+                    Side::Source => flow.source(),
+                    Side::Destination => flow.destination(),
+                };
+                if known.len() >= REMEMBERED {
+                    known.clear();
+                }
+                // No end has the number 0.
+                let id = end.map_or(0, Part::id);
+                *known.entry(id).or_insert_with(|| check(end.map(Part::message)))
+            }
+        }
+    }
+}
 
 /// The filters of a request.
 #[derive(Default)]
@@ -53,9 +95,11 @@ impl Filters {
     }
 
     /// Whether the flow is shown.
-    pub fn match_flow(&self, flow: &Flow) -> bool {
-        let one = |filters: &[Vec<Check>]| filters.iter().any(|checks| checks.iter().all(|check| check(flow)));
-        (self.whitelist.is_empty() || one(&self.whitelist)) && !one(&self.blacklist)
+    pub fn match_flow(&mut self, flow: &Encoded) -> bool {
+        let one = |filters: &mut [Vec<Check>]| {
+            filters.iter_mut().any(|checks| checks.iter_mut().all(|check| check.matches(flow)))
+        };
+        (self.whitelist.is_empty() || one(&mut self.whitelist)) && !one(&mut self.blacklist)
     }
 }
 
@@ -133,18 +177,31 @@ fn values(filter: &FlowFilter) -> usize {
 struct Checks(Vec<Check>);
 
 impl Checks {
-    fn add<T>(&mut self, values: &[T], check: impl FnOnce(Vec<T>) -> Check)
-    where
-        T: Clone,
-    {
+    fn add<T: Clone>(&mut self, values: &[T], check: impl FnOnce(Vec<T>) -> FlowCheck) {
         if !values.is_empty() {
-            self.0.push(check(values.to_vec()));
+            self.0.push(Check::Flow(check(values.to_vec())));
         }
     }
 
-    fn try_add<T>(&mut self, values: &[T], check: impl FnOnce(&[T]) -> Result<Check, String>) -> Result<(), String> {
+    fn try_add<T>(
+        &mut self,
+        values: &[T],
+        check: impl FnOnce(&[T]) -> Result<FlowCheck, String>,
+    ) -> Result<(), String> {
         if !values.is_empty() {
-            self.0.push(check(values)?);
+            self.0.push(Check::Flow(check(values)?));
+        }
+        Ok(())
+    }
+
+    fn try_add_end<T>(
+        &mut self,
+        side: Side,
+        values: &[T],
+        check: impl FnOnce(&[T]) -> Result<EndCheck, String>,
+    ) -> Result<(), String> {
+        if !values.is_empty() {
+            self.0.push(Check::End { side, check: check(values)?, known: AHashMap::default() });
         }
         Ok(())
     }
@@ -197,64 +254,58 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
         experimental: _,
     } = filter;
     let mut checks = Checks::default();
-    checks.add(uuid, |uuids| Box::new(move |flow| uuids.contains(&flow.uuid)));
+    checks.add(uuid, |uuids| {
+        Box::new(move |flow| {
+            let has = flow.own().string(flow::UUID);
+            uuids.iter().any(|uuid| uuid == has)
+        })
+    });
     checks.add(event_type, self::event_type);
-    checks.add(verdict, |verdicts| Box::new(move |flow| verdicts.contains(&flow.verdict)));
+    checks.add(verdict, |verdicts| Box::new(move |flow| verdicts.contains(&verdict_of(flow))));
     checks.add(drop_reason_desc, |reasons| {
-        Box::new(move |flow| flow.verdict == Verdict::Dropped as i32 && reasons.contains(&flow.drop_reason_desc))
+        Box::new(move |flow| {
+            verdict_of(flow) == Verdict::Dropped as i32
+                && reasons.contains(&(flow.own().varint(flow::DROP_REASON_DESC) as i32))
+        })
     });
     checks.add(reply, self::reply);
     checks.add(encrypted, |wanted| {
-        Box::new(move |flow| wanted.contains(&flow.ip.as_ref().is_some_and(|ip| ip.encrypted)))
+        Box::new(move |flow| wanted.contains(&ip(flow).is_some_and(|ip| ip.bool(number::ip::ENCRYPTED))))
     });
-    checks
-        .add(source_identity, |ids| Box::new(move |flow| source(flow).is_some_and(|end| ids.contains(&end.identity))));
-    checks.add(destination_identity, |ids| {
-        Box::new(move |flow| destination(flow).is_some_and(|end| ids.contains(&end.identity)))
-    });
+    checks.try_add_end(Side::Source, source_identity, identity)?;
+    checks.try_add_end(Side::Destination, destination_identity, identity)?;
     checks.try_add(protocol, self::protocol)?;
-    checks.try_add(source_ip, |ips| address::check(ips, |ip| &ip.source))?;
-    checks.try_add(destination_ip, |ips| address::check(ips, |ip| &ip.destination))?;
-    checks.try_add(source_ip_xlated, |ips| address::check(ips, |ip| &ip.source_xlated))?;
+    checks.try_add(source_ip, |ips| address::check(ips, number::ip::SOURCE))?;
+    checks.try_add(destination_ip, |ips| address::check(ips, number::ip::DESTINATION))?;
+    checks.try_add(source_ip_xlated, |ips| address::check(ips, number::ip::SOURCE_XLATED))?;
+    checks.try_add_end(Side::Source, source_pod, pod)?;
+    checks.try_add_end(Side::Destination, destination_pod, pod)?;
+    checks.try_add_end(Side::Source, source_workload, workload)?;
+    checks.try_add_end(Side::Destination, destination_workload, workload)?;
     checks
-        .try_add(source_pod, |names| named(names, |flow| source(flow).map(|end| (&*end.namespace, &*end.pod_name))))?;
-    checks.try_add(destination_pod, |names| {
-        named(names, |flow| destination(flow).map(|end| (&*end.namespace, &*end.pod_name)))
-    })?;
-    checks.add(source_workload, |wanted| workload(wanted, source));
-    checks.add(destination_workload, |wanted| workload(wanted, destination));
-    checks
-        .try_add(source_service, |names| {
-            named(names, |flow| flow.source_service.as_ref().map(|service| (&*service.namespace, &*service.name)))
-        })
+        .try_add(source_service, |names| service(names, flow::SOURCE_SERVICE))
         .map_err(|error| format!("invalid source service filter: {error}"))?;
     checks
-        .try_add(destination_service, |names| {
-            named(names, |flow| flow.destination_service.as_ref().map(|service| (&*service.namespace, &*service.name)))
-        })
+        .try_add(destination_service, |names| service(names, flow::DESTINATION_SERVICE))
         .map_err(|error| format!("invalid destination service filter: {error}"))?;
-    checks.try_add(source_fqdn, |patterns| pattern::fqdn(patterns, |flow| &flow.source_names))?;
-    checks.try_add(destination_fqdn, |patterns| pattern::fqdn(patterns, |flow| &flow.destination_names))?;
+    checks.try_add(source_fqdn, |patterns| pattern::fqdn(patterns, flow::SOURCE_NAMES))?;
+    checks.try_add(destination_fqdn, |patterns| pattern::fqdn(patterns, flow::DESTINATION_NAMES))?;
     checks
         .try_add(dns_query, |patterns| {
             let patterns = go::regexps(patterns).map_err(|(_, error)| format!("failed to compile regexp: {error}"))?;
-            Ok(Box::new(move |flow| match record(flow) {
-                Some(Record::Dns(dns)) => patterns.iter().any(|pattern| pattern.is_match(&dns.query)),
-                _ => false,
+            Ok(Box::new(move |flow| {
+                let query = record(flow, number::layer7::DNS).map(|dns| dns.string(number::dns::QUERY));
+                query.is_some_and(|query| patterns.iter().any(|pattern| pattern.is_match(query)))
             }))
         })
         .map_err(|error| format!("invalid DNS query filter: {error}"))?;
     checks
-        .try_add(source_label, |selectors| label::check(selectors, |flow| source(flow).map_or(&[], |end| &end.labels)))
+        .try_add_end(Side::Source, source_label, label::of_end)
         .map_err(|error| format!("invalid source label filter: {error}"))?;
     checks
-        .try_add(destination_label, |selectors| {
-            label::check(selectors, |flow| destination(flow).map_or(&[], |end| &end.labels))
-        })
+        .try_add_end(Side::Destination, destination_label, label::of_end)
         .map_err(|error| format!("invalid destination label filter: {error}"))?;
-    checks
-        .try_add(node_labels, |selectors| label::check(selectors, |flow| &flow.node_labels))
-        .map_err(|error| format!("invalid node label filter: {error}"))?;
+    checks.try_add(node_labels, label::of_node).map_err(|error| format!("invalid node label filter: {error}"))?;
     checks
         .try_add(source_port, |ports| port(ports, |(source, _)| source))
         .map_err(|error| format!("invalid source port filter: {error}"))?;
@@ -282,21 +333,28 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
     checks.try_add(http_header, |headers| l7_only("headers").map(|()| http::header(headers)))?;
     checks.add(tcp_flags, self::tcp_flags);
     checks.try_add(node_name, pattern::node_name)?;
-    checks.try_add(source_cluster_name, |names| cluster(names, source))?;
-    checks.try_add(destination_cluster_name, |names| cluster(names, destination))?;
+    checks.try_add_end(Side::Source, source_cluster_name, cluster)?;
+    checks.try_add_end(Side::Destination, destination_cluster_name, cluster)?;
     checks.add(ip_version, |versions| {
-        Box::new(move |flow| versions.contains(&flow.ip.as_ref().map_or(0, |ip| ip.ip_version)))
+        Box::new(move |flow| versions.contains(&ip(flow).map_or(0, |ip| ip.varint(number::ip::IPVERSION) as i32)))
     });
     checks.add(trace_id, |ids| {
         Box::new(move |flow| {
-            let parent = flow.trace_context.as_ref().and_then(|context| context.parent.as_ref());
-            ids.iter().any(|id| *id == parent.map_or("", |parent| &parent.trace_id))
+            let context = flow.own().message(flow::TRACE_CONTEXT);
+            let parent = context.and_then(|context| context.message(number::tracecontext::PARENT));
+            let has = parent.map_or("", |parent| parent.string(number::traceparent::TRACE_ID));
+            ids.iter().any(|id| id == has)
         })
     });
-    checks.add(traffic_direction, |directions| Box::new(move |flow| directions.contains(&flow.traffic_direction)));
+    checks.add(traffic_direction, |directions| {
+        Box::new(move |flow| directions.contains(&(flow.own().varint(flow::TRAFFIC_DIRECTION) as i32)))
+    });
     checks.add(interface, self::interface);
     checks.add(ip_trace_id, |ids| {
-        Box::new(move |flow| ids.contains(&flow.ip_trace_id.as_ref().map_or(0, |id| id.trace_id)))
+        Box::new(move |flow| {
+            let has = flow.own().message(flow::IP_TRACE_ID);
+            ids.contains(&has.map_or(0, |has| has.varint(number::iptraceid::TRACE_ID)))
+        })
     });
     Ok(checks.0)
 }
@@ -304,43 +362,59 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
 /// The event type of layer 7.
 const EVENT_L7: i32 = 129;
 
-const fn source(flow: &Flow) -> Option<&Endpoint> {
-    flow.source.as_ref()
+fn verdict_of(flow: &Encoded) -> i32 {
+    flow.own().varint(flow::VERDICT) as i32
 }
 
-const fn destination(flow: &Flow) -> Option<&Endpoint> {
-    flow.destination.as_ref()
+fn ip(flow: &Encoded) -> Option<Message<'_>> {
+    flow.own().message(flow::IP)
 }
 
-fn l4(flow: &Flow) -> Option<&Protocol> {
-    flow.l4.as_ref()?.protocol.as_ref()
+/// The protocol of layer 4: the number of its field, and the message.
+fn l4(flow: &Encoded) -> Option<(u64, Message<'_>)> {
+    flow.own().message(flow::L4)?.fields().last().map(numbered)
 }
 
-fn record(flow: &Flow) -> Option<&Record> {
-    flow.l7.as_ref()?.record.as_ref()
+/// The record of layer 7: the number of its field, and the message.
+fn l7(flow: &Encoded) -> Option<(u64, Message<'_>)> {
+    use number::layer7::{DNS, HTTP, KAFKA};
+    let l7 = flow.own().message(flow::L7)?;
+    l7.fields().filter(|field| [DNS, HTTP, KAFKA].contains(&field.number)).last().map(numbered)
+}
+
+fn record(flow: &Encoded, number: u64) -> Option<Message<'_>> {
+    l7(flow).filter(|(has, _)| *has == number).map(|(_, record)| record)
+}
+
+const fn numbered(field: Field<'_>) -> (u64, Message<'_>) {
+    (field.number, field.value.message())
 }
 
 /// Type 0 is any; the sub type counts only if it is asked for.
-fn event_type(wanted: Vec<EventTypeFilter>) -> Check {
+fn event_type(wanted: Vec<EventTypeFilter>) -> FlowCheck {
+    use number::ciliumeventtype::{SUB_TYPE, TYPE};
     Box::new(move |flow| {
-        let Some(event) = &flow.event_type else { return false };
+        let Some(event) = flow.own().message(flow::EVENT_TYPE) else { return false };
         wanted.iter().any(|wanted| {
-            (wanted.r#type == 0 || wanted.r#type == event.r#type)
-                && (!wanted.match_sub_type || wanted.sub_type == event.sub_type)
+            (wanted.r#type == 0 || wanted.r#type == event.varint(TYPE) as i32)
+                && (!wanted.match_sub_type || wanted.sub_type == event.varint(SUB_TYPE) as i32)
         })
     })
 }
 
 /// Of a dropped flow it may not be known whether it is a reply: it counts as none.
-fn reply(wanted: Vec<bool>) -> Check {
+fn reply(wanted: Vec<bool>) -> FlowCheck {
     Box::new(move |flow| {
-        (flow.is_reply.is_some() || flow.verdict == Verdict::Dropped as i32)
-            && wanted.contains(&flow.is_reply.unwrap_or_default())
+        let is_reply = flow.own().message(flow::IS_REPLY);
+        (is_reply.is_some() || verdict_of(flow) == Verdict::Dropped as i32)
+            && wanted.contains(&is_reply.is_some_and(|is_reply| is_reply.bool(WRAPPED)))
     })
 }
 
-#[expect(deprecated, reason = "clients may still ask for Kafka")]
-fn protocol(names: &[String]) -> Result<Check, String> {
+/// The number of the value in Google's wrappers of a single one.
+const WRAPPED: u64 = 1;
+
+fn protocol(names: &[String]) -> Result<FlowCheck, String> {
     const KNOWN: [&str; 11] =
         ["icmp", "icmpv4", "icmpv6", "tcp", "udp", "sctp", "vrrp", "igmp", "dns", "http", "kafka"];
     let mut wanted = Vec::new();
@@ -350,32 +424,35 @@ fn protocol(names: &[String]) -> Result<Check, String> {
         wanted.push(known.ok_or_else(|| format!("invalid protocol filter: unknown protocol: {}", quote(name)))?);
     }
     Ok(Box::new(move |flow| {
-        let l4 = match l4(flow) {
-            Some(Protocol::Tcp(_)) => "tcp",
-            Some(Protocol::Udp(_)) => "udp",
-            Some(Protocol::IcmPv4(_)) => "icmpv4",
-            Some(Protocol::IcmPv6(_)) => "icmpv6",
-            Some(Protocol::Sctp(_)) => "sctp",
-            Some(Protocol::Vrrp(_)) => "vrrp",
-            Some(Protocol::Igmp(_)) => "igmp",
-            None => "",
+        use number::{layer4, layer7};
+        let l4 = match l4(flow).map(|(number, _)| number) {
+            Some(layer4::TCP) => "tcp",
+            Some(layer4::UDP) => "udp",
+            Some(layer4::ICMPV4) => "icmpv4",
+            Some(layer4::ICMPV6) => "icmpv6",
+            Some(layer4::SCTP) => "sctp",
+            Some(layer4::VRRP) => "vrrp",
+            Some(layer4::IGMP) => "igmp",
+            _ => "",
         };
-        let l7 = match record(flow) {
-            Some(Record::Dns(_)) => "dns",
-            Some(Record::Http(_)) => "http",
-            Some(Record::Kafka(_)) => "kafka",
-            None => "",
+        let l7 = match l7(flow).map(|(number, _)| number) {
+            Some(layer7::DNS) => "dns",
+            Some(layer7::HTTP) => "http",
+            Some(layer7::KAFKA) => "kafka",
+            _ => "",
         };
         let icmp = if l4.starts_with("icmp") { "icmp" } else { "" };
         wanted.iter().any(|wanted| [l4, l7, icmp].contains(wanted))
     }))
 }
 
+fn identity(ids: &[u32]) -> Result<EndCheck, String> {
+    let ids = ids.to_vec();
+    Ok(Box::new(move |end| end.is_some_and(|end| ids.contains(&(end.varint(endpoint::IDENTITY) as u32)))))
+}
+
 /// `namespace/prefix`, where both may be empty; a prefix alone is of the namespace `default`.
-fn named(
-    names: &[String],
-    of: impl Fn(&Flow) -> Option<(&str, &str)> + Send + Sync + 'static,
-) -> Result<Check, String> {
+fn named(names: &[String]) -> Result<impl Fn(&str, &str) -> bool + Send + Sync + use<>, String> {
     let mut wanted = Vec::new();
     for name in names {
         if name.is_empty() {
@@ -386,72 +463,98 @@ fn named(
         let (namespace, prefix) = parts.next().map_or(("default", first), |prefix| (first, prefix));
         wanted.push((namespace.to_owned(), prefix.to_owned()));
     }
-    Ok(Box::new(move |flow| {
-        let (namespace, name) = of(flow).unwrap_or_default();
+    Ok(move |namespace: &str, name: &str| {
         (!namespace.is_empty() || !name.is_empty())
             && wanted
                 .iter()
                 .any(|(wanted, prefix)| name.starts_with(prefix) && (wanted.is_empty() || wanted == namespace))
-    }))
-}
-
-fn workload(wanted: Vec<Workload>, end: fn(&Flow) -> Option<&Endpoint>) -> Check {
-    Box::new(move |flow| {
-        let is = |wanted: &str, has: &str| wanted.is_empty() || wanted == has;
-        end(flow).is_some_and(|end| {
-            end.workloads
-                .iter()
-                .any(|has| wanted.iter().any(|wanted| is(&wanted.name, &has.name) && is(&wanted.kind, &has.kind)))
-        })
     })
 }
 
-fn cluster(names: &[String], end: fn(&Flow) -> Option<&Endpoint>) -> Result<Check, String> {
+fn pod(names: &[String]) -> Result<EndCheck, String> {
+    let named = named(names)?;
+    Ok(Box::new(move |end| {
+        end.is_some_and(|end| named(end.string(endpoint::NAMESPACE), end.string(endpoint::POD_NAME)))
+    }))
+}
+
+fn service(names: &[String], number: u64) -> Result<FlowCheck, String> {
+    use number::service::{NAME, NAMESPACE};
+    let named = named(names)?;
+    Ok(Box::new(move |flow| {
+        let service = flow.own().message(number);
+        service.is_some_and(|service| named(service.string(NAMESPACE), service.string(NAME)))
+    }))
+}
+
+fn workload(wanted: &[Workload]) -> Result<EndCheck, String> {
+    use number::workload::{KIND, NAME};
+    let wanted = wanted.to_vec();
+    Ok(Box::new(move |end| {
+        let is = |wanted: &str, has: &str| wanted.is_empty() || wanted == has;
+        end.is_some_and(|end| {
+            end.messages(endpoint::WORKLOADS).any(|has| {
+                wanted.iter().any(|wanted| is(&wanted.name, has.string(NAME)) && is(&wanted.kind, has.string(KIND)))
+            })
+        })
+    }))
+}
+
+fn cluster(names: &[String]) -> Result<EndCheck, String> {
     if names.iter().any(String::is_empty) {
         return Err("invalid filter, name must not be empty".into());
     }
     let names = names.to_vec();
-    Ok(Box::new(move |flow| end(flow).is_some_and(|end| names.contains(&end.cluster_name))))
+    Ok(Box::new(move |end| {
+        let has = end.map_or("", |end| end.string(endpoint::CLUSTER_NAME));
+        names.iter().any(|name| name == has)
+    }))
 }
 
-fn port(texts: &[String], side: fn((u32, u32)) -> u32) -> Result<Check, String> {
+fn port(texts: &[String], side: fn((u64, u64)) -> u64) -> Result<FlowCheck, String> {
+    use number::{layer4, tcp};
     let mut wanted = Vec::new();
     for text in texts {
         wanted.push(go::parse_u16(text).map_err(|error| format!("invalid port {}: {error}", quote(text)))?);
     }
-    Ok(Box::new(move |flow| {
-        let ports = match l4(flow) {
-            Some(Protocol::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
-            Some(Protocol::Udp(udp)) => (udp.source_port, udp.destination_port),
-            Some(Protocol::Sctp(sctp)) => (sctp.source_port, sctp.destination_port),
-            _ => return false,
-        };
-        // A port has 16 bits, whatever the message says.
-        wanted.contains(&(side(ports) as u16))
+    Ok(Box::new(move |flow| match l4(flow) {
+        // The three have the same numbers. A port has 16 bits, whatever the message says.
+        Some((layer4::TCP | layer4::UDP | layer4::SCTP, l4)) => {
+            wanted.contains(&(side((l4.varint(tcp::SOURCE_PORT), l4.varint(tcp::DESTINATION_PORT))) as u16))
+        }
+        _ => false,
     }))
 }
 
 /// Every flag of an entry must be set in the flow.
-fn tcp_flags(wanted: Vec<TcpFlags>) -> Check {
+fn tcp_flags(wanted: Vec<TcpFlags>) -> FlowCheck {
+    use number::tcpflags::{ACK, CWR, ECE, FIN, NS, PSH, RST, SYN, URG};
     let bits = |flags: &TcpFlags| {
         let TcpFlags { fin, syn, rst, psh, ack, urg, ece, cwr, ns } = *flags;
         [fin, syn, rst, psh, ack, urg, ece, cwr, ns].into_iter().fold(0u16, |bits, flag| bits << 1 | u16::from(flag))
     };
+    let bits_of = |flags: Message<'_>| {
+        let flags = [FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, NS].map(|flag| flags.bool(flag));
+        flags.into_iter().fold(0u16, |bits, flag| bits << 1 | u16::from(flag))
+    };
     let wanted: Vec<u16> = wanted.iter().map(bits).collect();
     Box::new(move |flow| match l4(flow) {
-        Some(Protocol::Tcp(tcp)) => {
-            tcp.flags.as_ref().map(bits).is_some_and(|has| wanted.iter().any(|wanted| wanted & !has == 0))
+        Some((number::layer4::TCP, tcp)) => {
+            let has = tcp.message(number::tcp::FLAGS).map(bits_of);
+            has.is_some_and(|has| wanted.iter().any(|wanted| wanted & !has == 0))
         }
         _ => false,
     })
 }
 
 /// Index 0 and an empty name are any.
-fn interface(wanted: Vec<NetworkInterface>) -> Check {
+fn interface(wanted: Vec<NetworkInterface>) -> FlowCheck {
+    use number::networkinterface::{INDEX, NAME};
     Box::new(move |flow| {
-        flow.interface.as_ref().is_some_and(|has| {
+        flow.own().message(flow::INTERFACE).is_some_and(|has| {
             wanted.iter().any(|wanted| {
-                (wanted.index == 0 || wanted.index == has.index) && (wanted.name.is_empty() || wanted.name == has.name)
+                (wanted.index == 0 || wanted.index == has.varint(INDEX) as u32)
+                    && (wanted.name.is_empty() || wanted.name == has.string(NAME))
             })
         })
     })

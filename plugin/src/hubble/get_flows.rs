@@ -1,113 +1,34 @@
-//! GetFlows: which flows of the ring a request asks for, and in what order.
+//! GetFlows: the stream of a reader of the ring.
 //!
-//! The bounds are Hubble's: `since` before `number`; `number` counts from the newest, or with
-//! `first` from the oldest; a flow later than `until` ends the stream; a follower starts at the
-//! newest flow unless it asks for the past, and gets every flow after that.
+//! A reader takes few records at a time, so that one that is slow holds little memory. One that is
+//! overtaken is told how much it lost, once a second.
 
-use super::{filter::Filters, mask::Mask};
+use super::{mask::Mask, query::Query, reply::Reply};
 use crate::{
     flows::{Lost, Record, Ring},
     proto::{
-        flow::{Flow, LostEvent, LostEventSource},
-        observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
+        flow::{LostEvent, LostEventSource},
+        observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes},
     },
 };
 use futures_util::stream::{self, Stream};
 use prost_types::Timestamp;
-use std::{collections::VecDeque, sync::Arc, time::SystemTime};
-use tokio::sync::watch;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Flows that are taken from the ring at once.
-const BATCH: usize = 1024;
-
-/// A time that can be compared.
-type Instant = (i64, i32);
-
-/// What a request asks for.
-#[derive(Debug)]
-struct Query {
-    number: Option<usize>,
-    first: bool,
-    follow: bool,
-    since: Option<Instant>,
-    until: Option<Instant>,
-    filters: Filters,
-}
-
-impl Query {
-    fn new(request: &GetFlowsRequest) -> Result<Self, Status> {
-        if request.first && request.follow {
-            return Err(Status::invalid_argument("first cannot be specified with follow"));
-        }
-        // As Hubble answers: its clients show the text of this code alone.
-        let filters = Filters::new(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
-        let number = usize::try_from(request.number).unwrap_or(usize::MAX);
-        Ok(Self {
-            number: (number > 0).then_some(number),
-            first: request.first,
-            follow: request.follow,
-            since: request.since.as_ref().map(instant),
-            until: request.until.as_ref().map(instant),
-            filters,
-        })
-    }
-
-    /// The records of the past, oldest first, and whether the stream ends with them. Bounds hold for
-    /// flows; a loss is told wherever it is among them.
-    fn past(&self, records: Vec<Record>) -> (VecDeque<Record>, bool) {
-        let older = |since| records.iter().rposition(|record| record.flow().is_some_and(|flow| time(flow) < since));
-        let newest = |number: usize| {
-            let is_wanted = |record: &Record| record.flow().is_some_and(|flow| self.filters.match_flow(flow));
-            let mut flows = records.iter().enumerate().rev().filter(|(_, record)| is_wanted(record));
-            flows.nth(number - 1).map(|(index, _)| index)
-        };
-        let skip = match (self.since, self.number) {
-            (None, _) if self.first => 0,
-            (None, None) if self.follow => records.len(),
-            (Some(since), _) => older(since).map_or(0, |older| older + 1),
-            (None, Some(number)) => newest(number).unwrap_or_default(),
-            (None, None) => 0,
-        };
-        let mut left = if self.follow { usize::MAX } else { self.number.unwrap_or(usize::MAX) };
-        let (mut past, mut ended) = (VecDeque::new(), !self.follow);
-        for record in records.into_iter().skip(skip) {
-            if let Some(flow) = record.flow() {
-                if left == 0 {
-                    break;
-                }
-                if self.is_over(flow) {
-                    ended = true;
-                    break;
-                }
-                if !self.filters.match_flow(flow) {
-                    continue;
-                }
-                left -= 1;
-            }
-            past.push_back(record);
-        }
-        (past, ended)
-    }
-
-    /// Whether a flow that came after the past is sent, or ends the stream.
-    fn wants(&self, flow: &Flow) -> bool {
-        self.is_over(flow) || (self.since.is_none_or(|since| time(flow) >= since) && self.filters.match_flow(flow))
-    }
-
-    fn is_over(&self, flow: &Flow) -> bool {
-        self.until.is_some_and(|until| time(flow) > until)
-    }
-}
-
-fn instant(timestamp: &Timestamp) -> Instant {
-    (timestamp.seconds, timestamp.nanos)
-}
-
-fn time(flow: &Flow) -> Instant {
-    flow.time.as_ref().map_or((0, 0), instant)
-}
+/// Records that are taken from the ring at once.
+const BATCH: u64 = 64;
+/// How often a reader that is overtaken is told so, as Hubble does.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A stream in progress.
 struct Reader {
@@ -118,103 +39,172 @@ struct Reader {
     server: String,
     /// What was taken from the ring and not yet sent.
     pending: VecDeque<Record>,
-    /// Records that were overwritten before they were read.
-    overtaken: u64,
-    /// The sequence number to read on from; `None` when there is nothing more to read.
+    /// The sequence number to read on from; `None` before the first one is looked for.
     next: Option<u64>,
+    /// The records of the ring at the time of the request end here.
+    newest: u64,
+    /// Flows that may still be sent.
+    left: usize,
+    ended: bool,
+    overtaken: Overtaken,
     shutdown: CancellationToken,
+}
+
+/// Records that a reader has lost and was not told of.
+#[derive(Debug, Default)]
+struct Overtaken {
+    count: u64,
+    times: Option<(SystemTime, SystemTime)>,
+    told: Option<Instant>,
+}
+
+impl Overtaken {
+    fn add(&mut self, count: u64) {
+        if count > 0 {
+            let now = SystemTime::now();
+            self.count += count;
+            self.times = Some((self.times.map_or(now, |(first, _)| first), now));
+        }
+    }
+
+    /// When it is to be told.
+    fn due(&self) -> Option<Instant> {
+        self.times.map(|_| self.told.map_or_else(Instant::now, |told| told + LOSS_INTERVAL))
+    }
+
+    fn tell(&mut self, server: &str) -> Option<Reply> {
+        let times = self.times.take()?;
+        self.told = Some(Instant::now());
+        let lost = std::mem::take(&mut self.count);
+        Some(loss(LostEventSource::HubbleRingBuffer, lost, server, times))
+    }
 }
 
 /// The answer to a request: it ends by itself, or with `shutdown`.
 ///
 /// # Errors
-/// The request contradicts itself, or its mask names no field.
+/// The request contradicts itself, a filter can't be, or its mask names no field.
 pub(super) fn stream(
     ring: &Arc<Ring>,
     request: &GetFlowsRequest,
     server: &str,
     shutdown: CancellationToken,
-) -> Result<impl Stream<Item = Result<GetFlowsResponse, Status>> + use<>, Status> {
+) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
     let query = Query::new(request)?;
-    let mask = Mask::new(request.field_mask.as_ref())?;
-    let watch = ring.watch();
-    let batch = ring.read_all();
-    let (pending, ended) = query.past(batch.records);
-    let next = (!ended).then_some(batch.next);
-    let (ring, server) = (Arc::clone(ring), server.to_owned());
-    let reader = Reader { ring, watch, query, mask, server, pending, overtaken: 0, next, shutdown };
+    let reader = Reader {
+        watch: ring.watch(),
+        newest: ring.range().end,
+        ring: Arc::clone(ring),
+        mask: Mask::new(request.field_mask.as_ref())?,
+        server: server.to_owned(),
+        pending: VecDeque::new(),
+        next: None,
+        left: query.limit(),
+        ended: false,
+        overtaken: Overtaken::default(),
+        shutdown,
+        query,
+    };
     Ok(stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }))
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<GetFlowsResponse> {
+    async fn next(&mut self) -> Option<Reply> {
         loop {
-            if self.overtaken > 0 {
-                return Some(self.overtaken());
+            if self.overtaken.due().is_some_and(|due| due <= Instant::now()) {
+                return self.overtaken.tell(&self.server);
             }
-            match self.pending.pop_front() {
-                Some(Record::Lost(Lost { node, source, count, first, last })) => {
+            if let Some(reply) = self.pending() {
+                return Some(reply);
+            }
+            if self.ended {
+                return self.overtaken.tell(&self.server);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// The next answer of what was taken from the ring.
+    fn pending(&mut self) -> Option<Reply> {
+        while let Some(record) = self.pending.pop_front() {
+            match record {
+                Record::Lost(Lost { node, source, count, first, last }) => {
                     return Some(loss(source, count, &node, (first, last)));
                 }
-                Some(Record::Flow(flow)) if self.query.is_over(&flow) => {
-                    (self.next, self.pending) = (None, VecDeque::new());
-                    return None;
+                Record::Flow(flow) if self.query.is_over(&flow) => self.end(),
+                Record::Flow(flow) if self.query.wants(&flow) => {
+                    self.left -= 1;
+                    if self.left == 0 {
+                        self.end();
+                    }
+                    return Some(Reply::flow(&flow, self.mask.as_mut()));
                 }
-                Some(Record::Flow(flow)) => return Some(self.response(&flow)),
-                None => {}
+                Record::Flow(_) => {}
             }
-            let from = self.next?;
-            tokio::select! {
-                () = self.shutdown.cancelled() => return None,
-                newer = self.watch.wait_for(|newest| *newest > from) => newer.ok().map(drop)?,
-            }
-            let batch = self.ring.read(from, BATCH);
-            self.overtaken = batch.lost;
-            let query = &self.query;
-            let wanted = |record: &Record| record.flow().is_none_or(|flow| query.wants(flow));
-            self.pending = batch.records.into_iter().filter(wanted).collect();
-            self.next = Some(batch.next);
         }
+        None
     }
 
-    fn response(&self, flow: &Flow) -> GetFlowsResponse {
-        let flow = self.mask.as_ref().map_or_else(|| flow.clone(), |mask| mask.apply(flow));
-        // As Hubble does: what the mask leaves out of the flow is left out here too.
-        GetFlowsResponse {
-            node_name: flow.node_name.clone(),
-            time: flow.time,
-            response_types: Some(ResponseTypes::Flow(flow)),
-        }
+    fn end(&mut self) {
+        self.ended = true;
+        self.pending.clear();
     }
 
-    fn overtaken(&mut self) -> GetFlowsResponse {
-        let (now, lost) = (SystemTime::now(), std::mem::take(&mut self.overtaken));
-        loss(LostEventSource::HubbleRingBuffer, lost, &self.server, (now, now))
+    /// Takes more from the ring; waits for it where the reader follows. `None` when the server ends.
+    async fn read(&mut self) -> Option<()> {
+        let next = match self.next {
+            Some(next) => next,
+            None => self.query.start(&self.ring, self.newest).await,
+        };
+        let max = if self.query.follow() { BATCH } else { BATCH.min(self.newest.saturating_sub(next)) };
+        let batch = self.ring.read(next, max as usize);
+        self.next = Some(batch.next);
+        if !batch.records.is_empty() {
+            self.overtaken.add(batch.lost);
+            self.ring.overtook(batch.lost);
+            self.pending = batch.records.into();
+            // Others want to be served too, however much is left out.
+            tokio::task::yield_now().await;
+            return Some(());
+        }
+        if !self.query.follow() {
+            self.ended = true;
+            return Some(());
+        }
+        let told = async {
+            match self.overtaken.due() {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            () = told => Some(()),
+            newer = self.watch.wait_for(|newest| *newest > batch.next) => newer.ok().map(drop),
+        }
     }
 }
 
-fn loss(
-    source: LostEventSource,
-    num_events_lost: u64,
-    node: &str,
-    (first, last): (SystemTime, SystemTime),
-) -> GetFlowsResponse {
+fn loss(source: LostEventSource, num_events_lost: u64, node: &str, (first, last): (SystemTime, SystemTime)) -> Reply {
     let (first, last) = (Some(Timestamp::from(first)), Some(Timestamp::from(last)));
     let event = LostEvent { source: source.into(), num_events_lost, cpu: None, first, last };
     let response_types = Some(ResponseTypes::LostEvents(event));
-    GetFlowsResponse { node_name: node.to_owned(), time: last, response_types }
+    ExportEvent { node_name: node.to_owned(), time: last, response_types }.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::flow::FlowFilter;
+    use crate::{
+        flows::Encoded,
+        proto::flow::{Flow, FlowFilter},
+    };
     use futures_util::StreamExt;
 
     /// Flows at the seconds 1 to `newest`.
     fn ring(capacity: usize, newest: i64) -> Arc<Ring> {
         let ring = Arc::new(Ring::new(capacity));
-        (1..=newest).for_each(|seconds| ring.push(at(seconds)));
+        (1..=newest).for_each(|seconds| ring.push(at(seconds).into()));
         ring
     }
 
@@ -222,8 +212,8 @@ mod tests {
         Flow { time: Some(Timestamp { seconds, nanos: 0 }), node_name: "node-a".into(), ..Flow::default() }
     }
 
-    fn seconds(response: GetFlowsResponse) -> i64 {
-        match response.response_types {
+    fn seconds(reply: &Reply) -> i64 {
+        match reply.event().unwrap().response_types {
             Some(ResponseTypes::Flow(flow)) => flow.time.unwrap().seconds,
             Some(ResponseTypes::LostEvents(lost)) => -(lost.num_events_lost as i64),
             _ => 0,
@@ -232,7 +222,7 @@ mod tests {
 
     async fn get(ring: &Arc<Ring>, request: &GetFlowsRequest) -> Vec<i64> {
         let stream = stream(ring, request, "node-a", CancellationToken::new()).unwrap();
-        stream.map(|response| seconds(response.unwrap())).collect().await
+        stream.map(|response| seconds(&response.unwrap())).collect().await
     }
 
     fn request(number: u64, first: bool, since: Option<i64>, until: Option<i64>) -> GetFlowsRequest {
@@ -273,7 +263,7 @@ mod tests {
         let ring = Arc::new(Ring::new(15));
         for seconds in 1..=9 {
             let node_name = if seconds % 3 == 0 { "node-c" } else { "node-a" }.into();
-            ring.push(Flow { node_name, ..at(seconds) });
+            ring.push(Flow { node_name, ..at(seconds) }.into());
         }
         let cases = [
             (request(2, false, None, None), vec![6, 9]),
@@ -300,10 +290,10 @@ mod tests {
             ..GetFlowsRequest::default()
         };
         let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
-        ring.push(Flow { node_name: "node-b".into(), ..at(3) });
-        ring.push(at(4));
-        ring.push(Flow { node_name: "node-b".into(), ..at(5) });
-        let got: Vec<i64> = stream.map(|response| seconds(response.unwrap())).collect().await;
+        ring.push(Encoded::from(Flow { node_name: "node-b".into(), ..at(3) }));
+        ring.push(at(4).into());
+        ring.push(Encoded::from(Flow { node_name: "node-b".into(), ..at(5) }));
+        let got: Vec<i64> = stream.map(|response| seconds(&response.unwrap())).collect().await;
         assert_eq!(got, [2, 4], "the later flow ends it, though it does not match");
     }
 
@@ -329,8 +319,8 @@ mod tests {
         let ring = ring(7, 4);
         let request = GetFlowsRequest { follow: true, ..request };
         let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
-        (5..=6).for_each(|seconds| ring.push(at(seconds)));
-        stream.take(take).map(|response| seconds(response.unwrap())).collect().await
+        (5..=6).for_each(|seconds| ring.push(at(seconds).into()));
+        stream.take(take).map(|response| seconds(&response.unwrap())).collect().await
     }
 
     #[tokio::test]
@@ -347,8 +337,8 @@ mod tests {
         let ring = ring(3, 3);
         let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
         let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
-        (4..=9).for_each(|seconds| ring.push(at(seconds)));
-        let got: Vec<i64> = stream.take(4).map(|response| seconds(response.unwrap())).collect().await;
+        (4..=9).for_each(|seconds| ring.push(at(seconds).into()));
+        let got: Vec<i64> = stream.take(4).map(|response| seconds(&response.unwrap())).collect().await;
         assert_eq!(got, [-3, 7, 8, 9]);
     }
 
@@ -363,8 +353,8 @@ mod tests {
             first: now,
             last: now,
         }));
-        ring.push(at(3));
-        ring.push(at(4));
+        ring.push(at(3).into());
+        ring.push(at(4).into());
         assert_eq!(get(&ring, &request(3, false, None, None)).await, [2, -70, 3, 4]);
         assert_eq!(get(&ring, &request(3, true, None, None)).await, [1, 2, -70, 3]);
         assert_eq!(get(&ring, &request(0, false, Some(2), Some(3))).await, [2, -70, 3]);
@@ -385,7 +375,7 @@ mod tests {
         let field_mask = Some(prost_types::FieldMask { paths: vec!["time".into()] });
         let request = GetFlowsRequest { field_mask, ..GetFlowsRequest::default() };
         let mut stream = Box::pin(stream(&ring(3, 1), &request, "node-a", CancellationToken::new()).unwrap());
-        let response = stream.next().await.unwrap().unwrap();
+        let response = stream.next().await.unwrap().unwrap().event().unwrap();
         assert_eq!((response.node_name.as_str(), response.time.unwrap().seconds), ("", 1));
     }
 }

@@ -1,64 +1,43 @@
 //! Field masks: sends only the fields of a flow that were asked for.
 //!
-//! A mask works on the encoded message, by field number, so it need not know the fields. Names come
-//! from the descriptors that the build kept.
+//! A mask works on the encoded message, by field number. What it leaves of an end that many flows have
+//! is kept.
 
-use crate::proto::{DESCRIPTORS, flow::Flow};
-use prost::Message;
-use prost_types::{DescriptorProto, FieldDescriptorProto, FieldMask, FileDescriptorSet, field_descriptor_proto::Type};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::LazyLock,
+use crate::{
+    flows::{Encoded, Part, put_time},
+    proto::{
+        number,
+        schema::{self, Kind, MessageType},
+        wire::{Message, Value, put_bytes},
+    },
 };
+use ahash::AHashMap;
+use prost_types::FieldMask;
 use tonic::Status;
 
-/// The fields of every message, by the message's full name.
-static SCHEMA: LazyLock<HashMap<String, HashMap<String, Field>>> = LazyLock::new(schema);
-
-const FLOW: &str = ".flow.Flow";
-
-#[derive(Debug)]
-struct Field {
-    number: u64,
-    /// The message's full name, if it is one and there is one of it.
-    message: Option<String>,
-    /// Whether it is one of several of which a message has one.
-    is_choice: bool,
-}
-
-fn schema() -> HashMap<String, HashMap<String, Field>> {
-    let mut schema = HashMap::new();
-    // The build has made it; a test decodes it.
-    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
-    for file in &files {
-        for message in &file.message_type {
-            add_message(&mut schema, &format!(".{}", file.package()), message);
-        }
-    }
-    schema
-}
-
-fn add_message(schema: &mut HashMap<String, HashMap<String, Field>>, scope: &str, message: &DescriptorProto) {
-    let name = format!("{scope}.{}", message.name());
-    for nested in &message.nested_type {
-        add_message(schema, &name, nested);
-    }
-    let field = |field: &FieldDescriptorProto| {
-        let single = field.label() != prost_types::field_descriptor_proto::Label::Repeated;
-        let message = (field.r#type() == Type::Message && single).then(|| field.type_name().to_owned());
-        let (number, is_choice) = (field.number().unsigned_abs().into(), field.oneof_index.is_some());
-        (field.name().to_owned(), Field { number, message, is_choice })
-    };
-    schema.insert(name, message.field.iter().map(field).collect());
-}
+/// Masked ends that are kept; when there are more, all are forgotten.
+const ENDS: usize = 4096;
 
 /// A mask over `flow.Flow`.
 #[derive(Debug)]
-pub(super) struct Mask(Fields);
+pub(super) struct Mask {
+    fields: Fields,
+    /// What is left of the ends of flows, by the number of the field and the end's.
+    ends: AHashMap<(u64, u64), Vec<u8>>,
+    masked: Vec<u8>,
+}
 
-/// The fields to keep, by number.
+/// A masked flow, encoded, and what of it stands beside it in a response.
+#[derive(Debug)]
+pub(super) struct Masked<'m> {
+    pub(super) flow: &'m [u8],
+    pub(super) node_name: Option<&'m [u8]>,
+    pub(super) time: Option<&'m [u8]>,
+}
+
+/// The fields to keep, sorted by number.
 #[derive(Debug, Default)]
-struct Fields(BTreeMap<u64, Kept>);
+struct Fields(Vec<(u64, Kept)>);
 
 /// How much of a field is kept.
 #[derive(Debug)]
@@ -81,116 +60,143 @@ impl Mask {
         let paths = mask.map_or(&[][..], |mask| &mask.paths);
         let mut fields = Fields::default();
         for path in paths {
-            fields.keep(FLOW, path).ok_or_else(|| Status::unknown("invalid fieldmask"))?;
+            schema::message("flow.Flow")
+                .and_then(|flow| fields.keep(flow, path))
+                .ok_or_else(|| Status::unknown("invalid fieldmask"))?;
         }
-        Ok((!paths.is_empty()).then_some(Self(fields)))
+        Ok((!paths.is_empty()).then(|| Self { fields, ends: AHashMap::default(), masked: Vec::new() }))
     }
 
     /// The flow with the fields that are kept.
-    pub(super) fn apply(&self, flow: &Flow) -> Flow {
-        let mut masked = Vec::new();
-        self.0.copy(&flow.encode_to_vec(), &mut masked);
-        // What was encoded here can be decoded here.
-        Flow::decode(masked.as_slice()).unwrap_or_default()
+    pub(super) fn apply(&mut self, flow: &Encoded) -> Masked<'_> {
+        let Self { fields, ends, masked } = self;
+        masked.clear();
+        if let Some(time) = flow.time() {
+            match fields.get(number::flow::TIME) {
+                None => {}
+                Some(Kept::Whole) => put_time(number::flow::TIME, &time, masked),
+                Some(Kept::Parts { fields, .. }) => {
+                    let bytes = prost::Message::encode_to_vec(&time);
+                    fields.copy_message(number::flow::TIME, Message(&bytes), masked);
+                }
+            }
+        }
+        fields.copy(flow.own(), masked);
+        let mut end = |number: u64, part: Option<&Part>| match (fields.get(number), part) {
+            (None, _) | (_, None) => {}
+            (Some(Kept::Whole), Some(part)) => put_bytes(number, part.message().0, masked),
+            (Some(Kept::Parts { fields, .. }), Some(part)) => {
+                if ends.len() >= ENDS {
+                    ends.clear();
+                }
+                let kept = ends.entry((number, part.id())).or_insert_with(|| {
+                    let mut kept = Vec::new();
+                    fields.copy_message(number, part.message(), &mut kept);
+                    kept
+                });
+                masked.extend_from_slice(kept);
+            }
+        };
+        end(number::flow::SOURCE, flow.source());
+        end(number::flow::DESTINATION, flow.destination());
+        fields.copy(flow.node().message(), masked);
+        fields.add_empty(masked, |number| match number {
+            number::flow::TIME => flow.time().is_some(),
+            number::flow::SOURCE => flow.source().is_some(),
+            number::flow::DESTINATION => flow.destination().is_some(),
+            number => flow.own().value(number).or_else(|| flow.node().message().value(number)).is_some(),
+        });
+        let bytes = |number| match Message(masked).value(number) {
+            Some(Value::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        };
+        Masked { node_name: bytes(number::flow::NODE_NAME), time: bytes(number::flow::TIME), flow: masked }
     }
 }
 
 impl Fields {
-    fn keep(&mut self, message: &str, path: &str) -> Option<()> {
-        let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-        let field = SCHEMA.get(message)?.get(name)?;
-        match rest {
-            None => {
-                self.0.insert(field.number, Kept::Whole);
-            }
-            Some(rest) => {
-                // A field that is kept whole stays so, but its path must be right.
-                let mut scratch = Self::default();
-                let none = || Kept::Parts { fields: Self::default(), is_choice: field.is_choice };
-                let parts = match self.0.entry(field.number).or_insert_with(none) {
-                    Kept::Parts { fields, .. } => fields,
-                    Kept::Whole => &mut scratch,
-                };
-                parts.keep(field.message.as_deref()?, rest)?;
-            }
-        }
-        Some(())
+    fn get(&self, number: u64) -> Option<&Kept> {
+        self.0.iter().find(|(kept, _)| *kept == number).map(|(_, kept)| kept)
     }
 
-    /// Copies the fields that are kept from one encoded message to another.
-    fn copy(&self, mut from: &[u8], to: &mut Vec<u8>) -> Option<()> {
-        let mut seen = Vec::new();
-        while !from.is_empty() {
-            let start = from;
-            let key = varint(&mut from)?;
-            let header = start.len() - from.len();
-            let content = match key & 7 {
-                0 => {
-                    let before = from;
-                    varint(&mut from)?;
-                    &before[..before.len() - from.len()]
-                }
-                1 => take(&mut from, 8)?,
-                2 => {
-                    let len = usize::try_from(varint(&mut from)?).ok()?;
-                    take(&mut from, len)?
-                }
-                5 => take(&mut from, 4)?,
-                _ => return None,
-            };
-            match self.0.get(&(key >> 3)) {
+    fn keep(&mut self, message: &MessageType, path: &str) -> Option<()> {
+        let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+        let field = message.field(name)?;
+        let at = self.0.partition_point(|(number, _)| *number < field.number);
+        let is_new = self.0.get(at).is_none_or(|(number, _)| *number != field.number);
+        let Some(rest) = rest else {
+            if is_new {
+                self.0.insert(at, (field.number, Kept::Whole));
+            } else {
+                self.0[at].1 = Kept::Whole;
+            }
+            return Some(());
+        };
+        if is_new {
+            let none = Kept::Parts { fields: Self::default(), is_choice: field.is_choice };
+            self.0.insert(at, (field.number, none));
+        }
+        // A field that is kept whole stays so, but its path must be right.
+        let mut scratch = Self::default();
+        let parts = match &mut self.0[at].1 {
+            Kept::Parts { fields, .. } => fields,
+            Kept::Whole => &mut scratch,
+        };
+        match &field.kind {
+            Kind::Message(message) if !field.is_repeated => parts.keep(schema::message(message)?, rest),
+            _ => None,
+        }
+    }
+
+    /// Copies the fields that are kept, of what is there.
+    fn copy(&self, from: Message<'_>, to: &mut Vec<u8>) {
+        for field in from.fields() {
+            match self.get(field.number) {
                 None => {}
-                Some(Kept::Whole) => to.extend_from_slice(&start[..start.len() - from.len()]),
-                Some(Kept::Parts { fields, .. }) => {
-                    seen.push(key >> 3);
-                    to.extend_from_slice(&start[..header]);
-                    fields.copy_message(content, to)?;
-                }
+                Some(Kept::Whole) => to.extend_from_slice(field.whole),
+                Some(Kept::Parts { fields, .. }) => fields.copy_message(field.number, field.value.message(), to),
             }
         }
+    }
+
+    /// Copies what is kept of a message in a field.
+    fn copy_message(&self, number: u64, from: Message<'_>, to: &mut Vec<u8>) {
+        let mut inner = Vec::new();
+        self.copy(from, &mut inner);
+        self.add_empty(&mut inner, |number| from.value(number).is_some());
+        put_bytes(number, &inner, to);
+    }
+
+    /// Appends the messages of which parts are kept and that are not there.
+    fn add_empty(&self, to: &mut Vec<u8>, is_there: impl Fn(u64) -> bool) {
         for (number, kept) in &self.0 {
             if let Kept::Parts { fields, is_choice: false } = kept
-                && !seen.contains(number)
+                && !is_there(*number)
             {
-                put_varint(number << 3 | 2, to);
-                fields.copy_message(&[], to)?;
+                fields.copy_message(*number, Message::default(), to);
             }
         }
-        Some(())
     }
-
-    /// The same with its length before it.
-    fn copy_message(&self, from: &[u8], to: &mut Vec<u8>) -> Option<()> {
-        let mut inner = Vec::new();
-        self.copy(from, &mut inner)?;
-        put_varint(inner.len() as u64, to);
-        to.extend_from_slice(&inner);
-        Some(())
-    }
-}
-
-fn take<'a>(from: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = from.split_at_checked(len)?;
-    *from = rest;
-    Some(taken)
-}
-
-fn varint(from: &mut &[u8]) -> Option<u64> {
-    prost::encoding::decode_varint(from).ok()
-}
-
-fn put_varint(value: u64, to: &mut Vec<u8>) {
-    prost::encoding::encode_varint(value, to);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::flow::{Endpoint, Ip, Layer4, Tcp, TcpFlags, Verdict, layer4::Protocol};
+    use crate::proto::flow::{Emitter, Endpoint, Flow, Ip, Layer4, Tcp, TcpFlags, Verdict, layer4::Protocol};
+    use prost::Message as _;
+    use prost_types::Timestamp;
 
     fn mask(paths: &[&str]) -> Result<Option<Mask>, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         Mask::new(Some(&FieldMask { paths }))
+    }
+
+    fn apply(paths: &[&str], flow: Flow) -> Flow {
+        let mut mask = mask(paths).unwrap().unwrap();
+        let flow = Encoded::from(flow);
+        let masked = Flow::decode(mask.apply(&flow).flow).unwrap();
+        assert_eq!(masked, Flow::decode(mask.apply(&flow).flow).unwrap(), "the second time");
+        masked
     }
 
     fn flow() -> Flow {
@@ -218,10 +224,7 @@ mod tests {
 
     #[test]
     fn only_masked_fields_are_sent() {
-        let masked = mask(&["verdict", "source.namespace", "source.pod_name", "l4", "is_reply"])
-            .unwrap()
-            .unwrap()
-            .apply(&flow());
+        let masked = apply(&["verdict", "source.namespace", "source.pod_name", "l4", "is_reply"], flow());
         let source = Endpoint { namespace: "shop".into(), pod_name: "cart-0".into(), ..Endpoint::default() };
         let expected = Flow {
             verdict: Verdict::Forwarded.into(),
@@ -236,17 +239,34 @@ mod tests {
     #[test]
     fn a_message_of_which_parts_are_asked_for_is_there_though_empty() {
         let bare = Flow { l4: flow().l4, ..Flow::default() };
-        let masked =
-            mask(&["source.pod_name", "l4.UDP.source_port", "l4.TCP.flags.SYN"]).unwrap().unwrap().apply(&bare);
+        let masked = apply(&["source.pod_name", "l4.UDP.source_port", "l4.TCP.flags.SYN"], bare);
         let tcp = Tcp { flags: Some(TcpFlags::default()), ..Tcp::default() };
         let l4 = Some(Layer4 { protocol: Some(Protocol::Tcp(tcp)) });
         assert_eq!(masked, Flow { source: Some(Endpoint::default()), l4, ..Flow::default() });
     }
 
     #[test]
+    fn time_and_node_are_fields_like_others() {
+        let emitter = Some(Emitter { name: "Hubble".into(), version: "1".into() });
+        let whole = Flow { time: Some(Timestamp { seconds: 7, nanos: 9 }), emitter, ..flow() };
+        let masked = apply(&["time.seconds", "emitter.name", "node_name"], whole.clone());
+        let expected = Flow {
+            time: Some(Timestamp { seconds: 7, nanos: 0 }),
+            emitter: Some(Emitter { name: "Hubble".into(), version: String::new() }),
+            node_name: "node-a".into(),
+            ..Flow::default()
+        };
+        assert_eq!(masked, expected);
+        assert_eq!(apply(&["time"], whole).time.unwrap().nanos, 9);
+        let bare = apply(&["time.nanos", "emitter.name", "destination"], Flow::default());
+        let (time, emitter) = (Some(Timestamp::default()), Some(Emitter::default()));
+        assert_eq!(bare, Flow { time, emitter, ..Flow::default() });
+    }
+
+    #[test]
     fn the_parent_wins_in_either_order() {
         for paths in [["source", "source.namespace"], ["source.namespace", "source"]] {
-            let masked = mask(&paths).unwrap().unwrap().apply(&flow());
+            let masked = apply(&paths, flow());
             assert_eq!(masked, Flow { source: flow().source, ..Flow::default() });
         }
     }

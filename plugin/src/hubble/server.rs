@@ -1,14 +1,13 @@
 //! The gRPC service.
 
-use super::{get_flows, refusal::refuse_unsupported};
+use super::{get_flows, reply::Reply};
 use crate::{
     agent::Sink,
     proto::{
         observer::{
             GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
-            GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
-            GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
-            observer_server::Observer,
+            GetFlowsRequest, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest, GetNodesResponse, Namespace,
+            Node, ServerStatusRequest, ServerStatusResponse, Tls, observer_server::Observer,
         },
         relay::NodeState,
     },
@@ -53,8 +52,9 @@ impl Server {
         };
         let held = ring.read_all();
         let flows: Vec<_> = held.flows().collect();
-        let recent = flows.iter().rev().take_while(|flow| age(flow.time).is_some_and(|age| age <= RATE_WINDOW));
-        let window = flows.first().and_then(|oldest| age(oldest.time)).map_or(RATE_WINDOW, |age| age.min(RATE_WINDOW));
+        let recent = flows.iter().rev().take_while(|flow| age(flow.time()).is_some_and(|age| age <= RATE_WINDOW));
+        let window =
+            flows.first().and_then(|oldest| age(oldest.time())).map_or(RATE_WINDOW, |age| age.min(RATE_WINDOW));
         let (count, seconds) = (recent.count() as f64, window.as_secs_f64());
         if seconds > 0.0 { count / seconds } else { 0.0 }
     }
@@ -66,18 +66,17 @@ fn version() -> String {
 
 #[tonic::async_trait]
 impl Observer for Server {
-    type GetFlowsStream = BoxStream<'static, Result<GetFlowsResponse, Status>>;
+    type GetFlowsStream = BoxStream<'static, Result<Reply, Status>>;
     type GetAgentEventsStream = BoxStream<'static, Result<GetAgentEventsResponse, Status>>;
     type GetDebugEventsStream = BoxStream<'static, Result<GetDebugEventsResponse, Status>>;
 
     async fn get_flows(&self, request: Request<GetFlowsRequest>) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = request.into_inner();
-        refuse_unsupported(&request)?;
         let server = self.nodes.first().cloned().unwrap_or_default();
         let (ring, shutdown) = (Arc::clone(&self.sink.ring), self.shutdown.clone());
-        // Looking through the whole ring takes a while: other clients must not wait for it.
-        let looked = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, &server, shutdown));
-        let stream = looked.await.map_err(|error| Status::internal(error.to_string()))??;
+        // Understanding many filters takes a while: other clients must not wait for it.
+        let started = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, &server, shutdown));
+        let stream = started.await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(stream.boxed()))
     }
 
@@ -108,7 +107,7 @@ impl Observer for Server {
             state: NodeState::NodeConnected.into(),
             tls: Some(Tls { enabled: false, server_name: String::new() }),
             uptime_ns: self.uptime_ns(),
-            num_flows: held.flows().filter(|flow| alone || flow.node_name == *name).count() as u64,
+            num_flows: held.flows().filter(|flow| alone || flow.node_name() == name).count() as u64,
             max_flows: ring.capacity() as u64,
             seen_flows: if alone { ring.seen() } else { seen.get(name).copied().unwrap_or_default() },
             ..Node::default()

@@ -9,7 +9,7 @@ use crate::{
 use meridian::proto::{
     flow::{Flow, Verdict, layer4::Protocol},
     observer::{
-        GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, get_flows_response::ResponseTypes,
+        GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
         observer_client::ObserverClient,
     },
 };
@@ -124,7 +124,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     let mut stream = client.get_flows(request).await.unwrap().into_inner();
     let mut followed = Vec::new();
     while followed.len() < 20 {
-        match stream.message().await.unwrap().unwrap().response_types {
+        match stream.message().await.unwrap().unwrap().event().unwrap().response_types {
             Some(ResponseTypes::Flow(flow)) => followed.push(flow),
             other => panic!("{other:?}"),
         }
@@ -132,7 +132,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     let mut stream = client.get_flows(GetFlowsRequest::default()).await.unwrap().into_inner();
     let mut flows = Vec::new();
     while let Some(response) = stream.message().await.unwrap() {
-        match response.response_types {
+        match response.event().unwrap().response_types {
             Some(ResponseTypes::Flow(flow)) => flows.push(flow),
             other => panic!("{other:?}"),
         }

@@ -4,7 +4,7 @@ use crate::{Said, Scratch, meridian, run, running::Running};
 use meridian::proto::{
     flow::FlowFilter,
     observer::{
-        GetFlowsRequest, GetNodesRequest, ServerStatusRequest, get_flows_response::ResponseTypes,
+        GetFlowsRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
         observer_client::ObserverClient,
     },
 };
@@ -27,7 +27,7 @@ async fn get(client: &mut ObserverClient<Channel>, request: GetFlowsRequest) -> 
     let mut stream = client.get_flows(request).await.unwrap().into_inner();
     let mut got = Vec::new();
     while let Some(response) = stream.message().await.unwrap() {
-        got.push(match response.response_types {
+        got.push(match response.event().unwrap().response_types {
             Some(ResponseTypes::Flow(flow)) => format!("{}@{}", flow.uuid, flow.time.unwrap().seconds % 60),
             Some(ResponseTypes::LostEvents(lost)) => format!("lost {}", lost.num_events_lost),
             other => panic!("{other:?}"),

@@ -5,7 +5,7 @@ use crate::random::Random;
 use meridian::proto::{
     DESCRIPTORS,
     flow::Flow,
-    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+    observer::{ExportEvent, export_event::ResponseTypes},
 };
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
@@ -69,7 +69,7 @@ fn flows() -> String {
         let time = Some(Timestamp { seconds: START + n as i64, nanos: 1_000_000 * (n as i32 % 7) });
         let flow = Flow { time, ..random.flow() };
         let node_name = flow.node_name.clone();
-        let response = GetFlowsResponse { node_name, time, response_types: Some(ResponseTypes::Flow(flow)) };
+        let response = ExportEvent { node_name, time, response_types: Some(ResponseTypes::Flow(flow)) };
         let json = DynamicMessage::decode(message.clone(), response.encode_to_vec().as_slice()).unwrap();
         let mut line = Vec::new();
         let options = SerializeOptions::new().use_proto_field_name(true);

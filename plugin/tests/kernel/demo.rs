@@ -114,7 +114,7 @@ fn has_met_what_it_should(demo: &Demo, hook: Hook) {
 #[expect(deprecated, reason = "Summary is what clients show")]
 fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
     let batch = ring.read_all();
-    let flows: Vec<_> = batch.flows().collect();
+    let flows: Vec<Flow> = batch.flows().map(|flow| flow.decode()).collect();
     assert_eq!(flows.len() as u64, ring.seen(), "none was overwritten");
     // Every connection between pods is announced: its opening, the answer, and the end in both
     // directions. Nobody watches the outsider's side of its own.
@@ -129,7 +129,7 @@ fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
     assert!(flows.is_sorted_by_key(|flow| flow.time.map(|time| (time.seconds, time.nanos))));
 
     let mut sums = Sums::new();
-    for (locality, bytes, packets) in flows.iter().map(|flow| told(flow)) {
+    for (locality, bytes, packets) in flows.iter().map(told) {
         add(&mut sums, &locality, bytes, packets);
     }
     assert_eq!(sums, *truth);

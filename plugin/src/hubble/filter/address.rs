@@ -1,10 +1,10 @@
 //! Filters by IP address: the same text, or in a prefix.
 
-use super::{Check, go::quote};
-use crate::proto::flow::Ip;
+use super::{FlowCheck, go::quote, ip};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub(super) fn check(texts: &[String], of: fn(&Ip) -> &String) -> Result<Check, String> {
+/// `number` is the one of the address in `flow.IP`.
+pub(super) fn check(texts: &[String], number: u64) -> Result<FlowCheck, String> {
     let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
     for text in texts {
         if text.contains('/') {
@@ -17,9 +17,9 @@ pub(super) fn check(texts: &[String], of: fn(&Ip) -> &String) -> Result<Check, S
         }
     }
     Ok(Box::new(move |flow| {
-        let Some(has) = flow.ip.as_ref().map(of).filter(|has| !has.is_empty()) else { return false };
+        let Some(has) = ip(flow).map(|ip| ip.string(number)).filter(|has| !has.is_empty()) else { return false };
         // Texts are compared: another way to write an address is another address.
-        if addresses.contains(has) {
+        if addresses.iter().any(|address| address == has) {
             return true;
         }
         !prefixes.is_empty()

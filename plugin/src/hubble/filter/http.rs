@@ -1,18 +1,22 @@
 //! Filters by HTTP: only flows of layer 7 have it.
 
-use super::{Check, go, record};
-use crate::proto::flow::{Flow, Http, HttpHeader, layer7::Record};
+use super::{FlowCheck, go, record};
+use crate::{
+    flows::Encoded,
+    proto::{
+        flow::HttpHeader,
+        number::{http, httpheader, layer7},
+        wire::Message,
+    },
+};
 use go::quote;
 
-fn http(flow: &Flow) -> Option<&Http> {
-    match record(flow) {
-        Some(Record::Http(http)) => Some(http),
-        _ => None,
-    }
+fn http(flow: &Encoded) -> Option<Message<'_>> {
+    record(flow, layer7::HTTP)
 }
 
 /// A code of three digits, or the first digits and a `+`.
-pub(super) fn status_code(codes: &[String]) -> Result<Check, String> {
+pub(super) fn status_code(codes: &[String]) -> Result<FlowCheck, String> {
     let (mut full, mut prefixes) = (Vec::new(), Vec::new());
     for code in codes {
         let digits = code.strip_suffix('+').unwrap_or(code);
@@ -24,38 +28,48 @@ pub(super) fn status_code(codes: &[String]) -> Result<Check, String> {
         }
     }
     Ok(Box::new(move |flow| {
-        let Some(code) = http(flow).map(|http| http.code).filter(|code| *code != 0) else { return false };
+        let Some(code) = http(flow).map(|http| http.varint(http::CODE) as u32).filter(|code| *code != 0) else {
+            return false;
+        };
         let code = format!("{code:03}");
         full.contains(&code) || prefixes.iter().any(|prefix| code.starts_with(prefix))
     }))
 }
 
-pub(super) fn method(methods: &[String]) -> Check {
+pub(super) fn method(methods: &[String]) -> FlowCheck {
     let methods: Vec<String> = methods.iter().map(|method| method.to_lowercase()).collect();
     Box::new(move |flow| {
-        http(flow).is_some_and(|http| !http.method.is_empty() && methods.contains(&http.method.to_lowercase()))
+        let has = http(flow).map_or("", |http| http.string(http::METHOD));
+        !has.is_empty() && methods.contains(&has.to_lowercase())
     })
 }
 
-pub(super) fn url(patterns: &[String]) -> Result<Check, String> {
+pub(super) fn url(patterns: &[String]) -> Result<FlowCheck, String> {
     let patterns = go::regexps(patterns).map_err(|(pattern, error)| format!("{pattern}: {error}"))?;
     Ok(Box::new(move |flow| {
-        http(flow)
-            .is_some_and(|http| !http.url.is_empty() && patterns.iter().any(|pattern| pattern.is_match(&http.url)))
+        let has = http(flow).map_or("", |http| http.string(http::URL));
+        !has.is_empty() && patterns.iter().any(|pattern| pattern.is_match(has))
     }))
 }
 
-pub(super) fn path(patterns: &[String]) -> Result<Check, String> {
+pub(super) fn path(patterns: &[String]) -> Result<FlowCheck, String> {
     let patterns = go::regexps(patterns).map_err(|(pattern, error)| format!("{pattern}: {error}"))?;
     Ok(Box::new(move |flow| {
-        let path = http(flow).and_then(|http| path_of(&http.url));
+        let path = http(flow).and_then(|http| path_of(http.string(http::URL)));
         path.is_some_and(|path| patterns.iter().any(|pattern| pattern.is_match(&path)))
     }))
 }
 
-pub(super) fn header(headers: &[HttpHeader]) -> Check {
+pub(super) fn header(headers: &[HttpHeader]) -> FlowCheck {
     let headers = headers.to_vec();
-    Box::new(move |flow| http(flow).is_some_and(|http| http.headers.iter().any(|header| headers.contains(header))))
+    Box::new(move |flow| {
+        http(flow).is_some_and(|http| {
+            http.messages(http::HEADERS).any(|has| {
+                let has = (has.string(httpheader::KEY), has.string(httpheader::VALUE));
+                headers.iter().any(|header| has == (&header.key, &header.value))
+            })
+        })
+    })
 }
 
 /// The path of a URL or of an absolute path, with its escapes undone; `None` if it is neither.

@@ -3,16 +3,30 @@
 //! A key in a selector may name the source before a colon; without one it means the key of any
 //! source.
 
-use super::{Check, go::quote};
-use crate::proto::flow::Flow;
+use super::{EndCheck, FlowCheck, go::quote};
+use crate::proto::number;
 use std::collections::BTreeSet;
 
-pub(super) fn check(selectors: &[String], labels: fn(&Flow) -> &[String]) -> Result<Check, String> {
-    let selectors = selectors.iter().map(|text| Selector::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Box::new(move |flow| {
-        let labels = labels(flow);
-        selectors.iter().any(|selector| selector.matches(labels))
+/// The labels of an end.
+pub(super) fn of_end(selectors: &[String]) -> Result<EndCheck, String> {
+    let selectors = parse(selectors)?;
+    Ok(Box::new(move |end| {
+        let labels: Vec<&str> = end.iter().flat_map(|end| end.strings(number::endpoint::LABELS)).collect();
+        selectors.iter().any(|selector| selector.matches(&labels))
     }))
+}
+
+/// The labels of the node that saw the flow.
+pub(super) fn of_node(selectors: &[String]) -> Result<FlowCheck, String> {
+    let selectors = parse(selectors)?;
+    Ok(Box::new(move |flow| {
+        let labels: Vec<&str> = flow.node().message().strings(number::flow::NODE_LABELS).collect();
+        selectors.iter().any(|selector| selector.matches(&labels))
+    }))
+}
+
+fn parse(selectors: &[String]) -> Result<Vec<Selector>, String> {
+    selectors.iter().map(|text| Selector::parse(text)).collect()
 }
 
 /// Every requirement must hold.
@@ -42,13 +56,13 @@ impl Selector {
         Parser { tokens: scan(&text), position: 0 }.selector().map(Self)
     }
 
-    fn matches(&self, labels: &[String]) -> bool {
+    fn matches(&self, labels: &[&str]) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))
     }
 }
 
 impl Requirement {
-    fn matches(&self, labels: &[String]) -> bool {
+    fn matches(&self, labels: &[&str]) -> bool {
         let value = self.find(labels);
         let number = |text: &str| text.parse::<i64>().ok();
         match self.operator {
@@ -68,7 +82,7 @@ impl Requirement {
     }
 
     /// The value of the first label with this key.
-    fn find<'l>(&self, labels: &'l [String]) -> Option<&'l str> {
+    fn find<'l>(&self, labels: &[&'l str]) -> Option<&'l str> {
         labels.iter().map(|label| Label::parse(label)).find(|label| self.is_of(label)).map(|label| label.value)
     }
 

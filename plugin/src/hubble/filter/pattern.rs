@@ -1,7 +1,6 @@
 //! Filters by name pattern: DNS names and node names, where `*` stands for any part.
 
-use super::Check;
-use crate::proto::flow::Flow;
+use super::FlowCheck;
 use regex::Regex;
 
 /// Any DNS name.
@@ -9,13 +8,14 @@ const ANY: &str = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)";
 /// The cluster of a node name without one.
 const DEFAULT_CLUSTER: &str = "default";
 
-pub(super) fn fqdn(patterns: &[String], names: fn(&Flow) -> &Vec<String>) -> Result<Check, String> {
+/// `number` is the one of the names in the flow.
+pub(super) fn fqdn(patterns: &[String], number: u64) -> Result<FlowCheck, String> {
     let pattern = one_of(patterns, translate)?;
-    Ok(Box::new(move |flow| names(flow).iter().any(|name| pattern.is_match(name))))
+    Ok(Box::new(move |flow| flow.own().strings(number).any(|name| pattern.is_match(name))))
 }
 
 /// A node, a cluster with a slash at its end, or both with a slash between.
-pub(super) fn node_name(patterns: &[String]) -> Result<Check, String> {
+pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, String> {
     let pattern = one_of(patterns, |pattern| {
         let parts: Vec<&str> = pattern.split('/').collect();
         let (cluster, node) = match parts[..] {
@@ -27,7 +27,7 @@ pub(super) fn node_name(patterns: &[String]) -> Result<Check, String> {
         let part = |pattern: &str| if pattern.is_empty() { Ok(ANY.to_owned()) } else { translate(pattern) };
         Ok(format!("{}/{}", part(cluster)?, part(node)?))
     })?;
-    Ok(Box::new(move |flow| match flow.node_name.as_str() {
+    Ok(Box::new(move |flow| match flow.node_name() {
         "" => false,
         name if name.contains('/') => pattern.is_match(name),
         name => pattern.is_match(&format!("{DEFAULT_CLUSTER}/{name}")),

@@ -1,0 +1,243 @@
+//! Flows as the ring keeps them: encoded once, with what many flows have in common kept once.
+//!
+//! Who asks for them gets these bytes; filters read the few fields that they ask for in place.
+
+use crate::proto::{
+    flow::Flow,
+    number,
+    wire::{Message, len_of_bytes, put_bytes, put_len},
+};
+use ahash::AHashSet;
+use prost::Message as _;
+use prost_types::Timestamp;
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A flow, encoded.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// Apart, as the ring sees to it that it rises.
+    pub(super) time: Option<Timestamp>,
+    /// Every field that is not in one of the others.
+    own: Box<[u8]>,
+    source: Option<Arc<Part>>,
+    destination: Option<Arc<Part>>,
+    node: Arc<Part>,
+}
+
+/// Bytes that flows have in common.
+#[derive(Debug)]
+pub struct Part {
+    id: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Part {
+    /// A part that is unlike all others.
+    pub(super) fn new(bytes: Vec<u8>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), bytes: bytes.into() })
+    }
+
+    /// A number that no other part ever has.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The part: an encoded endpoint, or fields of a flow.
+    pub const fn message(&self) -> Message<'_> {
+        Message(&self.bytes)
+    }
+}
+
+/// Parts are equal if their bytes are.
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Part {}
+
+impl Hash for Part {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+
+/// The parts of flows that come from elsewhere: equal ones are kept once.
+#[derive(Debug, Default)]
+pub struct Parts {
+    known: AHashSet<Arc<Part>>,
+    /// When so many are known, those that nobody holds any more are forgotten.
+    limit: usize,
+}
+
+impl Parts {
+    const LEAST: usize = 1024;
+
+    fn share(&mut self, bytes: Vec<u8>) -> Arc<Part> {
+        let part = Part::new(bytes);
+        if let Some(known) = self.known.get(&part) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.limit {
+            self.known.retain(|part| Arc::strong_count(part) > 1);
+            self.limit = Self::LEAST.max(2 * self.known.len());
+        }
+        self.known.insert(Arc::clone(&part));
+        part
+    }
+}
+
+impl Encoded {
+    /// A flow that comes from elsewhere.
+    pub fn new(mut flow: Flow, parts: &mut Parts) -> Self {
+        let time = flow.time.take();
+        let mut end =
+            |end: &Option<_>| end.as_ref().map(|end: &crate::proto::flow::Endpoint| parts.share(end.encode_to_vec()));
+        let (source, destination) = (end(&flow.source.take()), end(&flow.destination.take()));
+        let node = parts.share(node(&mut flow));
+        Self { time, own: flow.encode_to_vec().into(), source, destination, node }
+    }
+
+    /// A flow whose ends and node are encoded already: `own` is every other field, and not the time.
+    pub(super) fn of_parts(
+        time: Timestamp,
+        own: Vec<u8>,
+        source: Arc<Part>,
+        destination: Arc<Part>,
+        node: Arc<Part>,
+    ) -> Self {
+        Self { time: Some(time), own: own.into(), source: Some(source), destination: Some(destination), node }
+    }
+
+    /// When it was seen.
+    pub const fn time(&self) -> Option<Timestamp> {
+        self.time
+    }
+
+    /// The fields that are neither of an end nor of the node, and not the time.
+    pub const fn own(&self) -> Message<'_> {
+        Message(&self.own)
+    }
+
+    /// The encoded source.
+    pub fn source(&self) -> Option<&Part> {
+        self.source.as_deref()
+    }
+
+    /// The encoded destination.
+    pub fn destination(&self) -> Option<&Part> {
+        self.destination.as_deref()
+    }
+
+    /// What a node says in all its flows: its name, its labels, what observes.
+    pub fn node(&self) -> &Part {
+        &self.node
+    }
+
+    /// The name of the node that saw it.
+    pub fn node_name(&self) -> &str {
+        self.node.message().string(number::flow::NODE_NAME)
+    }
+
+    /// The length of [`Self::write`].
+    pub fn encoded_len(&self) -> usize {
+        let time = self.time.map_or(0, |time| len_of_bytes(number::flow::TIME, time.encoded_len()));
+        let end = |number, part: Option<&Part>| part.map_or(0, |part| len_of_bytes(number, part.bytes.len()));
+        let ends = end(number::flow::SOURCE, self.source()) + end(number::flow::DESTINATION, self.destination());
+        time + self.own.len() + ends + self.node.bytes.len()
+    }
+
+    /// Appends the message.
+    pub fn write(&self, to: &mut Vec<u8>) {
+        if let Some(time) = self.time {
+            put_time(number::flow::TIME, &time, to);
+        }
+        to.extend_from_slice(&self.own);
+        for (number, part) in [(number::flow::SOURCE, self.source()), (number::flow::DESTINATION, self.destination())] {
+            if let Some(part) = part {
+                put_bytes(number, &part.bytes, to);
+            }
+        }
+        to.extend_from_slice(&self.node.bytes);
+    }
+
+    /// The flow, decoded.
+    pub fn decode(&self) -> Flow {
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        self.write(&mut bytes);
+        // What was encoded here can be decoded here.
+        Flow::decode(bytes.as_slice()).unwrap_or_default()
+    }
+}
+
+impl From<Flow> for Encoded {
+    fn from(flow: Flow) -> Self {
+        Self::new(flow, &mut Parts::default())
+    }
+}
+
+/// Takes what is of the node out of a flow.
+pub(super) fn node(flow: &mut Flow) -> Vec<u8> {
+    let (node_name, node_labels) = (std::mem::take(&mut flow.node_name), std::mem::take(&mut flow.node_labels));
+    Flow { node_name, node_labels, emitter: flow.emitter.take(), ..Flow::default() }.encode_to_vec()
+}
+
+/// Appends a time.
+pub fn put_time(number: u64, time: &Timestamp, to: &mut Vec<u8>) {
+    put_len(number, time.encoded_len(), to);
+    // A Vec takes what comes.
+    let _ = time.encode(to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::flow::{Emitter, Endpoint, Verdict};
+
+    fn flow(uuid: &str) -> Flow {
+        let end = |pod: &str| Some(Endpoint { pod_name: pod.into(), ..Endpoint::default() });
+        Flow {
+            time: Some(Timestamp { seconds: 7, nanos: 9 }),
+            uuid: uuid.into(),
+            verdict: Verdict::Dropped.into(),
+            source: end("a"),
+            destination: end("b"),
+            node_name: "node-a".into(),
+            node_labels: vec!["zone=a".into()],
+            emitter: Some(Emitter { name: "Hubble".into(), version: "1".into() }),
+            ..Flow::default()
+        }
+    }
+
+    #[test]
+    fn a_flow_comes_out_as_it_went_in() {
+        for flow in [flow("u"), Flow::default(), Flow { destination: None, ..flow("v") }] {
+            let encoded = Encoded::from(flow.clone());
+            let mut bytes = Vec::new();
+            encoded.write(&mut bytes);
+            assert_eq!(bytes.len(), encoded.encoded_len());
+            assert_eq!((encoded.decode(), encoded.node_name()), (flow.clone(), flow.node_name.as_str()));
+        }
+    }
+
+    #[test]
+    fn parts_are_shared_and_forgotten_when_nobody_holds_them() {
+        let mut parts = Parts::default();
+        let (a, b) = (Encoded::new(flow("a"), &mut parts), Encoded::new(flow("b"), &mut parts));
+        assert_eq!(a.source().unwrap().id(), b.source().unwrap().id());
+        assert_ne!(a.source().unwrap().id(), a.destination().unwrap().id());
+        for n in 0..10_000 {
+            drop(Encoded::new(Flow { node_name: n.to_string(), ..flow("c") }, &mut parts));
+        }
+        assert!(parts.known.len() <= Parts::LEAST + 3, "{}", parts.known.len());
+        assert_eq!(Encoded::new(flow("d"), &mut parts).source().unwrap().id(), a.source().unwrap().id());
+    }
+}

@@ -1,0 +1,111 @@
+//! What a request asks for: which flows, from where in the ring, how many.
+//!
+//! The bounds are Hubble's: `since` before `number`; `number` counts from the newest, or with
+//! `first` from the oldest; a flow later than `until` ends the stream; a follower starts at the
+//! newest flow unless it asks for the past, and gets every flow after that.
+
+use super::filter::Filters;
+use crate::{
+    flows::{Encoded, Ring},
+    proto::observer::GetFlowsRequest,
+};
+use prost_types::Timestamp;
+use tonic::Status;
+
+/// Records that are looked at together on the way back; others are served in between.
+const STEP: u64 = 256;
+
+/// A time that can be compared.
+type Instant = (i64, i32);
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) struct Query {
+    number: Option<usize>,
+    first: bool,
+    follow: bool,
+    since: Option<Instant>,
+    until: Option<Instant>,
+    filters: Filters,
+}
+
+impl Query {
+    /// Understands a request.
+    ///
+    /// # Errors
+    /// It contradicts itself, or a filter can't be.
+    pub(super) fn new(request: &GetFlowsRequest) -> Result<Self, Status> {
+        if request.first && request.follow {
+            return Err(Status::invalid_argument("first cannot be specified with follow"));
+        }
+        // As Hubble answers: its clients show the text of this code alone.
+        let filters = Filters::new(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
+        let number = usize::try_from(request.number).unwrap_or(usize::MAX);
+        Ok(Self {
+            number: (number > 0).then_some(number),
+            first: request.first,
+            follow: request.follow,
+            since: request.since.as_ref().map(instant),
+            until: request.until.as_ref().map(instant),
+            filters,
+        })
+    }
+
+    /// Whether flows are sent as they come.
+    pub(super) const fn follow(&self) -> bool {
+        self.follow
+    }
+
+    /// How many flows are sent.
+    pub(super) fn limit(&self) -> usize {
+        self.number.filter(|_| !self.follow).unwrap_or(usize::MAX)
+    }
+
+    /// The sequence number to read from, when the ring's records end at `newest`.
+    pub(super) async fn start(&mut self, ring: &Ring, newest: u64) -> u64 {
+        let oldest = ring.range().start;
+        let mut number = match (self.since, self.number) {
+            (None, _) if self.first => return oldest,
+            (None, None) if self.follow => return newest,
+            (None, None) => return oldest,
+            (Some(_), _) => None,
+            (None, number) => number,
+        };
+        let mut end = newest;
+        while end > oldest {
+            let from = end.saturating_sub(STEP).max(oldest);
+            let batch = ring.read(from, (end - from) as usize);
+            for (sequence, record) in (from..batch.next).rev().zip(batch.records.iter().rev()) {
+                let Some(flow) = record.flow().filter(|flow| self.filters.match_flow(flow)) else { continue };
+                if self.since.is_some_and(|since| time(flow) < since) {
+                    return sequence + 1;
+                }
+                number = number.map(|number| number - 1);
+                if number == Some(0) {
+                    return sequence;
+                }
+            }
+            end = from;
+            tokio::task::yield_now().await;
+        }
+        oldest
+    }
+
+    /// Whether the flow is sent.
+    pub(super) fn wants(&mut self, flow: &Encoded) -> bool {
+        self.since.is_none_or(|since| time(flow) >= since) && self.filters.match_flow(flow)
+    }
+
+    /// Whether the flow ends the stream, though it may not be one that is sent.
+    pub(super) fn is_over(&self, flow: &Encoded) -> bool {
+        self.until.is_some_and(|until| time(flow) > until)
+    }
+}
+
+fn instant(timestamp: &Timestamp) -> Instant {
+    (timestamp.seconds, timestamp.nanos)
+}
+
+fn time(flow: &Encoded) -> Instant {
+    flow.time().as_ref().map_or((0, 0), instant)
+}
