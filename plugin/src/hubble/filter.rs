@@ -6,6 +6,7 @@
 //! are.
 
 mod address;
+mod cel;
 mod go;
 mod http;
 mod label;
@@ -26,6 +27,8 @@ use go::quote;
 const VALUES: usize = 1000;
 /// The regular expressions among them: each may take [`go::REGEXP_BYTES`] of memory.
 const REGEXPS: usize = 64;
+/// The CEL expressions among them.
+const EXPRESSIONS: usize = 16;
 
 /// Verdicts on ends that a check remembers; when there are more, all are forgotten.
 const REMEMBERED: usize = 16_384;
@@ -105,16 +108,20 @@ impl Filters {
 
 /// What Hubble does not bound: a request of a few megabytes could keep a CPU busy for minutes.
 fn bounded<'f>(filters: impl Iterator<Item = &'f FlowFilter>) -> Result<(), String> {
-    let (mut values, mut regexps) = (0, 0);
+    let (mut values, mut regexps, mut expressions) = (0, 0, 0);
     for filter in filters {
         values += 1 + self::values(filter);
         regexps += filter.dns_query.len() + filter.http_path.len() + filter.http_url.len();
+        expressions += filter.experimental.as_ref().map_or(0, |experimental| experimental.cel_expression.len());
     }
     if values > VALUES {
         return Err(format!("too many filters: {values} values (at most {VALUES})"));
     }
     if regexps > REGEXPS {
         return Err(format!("too many regular expressions: {regexps} (at most {REGEXPS})"));
+    }
+    if expressions > EXPRESSIONS {
+        return Err(format!("too many CEL expressions: {expressions} (at most {EXPRESSIONS})"));
     }
     Ok(())
 }
@@ -124,8 +131,9 @@ fn values(filter: &FlowFilter) -> usize {
     macro_rules! sum {
         ($($field:ident),* $(,)?) => {{
             // Every field must be named here, or this does not compile.
-            let FlowFilter { experimental: _, $($field),* } = filter;
-            0 $(+ $field.len())*
+            let FlowFilter { experimental, $($field),* } = filter;
+            let expressions = experimental.as_ref().map_or(0, |experimental| experimental.cel_expression.len());
+            expressions $(+ $field.len())*
         }};
     }
     sum!(
@@ -251,7 +259,7 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
         http_path,
         http_url,
         http_header,
-        experimental: _,
+        experimental,
     } = filter;
     let mut checks = Checks::default();
     checks.add(uuid, |uuids| {
@@ -356,6 +364,9 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
             ids.contains(&has.map_or(0, |has| has.varint(number::iptraceid::TRACE_ID)))
         })
     });
+    if let Some(experimental) = experimental {
+        checks.try_add(&experimental.cel_expression, cel::check)?;
+    }
     Ok(checks.0)
 }
 

@@ -121,6 +121,11 @@ impl FieldType {
             is_choice: field.oneof_index.is_some(),
         }
     }
+
+    /// Whether its values are messages: one that is empty is there all the same.
+    pub const fn is_message(&self) -> bool {
+        matches!(self.kind, Kind::Message(_))
+    }
 }
 
 #[cfg(test)]

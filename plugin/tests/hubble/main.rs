@@ -5,6 +5,7 @@
 
 mod cli;
 mod descriptors;
+mod expressions;
 mod random;
 
 use meridian::{

@@ -1,0 +1,196 @@
+//! Filters by CEL expression over `_flow`: one flow, with the types of its message.
+//!
+//! Expressions are read and evaluated by a library that has no types before it evaluates. Here they are
+//! checked first, as Hubble's own server does: what can't be a bool, names no field or compares a text
+//! with a number is refused, with its words. Paths into the flow are found then, so that evaluating
+//! reads only those fields of the encoded flow.
+
+mod check;
+mod cost;
+mod declarations;
+mod types;
+mod value;
+
+use super::{FlowCheck, go};
+use crate::{flows::Encoded, proto::schema::FieldType};
+use cel::{
+    Context, Env, IdedExpr, Value,
+    common::{
+        types::{CelBool, CelString},
+        value::{CowVal, StaticVal, Val},
+    },
+    context::VariableResolver,
+};
+use regex::Regex;
+use std::{
+    any::Any,
+    sync::{Arc, LazyLock},
+};
+
+/// The longest expression that is taken.
+const LONGEST: usize = 4096;
+
+/// The functions of the language, with `matches` of an expression that is known before.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    fn matches(text: &CelString<'_>, pattern: &Pattern) -> CelBool {
+        CelBool::from(pattern.0.is_match(text.inner()))
+    }
+    // It is there once.
+    let _ = cel::add_overload!(env, fn matches: (CelString, Pattern) -> CelBool);
+    Arc::new(env)
+});
+
+/// An expression that has been checked.
+#[derive(Debug, Default)]
+struct Program {
+    expression: IdedExpr,
+    paths: Vec<Path>,
+    patterns: Vec<Pattern>,
+}
+
+/// A path from the flow through messages to a field.
+#[derive(Debug)]
+struct Path {
+    fields: Vec<&'static FieldType>,
+    /// Whether the field is there, rather than what it holds.
+    is_test: bool,
+}
+
+/// A regular expression.
+#[derive(Clone, Debug)]
+struct Pattern(Regex);
+
+/// One that any of the expressions lets through; an expression that fails lets none through.
+pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, String> {
+    let programs: Vec<Program> = expressions
+        .iter()
+        .map(|text| Program::new(text).map_err(|error| format!("error compiling CEL expression: {error}")))
+        .collect::<Result<_, _>>()?;
+    Ok(Box::new(move |flow| {
+        for program in &programs {
+            match program.evaluate(flow) {
+                Some(true) => return true,
+                Some(false) => {}
+                None => return false,
+            }
+        }
+        false
+    }))
+}
+
+impl Program {
+    fn new(text: &str) -> Result<Self, String> {
+        if text.len() > LONGEST {
+            return Err(format!("the expression has {} bytes (at most {LONGEST})", text.len()));
+        }
+        check::check(text)
+    }
+
+    /// What it says of a flow; `None` if it fails.
+    fn evaluate(&self, flow: &Encoded) -> Option<bool> {
+        let names = Names { program: self, flow };
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.set_variable_resolver(&names);
+        let value = Value::resolve_val(&self.expression, &context).ok()?;
+        value.downcast_ref::<CelBool>().map(|value| *value.inner())
+    }
+}
+
+/// The names that the check has put in place of what it found: no identifier starts with these.
+const PATH: char = '#';
+const PATTERN: char = '~';
+
+struct Names<'n> {
+    program: &'n Program,
+    flow: &'n Encoded,
+}
+
+impl VariableResolver for Names<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        if let Some(index) = variable.strip_prefix(PATH) {
+            let path = self.program.paths.get(index.parse::<usize>().ok()?)?;
+            return Some(CowVal::Owned(value::of_path(self.flow, path)));
+        }
+        let index = variable.strip_prefix(PATTERN)?.parse::<usize>().ok()?;
+        self.program.patterns.get(index).map(|pattern| CowVal::Borrowed(pattern))
+    }
+}
+
+static PATTERN_TYPE: cel::common::types::Type = cel::common::types::Type::new_unspecified_type("pattern");
+
+impl Val for Pattern {
+    fn get_type(&self) -> &cel::common::types::Type {
+        &PATTERN_TYPE
+    }
+
+    fn cel_type() -> &'static cel::common::types::Type {
+        &PATTERN_TYPE
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Pattern {}
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Self, String> {
+        go::regexps(&[pattern.to_owned()])
+            .map_err(|(_, error)| error)
+            .and_then(|mut patterns| patterns.pop().map(Self).ok_or_else(String::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::flow::Flow;
+
+    fn refused(text: &str) -> String {
+        check(&[text.to_owned()]).err().unwrap_or_else(|| panic!("{text} is taken"))
+    }
+
+    fn verdict(text: &str) -> bool {
+        let flow = Flow { uuid: "u".into(), node_name: "n".into(), ..Flow::default() };
+        check(&[text.to_owned()]).unwrap()(&flow.into())
+    }
+
+    #[test]
+    fn an_expression_is_bounded_in_length_depth_and_work() {
+        assert!(refused(&" ".repeat(LONGEST + 1)).contains("the expression has 4097 bytes (at most 4096)"));
+        assert!(refused(&format!("{}0 == 0", "1+".repeat(2000))).contains("the expression is deeper than 32"));
+        assert!(refused(&format!("{}1{} == 1", "(".repeat(2000), ")".repeat(2000))).contains("ERROR: <input>"));
+        let list = format!("[{}1]", "1,".repeat(200));
+        let loops = format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b)))");
+        assert!(refused(&loops).contains("steps (at most 20000)"), "{}", refused(&loops));
+        // As deep and as long as can be, on a stack of the usual size.
+        assert!(verdict(&format!("{}0 == 30", "1+".repeat(30))));
+        assert!(verdict(&format!("{}_flow.uuid == 'u'", "_flow.uuid == 'x' || ".repeat(100))));
+        assert!(verdict("[1,2,3].all(a, [1,2,3].exists(b, a == b))"));
+    }
+
+    #[test]
+    fn a_pattern_is_bounded_and_known_before() {
+        assert!(verdict("_flow.uuid.matches('^u$') && _flow.uuid.matches('u')"));
+        assert!(refused("_flow.uuid.matches('(')").contains("error parsing regexp"));
+        assert!(refused(r"_flow.uuid.matches('(\\pL{100}){100}')").contains("error parsing regexp"));
+        assert!(refused("_flow.uuid.matches(_flow.uuid)").contains("must be a constant"));
+    }
+
+    #[test]
+    fn one_expression_is_enough_and_one_that_fails_ends_it() {
+        let any = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            check(&texts).unwrap()(&Flow::default().into())
+        };
+        assert!(any(&["false", "true"]));
+        assert!(!any(&["false", "false"]));
+        assert!(!any(&["1 / 0 == 1", "true"]), "as in Hubble");
+    }
+}
