@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("numbers.rs"), numbers(&bare))?;
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::grpc::Codec")
         // Sent as the ring keeps it, without being decoded and encoded again.
         .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
         .compile_fds(descriptors)?;

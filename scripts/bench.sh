@@ -9,3 +9,6 @@ cd "$ROOT"
 # The kernel measures; how the bench itself was compiled does not matter.
 step "a packet" cargo bench --quiet --locked --profile dev --bench packet
 step "a drain" cargo bench --quiet --locked --bench drain
+MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
+export MERIDIAN_HUBBLE_OBSERVER
+step "serving flows" cargo bench --quiet --locked --bench observer

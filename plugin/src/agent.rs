@@ -191,7 +191,7 @@ impl Agent {
             let node = self.observer.node().name.clone();
             let source = LostEventSource::PerfEventRingBuffer;
             let lost = Lost { node, source, count, first, last: now };
-            self.sink.ring.push_record(Record::Lost(lost));
+            self.sink.ring.push_record(Record::Lost(Box::new(lost)));
         }
         Ok(())
     }

@@ -1,5 +1,10 @@
 //! The gRPC server of a process: Hubble's services and ours, on a port and on a unix socket.
 
+mod coalesced;
+mod codec;
+
+pub use codec::Codec;
+
 use crate::{
     api::{CountersService, ZonesService},
     hubble,
@@ -9,6 +14,7 @@ use crate::{
         v1::{counters_server::CountersServer, zones_server::ZonesServer},
     },
 };
+use coalesced::Coalesced;
 use std::{
     fs, io,
     os::unix::{fs::PermissionsExt, net::UnixStream},
@@ -17,7 +23,10 @@ use std::{
     time::Duration,
 };
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{TcpListenerStream, UnixListenerStream},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
@@ -70,11 +79,13 @@ pub async fn serve(
             .add_service(v1.clone())
             .add_service(v1alpha.clone())
     };
-    let port = router().serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled());
+    let tcp = |listener| TcpListenerStream::new(listener).map(|stream| stream.map(Coalesced::new));
+    let unix = |listener| UnixListenerStream::new(listener).map(|stream| stream.map(Coalesced::new));
+    let port = router().serve_with_incoming_shutdown(tcp(listener), shutdown.cancelled());
     match socket {
         None => port.await.map_err(io::Error::other),
         Some(Socket { listener, path: _path }) => {
-            let local = router().serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled());
+            let local = router().serve_with_incoming_shutdown(unix(listener), shutdown.cancelled());
             tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
         }
     }

@@ -13,7 +13,6 @@ use prost_types::Timestamp;
 use serde_json::Value;
 use std::{
     io::{self, BufRead, Read},
-    sync::Arc,
     time::SystemTime,
 };
 
@@ -90,20 +89,20 @@ impl Reader {
             Some(ResponseTypes::Flow(flow)) => self.record(flow),
             Some(ResponseTypes::LostEvents(lost)) => {
                 let time = |time: Option<Timestamp>| SystemTime::try_from(time.or(event.time)?).ok();
-                Line::Record(Record::Lost(Lost {
+                Line::Record(Record::Lost(Box::new(Lost {
                     node: event.node_name,
                     source: LostEventSource::try_from(lost.source).unwrap_or_default(),
                     count: lost.num_events_lost,
                     first: time(lost.first).unwrap_or(SystemTime::UNIX_EPOCH),
                     last: time(lost.last).unwrap_or(SystemTime::UNIX_EPOCH),
-                }))
+                })))
             }
             _ => Line::Other,
         })
     }
 
     fn record(&mut self, flow: Flow) -> Line {
-        Line::Record(Record::Flow(Arc::new(Encoded::new(flow, &mut self.parts))))
+        Line::Record(Record::Flow(Encoded::new(flow, &mut self.parts)))
     }
 }
 
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!((flow(1).0, flow(1).1.uuid.as_str()), (3, "old"));
         assert!(matches!(
             &lines[2],
-            (4, Line::Record(Record::Lost(Lost { count: 7, source: LostEventSource::HubbleRingBuffer, .. })))
+            (4, Line::Record(Record::Lost(lost))) if (lost.count, lost.source) == (7, LostEventSource::HubbleRingBuffer)
         ));
         assert!(matches!(&lines[3], (5, Line::Other)));
         let bad: Vec<u64> = lines[4..]

@@ -8,7 +8,7 @@ use crate::proto::{
     wire::{Message, len_of_bytes, put_bytes, put_len},
 };
 use ahash::AHashSet;
-use prost::Message as _;
+use prost::{Message as _, bytes::BufMut};
 use prost_types::Timestamp;
 use std::{
     hash::{Hash, Hasher},
@@ -24,10 +24,12 @@ pub struct Encoded {
     /// Apart, as the ring sees to it that it rises.
     pub(super) time: Option<Timestamp>,
     /// Every field that is not in one of the others.
-    own: Box<[u8]>,
+    own: Arc<[u8]>,
     source: Option<Arc<Part>>,
     destination: Option<Arc<Part>>,
     node: Arc<Part>,
+    /// The length of all but the time.
+    len: u32,
 }
 
 /// Bytes that flows have in common.
@@ -103,18 +105,32 @@ impl Encoded {
             |end: &Option<_>| end.as_ref().map(|end: &crate::proto::flow::Endpoint| parts.share(end.encode_to_vec()));
         let (source, destination) = (end(&flow.source.take()), end(&flow.destination.take()));
         let node = parts.share(node(&mut flow));
-        Self { time, own: flow.encode_to_vec().into(), source, destination, node }
+        Self::join(time, &flow.encode_to_vec(), (source, destination), node)
     }
 
     /// A flow whose ends and node are encoded already: `own` is every other field, and not the time.
     pub(super) fn of_parts(
         time: Timestamp,
-        own: Vec<u8>,
+        own: &[u8],
         source: Arc<Part>,
         destination: Arc<Part>,
         node: Arc<Part>,
     ) -> Self {
-        Self { time: Some(time), own: own.into(), source: Some(source), destination: Some(destination), node }
+        Self::join(Some(time), own, (Some(source), Some(destination)), node)
+    }
+
+    fn join(
+        time: Option<Timestamp>,
+        own: &[u8],
+        (source, destination): (Option<Arc<Part>>, Option<Arc<Part>>),
+        node: Arc<Part>,
+    ) -> Self {
+        let end =
+            |number, part: &Option<Arc<Part>>| part.as_ref().map_or(0, |part| len_of_bytes(number, part.bytes.len()));
+        let ends = end(number::flow::SOURCE, &source) + end(number::flow::DESTINATION, &destination);
+        // A flow of four gigabytes is none.
+        let len = u32::try_from(own.len() + ends + node.bytes.len()).unwrap_or(u32::MAX);
+        Self { time, own: own.into(), source, destination, node, len }
     }
 
     /// When it was seen.
@@ -123,7 +139,7 @@ impl Encoded {
     }
 
     /// The fields that are neither of an end nor of the node, and not the time.
-    pub const fn own(&self) -> Message<'_> {
+    pub fn own(&self) -> Message<'_> {
         Message(&self.own)
     }
 
@@ -150,23 +166,21 @@ impl Encoded {
     /// The length of [`Self::write`].
     pub fn encoded_len(&self) -> usize {
         let time = self.time.map_or(0, |time| len_of_bytes(number::flow::TIME, time.encoded_len()));
-        let end = |number, part: Option<&Part>| part.map_or(0, |part| len_of_bytes(number, part.bytes.len()));
-        let ends = end(number::flow::SOURCE, self.source()) + end(number::flow::DESTINATION, self.destination());
-        time + self.own.len() + ends + self.node.bytes.len()
+        time + self.len as usize
     }
 
     /// Appends the message.
-    pub fn write(&self, to: &mut Vec<u8>) {
+    pub fn write(&self, to: &mut impl BufMut) {
         if let Some(time) = self.time {
             put_time(number::flow::TIME, &time, to);
         }
-        to.extend_from_slice(&self.own);
+        to.put_slice(&self.own);
         for (number, part) in [(number::flow::SOURCE, self.source()), (number::flow::DESTINATION, self.destination())] {
             if let Some(part) = part {
                 put_bytes(number, &part.bytes, to);
             }
         }
-        to.extend_from_slice(&self.node.bytes);
+        to.put_slice(&self.node.bytes);
     }
 
     /// The flow, decoded.
@@ -191,10 +205,9 @@ pub(super) fn node(flow: &mut Flow) -> Vec<u8> {
 }
 
 /// Appends a time.
-pub fn put_time(number: u64, time: &Timestamp, to: &mut Vec<u8>) {
+pub fn put_time(number: u64, time: &Timestamp, to: &mut impl BufMut) {
     put_len(number, time.encoded_len(), to);
-    // A Vec takes what comes.
-    let _ = time.encode(to);
+    time.encode_raw(to);
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ impl Observer {
         put_extensions(ends, new, &mut encoded);
         let source = self.end(seen.source.0, source, ends.locality);
         let destination = self.end(seen.destination.0, destination, ends.locality);
-        Encoded::of_parts(Timestamp::from(seen.time), encoded, source, destination, Arc::clone(&self.encoded_node))
+        Encoded::of_parts(Timestamp::from(seen.time), &encoded, source, destination, Arc::clone(&self.encoded_node))
     }
 
     /// An end of a flow, encoded; as it was the last time if it is still what it was.

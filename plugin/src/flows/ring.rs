@@ -6,7 +6,7 @@ use super::encoded::Encoded;
 use crate::proto::flow::LostEventSource;
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::Range,
+    ops::{Deref, Range},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,10 +15,13 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// Records that are kept together: a reader takes hold of all of them at once.
+const SEGMENT: usize = 64;
+
 /// Records by their sequence number, from 0. It holds a bounded number of them.
 #[derive(Debug)]
 pub struct Ring {
-    capacity: usize,
+    capacity: u64,
     records: Mutex<Records>,
     /// The sequence number that the next record will have.
     next: watch::Sender<u64>,
@@ -27,7 +30,11 @@ pub struct Ring {
 
 #[derive(Debug, Default)]
 struct Records {
-    ring: VecDeque<Record>,
+    /// Segment n holds the records from n × SEGMENT on; those of the first one may have left the ring.
+    full: VecDeque<Arc<[Record]>>,
+    /// The newest records, which do not fill a segment yet.
+    newest: Vec<Record>,
+    oldest: u64,
     next: u64,
     seen_by_node: BTreeMap<String, u64>,
 }
@@ -36,14 +43,14 @@ struct Records {
 #[derive(Clone, Debug)]
 pub enum Record {
     /// A flow.
-    Flow(Arc<Encoded>),
+    Flow(Encoded),
     /// At this point flows are missing.
-    Lost(Lost),
+    Lost(Box<Lost>),
 }
 
 impl Record {
     /// The flow, if it is one.
-    pub const fn flow(&self) -> Option<&Arc<Encoded>> {
+    pub const fn flow(&self) -> Option<&Encoded> {
         match self {
             Self::Flow(flow) => Some(flow),
             Self::Lost(_) => None,
@@ -67,20 +74,46 @@ pub struct Lost {
 }
 
 /// Some records of the ring.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     /// How many records before these were overwritten unread.
     pub lost: u64,
-    /// The records, oldest first.
-    pub records: Vec<Record>,
     /// Where to read on.
     pub next: u64,
+    segment: Arc<[Record]>,
+    range: Range<usize>,
 }
 
 impl Batch {
+    /// The records, oldest first.
+    pub fn records(&self) -> &[Record] {
+        &self.segment[self.range.clone()]
+    }
+
+    /// Takes hold of the oldest record that is a loss or a flow that is wanted. Those before it are gone.
+    pub fn take(&mut self, mut wanted: impl FnMut(&Encoded) -> bool) -> Option<Held> {
+        let index = self.range.find(|index| self.segment[*index].flow().is_none_or(&mut wanted))?;
+        Some(Held { segment: Arc::clone(&self.segment), index })
+    }
+
     /// The flows among the records.
-    pub fn flows(&self) -> impl Iterator<Item = &Arc<Encoded>> {
-        self.records.iter().filter_map(Record::flow)
+    pub fn flows(&self) -> impl DoubleEndedIterator<Item = &Encoded> {
+        self.records().iter().filter_map(Record::flow)
+    }
+}
+
+/// A record that stays though it leaves the ring.
+#[derive(Clone, Debug)]
+pub struct Held {
+    segment: Arc<[Record]>,
+    index: usize,
+}
+
+impl Deref for Held {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.segment[self.index]
     }
 }
 
@@ -88,20 +121,22 @@ impl Ring {
     /// An empty ring for `capacity` records, at least one.
     pub fn new(capacity: usize) -> Self {
         let records = Mutex::new(Records::default());
-        Self { capacity: capacity.max(1), records, next: watch::Sender::new(0), overtaken: AtomicU64::new(0) }
+        let capacity = capacity.max(1) as u64;
+        Self { capacity, records, next: watch::Sender::new(0), overtaken: AtomicU64::new(0) }
     }
 
     /// Adds a flow; the oldest record leaves a full ring. Time never goes back in the ring: a flow
     /// that is told late, because its node was read late, has the time of the one before it.
     pub fn push(&self, mut flow: Encoded) {
         let records = self.lock();
-        if let Some(newest) = records.ring.iter().rev().find_map(Record::flow)
+        let newest = records.newest.iter().rev().chain(records.full.iter().rev().flat_map(|full| full.iter().rev()));
+        if let Some(newest) = newest.take(self.capacity as usize).find_map(Record::flow)
             && let (Some(time), Some(newest)) = (&mut flow.time, newest.time())
             && (time.seconds, time.nanos) < (newest.seconds, newest.nanos)
         {
             *time = newest;
         }
-        self.add(records, Record::Flow(Arc::new(flow)));
+        self.add(records, Record::Flow(flow));
     }
 
     /// Adds a record as it is: a flow with its own time, or the remark that flows are missing here.
@@ -118,13 +153,21 @@ impl Ring {
                 }
             }
         }
-        if records.ring.len() == self.capacity {
-            records.ring.pop_front();
-        }
-        records.ring.push_back(record);
+        records.newest.push(record);
         records.next += 1;
+        records.oldest = records.oldest.max(records.next.saturating_sub(self.capacity));
+        let mut left = None;
+        if records.newest.len() == SEGMENT {
+            let full = std::mem::replace(&mut records.newest, Vec::with_capacity(SEGMENT));
+            records.full.push_back(full.into());
+            if records.oldest >= records.first() + SEGMENT as u64 {
+                left = records.full.pop_front();
+            }
+        }
         let next = records.next;
         drop(records);
+        // Outside the lock: it is many at once.
+        drop(left);
         // Writers may come here in another order than they left the lock.
         self.next.send_if_modified(|known| {
             let newer = *known < next;
@@ -133,15 +176,26 @@ impl Ring {
         });
     }
 
-    /// Up to `max` records from the sequence number `from` on.
-    pub fn read(&self, from: u64, max: usize) -> Batch {
+    /// Some records from the sequence number `from` on, before `end`; none if there are none yet.
+    pub fn read(&self, from: u64, end: u64) -> Batch {
         let records = self.lock();
-        let oldest = records.oldest();
-        let start = from.max(oldest);
-        let skip = usize::try_from(start - oldest).unwrap_or(usize::MAX);
-        let read: Vec<Record> = records.ring.iter().skip(skip).take(max).cloned().collect();
-        drop(records);
-        Batch { lost: start - from, next: start + read.len() as u64, records: read }
+        let start = from.clamp(records.oldest, records.next);
+        let lost = start.saturating_sub(from);
+        let end = end.min(records.next).max(start);
+        // What it is in, and where in it.
+        let offset = (start - records.first()) as usize;
+        let (index, skip) = (offset / SEGMENT, offset % SEGMENT);
+        let count = ((end - start) as usize).min(SEGMENT - skip);
+        let (segment, range) = match records.full.get(index) {
+            Some(segment) => (Arc::clone(segment), skip..skip + count),
+            None => (records.newest[skip..skip + count].into(), 0..count),
+        };
+        Batch { lost, next: start + count as u64, segment, range }
+    }
+
+    /// Some records before the sequence number `end`, up to it; none if there are none any more.
+    pub fn read_back(&self, end: u64) -> Batch {
+        self.read(end.saturating_sub(1) / SEGMENT as u64 * SEGMENT as u64, end)
     }
 
     /// Remembers that a reader lost records.
@@ -149,16 +203,21 @@ impl Ring {
         self.overtaken.fetch_add(lost, Ordering::Relaxed);
     }
 
-    /// Every record of the ring.
-    pub fn read_all(&self) -> Batch {
-        let records = self.lock();
-        Batch { lost: 0, next: records.next, records: records.ring.iter().cloned().collect() }
+    /// All that the ring holds now, oldest first.
+    pub fn batches(&self) -> impl Iterator<Item = Batch> {
+        let Range { start, end } = self.range();
+        let mut next = start;
+        std::iter::from_fn(move || {
+            let batch = self.read(next, end);
+            next = batch.next;
+            (!batch.records().is_empty()).then_some(batch)
+        })
     }
 
     /// The sequence numbers of the records that it holds.
     pub fn range(&self) -> Range<u64> {
         let records = self.lock();
-        records.oldest()..records.next
+        records.oldest..records.next
     }
 
     /// Tells of records to come: the watched value is the sequence number after the newest one.
@@ -167,8 +226,9 @@ impl Ring {
     }
 
     /// How many records the ring holds.
-    pub fn len(&self) -> usize {
-        self.lock().ring.len()
+    pub fn len(&self) -> u64 {
+        let Range { start, end } = self.range();
+        end - start
     }
 
     /// Whether it holds none.
@@ -177,7 +237,7 @@ impl Ring {
     }
 
     /// How many it can hold.
-    pub const fn capacity(&self) -> usize {
+    pub const fn capacity(&self) -> u64 {
         self.capacity
     }
 
@@ -202,8 +262,9 @@ impl Ring {
 }
 
 impl Records {
-    fn oldest(&self) -> u64 {
-        self.next - self.ring.len() as u64
+    /// The sequence number of the first record of the first segment.
+    fn first(&self) -> u64 {
+        self.next - (self.full.len() * SEGMENT + self.newest.len()) as u64
     }
 }
 
@@ -220,22 +281,26 @@ mod tests {
         batch.flows().map(|flow| flow.decode().uuid.parse().unwrap()).collect()
     }
 
+    fn all(ring: &Ring) -> Vec<u64> {
+        ring.batches().flat_map(|batch| uuids(&batch)).collect()
+    }
+
     #[test]
     fn the_newest_flow_is_visible_at_once() {
         let ring = Ring::new(3);
         ring.push(named(0));
-        assert_eq!(uuids(&ring.read(0, 10)), [0]);
+        assert_eq!(uuids(&ring.read(0, u64::MAX)), [0]);
     }
 
     #[test]
     fn a_reader_that_was_overtaken_is_told_what_it_lost() {
         let ring = Ring::new(3);
         (0..5).for_each(|n| ring.push(named(n)));
-        let batch = ring.read(0, 2);
+        let batch = ring.read(0, 4);
         assert_eq!((batch.lost, uuids(&batch), batch.next), (2, vec![2, 3], 4));
-        let batch = ring.read(batch.next, 2);
+        let batch = ring.read(batch.next, u64::MAX);
         assert_eq!((batch.lost, uuids(&batch), batch.next), (0, vec![4], 5));
-        assert!(ring.read(5, 2).records.is_empty());
+        assert!(ring.read(5, u64::MAX).records().is_empty());
     }
 
     #[test]
@@ -245,17 +310,40 @@ mod tests {
             let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
             ring.push(Flow { time, ..Flow::default() }.into());
         }
-        let times: Vec<i64> = ring.read_all().flows().map(|flow| flow.time().unwrap().seconds).collect();
+        let batch = ring.read(0, u64::MAX);
+        let times: Vec<i64> = batch.flows().map(|flow| flow.time().unwrap().seconds).collect();
         assert_eq!(times, [5, 5, 7]);
     }
 
     #[test]
-    fn a_full_ring_loses_nothing_for_a_reader_of_the_whole() {
+    fn the_newest_are_kept_whatever_the_capacity() {
+        for capacity in [1, 3, 63, 64, 65, 127, 300] {
+            let ring = Ring::new(capacity);
+            for n in 0..1000 {
+                ring.push(named(n));
+                let oldest = (n + 1).saturating_sub(capacity as u64);
+                assert_eq!(ring.range(), oldest..n + 1);
+            }
+            assert_eq!(all(&ring), (1000 - capacity as u64..1000).collect::<Vec<_>>());
+            assert_eq!((ring.len(), ring.capacity(), ring.seen()), (capacity as u64, capacity as u64, 1000));
+            let kept = ring.lock().full.len() * SEGMENT;
+            assert!(kept < capacity + SEGMENT, "{kept} for {capacity}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_stays_though_it_leaves_the_ring() {
         let ring = Ring::new(3);
-        (0..3).for_each(|n| ring.push(named(n)));
-        let batch = ring.read_all();
-        assert_eq!((batch.lost, uuids(&batch)), (0, vec![0, 1, 2]));
-        assert_eq!((ring.len(), ring.capacity(), ring.seen()), (3, 3, 3));
+        ring.push(named(0));
+        let mut batch = ring.read(0, u64::MAX);
+        (1..500).for_each(|n| ring.push(named(n)));
+        let held = batch.take(|_| true).unwrap();
+        assert_eq!(held.flow().unwrap().decode().uuid, "0");
+        assert!(batch.take(|_| true).is_none() && batch.records().is_empty());
+        let batch = ring.read(1, u64::MAX);
+        assert_eq!((batch.lost, uuids(&batch)), (496, vec![497, 498, 499]));
+        assert_eq!(uuids(&ring.read_back(499)), [497, 498]);
+        assert!(uuids(&ring.read_back(497)).is_empty() && uuids(&ring.read_back(0)).is_empty());
     }
 
     #[test]
@@ -263,17 +351,12 @@ mod tests {
         let ring = Ring::new(3);
         ring.push(named(0));
         let now = SystemTime::now();
-        ring.push_record(Record::Lost(Lost {
-            node: "a".into(),
-            source: LostEventSource::PerfEventRingBuffer,
-            count: 7,
-            first: now,
-            last: now,
-        }));
+        let (node, source) = ("a".into(), LostEventSource::PerfEventRingBuffer);
+        ring.push_record(Record::Lost(Box::new(Lost { node, source, count: 7, first: now, last: now })));
         ring.push(named(1));
-        let records = ring.read_all().records;
-        assert!(matches!(&records[..], [Record::Flow(_), Record::Lost(Lost { count: 7, .. }), Record::Flow(_)]));
-        assert_eq!((ring.len(), ring.seen()), (3, 2));
+        let batch = ring.read(0, u64::MAX);
+        let [Record::Flow(_), Record::Lost(lost), Record::Flow(_)] = batch.records() else { panic!("{batch:?}") };
+        assert_eq!((lost.count, ring.len(), ring.seen()), (7, 3, 2));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use super::{mask::Mask, query::Query, reply::Reply};
 use crate::{
-    flows::{Lost, Record, Ring},
+    flows::{Batch, Record, Ring},
     proto::{
         flow::{LostEvent, LostEventSource},
         observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes},
@@ -14,7 +14,6 @@ use crate::{
 use futures_util::stream::{self, Stream};
 use prost_types::Timestamp;
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,8 +24,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Records that are taken from the ring at once.
-const BATCH: u64 = 64;
+/// Records that are looked at before others are served, if none is sent.
+const PATIENCE: usize = 512;
 /// How often a reader that is overtaken is told so, as Hubble does.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,13 +37,15 @@ struct Reader {
     mask: Option<Mask>,
     server: String,
     /// What was taken from the ring and not yet sent.
-    pending: VecDeque<Record>,
+    pending: Option<Batch>,
     /// The sequence number to read on from; `None` before the first one is looked for.
     next: Option<u64>,
     /// The records of the ring at the time of the request end here.
     newest: u64,
     /// Flows that may still be sent.
     left: usize,
+    /// Records taken since something was sent.
+    passed: usize,
     ended: bool,
     overtaken: Overtaken,
     shutdown: CancellationToken,
@@ -97,9 +98,10 @@ pub(super) fn stream(
         ring: Arc::clone(ring),
         mask: Mask::new(request.field_mask.as_ref())?,
         server: server.to_owned(),
-        pending: VecDeque::new(),
+        pending: None,
         next: None,
         left: query.limit(),
+        passed: 0,
         ended: false,
         overtaken: Overtaken::default(),
         shutdown,
@@ -126,20 +128,23 @@ impl Reader {
 
     /// The next answer of what was taken from the ring.
     fn pending(&mut self) -> Option<Reply> {
-        while let Some(record) = self.pending.pop_front() {
-            match record {
-                Record::Lost(Lost { node, source, count, first, last }) => {
-                    return Some(loss(source, count, &node, (first, last)));
-                }
-                Record::Flow(flow) if self.query.is_over(&flow) => self.end(),
-                Record::Flow(flow) if self.query.wants(&flow) => {
+        while let Some(record) = self.pending.as_mut()?.take(|flow| self.query.is_over(flow) || self.query.wants(flow))
+        {
+            match &*record {
+                Record::Lost(lost) => return Some(loss(lost.source, lost.count, &lost.node, (lost.first, lost.last))),
+                Record::Flow(flow) if self.query.is_over(flow) => self.end(),
+                Record::Flow(flow) => {
+                    self.passed = 0;
+                    let reply = match &mut self.mask {
+                        None => Reply::Flow(record),
+                        Some(mask) => Reply::masked(flow, mask),
+                    };
                     self.left -= 1;
                     if self.left == 0 {
                         self.end();
                     }
-                    return Some(Reply::flow(&flow, self.mask.as_mut()));
+                    return Some(reply);
                 }
-                Record::Flow(_) => {}
             }
         }
         None
@@ -147,7 +152,7 @@ impl Reader {
 
     fn end(&mut self) {
         self.ended = true;
-        self.pending.clear();
+        self.pending = None;
     }
 
     /// Takes more from the ring; waits for it where the reader follows. `None` when the server ends.
@@ -156,15 +161,18 @@ impl Reader {
             Some(next) => next,
             None => self.query.start(&self.ring, self.newest).await,
         };
-        let max = if self.query.follow() { BATCH } else { BATCH.min(self.newest.saturating_sub(next)) };
-        let batch = self.ring.read(next, max as usize);
+        let batch = self.ring.read(next, if self.query.follow() { u64::MAX } else { self.newest });
         self.next = Some(batch.next);
-        if !batch.records.is_empty() {
+        let (next, count) = (batch.next, batch.records().len());
+        if count > 0 {
             self.overtaken.add(batch.lost);
             self.ring.overtook(batch.lost);
-            self.pending = batch.records.into();
-            // Others want to be served too, however much is left out.
-            tokio::task::yield_now().await;
+            self.passed += count;
+            self.pending = Some(batch);
+            if self.passed >= PATIENCE {
+                self.passed = 0;
+                tokio::task::yield_now().await;
+            }
             return Some(());
         }
         if !self.query.follow() {
@@ -180,7 +188,7 @@ impl Reader {
         tokio::select! {
             () = self.shutdown.cancelled() => None,
             () = told => Some(()),
-            newer = self.watch.wait_for(|newest| *newest > batch.next) => newer.ok().map(drop),
+            newer = self.watch.wait_for(|newest| *newest > next) => newer.ok().map(drop),
         }
     }
 }
@@ -196,7 +204,7 @@ fn loss(source: LostEventSource, num_events_lost: u64, node: &str, (first, last)
 mod tests {
     use super::*;
     use crate::{
-        flows::Encoded,
+        flows::{Encoded, Lost},
         proto::flow::{Flow, FlowFilter},
     };
     use futures_util::StreamExt;
@@ -346,13 +354,13 @@ mod tests {
     async fn a_loss_in_the_kernel_is_told_where_it_was_and_is_no_flow() {
         let ring = ring(9, 2);
         let now = SystemTime::now();
-        ring.push_record(Record::Lost(Lost {
+        ring.push_record(Record::Lost(Box::new(Lost {
             node: "node-b".into(),
             source: LostEventSource::PerfEventRingBuffer,
             count: 70,
             first: now,
             last: now,
-        }));
+        })));
         ring.push(at(3).into());
         ring.push(at(4).into());
         assert_eq!(get(&ring, &request(3, false, None, None)).await, [2, -70, 3, 4]);

@@ -12,8 +12,8 @@ use crate::{
 use prost_types::Timestamp;
 use tonic::Status;
 
-/// Records that are looked at together on the way back; others are served in between.
-const STEP: u64 = 256;
+/// Records that are looked at on the way back before others are served.
+const PATIENCE: u64 = 512;
 
 /// A time that can be compared.
 type Instant = (i64, i32);
@@ -71,11 +71,11 @@ impl Query {
             (Some(_), _) => None,
             (None, number) => number,
         };
-        let mut end = newest;
+        let (mut end, mut looked) = (newest, 0);
         while end > oldest {
-            let from = end.saturating_sub(STEP).max(oldest);
-            let batch = ring.read(from, (end - from) as usize);
-            for (sequence, record) in (from..batch.next).rev().zip(batch.records.iter().rev()) {
+            let batch = ring.read_back(end);
+            let from = batch.next - batch.records().len() as u64;
+            for (sequence, record) in (from..batch.next).rev().zip(batch.records().iter().rev()) {
                 let Some(flow) = record.flow().filter(|flow| self.filters.match_flow(flow)) else { continue };
                 if self.since.is_some_and(|since| time(flow) < since) {
                     return sequence + 1;
@@ -85,8 +85,16 @@ impl Query {
                     return sequence;
                 }
             }
+            if batch.records().is_empty() {
+                // They were overwritten meanwhile.
+                return batch.next;
+            }
+            looked += end - from;
             end = from;
-            tokio::task::yield_now().await;
+            if looked >= PATIENCE {
+                looked = 0;
+                tokio::task::yield_now().await;
+            }
         }
         oldest
     }

@@ -2,11 +2,11 @@
 
 use super::mask::Mask;
 use crate::{
-    flows::{Encoded, put_time},
+    flows::{Encoded, Held, put_time},
     proto::{
-        number::getflowsresponse as number,
+        number::{flow, getflowsresponse as number},
         observer::ExportEvent,
-        wire::{put_bytes, put_len},
+        wire::{len_of_bytes, put_bytes, put_len},
     },
 };
 use prost::{
@@ -16,39 +16,27 @@ use prost::{
 };
 
 /// A response to GetFlows, encoded.
-#[derive(Clone, Debug, Default)]
-pub struct Reply(Vec<u8>);
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A flow as the ring has it.
+    Flow(Held),
+    /// Anything else: the fields of the response.
+    Fields(Vec<u8>),
+}
 
 impl Reply {
-    /// A flow; of a masked one, node and time are as the mask leaves them.
-    pub(super) fn flow(flow: &Encoded, mask: Option<&mut Mask>) -> Self {
-        let mut bytes;
-        match mask {
-            None => {
-                let len = flow.encoded_len();
-                bytes = Vec::with_capacity(len + 64);
-                put_len(number::FLOW, len, &mut bytes);
-                flow.write(&mut bytes);
-                if !flow.node_name().is_empty() {
-                    put_bytes(number::NODE_NAME, flow.node_name().as_bytes(), &mut bytes);
-                }
-                if let Some(time) = flow.time() {
-                    put_time(number::TIME, &time, &mut bytes);
-                }
-            }
-            Some(mask) => {
-                let masked = mask.apply(flow);
-                bytes = Vec::with_capacity(masked.flow.len() + 64);
-                put_bytes(number::FLOW, masked.flow, &mut bytes);
-                if let Some(name) = masked.node_name {
-                    put_bytes(number::NODE_NAME, name, &mut bytes);
-                }
-                if let Some(time) = masked.time {
-                    put_bytes(number::TIME, time, &mut bytes);
-                }
-            }
+    /// A flow as the mask leaves it; so are the node and the time beside it.
+    pub(super) fn masked(flow: &Encoded, mask: &mut Mask) -> Self {
+        let masked = mask.apply(flow);
+        let mut fields = Vec::with_capacity(masked.flow.len() + 64);
+        put_bytes(number::FLOW, masked.flow, &mut fields);
+        if let Some(name) = masked.node_name {
+            put_bytes(number::NODE_NAME, name, &mut fields);
         }
-        Self(bytes)
+        if let Some(time) = masked.time {
+            put_bytes(number::TIME, time, &mut fields);
+        }
+        Self::Fields(fields)
     }
 
     /// What it says.
@@ -57,19 +45,42 @@ impl Reply {
     /// It comes from a server that does not speak Hubble's language.
     pub fn event(&self) -> Result<ExportEvent, DecodeError> {
         // The two messages have the same fields.
-        ExportEvent::decode(self.0.as_slice())
+        ExportEvent::decode(self.encode_to_vec().as_slice())
+    }
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Self::Fields(Vec::new())
     }
 }
 
 impl From<ExportEvent> for Reply {
     fn from(event: ExportEvent) -> Self {
-        Self(event.encode_to_vec())
+        Self::Fields(event.encode_to_vec())
     }
+}
+
+/// The name of the node, as it is encoded.
+fn node_name(flow: &Encoded) -> Option<&[u8]> {
+    flow.node().message().message(flow::NODE_NAME).map(|name| name.0)
 }
 
 impl Message for Reply {
     fn encode_raw(&self, to: &mut impl BufMut) {
-        to.put_slice(&self.0);
+        let flow = match self {
+            Self::Flow(held) => held.flow(),
+            Self::Fields(fields) => return to.put_slice(fields),
+        };
+        let Some(flow) = flow else { return };
+        put_len(number::FLOW, flow.encoded_len(), to);
+        flow.write(to);
+        if let Some(name) = node_name(flow) {
+            put_bytes(number::NODE_NAME, name, to);
+        }
+        if let Some(time) = flow.time() {
+            put_time(number::TIME, &time, to);
+        }
     }
 
     fn merge_field(
@@ -85,25 +96,40 @@ impl Message for Reply {
         }
         let mut bytes = Vec::new();
         encoding::bytes::merge(wire_type, &mut bytes, from, context)?;
-        put_bytes(tag.into(), &bytes, &mut self.0);
+        if let Self::Flow(_) = self {
+            *self = Self::Fields(self.encode_to_vec());
+        }
+        if let Self::Fields(fields) = self {
+            put_bytes(tag.into(), &bytes, fields);
+        }
         Ok(())
     }
 
     fn encoded_len(&self) -> usize {
-        self.0.len()
+        let flow = match self {
+            Self::Flow(held) => held.flow(),
+            Self::Fields(fields) => return fields.len(),
+        };
+        let Some(flow) = flow else { return 0 };
+        let name = node_name(flow).map_or(0, |name| len_of_bytes(number::NODE_NAME, name.len()));
+        let time = flow.time().map_or(0, |time| len_of_bytes(number::TIME, time.encoded_len()));
+        len_of_bytes(number::FLOW, flow.encoded_len()) + name + time
     }
 
     fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{
-        flow::{Flow, LostEvent},
-        observer::export_event::ResponseTypes,
+    use crate::{
+        flows::Ring,
+        proto::{
+            flow::{Flow, LostEvent},
+            observer::export_event::ResponseTypes,
+        },
     };
     use prost_types::Timestamp;
 
@@ -111,15 +137,22 @@ mod tests {
     fn a_reply_is_hubbles_response() {
         let time = Some(Timestamp { seconds: 7, nanos: 0 });
         let flow = Flow { time, uuid: "u".into(), node_name: "node-a".into(), ..Flow::default() };
-        let reply = Reply::flow(&flow.clone().into(), None);
+        let held = |flow: Flow| {
+            let ring = Ring::new(1);
+            ring.push(flow.into());
+            Reply::Flow(ring.read(0, 1).take(|_| true).unwrap())
+        };
+        let reply = held(flow.clone());
         let expected =
             ExportEvent { node_name: "node-a".into(), time, response_types: Some(ResponseTypes::Flow(flow)) };
         assert_eq!(reply.event().unwrap(), expected);
+        assert_eq!(reply.encoded_len(), reply.encode_to_vec().len());
         // As a client reads it.
         assert_eq!(Reply::decode(reply.encode_to_vec().as_slice()).unwrap().event().unwrap(), expected);
         let lost = LostEvent { num_events_lost: 3, ..LostEvent::default() };
         let lost = ExportEvent { response_types: Some(ResponseTypes::LostEvents(lost)), ..ExportEvent::default() };
         assert_eq!(Reply::from(lost.clone()).event().unwrap(), lost);
-        assert_eq!(Reply::flow(&Flow::default().into(), None).event().unwrap().node_name, "");
+        let empty = held(Flow::default());
+        assert_eq!((empty.event().unwrap().node_name.as_str(), empty.encoded_len()), ("", 2));
     }
 }

