@@ -11,7 +11,7 @@ mod namespaces;
 mod ring;
 mod tracker;
 
-pub use encoded::{Encoded, Part, Parts, put_time};
+pub use encoded::{Encoded, Part, Parts};
 pub use entry::{Entry, Event};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;

@@ -17,9 +17,16 @@ use std::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError},
     },
+    thread,
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, runtime::Runtime, signal::unix::SignalKind, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Runtime},
+    signal::unix::SignalKind,
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long servers may take to end: a client that holds its connection does not hold us.
@@ -132,7 +139,8 @@ impl Servers {
             (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(ZonesService(tables)))
         });
         let services = Services { observer: Arc::new(hubble::Server::new(sink, nodes, shutdown.clone())), own };
-        let mut servers = vec![runtime.spawn(grpc::serve(services, port, socket, shutdown.clone()))];
+        let serve = grpc::serve(services, port, socket, shutdown.clone());
+        let mut servers = vec![runtime.spawn(on_one_thread(serve)?)];
         if let Some(http) = http {
             servers.push(runtime.spawn(metrics::serve(sources, http, shutdown.clone())));
         }
@@ -155,4 +163,16 @@ impl Servers {
             let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE, server).await });
         }
     }
+}
+
+/// Runs a server on a thread of its own. What it streams is not handed from thread to thread, which is
+/// a large part of what streaming costs.
+fn on_one_thread(
+    server: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> Result<impl Future<Output = io::Result<()>>, Failure> {
+    let (ended, end) = oneshot::channel();
+    let own = runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    let run = move || drop(ended.send(own.block_on(server)));
+    thread::Builder::new().name("grpc".into()).spawn(run).map_err(Failure::failed)?;
+    Ok(async { end.await.unwrap_or_else(|_| Err(io::Error::other("the gRPC server has failed"))) })
 }

@@ -5,7 +5,7 @@
 use crate::proto::{
     flow::Flow,
     number,
-    wire::{Message, len_of_bytes, put_bytes, put_len},
+    wire::{Message, len_of_bytes, put_bytes, put_time},
 };
 use ahash::AHashSet;
 use prost::{Message as _, bytes::BufMut};
@@ -202,12 +202,6 @@ impl From<Flow> for Encoded {
 pub(super) fn node(flow: &mut Flow) -> Vec<u8> {
     let (node_name, node_labels) = (std::mem::take(&mut flow.node_name), std::mem::take(&mut flow.node_labels));
     Flow { node_name, node_labels, emitter: flow.emitter.take(), ..Flow::default() }.encode_to_vec()
-}
-
-/// Appends a time.
-pub fn put_time(number: u64, time: &Timestamp, to: &mut impl BufMut) {
-    put_len(number, time.encoded_len(), to);
-    time.encode_raw(to);
 }
 
 #[cfg(test)]

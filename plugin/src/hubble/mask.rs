@@ -4,11 +4,11 @@
 //! is kept.
 
 use crate::{
-    flows::{Encoded, Part, put_time},
+    flows::{Encoded, Part},
     proto::{
         number,
         schema::{self, Kind, MessageType},
-        wire::{Message, Value, put_bytes},
+        wire::{Message, Value, put_bytes, put_time},
     },
 };
 use ahash::AHashMap;

@@ -2,11 +2,11 @@
 
 use super::mask::Mask;
 use crate::{
-    flows::{Encoded, Held, put_time},
+    flows::{Encoded, Held},
     proto::{
         number::{flow, getflowsresponse as number},
         observer::ExportEvent,
-        wire::{len_of_bytes, put_bytes, put_len},
+        wire::{len_of_bytes, put_bytes, put_len, put_time},
     },
 };
 use prost::{
