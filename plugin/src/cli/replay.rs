@@ -96,6 +96,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         tables: None,
     };
     let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
+    tracing::info!("serving Hubble's clients on {}", args.listen.0);
     let loading = {
         let (rate, ended) = (args.rate, Arc::clone(&ended));
         thread::spawn(move || load(files, rate, &sink, &process, &ended))

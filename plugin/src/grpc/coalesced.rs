@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
 /// Written at once, at most about this much.
-const LIMIT: usize = 128 << 10;
+const LIMIT: usize = 256 << 10;
 
 /// A connection whose small writes go out together. It must be read from as often as it is polled.
 #[derive(Debug)]
@@ -38,9 +38,12 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
             }
             self.written += wrote;
         }
-        // An idle connection holds no buffer.
-        (self.buffer, self.written) = (Vec::new(), 0);
-        self.is_flushing = false;
+        // Where much is streamed there will be more; a connection that falls idle holds no buffer.
+        if self.buffer.len() < LIMIT / 2 {
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        (self.written, self.is_flushing) = (0, false);
         Poll::Ready(Ok(()))
     }
 }

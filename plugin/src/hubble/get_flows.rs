@@ -350,6 +350,27 @@ mod tests {
         assert_eq!(got, [-3, 7, 8, 9]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn losses_are_told_together_once_a_second() {
+        let ring = ring(3, 0);
+        let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+        let mut stream = Box::pin(stream(&ring, &request, "node-a", CancellationToken::new()).unwrap());
+        let start = tokio::time::Instant::now();
+        let rounds: [&[i64]; 3] = [&[-7, 8, 9, 10], &[18, 19, 20], &[28, 29, 30]];
+        for (round, expected) in (0..).zip(rounds) {
+            (1..=10).for_each(|n| ring.push(at(10 * round + n).into()));
+            for expected in expected {
+                assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), *expected);
+            }
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let event = stream.next().await.unwrap().unwrap().event().unwrap();
+        let Some(ResponseTypes::LostEvents(lost)) = event.response_types else { panic!("{event:?}") };
+        assert_eq!((lost.num_events_lost, start.elapsed()), (14, LOSS_INTERVAL));
+        assert_eq!((lost.source(), ring.overtaken()), (LostEventSource::HubbleRingBuffer, 21));
+        assert!(lost.first.map(|time| time.seconds) <= lost.last.map(|time| time.seconds) && lost.first.is_some());
+    }
+
     #[tokio::test]
     async fn a_loss_in_the_kernel_is_told_where_it_was_and_is_no_flow() {
         let ring = ring(9, 2);

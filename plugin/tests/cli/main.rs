@@ -7,6 +7,7 @@ mod demo;
 mod errors;
 mod machine;
 mod replay;
+mod requests;
 mod running;
 
 use std::{

@@ -7,7 +7,7 @@ use nix::{
 };
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdin, Command, Stdio},
 };
 
 /// A command in progress, its output in pipes.
@@ -16,6 +16,28 @@ pub struct Running(Option<Child>);
 impl Running {
     pub fn spawn(command: &mut Command) -> Self {
         Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    /// The same, and its stdin as well.
+    pub fn spawn_fed(command: &mut Command) -> Self {
+        Self::spawn(command.stdin(Stdio::piped()))
+    }
+
+    /// What it is fed with.
+    pub fn stdin(&mut self) -> &mut ChildStdin {
+        self.0.as_mut().unwrap().stdin.as_mut().unwrap()
+    }
+
+    /// There is no more for it.
+    pub fn close_stdin(&mut self) {
+        drop(self.0.as_mut().unwrap().stdin.take());
+    }
+
+    /// Bytes of its memory that are in use.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.as_ref().unwrap().id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
     /// Reads stderr until a line holds `wanted`; returns what was read, and the rest.

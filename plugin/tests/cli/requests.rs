@@ -1,0 +1,160 @@
+//! Requests that can't be answered, and clients that do not read: each is told what is wrong, nobody else
+//! is disturbed, and the server's memory is bounded.
+
+use crate::{meridian, running::Running};
+use meridian::proto::{
+    flow::{FlowFilter, flow_filter::Experimental},
+    observer::{GetFlowsRequest, ServerStatusRequest, export_event::ResponseTypes, observer_client::ObserverClient},
+};
+use nix::sys::signal::Signal;
+use prost_types::FieldMask;
+use std::{fmt::Write as _, io::Write as _};
+use tonic::{
+    Code, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+/// Flows of the ring.
+const CAPACITY: usize = 4095;
+/// Followers that never read, over connections of so many each.
+const STUCK: usize = 1000;
+const STREAMS: usize = 100;
+
+async fn connect(at: &str) -> ObserverClient<Channel> {
+    ObserverClient::new(Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap())
+}
+
+/// Flows as a log has them; with what a usual one has, so that they are as large.
+fn lines(from: usize, count: usize) -> String {
+    let mut text = String::new();
+    for n in from..from + count {
+        let end = |pod: usize| {
+            let labels = r#""k8s:app=cart","k8s:io.kubernetes.pod.namespace=shop","k8s:topology.kubernetes.io/zone=a""#;
+            format!(r#"{{"namespace":"shop","pod_name":"cart-{pod}","labels":[{labels}]}}"#)
+        };
+        let (source, destination) = (end(n % 50), end(n % 51));
+        let ip = r#"{"source":"10.0.0.1","destination":"10.0.0.2","ipVersion":"IPv4"}"#;
+        writeln!(
+            text,
+            r#"{{"flow":{{"uuid":"{n}","IP":{ip},"source":{source},"destination":{destination},"node_name":"node-a"}}}}"#
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn whitelist(filter: FlowFilter) -> GetFlowsRequest {
+    GetFlowsRequest { whitelist: vec![filter], ..GetFlowsRequest::default() }
+}
+
+fn expression(text: &str) -> GetFlowsRequest {
+    let experimental = Some(Experimental { cel_expression: vec![text.to_owned()] });
+    whitelist(FlowFilter { experimental, ..FlowFilter::default() })
+}
+
+#[tokio::test]
+async fn what_can_not_be_answered_is_refused_before_any_flow() {
+    let at = "127.0.0.1:4298";
+    let mut replay = Running::spawn_fed(&mut meridian(&["replay", "-", "--listen", at]));
+    replay.stdin().write_all(lines(0, 10).as_bytes()).unwrap();
+    replay.close_stdin();
+    let (_, _stderr) = replay.stderr_until("loaded");
+    let mut client = connect(at).await;
+    let ip = |text: &str| whitelist(FlowFilter { source_ip: vec![text.into()], ..FlowFilter::default() });
+    let label = |text: &str| whitelist(FlowFilter { source_label: vec![text.into()], ..FlowFilter::default() });
+    let ports = FlowFilter { source_port: vec!["80".into(); 1001], ..FlowFilter::default() };
+    let mask = FieldMask { paths: vec!["source.nothing".into()] };
+    let huge = FlowFilter { uuid: vec!["u".repeat(5 << 20)], ..FlowFilter::default() };
+    let cases = [
+        (ip("10.0.0.0/99"), Code::Unknown, "invalid IP prefix \"10.0.0.0/99\" in filter: "),
+        (ip("host"), Code::Unknown, "invalid IP address \"host\" in filter: "),
+        (label("(app"), Code::Unknown, "invalid source label filter: "),
+        (expression("_flow.verdict"), Code::Unknown, "error compiling CEL expression: got \"int\", wanted \"bool\""),
+        (expression("_flow.nothing == 1"), Code::Unknown, "undefined field 'nothing'"),
+        (expression(&" ".repeat(5000)), Code::Unknown, "the expression has 5000 bytes (at most 4096)"),
+        (whitelist(ports), Code::Unknown, "too many filters: 1002 values (at most 1000)"),
+        (GetFlowsRequest { field_mask: Some(mask), ..Default::default() }, Code::Unknown, "invalid fieldmask"),
+        (
+            GetFlowsRequest { first: true, follow: true, ..Default::default() },
+            Code::InvalidArgument,
+            "first cannot be specified with follow",
+        ),
+        (whitelist(huge), Code::OutOfRange, "the limit is: 4194304 bytes"),
+    ];
+    for (request, code, text) in cases {
+        let status = client.get_flows(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(text), "{status:?}");
+    }
+    let mut flows = client.get_flows(GetFlowsRequest::default()).await.unwrap().into_inner();
+    let mut count = 0;
+    while flows.message().await.unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 10);
+    replay.signal(Signal::SIGTERM);
+    assert_eq!(replay.said().code, Some(0));
+}
+
+/// Flows that a stream has given, and those that it said are lost.
+async fn next(stream: &mut Streaming<meridian::hubble::Reply>) -> (usize, usize) {
+    match stream.message().await.unwrap().unwrap().event().unwrap().response_types {
+        Some(ResponseTypes::Flow(_)) => (1, 0),
+        Some(ResponseTypes::LostEvents(lost)) => (0, lost.num_events_lost as usize),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_followers_that_do_not_read_disturb_nobody() {
+    let at = "127.0.0.1:4297";
+    let capacity = CAPACITY.to_string();
+    let mut replay = Running::spawn_fed(&mut meridian(&["replay", "-", "--listen", at, "--capacity", &capacity]));
+    let (_, _stderr) = replay.stderr_until("serving");
+    let follow = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+    let mut good = connect(at).await.get_flows(follow.clone()).await.unwrap().into_inner();
+    let (mut clients, mut stuck) = (Vec::new(), Vec::new());
+    for _ in 0..STUCK / STREAMS {
+        let mut client = connect(at).await;
+        for _ in 0..STREAMS {
+            stuck.push(client.get_flows(follow.clone()).await.unwrap().into_inner());
+        }
+        clients.push(client);
+    }
+
+    // Ten rings full. Who reads gets every flow, in its order, while the others do not.
+    let (total, step, before) = (10 * CAPACITY, 1000, replay.resident());
+    let mut written = 0;
+    while written < total {
+        let count = step.min(total - written);
+        replay.stdin().write_all(lines(written, count).as_bytes()).unwrap();
+        for n in written..written + count {
+            match good.message().await.unwrap().unwrap().event().unwrap().response_types {
+                Some(ResponseTypes::Flow(flow)) => assert_eq!(flow.uuid, n.to_string()),
+                other => panic!("{other:?}"),
+            }
+        }
+        written += count;
+    }
+    let status = connect(at).await.server_status(ServerStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.num_flows, status.seen_flows), (CAPACITY as u64, total as u64));
+    let grown = replay.resident().saturating_sub(before) >> 20;
+    println!("{STUCK} stuck followers: {grown} MiB");
+    assert!(grown < 200, "{grown} MiB more");
+
+    // One of them reads at last: what it did not get it is told. The others on its connection take the
+    // room that their client has for all.
+    let mut late = stuck.swap_remove(STUCK / 2);
+    drop(stuck);
+    let (mut flows, mut lost) = (0, 0);
+    while flows + lost < total {
+        let (more, missing) = next(&mut late).await;
+        (flows, lost) = (flows + more, lost + missing);
+    }
+    assert_eq!(flows + lost, total);
+    assert!(flows >= CAPACITY.min(total) && lost > 0, "{flows} flows, {lost} lost");
+
+    replay.signal(Signal::SIGTERM);
+    drop((good, late, clients));
+    assert_eq!(replay.said().code, Some(0));
+}
