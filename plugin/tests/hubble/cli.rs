@@ -1,7 +1,10 @@
 //! The stock hubble command against Cilium's own observer and against `meridian replay`, over the
 //! same flows: what it prints must be the same.
 
-use crate::random::Random;
+use crate::{
+    compatibility::{self, Case},
+    random::Random,
+};
 use meridian::proto::{
     DESCRIPTORS,
     flow::Flow,
@@ -12,27 +15,28 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 use std::{
     ffi::OsString,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
 };
 
 /// The flows' first second.
-const START: i64 = 1_700_000_000;
+pub const START: i64 = 1_700_000_000;
 const FLOWS: usize = 300;
 /// 2^n - 1, more than there are flows.
 const CAPACITY: &str = "511";
 
 /// A server that ends with the test.
-struct Server {
+pub struct Server {
     child: Child,
-    at: String,
+    pub at: String,
 }
 
 impl Drop for Server {
@@ -47,16 +51,31 @@ fn free_address() -> String {
 }
 
 /// Starts a server and waits for the line that says that it serves.
-fn serve(mut command: Command, at: String, ready: &str) -> Server {
+pub fn serve(mut command: Command, at: String, ready: &'static str) -> Server {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let out: Box<dyn BufRead> = if ready == "loaded" {
-        Box::new(BufReader::new(child.stderr.take().unwrap()))
-    } else {
-        Box::new(BufReader::new(child.stdout.take().unwrap()))
-    };
+    let outputs: [Box<dyn Read + Send>; 2] =
+        [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
     let server = Server { child, at };
-    assert!(out.lines().map_while(Result::ok).any(|line| line.contains(ready)), "it does not serve");
+    let (found, is_ready) = mpsc::channel();
+    for output in outputs {
+        let found = found.clone();
+        // To its end: it must not wait for a reader.
+        thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.filter(|line| line.contains(ready)).for_each(|_| found.send(()).unwrap_or_default());
+        });
+    }
+    drop(found);
+    is_ready.recv().expect("it does not serve");
     server
+}
+
+impl Server {
+    /// Ends it as Ctrl-C does.
+    pub fn interrupt(mut self) -> Option<i32> {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::SIGINT).unwrap();
+        self.child.wait().unwrap().code()
+    }
 }
 
 /// Flows with rising times, as JSON lines.
@@ -80,159 +99,17 @@ fn flows() -> String {
     text
 }
 
-/// The command lines, in words.
-fn command_lines() -> Vec<String> {
-    let mut lines: Vec<String> = ["compact", "dict", "table", "tab", "json", "jsonpb"]
-        .iter()
-        .map(|output| format!("observe --all -o {output}"))
-        .collect();
-    let time = |second: i64| {
-        let time = jiff::Timestamp::from_second(START + second).unwrap();
-        time.to_string()
-    };
-    lines.extend(
-        [
-            "observe --last 5",
-            "observe",
-            "observe --first 5",
-            "observe --last 999",
-            "observe --last 3 --protocol udp",
-            "observe --first 3 --protocol udp",
-            "observe --first 2 --follow",
-            "observe --all --print-node-name",
-            "observe --all --numeric",
-            "observe --all --ip-translation=false",
-            "observe --all --time-format RFC3339Nano",
-            "observe --all --field-mask uuid,verdict -o json",
-            "observe --all --field-mask source.ID,l4.TCP -o json",
-            "observe --all --field-mask no.such -o json",
-            // Not parts of what is in l4: Cilium's server then leaves parts of the flow before in it.
-            "observe --all --field-mask trace_context.parent.trace_id,IP.source -o json",
-            "observe --all --field-mask time,source.labels -o jsonpb",
-            "observe agent-events --all",
-            "observe debug-events --all",
-            "list namespaces",
-            "list namespaces -o json",
-        ]
-        .map(str::to_owned),
-    );
-    lines.extend([
-        format!("observe --since {} --until {}", time(100), time(110)),
-        format!("observe --since {} --last 2", time(100)),
-        format!("observe --since {} --first 2", time(100)),
-        format!("observe --until {} --last 2", time(100)),
-        format!("observe --until {} --first 2", time(100)),
-        format!("observe --since {} --protocol tcp", time(250)),
-        format!("observe --since {}", time(9999)),
-    ]);
-    let filters = [
-        "--all-namespaces",
-        "--from-all-namespaces",
-        "--to-all-namespaces",
-        "--cluster cluster-1",
-        "--from-cluster default",
-        "--to-cluster cluster-1",
-        "--drop-reason-desc POLICY_DENIED",
-        "--encrypted",
-        "--unencrypted",
-        "--fqdn *.example.com",
-        "--from-fqdn a.example.com",
-        "--to-fqdn x_y.org",
-        "--fqdn a..",
-        "--identity 2",
-        "--from-identity 1",
-        "--to-identity 3",
-        "--identity world",
-        "--ip 10.0.1.7",
-        "--from-ip 10.0.0.0/8",
-        "--to-ip fd00::/16",
-        "--ip fd00:0::1",
-        "--ip 10.0.0.0/99",
-        "--from-ip nonsense",
-        "--label app=cart",
-        "--from-label app!=cart",
-        "--to-label k8s:app",
-        "--label reserved:world",
-        "--label (app",
-        "--from-label app=ca+rt",
-        "--namespace shop",
-        "--from-namespace billing",
-        "--to-namespace default",
-        "--pod shop/cart",
-        "--from-pod cart",
-        "--to-pod /web",
-        "--pod shop/",
-        "--port 80",
-        "--from-port 443",
-        "--to-port 8080",
-        "--port http",
-        "--port 70000",
-        "--service shop/cart",
-        "--from-service default/web",
-        "--to-service /",
-        "--workload Deployment/cart",
-        "--from-workload web",
-        "--to-workload StatefulSet/",
-        "--http-method get",
-        "--http-path /x/\\d+",
-        "--http-status 2+",
-        "--http-status 600",
-        "--http-url example",
-        "--http-header a:1",
-        "--http-status 200 --type l7",
-        "--http-status 200 --type trace",
-        "--interface eth0",
-        "--ip-trace-id 1",
-        "--ip-version none",
-        "--ipv4",
-        "--ipv6",
-        "--node-label zone=a",
-        "--node-name node-a",
-        "--node-name cluster-1/",
-        "--node-name a/b/c",
-        "--protocol tcp",
-        "--protocol icmp",
-        "--protocol http",
-        "--protocol quic",
-        "--snat-ip 8.8.8.8",
-        "--tcp-flags syn",
-        "--tcp-flags syn,ack",
-        "--tcp-flags nonsense",
-        "--trace-id t1",
-        "--traffic-direction ingress",
-        "--traffic-direction sideways",
-        "--type trace",
-        "--type drop",
-        "--type trace:to-stack",
-        "--type l7",
-        "--uuid u1",
-        "--verdict FORWARDED",
-        "--verdict DROPPED --verdict ERROR",
-        "--not --verdict FORWARDED",
-        "--namespace shop --not --port 80",
-        "--from-pod shop/cart --to-port 443",
-        "--ipv4 --protocol udp --not --from-namespace shop",
-    ];
-    lines.extend(filters.iter().map(|filter| format!("observe --all -o jsonpb {filter}")));
-    let raw = [
-        r#"observe --all --allowlist {"source_pod":["shop/"]}"#,
-        r#"observe --all --denylist {"verdict":["FORWARDED"]}"#,
-        r#"observe --all --allowlist {"reply":[false],"event_type":[{"type":4}]}"#,
-        r#"observe --all --allowlist {"no_such":1}"#,
-    ];
-    lines.extend(raw.map(str::to_owned));
-    lines
+/// The stock command.
+pub fn command(hubble: &Path, at: &str, home: &Path, line: &str) -> Command {
+    let mut command = Command::new(hubble);
+    command.args(line.split(' ')).args(["--server", at]);
+    command.env_clear().envs([("HOME", home.as_os_str()), ("TZ", "UTC".as_ref())]);
+    command
 }
 
 /// Exit code and what is printed, without the server's address.
 fn run(hubble: &Path, server: &Server, home: &Path, line: &str) -> String {
-    let output = Command::new(hubble)
-        .args(line.split(' '))
-        .args(["--server", &server.at])
-        .env_clear()
-        .envs([("HOME", home.as_os_str()), ("TZ", "UTC".as_ref())])
-        .output()
-        .unwrap();
+    let output = command(hubble, &server.at, home, line).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&server.at, "SERVER");
     format!("exit {:?}\n{}{}", output.status.code(), text(&output.stderr), text(&output.stdout))
 }
@@ -270,18 +147,23 @@ fn the_stock_command_prints_the_same_of_our_server_as_of_ciliums() {
 
     let all = run(&hubble, &theirs, &folder, "observe --all -o jsonpb");
     assert_eq!((all.lines().count(), all.starts_with("exit Some(0)")), (1 + FLOWS, true), "{all}");
-    let lines = command_lines();
-    let (next, differences) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let cases = compatibility::cases();
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
-        while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(Case { line, differs }) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (theirs, ours) = (run(&hubble, &theirs, &folder, line), run(&hubble, &ours, &folder, line));
-            if theirs != ours {
-                differences.lock().unwrap().push(format!("hubble {line}\n{}", difference(&theirs, &ours)));
+            let mut wrong = wrong.lock().unwrap();
+            match differs {
+                None if theirs != ours => wrong.push(format!("hubble {line}\n{}", difference(&theirs, &ours))),
+                Some(_) if theirs == ours => wrong.push(format!("hubble {line}\n  differs no more: {ours}\n")),
+                _ => {}
             }
         }
     };
     thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
     std::fs::remove_dir_all(&folder).unwrap();
-    let differences = differences.into_inner().unwrap();
-    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), lines.len(), differences.concat());
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.concat());
+    let help = Command::new(&hubble).args(["observe", "--help"]).output().unwrap();
+    compatibility::page_is_true(&cases, &String::from_utf8(help.stdout).unwrap());
 }

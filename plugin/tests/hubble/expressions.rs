@@ -12,7 +12,7 @@ use meridian::{
 use prost_types::{Any, Timestamp};
 use std::path::Path;
 
-const EXPRESSIONS: &[&str] = &[
+pub const EXPRESSIONS: &[&str] = &[
     "true",
     "false",
     "_flow.verdict == Verdict.FORWARDED || _flow.verdict == Verdict.TRANSLATED",
@@ -154,7 +154,7 @@ const EXPRESSIONS: &[&str] = &[
 ];
 
 /// Those that are refused in other words, or by one side only, and why.
-const DIFFER: &[(&str, &str)] = &[
+pub const DIFFER: &[(&str, &str)] = &[
     ("_flow.source == Endpoint{}", "messages are not made: there is nothing to compare them with but parts of a flow"),
     ("_flow.uuid.matches(_flow.uuid)", "a pattern is read once, not for each flow"),
     ("_flow.uuid.matches('(')", "here the error is told; Hubble shows no flow and says nothing"),

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
 mod cli;
+mod compatibility;
 mod descriptors;
 mod expressions;
+mod live;
 mod random;
 
 use meridian::{

@@ -1,0 +1,94 @@
+//! The stock hubble command on live flows: those of `meridian demo --serve`. Needs root.
+
+use crate::cli::{Server, command, serve};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Where the demo serves.
+const AT: &str = "127.0.0.1:4245";
+
+struct Hubble {
+    program: PathBuf,
+    demo: Server,
+}
+
+impl Hubble {
+    fn home() -> &'static Path {
+        Path::new("/nonexistent")
+    }
+
+    fn prints(&self, line: &str) -> String {
+        let output = command(&self.program, &self.demo.at, Self::home(), line).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The first lines of a command that goes on.
+    fn follows(&self, line: &str, count: usize) -> Vec<String> {
+        let mut command = command(&self.program, &self.demo.at, Self::home(), line);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(count).map(Result::unwrap).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines
+    }
+}
+
+#[test]
+fn the_stock_command_observes_the_demo() {
+    let Some(program) = std::env::var_os("MERIDIAN_HUBBLE_CLI") else {
+        println!("skipped: MERIDIAN_HUBBLE_CLI is not set");
+        return;
+    };
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_meridian"));
+    demo.args(["demo", "--duration", "1s", "--serve"]);
+    let hubble = Hubble { program: program.into(), demo: serve(demo, AT.into(), "the traffic goes on") };
+
+    let status = hubble.prints("status");
+    assert!(status.starts_with(&format!("Healthcheck (via {AT}): Ok\nCurrent/Max Flows: ")), "{status}");
+    assert!(status.contains("/4,095 (") && status.contains("\nConnected Nodes: 4/4\n"), "{status}");
+    let nodes = hubble.prints("list nodes");
+    let nodes: Vec<Vec<&str>> = nodes.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let names: Vec<_> = nodes.iter().map(|node| (node[0], node[1])).collect();
+    assert_eq!(names, [1, 2, 3, 4].map(|n| (["node-1", "node-2", "node-3", "node-4"][n - 1], "Connected")));
+    assert_eq!(hubble.prints("list namespaces"), "NAMESPACE\nbilling\nshop\n");
+
+    // A line of a person: who, to whom, what, and where it was seen.
+    let compact = regex::Regex::new(
+        r"^\w{3} [ \d]\d [\d:.]{12}: \S+ \(\S+\) (->|<-) \S+ \(\S+\) to-network FORWARDED \((TCP.*|UDP|ICMP.*)\)$",
+    )
+    .unwrap();
+    for line in hubble.follows("observe --follow", 50) {
+        assert!(compact.is_match(&line), "{line}");
+    }
+    for line in hubble.follows("observe --follow --last 5 -o jsonpb", 50) {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        let flow = &event["flow"];
+        for field in ["source", "destination", "l4", "is_reply", "event_type", "uuid", "IP", "extensions"] {
+            assert!(!flow[field].is_null(), "{field}: {line}");
+        }
+        assert_eq!((&flow["verdict"], &flow["Type"]), (&"FORWARDED".into(), &"L3_L4".into()));
+        assert_eq!((&flow["time"], &flow["node_name"]), (&event["time"], &event["node_name"]));
+    }
+
+    // What is only in our flows can be asked for with today's flags.
+    let localities = |line: &str| -> Vec<String> {
+        let of_line = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["flow"]["extensions"]["value"]["locality"].as_str().unwrap().to_owned()
+        };
+        hubble.prints(line).lines().map(of_line).collect()
+    };
+    for asked in ["--label meridian:locality=cross-zone", "--cel-expression _flow.extensions.locality=='cross-zone'"] {
+        let found = localities(&format!("observe --last 20 -o jsonpb {asked}"));
+        assert!(found.len() == 20 && found.iter().all(|locality| locality == "cross-zone"), "{asked}: {found:?}");
+    }
+    let all = localities("observe --all -o jsonpb");
+    assert!(all.iter().any(|locality| locality == "same-zone") && all.iter().any(|locality| locality == "unknown"));
+
+    assert_eq!(hubble.demo.interrupt(), Some(0));
+}
