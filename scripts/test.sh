@@ -25,7 +25,9 @@ layers() {
         fi
     done <<'END'
 aya datapath
-tonic hubble|api|grpc.rs|proto.rs
+tonic hubble|api|grpc|proto/generated.rs
+cel hubble/
+chrono hubble/
 axum metrics/
 nix demo/|datapath/
 rtnetlink demo/|datapath/
