@@ -5,9 +5,9 @@
 use crate::proto::{
     flow::Flow,
     number,
-    wire::{Message, len_of_bytes, put_bytes, put_time},
+    wire::{Message, len_of_bytes, put_bytes},
 };
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 use prost::{Message as _, bytes::BufMut};
 use prost_types::Timestamp;
 use std::{
@@ -22,14 +22,57 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Encoded {
     /// Apart, as the ring sees to it that it rises.
-    pub(super) time: Option<Timestamp>,
+    pub(super) time: Option<Time>,
     /// Every field that is not in one of the others.
     own: Arc<[u8]>,
     source: Option<Arc<Part>>,
     destination: Option<Arc<Part>>,
-    node: Arc<Part>,
+    node: Arc<Node>,
     /// The length of all but the time.
     len: u32,
+}
+
+/// A time and its message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    pub(super) at: Timestamp,
+    bytes: [u8; Self::LONGEST],
+    len: u8,
+}
+
+impl Time {
+    /// Two keys and two numbers.
+    const LONGEST: usize = 22;
+
+    const fn bytes(&self) -> &[u8] {
+        self.bytes.split_at(self.len as usize).0
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(at: Timestamp) -> Self {
+        let mut bytes = [0; Self::LONGEST];
+        at.encode_raw(&mut bytes.as_mut_slice());
+        Self { at, bytes, len: at.encoded_len() as u8 }
+    }
+}
+
+/// What a node says of itself in all its flows: its name, its labels, what observes.
+#[derive(Debug)]
+pub(super) struct Node {
+    fields: Arc<Part>,
+    /// The name as a field of the response that holds the flow.
+    in_response: Box<[u8]>,
+}
+
+impl Node {
+    pub(super) fn new(fields: Arc<Part>) -> Arc<Self> {
+        let mut in_response = Vec::new();
+        if let Some(name) = fields.message().message(number::flow::NODE_NAME) {
+            put_bytes(number::getflowsresponse::NODE_NAME, name.0, &mut in_response);
+        }
+        Arc::new(Self { fields, in_response: in_response.into() })
+    }
 }
 
 /// Bytes that flows have in common.
@@ -76,6 +119,8 @@ impl Hash for Part {
 #[derive(Debug, Default)]
 pub struct Parts {
     known: AHashSet<Arc<Part>>,
+    /// By the number of their fields.
+    nodes: AHashMap<u64, Arc<Node>>,
     /// When so many are known, those that nobody holds any more are forgotten.
     limit: usize,
 }
@@ -89,11 +134,19 @@ impl Parts {
             return Arc::clone(known);
         }
         if self.known.len() >= self.limit {
+            self.nodes.retain(|_, node| Arc::strong_count(node) > 1);
             self.known.retain(|part| Arc::strong_count(part) > 1);
             self.limit = Self::LEAST.max(2 * self.known.len());
         }
         self.known.insert(Arc::clone(&part));
         part
+    }
+}
+
+impl Parts {
+    fn node(&mut self, bytes: Vec<u8>) -> Arc<Node> {
+        let fields = self.share(bytes);
+        Arc::clone(self.nodes.entry(fields.id()).or_insert_with(|| Node::new(fields)))
     }
 }
 
@@ -104,7 +157,7 @@ impl Encoded {
         let mut end =
             |end: &Option<_>| end.as_ref().map(|end: &crate::proto::flow::Endpoint| parts.share(end.encode_to_vec()));
         let (source, destination) = (end(&flow.source.take()), end(&flow.destination.take()));
-        let node = parts.share(node(&mut flow));
+        let node = parts.node(node(&mut flow));
         Self::join(time, &flow.encode_to_vec(), (source, destination), node)
     }
 
@@ -114,7 +167,7 @@ impl Encoded {
         own: &[u8],
         source: Arc<Part>,
         destination: Arc<Part>,
-        node: Arc<Part>,
+        node: Arc<Node>,
     ) -> Self {
         Self::join(Some(time), own, (Some(source), Some(destination)), node)
     }
@@ -123,19 +176,25 @@ impl Encoded {
         time: Option<Timestamp>,
         own: &[u8],
         (source, destination): (Option<Arc<Part>>, Option<Arc<Part>>),
-        node: Arc<Part>,
+        node: Arc<Node>,
     ) -> Self {
         let end =
             |number, part: &Option<Arc<Part>>| part.as_ref().map_or(0, |part| len_of_bytes(number, part.bytes.len()));
         let ends = end(number::flow::SOURCE, &source) + end(number::flow::DESTINATION, &destination);
         // A flow of four gigabytes is none.
-        let len = u32::try_from(own.len() + ends + node.bytes.len()).unwrap_or(u32::MAX);
+        let len = u32::try_from(own.len() + ends + node.fields.bytes.len()).unwrap_or(u32::MAX);
+        let time = time.map(Time::from);
         Self { time, own: own.into(), source, destination, node, len }
     }
 
     /// When it was seen.
-    pub const fn time(&self) -> Option<Timestamp> {
-        self.time
+    pub fn time(&self) -> Option<Timestamp> {
+        self.time.as_ref().map(|time| time.at)
+    }
+
+    /// The same, encoded.
+    pub fn time_message(&self) -> Option<Message<'_>> {
+        self.time.as_ref().map(|time| Message(time.bytes()))
     }
 
     /// The fields that are neither of an end nor of the node, and not the time.
@@ -155,24 +214,29 @@ impl Encoded {
 
     /// What a node says in all its flows: its name, its labels, what observes.
     pub fn node(&self) -> &Part {
-        &self.node
+        &self.node.fields
+    }
+
+    /// The node's name as a field of the response that holds the flow; nothing if it has none.
+    pub fn node_in_response(&self) -> &[u8] {
+        &self.node.in_response
     }
 
     /// The name of the node that saw it.
     pub fn node_name(&self) -> &str {
-        self.node.message().string(number::flow::NODE_NAME)
+        self.node().message().string(number::flow::NODE_NAME)
     }
 
     /// The length of [`Self::write`].
     pub fn encoded_len(&self) -> usize {
-        let time = self.time.map_or(0, |time| len_of_bytes(number::flow::TIME, time.encoded_len()));
+        let time = self.time.as_ref().map_or(0, |time| len_of_bytes(number::flow::TIME, time.len.into()));
         time + self.len as usize
     }
 
     /// Appends the message.
     pub fn write(&self, to: &mut impl BufMut) {
-        if let Some(time) = self.time {
-            put_time(number::flow::TIME, &time, to);
+        if let Some(time) = self.time_message() {
+            put_bytes(number::flow::TIME, time.0, to);
         }
         to.put_slice(&self.own);
         for (number, part) in [(number::flow::SOURCE, self.source()), (number::flow::DESTINATION, self.destination())] {
@@ -180,7 +244,7 @@ impl Encoded {
                 put_bytes(number, &part.bytes, to);
             }
         }
-        to.put_slice(&self.node.bytes);
+        to.put_slice(&self.node.fields.bytes);
     }
 
     /// The flow, decoded.
@@ -232,6 +296,14 @@ mod tests {
             encoded.write(&mut bytes);
             assert_eq!(bytes.len(), encoded.encoded_len());
             assert_eq!((encoded.decode(), encoded.node_name()), (flow.clone(), flow.node_name.as_str()));
+        }
+    }
+
+    #[test]
+    fn any_time_is_encoded() {
+        for (seconds, nanos) in [(0, 0), (1_700_000_000, 999_999_999), (-1, 5), (i64::MIN, -1), (i64::MAX, i32::MIN)] {
+            let time = Timestamp { seconds, nanos };
+            assert_eq!(Time::from(time).bytes(), time.encode_to_vec());
         }
     }
 

@@ -54,7 +54,7 @@ const ENDS: usize = 8192;
 pub struct Observer {
     node: Node,
     index: Arc<Index>,
-    encoded_node: Arc<Part>,
+    encoded_node: Arc<encoded::Node>,
     ends: AHashMap<(IpAddr, Locality), End>,
 }
 
@@ -95,7 +95,7 @@ impl Observer {
             emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
             ..Flow::default()
         };
-        let encoded_node = Part::new(encoded::node(&mut common));
+        let encoded_node = encoded::Node::new(Part::new(encoded::node(&mut common)));
         Self { node, index, encoded_node, ends: AHashMap::default() }
     }
 

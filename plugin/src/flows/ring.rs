@@ -131,8 +131,8 @@ impl Ring {
         let records = self.lock();
         let newest = records.newest.iter().rev().chain(records.full.iter().rev().flat_map(|full| full.iter().rev()));
         if let Some(newest) = newest.take(self.capacity as usize).find_map(Record::flow)
-            && let (Some(time), Some(newest)) = (&mut flow.time, newest.time())
-            && (time.seconds, time.nanos) < (newest.seconds, newest.nanos)
+            && let (Some(time), Some(newest)) = (&mut flow.time, newest.time)
+            && (time.at.seconds, time.at.nanos) < (newest.at.seconds, newest.at.nanos)
         {
             *time = newest;
         }

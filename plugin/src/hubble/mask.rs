@@ -8,7 +8,7 @@ use crate::{
     proto::{
         number,
         schema::{self, Kind, MessageType},
-        wire::{Message, Value, put_bytes, put_time},
+        wire::{Message, Value, put_bytes},
     },
 };
 use ahash::AHashMap;
@@ -71,14 +71,11 @@ impl Mask {
     pub(super) fn apply(&mut self, flow: &Encoded) -> Masked<'_> {
         let Self { fields, ends, masked } = self;
         masked.clear();
-        if let Some(time) = flow.time() {
+        if let Some(time) = flow.time_message() {
             match fields.get(number::flow::TIME) {
                 None => {}
-                Some(Kept::Whole) => put_time(number::flow::TIME, &time, masked),
-                Some(Kept::Parts { fields, .. }) => {
-                    let bytes = prost::Message::encode_to_vec(&time);
-                    fields.copy_message(number::flow::TIME, Message(&bytes), masked);
-                }
+                Some(Kept::Whole) => put_bytes(number::flow::TIME, time.0, masked),
+                Some(Kept::Parts { fields, .. }) => fields.copy_message(number::flow::TIME, time, masked),
             }
         }
         fields.copy(flow.own(), masked);
@@ -101,7 +98,7 @@ impl Mask {
         end(number::flow::DESTINATION, flow.destination());
         fields.copy(flow.node().message(), masked);
         fields.add_empty(masked, |number| match number {
-            number::flow::TIME => flow.time().is_some(),
+            number::flow::TIME => flow.time_message().is_some(),
             number::flow::SOURCE => flow.source().is_some(),
             number::flow::DESTINATION => flow.destination().is_some(),
             number => flow.own().value(number).or_else(|| flow.node().message().value(number)).is_some(),

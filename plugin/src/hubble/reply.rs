@@ -4,9 +4,9 @@ use super::mask::Mask;
 use crate::{
     flows::{Encoded, Held},
     proto::{
-        number::{flow, getflowsresponse as number},
+        number::getflowsresponse as number,
         observer::ExportEvent,
-        wire::{len_of_bytes, put_bytes, put_len, put_time},
+        wire::{len_of_bytes, put_bytes, put_len},
     },
 };
 use prost::{
@@ -61,11 +61,6 @@ impl From<ExportEvent> for Reply {
     }
 }
 
-/// The name of the node, as it is encoded.
-fn node_name(flow: &Encoded) -> Option<&[u8]> {
-    flow.node().message().message(flow::NODE_NAME).map(|name| name.0)
-}
-
 impl Message for Reply {
     fn encode_raw(&self, to: &mut impl BufMut) {
         let flow = match self {
@@ -75,11 +70,9 @@ impl Message for Reply {
         let Some(flow) = flow else { return };
         put_len(number::FLOW, flow.encoded_len(), to);
         flow.write(to);
-        if let Some(name) = node_name(flow) {
-            put_bytes(number::NODE_NAME, name, to);
-        }
-        if let Some(time) = flow.time() {
-            put_time(number::TIME, &time, to);
+        to.put_slice(flow.node_in_response());
+        if let Some(time) = flow.time_message() {
+            put_bytes(number::TIME, time.0, to);
         }
     }
 
@@ -111,9 +104,8 @@ impl Message for Reply {
             Self::Fields(fields) => return fields.len(),
         };
         let Some(flow) = flow else { return 0 };
-        let name = node_name(flow).map_or(0, |name| len_of_bytes(number::NODE_NAME, name.len()));
-        let time = flow.time().map_or(0, |time| len_of_bytes(number::TIME, time.encoded_len()));
-        len_of_bytes(number::FLOW, flow.encoded_len()) + name + time
+        let time = flow.time_message().map_or(0, |time| len_of_bytes(number::TIME, time.0.len()));
+        len_of_bytes(number::FLOW, flow.encoded_len()) + flow.node_in_response().len() + time
     }
 
     fn clear(&mut self) {

@@ -3,7 +3,6 @@
 
 use prost::bytes::BufMut;
 use prost::encoding::{WireType, decode_varint, encode_varint, encoded_len_varint};
-use prost_types::Timestamp;
 
 /// An encoded message. What can't be read ends it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,46 +157,15 @@ pub fn put_bytes(number: u64, bytes: &[u8], to: &mut impl BufMut) {
 
 /// Appends what stands before a string, bytes or a message of this length.
 pub fn put_len(number: u64, len: usize, to: &mut impl BufMut) {
-    let mut head = Short::default();
-    head.put(number << 3 | WireType::LengthDelimited as u64);
-    head.put(len as u64);
-    to.put_slice(head.bytes());
-}
-
-/// Appends a `google.protobuf.Timestamp`.
-pub fn put_time(number: u64, time: &Timestamp, to: &mut impl BufMut) {
-    let mut content = Short::default();
-    for (field, value) in [(1, time.seconds), (2, time.nanos.into())] {
-        if value != 0 {
-            content.put(field << 3);
-            content.put(value.cast_unsigned());
+    let key = number << 3 | WireType::LengthDelimited as u64;
+    // At once: a buffer that is asked to grow for each byte is slow. Nearly all are short.
+    match (key, len) {
+        (..0x80, ..0x80) => to.put_slice(&[key as u8, len as u8]),
+        (..0x80, ..0x4000) => to.put_slice(&[key as u8, len as u8 | 0x80, (len >> 7) as u8]),
+        _ => {
+            encode_varint(key, to);
+            encode_varint(len as u64, to);
         }
-    }
-    put_bytes(number, content.bytes(), to);
-}
-
-/// A few numbers that are appended at once: a buffer that is asked to grow for each byte is slow.
-#[derive(Default)]
-struct Short {
-    // Four numbers of at most ten bytes.
-    bytes: [[u8; 10]; 4],
-    len: usize,
-}
-
-impl Short {
-    fn put(&mut self, mut value: u64) {
-        let bytes = self.bytes.as_flattened_mut();
-        while value >= 0x80 {
-            bytes[self.len] = value as u8 | 0x80;
-            value >>= 7;
-            self.len += 1;
-        }
-        bytes[self.len] = value as u8;
-        self.len += 1;
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes.as_flattened()[..self.len]
     }
 }
 
@@ -238,10 +206,11 @@ mod tests {
         assert_eq!(bytes.len(), len_of_bytes(number::endpoint::NAMESPACE, 4));
         let expected = Endpoint { namespace: "shop".into(), ..Endpoint::default() };
         assert_eq!(Endpoint::decode(bytes.as_slice()).unwrap(), expected);
-        for (seconds, nanos) in [(0, 0), (1_700_000_000, 999_999_999), (-1, 5), (i64::MIN, 0), (i64::MAX, -1)] {
-            let (time, mut bytes) = (Timestamp { seconds, nanos }, Vec::new());
-            put_time(number::flow::TIME, &time, &mut bytes);
-            assert_eq!(bytes, Flow { time: Some(time), ..Flow::default() }.encode_to_vec());
+        for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_152] {
+            let (mut bytes, text) = (Vec::new(), "x".repeat(len));
+            put_bytes(number::flow::UUID, text.as_bytes(), &mut bytes);
+            assert_eq!(bytes.len(), len_of_bytes(number::flow::UUID, len));
+            assert_eq!(Flow::decode(bytes.as_slice()).unwrap().uuid.len(), len);
         }
         let mut flags = Vec::new();
         put_varint(number::tcpflags::SYN, 1, &mut flags);

@@ -2,7 +2,7 @@
 
 use super::Path;
 use crate::{
-    flows::Encoded,
+    flows::{Encoded, Part},
     proto::{
         number::flow,
         schema::{self, FieldType, Kind, MessageType},
@@ -21,7 +21,6 @@ use cel::{
     },
 };
 use chrono::{DateTime, TimeDelta};
-use prost::Message as _;
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 type Boxed<'v> = Box<dyn Val + 'v>;
@@ -37,23 +36,10 @@ pub(super) fn of_path<'f>(flow: &'f Encoded, path: &Path) -> Boxed<'f> {
             None => Box::new(CelNull),
         };
     };
-    if rest.is_empty() {
-        let time;
-        return match first.number {
-            flow::TIME => {
-                time = flow.time().map(|time| time.encode_to_vec());
-                let values = || time.as_deref().map(Value::Bytes).into_iter();
-                of_field(first, values, path.is_test, |text| CelString::from(text.to_owned()))
-            }
-            _ => of_field(first, || values_of_flow(flow, first.number), path.is_test, CelString::from),
-        };
-    }
-    let mut message =
-        if first.number == flow::TIME { None } else { values_of_flow(flow, first.number).next().map(Value::message) };
-    let (last, between) = match rest.split_last() {
-        Some(split) => split,
-        None => (first, rest),
+    let Some((last, between)) = rest.split_last() else {
+        return of_field(first, || values_of_flow(flow, first.number), path.is_test, CelString::from);
     };
+    let mut message = values_of_flow(flow, first.number).next().map(Value::message);
     for field in between {
         message = message.and_then(|message| message.message(field.number));
     }
@@ -61,15 +47,16 @@ pub(super) fn of_path<'f>(flow: &'f Encoded, path: &Path) -> Boxed<'f> {
     of_field(last, || message.values(last.number), path.is_test, CelString::from)
 }
 
-/// The values of a field of a flow, other than its time.
+/// The values of a field of a flow.
 fn values_of_flow(flow: &Encoded, number: u64) -> impl Iterator<Item = Value<'_>> {
-    let (end, message) = match number {
-        flow::SOURCE => (flow.source(), wire::Message::default()),
-        flow::DESTINATION => (flow.destination(), wire::Message::default()),
+    let (apart, message) = match number {
+        flow::TIME => (flow.time_message(), wire::Message::default()),
+        flow::SOURCE => (flow.source().map(Part::message), wire::Message::default()),
+        flow::DESTINATION => (flow.destination().map(Part::message), wire::Message::default()),
         flow::NODE_NAME | flow::NODE_LABELS | flow::EMITTER => (None, flow.node().message()),
         _ => (None, flow.own()),
     };
-    end.map(|end| Value::Bytes(end.message().0)).into_iter().chain(message.values(number))
+    apart.map(|message| Value::Bytes(message.0)).into_iter().chain(message.values(number))
 }
 
 /// A field of a message, of which these are the values.
