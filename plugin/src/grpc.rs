@@ -11,6 +11,7 @@ use crate::{
     proto::{
         DESCRIPTORS,
         observer::observer_server::ObserverServer,
+        peer::peer_server::PeerServer,
         v1::{counters_server::CountersServer, zones_server::ZonesServer},
     },
 };
@@ -40,6 +41,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub struct Services {
     /// Hubble's Observer.
     pub observer: Arc<hubble::Server>,
+    /// Who else serves flows, where that is known.
+    pub peers: Option<Arc<hubble::PeerService>>,
     /// Counters and the zone table, where there are any.
     pub own: Option<(Arc<CountersService>, Arc<ZonesService>)>,
 }
@@ -56,12 +59,15 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(HEALTH_NAME, tonic_health::ServingStatus::Serving).await;
-    let own = services.own.as_ref();
+    let (own, peers) = (services.own.as_ref(), services.peers.as_ref());
     // Old clients ask the one, new ones the other.
     let reflection = || {
         let mut builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .with_service_name("observer.Observer");
+        if peers.is_some() {
+            builder = builder.with_service_name("peer.Peer");
+        }
         if own.is_some() {
             builder = builder.with_service_name("meridian.v1.Counters").with_service_name("meridian.v1.Zones");
         }
@@ -73,6 +79,7 @@ pub async fn serve(
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(ObserverServer::from_arc(Arc::clone(&services.observer)))
+            .add_optional_service(peers.map(|peers| PeerServer::from_arc(Arc::clone(peers))))
             .add_optional_service(own.map(|(counters, _)| CountersServer::from_arc(Arc::clone(counters))))
             .add_optional_service(own.map(|(_, zones)| ZonesServer::from_arc(Arc::clone(zones))))
             .add_service(health_service.clone())

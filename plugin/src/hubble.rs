@@ -6,10 +6,12 @@
 mod filter;
 mod get_flows;
 mod mask;
+mod peer;
 mod query;
 mod reply;
 mod server;
 
 pub use filter::Filters;
+pub use peer::{Announced, PeerService};
 pub use reply::Reply;
 pub use server::Server;

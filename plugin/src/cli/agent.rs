@@ -57,6 +57,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let places = Places { grpc: settings.hubble.0, socket: settings.socket.as_deref(), http: Some(settings.http.0) };
     let offer = Offer {
         nodes: vec![settings.node.clone()],
+        cluster: String::new(),
+        peers: None,
         sink: sink.clone(),
         sources: Sources { samples: samples.subscribe(), ring, process, families: settings.families },
         tables: Some(tables.subscribe()),

@@ -77,6 +77,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let families = Families { pods: true, ..Families::default() };
         let offer = Offer {
             nodes: NODES.iter().map(|node| node.name.to_owned()).collect(),
+            cluster: String::new(),
+            peers: None,
             sink: sink.clone(),
             sources: Sources { samples: samples.subscribe(), ring, process: Arc::clone(&process), families },
             tables: Some(watch::Sender::new(Arc::new(table.zones)).subscribe()),

@@ -6,7 +6,7 @@ use crate::{
     api::{CountersService, Tables, ZonesService},
     export::{PairLog, Pairs},
     grpc::{self, Services, Socket},
-    hubble,
+    hubble::{self, Announced, PeerService},
     metrics::{self, Sources},
 };
 use std::{
@@ -104,6 +104,10 @@ pub(super) struct Places<'a> {
 pub(super) struct Offer {
     /// The flows of these nodes.
     pub(super) nodes: Vec<String>,
+    /// The cluster that they are of; empty if it is the default one.
+    pub(super) cluster: String,
+    /// Who is announced to hubble-relay, if it may ask.
+    pub(super) peers: Option<Vec<Announced>>,
     pub(super) sink: Sink,
     pub(super) sources: Sources,
     /// The zone table and, with it, counters.
@@ -133,12 +137,14 @@ impl Servers {
             Socket::bind(path).map_err(failed)
         };
         let socket = places.socket.map(bind).transpose()?;
-        let Offer { nodes, sink, sources, tables } = offer;
+        let Offer { nodes, cluster, peers, sink, sources, tables } = offer;
         let own = tables.map(|tables| {
             let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
             (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(ZonesService(tables)))
         });
-        let services = Services { observer: Arc::new(hubble::Server::new(sink, nodes, shutdown.clone())), own };
+        let observer = Arc::new(hubble::Server::new(sink, nodes, shutdown.clone()).in_cluster(cluster));
+        let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));
+        let services = Services { observer, peers, own };
         let serve = grpc::serve(services, port, socket, shutdown.clone());
         let mut servers = vec![runtime.spawn(on_one_thread(serve)?)];
         if let Some(http) = http {

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     agent::Sink,
     flows::{Namespaces, Ring},
+    hubble::Announced,
     metrics::{Families, Listen, Process, Sources},
     replay::{Line, Reader},
 };
@@ -51,9 +52,35 @@ pub(super) struct Args {
     /// The name of the node that serves them; by default the host's.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// The name of its cluster; flows keep the names that they have.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_CLUSTER)]
+    cluster_name: String,
+    /// A server of flows to announce to hubble-relay, several by repeating it; by default this one.
+    #[arg(long = "peer", value_name = "NAME=ADDRESS")]
+    peers: Vec<Peer>,
     /// Where metrics and health are served over HTTP; by default nowhere.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<Listen>,
+}
+
+/// Hubble's name for a cluster that has none.
+const DEFAULT_CLUSTER: &str = "default";
+
+/// A peer: its name and where it serves.
+#[derive(Clone, Debug)]
+struct Peer(Announced);
+
+impl std::str::FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, address) = text.split_once('=').unwrap_or_default();
+        let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if name.is_empty() || !has_port(address) {
+            return Err(format!("`{text}` is not a name, `=`, a host and a port, such as node-a=10.0.0.1:4244"));
+        }
+        Ok(Self(Announced { name: name.to_owned(), address: address.to_owned() }))
+    }
 }
 
 /// Records of a ring.
@@ -84,8 +111,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
     let places = Places { grpc: args.listen.0, socket: None, http: args.http_listen.map(|listen| listen.0) };
+    let (node, in_default) = (args.node.clone().unwrap_or_else(host_name), args.cluster_name == DEFAULT_CLUSTER);
+    let node = if in_default { node } else { format!("{}/{node}", args.cluster_name) };
+    let mut peers: Vec<Announced> = args.peers.iter().map(|Peer(peer)| peer.clone()).collect();
+    if peers.is_empty() {
+        peers.push(Announced { name: node.clone(), address: args.listen.0.to_string() });
+    }
     let offer = Offer {
-        nodes: vec![args.node.clone().unwrap_or_else(host_name)],
+        nodes: vec![node],
+        cluster: if in_default { String::new() } else { args.cluster_name.clone() },
+        peers: Some(peers),
         sink: sink.clone(),
         sources: Sources {
             samples: watch::Sender::new(Arc::from([])).subscribe(),

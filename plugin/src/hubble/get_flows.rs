@@ -161,12 +161,15 @@ impl Reader {
             Some(next) => next,
             None => self.query.start(&self.ring, self.newest).await,
         };
-        let batch = self.ring.read(next, if self.query.follow() { u64::MAX } else { self.newest });
+        let end = if self.query.follow() { u64::MAX } else { self.newest };
+        let batch = self.ring.read(next, end);
+        // What came after the request is not asked for.
+        let lost = batch.lost.min(end.saturating_sub(next));
+        self.overtaken.add(lost);
+        self.ring.overtook(lost);
         self.next = Some(batch.next);
         let (next, count) = (batch.next, batch.records().len());
         if count > 0 {
-            self.overtaken.add(batch.lost);
-            self.ring.overtook(batch.lost);
             self.passed += count;
             self.pending = Some(batch);
             if self.passed >= PATIENCE {
@@ -369,6 +372,26 @@ mod tests {
         assert_eq!((lost.num_events_lost, start.elapsed()), (14, LOSS_INTERVAL));
         assert_eq!((lost.source(), ring.overtaken()), (LostEventSource::HubbleRingBuffer, 21));
         assert!(lost.first.map(|time| time.seconds) <= lost.last.map(|time| time.seconds) && lost.first.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_the_past_whom_all_of_it_escapes_is_told() {
+        let ring = ring(3, 3);
+        let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
+        let mut stream = Box::pin(stream);
+        assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), 1);
+        // What it has taken hold of stays.
+        (4..=300).for_each(|seconds| ring.push(at(seconds).into()));
+        let rest: Vec<i64> = stream.map(|response| seconds(&response.unwrap())).collect().await;
+        assert_eq!(rest, [2, 3]);
+
+        let ring = super::tests::ring(300, 200);
+        let stream = super::stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
+        let mut stream = Box::pin(stream);
+        assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), 1);
+        (201..=900).for_each(|seconds| ring.push(at(seconds).into()));
+        let rest: Vec<i64> = stream.map(|response| seconds(&response.unwrap())).collect().await;
+        assert_eq!(rest, (2..=64).chain([-136]).collect::<Vec<_>>());
     }
 
     #[tokio::test]

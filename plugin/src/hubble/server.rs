@@ -30,6 +30,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 pub struct Server {
     sink: Sink,
     nodes: Vec<String>,
+    /// Empty where it is the default one.
+    cluster: String,
     started: Instant,
     shutdown: CancellationToken,
 }
@@ -37,7 +39,13 @@ pub struct Server {
 impl Server {
     /// Over `sink`, for the flows of these nodes. Streams end with `shutdown`.
     pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
-        Self { sink, nodes, started: Instant::now(), shutdown }
+        Self { sink, nodes, cluster: String::new(), started: Instant::now(), shutdown }
+    }
+
+    /// In a cluster of this name, which is said beside namespaces.
+    #[must_use]
+    pub fn in_cluster(self, cluster: String) -> Self {
+        Self { cluster, ..self }
     }
 
     fn uptime_ns(&self) -> u64 {
@@ -136,7 +144,7 @@ impl Observer for Server {
     ) -> Result<Response<GetNamespacesResponse>, Status> {
         let namespaces = self.sink.namespaces.list(Instant::now());
         // The cluster's name is said only where it is not the default one.
-        let namespace = |namespace| Namespace { cluster: String::new(), namespace };
+        let namespace = |namespace| Namespace { cluster: self.cluster.clone(), namespace };
         Ok(Response::new(GetNamespacesResponse { namespaces: namespaces.into_iter().map(namespace).collect() }))
     }
 

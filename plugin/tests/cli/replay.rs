@@ -4,9 +4,10 @@ use crate::{Said, Scratch, meridian, run, running::Running};
 use meridian::proto::{
     flow::FlowFilter,
     observer::{
-        GetFlowsRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
+        GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
         observer_client::ObserverClient,
     },
+    peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, peer_client::PeerClient},
 };
 use nix::sys::signal::Signal;
 use tonic::transport::{Channel, Endpoint};
@@ -62,7 +63,7 @@ async fn recorded_flows_are_served_as_they_were() {
     let nodes = client.get_nodes(GetNodesRequest {}).await.unwrap().into_inner().nodes;
     assert_eq!(nodes.iter().map(|node| (node.name.as_str(), node.seen_flows)).collect::<Vec<_>>(), [("here", 3)]);
 
-    assert_eq!(services(channel).await, ["observer.Observer"]);
+    assert_eq!(services(channel).await, ["observer.Observer", "peer.Peer"]);
 
     replay.signal(Signal::SIGTERM);
     assert_eq!(replay.said().code, Some(0));
@@ -93,5 +94,40 @@ fn what_can_not_be_replayed_is_said() {
     };
     refused(&["/nowhere/flows.json"], "meridian: /nowhere/flows.json: No such file or directory (os error 2)\n");
     refused(&["x", "--capacity", "1000"], "`1000` is not a power of two less one, such as 4095 or 65535");
+    refused(&["x", "--peer", "node-a"], "`node-a` is not a name, `=`, a host and a port");
+    refused(&["x", "--peer", "node-a=10.0.0.1"], "such as node-a=10.0.0.1:4244");
     refused(&[], "required arguments were not provided");
+}
+
+#[tokio::test]
+async fn a_cluster_has_a_name_and_peers_are_announced() {
+    let scratch = Scratch::new("peers");
+    let file = scratch.file("flows.json", LOG.as_bytes());
+    let file = file.to_str().unwrap();
+    let announced = |notification: ChangeNotification| {
+        assert_eq!(notification.r#type(), ChangeNotificationType::PeerAdded);
+        format!("{}={}", notification.name, notification.address)
+    };
+    let named = ["--node", "here", "--cluster-name", "east"];
+    let others = ["--peer", "node-a=10.0.0.1:4244", "--peer", "west/node-b=[fd00::1]:4244"];
+    let cases: [(&str, &[&str], &[&str], &str); 2] = [
+        ("127.0.0.1:4296", &named, &["east/here=127.0.0.1:4296"], "east"),
+        ("127.0.0.1:4295", &others, &["node-a=10.0.0.1:4244", "west/node-b=[fd00::1]:4244"], ""),
+    ];
+    for (at, args, expected, cluster) in cases {
+        let mut replay = Running::spawn(&mut meridian(&[&["replay", file, "--listen", at], args].concat()));
+        let (_, _stderr) = replay.stderr_until("loaded");
+        let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap();
+        let mut peers = PeerClient::new(channel.clone()).notify(NotifyRequest {}).await.unwrap().into_inner();
+        for expected in expected {
+            assert_eq!(announced(peers.message().await.unwrap().unwrap()), *expected);
+        }
+        let mut client = ObserverClient::new(channel);
+        let namespaces = client.get_namespaces(GetNamespacesRequest {}).await.unwrap().into_inner().namespaces;
+        assert!(namespaces.len() == 2 && namespaces.iter().all(|namespace| namespace.cluster == cluster));
+        // The stream stays until the server ends.
+        replay.signal(Signal::SIGTERM);
+        assert!(peers.message().await.is_ok_and(|more| more.is_none()));
+        assert_eq!(replay.said().code, Some(0));
+    }
 }

@@ -75,7 +75,8 @@ const OTHER: &[(&str, &str)] = &[
         "health: a service that is not known is NotFound, `service not registered`",
         "Go's library says `unknown service`",
     ),
-    ("TLS and `peer.Peer/Notify` are to come", "so hubble-relay does not find these servers yet"),
+    ("TLS is to come", "flows are served without it, on loopback unless another address is asked for"),
+    ("`peer.Peer/Notify` is served by `meridian replay` alone", "agents are to announce themselves"),
 ];
 
 /// Command lines, and of those that differ, why.

@@ -176,6 +176,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
     let table = watch::Sender::new(Arc::new(Demo::table().unwrap().zones));
     let services = Services {
         observer: Arc::new(hubble::Server::new(sink.clone(), Vec::new(), shutdown.clone())),
+        peers: None,
         own: Some((
             Arc::new(CountersService::new(samples.subscribe(), process, shutdown.clone())),
             Arc::new(ZonesService(table.subscribe())),
