@@ -15,5 +15,5 @@ pub use encoded::{Encoded, Part, Parts};
 pub use entry::{Entry, Event};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;
-pub use ring::{Batch, Held, Lost, Record, Ring};
+pub use ring::{Batch, Held, Lost, READERS, Record, Ring};
 pub use tracker::{News, Tracker};

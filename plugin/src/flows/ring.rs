@@ -13,8 +13,11 @@ use std::{
     },
     time::SystemTime,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+/// Readers that there may be at once: each may hold a segment that has left the ring, and what its client
+/// does not take.
+pub const READERS: usize = 4096;
 /// Records that are kept together: a reader takes hold of all of them at once.
 const SEGMENT: usize = 64;
 
@@ -26,6 +29,8 @@ pub struct Ring {
     /// The sequence number that the next record will have.
     next: watch::Sender<u64>,
     overtaken: AtomicU64,
+    places: Arc<Semaphore>,
+    refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +127,9 @@ impl Ring {
     pub fn new(capacity: usize) -> Self {
         let records = Mutex::new(Records::default());
         let capacity = capacity.max(1) as u64;
-        Self { capacity, records, next: watch::Sender::new(0), overtaken: AtomicU64::new(0) }
+        let places = Arc::new(Semaphore::new(READERS));
+        let (overtaken, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { capacity, records, next: watch::Sender::new(0), overtaken, places, refused }
     }
 
     /// Adds a flow; the oldest record leaves a full ring. Time never goes back in the ring: a flow
@@ -196,6 +203,18 @@ impl Ring {
     /// Some records before the sequence number `end`, up to it; none if there are none any more.
     pub fn read_back(&self, end: u64) -> Batch {
         self.read(end.saturating_sub(1) / SEGMENT as u64 * SEGMENT as u64, end)
+    }
+
+    /// A place for a reader, for as long as it is held; none if there are [`READERS`].
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        self.refused.fetch_add(u64::from(place.is_none()), Ordering::Relaxed);
+        place
+    }
+
+    /// How many readers there are, and how many were refused.
+    pub fn readers(&self) -> (u64, u64) {
+        ((READERS - self.places.available_permits()) as u64, self.refused.load(Ordering::Relaxed))
     }
 
     /// Remembers that a reader lost records.
@@ -357,6 +376,18 @@ mod tests {
         let batch = ring.read(0, u64::MAX);
         let [Record::Flow(_), Record::Lost(lost), Record::Flow(_)] = batch.records() else { panic!("{batch:?}") };
         assert_eq!((lost.count, ring.len(), ring.seen()), (7, 3, 2));
+    }
+
+    #[test]
+    fn readers_are_bounded() {
+        let ring = Ring::new(3);
+        let mut places: Vec<_> = (0..READERS).map(|_| ring.place().unwrap()).collect();
+        assert!(ring.place().is_none());
+        assert_eq!(ring.readers(), (READERS as u64, 1));
+        places.pop();
+        assert!(ring.place().is_some());
+        drop(places);
+        assert_eq!(ring.readers(), (0, 1));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use super::{mask::Mask, query::Query, reply::Reply};
 use crate::{
-    flows::{Batch, Record, Ring},
+    flows::{Batch, READERS, Record, Ring},
     proto::{
         flow::{LostEvent, LostEventSource},
         observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes},
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,7 @@ struct Reader {
     ended: bool,
     overtaken: Overtaken,
     shutdown: CancellationToken,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Records that a reader has lost and was not told of.
@@ -84,7 +85,7 @@ impl Overtaken {
 /// The answer to a request: it ends by itself, or with `shutdown`.
 ///
 /// # Errors
-/// The request contradicts itself, a filter can't be, or its mask names no field.
+/// The request contradicts itself, a filter can't be, its mask names no field, or there are too many readers.
 pub(super) fn stream(
     ring: &Arc<Ring>,
     request: &GetFlowsRequest,
@@ -92,11 +93,14 @@ pub(super) fn stream(
     shutdown: CancellationToken,
 ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
     let query = Query::new(request)?;
+    let mask = Mask::new(request.field_mask.as_ref())?;
+    let too_many = || Status::resource_exhausted(format!("too many readers of flows (at most {READERS})"));
     let reader = Reader {
+        _place: ring.place().ok_or_else(too_many)?,
         watch: ring.watch(),
         newest: ring.range().end,
         ring: Arc::clone(ring),
-        mask: Mask::new(request.field_mask.as_ref())?,
+        mask,
         server: server.to_owned(),
         pending: None,
         next: None,
@@ -324,6 +328,21 @@ mod tests {
         let status = stream(&ring(3, 3), &request, "", CancellationToken::new()).map(drop).unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert_eq!(status.message(), "first cannot be specified with follow");
+    }
+
+    #[test]
+    fn too_many_readers_are_refused() {
+        let ring = ring(3, 3);
+        let places: Vec<_> = (0..READERS).map(|_| ring.place().unwrap()).collect();
+        let open = || stream(&ring, &GetFlowsRequest::default(), "", CancellationToken::new());
+        let status = open().map(drop).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(status.message(), "too many readers of flows (at most 4096)");
+        drop(places);
+        let stream = open().map_err(drop).unwrap();
+        assert_eq!(ring.readers(), (1, 1));
+        drop(stream);
+        assert_eq!(ring.readers(), (0, 1));
     }
 
     async fn follow(request: GetFlowsRequest, take: usize) -> Vec<i64> {

@@ -3,6 +3,7 @@
 use super::{Sample, Sources, traffic};
 use crate::{
     accounting::Totals,
+    flows::READERS,
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
@@ -163,6 +164,12 @@ impl Writer<'_, '_> {
         self.counters("meridian_flow_ring_seen", help, None, &counter(ring.seen()))?;
         let help = "Flows that were overwritten before a client read them, summed over the clients, who are told";
         self.counters("meridian_flow_ring_lost", help, None, &counter(ring.overtaken()))?;
+        let (readers, refused) = ring.readers();
+        self.gauges("meridian_flow_ring_readers", "Streams of flows to clients", None, &gauge(readers))?;
+        let help = "Streams of flows that there may be";
+        self.gauges("meridian_flow_ring_readers_limit", help, None, &gauge(READERS as u64))?;
+        let help = "Requests for flows that were refused because there were too many streams";
+        self.counters("meridian_flow_ring_refused_readers", help, None, &counter(refused))?;
         let counters = [
             ("meridian_pair_log_lines", "Lines of the pair log that were written", &process.pair_log_lines),
             (

@@ -63,6 +63,7 @@ const OTHER: &[(&str, &str)] = &[
          expressions of 4 KiB, 32 levels and 20,000 steps",
         "Hubble has none: a request can keep a CPU busy for minutes",
     ),
+    ("4,096 streams of flows at once; more are refused with ResourceExhausted", "Hubble has no bound"),
     (
         "an error in a regular expression is told in the words of another library",
         "the code and what stands before it are the same",
