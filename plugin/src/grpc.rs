@@ -86,7 +86,16 @@ pub async fn serve(
             .add_service(v1.clone())
             .add_service(v1alpha.clone())
     };
-    let tcp = |listener| TcpListenerStream::new(listener).map(|stream| stream.map(Coalesced::new));
+    let tcp = |listener| {
+        TcpListenerStream::new(listener).map(|stream| {
+            stream.map(|stream| {
+                // What belongs together is written together: the kernel need not wait for more. It refuses
+                // where the client has gone already.
+                let _ = stream.set_nodelay(true);
+                Coalesced::new(stream)
+            })
+        })
+    };
     let unix = |listener| UnixListenerStream::new(listener).map(|stream| stream.map(Coalesced::new));
     let port = router().serve_with_incoming_shutdown(tcp(listener), shutdown.cancelled());
     match socket {
