@@ -1,7 +1,4 @@
-//! Hubble's Observer over the flow ring: what `hubble observe`, hubble-relay and hubble-ui ask.
-//!
-//! A request that asks for something that is not there yet is refused with its name, never answered
-//! as if it had not asked.
+//! Hubble's Observer over the flow ring, and Peer: what `hubble observe`, hubble-relay and hubble-ui ask.
 
 mod filter;
 mod get_flows;

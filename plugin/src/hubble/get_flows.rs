@@ -19,13 +19,15 @@ use std::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// Records that are looked at before others are served, if none is sent.
 const PATIENCE: usize = 512;
+/// How long a reader that has waited for a flow lets others join it: a thousand of them are not woken for each.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often a reader that is overtaken is told so, as Hubble does.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -193,10 +195,12 @@ impl Reader {
             }
         };
         tokio::select! {
-            () = self.shutdown.cancelled() => None,
-            () = told => Some(()),
-            newer = self.watch.wait_for(|newest| *newest > next) => newer.ok().map(drop),
+            () = self.shutdown.cancelled() => return None,
+            () = told => return Some(()),
+            newer = self.watch.wait_for(|newest| *newest > next) => newer.ok().map(drop)?,
         }
+        sleep(GATHER).await;
+        Some(())
     }
 }
 
