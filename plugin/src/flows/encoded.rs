@@ -3,7 +3,7 @@
 //! Who asks for them gets these bytes; filters read the few fields that they ask for in place.
 
 use crate::proto::{
-    flow::Flow,
+    flow::{Endpoint, Flow},
     number,
     wire::{Message, len_of_bytes, put_bytes},
 };
@@ -141,9 +141,7 @@ impl Parts {
         self.known.insert(Arc::clone(&part));
         part
     }
-}
 
-impl Parts {
     fn node(&mut self, bytes: Vec<u8>) -> Arc<Node> {
         let fields = self.share(bytes);
         Arc::clone(self.nodes.entry(fields.id()).or_insert_with(|| Node::new(fields)))
@@ -154,9 +152,8 @@ impl Encoded {
     /// A flow that comes from elsewhere.
     pub fn new(mut flow: Flow, parts: &mut Parts) -> Self {
         let time = flow.time.take();
-        let mut end =
-            |end: &Option<_>| end.as_ref().map(|end: &crate::proto::flow::Endpoint| parts.share(end.encode_to_vec()));
-        let (source, destination) = (end(&flow.source.take()), end(&flow.destination.take()));
+        let mut end = |end: Option<Endpoint>| end.map(|end| parts.share(end.encode_to_vec()));
+        let (source, destination) = (end(flow.source.take()), end(flow.destination.take()));
         let node = parts.node(node(&mut flow));
         Self::join(time, &flow.encode_to_vec(), (source, destination), node)
     }
@@ -271,7 +268,7 @@ pub(super) fn node(flow: &mut Flow) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::flow::{Emitter, Endpoint, Verdict};
+    use crate::proto::flow::{Emitter, Verdict};
 
     fn flow(uuid: &str) -> Flow {
         let end = |pod: &str| Some(Endpoint { pod_name: pod.into(), ..Endpoint::default() });

@@ -60,7 +60,7 @@ const OTHER: &[(&str, &str)] = &[
     ),
     (
         "bounds: 1,000 values of filters in a request, among them 64 regular expressions of 1 MiB each and 16 CEL \
-         expressions of 4 KiB, 32 levels and 20,000 steps",
+         expressions of 4 KiB, 32 levels, 4 patterns, 20,000 steps and values of 65,536 elements",
         "Hubble has none: a request can keep a CPU busy for minutes",
     ),
     ("4,096 streams of flows at once; more are refused with ResourceExhausted", "Hubble has no bound"),

@@ -169,10 +169,57 @@ mod tests {
         let list = format!("[{}1]", "1,".repeat(200));
         let loops = format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b)))");
         assert!(refused(&loops).contains("steps (at most 20000)"), "{}", refused(&loops));
+        // One list in a list, gone through by loops in each other; and lists and texts that grow.
+        let inner = format!("[[{}1]].all(a, a.all(b, a.all(c, b == c)))", "1,".repeat(1000));
+        assert!(refused(&inner).contains("steps (at most 20000)"), "{}", refused(&inner));
+        for first in ["[[0]]", "['x']"] {
+            let doubled = format!("{first}{}.size() == 1", ".map(a, a + a)".repeat(40));
+            let refused = refused(&doubled);
+            assert!(refused.contains("deeper than") || refused.contains("elements (at most 65536)"), "{refused}");
+        }
+        let doubled = format!("['0123456789abcdef']{}.size() == 1", ".map(a, a + a)".repeat(13));
+        assert!(refused(&doubled).contains("elements (at most 65536)"), "{}", refused(&doubled));
+        let addresses = format!("[{}'10.0.0.1'].exists(ip, ip == _flow.IP.source)", "'10.0.0.2', ".repeat(100));
+        assert!(!verdict(&addresses));
+        assert!(verdict("[1].exists(_flow, _flow == 1)"), "a variable of that name");
         // As deep and as long as can be, on a stack of the usual size.
         assert!(verdict(&format!("{}0 == 30", "1+".repeat(30))));
         assert!(verdict(&format!("{}_flow.uuid == 'u'", "_flow.uuid == 'x' || ".repeat(100))));
         assert!(verdict("[1,2,3].all(a, [1,2,3].exists(b, a == b))"));
+    }
+
+    #[test]
+    fn what_overflows_fails_and_does_not_panic() {
+        for text in [
+            "9223372036854775807 + 1 == 0",
+            "-9223372036854775807 - 2 == 0",
+            "(-9223372036854775807 - 1) / -1 == 0",
+            "(-9223372036854775807 - 1) % -1 == 1",
+            "-(-9223372036854775807 - 1) == 0",
+            "9223372036854775807 * 2 == 0",
+            "18446744073709551615u + 1u == 0u",
+            "0u - 1u == 0u",
+            "1 % 0 == 0",
+            "uint(-1) == 0u",
+            "int(1e300) == 0",
+            "uint(-1.0) == 0u",
+            "int(18446744073709551615u) == 0",
+            "[1][-1] == 0",
+            "[1][9223372036854775807] == 0",
+            "_flow.time + duration('9223372036s') < _flow.time",
+            "_flow.time - duration('9223372036s') - duration('9223372036s') > _flow.time",
+            "timestamp('9999-12-31T23:59:59Z') + duration('9223372036s') < _flow.time",
+            "duration('9223372036s') + duration('9223372036s') < duration('1s')",
+            "duration(9223372036854775807) < duration('1s')",
+            "timestamp(9223372036854775807) < _flow.time",
+            "duration('99999999999999999999s') < duration('1s')",
+            "timestamp('nonsense') < _flow.time",
+            "_flow.time.getHours('nowhere') == 1",
+            "int('x') == 0",
+            "bytes('x') == b'y'",
+        ] {
+            assert!(!verdict(text), "{text}");
+        }
     }
 
     #[test]
@@ -181,6 +228,7 @@ mod tests {
         assert!(refused("_flow.uuid.matches('(')").contains("error parsing regexp"));
         assert!(refused(r"_flow.uuid.matches('(\\pL{100}){100}')").contains("error parsing regexp"));
         assert!(refused("_flow.uuid.matches(_flow.uuid)").contains("must be a constant"));
+        assert!(refused(&vec!["_flow.uuid.matches('u')"; 5].join(" && ")).contains("more than 4 patterns"));
     }
 
     #[test]

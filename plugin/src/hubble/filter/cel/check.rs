@@ -25,6 +25,8 @@ const FLOW: &str = "_flow";
 const CONTAINER: &str = "flow";
 /// How deep expressions may be in each other.
 const DEEPEST: usize = 32;
+/// Patterns of an expression: each may take as much memory as any regular expression.
+const PATTERNS: usize = 4;
 /// The stack for reading an expression: the library goes a step deeper for each operator of a chain.
 const STACK: usize = 64 << 20;
 
@@ -136,24 +138,15 @@ impl Checker {
             Expr::Select(_) => self.select(expression),
             Expr::Call(_) => self.call(expression),
             Expr::List(list) => {
-                let mut elements = std::mem::take(&mut list.elements);
-                let types: Vec<Type> = elements.iter_mut().map(|element| self.expression(element)).collect();
-                if let Expr::List(list) = &mut expression.expr {
-                    list.elements = elements;
-                }
-                Type::list(types.into_iter().reduce(Type::join).unwrap_or(Type::Nothing))
+                let types = list.elements.iter_mut().map(|element| self.expression(element));
+                Type::list(types.reduce(Type::join).unwrap_or(Type::Nothing))
             }
             Expr::Map(_) => self.map(expression),
             Expr::Struct(message) => {
                 let name = message.type_name.clone();
                 self.refuse(expression, format!("messages can't be made here: '{name}'"))
             }
-            Expr::Comprehension(comprehension) => {
-                let mut comprehension = std::mem::take(comprehension);
-                let found = self.comprehension(&mut comprehension);
-                expression.expr = Expr::Comprehension(comprehension);
-                found
-            }
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension),
         }
     }
 
@@ -181,6 +174,9 @@ impl Checker {
 
     /// The fields of a path that begins at the flow, and whether it asks if the last one is there.
     fn flow_path(&self, expression: &IdedExpr) -> Option<(Vec<Step>, bool)> {
+        if self.scopes.iter().any(|(known, _)| known == FLOW) {
+            return None;
+        }
         let (mut steps, mut is_test, mut at) = (Vec::new(), false, expression);
         loop {
             match &at.expr {
@@ -334,6 +330,9 @@ impl Checker {
         let Expr::Literal(LiteralValue::String(text)) = &pattern.expr else {
             return self.refuse_at(id, "the pattern of 'matches' must be a constant".into());
         };
+        if self.program.patterns.len() == PATTERNS {
+            return self.refuse_at(id, format!("more than {PATTERNS} patterns in an expression"));
+        }
         match Pattern::new(text.inner()) {
             Ok(known) => {
                 pattern.expr = Expr::Ident(format!("{PATTERN}{}", self.program.patterns.len()));

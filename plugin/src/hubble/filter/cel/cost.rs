@@ -1,56 +1,126 @@
-//! How much work an expression can be: some multiply their loops, and a stream looks at every flow.
+//! How much work and memory an expression can take: loops multiply and sums grow, and a stream looks at
+//! every flow.
 
 use cel::{
     IdedExpr,
-    common::ast::{EntryExpr, Expr},
+    common::ast::{
+        ComprehensionExpr, EntryExpr, Expr, LiteralValue,
+        operators::{ADD, CONDITIONAL, INDEX},
+    },
 };
 
 /// Steps that evaluating an expression may take for a flow.
 const STEPS: u64 = 20_000;
-/// What the lists of a flow are taken to hold.
-const LIST: u64 = 64;
+/// How large a value may come out on the way.
+const SIZE: u64 = 65_536;
+/// What the values of a flow are taken to have: elements of a list, characters of a text.
+const OF_FLOW: u64 = 64;
+/// What is copied or compared in a step.
+const A_STEP: u64 = 32;
 
-/// Steps, and how long a list may come out.
+/// What an expression may take.
+#[derive(Clone, Copy)]
 struct Cost {
     steps: u64,
+    /// The elements of the list, each step of a loop over it.
+    count: u64,
+    /// All that is in it, however deep: elements and characters.
     size: u64,
 }
 
-/// Refuses what takes too long.
+/// Refuses what takes too long or too much.
 ///
 /// # Errors
 /// It does.
 pub(super) fn bound(expression: &IdedExpr) -> Result<(), String> {
-    let steps = cost(expression).steps;
+    let steps = Estimate::default().cost(expression)?.steps;
     if steps > STEPS { Err(format!("the expression takes up to {steps} steps (at most {STEPS})")) } else { Ok(()) }
 }
 
-fn cost(expression: &IdedExpr) -> Cost {
-    let all = |parts: &mut dyn Iterator<Item = &IdedExpr>| {
-        parts.map(cost).fold(Cost { steps: 1, size: 0 }, |sum, part| Cost {
-            steps: sum.steps.saturating_add(part.steps),
-            size: sum.size.saturating_add(part.size),
+/// The variables of comprehensions, the innermost last.
+#[derive(Default)]
+struct Estimate<'e>(Vec<(&'e str, Cost)>);
+
+impl<'e> Estimate<'e> {
+    fn cost(&mut self, expression: &'e IdedExpr) -> Result<Cost, String> {
+        let flat = |size| Cost { steps: 1, count: size, size };
+        let cost = match &expression.expr {
+            Expr::Unspecified | Expr::Struct(_) => flat(1),
+            Expr::Literal(LiteralValue::String(text)) => flat(1 + text.inner().len() as u64),
+            Expr::Literal(LiteralValue::Bytes(bytes)) => flat(1 + bytes.inner().len() as u64),
+            Expr::Literal(_) => flat(1),
+            Expr::Ident(name) => {
+                let known = self.0.iter().rev().find(|(known, _)| known == name);
+                known.map_or(flat(OF_FLOW), |(_, cost)| *cost)
+            }
+            Expr::Select(select) => {
+                let Cost { steps, size, .. } = self.cost(&select.operand)?;
+                Cost { steps: steps.saturating_add(1), ..flat(size.max(OF_FLOW)) }
+            }
+            Expr::Call(call) => {
+                let all = self.sum(call.target.as_deref().into_iter().chain(&call.args))?;
+                let steps = all.steps.saturating_add(all.size / A_STEP);
+                match call.func_name.as_str() {
+                    ADD | CONDITIONAL | INDEX | "dyn" => Cost { steps, ..flat(all.size) },
+                    "string" | "bytes" => Cost { steps, ..flat(all.size.saturating_add(OF_FLOW)) },
+                    // A bool, a number, a time.
+                    _ => Cost { steps, ..flat(1) },
+                }
+            }
+            Expr::List(list) => {
+                let all = self.sum(&list.elements)?;
+                Cost { count: list.elements.len() as u64, ..all }
+            }
+            Expr::Map(map) => {
+                let parts = map.entries.iter().flat_map(|entry| match &entry.expr {
+                    EntryExpr::MapEntry(entry) => [Some(&entry.key), Some(&entry.value)],
+                    EntryExpr::StructField(field) => [Some(&field.value), None],
+                });
+                let all = self.sum(parts.flatten())?;
+                Cost { count: map.entries.len() as u64, ..all }
+            }
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension)?,
+        };
+        if cost.size > SIZE {
+            return Err(format!("the expression makes values of up to {} elements (at most {SIZE})", cost.size));
+        }
+        Ok(cost)
+    }
+
+    fn sum(&mut self, parts: impl IntoIterator<Item = &'e IdedExpr>) -> Result<Cost, String> {
+        parts.into_iter().try_fold(Cost { steps: 1, count: 0, size: 1 }, |sum, part| {
+            let part = self.cost(part)?;
+            Ok(Cost {
+                steps: sum.steps.saturating_add(part.steps),
+                count: sum.count.saturating_add(part.count),
+                size: sum.size.saturating_add(part.size),
+            })
         })
-    };
-    match &expression.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Cost { steps: 1, size: LIST },
-        Expr::Select(select) => Cost { size: LIST, ..all(&mut std::iter::once(&*select.operand)) },
-        Expr::Call(call) => all(&mut call.args.iter().chain(call.target.as_deref())),
-        Expr::List(list) => Cost { size: list.elements.len() as u64, ..all(&mut list.elements.iter()) },
-        Expr::Map(map) => {
-            let mut parts = map.entries.iter().flat_map(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => [Some(&entry.key), Some(&entry.value)],
-                EntryExpr::StructField(field) => [Some(&field.value), None],
-            });
-            Cost { size: map.entries.len() as u64, ..all(&mut parts.by_ref().flatten()) }
-        }
-        Expr::Struct(_) => Cost { steps: 1, size: 0 },
-        Expr::Comprehension(comprehension) => {
-            let range = cost(&comprehension.iter_range);
-            let each = cost(&comprehension.loop_cond).steps.saturating_add(cost(&comprehension.loop_step).steps);
-            let once = cost(&comprehension.accu_init).steps.saturating_add(cost(&comprehension.result).steps);
-            let steps = range.steps.saturating_add(once).saturating_add(range.size.saturating_mul(each));
-            Cost { steps, size: range.size }
-        }
+    }
+
+    fn comprehension(&mut self, of: &'e ComprehensionExpr) -> Result<Cost, String> {
+        let (range, first) = (self.cost(&of.iter_range)?, self.cost(&of.accu_init)?);
+        // One element may be all that there is.
+        let element = Cost { steps: 1, count: range.size, size: range.size };
+        let variables = std::iter::once(&of.iter_var).chain(&of.iter_var2).map(|name| (name.as_str(), element));
+        let outside = self.0.len();
+        self.0.extend(variables);
+        // What a step adds to what was there.
+        self.0.push((&of.accu_var, Cost { steps: 1, count: 0, size: 0 }));
+        let (more, step) = (self.cost(&of.loop_cond)?, self.cost(&of.loop_step)?);
+        self.0.truncate(outside);
+        let times = |each: u64| range.count.saturating_mul(each);
+        let grown = Cost {
+            steps: 1,
+            count: first.count.saturating_add(times(step.count)),
+            size: first.size.saturating_add(times(step.size)),
+        };
+        self.0.push((&of.accu_var, grown));
+        let result = self.cost(&of.result);
+        self.0.pop();
+        let result = result?;
+        let loops = times(more.steps.saturating_add(step.steps));
+        let steps = [first.steps, loops, result.steps].into_iter().fold(range.steps, u64::saturating_add);
+        Ok(Cost { steps, ..result })
     }
 }
