@@ -228,7 +228,7 @@ mod tests {
         assert!(refused("_flow.uuid.matches('(')").contains("error parsing regexp"));
         assert!(refused(r"_flow.uuid.matches('(\\pL{100}){100}')").contains("error parsing regexp"));
         assert!(refused("_flow.uuid.matches(_flow.uuid)").contains("must be a constant"));
-        assert!(refused(&vec!["_flow.uuid.matches('u')"; 5].join(" && ")).contains("more than 4 patterns"));
+        assert!(refused(&["_flow.uuid.matches('u')"; 5].join(" && ")).contains("more than 4 patterns"));
     }
 
     #[test]
