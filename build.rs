@@ -8,10 +8,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
 /// Struct is what `extensions` of our flows hold: who reads JSON must know it.
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "observer/observer.proto",
     "peer/peer.proto",
     "meridian/v1/counters.proto",
+    "meridian/v1/feed.proto",
     "meridian/v1/zones.proto",
     "google/protobuf/struct.proto",
 ];
@@ -37,6 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::grpc::Codec")
         // Sent as the ring keeps it, without being decoded and encoded again.
         .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
+        // Shared by the streams that it is sent on.
+        .bytes(".meridian.v1.FollowResponse.update")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds what Cilium's own code judges us with: `conformance.sh filters` prints the program's path.
-# Built once for each version of conformance/hubble, and kept in the cache.
+# Builds what others' own code judges us with: `conformance.sh filters` prints the program's path.
+# Programs of conformance/hubble by their name, and `apiserver`. Built once for each version of their
+# sources, and kept in the cache.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -26,13 +27,16 @@ need_go() {
 }
 
 program=${1:?which program}
-sources=$ROOT/conformance/hubble
-[ -d "$sources/$program" ] || die "there is no conformance/hubble/$program"
+case $program in
+    apiserver) sources=$ROOT/conformance/apiserver package=. ;;
+    *) sources=$ROOT/conformance/hubble package=./$program ;;
+esac
+[ -d "$sources/$package" ] || die "there is no ${sources#"$ROOT/"}/$program"
 hash=$(cd "$sources" && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
 built=$CACHE/conformance-$hash/$program
 if [ ! -x "$built" ]; then
     need_go
-    (cd "$sources" && step "build Cilium's $program" env GOTOOLCHAIN=local "$GO" build -trimpath -o "$built.new" "./$program") >&2
+    (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "$GO" build -trimpath -o "$built.new" "$package") >&2
     mv "$built.new" "$built"
 fi
 echo "$built"

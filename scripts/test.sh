@@ -25,7 +25,10 @@ layers() {
         fi
     done <<'END'
 aya datapath
-tonic hubble|api|grpc|proto/generated.rs
+tonic hubble|api|feed|grpc|proto/generated.rs
+kube cluster
+k8s_openapi cluster
+tokio_rustls feed
 cel hubble/
 chrono hubble/
 axum metrics/
@@ -84,8 +87,10 @@ MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
 MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
 MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
+MERIDIAN_APISERVER=$(scripts/conformance.sh apiserver)
 export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
 export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
+export MERIDIAN_APISERVER
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }

@@ -90,11 +90,11 @@ fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
         table.insert(prefix.unwrap(), placement);
     }
     let mut slots = Slots::default();
-    slots.assign(&table);
+    slots.assign(table.placements());
     let mut datapath = Datapath::load(Options::default()).unwrap();
     datapath.add_uplink(LOOPBACK).unwrap();
     let start = Instant::now();
-    datapath.apply_zones(&table, &slots).unwrap();
+    datapath.apply_zones(&table, table.networks(), &slots).unwrap();
     (datapath, start.elapsed())
 }
 

@@ -107,7 +107,6 @@ impl Accounting {
 mod tests {
     use super::*;
     use crate::{identity, zones::Zone};
-    use std::collections::BTreeMap;
 
     const PODS: usize = 10_000;
     const SERIES: usize = 1000;
@@ -123,7 +122,7 @@ mod tests {
             namespace: format!("ns{}", n % 3000 % 40),
             pod: format!("p{n}"),
             workload: Some(workload),
-            labels: BTreeMap::new(),
+            ..Endpoint::default()
         };
         let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
         End { address, owner: Some(Arc::new(owner)), place: place(n % 4) }

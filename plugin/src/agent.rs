@@ -5,10 +5,11 @@ use crate::{
     datapath::{Datapath, Error},
     flows::{Encoded, Lost, Namespaces, News, Node, Observer, Record, Ring, Tracker},
     identity::Index,
-    metrics::{Sample, TableState},
+    metrics::{FeedState, Sample, TableState},
     proto::{flow::LostEventSource, number},
-    zones::{Matrix, Pair, Slots, Table, TooManyZones},
+    zones::{Change, Matrix, Pair, Place, SharedTable, Slots, Table, TooManyZones},
 };
+use ipnetwork::IpNetwork;
 use meridian_abi::{Counter, stats::Stat, zone};
 use std::{
     sync::Arc,
@@ -60,6 +61,8 @@ pub struct Agent {
     observer: Observer,
     accounting: Accounting,
     sink: Sink,
+    /// The table in force.
+    zones: SharedTable,
     table: TableState,
     /// Entries that the last drain saw, and the seconds that it took.
     drained: (u64, f64),
@@ -72,10 +75,18 @@ impl Agent {
     pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, accounting: Accounting, sink: Sink) -> Self {
         let observer = Observer::new(node, Arc::clone(&index));
         let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
-        let table = TableState { prefixes: (0, 0), zones: (0, 0), loaded, confirmed, reloads: (0, 0) };
+        let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
+        let table = TableState { prefixes, zones, loaded, confirmed, reloads, addresses: 0, feed: None };
         let (slots, tracker) = (Slots::default(), Tracker::default());
         let (drained, lost) = ((0, 0.0), (0, SystemTime::now()));
-        Self { datapath, slots, index, tracker, observer, accounting, sink, table, drained, lost }
+        let zones = SharedTable::default();
+        Self { datapath, slots, index, tracker, observer, accounting, sink, zones, table, drained, lost }
+    }
+
+    /// The same, with a table that others know already.
+    #[must_use]
+    pub fn with_table(self, zones: SharedTable) -> Self {
+        Self { zones, ..self }
     }
 
     /// The programs.
@@ -83,19 +94,59 @@ impl Agent {
         &mut self.datapath
     }
 
-    /// Classifies by this table from now on. Returns what it says of zones for which there is no
-    /// room: the table is in force without them.
+    /// Changes the table in force. Returns what it says of zones for which there is no room: the rest is in
+    /// force.
+    ///
+    /// # Errors
+    /// The kernel's answer; the old table stays in force then.
+    pub fn change_zones(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
+        let changed: Vec<IpNetwork> = changes.iter().map(|(prefix, _)| *prefix).collect();
+        let undo = self.zones.write().apply(changes);
+        let table = self.zones.read();
+        self.slots.assign(changed.iter().filter_map(|prefix| table.get(prefix)));
+        let is_first = self.table.prefixes.0 == 0;
+        let whole = is_first.then(|| table.networks()).into_iter().flatten();
+        let applied = self.datapath.apply_zones(&table, changed.into_iter().chain(whole), &self.slots);
+        if let Err(error) = applied {
+            drop(table);
+            self.zones.write().apply(undo);
+            return Err(error);
+        }
+        let capacity = self.datapath.matrix_slots();
+        self.table.prefixes = (table.len() as u64, self.datapath.prefix_limit()?);
+        let room = capacity - u32::from(zone::FIRST_ZONE);
+        self.table.zones = (self.slots.len() as u64, room.into());
+        (self.table.loaded, self.table.confirmed) = (now, now);
+        Ok(self.slots.fit(&table, capacity).err())
+    }
+
+    /// Classifies by this table from now on, as [`Agent::change_zones`] does.
     ///
     /// # Errors
     /// The kernel's answer; the old table stays in force then.
     pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
-        self.slots.assign(table);
-        self.datapath.apply_zones(table, &self.slots)?;
-        self.table.prefixes = (table.prefixes().count() as u64, self.datapath.prefix_limit()?);
-        let room = self.datapath.matrix_slots() - u32::from(zone::FIRST_ZONE);
-        self.table.zones = (self.slots.len() as u64, room.into());
-        (self.table.loaded, self.table.confirmed) = (now, now);
-        Ok(self.slots.fit(table, self.datapath.matrix_slots()).err())
+        let changes = self.zones.read().changes_to(table);
+        self.change_zones(changes, now)
+    }
+
+    /// The table in force, for others to read.
+    pub fn zones(&self) -> SharedTable {
+        self.zones.clone()
+    }
+
+    /// Where the node is.
+    pub const fn node_place(&self) -> &Place {
+        &self.observer.node().place
+    }
+
+    /// Remembers how the connection to the controller is.
+    pub const fn tell_feed(&mut self, feed: FeedState) {
+        self.table.feed = Some(feed);
+    }
+
+    /// Says from now on that the node is there.
+    pub fn place_node(&mut self, place: &Place) {
+        self.observer.place_node(place);
     }
 
     /// Remembers that the table in force is still what its source says.
@@ -126,7 +177,7 @@ impl Agent {
             stats: stats.collect::<Result<_, _>>()?,
             totals: self.accounting.totals().clone(),
             flow_entries: (self.drained.0, self.datapath.flow_limit()),
-            table: self.table.clone(),
+            table: TableState { addresses: self.index.len() as u64, ..self.table.clone() },
             drain_seconds: self.drained.1,
         })
     }
@@ -167,7 +218,7 @@ impl Agent {
             if new == Counter::default() && update.is_none() {
                 return;
             }
-            let end = |address, slot| End { address, owner: index.get(address), place: slots.place(slot) };
+            let end = |address, slot| End { address, owner: index.at(address, time), place: slots.place(slot) };
             let source = end(entry.source, entry.verdict.source);
             let destination = end(entry.destination, entry.verdict.destination);
             if new != Counter::default() {

@@ -8,17 +8,10 @@ pub use client::{Client, ClientError, Target};
 pub use counters::CountersService;
 pub use zones::ZonesService;
 
-use crate::{
-    proto::v1,
-    zones::{Placement, Table},
-};
+use crate::{identity::Endpoint, proto::v1, zones::Placement};
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
-use std::sync::Arc;
-use tokio::sync::watch;
-
-/// The zone table in force.
-pub type Tables = watch::Receiver<Arc<Table>>;
+use std::net::IpAddr;
 
 /// A prefix as the API says it.
 pub fn prefix(prefix: &IpNetwork, placement: &Placement) -> v1::Prefix {
@@ -33,5 +26,24 @@ pub fn prefix(prefix: &IpNetwork, placement: &Placement) -> v1::Prefix {
         region: placement.place.zone().map_or_else(String::new, |zone| zone.region.clone()),
         kind: kind.to_owned(),
         origin: placement.origin.to_string(),
+    }
+}
+
+/// Who has an address, as the API says it.
+pub fn identity(address: IpAddr, endpoint: &Endpoint) -> v1::Identity {
+    let (workload_kind, workload) = endpoint
+        .workload
+        .as_ref()
+        .map_or_else(Default::default, |workload| (workload.kind.clone(), workload.name.clone()));
+    v1::Identity {
+        address: address.to_string(),
+        namespace: endpoint.namespace.clone(),
+        pod: endpoint.pod.clone(),
+        workload_kind,
+        workload,
+        labels: endpoint.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        services: endpoint.services.clone(),
+        node: endpoint.node.clone(),
+        since: endpoint.since.map(Into::into),
     }
 }

@@ -6,10 +6,12 @@
 mod agent;
 mod check;
 mod config;
+mod controller;
 mod demo;
 mod process;
 mod replay;
 mod top;
+mod watched;
 mod zones;
 
 use crate::datapath::Hook;
@@ -58,6 +60,8 @@ enum Command {
     Demo(demo::Args),
     /// Counts this node's traffic and serves flows and metrics, until interrupted.
     Agent(config::Args),
+    /// Watches the cluster, and tells agents which zone an address is in and who has it.
+    Controller(controller::Args),
     /// Says what this node can do, a line each; exit code 0 if an agent can run here.
     Check(check::Args),
     /// Shows the zones and the pairs of pods that an agent counts, live.
@@ -154,6 +158,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Agent(args) => agent::run(args),
+        Command::Controller(args) => controller::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Replay(args) => replay::run(&args),

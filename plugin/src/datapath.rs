@@ -21,6 +21,7 @@ use crate::{
 };
 use clsact::Filter;
 use events::Events;
+use ipnetwork::IpNetwork;
 use meridian_abi::{Counter, device, stats::Stat};
 use object::{Loaded, Programs};
 use std::{
@@ -208,14 +209,19 @@ impl Datapath {
         Ok(())
     }
 
-    /// Makes the kernel classify by this table. Zones without a slot below the side of the matrix
-    /// count as unknown.
+    /// Makes the kernel classify by this table, which differs from the table before in the prefixes
+    /// `changed` only. Zones without a slot below the side of the matrix count as unknown.
     ///
     /// # Errors
     /// The kernel's answer; the old table stays in force then.
-    pub fn apply_zones(&mut self, table: &Table, slots: &Slots) -> Result<(), Error> {
+    pub fn apply_zones(
+        &mut self,
+        table: &Table,
+        changed: impl IntoIterator<Item = IpNetwork>,
+        slots: &Slots,
+    ) -> Result<(), Error> {
         let maps = [self.loaded.map("ZONES_0")?, self.loaded.map("ZONES_1")?];
-        self.zones.apply(maps, table, slots, self.options.matrix_slots)
+        self.zones.apply(maps, table, changed, slots, self.options.matrix_slots)
     }
 
     /// Where packets are counted.

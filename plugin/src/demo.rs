@@ -256,7 +256,7 @@ fn agent(
     sink: &Sink,
 ) -> Result<Agent, Error> {
     let mut slots = Slots::default();
-    slots.assign(&table.zones);
+    slots.assign(table.zones.placements());
     let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
     let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
     let accounting = Accounting::new(SERIES, true);

@@ -7,12 +7,13 @@ pub use codec::Codec;
 
 use crate::{
     api::{CountersService, ZonesService},
+    feed::FeedService,
     hubble,
     proto::{
         DESCRIPTORS,
         observer::observer_server::ObserverServer,
         peer::peer_server::PeerServer,
-        v1::{counters_server::CountersServer, zones_server::ZonesServer},
+        v1::{controller_server::ControllerServer, counters_server::CountersServer, zones_server::ZonesServer},
     },
 };
 use coalesced::Coalesced;
@@ -105,6 +106,32 @@ pub async fn serve(
             tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
         }
     }
+}
+
+/// Serves what a controller says to people until `shutdown`.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve_controller(
+    controller: FeedService,
+    zones: ZonesService,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .with_service_name("meridian.v1.Controller")
+        .with_service_name("meridian.v1.Zones")
+        .build_v1()
+        .map_err(io::Error::other)?;
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(ControllerServer::new(controller))
+        .add_service(ZonesServer::new(zones))
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .await
+        .map_err(io::Error::other)
 }
 
 /// A unix socket that is taken away again.

@@ -4,15 +4,18 @@
 //! slowly, disturbs nothing. The number of series is bounded, whatever the cluster does.
 
 mod connections;
+mod controller;
 mod http;
 mod page;
 mod text;
 mod traffic;
 
+pub use controller::Controller;
 pub use http::{Listen, serve};
 
 use crate::{accounting::Totals, flows::Ring, zones::Matrix};
 use meridian_abi::{Counter, stats::Stat};
+use prometheus_client::collector::Collector;
 use std::{
     sync::{
         Arc,
@@ -59,6 +62,21 @@ pub struct TableState {
     pub confirmed: SystemTime,
     /// Tables that were taken and tables that were refused since the start.
     pub reloads: (u64, u64),
+    /// Addresses of which it is known who has them.
+    pub addresses: u64,
+    /// The connection to the controller, where the table comes from one.
+    pub feed: Option<FeedState>,
+}
+
+/// An agent's connection to its controller.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedState {
+    /// Whether the table is the controller's.
+    pub is_connected: bool,
+    /// Connections since the start.
+    pub connects: u64,
+    /// Connections that failed or broke.
+    pub failures: u64,
 }
 
 /// The samples of all nodes, renewed once a second.
@@ -111,4 +129,22 @@ pub struct Sources {
     pub process: Arc<Process>,
     /// What is shown of pods and workloads.
     pub families: Families,
+}
+
+/// Who has a page.
+pub trait Measured: Send + Sync + 'static {
+    /// Writes it as it is now.
+    fn collector(&self) -> Box<dyn Collector>;
+    /// The process.
+    fn process(&self) -> &Arc<Process>;
+}
+
+impl Measured for Sources {
+    fn collector(&self) -> Box<dyn Collector> {
+        Box::new(page::Page(self.clone()))
+    }
+
+    fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
 }

@@ -9,7 +9,7 @@ mod table;
 pub use matrix::{Matrix, Pair};
 pub use slots::{Slots, TooManyZones};
 pub use static_table::{EndpointEntry, StaticTable, WorkloadEntry};
-pub use table::{Placement, Table};
+pub use table::{Change, Placement, SharedTable, Table};
 
 use std::{fmt, sync::Arc};
 

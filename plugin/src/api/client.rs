@@ -1,8 +1,8 @@
 //! The asking side of meridian.v1, for the command line.
 
 use crate::proto::v1::{
-    ListRequest, LookupRequest, Prefix, WatchRequest, WatchResponse, counters_client::CountersClient,
-    zones_client::ZonesClient,
+    ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
+    controller_client::ControllerClient, counters_client::CountersClient, zones_client::ZonesClient,
 };
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use tonic::{Code, Status, transport::Channel};
@@ -45,7 +45,7 @@ impl fmt::Display for Target {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is none.
-    #[error("{target}: no agent answers there ({reason}): is it running? --server names another one")]
+    #[error("{target}: nobody answers there ({reason}): is it running? --server names another one")]
     Unreachable {
         /// Where it was looked for.
         target: Target,
@@ -98,13 +98,13 @@ impl Client {
         Ok(Stream { client: self.clone(), stream: stream.into_inner() })
     }
 
-    /// The prefix that holds an address; `None` if there is none.
+    /// The prefix that holds an address, and who has it; `None` if there is no such prefix.
     ///
     /// # Errors
     /// The server refuses.
-    pub async fn lookup(&self, ip: String) -> Result<Option<Prefix>, ClientError> {
+    pub async fn lookup(&self, ip: String) -> Result<Option<LookupResponse>, ClientError> {
         match ZonesClient::new(self.channel.clone()).lookup(LookupRequest { ip }).await {
-            Ok(prefix) => Ok(Some(prefix.into_inner())),
+            Ok(answer) => Ok(Some(answer.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(self.refused(&status)),
         }
@@ -120,9 +120,18 @@ impl Client {
         Ok(Stream { client: self.clone(), stream: stream.into_inner() })
     }
 
+    /// How current a controller's table is.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn status(&self) -> Result<StatusResponse, ClientError> {
+        let answer = ControllerClient::new(self.channel.clone()).status(StatusRequest {}).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.refused(&status))
+    }
+
     fn refused(&self, status: &Status) -> ClientError {
         let message = match status.code() {
-            Code::Unimplemented => "this server does not speak meridian.v1".to_owned(),
+            Code::Unimplemented => "this server does not answer that".to_owned(),
             _ => status.message().to_owned(),
         };
         ClientError::Refused { target: self.target.clone(), message }

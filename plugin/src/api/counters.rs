@@ -230,13 +230,14 @@ mod tests {
 
     fn end(n: u8, zone: usize) -> End {
         let (namespace, pod) = ("shop".to_owned(), format!("cart-{n}"));
-        let owner = Endpoint { namespace, pod, workload: None, labels: Default::default() };
+        let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
         End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place: place(zone) }
     }
 
     fn sample(accounting: &Accounting) -> Arc<[Sample]> {
         let now = SystemTime::now();
-        let table = TableState { prefixes: (0, 0), zones: (0, 0), loaded: now, confirmed: now, reloads: (0, 0) };
+        let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
+        let table = TableState { prefixes, zones, loaded: now, confirmed: now, reloads, addresses: 0, feed: None };
         Arc::from([Sample {
             node: "node-1".into(),
             time: now,

@@ -1,31 +1,50 @@
 //! `meridian.v1.Zones`.
 
-use super::{Tables, prefix};
-use crate::proto::v1::{ListRequest, LookupRequest, Prefix, zones_server::Zones};
+use super::{identity, prefix};
+use crate::{
+    identity::Index,
+    proto::v1::{ListRequest, LookupRequest, LookupResponse, Prefix, zones_server::Zones},
+    zones::SharedTable,
+};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::{net::IpAddr, sync::Arc};
+use ipnetwork::IpNetwork;
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 use tonic::{Request, Response, Status};
 
-/// Answers from the table in force.
+/// Answers from what is in force.
 #[derive(Debug)]
-pub struct ZonesService(pub Tables);
+pub struct ZonesService {
+    /// The table.
+    pub table: SharedTable,
+    /// Who has an address.
+    pub index: Arc<Index>,
+}
+
+/// Prefixes that are read at once: the table can be changed in between.
+const PART: usize = 1000;
 
 #[tonic::async_trait]
 impl Zones for ZonesService {
     type ListStream = BoxStream<'static, Result<Prefix, Status>>;
 
-    async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<Prefix>, Status> {
+    async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let ip = request.into_inner().ip;
         let address: IpAddr =
             ip.parse().map_err(|_| Status::invalid_argument(format!("`{ip}` is not an IPv4 or IPv6 address")))?;
-        let table = Arc::clone(&self.0.borrow());
+        let holder = self.index.at(address, SystemTime::now()).map(|endpoint| identity(address, &endpoint));
+        let table = self.table.read();
         let found = table.lookup(address).map(|(network, placement)| prefix(&network, placement));
-        found.map(Response::new).ok_or_else(|| Status::not_found(format!("{ip} is in no prefix")))
+        let answer = found.map(|prefix| LookupResponse { prefix: Some(prefix), holder });
+        answer.map(Response::new).ok_or_else(|| Status::not_found(format!("{ip} is in no prefix")))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let table = Arc::clone(&self.0.borrow());
-        let all: Vec<Prefix> = table.prefixes().map(|(network, placement)| prefix(network, placement)).collect();
-        Ok(Response::new(stream::iter(all).map(Ok).boxed()))
+        let parts =
+            stream::unfold((self.table.clone(), None), async |(table, last): (SharedTable, Option<IpNetwork>)| {
+                let part: Vec<_> = table.read().after(last).take(PART).map(|(at, said)| (*at, said.clone())).collect();
+                let last = part.last()?.0;
+                Some((stream::iter(part), (table, Some(last))))
+            });
+        Ok(Response::new(parts.flatten().map(|(network, placement)| Ok(prefix(&network, &placement))).boxed()))
     }
 }

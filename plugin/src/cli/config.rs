@@ -3,6 +3,7 @@
 use super::{Failure, HookChoice, print, usage};
 use crate::{
     export::Output,
+    feed,
     metrics::{Families, Listen},
     yaml,
     zones::{StaticTable, Table},
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use std::{
     fmt::Write,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -37,9 +39,21 @@ pub(super) struct Args {
     /// This node's name; by default the host's.
     #[arg(long, env = "MERIDIAN_NODE", value_name = "NAME")]
     node: Option<String>,
-    /// The static table; it is read again when it changes and on SIGHUP. Required.
+    /// The static table; it is read again when it changes and on SIGHUP. Either this or a controller is needed.
     #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     zones_file: Option<PathBuf>,
+    /// The controller that says which zone an address is in and who has it, as HOST:PORT.
+    #[arg(long, env = "MERIDIAN_CONTROLLER", value_name = "ADDRESS")]
+    controller: Option<String>,
+    /// The authority that signed the controller's certificate, as PEM; without it there is no TLS.
+    #[arg(long, env = "MERIDIAN_CONTROLLER_CA", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    controller_ca: Option<PathBuf>,
+    /// The name in the controller's certificate; by default the host that `controller` names.
+    #[arg(long, env = "MERIDIAN_CONTROLLER_NAME", value_name = "NAME")]
+    controller_name: Option<String>,
+    /// The token that the controller asks for; it is read again for every connection.
+    #[arg(long, env = "MERIDIAN_CONTROLLER_TOKEN", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    controller_token: Option<PathBuf>,
     /// Where packets are counted; by default auto.
     #[arg(long, env = "MERIDIAN_HOOK")]
     hook: Option<HookChoice>,
@@ -78,15 +92,19 @@ pub(super) struct Args {
     /// default 1000.
     #[arg(long, env = "MERIDIAN_METRICS_SERIES", value_name = "NUMBER")]
     metrics_series: Option<usize>,
-    /// Where the agent keeps what must outlast it; by default /var/lib/meridian. Nothing is kept there yet.
+    /// Where the agent keeps what must outlast it, the controller's last table; by default /var/lib/meridian.
     #[arg(long, env = "MERIDIAN_STATE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     state_dir: Option<PathBuf>,
 }
 
 /// The flag that each key of the file is, by its name in [`Args`].
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 19] = [
     ("node", "node"),
     ("zones_file", "zones_file"),
+    ("controller", "controller.address"),
+    ("controller_ca", "controller.ca_file"),
+    ("controller_name", "controller.server_name"),
+    ("controller_token", "controller.token_file"),
     ("hook", "hook"),
     ("uplinks", "uplinks"),
     ("hubble_listen", "hubble.listen"),
@@ -122,6 +140,7 @@ struct File {
     node: Option<String>,
     /// Relative to the folder of this file.
     zones_file: Option<PathBuf>,
+    controller: ControllerKeys,
     hook: Option<HookChoice>,
     uplinks: Vec<String>,
     hubble: HubbleKeys,
@@ -129,6 +148,15 @@ struct File {
     pair_log: PairLogKeys,
     metrics: MetricsKeys,
     state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ControllerKeys {
+    address: Option<String>,
+    ca_file: Option<PathBuf>,
+    server_name: Option<String>,
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,11 +220,21 @@ impl FromStr for Seconds {
     }
 }
 
+/// Who says which zone an address is in.
+#[derive(Debug)]
+pub(super) enum ZoneSource {
+    /// A static table.
+    File(PathBuf),
+    /// A controller.
+    Controller(feed::ClientSettings),
+}
+
 /// The configuration in force.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) node: String,
-    pub(super) zones_file: PathBuf,
+    pub(super) zones: ZoneSource,
+    pub(super) state_dir: PathBuf,
     pub(super) hook: HookChoice,
     pub(super) uplinks: Vec<String>,
     pub(super) hubble: Listen,
@@ -236,15 +274,38 @@ fn value<T: FromStr<Err = String>>(
 impl Settings {
     pub(super) fn new(args: Args) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let no_table = || usage("there is no zone table: name it with --zones-file or the key `zones_file`");
+        let node = args.node.or(file.node).unwrap_or_else(host_name);
+        let zones_file = args.zones_file.or(file.zones_file);
+        let zones = match (args.controller.or(file.controller.address), zones_file) {
+            (Some(_), Some(_)) => {
+                return Err(usage(
+                    "zones come from a file or from a controller: name one of `zones_file` and `controller`",
+                ));
+            }
+            (None, None) => {
+                return Err(usage(
+                    "there is no zone table: name a file with --zones-file or the key `zones_file`, or a \
+                                  controller with --controller",
+                ));
+            }
+            (None, Some(file)) => ZoneSource::File(file),
+            (Some(server), None) => ZoneSource::Controller(controller(feed::ClientSettings {
+                node: node.clone(),
+                server,
+                authority: args.controller_ca.or(file.controller.ca_file),
+                server_name: args.controller_name.or(file.controller.server_name),
+                token: args.controller_token.or(file.controller.token_file),
+            })?),
+        };
         let socket = args.hubble_socket.or(file.hubble.socket).unwrap_or_else(|| SOCKET.into());
         let families = Families::default();
         let switch = |flag: Option<bool>, key: Option<bool>, default| flag.or(key).unwrap_or(default);
         let (output, interval) = (file.pair_log.output, file.pair_log.interval);
         let default_interval = || Ok(Seconds(PAIR_LOG_INTERVAL));
         Ok(Self {
-            node: args.node.or(file.node).unwrap_or_else(host_name),
-            zones_file: args.zones_file.or(file.zones_file).ok_or_else(no_table)?,
+            node,
+            zones,
+            state_dir: args.state_dir.or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
             hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto),
             uplinks: if args.uplinks.is_empty() { file.uplinks } else { args.uplinks },
             hubble: value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?,
@@ -263,6 +324,20 @@ impl Settings {
     }
 }
 
+/// A controller that can be found, and to whom no token is shown in the clear.
+fn controller(settings: feed::ClientSettings) -> Result<feed::ClientSettings, Failure> {
+    let server = &settings.server;
+    let host = server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let Some((host, _)) = host else {
+        return Err(usage(format!("controller: `{server}` is not a server like meridian-controller.meridian:4345")));
+    };
+    let is_near = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if settings.token.is_some() && settings.authority.is_none() && !is_near {
+        return Err(usage("a token is shown only over TLS: name the authority with --controller-ca"));
+    }
+    Ok(settings)
+}
+
 /// This host's name.
 pub(super) fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname")
@@ -279,14 +354,14 @@ pub(super) fn run(command: &Config) -> Result<(), Failure> {
 
 fn check(file: &Path) -> Result<(), Failure> {
     let settings = Settings::new(Args { config: Some(file.to_owned()), ..Args::default() })?;
-    let table = StaticTable::read(&settings.zones_file).map_err(usage)?;
-    let (prefixes, endpoints) =
-        (table.zones.prefixes().count() - Table::new().prefixes().count(), table.endpoints.len());
-    print(&format!(
-        "{}: good\n{}: good, {prefixes} prefixes, {endpoints} endpoints\n",
-        file.display(),
-        settings.zones_file.display()
-    ))
+    let mut text = format!("{}: good\n", file.display());
+    if let ZoneSource::File(zones) = &settings.zones {
+        let table = StaticTable::read(zones).map_err(usage)?;
+        let (prefixes, endpoints) = (table.zones.len() - Table::new().len(), table.endpoints.len());
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{}: good, {prefixes} prefixes, {endpoints} endpoints", zones.display());
+    }
+    print(&text)
 }
 
 /// docs/configuration.md.
@@ -319,7 +394,9 @@ fn reference() -> String {
     let _ = write!(
         text,
         "\n`zones_file` in a file is relative to the file's folder. In a file, `uplinks` is a list. A complete file:\n\n\
-         ```yaml\nnode: node-a\nzones_file: zones.yaml\nhook: auto\nuplinks: [eth0]\n\
+         ```yaml\nnode: node-a\nzones_file: zones.yaml   # or, in a cluster, controller:\n\
+         controller: {{address: \"meridian-controller.meridian:4345\", ca_file: /tls/ca.crt, \
+         server_name: meridian-controller, token_file: /token}}\nhook: auto\nuplinks: [eth0]\n\
          hubble: {{listen: \"{HUBBLE_LISTEN}\", socket: {SOCKET}}}\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
          pair_log: {{output: stdout, interval: 10s}}\n\
          metrics: {{workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
@@ -375,7 +452,8 @@ mod tests {
         fs::write(&path, "zones_file: z.yaml\nhubble: {socket: off}\npair_log: {output: a.json, interval: 1m}\nmetrics: {pods: true}\n").unwrap();
         let config = Some(path);
         let file = Settings::new(Args { config: config.clone(), ..Args::default() }).unwrap();
-        assert_eq!((file.zones_file, file.socket), (folder.join("z.yaml"), None));
+        assert!(matches!(file.zones, ZoneSource::File(path) if path == folder.join("z.yaml")));
+        assert_eq!(file.socket, None);
         assert_eq!(file.pair_log, PairLogOutput(Some(Output::File("a.json".into()))));
         assert_eq!(file.pair_log_interval, Duration::from_secs(60));
         assert_eq!(file.families, Families { pods: true, ..Families::default() });
@@ -390,6 +468,20 @@ mod tests {
         assert_eq!((flags.pair_log, flags.socket), (PairLogOutput(None), Some("/x".into())));
         assert_eq!(flags.families, Families::default());
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn zones_come_from_one_source_and_a_token_is_not_shown_in_the_clear() {
+        let refused = |args: Args| Settings::new(args).unwrap_err().to_string();
+        let controller = |address: &str| Args { controller: Some(address.into()), ..Args::default() };
+        assert!(refused(Args::default()).starts_with("there is no zone table"));
+        let both = Args { zones_file: Some("z.yaml".into()), ..controller("c:4345") };
+        assert!(refused(both).starts_with("zones come from a file or from a controller"));
+        assert!(refused(controller("c")).starts_with("controller: `c` is not a server"));
+        let shown = |address: &str| Args { controller_token: Some("token".into()), ..controller(address) };
+        assert!(refused(shown("c:4345")).starts_with("a token is shown only over TLS"));
+        assert!(Settings::new(shown("127.0.0.1:4345")).is_ok());
+        assert!(Settings::new(Args { controller_ca: Some("ca.crt".into()), ..shown("c:4345") }).is_ok());
     }
 
     #[test]

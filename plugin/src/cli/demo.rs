@@ -6,11 +6,13 @@ use super::{
 };
 use crate::{
     agent::Sink,
+    api::ZonesService,
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
     flows::{Namespaces, Ring},
+    identity::Index,
     metrics::{Families, Process, Sample, Sources},
-    zones::Matrix,
+    zones::{Matrix, SharedTable},
 };
 use clap::ValueEnum;
 use jiff::SignedDuration;
@@ -73,7 +75,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
     let servers = if args.serve {
         let places = Places { grpc: OBSERVER, socket: None, http: Some(METRICS) };
-        let table = Demo::table().map_err(Failure::failed)?;
+        let (table, index) = (SharedTable::default(), Index::default());
+        let fixed = Demo::table().map_err(Failure::failed)?;
+        index.replace(&fixed.endpoints);
+        *table.write() = fixed.zones;
         let families = Families { pods: true, ..Families::default() };
         let offer = Offer {
             nodes: NODES.iter().map(|node| node.name.to_owned()).collect(),
@@ -81,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             peers: None,
             sink: sink.clone(),
             sources: Sources { samples: samples.subscribe(), ring, process: Arc::clone(&process), families },
-            tables: Some(watch::Sender::new(Arc::new(table.zones)).subscribe()),
+            zones: Some(ZonesService { table, index: Arc::new(index) }),
         };
         Some(Servers::start(&runtime, &places, offer, &shutdown)?)
     } else {

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::{
     agent::Sink,
-    api::{CountersService, Tables, ZonesService},
+    api::{CountersService, ZonesService},
     export::{PairLog, Pairs},
     grpc::{self, Services, Socket},
     hubble::{self, Announced, PeerService},
@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// How long servers may take to end: a client that holds its connection does not hold us.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often announced packets are taken out of the kernel while a command waits.
 const EVENT_TICK: Duration = Duration::from_millis(100);
@@ -111,7 +111,7 @@ pub(super) struct Offer {
     pub(super) sink: Sink,
     pub(super) sources: Sources,
     /// The zone table and, with it, counters.
-    pub(super) tables: Option<Tables>,
+    pub(super) zones: Option<ZonesService>,
 }
 
 /// The gRPC and HTTP servers of a process.
@@ -137,10 +137,10 @@ impl Servers {
             Socket::bind(path).map_err(failed)
         };
         let socket = places.socket.map(bind).transpose()?;
-        let Offer { nodes, cluster, peers, sink, sources, tables } = offer;
-        let own = tables.map(|tables| {
+        let Offer { nodes, cluster, peers, sink, sources, zones } = offer;
+        let own = zones.map(|zones| {
             let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
-            (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(ZonesService(tables)))
+            (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(zones))
         });
         let observer = Arc::new(hubble::Server::new(sink, nodes, shutdown.clone()).in_cluster(cluster));
         let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));

@@ -128,7 +128,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             process: Arc::clone(&process),
             families: Families::default(),
         },
-        tables: None,
+        zones: None,
     };
     let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
     tracing::info!("serving Hubble's clients on {}", args.listen.0);

@@ -3,7 +3,7 @@
 use super::{Failure, config::SOCKET, print, usage};
 use crate::{
     api::{self, Client, Target},
-    proto::v1::Prefix,
+    proto::v1::{Identity, LookupResponse, Prefix, StatusResponse},
     zones::StaticTable,
 };
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use std::{fmt::Write, net::IpAddr, path::PathBuf};
 /// Questions to a table.
 #[derive(Debug, Subcommand)]
 pub(super) enum Zones {
-    /// The zone of an address, the prefix that says so and where that comes from.
+    /// The zone of an address, the prefix that says so, where that comes from, and who has the address.
     Lookup {
         /// An IPv4 or IPv6 address.
         ip: IpAddr,
@@ -24,7 +24,16 @@ pub(super) enum Zones {
         #[command(flatten)]
         table: Table,
     },
+    /// How current a controller's table is: what it sees of the cluster, and which agents have it.
+    Status {
+        /// The controller to ask, as HOST:PORT.
+        #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value = CONTROLLER)]
+        server: Target,
+    },
 }
+
+/// Where a controller answers on its own machine.
+const CONTROLLER: &str = "127.0.0.1:4344";
 
 /// Where the table is: that of the running agent, if nothing else is said.
 #[derive(Debug, Args)]
@@ -33,7 +42,7 @@ pub(super) struct Table {
     /// A static table to ask, without any agent.
     #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     zones_file: Option<PathBuf>,
-    /// The agent to ask: HOST:PORT or unix:PATH.
+    /// The agent or controller to ask: HOST:PORT or unix:PATH.
     #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value_t = Target::Unix(SOCKET.into()))]
     server: Target,
 }
@@ -43,9 +52,12 @@ impl Table {
         self.zones_file.as_deref().map(StaticTable::read).transpose().map_err(usage)
     }
 
-    async fn lookup(&self, ip: IpAddr) -> Result<Option<Prefix>, Failure> {
+    async fn lookup(&self, ip: IpAddr) -> Result<Option<LookupResponse>, Failure> {
         if let Some(table) = self.file()? {
-            return Ok(table.zones.lookup(ip).map(|(network, placement)| api::prefix(&network, placement)));
+            let holder = table.endpoints.iter().find(|entry| entry.ip == ip);
+            let holder = holder.map(|entry| api::identity(ip, &entry.into()));
+            let found = table.zones.lookup(ip).map(|(network, placement)| api::prefix(&network, placement));
+            return Ok(found.map(|prefix| LookupResponse { prefix: Some(prefix), holder }));
         }
         let client = Client::connect(self.server.clone()).await.map_err(Failure::failed)?;
         client.lookup(ip.to_string()).await.map_err(Failure::failed)
@@ -69,10 +81,9 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     let text = runtime.block_on(async {
         Ok(match command {
-            Zones::Lookup { ip, table } => table
-                .lookup(*ip)
-                .await?
-                .map_or_else(|| format!("{ip} is in no prefix\n"), |prefix| format!("{ip}  {}", line(&prefix))),
+            Zones::Lookup { ip, table } => {
+                table.lookup(*ip).await?.map_or_else(|| format!("{ip} is in no prefix\n"), |answer| found(*ip, &answer))
+            }
             Zones::List { table } => {
                 let mut text = String::new();
                 for prefix in table.list().await? {
@@ -81,9 +92,53 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
                 }
                 text
             }
+            Zones::Status { server } => {
+                let client = Client::connect(server.clone()).await.map_err(Failure::failed)?;
+                status(&client.status().await.map_err(Failure::failed)?)
+            }
         })
     })?;
     print(&text)
+}
+
+fn found(ip: IpAddr, answer: &LookupResponse) -> String {
+    let prefix = answer.prefix.as_ref().map(line).unwrap_or_default();
+    let holder = answer.holder.as_ref().map(|holder| format!("{ip}  {}\n", holder_line(holder))).unwrap_or_default();
+    format!("{ip}  {prefix}{holder}")
+}
+
+fn holder_line(holder: &Identity) -> String {
+    let Identity { namespace, pod, workload_kind, workload, services, node, .. } = holder;
+    if pod.is_empty() {
+        return format!("{workload_kind} {workload}");
+    }
+    let mut parts = vec![format!("Pod {namespace}/{pod}")];
+    if !workload.is_empty() {
+        parts.push(format!("{workload_kind} {workload}"));
+    }
+    if !services.is_empty() {
+        parts.push(format!("Service {}", services.join(", ")));
+    }
+    if !node.is_empty() {
+        parts.push(format!("on {node}"));
+    }
+    parts.join(", ")
+}
+
+fn status(status: &StatusResponse) -> String {
+    let version = status.position.map_or(0, |position| position.version);
+    let mut text = format!("{:<22} {:<14} OBJECTS\n", "KIND", "STATE");
+    for kind in &status.kinds {
+        let error = if kind.error.is_empty() { String::new() } else { format!("  {}", kind.error) };
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{:<22} {:<14} {}{error}", kind.name, kind.state, kind.objects);
+    }
+    let behind: Vec<_> = status.agents.iter().filter(|agent| agent.acknowledged < version).collect();
+    let _ = writeln!(text, "\nversion {version}, {} agents, {} of them behind", status.agents.len(), behind.len());
+    for agent in behind {
+        let _ = writeln!(text, "{} has version {}", agent.node, agent.acknowledged);
+    }
+    text
 }
 
 fn line(prefix: &Prefix) -> String {

@@ -11,11 +11,11 @@ use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
     flow::{V4, V6},
-    zone::{Address, Control, Entry, VERSION_BITS},
+    zone::{Address, Control, VERSION_BITS},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     ffi::c_void,
     io,
     num::NonZeroUsize,
@@ -53,19 +53,21 @@ impl From<&IpNetwork> for PrefixKey {
     }
 }
 
-/// What the two maps hold, and the epoch.
+/// The two maps, and the epoch.
 pub(super) struct ZoneMaps {
-    contents: [BTreeMap<IpNetwork, Entry>; 2],
+    /// Prefixes of which the map that is not read may say something else than the table.
+    behind: BTreeSet<IpNetwork>,
     control: ControlPage,
 }
 
 impl ZoneMaps {
     /// Over empty maps.
     pub(super) fn new(control: BorrowedFd<'_>) -> Result<Self, Error> {
-        Ok(Self { contents: Default::default(), control: ControlPage::map(control)? })
+        Ok(Self { behind: BTreeSet::new(), control: ControlPage::map(control)? })
     }
 
-    /// Makes the kernel read `table`. The zones of the table have their slots in `slots`.
+    /// Makes the kernel read `table`, which differs from the table before in the prefixes `changed`
+    /// only. The zones of the table have their slots in `slots`.
     ///
     /// # Errors
     /// A map is full, or the kernel refuses. The old table stays in force then.
@@ -73,33 +75,51 @@ impl ZoneMaps {
         &mut self,
         maps: [BorrowedFd<'_>; 2],
         table: &Table,
+        changed: impl IntoIterator<Item = IpNetwork>,
         slots: &Slots,
         capacity: u32,
     ) -> Result<(), Error> {
         let next = self.control.epoch().load(Ordering::Relaxed).wrapping_add(1).max(2);
-        let index = (next & 1) as usize;
+        let map = maps[(next & 1) as usize];
         // A program that began before the last change may still be reading this map.
         wait_for_programs();
-        let wanted: BTreeMap<IpNetwork, Entry> =
-            table.prefixes().map(|(prefix, placement)| (*prefix, slots.entry(placement, capacity))).collect();
-        let content = &mut self.contents[index];
-        // Nobody reads this map, so room is made first.
-        let gone: Vec<IpNetwork> = content.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
-        for prefix in gone {
-            let failed = |source| Error::Prefix { prefix, source };
-            sys::delete(maps[index], &PrefixKey::from(&prefix)).map_err(failed)?;
-            content.remove(&prefix);
+        let changed: BTreeSet<IpNetwork> = changed.into_iter().collect();
+        // If this fails, the map holds a part of what is not in force: all of it is written again then.
+        let before = std::mem::take(&mut self.behind);
+        let all = before.union(&changed);
+        let written = write(map, all.clone().copied(), table, slots, capacity);
+        if written.is_ok() {
+            self.control.epoch().store(next, Ordering::Release);
+            // The map that was read until now lacks these.
+            self.behind = changed;
+        } else {
+            self.behind = all.copied().collect();
         }
-        for (prefix, entry) in wanted {
-            if content.get(&prefix) != Some(&entry) {
-                let failed = |source| Error::Prefix { prefix, source };
-                sys::update(maps[index], &PrefixKey::from(&prefix), &entry).map_err(failed)?;
-                content.insert(prefix, entry);
-            }
-        }
-        self.control.epoch().store(next, Ordering::Release);
-        Ok(())
+        written
     }
+}
+
+/// Makes a map that nobody reads say of the prefixes what the table says.
+fn write(
+    map: BorrowedFd<'_>,
+    prefixes: impl Iterator<Item = IpNetwork> + Clone,
+    table: &Table,
+    slots: &Slots,
+    capacity: u32,
+) -> Result<(), Error> {
+    // Room is made first.
+    for prefix in prefixes.clone().filter(|prefix| table.get(prefix).is_none()) {
+        match sys::delete(map, &PrefixKey::from(&prefix)) {
+            // It came and went while the other map was written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(|source| Error::Prefix { prefix, source })?,
+        }
+    }
+    for (prefix, placement) in prefixes.filter_map(|prefix| Some((prefix, table.get(&prefix)?))) {
+        sys::update(map, &PrefixKey::from(&prefix), &slots.entry(placement, capacity))
+            .map_err(|source| Error::Prefix { prefix, source })?;
+    }
+    Ok(())
 }
 
 /// Returns when every program that was running has ended.

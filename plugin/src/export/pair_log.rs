@@ -330,11 +330,11 @@ mod tests {
         zones::Locality,
     };
     use meridian_abi::Counter;
-    use std::{collections::BTreeMap, time::UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     fn lines(count: u64) -> Pairs {
         let workload = Some(Workload { kind: "StatefulSet".into(), name: "cart".into() });
-        let owner = Endpoint { namespace: "shop".into(), pod: "cart-0".into(), workload, labels: BTreeMap::new() };
+        let owner = Endpoint { namespace: "shop".into(), pod: "cart-0".into(), workload, ..Endpoint::default() };
         let source = (Party::Pod(Pod(Arc::new(owner))), place(0));
         let line = |bytes| Line {
             source: source.clone(),

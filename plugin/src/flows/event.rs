@@ -28,6 +28,9 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 const EVENT_TRACE: i32 = 4;
 /// The identity of everything outside the cluster.
 const IDENTITY_WORLD: u32 = 2;
+/// The identities of the observing node and of other nodes.
+const IDENTITY_HOST: u32 = 1;
+const IDENTITY_REMOTE_NODE: u32 = 6;
 /// Identities from here on are ours: above Cilium's for the cluster, for prefixes and for nodes.
 const IDENTITY_BASE: u32 = 3 << 24;
 
@@ -59,7 +62,7 @@ pub struct Observer {
 }
 
 /// An end as it was encoded, and of what.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct End {
     owner: Option<Arc<Endpoint>>,
     place: Place,
@@ -89,14 +92,16 @@ struct Seen {
 impl Observer {
     /// Of a node; `index` says who has an address.
     pub fn new(node: Node, index: Arc<Index>) -> Self {
-        let mut common = Flow {
-            node_name: node.name.clone(),
-            node_labels: topology(&node.place).map(|(key, value)| format!("{key}={value}")).collect(),
-            emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
-            ..Flow::default()
-        };
-        let encoded_node = encoded::Node::new(Part::new(encoded::node(&mut common)));
+        let encoded_node = encode_node(&node);
         Self { node, index, encoded_node, ends: AHashMap::default() }
+    }
+
+    /// Says from now on that the node is there.
+    pub fn place_node(&mut self, place: &Place) {
+        if self.node.place != *place {
+            self.node.place = place.clone();
+            self.encoded_node = encode_node(&self.node);
+        }
     }
 
     /// The node that observes.
@@ -161,7 +166,14 @@ impl Observer {
             None => (flow::TrafficDirection::Egress, flow::TraceReason::Unknown),
         };
         let l4 = transport(seen);
+        let source = self.end((seen.source.0, seen.time), source, ends.locality);
+        let destination = self.end((seen.destination.0, seen.time), destination, ends.locality);
+        let service = |owner: &Option<Arc<Endpoint>>, is_service_side| {
+            owner.as_ref().filter(|_| is_service_side).and_then(|owner| service(owner))
+        };
         let own = Flow {
+            source_service: service(&source.owner, is_reply == Some(true)),
+            destination_service: service(&destination.owner, is_reply == Some(false)),
             uuid: uuid::Uuid::new_v4().to_string(),
             verdict: flow::Verdict::Forwarded.into(),
             ip: Some(flow::Ip {
@@ -188,34 +200,55 @@ impl Observer {
         // A Vec takes what comes.
         let _ = own.encode(&mut encoded);
         put_extensions(ends, new, &mut encoded);
-        let source = self.end(seen.source.0, source, ends.locality);
-        let destination = self.end(seen.destination.0, destination, ends.locality);
-        Encoded::of_parts(Timestamp::from(seen.time), &encoded, source, destination, Arc::clone(&self.encoded_node))
+        let node = Arc::clone(&self.encoded_node);
+        Encoded::of_parts(Timestamp::from(seen.time), &encoded, source.encoded, destination.encoded, node)
     }
 
     /// An end of a flow, encoded; as it was the last time if it is still what it was.
-    fn end(&mut self, address: IpAddr, place: &Place, locality: Locality) -> Arc<Part> {
-        let owner = self.index.get(address);
+    fn end(&mut self, (address, time): (IpAddr, SystemTime), place: &Place, locality: Locality) -> End {
+        let owner = self.index.at(address, time);
         if let Some(known) = self.ends.get(&(address, locality))
             && known.owner.as_ref().map(Arc::as_ptr) == owner.as_ref().map(Arc::as_ptr)
             && known.place == *place
         {
-            return Arc::clone(&known.encoded);
+            return known.clone();
         }
         if self.ends.len() >= ENDS {
             self.ends.clear();
         }
-        let encoded = Part::new(endpoint(owner.as_deref(), place, locality).encode_to_vec());
-        let end = End { owner, place: place.clone(), encoded: Arc::clone(&encoded) };
-        self.ends.insert((address, locality), end);
-        encoded
+        let encoded = Part::new(endpoint(&self.node.name, owner.as_deref(), place, locality).encode_to_vec());
+        let end = End { owner, place: place.clone(), encoded };
+        self.ends.insert((address, locality), end.clone());
+        end
     }
 }
 
-fn endpoint(owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
+fn encode_node(node: &Node) -> Arc<encoded::Node> {
+    let mut common = Flow {
+        node_name: node.name.clone(),
+        node_labels: topology(&node.place).map(|(key, value)| format!("{key}={value}")).collect(),
+        emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
+        ..Flow::default()
+    };
+    encoded::Node::new(Part::new(encoded::node(&mut common)))
+}
+
+/// The service that sends to it, if there is just one: otherwise it is not known which one it was.
+fn service(owner: &Endpoint) -> Option<flow::Service> {
+    let [name] = owner.services.as_slice() else { return None };
+    Some(flow::Service { name: name.clone(), namespace: owner.namespace.clone() })
+}
+
+fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
     let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
     labels.push(format!("meridian:locality={locality}"));
     let mut endpoint = match owner {
+        Some(owner) if owner.is_node() => {
+            let is_this = owner.node == node;
+            labels.push(format!("reserved:{}", if is_this { "host" } else { "remote-node" }));
+            let identity = if is_this { IDENTITY_HOST } else { IDENTITY_REMOTE_NODE };
+            flow::Endpoint { identity, workloads: workloads(owner), ..flow::Endpoint::default() }
+        }
         Some(owner) => {
             labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
             labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
@@ -233,17 +266,19 @@ fn endpoint(owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow
 }
 
 fn owned(owner: &Endpoint) -> flow::Endpoint {
-    let workload = owner.workload.as_ref();
     flow::Endpoint {
         identity: synthetic_identity(owner),
         namespace: owner.namespace.clone(),
         pod_name: owner.pod.clone(),
-        workloads: workload
-            .map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() })
-            .into_iter()
-            .collect(),
+        workloads: workloads(owner),
         ..flow::Endpoint::default()
     }
+}
+
+fn workloads(owner: &Endpoint) -> Vec<flow::Workload> {
+    let workload = owner.workload.as_ref();
+    let told = workload.map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() });
+    told.into_iter().collect()
 }
 
 /// A number for the workload, the same on every node and after every restart: hubble-ui draws one
@@ -535,7 +570,7 @@ mod tests {
                 namespace: namespace.into(),
                 pod: "p".into(),
                 workload,
-                labels: BTreeMap::new(),
+                ..Endpoint::default()
             })
         };
         assert_eq!(identity("shop", "cart"), identity("shop", "cart"));

@@ -1,7 +1,7 @@
 //! Metrics and health over HTTP.
 
 use super::{
-    Sources,
+    Measured,
     connections::Bounded,
     text::{self, Form},
 };
@@ -37,29 +37,30 @@ impl std::str::FromStr for Listen {
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(sources: Sources, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-    let listener = Bounded::new(listener, Arc::clone(&sources.process));
+pub async fn serve(measured: impl Measured, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let measured: Arc<dyn Measured> = Arc::new(measured);
+    let listener = Bounded::new(listener, Arc::clone(measured.process()));
     let router = Router::new()
         .route("/metrics", get(metrics))
         // The process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(sources);
+        .with_state(measured);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-async fn metrics(State(sources): State<Sources>, headers: HeaderMap) -> Response {
+async fn metrics(State(measured): State<Arc<dyn Measured>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let form = Form::accepted(accept);
-    match text::page(&sources, form) {
+    match text::page(&*measured, form) {
         Ok(page) => ([(header::CONTENT_TYPE, form.content_type())], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
 /// Ready once the process does its work.
-async fn ready(State(sources): State<Sources>) -> Response {
-    if !sources.process.ready.load(Ordering::Relaxed) {
+async fn ready(State(measured): State<Arc<dyn Measured>>) -> Response {
+    if !measured.process().ready.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "not yet\n").into_response()
     } else {
         "ok\n".into_response()

@@ -1,6 +1,6 @@
 //! Zone pairs, and the agent itself.
 
-use super::{Sample, Sources, traffic};
+use super::{FeedState, Sample, Sources, traffic};
 use crate::{
     accounting::Totals,
     flows::READERS,
@@ -38,7 +38,7 @@ impl Collector for Page {
     }
 }
 
-pub(super) struct Writer<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+pub(super) struct Writer<'a, 'e>(pub(super) &'a mut DescriptorEncoder<'e>);
 
 impl Writer<'_, '_> {
     pub(super) fn counters(
@@ -51,7 +51,13 @@ impl Writer<'_, '_> {
         self.family(name, help, unit, series.iter().map(|(labels, value)| (labels, ConstCounter::new(*value))))
     }
 
-    fn gauges(&mut self, name: &str, help: &str, unit: Option<Unit>, series: &[(Labels, f64)]) -> fmt::Result {
+    pub(super) fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        series: &[(Labels, f64)],
+    ) -> fmt::Result {
         self.family(name, help, unit, series.iter().map(|(labels, value)| (labels, ConstGauge::new(*value))))
     }
 
@@ -135,6 +141,9 @@ impl Writer<'_, '_> {
             [("taken", taken), ("refused", refused)].map(|(result, n)| (vec![("result", result.to_owned())], n)).into()
         });
         self.counters("meridian_zone_table_reloads", "Zone tables read after the first, by result", None, &reloads)?;
+        let help = "Addresses of which it is known who has them";
+        self.gauges("meridian_addresses", help, None, &one(|s| s.table.addresses as f64))?;
+        self.feed(samples)?;
         let help = "How long the last drain of the flow maps took";
         self.gauges("meridian_drain_duration", help, Some(Unit::Seconds), &one(|s| s.drain_seconds))?;
         let sizes =
@@ -153,6 +162,20 @@ impl Writer<'_, '_> {
         self.gauges("meridian_series", "Series of a sum by pod, workload or sender", None, &by_sum(|(len, _)| len))?;
         let help = "Series that such a sum has room for; what has none is `other`";
         self.gauges("meridian_series_limit", help, None, &by_sum(|(_, room)| room))
+    }
+
+    /// The connection of agents that have a controller.
+    fn feed(&mut self, samples: &[Sample]) -> fmt::Result {
+        fn of<T>(samples: &[Sample], value: fn(FeedState) -> T) -> Vec<(Labels, T)> {
+            each(samples, |sample| sample.table.feed.map(|feed| (Vec::new(), value(feed))).into_iter().collect())
+        }
+        let help = "Whether the agent has its controller's table and hears of changes";
+        let connected = of(samples, |feed| f64::from(u8::from(feed.is_connected)));
+        self.gauges("meridian_feed_connected", help, None, &connected)?;
+        let help = "Connections to the controller";
+        self.counters("meridian_feed_connections", help, None, &of(samples, |feed| feed.connects))?;
+        let help = "Connections to the controller that failed or broke";
+        self.counters("meridian_feed_failures", help, None, &of(samples, |feed| feed.failures))
     }
 
     fn process(&mut self, Sources { ring, process, .. }: &Sources) -> fmt::Result {

@@ -1,6 +1,6 @@
 //! The page in its two forms: OpenMetrics, and the older text form of Prometheus.
 
-use super::{Sources, page::Page};
+use super::Measured;
 use prometheus_client::{encoding::text, registry::Registry};
 use std::fmt;
 
@@ -25,10 +25,10 @@ impl Form {
     }
 }
 
-/// The page of the sources as they are now.
-pub(super) fn page(sources: &Sources, form: Form) -> Result<String, fmt::Error> {
+/// The page as it is now.
+pub(super) fn page(measured: &dyn Measured, form: Form) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(sources.clone())));
+    registry.register_collector(measured.collector());
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(match form {
@@ -71,7 +71,7 @@ mod tests {
         demo::topology::place,
         flows::Ring,
         identity::{Endpoint, Workload},
-        metrics::{Families, Process, Sample, TableState},
+        metrics::{Families, FeedState, Process, Sample, Sources, TableState, controller},
         zones::{Matrix, Pair, Place},
     };
     use meridian_abi::{Counter, IpVersion, stats::Stat};
@@ -85,7 +85,7 @@ mod tests {
     fn end(n: u8, place: Place) -> End {
         let workload = Some(Workload { kind: "Deployment".into(), name: "cart".into() });
         let (namespace, pod) = ("shop".to_owned(), format!("cart-{n}"));
-        let owner = Endpoint { namespace, pod, workload, labels: BTreeMap::new() };
+        let owner = Endpoint { namespace, pod, workload, ..Endpoint::default() };
         End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place }
     }
 
@@ -120,6 +120,8 @@ mod tests {
                 loaded: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
                 confirmed: UNIX_EPOCH + Duration::from_secs(1_700_000_100),
                 reloads: (1, 2),
+                addresses: 7,
+                feed: Some(FeedState { is_connected: true, connects: 3, failures: 2 }),
             },
             drain_seconds: 0.25,
         };
@@ -187,8 +189,10 @@ mod tests {
     #[test]
     fn the_docs_name_every_metric_and_no_other() {
         let families = Families { pods: true, ..Families::default() };
-        let page = page(&sources(families), Form::Prometheus).unwrap();
-        let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let agent = page(&sources(families), Form::Prometheus).unwrap();
+        let controller = page(&controller::tests::measured(), Form::Prometheus).unwrap();
+        let both = agent + &controller;
+        let types = both.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exposed: BTreeMap<&str, &str> = types.collect();
         let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
         let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
@@ -203,7 +207,7 @@ mod tests {
         let mut accounting = Accounting::new(SERIES, false);
         let pod = |n: usize| {
             let (namespace, pod) = (format!("ns{}", n % 40), format!("p{n}"));
-            let owner = Endpoint { namespace, pod, workload: None, labels: BTreeMap::new() };
+            let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
             End { address: [10, 0, 0, 0].into(), owner: Some(Arc::new(owner)), place: place(n % 4) }
         };
         let pods: Vec<End> = (0..10_000).map(pod).collect();

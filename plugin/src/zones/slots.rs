@@ -29,10 +29,10 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Gives the zones of a table that have no slot yet one each, as long as there are any. A zone
-    /// that is known already takes the region that the table says.
-    pub fn assign(&mut self, table: &Table) {
-        for (_, placement) in table.prefixes() {
+    /// Gives the zones of placements that have no slot yet one each, as long as there are any. A zone
+    /// that is known already takes the region that they say.
+    pub fn assign<'a>(&mut self, placements: impl IntoIterator<Item = &'a Placement>) {
+        for placement in placements {
             let Place::Zone(zone) = &placement.place else { continue };
             if let Some(slot) = self.by_name.get(&zone.name) {
                 self.zones[usize::from(slot - FIRST_ZONE)] = Arc::clone(zone);
@@ -48,6 +48,10 @@ impl Slots {
     /// # Errors
     /// Those that have none.
     pub fn fit(&self, table: &Table, capacity: u32) -> Result<(), TooManyZones> {
+        // With a slot for every zone that was ever named, no table need be looked at.
+        if self.zones.len() < MAX_ZONES && self.zones.len() as u32 + u32::from(FIRST_ZONE) <= capacity {
+            return Ok(());
+        }
         let named: BTreeSet<&str> =
             table.prefixes().filter_map(|(_, placement)| Some(placement.place.zone()?.name.as_str())).collect();
         let left_out = named.into_iter().filter(|name| self.slot(name, capacity) == UNKNOWN);
@@ -116,12 +120,16 @@ mod tests {
         table
     }
 
+    fn assign(slots: &mut Slots, table: &Table) {
+        slots.assign(table.placements());
+    }
+
     #[test]
     fn a_slot_stays_with_its_zone() {
         let mut slots = Slots::default();
-        slots.assign(&table([(0, 1, "r"), (0, 2, "r")]));
+        assign(&mut slots, &table([(0, 1, "r"), (0, 2, "r")]));
         let before: Vec<Place> = (0..4).map(|slot| slots.place(slot)).collect();
-        slots.assign(&table([(0, 0, "r"), (0, 2, "r")]));
+        assign(&mut slots, &table([(0, 0, "r"), (0, 2, "r")]));
         assert_eq!(before, (0..4).map(|slot| slots.place(slot)).collect::<Vec<_>>());
         assert_eq!(slots.place(4).to_string(), "z0");
         assert_eq!(slots.place(5), Place::Unknown);
@@ -131,7 +139,7 @@ mod tests {
     fn one_zone_too_many_is_an_error_and_counts_as_unknown() {
         let mut slots = Slots::default();
         let table = table((0..=255).map(|zone| (0, zone, "r")));
-        slots.assign(&table);
+        assign(&mut slots, &table);
         assert_eq!(slots.fit(&table, MAX_SLOTS).unwrap_err().zones, ["z255"]);
         assert_eq!(slots.matrix_slots(), MAX_SLOTS);
         let unknown: Vec<_> = table.prefixes().filter(|(_, p)| slots.entry(p, MAX_SLOTS).slot == UNKNOWN).collect();
@@ -142,7 +150,7 @@ mod tests {
     fn a_zone_beyond_the_matrix_counts_as_unknown() {
         let mut slots = Slots::default();
         let table = table([(0, 1, "r"), (0, 2, "r")]);
-        slots.assign(&table);
+        assign(&mut slots, &table);
         assert_eq!(slots.fit(&table, 4), Ok(()));
         let error = slots.fit(&table, 3).unwrap_err().to_string();
         assert_eq!(error, "there is room for 1 zones: z2 count as unknown (a restart makes room for up to 255)");
@@ -156,8 +164,8 @@ mod tests {
     #[test]
     fn a_zone_may_change_its_region() {
         let mut slots = Slots::default();
-        slots.assign(&table([(0, 1, "old")]));
-        slots.assign(&table([(0, 1, "new")]));
+        assign(&mut slots, &table([(0, 1, "old")]));
+        assign(&mut slots, &table([(0, 1, "new")]));
         assert_eq!(slots.place(FIRST_ZONE).zone().unwrap().region, "new");
     }
 }

@@ -3,7 +3,12 @@
 use super::Place;
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 /// Address space that is not private and not reserved, then the parts of it that are. From the
 /// registries of special-purpose addresses (RFC 6890 and its successors): what is globally
@@ -43,6 +48,26 @@ pub struct Placement {
     pub origin: Arc<str>,
 }
 
+/// What becomes of a prefix: what is said of it from now on, or nothing.
+pub type Change = (IpNetwork, Option<Placement>);
+
+/// The table in force: one writes it, others read.
+#[derive(Clone, Debug, Default)]
+pub struct SharedTable(Arc<RwLock<Table>>);
+
+impl SharedTable {
+    /// The table as it is now.
+    pub fn read(&self) -> RwLockReadGuard<'_, Table> {
+        // Every change is one insertion or removal: there is no half of one.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table, to change it.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Prefixes and places, public and private address space included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -68,9 +93,62 @@ impl Table {
         self.prefixes.insert(prefix, placement);
     }
 
+    /// Takes changes in, and returns those that undo them. A prefix of public or private address space of
+    /// which nothing is said any more is that again.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
+        let defaults = Self::new().prefixes;
+        let apply = |(prefix, placement): Change| {
+            let before = match placement.or_else(|| defaults.get(&prefix).cloned()) {
+                Some(placement) => self.prefixes.insert(prefix, placement),
+                None => self.prefixes.remove(&prefix),
+            };
+            (prefix, before)
+        };
+        changes.into_iter().map(apply).collect()
+    }
+
+    /// What makes `next` of this table.
+    pub fn changes_to(&self, next: &Self) -> Vec<Change> {
+        let gone = self.prefixes.keys().filter(|prefix| !next.prefixes.contains_key(prefix));
+        let new = next.prefixes.iter().filter(|(prefix, placement)| self.prefixes.get(prefix) != Some(placement));
+        gone.map(|prefix| (*prefix, None))
+            .chain(new.map(|(prefix, placement)| (*prefix, Some(placement.clone()))))
+            .collect()
+    }
+
+    /// What is said of exactly this prefix.
+    pub fn get(&self, prefix: &IpNetwork) -> Option<&Placement> {
+        self.prefixes.get(prefix)
+    }
+
+    /// How many prefixes there are.
+    pub fn len(&self) -> usize {
+        self.prefixes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
+    }
+
     /// Every prefix.
     pub fn prefixes(&self) -> impl Iterator<Item = (&IpNetwork, &Placement)> {
         self.prefixes.iter()
+    }
+
+    /// What is said of all prefixes.
+    pub fn placements(&self) -> impl Iterator<Item = &Placement> {
+        self.prefixes.values()
+    }
+
+    /// All prefixes, without what is said of them.
+    pub fn networks(&self) -> impl Iterator<Item = IpNetwork> {
+        self.prefixes.keys().copied()
+    }
+
+    /// The prefixes after one, in their order.
+    pub fn after(&self, prefix: Option<IpNetwork>) -> impl Iterator<Item = (&IpNetwork, &Placement)> {
+        self.prefixes.range((prefix.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     /// The most specific prefix that holds the address, and what it says.
@@ -116,6 +194,27 @@ mod tests {
         {
             assert_eq!(place(private), Place::Unknown, "{private}");
         }
+    }
+
+    #[test]
+    fn changes_lead_to_the_other_table_and_back() {
+        let zone = Place::Zone(Arc::new(Zone { name: "eu-1a".into(), region: "eu-1".into() }));
+        let placement = Placement { place: zone, kind: PrefixKind::Cluster, origin: "test".into() };
+        let (mut table, before) = (Table::new(), Table::new());
+        // One of them is private address space, too.
+        for prefix in ["10.0.0.0/8", "10.1.0.0/16", "192.168.7.0/24"] {
+            table.insert(prefix.parse().unwrap(), placement.clone());
+        }
+        let mut changed = before.clone();
+        let undo = changed.apply(before.changes_to(&table));
+        assert_eq!(changed, table);
+        changed.apply(undo);
+        assert_eq!(changed, before);
+        let mut changed = table.clone();
+        changed.apply(table.changes_to(&before));
+        assert_eq!(changed, before);
+        changed.apply(["10.0.0.0/8", "10.1.0.0/16"].map(|prefix| (prefix.parse().unwrap(), None)));
+        assert_eq!(changed, before, "private address space is never the internet");
     }
 
     #[test]

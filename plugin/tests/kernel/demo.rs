@@ -14,7 +14,7 @@ use meridian::{
         flow::{Endpoint, Flow},
         v1::WatchRequest,
     },
-    zones::{Matrix, Pair, Slots},
+    zones::{Matrix, Pair, SharedTable, Slots},
 };
 use meridian_abi::{Counter, stats::Stat};
 use prost::Message;
@@ -173,13 +173,14 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
         process: Arc::clone(&process),
         families: Families { pods: true, ..Families::default() },
     };
-    let table = watch::Sender::new(Arc::new(Demo::table().unwrap().zones));
+    let table = SharedTable::default();
+    *table.write() = Demo::table().unwrap().zones;
     let services = Services {
         observer: Arc::new(hubble::Server::new(sink.clone(), Vec::new(), shutdown.clone())),
         peers: None,
         own: Some((
             Arc::new(CountersService::new(samples.subscribe(), process, shutdown.clone())),
-            Arc::new(ZonesService(table.subscribe())),
+            Arc::new(ZonesService { table, index: Arc::default() }),
         )),
     };
     runtime.spawn(metrics::serve(sources, http, shutdown.clone()));
@@ -217,7 +218,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
                 assert_eq!((listed.0 + other.bytes, listed.1 + other.packets), all);
             }
         }
-        let prefix = client.lookup("10.244.3.10".into()).await.unwrap().unwrap();
+        let prefix = client.lookup("10.244.3.10".into()).await.unwrap().unwrap().prefix.unwrap();
         assert_eq!((prefix.cidr.as_str(), prefix.zone.as_str()), ("10.244.3.0/24", "eu-1b"));
     });
     shutdown.cancel();
@@ -310,11 +311,11 @@ fn the_hooks_count_the_same_of_the_same_traffic() {
     // The traffic rests: the two other hooks are attached beside, and see what comes from now on.
     let table = Demo::table().unwrap().zones;
     let mut slots = Slots::default();
-    slots.assign(&table);
+    slots.assign(table.placements());
     let attach = |hook: Hook, node: &NodeNet| {
         let mut datapath = Datapath::load(Options { hook, ..Options::default() }).unwrap();
         datapath.add_uplink(node.uplink).unwrap();
-        datapath.apply_zones(&table, &slots).unwrap();
+        datapath.apply_zones(&table, table.networks(), &slots).unwrap();
         node.namespace.run(|| datapath.attach()).unwrap().unwrap();
         datapath
     };

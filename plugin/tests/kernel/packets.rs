@@ -33,12 +33,13 @@ struct Bench {
     hook: Hook,
     datapath: Datapath,
     slots: Slots,
+    table: Table,
 }
 
 impl Bench {
     fn new(options: Options, prefixes: &[(&str, &str)]) -> Self {
         let datapath = Datapath::load(options).unwrap();
-        let mut bench = Self { hook: options.hook, datapath, slots: Slots::default() };
+        let mut bench = Self { hook: options.hook, datapath, slots: Slots::default(), table: Table::new() };
         bench.datapath.add_uplink(LOOPBACK).unwrap();
         bench.apply(prefixes);
         bench
@@ -53,8 +54,10 @@ impl Bench {
                 Placement { place, kind: PrefixKind::Cluster, origin: "test".into() },
             );
         }
-        self.slots.assign(&table);
-        self.datapath.apply_zones(&table, &self.slots).unwrap();
+        self.slots.assign(table.placements());
+        let before = std::mem::replace(&mut self.table, table);
+        let changed: Vec<_> = before.networks().chain(self.table.networks()).collect();
+        self.datapath.apply_zones(&self.table, changed, &self.slots).unwrap();
     }
 
     fn send(&self, frame: &Frame) {
@@ -183,7 +186,7 @@ fn connections_on_one_service_are_one_flow() {
 #[test]
 fn what_does_not_leave_through_an_uplink_is_outside_the_sums() {
     let datapath = Datapath::load(Options::default()).unwrap();
-    let mut bench = Bench { hook: Hook::Netfilter, datapath, slots: Slots::default() };
+    let mut bench = Bench { hook: Hook::Netfilter, datapath, slots: Slots::default(), table: Table::new() };
     bench.apply(&TABLE);
     let frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
     bench.send(&frame);

@@ -78,7 +78,7 @@ impl Lab {
         }
         let mut datapath = Datapath::load(options).unwrap();
         datapath.add_uplink(uplink).unwrap();
-        datapath.apply_zones(&Table::new(), &Slots::default()).unwrap();
+        datapath.apply_zones(&Table::new(), Table::new().networks(), &Slots::default()).unwrap();
         node.run(|| datapath.attach()).unwrap().unwrap();
         Self { datapath, pod, node, peer }
     }
@@ -275,7 +275,7 @@ fn the_hooks_count_the_same_and_let_others_run() {
         .map(|hook| {
             let mut other = Datapath::load(Options { hook, ..Options::default() }).unwrap();
             other.add_uplink(uplink).unwrap();
-            other.apply_zones(&Table::new(), &Slots::default()).unwrap();
+            other.apply_zones(&Table::new(), Table::new().networks(), &Slots::default()).unwrap();
             lab.node.run(|| other.attach()).unwrap().unwrap();
             other
         })

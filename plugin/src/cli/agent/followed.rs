@@ -1,0 +1,232 @@
+//! The table that a controller says: taken once a second, and kept on disk.
+
+use super::{
+    super::{Failure, process::Signal},
+    change,
+};
+use crate::{
+    agent::Agent,
+    datapath::uplinks::Uplink,
+    feed::{Batch, Changes, Client, ClientSettings, Connection, Position, Saved},
+    identity::Index,
+    metrics::FeedState,
+    zones::{Change, SharedTable},
+};
+use ipnetwork::IpNetwork;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
+
+/// Changes that wait to be put in force; the controller waits when there are more.
+const BATCHES: usize = 16;
+/// How long an agent without any table waits for one before it counts without it.
+const FIRST: Duration = Duration::from_secs(10);
+/// The table is written to disk at most this often.
+const SAVE: Duration = Duration::from_secs(60);
+
+/// Follows a controller.
+pub(super) struct Followed {
+    settings: ClientSettings,
+    table: SharedTable,
+    state_dir: PathBuf,
+    connection: Arc<Connection>,
+    batches: mpsc::Receiver<Batch>,
+    /// Kept until somebody follows.
+    sender: Option<mpsc::Sender<Batch>>,
+    applied: watch::Sender<Position>,
+    /// What has come and is not in force yet.
+    waiting: Waiting,
+    /// When the table in force was last known to be the controller's; `None` if there is none.
+    confirmed: Option<SystemTime>,
+    saved: Option<Instant>,
+    /// Whether something has changed since the table was written.
+    is_unsaved: bool,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    position: Option<Position>,
+    zones: BTreeMap<IpNetwork, Option<crate::zones::Placement>>,
+    identities: Vec<crate::identity::Change>,
+    is_refused: bool,
+}
+
+impl Followed {
+    /// The table that was saved, or the controller's first one; `None` if a signal asked to end.
+    pub(super) fn start(
+        settings: &ClientSettings,
+        state_dir: &Path,
+        runtime: &Runtime,
+        received: &Receiver<Signal>,
+        table: &SharedTable,
+        index: &Arc<Index>,
+    ) -> Result<Option<(Self, Vec<Change>)>, Failure> {
+        let saved = match Saved::read(state_dir) {
+            Ok(saved) => saved,
+            Err(reason) => {
+                tracing::warn!(%reason, "the saved table can't be used");
+                None
+            }
+        };
+        let (sender, batches) = mpsc::channel(BATCHES);
+        let mut followed = Self {
+            settings: settings.clone(),
+            table: table.clone(),
+            state_dir: state_dir.to_owned(),
+            connection: Arc::default(),
+            batches,
+            sender: Some(sender),
+            applied: watch::Sender::new(Position::default()),
+            waiting: Waiting::default(),
+            confirmed: None,
+            saved: None,
+            is_unsaved: false,
+            writer: None,
+        };
+        if let Some(Saved { position, confirmed, changes }) = saved {
+            let age = SystemTime::now().duration_since(confirmed).unwrap_or_default();
+            tracing::info!(age_seconds = age.as_secs(), prefixes = changes.zones.len(), "the saved table is in force");
+            followed.applied.send_replace(position);
+            followed.confirmed = Some(confirmed);
+            index.apply(changes.identities);
+            return Ok(Some((followed, changes.zones)));
+        }
+        followed.follow(runtime, index);
+        tracing::info!(controller = settings.server, "waiting for the first table");
+        let end = Instant::now() + FIRST;
+        while Instant::now() < end {
+            followed.receive(index);
+            if let Some(position) = followed.waiting.position.take() {
+                let Waiting { zones, identities, .. } = std::mem::take(&mut followed.waiting);
+                index.apply(identities);
+                followed.is_in_force(position);
+                return Ok(Some((followed, zones.into_iter().collect())));
+            }
+            match received.recv_timeout(Duration::from_millis(50)) {
+                Ok(Signal::End) => return Ok(None),
+                Ok(Signal::Reload) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
+            }
+        }
+        tracing::warn!("there is no table yet: all traffic counts as unknown until a controller answers");
+        Ok(Some((followed, Vec::new())))
+    }
+
+    /// Begins to follow, once.
+    pub(super) fn follow(&mut self, runtime: &Runtime, index: &Arc<Index>) {
+        let Some(batches) = self.sender.take() else { return };
+        let client = Client {
+            settings: self.settings.clone(),
+            table: self.table.clone(),
+            index: Arc::clone(index),
+            batches,
+            applied: self.applied.subscribe(),
+            connection: Arc::clone(&self.connection),
+        };
+        runtime.spawn(client.follow());
+    }
+
+    /// Takes what has come. Owners of addresses that had none are known at once; the rest waits until
+    /// what was counted before has been read.
+    pub(super) fn receive(&mut self, index: &Index) {
+        while let Ok(batch) = self.batches.try_recv() {
+            let position = batch.position;
+            let Changes { zones, identities } = batch.changes(&self.table, index);
+            self.waiting.position = Some(position);
+            self.waiting.zones.extend(zones);
+            let (new, rest): (Vec<_>, Vec<_>) = identities
+                .into_iter()
+                .partition(|(address, owner)| owner.is_some() && index.at(*address, SystemTime::now()).is_none());
+            index.apply(new);
+            self.waiting.identities.extend(rest);
+        }
+    }
+
+    /// Puts what waits in force. Returns whether there is a table.
+    pub(super) fn apply(&mut self, agent: &mut Agent, uplinks: &[Uplink], index: &Index) -> bool {
+        if let Some(position) = self.waiting.position {
+            index.apply(self.waiting.identities.drain(..));
+            let zones: Vec<Change> = self.waiting.zones.clone().into_iter().collect();
+            match if zones.is_empty() { Ok(()) } else { change(agent, uplinks, zones) } {
+                Ok(()) => {
+                    self.waiting = Waiting::default();
+                    self.is_in_force(position);
+                    agent.reloaded(true);
+                }
+                // What waits stays, and is tried again with what comes.
+                Err(reason) => {
+                    if !std::mem::replace(&mut self.waiting.is_refused, true) {
+                        tracing::error!(%reason, "the controller's table is refused; the old one stays in force");
+                    }
+                    agent.reloaded(false);
+                }
+            }
+        }
+        let is_current = self.connection.is_current.load(Ordering::Relaxed);
+        if is_current && self.waiting.position.is_none() {
+            self.confirmed = Some(SystemTime::now());
+        }
+        if let Some(confirmed) = self.confirmed {
+            agent.confirm_zones(confirmed);
+        }
+        agent.tell_feed(FeedState {
+            is_connected: is_current,
+            connects: self.connection.connects.load(Ordering::Relaxed),
+            failures: self.connection.failures.load(Ordering::Relaxed),
+        });
+        self.save(index, false);
+        self.confirmed.is_some()
+    }
+
+    fn is_in_force(&mut self, position: Position) {
+        self.applied.send_replace(position);
+        self.confirmed = Some(SystemTime::now());
+        self.is_unsaved = true;
+    }
+
+    /// Writes the table on a thread of its own, if it is time.
+    fn save(&mut self, index: &Index, now: bool) {
+        let Some(confirmed) = self.confirmed.filter(|_| self.is_unsaved) else { return };
+        if !now && self.saved.is_some_and(|saved| saved.elapsed() < SAVE)
+            || self.writer.as_ref().is_some_and(|writer| !writer.is_finished())
+        {
+            return;
+        }
+        (self.saved, self.is_unsaved) = (Some(Instant::now()), false);
+        let position = *self.applied.borrow();
+        let saving = Saved::prepare(&self.table, index, position, confirmed);
+        let folder = self.state_dir.clone();
+        let write = move || {
+            if let Err(reason) = saving.write(&folder) {
+                tracing::warn!(%reason, "the table can't be saved");
+            }
+        };
+        self.writer = thread::Builder::new().name("save".into()).spawn(write).ok();
+    }
+
+    /// Writes what was not written yet.
+    pub(super) fn end(&mut self, index: &Index) {
+        self.batches.close();
+        if let Some(writer) = self.writer.take() {
+            // A panic in it has been said.
+            let _ = writer.join();
+        }
+        self.save(index, true);
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Kubernetes Events: what a person should know of an object is said where `kubectl describe` shows it.
+
+use super::model::Notice;
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use std::{hash::Hasher, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// From event to event.
+const APART: Duration = Duration::from_millis(100);
+/// Events are forgotten after an hour: what lasts is said again.
+const AGAIN: Duration = Duration::from_secs(45 * 60);
+/// Notices that are said again at most.
+const KEPT: usize = 1024;
+const COMPONENT: &str = "meridian-controller";
+
+/// Writes notices as Events.
+pub struct Reporter {
+    /// The API server.
+    pub client: Client,
+    /// What is to be said.
+    pub notices: mpsc::Receiver<Notice>,
+}
+
+impl Reporter {
+    /// Writes until nobody sends notices any more.
+    pub async fn run(mut self) {
+        let mut said: std::collections::VecDeque<(Instant, Notice)> = std::collections::VecDeque::new();
+        loop {
+            let again = said.front().map_or_else(|| Instant::now() + AGAIN, |(at, _)| *at + AGAIN);
+            let notice = tokio::select! {
+                notice = self.notices.recv() => notice,
+                () = sleep_until(again) => said.pop_front().map(|(_, notice)| notice),
+            };
+            let Some(notice) = notice else { return };
+            if let Err(error) = self.say(&notice).await {
+                tracing::warn!(object = %notice.object, %error, "an Event can't be written");
+            }
+            if said.len() == KEPT {
+                said.pop_front();
+            }
+            said.push_back((Instant::now(), notice));
+            sleep(APART).await;
+        }
+    }
+
+    async fn say(&self, notice: &Notice) -> kube::Result<()> {
+        let Some(kind) = notice.object.kind else { return Ok(()) };
+        let (group, version, kind, _) = kind.resource();
+        let key = &notice.object.key;
+        // Events of what is in no namespace are in the default one.
+        let namespace = if key.namespace.is_empty() { "default" } else { &*key.namespace };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let now = Time(Timestamp::now());
+        let name = format!("{}.{:016x}", key.name, hash(notice));
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some(if group.is_empty() { version.into() } else { format!("{group}/{version}") }),
+                kind: Some(kind.to_owned()),
+                name: Some(key.name.to_string()),
+                namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
+                uid: (!notice.uid.is_empty()).then(|| notice.uid.to_string()),
+                ..ObjectReference::default()
+            },
+            type_: Some("Warning".into()),
+            reason: Some(notice.reason.to_owned()),
+            message: Some(notice.message.clone()),
+            source: Some(EventSource { component: Some(COMPONENT.into()), host: None }),
+            first_timestamp: Some(now.clone()),
+            last_timestamp: Some(now.clone()),
+            count: Some(1),
+            ..Event::default()
+        };
+        match api.create(&PostParams::default(), &event).await {
+            // Every replica says the same under the same name.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let seen = json!({ "lastTimestamp": now });
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(seen)).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+}
+
+/// The same for the same notice, in every replica.
+fn hash(notice: &Notice) -> u64 {
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            self.0 = bytes.iter().fold(self.0, step);
+        }
+    }
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    for part in [notice.object.to_string().as_str(), notice.reason, notice.message.as_str(), &notice.uid] {
+        hasher.write(part.as_bytes());
+        hasher.write(&[0xff]);
+    }
+    hasher.finish()
+}

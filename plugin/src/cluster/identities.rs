@@ -1,0 +1,195 @@
+//! Who has which address, from pods, their owners, services and nodes.
+
+use super::facts::{Key, Owner, Pod, Service, Slice};
+use crate::identity::{self, Endpoint, Workload};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// Pods, and what is known around them.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    pods: HashMap<Key, Pod>,
+    /// Pods that have an address, or had it and are about to go.
+    by_address: HashMap<IpAddr, BTreeSet<Key>>,
+    /// What ReplicaSets and Jobs belong to, by uid.
+    owners: HashMap<Arc<str>, Option<Owner>>,
+    /// Pods whose owner was not known when they were looked at.
+    waiting: HashMap<Arc<str>, BTreeSet<Key>>,
+    services: HashMap<Key, Service>,
+    slices: HashMap<Key, Slice>,
+    slices_of_service: HashMap<Key, BTreeSet<Key>>,
+    slices_of_address: HashMap<IpAddr, BTreeSet<Key>>,
+    nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// What the static table says.
+    fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
+    /// Addresses to look at.
+    dirty: HashSet<IpAddr>,
+}
+
+impl Identities {
+    pub(super) fn set_pod(&mut self, key: &Key, pod: Option<Pod>) {
+        let after: BTreeSet<IpAddr> = pod.iter().flat_map(|pod| &pod.addresses).copied().collect();
+        let before = match pod {
+            Some(pod) => self.pods.insert(key.clone(), pod),
+            None => self.pods.remove(key),
+        };
+        if let Some(owner) = before.as_ref().and_then(|pod| pod.owner.as_ref()) {
+            take(&mut self.waiting, &owner.uid, key);
+        }
+        let before: BTreeSet<IpAddr> = before.iter().flat_map(|pod| &pod.addresses).copied().collect();
+        for address in before.difference(&after) {
+            take(&mut self.by_address, address, key);
+        }
+        for address in after.difference(&before) {
+            self.by_address.entry(*address).or_default().insert(key.clone());
+        }
+        self.dirty.extend(before.union(&after));
+    }
+
+    pub(super) fn set_owner(&mut self, uid: &Arc<str>, owner: Option<Option<Owner>>) {
+        match owner {
+            Some(owner) => {
+                self.owners.insert(Arc::clone(uid), owner);
+                let pods = self.waiting.remove(uid).unwrap_or_default();
+                let addresses = pods.iter().filter_map(|key| self.pods.get(key)).flat_map(|pod| &pod.addresses);
+                self.dirty.extend(addresses);
+            }
+            None => {
+                self.owners.remove(uid);
+            }
+        }
+    }
+
+    pub(super) fn set_service(&mut self, key: &Key, service: Option<Service>) {
+        match service {
+            Some(service) => self.services.insert(key.clone(), service),
+            None => self.services.remove(key),
+        };
+        let slices = self.slices_of_service.get(key).into_iter().flatten();
+        let addresses = slices.filter_map(|slice| self.slices.get(slice)).flat_map(|slice| &slice.addresses);
+        self.dirty.extend(addresses);
+    }
+
+    pub(super) fn set_slice(&mut self, key: &Key, slice: Option<Slice>) {
+        let service = |slice: &Slice| Key { namespace: Arc::clone(&key.namespace), name: Arc::clone(&slice.service) };
+        if let Some(slice) = &slice {
+            self.slices_of_service.entry(service(slice)).or_default().insert(key.clone());
+            for address in &slice.addresses {
+                self.slices_of_address.entry(*address).or_default().insert(key.clone());
+                self.dirty.insert(*address);
+            }
+        }
+        let now = slice.clone();
+        let before = match slice {
+            Some(slice) => self.slices.insert(key.clone(), slice),
+            None => self.slices.remove(key),
+        };
+        let Some(before) = before else { return };
+        if now.as_ref().is_none_or(|now| now.service != before.service) {
+            take(&mut self.slices_of_service, &service(&before), key);
+        }
+        for address in &before.addresses {
+            self.dirty.insert(*address);
+            if now.as_ref().is_none_or(|now| !now.addresses.contains(address)) {
+                take(&mut self.slices_of_address, address, key);
+            }
+        }
+    }
+
+    /// Says that an address is a node's own, or that it no longer is.
+    pub(super) fn set_node_address(&mut self, address: IpAddr, node: &Arc<str>, is_own: bool) {
+        if is_own {
+            self.nodes.entry(address).or_default().insert(Arc::clone(node));
+        } else {
+            take(&mut self.nodes, &address, node);
+        }
+        self.dirty.insert(address);
+    }
+
+    /// The node that has an address, if it is one.
+    pub(super) fn node_at(&self, address: IpAddr) -> Option<&Arc<str>> {
+        let mut nodes = self.nodes.get(&address)?.iter();
+        nodes.next().filter(|_| nodes.next().is_none())
+    }
+
+    pub(super) fn set_fixed(&mut self, fixed: BTreeMap<IpAddr, Arc<Endpoint>>) {
+        let before = std::mem::replace(&mut self.fixed, fixed);
+        self.dirty.extend(before.keys().chain(self.fixed.keys()));
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Who has the addresses whose owner may have changed.
+    pub(super) fn evaluate(&mut self) -> Vec<identity::Change> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().map(|address| (address, self.holder(address))).collect()
+    }
+
+    fn holder(&mut self, address: IpAddr) -> Option<Arc<Endpoint>> {
+        let candidates = self.by_address.get(&address).into_iter().flatten();
+        let pods = candidates.filter_map(|key| self.pods.get_key_value(key));
+        // The one that stays, and of those the newest.
+        let best = pods.min_by_key(|(key, pod)| (pod.is_ending, Reverse(pod.created), *key));
+        if let Some((key, pod)) = best {
+            let unknown = pod.owner.as_ref().filter(|owner| is_chained(owner) && !self.owners.contains_key(&owner.uid));
+            let endpoint = self.endpoint(address, key, pod);
+            if let Some(owner) = unknown {
+                self.waiting.entry(Arc::clone(&owner.uid)).or_default().insert(key.clone());
+            }
+            return Some(Arc::new(endpoint));
+        }
+        let node = self.node_at(address).map(|node| Arc::new(Endpoint::node(node)));
+        node.or_else(|| self.fixed.get(&address).cloned())
+    }
+
+    fn endpoint(&self, address: IpAddr, key: &Key, pod: &Pod) -> Endpoint {
+        let top = pod.owner.as_ref().map(|owner| {
+            let above = self.owners.get(&owner.uid).filter(|_| is_chained(owner));
+            above.and_then(Option::as_ref).unwrap_or(owner)
+        });
+        Endpoint {
+            namespace: key.namespace.to_string(),
+            pod: key.name.to_string(),
+            workload: top.map(|owner| Workload { kind: owner.kind.clone(), name: owner.name.clone() }),
+            labels: pod.labels.clone(),
+            services: self.services(address, &key.namespace),
+            node: pod.node.to_string(),
+            since: pod.started.or(pod.created),
+        }
+    }
+
+    /// The services of a namespace that send to an address: those with an address of their own, or if
+    /// there is none, headless ones.
+    fn services(&self, address: IpAddr, namespace: &Arc<str>) -> Vec<String> {
+        let slices = self.slices_of_address.get(&address).into_iter().flatten();
+        let of_namespace = slices.filter(|key| key.namespace == *namespace).filter_map(|key| self.slices.get(key));
+        let names: BTreeSet<&Arc<str>> = of_namespace.map(|slice| &slice.service).collect();
+        let known = names.into_iter().filter_map(|name| {
+            let key = Key { namespace: Arc::clone(namespace), name: Arc::clone(name) };
+            self.services.get(&key).map(|service| (service.is_headless, name.to_string()))
+        });
+        let (headless, own): (Vec<_>, Vec<_>) = known.partition(|(is_headless, _)| *is_headless);
+        let chosen = if own.is_empty() { headless } else { own };
+        chosen.into_iter().map(|(_, name)| name).collect()
+    }
+}
+
+/// Whether an owner of this kind has one itself, as a rule.
+fn is_chained(owner: &Owner) -> bool {
+    matches!(&*owner.kind, "ReplicaSet" | "Job")
+}
+
+fn take<K: std::hash::Hash + Eq + Clone, V: Ord>(from: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = from.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            from.remove(key);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Whose token an agent shows: the API server is asked.
+
+use crate::feed::{Authenticate, Refused};
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use kube::{Api, Client, api::PostParams};
+use std::collections::BTreeSet;
+
+/// Where a token says on which node its pod is.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+/// Asks the API server whose a token is.
+pub struct Tokens {
+    /// The API server.
+    pub client: Client,
+    /// For whom the token must have been made; empty for the API server's own audience.
+    pub audience: String,
+    /// The service accounts of agents: `NAMESPACE:NAME`.
+    pub accounts: BTreeSet<String>,
+}
+
+impl Authenticate for Tokens {
+    fn check(&self, token: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>> {
+        Box::pin(async move {
+            let token = token.ok_or_else(|| Refused::Unauthenticated("no token was shown".into()))?;
+            let audiences = (!self.audience.is_empty()).then(|| vec![self.audience.clone()]);
+            let spec = TokenReviewSpec { token, audiences };
+            let review = TokenReview { spec, ..TokenReview::default() };
+            let answer = Api::all(self.client.clone()).create(&PostParams::default(), &review).await;
+            let unavailable =
+                |error: kube::Error| Refused::Unavailable(format!("the token can't be looked at: {error}"));
+            let status = answer.map_err(unavailable)?.status.unwrap_or_default();
+            if status.authenticated != Some(true) {
+                let reason = status.error.unwrap_or_else(|| "it is not valid".into());
+                return Err(Refused::Unauthenticated(format!("the token is refused: {reason}")));
+            }
+            let user = status.user.unwrap_or_default();
+            let name = user.username.unwrap_or_default();
+            let account = name.strip_prefix("system:serviceaccount:").unwrap_or_default();
+            if !self.accounts.contains(account) {
+                return Err(Refused::PermissionDenied(format!("the token is that of {name}, which is no agent")));
+            }
+            let extra = user.extra.unwrap_or_default();
+            Ok(extra.get(NODE_NAME).and_then(|names| names.first().cloned()))
+        })
+    }
+}
+
+/// Lets everybody in: for a controller that only this machine reaches.
+pub struct Anybody;
+
+impl Authenticate for Anybody {
+    fn check(&self, _: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>> {
+        Box::pin(async { Ok(None) })
+    }
+}

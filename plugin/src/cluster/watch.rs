@@ -1,0 +1,383 @@
+//! Watches one kind of object: lists, then follows; recovers from whatever the API server does.
+//!
+//! A list is streamed where the server can do that. A watch goes on from the last version that was
+//! seen, also after an error; a version that has expired leads to a new list. What is known stays known
+//! until the server says otherwise.
+
+use super::{
+    facts::{Key, Kind},
+    reduce::{self, LabelKeys, Seen},
+    state::{Health, Message, State},
+};
+use futures_util::{
+    future::BoxFuture,
+    stream::{BoxStream, StreamExt},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ApiResource, ListParams, WatchEvent, WatchParams},
+    core::{DynamicObject, GroupVersionKind, PartialObjectMeta},
+};
+use serde::de::DeserializeOwned;
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+/// Objects of a list that is not streamed, at a time.
+const PAGE: u32 = 500;
+/// A watch that has not ended by itself this long after its time is dead.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Waits after errors: from the first to the longest, doubling.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How watches go about it.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// After this time the server ends a watch, and it goes on with a new one.
+    pub watch: Duration,
+    /// How often a kind that the cluster lacks is looked for.
+    pub absent: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { watch: Duration::from_secs(290), absent: Duration::from_secs(30) }
+    }
+}
+
+/// What a watch says.
+enum Event {
+    Set(Seen),
+    Gone(Key, String),
+    /// Nothing has changed up to this version; and whether the initial list ends here.
+    Bookmark(String, bool),
+    Failed(Failure),
+}
+
+/// Why a list or a watch did not go on.
+#[derive(Debug)]
+enum Failure {
+    /// The version is too old, or from a future that is no more.
+    Expired(String),
+    /// The cluster does not have this kind.
+    Absent,
+    /// It may not be read.
+    Forbidden(String),
+    Other(String),
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::of(status.code, &status.message),
+            other => Self::Other(causes(&other)),
+        }
+    }
+}
+
+impl Failure {
+    fn of(code: u16, message: &str) -> Self {
+        match code {
+            404 => Self::Absent,
+            403 => Self::Forbidden(message.to_owned()),
+            // Gone, or a version of the future: the storage was restored from an older state.
+            410 | 504 => Self::Expired(message.to_owned()),
+            code => Self::Other(format!("{message} (code {code})")),
+        }
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        below = cause.source();
+    }
+    text
+}
+
+/// A part of a list.
+struct Page {
+    objects: Vec<Seen>,
+    version: String,
+    more: Option<String>,
+}
+
+type Events = BoxStream<'static, Event>;
+
+/// The objects of a kind, whole or only what is common to all kinds.
+trait Source: Send + Sync {
+    fn list(&self, params: ListParams) -> BoxFuture<'_, Result<Page, Failure>>;
+    fn watch(&self, params: WatchParams, version: String) -> BoxFuture<'_, Result<Events, Failure>>;
+}
+
+struct Whole<K> {
+    api: Api<K>,
+    reduce: Box<dyn Fn(&K) -> Seen + Send + Sync>,
+}
+
+struct Meta {
+    api: Api<DynamicObject>,
+}
+
+fn page<K: Clone>(list: kube::core::ObjectList<K>, reduce: impl Fn(&K) -> Seen) -> Page {
+    Page {
+        objects: list.items.iter().map(reduce).collect(),
+        version: list.metadata.resource_version.unwrap_or_default(),
+        more: list.metadata.continue_.filter(|more| !more.is_empty()),
+    }
+}
+
+fn event<K: Resource>(event: kube::Result<WatchEvent<K>>, reduce: impl Fn(&K) -> Seen) -> Event {
+    match event {
+        Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Event::Set(reduce(&object)),
+        Ok(WatchEvent::Deleted(object)) => {
+            let key = Key { namespace: object.namespace().unwrap_or_default().into(), name: object.name_any().into() };
+            Event::Gone(key, object.resource_version().unwrap_or_default())
+        }
+        Ok(WatchEvent::Bookmark(bookmark)) => {
+            let is_end = bookmark.metadata.annotations.contains_key("k8s.io/initial-events-end");
+            Event::Bookmark(bookmark.metadata.resource_version, is_end)
+        }
+        Ok(WatchEvent::Error(status)) => Event::Failed(Failure::of(status.code, &status.message)),
+        Err(error) => Event::Failed(error.into()),
+    }
+}
+
+impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Source for Arc<Whole<K>> {
+    fn list(&self, params: ListParams) -> BoxFuture<'_, Result<Page, Failure>> {
+        Box::pin(async move { Ok(page(self.api.list(&params).await?, &self.reduce)) })
+    }
+
+    fn watch(&self, params: WatchParams, version: String) -> BoxFuture<'_, Result<Events, Failure>> {
+        let source = Arc::clone(self);
+        Box::pin(async move {
+            let stream = self.api.watch(&params, &version).await?;
+            Ok(stream.map(move |one| event(one, &source.reduce)).boxed())
+        })
+    }
+}
+
+impl Source for Meta {
+    fn list(&self, params: ListParams) -> BoxFuture<'_, Result<Page, Failure>> {
+        Box::pin(async move { Ok(page(self.api.list_metadata(&params).await?, reduce::owned)) })
+    }
+
+    fn watch(&self, params: WatchParams, version: String) -> BoxFuture<'_, Result<Events, Failure>> {
+        Box::pin(async move {
+            let stream = self.api.watch_metadata(&params, &version).await?;
+            Ok(stream
+                .map(|one: kube::Result<WatchEvent<PartialObjectMeta<DynamicObject>>>| event(one, reduce::owned))
+                .boxed())
+        })
+    }
+}
+
+fn source(client: Client, kind: Kind, labels: LabelKeys) -> Box<dyn Source> {
+    let (group, version, name, plural) = kind.resource();
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural);
+    fn whole<K>(
+        client: Client,
+        resource: &ApiResource,
+        reduce: impl Fn(&K) -> Seen + Send + Sync + 'static,
+    ) -> Box<dyn Source>
+    where
+        K: Resource<DynamicType = ApiResource> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        Box::new(Arc::new(Whole { api: Api::all_with(client, resource), reduce: Box::new(reduce) }))
+    }
+    match kind {
+        Kind::Node => whole(client, &resource, move |object| reduce::node(object, &labels)),
+        Kind::Pod => whole(client, &resource, move |object| reduce::pod(object, &labels)),
+        Kind::Service => whole(client, &resource, reduce::service),
+        Kind::ReplicaSet | Kind::Job => Box::new(Meta { api: Api::all_with(client, &resource) }),
+        _ => whole(client, &resource, move |object| reduce::custom(kind, object)),
+    }
+}
+
+/// The watch of one kind.
+pub(super) struct Watch {
+    kind: Kind,
+    source: Box<dyn Source>,
+    timing: Timing,
+    to: mpsc::Sender<Message>,
+    health: Arc<Health>,
+    /// From where it goes on; `None` before a list.
+    version: Option<String>,
+    /// Whether lists are streamed.
+    streams: bool,
+    wait: Duration,
+}
+
+impl Watch {
+    pub(super) fn new(
+        kind: Kind,
+        client: Client,
+        labels: LabelKeys,
+        timing: Timing,
+        to: mpsc::Sender<Message>,
+        health: Arc<Health>,
+    ) -> Self {
+        let source = source(client, kind, labels);
+        Self { kind, source, timing, to, health, version: None, streams: true, wait: FIRST_WAIT }
+    }
+
+    /// Watches until nobody listens any more.
+    pub(super) async fn run(mut self) {
+        while !self.to.is_closed() {
+            let Err(failure) = self.once().await else { continue };
+            self.fail(failure).await;
+        }
+    }
+
+    /// Lists if needed, and follows until the server ends the watch.
+    async fn once(&mut self) -> Result<(), Failure> {
+        let Some(version) = self.version.clone() else {
+            self.health.set(self.kind, State::Listing, None);
+            return if self.streams { self.list_streamed().await } else { self.list_in_pages().await };
+        };
+        let events = self.source.watch(self.params(false), version).await?;
+        self.is_watching();
+        self.follow(events, None).await
+    }
+
+    fn params(&self, initial: bool) -> WatchParams {
+        let params = WatchParams::default().timeout(u32::try_from(self.timing.watch.as_secs()).unwrap_or(290));
+        if initial { params.initial_events() } else { params }
+    }
+
+    async fn list_streamed(&mut self) -> Result<(), Failure> {
+        let events = self.source.watch(self.params(true), "0".to_owned()).await?;
+        self.follow(events, Some(HashSet::new())).await
+    }
+
+    async fn list_in_pages(&mut self) -> Result<(), Failure> {
+        let mut keys = HashSet::new();
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = self.source.list(params.clone()).await?;
+            for seen in page.objects {
+                keys.insert(seen.key.clone());
+                self.send(Message::Set(self.kind, seen)).await;
+            }
+            match page.more {
+                Some(more) => params.continue_token = Some(more),
+                None => {
+                    self.listed(keys, page.version).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn listed(&mut self, keys: HashSet<Key>, version: String) {
+        self.send(Message::Listed(self.kind, keys, version.clone())).await;
+        self.version = Some(version);
+        self.is_watching();
+    }
+
+    fn is_watching(&mut self) {
+        self.wait = FIRST_WAIT;
+        if self.health.set(self.kind, State::Watching, None) {
+            tracing::info!(kind = self.kind.name(), "watching");
+        }
+    }
+
+    /// Follows a watch; with `listing`, its first events are the list.
+    async fn follow(&mut self, mut events: Events, mut listing: Option<HashSet<Key>>) -> Result<(), Failure> {
+        loop {
+            let event = timeout(self.timing.watch + MARGIN, events.next()).await;
+            let Ok(Some(event)) = event else {
+                // The server has ended it, or it is dead. A list that is not whole begins anew.
+                return Ok(());
+            };
+            match event {
+                Event::Set(seen) => {
+                    match &mut listing {
+                        Some(keys) => {
+                            keys.insert(seen.key.clone());
+                        }
+                        None => self.version = Some(seen.resource_version.clone()),
+                    }
+                    self.send(Message::Set(self.kind, seen)).await;
+                }
+                Event::Gone(key, version) => {
+                    match &mut listing {
+                        Some(keys) => {
+                            keys.remove(&key);
+                        }
+                        None => self.version = Some(version.clone()),
+                    }
+                    self.send(Message::Gone(self.kind, key, version)).await;
+                }
+                Event::Bookmark(version, is_end) => match listing.take() {
+                    Some(keys) if is_end => self.listed(keys, version).await,
+                    kept @ Some(_) => listing = kept,
+                    None => {
+                        self.send(Message::Seen(self.kind, version.clone())).await;
+                        self.version = Some(version);
+                    }
+                },
+                Event::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Whoever listens may have gone: the watch ends then.
+    async fn send(&self, message: Message) {
+        let _ = self.to.send(message).await;
+    }
+
+    async fn fail(&mut self, failure: Failure) {
+        let (kind, is_listing) = (self.kind.name(), self.version.is_none());
+        let (state, text) = match failure {
+            Failure::Expired(text) => {
+                tracing::info!(kind, reason = text, "the watch has expired: listing again");
+                self.health.count_relist(self.kind);
+                self.version = None;
+                // A server that says so to a list is not asked again at once.
+                if !is_listing {
+                    return;
+                }
+                (State::Failing, text)
+            }
+            Failure::Absent if self.kind.is_optional() => {
+                self.version = None;
+                if self.health.set(self.kind, State::NotInstalled, None) {
+                    tracing::info!(kind, "the cluster does not have this kind");
+                }
+                self.send(Message::Absent(self.kind)).await;
+                sleep(self.timing.absent).await;
+                return;
+            }
+            Failure::Absent => (State::Failing, "the server does not know this kind".to_owned()),
+            Failure::Forbidden(text) => (State::Forbidden, text),
+            Failure::Other(text) => {
+                if is_listing && self.streams {
+                    // Not every server can stream a list.
+                    self.streams = false;
+                    tracing::debug!(kind, reason = text, "lists are not streamed");
+                }
+                (State::Failing, text)
+            }
+        };
+        self.health.count_error(self.kind);
+        if self.health.set(self.kind, state, Some(text.clone())) {
+            tracing::warn!(kind, reason = text, "the watch fails: what is known of this kind stays in force");
+        }
+        // Who waits for the first list is told that there is none yet.
+        if state == State::Forbidden {
+            self.send(Message::Unavailable(self.kind)).await;
+        }
+        let jitter = self.wait.mul_f64(rand::random_range(0.5..=1.0));
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        sleep(jitter).await;
+    }
+}

@@ -1,0 +1,87 @@
+//! The agents that follow a controller.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+/// The agents that follow, and what was refused to others.
+#[derive(Debug, Default)]
+pub struct Agents {
+    next: AtomicU64,
+    following: Mutex<HashMap<u64, Arc<Agent>>>,
+    /// What was refused.
+    pub refused: Refusals,
+}
+
+/// Connections and streams that were refused, by reason.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// TLS could not be agreed upon.
+    pub tls: AtomicU64,
+    /// No token, or one that is not an agent's.
+    pub token: AtomicU64,
+    /// Not what an agent says.
+    pub request: AtomicU64,
+    /// There were too many.
+    pub full: AtomicU64,
+}
+
+/// An agent that follows.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) node: String,
+    pub(super) acknowledged: AtomicU64,
+    pub(super) connected: SystemTime,
+}
+
+/// An agent as long as it follows.
+#[derive(Debug)]
+pub(super) struct Following {
+    agents: Arc<Agents>,
+    id: u64,
+    pub(super) agent: Arc<Agent>,
+}
+
+impl Agents {
+    /// One more agent, if there are fewer than `limit`.
+    pub(super) fn join(self: &Arc<Self>, node: String, limit: usize) -> Option<Following> {
+        let mut following = self.lock();
+        if following.len() >= limit {
+            return None;
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let agent = Arc::new(Agent { node, acknowledged: AtomicU64::new(0), connected: SystemTime::now() });
+        following.insert(id, Arc::clone(&agent));
+        Some(Following { agents: Arc::clone(self), id, agent })
+    }
+
+    /// All of them, by node.
+    pub(super) fn all(&self) -> Vec<Arc<Agent>> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by(|a, b| a.node.cmp(&b.node));
+        all
+    }
+
+    /// How many there are, and how many of them have not acknowledged `version`.
+    pub fn count(&self, version: u64) -> (usize, usize) {
+        let following = self.lock();
+        let behind = following.values().filter(|agent| agent.acknowledged.load(Ordering::Relaxed) < version).count();
+        (following.len(), behind)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Agent>>> {
+        // Insertions and removals leave nothing half done.
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.agents.lock().remove(&self.id);
+    }
+}

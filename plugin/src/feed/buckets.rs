@@ -1,0 +1,61 @@
+//! Into which bucket an address falls, and what a bucket's content is worth comparing by.
+
+use super::wire;
+use crate::{identity::Endpoint, zones::Placement};
+use ipnetwork::IpNetwork;
+use ring::digest::{SHA256, digest};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+/// How many there are.
+pub const BUCKETS: usize = 1024;
+
+/// What tells two contents of a bucket apart.
+pub type Digest = [u8; 16];
+
+/// The bucket of an address, or of a prefix by its network's address: FNV-1a over its bytes.
+pub fn bucket(address: IpAddr) -> usize {
+    let hash = |bytes: &[u8]| {
+        bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    };
+    let hash = match address {
+        IpAddr::V4(v4) => hash(&v4.octets()),
+        IpAddr::V6(v6) => hash(&v6.octets()),
+    };
+    hash as usize % BUCKETS
+}
+
+/// What falls into one bucket.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bucket {
+    pub(super) prefixes: BTreeMap<IpNetwork, Placement>,
+    pub(super) identities: BTreeMap<IpAddr, Arc<Endpoint>>,
+}
+
+impl Bucket {
+    /// The update that replaces a bucket by this one.
+    pub(super) fn encode(&self, index: usize) -> Vec<u8> {
+        wire::encode_bucket(index as u32, &self.prefixes, &self.identities)
+    }
+}
+
+/// The digest of an encoded bucket.
+pub(super) fn digest_of(encoded: &[u8]) -> Digest {
+    let mut short = Digest::default();
+    short.copy_from_slice(&digest(&SHA256, encoded).as_ref()[..size_of::<Digest>()]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_prefix_spread_over_the_buckets() {
+        let mut filled = [0; BUCKETS];
+        for n in 0..150_000u32 {
+            filled[bucket(IpAddr::from((0x0a00_0000 + n).to_be_bytes()))] += 1;
+        }
+        let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
+        assert!(*least > 50 && *most < 400, "{least} to {most}");
+    }
+}

@@ -1,0 +1,382 @@
+//! The controller's end of the feed.
+
+use super::{
+    agents::{Agents, Following},
+    buckets::{BUCKETS, Digest},
+    store::{Cursor, Position, Store},
+    tls::Tls,
+};
+use crate::proto::v1::{
+    FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse,
+    controller_server::Controller,
+    feed_server::{Feed, FeedServer},
+    follow_request, status_response,
+};
+use futures_util::future::BoxFuture;
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
+
+/// A hello is the largest of an agent's messages: 16 KiB of digests.
+const REQUEST_BYTES: usize = 32 << 10;
+/// A node's name is a DNS name.
+const NODE_NAME: usize = 253;
+/// How long an agent may take to say hello, and to agree on TLS.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that agree on TLS at a time; further ones wait.
+const HANDSHAKES: usize = 256;
+/// Connections that have been accepted and not yet taken.
+const ACCEPTED: usize = 64;
+/// An agent that has vanished is noticed after this time, and once more.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Why a token is not good enough.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Whose it is can't be found out, or it is nobody's.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// Somebody else's.
+    #[error("{0}")]
+    PermissionDenied(String),
+    /// It can't be looked at now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Looks at the token that an agent shows, and says on which node it is; `None` if the token does not say
+/// that.
+pub trait Authenticate: Send + Sync {
+    /// Looks at a token; `None` is none.
+    fn check(&self, token: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
+}
+
+/// What is watched in the cluster.
+pub trait Watches: Send + Sync {
+    /// Every kind, and how far it is.
+    fn kinds(&self) -> Vec<status_response::Kind>;
+}
+
+/// What agents may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many may follow.
+    pub agents: usize,
+    /// After which time a stream is ended, so that agents spread over the replicas; half of it at the
+    /// earliest.
+    pub age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { agents: 10_000, age: Duration::from_secs(3600) }
+    }
+}
+
+/// `meridian.v1.Feed`.
+#[derive(Clone)]
+pub struct FeedService {
+    /// What agents are told.
+    pub store: Arc<Store>,
+    /// Those that follow.
+    pub agents: Arc<Agents>,
+    /// Who may.
+    pub tokens: Arc<dyn Authenticate>,
+    /// What is watched.
+    pub watches: Arc<dyn Watches>,
+    /// How many, and how long.
+    pub limits: Limits,
+    /// Ends every stream.
+    pub shutdown: CancellationToken,
+}
+
+impl FeedService {
+    /// Serves until `shutdown`; without TLS if there is none.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>) -> io::Result<()> {
+        let (sender, accepted) = mpsc::channel(ACCEPTED);
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(accept(listener, tls, Arc::clone(&self.agents), sender, shutdown.clone()));
+        let feed = FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES);
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            // An agent needs one stream, a person another one.
+            .max_concurrent_streams(Some(8))
+            .add_service(feed)
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), shutdown.cancelled_owned())
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// Whose stream it is.
+    async fn hello(
+        &self,
+        request: Request<Streaming<FollowRequest>>,
+    ) -> Result<(Hello, Streaming<FollowRequest>), Status> {
+        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+        let node = self.tokens.check(token).await.map_err(|refused| {
+            let text = refused.to_string();
+            match refused {
+                Refused::Unauthenticated(_) => Status::unauthenticated(text),
+                Refused::PermissionDenied(_) => Status::permission_denied(text),
+                Refused::Unavailable(_) => Status::unavailable(text),
+            }
+        })?;
+        let mut requests = request.into_inner();
+        let first = timeout(PATIENCE, requests.message()).await;
+        let first = first.map_err(|_| Status::invalid_argument("no hello came in time"))??;
+        let Some(FollowRequest { request: Some(follow_request::Request::Hello(hello)) }) = first else {
+            return Err(Status::invalid_argument("the first message is no hello"));
+        };
+        if hello.node.is_empty() || hello.node.len() > NODE_NAME {
+            return Err(Status::invalid_argument("a hello names the agent's node"));
+        }
+        if !matches!(hello.digests.len(), 0 | DIGESTS) {
+            return Err(Status::invalid_argument(format!("digests are {DIGESTS} bytes or none")));
+        }
+        if let Some(node) = node.filter(|node| *node != hello.node) {
+            let text = format!("the token is that of an agent on {node}, not on {}", hello.node);
+            return Err(Status::permission_denied(text));
+        }
+        Ok((hello, requests))
+    }
+
+    fn count(&self, status: &Status) {
+        let refused = &self.agents.refused;
+        let counter = match status.code() {
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => &refused.token,
+            tonic::Code::ResourceExhausted => &refused.full,
+            _ => &refused.request,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+const DIGESTS: usize = BUCKETS * size_of::<Digest>();
+
+#[tonic::async_trait]
+impl Feed for FeedService {
+    type FollowStream = ReceiverStream<Result<FollowResponse, Status>>;
+
+    async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
+        let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
+        let refuse = |status: Status| {
+            self.count(&status);
+            tracing::warn!(from, code = ?status.code(), reason = status.message(), "an agent is refused");
+            status
+        };
+        let (hello, requests) = self.hello(request).await.map_err(refuse)?;
+        let full = || refuse(Status::resource_exhausted(format!("{} agents follow already", self.limits.agents)));
+        let following = self.agents.join(hello.node, self.limits.agents).ok_or_else(full)?;
+        let (digests, _) = hello.digests.as_chunks();
+        let cursor = self.store.cursor(hello.position.map(Into::into), digests);
+        tracing::debug!(node = following.agent.node, from, "an agent follows");
+        // What is in the channel is shared with the other streams, so a slow agent holds nothing of its own.
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(self.clone().follow_to_the_end(cursor, following, requests, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+#[tonic::async_trait]
+impl Controller for FeedService {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let agents = self.agents.all();
+        let agents = agents.iter().map(|agent| status_response::Agent {
+            node: agent.node.clone(),
+            acknowledged: agent.acknowledged.load(Ordering::Relaxed),
+            connected: Some(agent.connected.into()),
+        });
+        Ok(Response::new(StatusResponse {
+            position: Some(self.store.position().into()),
+            kinds: self.watches.kinds(),
+            agents: agents.collect(),
+        }))
+    }
+}
+
+impl FeedService {
+    /// Tells an agent everything until one of the two ends it.
+    async fn follow_to_the_end(
+        self,
+        cursor: Cursor,
+        following: Following,
+        mut requests: Streaming<FollowRequest>,
+        sender: mpsc::Sender<Result<FollowResponse, Status>>,
+    ) {
+        let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
+        let end = tokio::select! {
+            () = self.tell(cursor, &sender) => None,
+            status = self.listen(&following, &mut requests) => status,
+            () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
+            // Without an error: come again.
+            () = sleep(age) => None,
+        };
+        if let Some(status) = end {
+            if status.code() == tonic::Code::InvalidArgument {
+                self.count(&status);
+                let node = &following.agent.node;
+                tracing::warn!(node, reason = status.message(), "an agent's stream is ended");
+            }
+            // Whoever does not read it has gone, or will read the end of the stream.
+            let _ = sender.try_send(Err(status));
+        }
+    }
+
+    /// Tells an agent what it lacks; ends when it has gone.
+    async fn tell(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) {
+        let mut version = self.store.watch();
+        loop {
+            version.mark_unchanged();
+            while let Some(next) = cursor.next(&self.store) {
+                if sender.send(Ok(next)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                // The store outlives its agents.
+                _ = version.changed() => {}
+                () = sender.closed() => return,
+            }
+        }
+    }
+
+    /// Hears what an agent has put in force; ends with it.
+    async fn listen(&self, following: &Following, requests: &mut Streaming<FollowRequest>) -> Option<Status> {
+        loop {
+            match requests.message().await {
+                Ok(Some(FollowRequest { request: Some(follow_request::Request::Acknowledged(position)) })) => {
+                    let position = Position::from(position);
+                    if position.instance == self.store.position().instance {
+                        following.agent.acknowledged.store(position.version, Ordering::Relaxed);
+                    }
+                }
+                Ok(Some(_)) => return Some(Status::invalid_argument("after its hello an agent only acknowledges")),
+                Ok(None) => return None,
+                Err(status) if status.code() == tonic::Code::Cancelled => return None,
+                Err(status) => return Some(Status::invalid_argument(status.message())),
+            }
+        }
+    }
+}
+
+/// Accepts connections, and agrees on TLS with many at a time.
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    agents: Arc<Agents>,
+    sender: mpsc::Sender<io::Result<Connection>>,
+    shutdown: CancellationToken,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection can't be accepted");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // It refuses where the agent has gone already.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &tls else {
+            if sender.send(Ok(Connection { stream: Transport::Plain(stream), from })).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let (acceptor, sender, agents) = (tls.acceptor(), sender.clone(), Arc::clone(&agents));
+        tokio::spawn(async move {
+            let agreed = timeout(PATIENCE, acceptor.accept(stream)).await;
+            let agreed = agreed.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")));
+            drop(permit);
+            match agreed {
+                Ok(stream) => {
+                    let stream = Transport::Tls(Box::new(stream));
+                    // Nobody takes it when the controller ends.
+                    let _ = sender.send(Ok(Connection { stream, from })).await;
+                }
+                Err(error) => {
+                    agents.refused.tls.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%from, %error, "no agreement on TLS");
+                }
+            }
+        });
+    }
+}
+
+/// A connection, with TLS or without.
+struct Connection {
+    stream: Transport,
+    from: SocketAddr,
+}
+
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connected for Connection {
+    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Self::ConnectInfo { local_addr: None, remote_addr: Some(self.from) }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

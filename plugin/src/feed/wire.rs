@@ -1,0 +1,197 @@
+//! Changes as the feed's messages, and back.
+
+use super::Changes;
+use crate::{
+    api,
+    identity::{Endpoint, Workload},
+    proto::v1::{Identity, Prefix, Update},
+    zones::{Place, Placement, Zone},
+};
+use ipnetwork::IpNetwork;
+use meridian_abi::zone::PrefixKind;
+use prost::Message;
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
+
+/// A message of the feed that says nothing sensible.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WireError {
+    /// No prefix, or host bits are set.
+    #[error("`{0}` is no prefix")]
+    Prefix(String),
+    /// No address.
+    #[error("`{0}` is no address")]
+    Address(String),
+    /// A kind of prefix that is not sent.
+    #[error("prefix {0} is of the kind `{1}`")]
+    Kind(String, String),
+    /// A bucket that is none.
+    #[error("there is no bucket {0}")]
+    Bucket(u32),
+    /// Bytes that are no message.
+    #[error("{0}")]
+    Malformed(#[from] prost::DecodeError),
+}
+
+/// The update that replaces a bucket by this content.
+pub(super) fn encode_bucket(
+    index: u32,
+    prefixes: &BTreeMap<IpNetwork, Placement>,
+    identities: &BTreeMap<IpAddr, Arc<Endpoint>>,
+) -> Vec<u8> {
+    let update = Update {
+        bucket: Some(index),
+        prefixes: prefixes.iter().map(|(prefix, placement)| api::prefix(prefix, placement)).collect(),
+        identities: identities.iter().map(|(address, endpoint)| api::identity(*address, endpoint)).collect(),
+        ..Update::default()
+    };
+    update.encode_to_vec()
+}
+
+/// The update that tells of changes.
+pub(super) fn encode_changes(changes: &Changes) -> Vec<u8> {
+    let mut update = Update::default();
+    for (prefix, placement) in &changes.zones {
+        match placement {
+            Some(placement) => update.prefixes.push(api::prefix(prefix, placement)),
+            None => update.removed_prefixes.push(prefix.to_string()),
+        }
+    }
+    for (address, endpoint) in &changes.identities {
+        match endpoint {
+            Some(endpoint) => update.identities.push(api::identity(*address, endpoint)),
+            None => update.removed_addresses.push(address.to_string()),
+        }
+    }
+    update.encode_to_vec()
+}
+
+/// Reads updates. Zones that are named again are the same ones.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    zones: HashSet<Arc<Zone>>,
+}
+
+impl Reader {
+    /// What an update says, and the bucket that it replaces.
+    pub(super) fn read(&mut self, update: Update) -> Result<(Option<usize>, Changes), WireError> {
+        let bucket = update.bucket.map(|index| {
+            let known = usize::try_from(index).ok().filter(|index| *index < super::BUCKETS);
+            known.ok_or(WireError::Bucket(index))
+        });
+        let mut changes = Changes::default();
+        for prefix in update.prefixes {
+            let (network, placement) = self.placement(prefix)?;
+            changes.zones.push((network, Some(placement)));
+        }
+        for identity in update.identities {
+            let address = address(&identity.address)?;
+            changes.identities.push((address, Some(Arc::new(endpoint(identity)))));
+        }
+        for prefix in update.removed_prefixes {
+            changes.zones.push((network(&prefix)?, None));
+        }
+        for removed in update.removed_addresses {
+            changes.identities.push((address(&removed)?, None));
+        }
+        Ok((bucket.transpose()?, changes))
+    }
+
+    fn placement(&mut self, prefix: Prefix) -> Result<(IpNetwork, Placement), WireError> {
+        let network = network(&prefix.cidr)?;
+        let kind = match prefix.kind.as_str() {
+            "cluster" => PrefixKind::Cluster,
+            "external" => PrefixKind::External,
+            _ => return Err(WireError::Kind(prefix.cidr, prefix.kind)),
+        };
+        let place = match prefix.zone.as_str() {
+            "unknown" | "" => Place::Unknown,
+            _ => {
+                let zone = Zone { name: prefix.zone, region: prefix.region };
+                let known = self.zones.get(&zone).cloned();
+                Place::Zone(known.unwrap_or_else(|| {
+                    let zone = Arc::new(zone);
+                    self.zones.insert(Arc::clone(&zone));
+                    zone
+                }))
+            }
+        };
+        Ok((network, Placement { place, kind, origin: prefix.origin.into() }))
+    }
+}
+
+fn network(text: &str) -> Result<IpNetwork, WireError> {
+    let parsed: Option<IpNetwork> = text.parse().ok();
+    parsed.filter(|prefix| prefix.ip() == prefix.network()).ok_or_else(|| WireError::Prefix(text.to_owned()))
+}
+
+fn address(text: &str) -> Result<IpAddr, WireError> {
+    text.parse().map_err(|_| WireError::Address(text.to_owned()))
+}
+
+fn endpoint(identity: Identity) -> Endpoint {
+    let labels = identity.labels.iter().filter_map(|label| label.split_once('='));
+    let (kind, name) = (identity.workload_kind, identity.workload);
+    Endpoint {
+        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        namespace: identity.namespace,
+        pod: identity.pod,
+        workload: (!kind.is_empty()).then_some(Workload { kind, name }),
+        services: identity.services,
+        node: identity.node,
+        since: identity.since.and_then(|since| SystemTime::try_from(since).ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zone(name: &str) -> Place {
+        Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }))
+    }
+
+    #[test]
+    fn what_is_sent_is_what_arrives() {
+        let placement = |place, kind, origin: &str| Some(Placement { place, kind, origin: origin.into() });
+        let endpoint = Endpoint {
+            namespace: "shop".into(),
+            pod: "cart-0".into(),
+            workload: Some(Workload { kind: "StatefulSet".into(), name: "cart".into() }),
+            labels: [("app".to_owned(), "cart=1".to_owned()), ("tier".to_owned(), String::new())].into(),
+            services: vec!["cart".into()],
+            node: "node-a".into(),
+            since: Some(SystemTime::UNIX_EPOCH + std::time::Duration::new(1_700_000_000, 5)),
+        };
+        let changes = Changes {
+            zones: vec![
+                ("10.0.1.0/24".parse().unwrap(), placement(zone("eu-1a"), PrefixKind::Cluster, "Node a")),
+                ("fd00::1/128".parse().unwrap(), placement(Place::Unknown, PrefixKind::Cluster, "Node b")),
+                ("10.9.0.0/16".parse().unwrap(), placement(zone("eu-1b"), PrefixKind::External, "external db")),
+                ("10.0.2.0/24".parse().unwrap(), None),
+            ],
+            identities: vec![
+                ("10.0.1.7".parse().unwrap(), Some(Arc::new(endpoint))),
+                ("10.0.0.1".parse().unwrap(), Some(Arc::new(Endpoint::node("node-a")))),
+                ("fd00::9".parse().unwrap(), None),
+            ],
+        };
+        let update = Update::decode(encode_changes(&changes).as_slice()).unwrap();
+        assert_eq!(Reader::default().read(update).unwrap(), (None, changes));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let read = |update| Reader::default().read(update).unwrap_err().to_string();
+        let prefix = |cidr: &str, kind: &str| Prefix { cidr: cidr.into(), kind: kind.into(), ..Prefix::default() };
+        let of = |prefix| Update { prefixes: vec![prefix], ..Update::default() };
+        assert_eq!(read(of(prefix("10.0.0.1/24", "cluster"))), "`10.0.0.1/24` is no prefix");
+        assert_eq!(read(of(prefix("10.0.0.0/24", "default"))), "prefix 10.0.0.0/24 is of the kind `default`");
+        assert_eq!(read(Update { removed_addresses: vec!["x".into()], ..Update::default() }), "`x` is no address");
+        assert_eq!(read(Update { bucket: Some(1024), ..Update::default() }), "there is no bucket 1024");
+    }
+}

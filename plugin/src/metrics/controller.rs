@@ -1,0 +1,137 @@
+//! The controller's page: what it watches, what it tells, and to how many.
+
+use super::{
+    Measured, Process,
+    page::{Labels, Writer},
+};
+use crate::{
+    cluster::{Health, KindHealth, State},
+    feed::{Agents, Store},
+};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What the controller's page is made of.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    /// The watches.
+    pub health: Arc<Health>,
+    /// What agents are told.
+    pub store: Arc<Store>,
+    /// The agents.
+    pub agents: Arc<Agents>,
+    /// Static tables that were taken and that were refused after the first.
+    pub reloads: Arc<[AtomicU64; 2]>,
+    /// The process.
+    pub process: Arc<Process>,
+}
+
+impl Measured for Controller {
+    fn collector(&self) -> Box<dyn Collector> {
+        Box::new(self.clone())
+    }
+
+    fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+}
+
+impl Collector for Controller {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Writer(&mut encoder);
+        let info = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)];
+        page.gauges("meridian_controller_info", "The version; always 1", None, &info)?;
+        self.watches(&mut page)?;
+        self.table(&mut page)?;
+        self.feed(&mut page)
+    }
+}
+
+fn one<T>(value: T) -> Vec<(Labels, T)> {
+    vec![(Vec::new(), value)]
+}
+
+impl Controller {
+    fn watches(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let all = self.health.all();
+        let kinds = all.iter().map(|(kind, health)| (kind.name(), health));
+        let labels = |kind: &str| vec![("kind", kind.to_owned())];
+        let gauge = |value: fn(&KindHealth) -> f64| -> Vec<(Labels, f64)> {
+            kinds.clone().map(|(kind, health)| (labels(kind), value(health))).collect()
+        };
+        let counter = |value: fn(&KindHealth) -> u64| -> Vec<(Labels, u64)> {
+            kinds.clone().map(|(kind, health)| (labels(kind), value(health))).collect()
+        };
+        let states = kinds.clone().flat_map(|(kind, health)| {
+            State::ALL.map(|state| {
+                let labels = vec![("kind", kind.to_owned()), ("state", state.name().to_owned())];
+                (labels, f64::from(u8::from(health.state == state)))
+            })
+        });
+        let help = "How the watch of a kind of object is: 1 for its state";
+        page.gauges("meridian_watch_state", help, None, &states.collect::<Vec<_>>())?;
+        page.gauges("meridian_watch_objects", "Objects that are known", None, &gauge(|h| h.objects as f64))?;
+        let help = "Objects of which a part can't be understood and does not count";
+        page.gauges("meridian_watch_unreadable_objects", help, None, &gauge(|h| h.unreadable as f64))?;
+        page.counters("meridian_watch_errors", "Errors of watches and lists", None, &counter(|h| h.errors))?;
+        let help = "Lists because a watch had expired";
+        page.counters("meridian_watch_relists", help, None, &counter(|h| h.relists))
+    }
+
+    fn table(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let (prefixes, addresses) = self.store.sizes();
+        let (conflicts, zoneless) = self.health.troubles();
+        let version = self.store.version() as f64;
+        page.gauges("meridian_table_version", "How often the table has changed since the start", None, &one(version))?;
+        page.gauges("meridian_table_prefixes", "Prefixes that agents are told", None, &one(prefixes as f64))?;
+        let help = "Addresses of which agents are told who has them";
+        page.gauges("meridian_table_addresses", help, None, &one(addresses as f64))?;
+        let help = "Prefixes of which objects say different things: they count as unknown";
+        page.gauges("meridian_table_conflicts", help, None, &one(conflicts as f64))?;
+        let help = "Nodes without a zone: what their pods send and receive counts as unknown";
+        page.gauges("meridian_nodes_without_zone", help, None, &one(zoneless as f64))?;
+        let results = ["taken", "refused"].into_iter().zip(&*self.reloads);
+        let reloads = results.map(|(name, n)| (vec![("result", name.to_owned())], n.load(Ordering::Relaxed)));
+        let help = "Static tables read after the first, by result";
+        page.counters("meridian_static_table_reloads", help, None, &reloads.collect::<Vec<_>>())
+    }
+
+    fn feed(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let (agents, behind) = self.agents.count(self.store.version());
+        page.gauges("meridian_feed_agents", "Agents that follow", None, &one(agents as f64))?;
+        let help = "Agents that have not acknowledged the last version yet";
+        page.gauges("meridian_feed_agents_behind", help, None, &one(behind as f64))?;
+        let refused = &self.agents.refused;
+        let reasons =
+            [("tls", &refused.tls), ("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
+        let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
+        let help = "Connections and streams of agents that were refused, by reason";
+        page.counters("meridian_feed_refused", help, None, &refused)?;
+        let closed = one(self.process.http_refused.load(Ordering::Relaxed));
+        let help = "Connections to the HTTP port that were closed because there were too many";
+        page.counters("meridian_http_refused_connections", help, None, &closed)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn measured() -> Controller {
+        let health = Arc::new(Health::default());
+        health.set(crate::cluster::Kind::Node, State::Watching, None);
+        Controller {
+            health,
+            store: Arc::default(),
+            agents: Arc::default(),
+            reloads: Arc::default(),
+            process: Arc::default(),
+        }
+    }
+}
