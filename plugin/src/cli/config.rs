@@ -1,6 +1,6 @@
 //! The agent's configuration: a file, whose every key is also a flag and an environment variable.
 
-use super::{Failure, HookChoice, print, usage};
+use super::{Failure, HookChoice, controller, print, usage};
 use crate::{
     export::Output,
     feed,
@@ -367,8 +367,9 @@ fn check(file: &Path) -> Result<(), Failure> {
 /// docs/configuration.md.
 fn reference() -> String {
     let mut text = String::from(
-        "# Configuration of the agent\n\n\
+        "# Configuration\n\n\
          `meridian config reference` prints this page.\n\n\
+         ## The agent\n\n\
          A flag counts before a variable, a variable before the file that `--config` or `MERIDIAN_CONFIG` names. \
          `meridian config check FILE` reads a file without starting anything; a key that is not below is an error.\n\n\
          | key | flag | variable | what |\n|---|---|---|---|\n",
@@ -409,8 +410,22 @@ fn reference() -> String {
          ```\n\n\
          A zone belongs to one region, a prefix to one zone; the most specific prefix wins. A public address in no \
          prefix is the internet, a private one is unknown. The file is read again when it changes and on SIGHUP; one \
-         with an error is refused with file, line and reason, and the old one stays in force.\n"
+         with an error is refused with file, line and reason, and the old one stays in force.\n\n\
+         ## The controller\n\n\
+         | flag | variable | what |\n|---|---|---|\n"
     );
+    for argument in controller::Args::augment_args(clap::Command::new("controller")).get_arguments() {
+        let defaults = argument.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy()));
+        let defaults: Vec<String> = defaults.collect();
+        let default = if defaults.is_empty() { String::new() } else { format!("; by default {}", defaults.join(", ")) };
+        let _ = writeln!(
+            text,
+            "| `--{}` | `{}` | {}{default} |",
+            argument.get_long().unwrap_or_default(),
+            argument.get_env().unwrap_or_default().to_string_lossy(),
+            argument.get_help().map(ToString::to_string).unwrap_or_default(),
+        );
+    }
     text
 }
 

@@ -3,69 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
 mod agent;
+#[path = "../common/mod.rs"]
+mod common;
 mod demo;
 mod errors;
 mod machine;
 mod replay;
 mod requests;
-mod running;
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
-
-/// The command.
-fn meridian(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
-    command.args(args);
-    command
-}
-
-/// What a command said, its exit code first.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    }
-}
-
-fn run(args: &[&str]) -> Said {
-    meridian(args).output().unwrap().into()
-}
-
-/// A folder for one test, gone when the test ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("meridian-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-}
-
-impl AsRef<Path> for Scratch {
-    fn as_ref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use common::{Said, Scratch, meridian, run, running};

@@ -1,6 +1,6 @@
 //! Commands in progress. A test that fails ends those that it started.
 
-use crate::Said;
+use super::Said;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -50,6 +50,24 @@ impl Running {
             said.push_str(&line);
         }
         (said, stderr)
+    }
+
+    /// Writes what it says to a file from now on, so that it never waits for a reader.
+    pub fn drain_to(&mut self, file: std::fs::File) {
+        let child = self.0.as_mut().unwrap();
+        let mut outputs: Vec<Box<dyn std::io::Read + Send>> = Vec::new();
+        outputs.extend(child.stdout.take().map(|stdout| Box::new(stdout) as _));
+        outputs.extend(child.stderr.take().map(|stderr| Box::new(stderr) as _));
+        for mut output in outputs {
+            let mut file = file.try_clone().unwrap();
+            // Ends with the process.
+            std::thread::spawn(move || std::io::copy(&mut output, &mut file));
+        }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
     }
 
     pub fn signal(&self, signal: Signal) {

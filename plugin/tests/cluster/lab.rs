@@ -1,0 +1,343 @@
+//! An API server, a controller with exactly the role that it ships with, and agents: all on the loopback
+//! of a network namespace of their own.
+
+use crate::{
+    common::{Scratch, meridian, running::Running},
+    kernel,
+    objects::{Object, json_rules},
+};
+use ipnetwork::IpNetwork;
+use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+use meridian::{
+    api::{self, Target},
+    demo::{links::configure, namespace::Namespace},
+    proto::v1::{Identity, StatusResponse},
+};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long something may take before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The controller's service account, and that of agents.
+pub const CONTROLLER: &str = "meridian-controller";
+pub const AGENT: &str = "meridian-agent";
+pub const NAMESPACE: &str = "meridian";
+
+/// Runs a test in a network namespace with a loopback device, on one thread.
+pub fn inside<T: AsyncFnOnce(Lab) + Send>(name: &str, test: T) {
+    let Some(api) = Api::here() else {
+        eprintln!("skipped: MERIDIAN_APISERVER names no API server (scripts/conformance.sh apiserver builds it)");
+        return;
+    };
+    let body = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { test(Lab::start(name, api).await).await });
+    };
+    if env::var_os("MERIDIAN_TEST_KUBECONFIG").is_some() {
+        return body();
+    }
+    let namespace = Namespace::new(name).unwrap();
+    configure(&namespace, "setting up", async |links| links.up("lo", None).await).unwrap();
+    namespace.run(body).unwrap();
+}
+
+/// Waits until something is so.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Where the API server comes from.
+enum Api {
+    /// The one of conformance/apiserver.
+    Program(PathBuf),
+    /// A running one.
+    Running(PathBuf),
+}
+
+impl Api {
+    fn here() -> Option<Self> {
+        let path = |name: &str| env::var_os(name).map(PathBuf::from);
+        path("MERIDIAN_TEST_KUBECONFIG").map(Self::Running).or_else(|| path("MERIDIAN_APISERVER").map(Self::Program))
+    }
+}
+
+pub struct Lab {
+    pub folder: Scratch,
+    server: Option<Server>,
+    pub kubeconfig: PathBuf,
+    pub client: Client,
+    controllers: usize,
+}
+
+/// The API server's process.
+struct Server {
+    program: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    process: Option<Running>,
+}
+
+impl Server {
+    fn start(&mut self) {
+        let mut command = Command::new(&self.program);
+        command.arg(&self.folder).arg(self.port.to_string());
+        let mut process = Running::spawn_fed(&mut command);
+        // Nobody reads what it says, and it must not wait for that.
+        let log = fs::File::create(self.folder.join("log")).unwrap();
+        process.drain_to(log);
+        self.process = Some(process);
+    }
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    let file = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+impl Lab {
+    async fn start(name: &str, api: Api) -> Self {
+        let folder = Scratch::new(&format!("cluster-{name}"));
+        let (server, kubeconfig) = match api {
+            Api::Running(kubeconfig) => (None, kubeconfig),
+            Api::Program(program) => {
+                let of_server = folder.as_ref().join("api");
+                fs::create_dir_all(&of_server).unwrap();
+                let mut server = Server { program, folder: of_server.clone(), port: free_port(), process: None };
+                server.start();
+                let kubeconfig = of_server.join("kubeconfig");
+                until("the API server's kubeconfig", async || kubeconfig.exists().then_some(())).await;
+                (Some(server), kubeconfig)
+            }
+        };
+        // The file is not whole the moment that it is there.
+        until("a whole kubeconfig", async || Kubeconfig::read_from(&kubeconfig).ok()).await;
+        let client = client(&kubeconfig).await;
+        let lab = Self { folder, server, kubeconfig, client, controllers: 0 };
+        lab.is_ready().await;
+        lab.set_up().await;
+        lab
+    }
+
+    async fn is_ready(&self) {
+        until("the API server", async || {
+            let request = axum::http::Request::get("/readyz").body(Vec::new()).unwrap();
+            self.client.request_text(request).await.ok()
+        })
+        .await;
+    }
+
+    /// Accounts, and the role that the chart ships.
+    async fn set_up(&self) {
+        self.put(Object::namespace(NAMESPACE)).await;
+        for account in [CONTROLLER, AGENT] {
+            self.put(Object::account(NAMESPACE, account)).await;
+        }
+        self.set_role(|_| true).await;
+        let subject = json!([{"kind": "ServiceAccount", "name": CONTROLLER, "namespace": NAMESPACE}]);
+        self.put(Object::role_binding(CONTROLLER, subject)).await;
+    }
+
+    /// The role that the chart ships, or only those of its resources that are wanted.
+    pub async fn set_role(&self, wanted: impl Fn(&str) -> bool) {
+        self.put(Object::role(CONTROLLER, json_rules(wanted))).await;
+    }
+
+    /// Ends the API server, at once.
+    pub fn stop_api(&mut self) {
+        let server = self.server.as_mut().unwrap();
+        drop(server.process.take());
+    }
+
+    /// Starts it again on what it had.
+    pub async fn start_api(&mut self) {
+        self.server.as_mut().unwrap().start();
+        self.is_ready().await;
+    }
+
+    /// A kubeconfig with a token of a service account.
+    async fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let token = self.token(account, None, "").await;
+        let mut file = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let user = file.auth_infos[0].auth_info.as_mut().unwrap();
+        *user = serde_json::from_value(json!({ "token": token })).unwrap();
+        let path = self.folder.as_ref().join(format!("kubeconfig-{account}"));
+        fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
+        path
+    }
+
+    /// A controller in progress. `args` are added to those that it needs.
+    pub async fn controller(&mut self, args: &[&str]) -> Controller {
+        self.controllers += 1;
+        let kubeconfig = self.kubeconfig_of(CONTROLLER).await;
+        let [feed, own, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+        let mut command = meridian(&["controller", "--kubeconfig", kubeconfig.to_str().unwrap()]);
+        command.args(["--feed-listen", &feed, "--listen", &own, "--http-listen", &http]);
+        command.args(["--absent-interval", "1s", "--log-level", "info,meridian=debug"]).args(args);
+        let log = self.folder.as_ref().join(format!("controller-{}.log", self.controllers));
+        let mut process = Running::spawn(&mut command);
+        process.drain_to(fs::File::create(&log).unwrap());
+        let controller = Controller { process, feed, own, http, log };
+        until("the controller", async || controller.status().await).await;
+        controller
+    }
+
+    /// An agent in progress, on the same machine as all others.
+    pub fn agent(&self, node: &str, controller: &Controller, args: &[&str]) -> Agent {
+        self.agent_at(node, &controller.feed, args)
+    }
+
+    /// The same, with a controller that need not be there.
+    pub fn agent_at(&self, node: &str, feed: &str, args: &[&str]) -> Agent {
+        let folder = self.folder.as_ref().join(node);
+        fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("hubble.sock");
+        let (state, log) = (folder.join("state"), folder.join("log"));
+        let http = format!("127.0.0.1:{}", free_port());
+        let mut command = meridian(&["agent", "--node", node, "--uplink", "lo", "--pair-log", "off"]);
+        command.args(["--controller", feed, "--state-dir", state.to_str().unwrap()]).args(args);
+        command.args(["--hubble-socket", socket.to_str().unwrap(), "--http-listen", &http]);
+        command.args(["--hubble-listen", &format!("127.0.0.1:{}", free_port())]);
+        let mut process = Running::spawn(&mut command);
+        process.drain_to(fs::File::options().append(true).create(true).open(&log).unwrap());
+        Agent { process, socket, http, log, state }
+    }
+}
+
+/// A controller in progress.
+pub struct Controller {
+    pub process: Running,
+    pub feed: String,
+    own: String,
+    http: String,
+    log: PathBuf,
+}
+
+impl Controller {
+    pub async fn status(&self) -> Option<StatusResponse> {
+        api::Client::connect(Target::Tcp(self.own.clone())).await.ok()?.status().await.ok()
+    }
+
+    /// Waits until the controller has seen a version of a kind, and all agents have what follows from it.
+    pub async fn settle(&self, kind: &str, resource_version: &str, agents: usize) {
+        let wanted: u64 = resource_version.parse().unwrap();
+        until(&format!("{kind} {resource_version} at {agents} agents"), async || {
+            let status = self.status().await?;
+            let of_kind = status.kinds.iter().find(|of| of.name == kind)?;
+            let seen = of_kind.resource_version.parse::<u64>().unwrap_or_default() >= wanted;
+            let has = status.agents.iter().filter(|agent| agent.acknowledged >= of_kind.version).count();
+            (seen && has == agents && status.agents.len() == agents).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for the state of a kind's watch.
+    pub async fn watches(&self, kind: &str, state: &str) {
+        until(&format!("{kind} is {state}"), async || {
+            let status = self.status().await?;
+            status.kinds.iter().any(|of| of.name == kind && of.state == state).then_some(())
+        })
+        .await;
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The value of a series of its metrics.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        metric(&self.http, series).await
+    }
+}
+
+/// An agent in progress.
+pub struct Agent {
+    pub process: Running,
+    socket: PathBuf,
+    http: String,
+    log: PathBuf,
+    pub state: PathBuf,
+}
+
+impl Agent {
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        metric(&self.http, series).await
+    }
+
+    async fn client(&self) -> api::Client {
+        until("the agent", async || api::Client::connect(Target::Unix(self.socket.clone())).await.ok()).await
+    }
+
+    /// Who has an address.
+    pub async fn holder(&self, ip: &str) -> Option<Identity> {
+        self.client().await.lookup(ip.into()).await.unwrap().unwrap().holder
+    }
+
+    /// Namespace, pod and workload of who has an address.
+    pub async fn pod(&self, ip: &str) -> String {
+        self.holder(ip).await.map_or_else(String::new, |holder| {
+            format!("{}/{} {} {}", holder.namespace, holder.pod, holder.workload_kind, holder.workload)
+        })
+    }
+
+    /// Its kernel maps hold exactly these prefixes, in these zones.
+    pub async fn has_exactly(&self, expected: &BTreeMap<String, String>) {
+        let mut prefixes = self.client().await.list().await.unwrap();
+        let mut zones = BTreeMap::new();
+        while let Some(prefix) = prefixes.next().await.unwrap() {
+            zones.insert(prefix.cidr, prefix.zone);
+        }
+        // The slot of a zone is the agent's: the same for the same zone, another for another.
+        let mut slots: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        for (prefix, slot) in kernel::table(self.process.id()) {
+            let text = prefix.to_string();
+            let zone = zones.get(&text).unwrap_or_else(|| panic!("{text} is in the kernel only")).clone();
+            slots.entry(slot).or_default().insert(zone.clone());
+            found.insert(prefix, zone);
+        }
+        let expected: BTreeMap<IpNetwork, String> =
+            expected.iter().map(|(prefix, zone)| (prefix.parse().unwrap(), zone.clone())).collect();
+        assert_eq!(found, expected, "found (left), expected (right)");
+        let used: BTreeSet<&String> = slots.values().flatten().collect();
+        assert_eq!(slots.len(), used.len(), "a slot is one zone's: {slots:?}");
+        assert!(slots.get(&0).is_none_or(|zones| zones.iter().eq(["unknown"])), "{slots:?}");
+    }
+}
+
+async fn metric(http: &str, series: &str) -> Option<f64> {
+    use std::io::{Read, Write};
+    let (http, series) = (http.to_owned(), series.to_owned());
+    let ask = move || -> Option<f64> {
+        let mut stream = std::net::TcpStream::connect(http).ok()?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        page.lines().find_map(|line| line.strip_prefix(&series)?.trim().parse().ok())
+    };
+    // Threads of this one are in its namespace.
+    thread::spawn(ask).join().unwrap()
+}
