@@ -66,14 +66,17 @@ enum Failure {
     Absent,
     /// It may not be read.
     Forbidden(String),
-    Other(String),
+    /// The server answers with another error.
+    Answered(String),
+    /// There is no answer.
+    Unreachable(String),
 }
 
 impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of(status.code, &status.message),
-            other => Self::Other(causes(&other)),
+            other => Self::Unreachable(causes(&other)),
         }
     }
 }
@@ -85,7 +88,7 @@ impl Failure {
             403 => Self::Forbidden(message.to_owned()),
             // Gone, or a version of the future: the storage was restored from an older state.
             410 | 504 => Self::Expired(message.to_owned()),
-            code => Self::Other(format!("{message} (code {code})")),
+            code => Self::Answered(format!("{message} (code {code})")),
         }
     }
 }
@@ -214,6 +217,8 @@ pub(super) struct Watch {
     /// Whether lists are streamed.
     streams: bool,
     wait: Duration,
+    /// Why it fails, while it does.
+    failing: Option<String>,
 }
 
 impl Watch {
@@ -226,7 +231,7 @@ impl Watch {
         health: Arc<Health>,
     ) -> Self {
         let source = source(client, kind, labels);
-        Self { kind, source, timing, to, health, version: None, streams: true, wait: FIRST_WAIT }
+        Self { kind, source, timing, to, health, version: None, streams: true, wait: FIRST_WAIT, failing: None }
     }
 
     /// Watches until nobody listens any more.
@@ -240,7 +245,9 @@ impl Watch {
     /// Lists if needed, and follows until the server ends the watch.
     async fn once(&mut self) -> Result<(), Failure> {
         let Some(version) = self.version.clone() else {
-            self.health.set(self.kind, State::Listing, None);
+            if self.failing.is_none() {
+                self.health.set(self.kind, State::Listing, None);
+            }
             return if self.streams { self.list_streamed().await } else { self.list_in_pages().await };
         };
         let events = self.source.watch(self.params(false), version).await?;
@@ -285,7 +292,10 @@ impl Watch {
 
     fn is_watching(&mut self) {
         self.wait = FIRST_WAIT;
-        if self.health.set(self.kind, State::Watching, None) {
+        let is_news = self.health.set(self.kind, State::Watching, None);
+        if self.failing.take().is_some() {
+            tracing::info!(kind = self.kind.name(), "watching again");
+        } else if is_news {
             tracing::info!(kind = self.kind.name(), "watching");
         }
     }
@@ -350,6 +360,7 @@ impl Watch {
             }
             Failure::Absent if self.kind.is_optional() => {
                 self.version = None;
+                self.failing = None;
                 if self.health.set(self.kind, State::NotInstalled, None) {
                     tracing::info!(kind, "the cluster does not have this kind");
                 }
@@ -359,7 +370,8 @@ impl Watch {
             }
             Failure::Absent => (State::Failing, "the server does not know this kind".to_owned()),
             Failure::Forbidden(text) => (State::Forbidden, text),
-            Failure::Other(text) => {
+            Failure::Unreachable(text) => (State::Failing, text),
+            Failure::Answered(text) => {
                 if is_listing && self.streams {
                     // Not every server can stream a list.
                     self.streams = false;
@@ -369,8 +381,11 @@ impl Watch {
             }
         };
         self.health.count_error(self.kind);
-        if self.health.set(self.kind, state, Some(text.clone())) {
+        self.health.set(self.kind, state, Some(text.clone()));
+        // The same again is said once: it lasts.
+        if self.failing.as_ref() != Some(&text) {
             tracing::warn!(kind, reason = text, "the watch fails: what is known of this kind stays in force");
+            self.failing = Some(text);
         }
         // Who waits for the first list is told that there is none yet.
         if state == State::Forbidden {

@@ -10,7 +10,10 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use std::{fs, sync::atomic::{AtomicU32, Ordering}};
+use std::{
+    fs,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// An object, and where its kind is.
 #[derive(Clone)]
@@ -148,7 +151,8 @@ impl Lab {
         body["kind"] = object.resource.kind.as_str().into();
         let status = object.has_status.then(|| body.as_object_mut().unwrap().remove("status")).flatten();
         let params = PatchParams::apply("test").force();
-        let made = api.patch(&name, &params, &Patch::Apply(&body)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let made =
+            api.patch(&name, &params, &Patch::Apply(&body)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         let Some(status) = status else { return made.metadata.resource_version.unwrap() };
         let patch = json!({ "status": status });
         let made = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
@@ -209,7 +213,16 @@ impl Lab {
 
     /// A text of an object as the server has it.
     #[expect(clippy::too_many_arguments, reason = "where it is, and what of it")]
-    pub async fn text(&self, group: &str, version: &str, kind: &str, plural: &str, namespace: &str, name: &str, path: &str) -> String {
+    pub async fn text(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        path: &str,
+    ) -> String {
         let body = json!({"metadata": {"name": name, "namespace": namespace}});
         let found = self.api(&Object::new(group, version, kind, plural, body)).get(name).await.unwrap();
         found.data.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()

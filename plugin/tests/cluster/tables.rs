@@ -92,7 +92,11 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
             ("10.3.64.0/20", "eu-1c"),
         ]);
         watched.holds("CiliumNode", &version).await;
-        assert_eq!(watched.agents[0].pod("10.3.1.77").await, "/ Node node-c", "the node's own address in the pod network");
+        assert_eq!(
+            watched.agents[0].pod("10.3.1.77").await,
+            "/ Node node-c",
+            "the node's own address in the pod network"
+        );
 
         // A definition that is installed later; a block, and an address that another node has borrowed.
         let version = lab.put(Object::pod("borrower", "node-a", "Running", &["10.4.1.7"])).await;
@@ -101,7 +105,10 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         lab.put(Object::definition("crd.projectcalico.org", "v1", "BlockAffinity", "blockaffinities", "Cluster")).await;
         watched.controller.watches("BlockAffinity", "watching").await;
         let block = |state: &str, deleted: &str| {
-            Object::block("node-d-10-4-1-0-26", json!({"cidr": "10.4.1.0/26", "node": "node-d", "state": state, "deleted": deleted}))
+            Object::block(
+                "node-d-10-4-1-0-26",
+                json!({"cidr": "10.4.1.0/26", "node": "node-d", "state": state, "deleted": deleted}),
+            )
         };
         let version = lab.put(block("confirmed", "false")).await;
         watched.expect(&[("10.4.1.0/26", "eu-1c")]);
@@ -146,7 +153,8 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         let more = String::from_utf8_lossy(DATABASE).replace("10.9.8.0/24", "10.9.9.0/24");
         lab.folder.file("zones.yaml", more.as_bytes());
         crate::lab::until("the new static table", async || {
-            (watched.controller.metric(r#"meridian_static_table_reloads_total{result="taken"}"#).await? > 0.0).then_some(())
+            (watched.controller.metric(r#"meridian_static_table_reloads_total{result="taken"}"#).await? > 0.0)
+                .then_some(())
         })
         .await;
         watched.forget(&["10.9.8.0/24"]);
@@ -163,26 +171,31 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         lab.put(Object::node("node-a", "eu-1a", &["10.0.1.0/24"], &["192.168.1.1"])).await;
         let controller = lab.controller(&["--agent-accounts", "off"]).await;
         let agents = vec![lab.agent("node-a", &controller, &[])];
-        let watched = Watched { controller, agents, expected: BTreeMap::from([
-            ("10.0.1.0/24".to_owned(), "eu-1a".to_owned()),
-            ("192.168.1.1/32".to_owned(), "eu-1a".to_owned()),
-        ]) };
+        let watched = Watched {
+            controller,
+            agents,
+            expected: BTreeMap::from([
+                ("10.0.1.0/24".to_owned(), "eu-1a".to_owned()),
+                ("192.168.1.1/32".to_owned(), "eu-1a".to_owned()),
+            ]),
+        };
         let agent = &watched.agents[0];
 
         // The chain of owners: the ReplicaSet is known after its pod.
-        let owner = |kind: &str, name: &str, uid: &str, version: &str| {
-            json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true}])
-        };
+        let owner = |kind: &str, name: &str, uid: &str, version: &str| json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true}]);
         let set = |owners| {
             let meta = json!({"name": "cart-6d8f", "namespace": "shop", "ownerReferences": owners});
-            let template = json!({"metadata": {"labels": {"app": "cart"}}, "spec": {"containers": [{"name": "c", "image": "c"}]}});
+            let template =
+                json!({"metadata": {"labels": {"app": "cart"}}, "spec": {"containers": [{"name": "c", "image": "c"}]}});
             let spec = json!({"selector": {"matchLabels": {"app": "cart"}}, "template": template});
             Object::new("apps", "v1", "ReplicaSet", "replicasets", json!({"metadata": meta, "spec": spec}))
         };
-        let version = lab.put(set(owner("Deployment", "cart", "11111111-0000-0000-0000-000000000001", "apps/v1"))).await;
+        let version =
+            lab.put(set(owner("Deployment", "cart", "11111111-0000-0000-0000-000000000001", "apps/v1"))).await;
         let uid = lab.uid(&set(json!([]))).await;
         let cart = |name: &str, phase: &str, ip: &str| {
-            Object::pod(name, "node-a", phase, &[ip]).with("/metadata/ownerReferences", owner("ReplicaSet", "cart-6d8f", &uid, "apps/v1"))
+            Object::pod(name, "node-a", phase, &[ip])
+                .with("/metadata/ownerReferences", owner("ReplicaSet", "cart-6d8f", &uid, "apps/v1"))
         };
         watched.holds("ReplicaSet", &version).await;
         let version = lab.put(cart("cart-6d8f-1", "Running", "10.0.1.5")).await;
@@ -222,7 +235,8 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         assert_eq!(agent.pod("10.0.1.5").await, "");
 
         // A pod on the node's own network is the node.
-        let on_host = Object::pod("proxy", "node-a", "Running", &["192.168.1.1"]).with("/spec/hostNetwork", json!(true));
+        let on_host =
+            Object::pod("proxy", "node-a", "Running", &["192.168.1.1"]).with("/spec/hostNetwork", json!(true));
         let version = lab.put(on_host).await;
         watched.holds("Pod", &version).await;
         assert_eq!(agent.pod("192.168.1.1").await, "/ Node node-a");

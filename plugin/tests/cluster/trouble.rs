@@ -1,1 +1,157 @@
-//! to come
+//! Whatever the API server does, the table stays right, metric and log say what is going on, and it
+//! recovers by itself.
+
+use crate::{
+    lab::{Lab, inside, until},
+    objects::Object,
+};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Watches end soon, so that the tests need not wait for long.
+const WATCH: u64 = 2;
+
+fn expected(prefixes: &[(&str, &str)]) -> BTreeMap<String, String> {
+    prefixes.iter().map(|(prefix, zone)| (prefix.to_string(), zone.to_string())).collect()
+}
+
+fn node(name: &str, zone: &str, third: u8) -> Object {
+    Object::node(name, zone, &[&format!("10.0.{third}.0/24")], &[])
+}
+
+#[test]
+fn the_table_outlives_what_the_api_server_does() {
+    inside("restarts", async |mut lab: Lab| {
+        lab.put(node("node-a", "eu-1a", 1)).await;
+        lab.put(node("node-b", "eu-1b", 2)).await;
+        let timeout = format!("{WATCH}s");
+        let controller = lab.controller(&["--agent-accounts", "off", "--watch-timeout", &timeout]).await;
+        let agent = lab.agent("node-a", &controller, &[]);
+        let mut table = expected(&[("10.0.1.0/24", "eu-1a"), ("10.0.2.0/24", "eu-1b")]);
+        let version = lab.mark(&node("", "", 0)).await;
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table).await;
+
+        // Watches end, and go on from where they were: without a new list.
+        tokio::time::sleep(Duration::from_secs(2 * WATCH)).await;
+        assert_eq!(controller.metric(r#"meridian_watch_relists_total{kind="Node"}"#).await, Some(0.0));
+        assert_eq!(controller.metric(r#"meridian_watch_errors_total{kind="Node"}"#).await, Some(0.0));
+
+        // The API server is away for longer than a watch lasts.
+        lab.stop_api();
+        controller.watches("Node", "failing").await;
+        tokio::time::sleep(Duration::from_secs(WATCH + 1)).await;
+        agent.has_exactly(&table).await;
+        assert!(controller.metric(r#"meridian_watch_errors_total{kind="Node"}"#).await.unwrap() > 0.0);
+        assert!(controller.log().contains("the watch fails: what is known of this kind stays in force"));
+        lab.start_api().await;
+        controller.watches("Node", "watching").await;
+        let version = lab.put(node("node-b", "eu-1c", 2)).await;
+        table.extend(expected(&[("10.0.2.0/24", "eu-1c")]));
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table).await;
+
+        // Nodes come, change and go while the controller can't see it, and a new start of the API server
+        // forgets how: what the controller would go on from has expired.
+        lab.stop_api();
+        controller.watches("Node", "failing").await;
+        controller.process.signal(Signal::SIGSTOP);
+        lab.start_api().await;
+        lab.delete(node("node-b", "", 2)).await;
+        lab.put(node("node-a", "eu-1b", 1)).await;
+        let version = lab.put(node("node-c", "eu-1c", 3)).await;
+        lab.stop_api();
+        lab.start_api().await;
+        controller.process.signal(Signal::SIGCONT);
+        table = expected(&[("10.0.1.0/24", "eu-1b"), ("10.0.3.0/24", "eu-1c")]);
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table).await;
+        assert!(controller.metric(r#"meridian_watch_relists_total{kind="Node"}"#).await.unwrap() > 0.0);
+        assert!(controller.log().contains("the watch has expired: listing again"));
+    });
+}
+
+#[test]
+fn one_kind_that_may_not_be_read_harms_no_other() {
+    inside("forbidden", async |mut lab: Lab| {
+        lab.put(Object::namespace("shop")).await;
+        lab.put(node("node-a", "eu-1a", 1)).await;
+        lab.put(Object::pod("far", "node-a", "Running", &["10.7.0.5"])).await;
+        let timeout = format!("{WATCH}s");
+        let args = ["--agent-accounts", "off", "--watch-timeout", &timeout];
+        let controller = lab.controller(&args).await;
+        let agent = lab.agent("node-a", &controller, &[]);
+        let mut table = expected(&[("10.0.1.0/24", "eu-1a"), ("10.7.0.5/32", "eu-1a")]);
+        let version = lab.mark(&node("", "", 0)).await;
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table).await;
+
+        // The right to read pods is taken away.
+        lab.set_role(|resource| resource != "pods").await;
+        controller.watches("Pod", "forbidden").await;
+        assert_eq!(controller.metric(r#"meridian_watch_state{kind="Pod",state="forbidden"}"#).await, Some(1.0));
+        assert!(controller.log().contains("cannot"), "the server's own words are in the log");
+        let version = lab.put(node("node-b", "eu-1b", 2)).await;
+        table.extend(expected(&[("10.0.2.0/24", "eu-1b")]));
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table).await;
+
+        // One that starts now knows all but pods.
+        let second = lab.controller(&args).await;
+        second.watches("Pod", "forbidden").await;
+        second.watches("Node", "watching").await;
+        until("its table", async || (second.metric("meridian_table_prefixes").await? == 2.0).then_some(())).await;
+
+        lab.set_role(|_| true).await;
+        controller.watches("Pod", "watching").await;
+        second.watches("Pod", "watching").await;
+        let version = lab.delete(Object::pod("far", "", "", &[])).await;
+        table.remove("10.7.0.5/32");
+        controller.settle("Pod", &version, 1).await;
+        agent.has_exactly(&table).await;
+    });
+}
+
+#[test]
+fn what_can_t_be_understood_is_said_and_the_rest_counts() {
+    inside("malformed", async |mut lab: Lab| {
+        lab.put(node("node-a", "eu-1a", 1)).await;
+        lab.put(node("node-b", "eu-1b", 2)).await;
+        lab.put(Object::definition("cilium.io", "v2", "CiliumNode", "ciliumnodes", "Cluster")).await;
+        let controller = lab.controller(&["--agent-accounts", "off"]).await;
+        let agent = lab.agent("node-a", &controller, &[]);
+        controller.watches("CiliumNode", "watching").await;
+        // In every way that a definition without a schema lets through.
+        for (name, spec) in [
+            ("text", json!("nonsense")),
+            ("list", json!({"ipam": [1, 2, 3]})),
+            ("number", json!({"ipam": {"podCIDRs": 7, "pools": "x", "pool": ["10.0.0.1"]}, "addresses": {"a": 1}})),
+            ("deep", json!({"ipam": {"pools": {"allocated": [{"cidrs": [[["10.5.0.0/16"]]]}, 5]}}})),
+        ] {
+            lab.put(Object::cilium_node(name, spec, json!("nonsense"))).await;
+        }
+        let spec = json!({"ipam": {"podCIDRs": ["10.1.2.0/24", "10.1.2.0/99", "ten"]}});
+        lab.put(Object::cilium_node("node-b", spec, json!({"eni": {"enis": {"x": {"addresses": ["y"]}}}}))).await;
+        let spec = json!({"ipam": {"podCIDRs": ["10.1.1.0/24"]}});
+        let version = lab.put(Object::cilium_node("node-a", spec, json!({}))).await;
+        controller.settle("CiliumNode", &version, 1).await;
+        agent
+            .has_exactly(&expected(&[
+                ("10.0.1.0/24", "eu-1a"),
+                ("10.0.2.0/24", "eu-1b"),
+                ("10.1.1.0/24", "eu-1a"),
+                ("10.1.2.0/24", "eu-1b"),
+            ]))
+            .await;
+        let unreadable = r#"meridian_watch_unreadable_objects{kind="CiliumNode"}"#;
+        // The first two say nothing where something is looked for.
+        assert_eq!(controller.metric(unreadable).await, Some(3.0));
+        assert!(controller.log().contains("spec.ipam.podCIDRs: `ten` is no prefix"));
+        // One that is mended counts.
+        let spec = json!({"ipam": {"podCIDRs": ["10.1.2.0/24"]}});
+        let version = lab.put(Object::cilium_node("node-b", spec, json!({}))).await;
+        controller.settle("CiliumNode", &version, 1).await;
+        assert_eq!(controller.metric(unreadable).await, Some(2.0));
+    });
+}
