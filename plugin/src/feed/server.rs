@@ -38,6 +38,8 @@ const REQUEST_BYTES: usize = 32 << 10;
 const NODE_NAME: usize = 253;
 /// How long an agent may take to say hello, and to agree on TLS.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an agent may take to hear why its stream ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections that agree on TLS at a time; further ones wait.
 const HANDSHAKES: usize = 256;
 /// Connections that have been accepted and not yet taken.
@@ -237,8 +239,8 @@ impl FeedService {
                 let node = &following.agent.node;
                 tracing::warn!(node, reason = status.message(), "an agent's stream is ended");
             }
-            // Whoever does not read it has gone, or will read the end of the stream.
-            let _ = sender.try_send(Err(status));
+            // Whoever does not read it in time reads the end of the stream.
+            let _ = timeout(FAREWELL, sender.send(Err(status))).await;
         }
     }
 

@@ -1,1 +1,252 @@
-//! to come
+//! The stream between controller and agents: who may follow, what nonsense does, and what happens while
+//! the controller is away.
+
+use crate::{
+    lab::{AGENT, CONTROLLER, Lab, NAMESPACE, inside, until},
+    objects::Object,
+};
+use meridian::proto::v1::{FollowRequest, Hello, Position, feed_client::FeedClient, follow_request::Request};
+use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tonic::{Code, transport::Channel};
+
+const AUDIENCE: &str = "meridian-controller";
+
+fn table() -> BTreeMap<String, String> {
+    BTreeMap::from([("10.0.1.0/24".to_owned(), "eu-1a".to_owned())])
+}
+
+async fn node(lab: &Lab) -> String {
+    lab.put(Object::node("node-a", "eu-1a", &["10.0.1.0/24"], &[])).await
+}
+
+/// An authority, and where its certificate is.
+fn authority(lab: &Lab, name: &str) -> (CertifiedIssuer<'static, KeyPair>, PathBuf) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let path = lab.folder.file(&format!("{name}.crt"), issuer.pem().as_bytes());
+    (issuer, path)
+}
+
+#[test]
+fn agents_and_controller_know_each_other() {
+    inside("tokens", async |mut lab: Lab| {
+        let version = node(&lab).await;
+        let (issuer, ca) = authority(&lab, "ours");
+        let (_, other_ca) = authority(&lab, "theirs");
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec!["meridian-controller".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let certificate = lab.folder.file("tls.crt", certificate.pem().as_bytes());
+        let key = lab.folder.file("tls.key", key.serialize_pem().as_bytes());
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let controller = lab.controller(&["--tls-cert", &text(&certificate), "--tls-key", &text(&key)]).await;
+
+        // A token is bound to the agent's pod, and the pod is on a node.
+        let pod = Object::pod("agent-a", "node-a", "Running", &[])
+            .with("/metadata/namespace", json!(NAMESPACE))
+            .with("/spec/serviceAccountName", json!(AGENT));
+        lab.put(pod).await;
+        let token = async |name: &str, account: &str, pod: Option<&str>, audience: &str| {
+            lab.folder.file(name, lab.token(account, pod, audience).await.as_bytes())
+        };
+        let good = token("good", AGENT, Some("agent-a"), AUDIENCE).await;
+        let other_audience = token("audience", AGENT, Some("agent-a"), "somebody-else").await;
+        let other_account = token("account", CONTROLLER, None, AUDIENCE).await;
+        let nonsense = lab.folder.file("nonsense", b"nonsense\n");
+        let agent = |node: &str, ca: &Path, name: &str, token: Option<&Path>| {
+            let (ca, token) = (text(ca), token.map(text));
+            let mut args = vec!["--controller-ca", &ca, "--controller-name", name];
+            args.extend(token.iter().flat_map(|token| ["--controller-token", token.as_str()]));
+            lab.agent(node, &controller, &args)
+        };
+        let name = "meridian-controller";
+        let refused = [
+            (agent("node-b", &ca, name, Some(&good)), "the token is that of an agent on node-a, not on node-b"),
+            (agent("node-c", &ca, name, None), "Unauthenticated: no token was shown"),
+            (agent("node-d", &ca, name, Some(&nonsense)), "Unauthenticated: the token is refused"),
+            (agent("node-e", &ca, name, Some(&other_audience)), "Unauthenticated: the token is refused"),
+            (agent("node-f", &ca, name, Some(&other_account)), "which is no agent"),
+            (agent("node-g", &other_ca, name, Some(&good)), "UnknownIssuer"),
+            (agent("node-h", &ca, "somebody-else", Some(&good)), "certificate not valid for name"),
+        ];
+        for (agent, reason) in &refused {
+            until(reason, async || agent.log().contains(reason).then_some(())).await;
+        }
+        drop(refused);
+        let agent = agent("node-a", &ca, name, Some(&good));
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table()).await;
+        let refusals = async |reason: &str| {
+            let series = format!(r#"meridian_feed_refused_total{{reason="{reason}"}}"#);
+            controller.metric(&series).await.unwrap()
+        };
+        assert!(refusals("token").await >= 5.0 && refusals("tls").await >= 2.0);
+        let log = controller.log();
+        assert!(log.contains("an agent is refused") && log.contains("no agreement on TLS"), "{log}");
+        // The certificate is renewed: those that come from now on are shown the new one.
+        let (issuer, new_ca) = authority(&lab, "new");
+        let key = KeyPair::generate().unwrap();
+        let new = CertificateParams::new(vec![name.into()]).unwrap().signed_by(&key, &issuer).unwrap();
+        lab.folder.file("tls.key", key.serialize_pem().as_bytes());
+        lab.folder.file("tls.crt", new.pem().as_bytes());
+        let (ca, token) = (text(&new_ca), text(&good));
+        let args = ["--controller-ca", ca.as_str(), "--controller-name", name, "--controller-token", token.as_str()];
+        drop(agent);
+        let agent = lab.agent("node-a", &controller, &args);
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table()).await;
+    });
+}
+
+/// What a stream of these requests ends with.
+async fn follow(channel: &Channel, requests: Vec<FollowRequest>) -> (Code, String) {
+    let mut client = FeedClient::new(channel.clone()).max_encoding_message_size(usize::MAX);
+    let requests = tokio_stream::iter(requests);
+    let mut responses = match client.follow(requests).await {
+        Ok(responses) => responses.into_inner(),
+        Err(status) => return (status.code(), status.message().to_owned()),
+    };
+    loop {
+        match responses.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return (Code::Ok, String::new()),
+            Err(status) => return (status.code(), status.message().to_owned()),
+        }
+    }
+}
+
+fn hello(node: &str, digests: Vec<u8>) -> FollowRequest {
+    let hello = Hello { node: node.into(), digests, ..Hello::default() };
+    FollowRequest { request: Some(Request::Hello(hello)) }
+}
+
+#[test]
+fn nonsense_is_refused_and_costs_no_memory() {
+    inside("nonsense", async |mut lab: Lab| {
+        node(&lab).await;
+        let controller = lab.controller(&["--agent-accounts", "off", "--max-agents", "3"]).await;
+        controller.watches("Pod", "watching").await;
+        let channel = Channel::from_shared(format!("http://{}", controller.feed)).unwrap().connect().await.unwrap();
+        let acknowledged =
+            FollowRequest { request: Some(Request::Acknowledged(Position { instance: 1, version: u64::MAX })) };
+        // Once, so that what is made on first use is there.
+        let (code, _) = follow(&channel, vec![hello("warm", Vec::new()), FollowRequest::default()]).await;
+        assert_eq!(code, Code::InvalidArgument);
+        let before = controller.process.resident();
+
+        let said = async |requests| follow(&channel, requests).await;
+        for (requests, reason) in [
+            (vec![acknowledged], "the first message is no hello"),
+            (vec![FollowRequest::default()], "the first message is no hello"),
+            (vec![], "the first message is no hello"),
+            (vec![hello("", Vec::new())], "a hello names the agent's node"),
+            (vec![hello(&"n".repeat(254), Vec::new())], "a hello names the agent's node"),
+            (vec![hello("a", vec![0; 17])], "digests are 16384 bytes or none"),
+            (vec![hello("a", Vec::new()), hello("a", Vec::new())], "after its hello an agent only acknowledges"),
+        ] {
+            let (code, message) = said(requests).await;
+            assert_eq!((code, message.as_str()), (Code::InvalidArgument, reason));
+        }
+        for _ in 0..20 {
+            let (code, message) = said(vec![hello("a", vec![7; 20 << 20])]).await;
+            assert!(code == Code::OutOfRange && message.contains("decoded message length too large"), "{code} {message}");
+        }
+        // Bytes that are no HTTP, and headers of messages that never come.
+        let mut state = 7u32;
+        let mut noise = |len: usize| -> Vec<u8> {
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            (0..len).map(|_| next()).collect()
+        };
+        for n in 0..200 {
+            let mut stream = TcpStream::connect(&controller.feed).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            let preface: &[u8] = if n % 2 == 0 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" } else { b"" };
+            // It may have closed the connection already.
+            let _ = stream.write_all(&[preface, &noise(1 + n * 50)].concat());
+            let _ = stream.read(&mut [0; 1024]);
+        }
+        let more = controller.process.resident().saturating_sub(before);
+        assert!(more <= 8 << 20, "{} KiB more", more >> 10);
+
+        // As many as may follow; one more is told so.
+        let mut streams = Vec::new();
+        for node in ["a", "b", "c"] {
+            let endless = tokio_stream::StreamExt::chain(tokio_stream::once(hello(node, Vec::new())), tokio_stream::pending());
+            let mut responses = FeedClient::new(channel.clone()).follow(endless).await.unwrap().into_inner();
+            responses.message().await.unwrap().unwrap();
+            streams.push(responses);
+        }
+        let (code, message) = said(vec![hello("d", Vec::new())]).await;
+        assert_eq!((code, message.as_str()), (Code::ResourceExhausted, "3 agents follow already"));
+        assert!(controller.metric(r#"meridian_feed_refused_total{reason="request"}"#).await.unwrap() >= 8.0);
+        assert_eq!(controller.metric(r#"meridian_feed_refused_total{reason="full"}"#).await, Some(1.0));
+    });
+}
+
+#[test]
+fn agents_go_on_without_their_controller_and_start_without_it() {
+    inside("away", async |mut lab: Lab| {
+        let version = node(&lab).await;
+        let controller = lab.controller(&["--agent-accounts", "off"]).await;
+        let feed = controller.feed.clone();
+        let agent = lab.agent("node-a", &controller, &[]);
+        controller.settle("Node", &version, 1).await;
+        let is_connected = async |value: f64| {
+            let series = r#"meridian_feed_connected{node="node-a"}"#;
+            until(series, async || (agent.metric(series).await? == value).then_some(())).await;
+        };
+        is_connected(1.0).await;
+
+        controller.process.signal(Signal::SIGKILL);
+        drop(controller);
+        is_connected(0.0).await;
+        agent.has_exactly(&table()).await;
+        assert!(agent.log().contains("no controller: the last table stays in force"));
+        let confirmed = async |agent: &crate::lab::Agent| {
+            agent.metric(r#"meridian_zone_table_confirmed_timestamp_seconds{node="node-a"}"#).await
+        };
+        let at = confirmed(&agent).await.unwrap();
+        assert!((0.0..60.0).contains(&(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() - at)));
+
+        // It is ended, and one that starts has the table from disk; killed, it leaves the same.
+        agent.process.signal(Signal::SIGTERM);
+        until("its end", async || (agent.metric("meridian_build_info").await.is_none()).then_some(())).await;
+        drop(agent);
+        for _ in 0..2 {
+            let agent = lab.agent_at("node-a", &feed, &[]);
+            until("the table from disk", async || agent.log().contains("the saved table is in force").then_some(())).await;
+            let known = until("its metrics", async || confirmed(&agent).await).await;
+            assert!((known - at).abs() < 5.0, "it is as old as it was: {known} {at}");
+            agent.has_exactly(&table()).await;
+            agent.process.signal(Signal::SIGKILL);
+        }
+
+        // A table that was damaged is said, and not used.
+        let saved = lab.folder.as_ref().join("node-a/state/table");
+        let mut bytes = std::fs::read(&saved).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&saved, bytes).unwrap();
+        let agent = lab.agent_at("node-a", &feed, &[]);
+        until("the damage", async || agent.log().contains("its checksum is wrong").then_some(())).await;
+
+        // The controller comes back, as another instance.
+        let controller = lab.controller_at(&feed, &["--agent-accounts", "off"]).await;
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table()).await;
+    });
+}

@@ -187,16 +187,22 @@ impl Lab {
 
     /// A controller in progress. `args` are added to those that it needs.
     pub async fn controller(&mut self, args: &[&str]) -> Controller {
+        let feed = format!("127.0.0.1:{}", free_port());
+        self.controller_at(&feed, args).await
+    }
+
+    /// The same, where agents follow already.
+    pub async fn controller_at(&mut self, feed: &str, args: &[&str]) -> Controller {
         self.controllers += 1;
         let kubeconfig = self.kubeconfig_of(CONTROLLER).await;
-        let [feed, own, http] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+        let [own, http] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let mut command = meridian(&["controller", "--kubeconfig", kubeconfig.to_str().unwrap()]);
-        command.args(["--feed-listen", &feed, "--listen", &own, "--http-listen", &http]);
+        command.args(["--feed-listen", feed, "--listen", &own, "--http-listen", &http]);
         command.args(["--absent-interval", "1s", "--log-level", "info,meridian=debug"]).args(args);
         let log = self.folder.as_ref().join(format!("controller-{}.log", self.controllers));
         let mut process = Running::spawn(&mut command);
         process.drain_to(fs::File::create(&log).unwrap());
-        let controller = Controller { process, feed, own, http, log };
+        let controller = Controller { process, feed: feed.to_owned(), own, http, log };
         until("the controller", async || controller.status().await).await;
         controller
     }
@@ -219,7 +225,7 @@ impl Lab {
         command.args(["--hubble-listen", &format!("127.0.0.1:{}", free_port())]);
         let mut process = Running::spawn(&mut command);
         process.drain_to(fs::File::options().append(true).create(true).open(&log).unwrap());
-        Agent { process, socket, http, log, state }
+        Agent { process, socket, http, log }
     }
 }
 
@@ -275,7 +281,6 @@ pub struct Agent {
     socket: PathBuf,
     http: String,
     log: PathBuf,
-    pub state: PathBuf,
 }
 
 impl Agent {
