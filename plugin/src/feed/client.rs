@@ -204,27 +204,15 @@ impl Client {
         let mut responses = client.follow(request).await.map_err(Ended::Refused)?.into_inner();
         self.connection.connects.fetch_add(1, Ordering::Relaxed);
         backoff.succeeded();
-        let (mut reader, mut batch) = (Reader::default(), Batch::default());
-        let mut entries = 0;
+        let mut gathered = Gathered::default();
         loop {
             let response = tokio::select! {
                 response = responses.message() => response.map_err(Ended::Refused)?,
                 () = self.batches.closed() => return Err(Ended::Agent),
             };
-            let Some(FollowResponse { position, update, whole }) = response else { return Ok(()) };
-            let update = Update::decode(update).map_err(WireError::from)?;
-            let (bucket, mut changes) = reader.read(update)?;
-            entries += changes.zones.len() + changes.identities.len();
-            if entries > ENTRIES {
-                return Err(Ended::TooMuch);
-            }
-            batch.position = position.unwrap_or_default().into();
-            batch.replaced.extend(bucket);
-            batch.changes.zones.append(&mut changes.zones);
-            batch.changes.identities.append(&mut changes.identities);
-            if whole {
-                self.batches.send(std::mem::take(&mut batch)).await.map_err(|_| Ended::Agent)?;
-                entries = 0;
+            let Some(response) = response else { return Ok(()) };
+            if let Some(batch) = gathered.take(response)? {
+                self.batches.send(batch).await.map_err(|_| Ended::Agent)?;
                 if !self.connection.is_current.swap(true, Ordering::Relaxed) {
                     tracing::info!(controller = self.settings.server, "the controller's table is here");
                 }
@@ -232,16 +220,48 @@ impl Client {
         }
     }
 
-    /// What is in force, by its digests.
     fn hello(&self) -> Hello {
-        let position = *self.applied.borrow();
-        let position = (position != Position::default()).then(|| v1::Position::from(position));
-        Hello {
-            node: self.settings.node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            position,
-            digests: position.map_or_else(Vec::new, |_| digests(&self.table, &self.index).concat()),
+        hello(&self.settings.node, *self.applied.borrow(), &self.table, &self.index)
+    }
+}
+
+/// What an agent has in force, by its digests.
+fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> Hello {
+    let position = (position != Position::default()).then(|| v1::Position::from(position));
+    Hello {
+        node: node.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        position,
+        digests: position.map_or_else(Vec::new, |_| digests(table, index).concat()),
+    }
+}
+
+/// What has come on a stream and is not whole yet.
+#[derive(Default)]
+struct Gathered {
+    reader: Reader,
+    batch: Batch,
+    entries: usize,
+}
+
+impl Gathered {
+    /// Takes what the controller says; returns what can be put in force.
+    fn take(&mut self, FollowResponse { position, update, whole }: FollowResponse) -> Result<Option<Batch>, Ended> {
+        let update = Update::decode(update).map_err(WireError::from)?;
+        let (bucket, mut changes) = self.reader.read(update)?;
+        self.entries += changes.zones.len() + changes.identities.len();
+        if self.entries > ENTRIES {
+            return Err(Ended::TooMuch);
         }
+        self.batch.position = position.unwrap_or_default().into();
+        self.batch.replaced.extend(bucket);
+        self.batch.changes.zones.append(&mut changes.zones);
+        self.batch.changes.identities.append(&mut changes.identities);
+        if !whole {
+            return Ok(None);
+        }
+        self.entries = 0;
+        Ok(Some(std::mem::take(&mut self.batch)))
     }
 }
 
@@ -298,4 +318,161 @@ fn causes(error: &dyn std::error::Error) -> String {
         below = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        feed::{Cursor, Store},
+        identity::Endpoint,
+        zones::{Place, Placement, Zone},
+    };
+    use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % limit
+        }
+
+        fn changes(&mut self) -> Changes {
+            let mut changes = Changes::default();
+            for _ in 0..self.below(20) {
+                let address = IpAddr::from([10, 0, self.below(4) as u8, self.below(64) as u8]);
+                let goes = self.below(3) == 0;
+                if self.below(2) == 0 {
+                    let zone = Zone { name: format!("z{}", self.below(3)), region: "r".into() };
+                    let place = Place::Zone(Arc::new(zone));
+                    let placement = Placement { place, kind: PrefixKind::Cluster, origin: "test".into() };
+                    changes.zones.push((address.into(), (!goes).then_some(placement)));
+                } else {
+                    let endpoint = Endpoint { pod: format!("p{}", self.below(9)), ..Endpoint::default() };
+                    changes.identities.push((address, (!goes).then(|| Arc::new(endpoint))));
+                }
+            }
+            changes
+        }
+    }
+
+    /// An agent, and the stream that it follows.
+    #[derive(Default)]
+    struct Agent {
+        table: SharedTable,
+        index: Index,
+        position: Position,
+        stream: Option<(usize, Cursor, Gathered)>,
+    }
+
+    impl Agent {
+        fn connect(&mut self, which: usize, store: &Store) {
+            let hello = hello("node", self.position, &self.table, &self.index);
+            let (digests, _) = hello.digests.as_chunks();
+            let cursor = store.cursor(hello.position.map(Into::into), digests);
+            self.stream = Some((which, cursor, Gathered::default()));
+        }
+
+        /// Takes a message, if there is one.
+        fn take(&mut self, stores: &[Store]) -> bool {
+            let Some((which, cursor, gathered)) = &mut self.stream else { return false };
+            let Some(response) = cursor.next(&stores[*which]) else { return false };
+            if let Some(batch) = gathered.take(response).unwrap() {
+                self.position = batch.position;
+                let changes = batch.changes(&self.table, &self.index);
+                self.table.write().apply(changes.zones);
+                self.index.apply(changes.identities);
+            }
+            true
+        }
+
+        fn content(&self) -> (Vec<(String, String)>, BTreeMap<IpAddr, String>) {
+            let table = self.table.read();
+            let named = table.prefixes().filter(|(_, said)| said.kind != PrefixKind::Default);
+            let mut pods = BTreeMap::new();
+            self.index.each(|address, endpoint| {
+                pods.insert(address, endpoint.pod.clone());
+            });
+            (named.map(|(prefix, said)| (prefix.to_string(), said.place.to_string())).collect(), pods)
+        }
+    }
+
+    #[test]
+    fn an_agent_that_comes_and_goes_between_replicas_has_what_they_have() {
+        for seed in 0..40 {
+            let mut random = Random(seed);
+            let stores = [Store::default(), Store::default()];
+            let (mut agent, truth) = (Agent::default(), Agent::default());
+            for _ in 0..200 {
+                match random.below(4) {
+                    0 => {
+                        let changes = random.changes();
+                        stores.iter().for_each(|store| {
+                            store.publish(changes.clone());
+                        });
+                        truth.table.write().apply(changes.zones);
+                        truth.index.apply(changes.identities);
+                    }
+                    1 => {
+                        let which = random.below(2) as usize;
+                        agent.connect(which, &stores[which]);
+                    }
+                    // The rest of a stream that breaks is lost.
+                    _ => {
+                        for _ in 0..random.below(400) {
+                            agent.take(&stores);
+                        }
+                    }
+                }
+            }
+            agent.connect(0, &stores[0]);
+            while agent.take(&stores) {}
+            assert_eq!(agent.content(), truth.content(), "seed {seed}");
+            assert_eq!(agent.position, stores[0].position());
+            let sizes = truth.content();
+            assert_eq!(stores[0].sizes(), (sizes.0.len(), sizes.1.len()));
+        }
+    }
+
+    /// Messages until an agent has everything.
+    fn told(agent: &mut Agent, stores: &[Store], which: usize) -> usize {
+        agent.connect(which, &stores[which]);
+        (0..).find(|_| !agent.take(stores)).unwrap()
+    }
+
+    #[test]
+    fn an_agent_is_told_only_what_it_lacks() {
+        let stores = [Store::default(), Store::default()];
+        let pod = |n: u32| {
+            let endpoint = Endpoint { since: Some(SystemTime::UNIX_EPOCH), ..Endpoint::default() };
+            (IpAddr::from(n.to_be_bytes()), Some(Arc::new(endpoint)))
+        };
+        let all = |pods: std::ops::Range<u32>| Changes { identities: pods.map(pod).collect(), ..Changes::default() };
+        let publish = |changes: Changes| {
+            for store in &stores {
+                store.publish(changes.clone());
+            }
+        };
+        let mut agent = Agent::default();
+        assert_eq!(told(&mut agent, &stores, 0), 0, "nothing is known yet");
+        publish(all(0..5000));
+        assert_eq!(told(&mut agent, &stores, 0), BUCKETS, "every bucket");
+        assert_eq!(told(&mut agent, &stores, 0), 1, "that it has everything");
+        assert_eq!(told(&mut agent, &stores, 1), 1, "by its digests");
+        publish(all(5000..5003));
+        let (mut same, mut other) = (told(&mut agent, &stores, 1), Agent::default());
+        assert_eq!(same, 1, "the change");
+        publish(all(5003..5006));
+        same = told(&mut agent, &stores, 0);
+        assert!((1..=3).contains(&same), "the buckets that differ: {same}");
+        // So many changes that they are not kept: a table as after a start.
+        told(&mut other, &stores, 0);
+        publish(all(10_000..30_000));
+        assert_eq!(told(&mut other, &stores, 0), BUCKETS);
+        assert_eq!(other.content(), {
+            told(&mut agent, &stores, 1);
+            agent.content()
+        });
+    }
 }

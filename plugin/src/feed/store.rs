@@ -8,7 +8,7 @@ use super::{
 use crate::proto::v1::{self, FollowResponse};
 use prost::bytes::Bytes;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -175,7 +175,9 @@ impl Inner {
     fn take(&mut self, changes: Changes) -> Changes {
         let Self { buckets, prefixes, identities, .. } = self;
         let mut effective = Changes::default();
-        for (prefix, placement) in changes.zones {
+        // An update says one thing of a prefix or an address: the last.
+        let zones: BTreeMap<_, _> = changes.zones.into_iter().collect();
+        for (prefix, placement) in zones {
             let content = &mut buckets[bucket(prefix.ip())].content.prefixes;
             if content.get(&prefix) == placement.as_ref() {
                 continue;
@@ -187,7 +189,8 @@ impl Inner {
             *prefixes = *prefixes + usize::from(placement.is_some()) - usize::from(before.is_some());
             effective.zones.push((prefix, placement));
         }
-        for (address, endpoint) in changes.identities {
+        let all: BTreeMap<_, _> = changes.identities.into_iter().collect();
+        for (address, endpoint) in all {
             let content = &mut buckets[bucket(address)].content.identities;
             if content.get(&address) == endpoint.as_ref() {
                 continue;

@@ -160,7 +160,10 @@ fn nonsense_is_refused_and_costs_no_memory() {
         }
         for _ in 0..20 {
             let (code, message) = said(vec![hello("a", vec![7; 20 << 20])]).await;
-            assert!(code == Code::OutOfRange && message.contains("decoded message length too large"), "{code} {message}");
+            assert!(
+                code == Code::OutOfRange && message.contains("decoded message length too large"),
+                "{code} {message}"
+            );
         }
         // Bytes that are no HTTP, and headers of messages that never come.
         let mut state = 7u32;
@@ -185,7 +188,8 @@ fn nonsense_is_refused_and_costs_no_memory() {
         // As many as may follow; one more is told so.
         let mut streams = Vec::new();
         for node in ["a", "b", "c"] {
-            let endless = tokio_stream::StreamExt::chain(tokio_stream::once(hello(node, Vec::new())), tokio_stream::pending());
+            let endless =
+                tokio_stream::StreamExt::chain(tokio_stream::once(hello(node, Vec::new())), tokio_stream::pending());
             let mut responses = FeedClient::new(channel.clone()).follow(endless).await.unwrap().into_inner();
             responses.message().await.unwrap().unwrap();
             streams.push(responses);
@@ -228,7 +232,8 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
         drop(agent);
         for _ in 0..2 {
             let agent = lab.agent_at("node-a", &feed, &[]);
-            until("the table from disk", async || agent.log().contains("the saved table is in force").then_some(())).await;
+            until("the table from disk", async || agent.log().contains("the saved table is in force").then_some(()))
+                .await;
             let known = until("its metrics", async || confirmed(&agent).await).await;
             assert!((known - at).abs() < 5.0, "it is as old as it was: {known} {at}");
             agent.has_exactly(&table()).await;
