@@ -33,15 +33,40 @@ fn main() -> Result<(), Box<dyn Error>> {
     bare.file.iter_mut().for_each(|file| file.source_code_info = None);
     fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
     fs::write(out.join("numbers.rs"), numbers(&bare))?;
+    let (feed, rest) = apart(descriptors, "Feed");
     tonic_prost_build::configure()
         .build_transport(false)
         .codec_path("crate::grpc::Codec")
         // Sent as the ring keeps it, without being decoded and encoded again.
         .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
         // Shared by the streams that it is sent on.
-        .bytes(".meridian.v1.FollowResponse.update")
-        .compile_fds(descriptors)?;
+        .bytes(".meridian.v1.FollowResponse.updates")
+        .compile_fds(rest)?;
+    // Thousands of agents follow, each with a buffer of its own: the library's are small.
+    let folder = out.join("feed");
+    fs::create_dir_all(&folder)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .extern_path(".meridian.v1", "crate::proto::v1")
+        .out_dir(folder)
+        .compile_fds(feed)?;
     Ok(())
+}
+
+/// A service alone, and everything but that.
+fn apart(mut all: FileDescriptorSet, service: &str) -> (FileDescriptorSet, FileDescriptorSet) {
+    let mut alone = all.clone();
+    alone.file.retain_mut(|file| {
+        file.service.retain(|of| of.name() == service);
+        !file.service.is_empty()
+    });
+    for file in &mut all.file {
+        // Its comments are found by its place in the file.
+        file.source_code_info = None;
+        file.service.retain(|of| of.name() != service);
+    }
+    alone.file.iter_mut().for_each(|file| file.source_code_info = None);
+    (alone, all)
 }
 
 /// The field numbers of the messages of flows: a module for each message, a constant for each field.

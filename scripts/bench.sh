@@ -12,3 +12,4 @@ step "a drain" cargo bench --quiet --locked --bench drain
 MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 export MERIDIAN_HUBBLE_OBSERVER
 step "serving flows" cargo bench --quiet --locked --bench observer
+step "a large cluster" cargo bench --quiet --locked --bench controller

@@ -29,6 +29,7 @@ tonic hubble|api|feed|grpc|proto/generated.rs
 kube cluster
 k8s_openapi cluster
 tokio_rustls feed
+hyper feed
 cel hubble/
 chrono hubble/
 axum metrics/

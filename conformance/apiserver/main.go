@@ -1,8 +1,8 @@
 // Command apiserver is a Kubernetes API server with its etcd, in one process and on loopback, for
 // the tests of the controller: the real watches, authorisation and errors, without a cluster.
 //
-// Arguments: a folder for what must outlast it, and the API server's port. It writes DIR/kubeconfig,
-// the administrator's, and DIR/audit.log, who asked for what. It ends with its stdin, and goes on
+// Arguments: a folder for what must outlast it, the API server's port, and further flags of
+// kube-apiserver. It writes DIR/kubeconfig, the administrator's. It ends with its stdin, and goes on
 // from where it was when it is started on the same folder.
 package main
 
@@ -31,21 +31,21 @@ import (
 const token = "administrator"
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: apiserver DIR PORT")
+	if len(os.Args) < 3 {
+		fmt.Fprintln(os.Stderr, "usage: apiserver DIR PORT [FLAG]...")
 		os.Exit(2)
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := run(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
 		fmt.Fprintln(os.Stderr, "apiserver:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir, port string) error {
+func run(dir, port string, flags []string) error {
 	storage, err := etcd(dir)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func run(dir, port string) error {
 		}
 	}
 	server := app.NewAPIServerCommand()
-	server.SetArgs([]string{
+	server.SetArgs(append([]string{
 		"--etcd-servers=" + storage,
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1",
@@ -72,11 +72,7 @@ func run(dir, port string) error {
 		"--service-cluster-ip-range=10.96.0.0/16",
 		// Pods here have no service account: nobody would run them with it.
 		"--disable-admission-plugins=ServiceAccount",
-		// What was compacted is asked for in the tests.
-		"--etcd-compaction-interval=10s",
-		"--audit-policy-file=" + path("audit-policy.yaml"),
-		"--audit-log-path=" + path("audit.log"),
-	})
+	}, flags...))
 	return server.Execute()
 }
 
@@ -141,14 +137,12 @@ contexts: [{name: test, context: {cluster: test, user: administrator}}]
 clusters: [{name: test, cluster: {server: "https://127.0.0.1:%s", certificate-authority-data: %s}}]
 users: [{name: administrator, user: {token: %s}}]
 `, port, base64.StdEncoding.EncodeToString(certificate), token)
-	policy := "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules: [{level: Metadata, userGroups: [\"system:serviceaccounts\"]}, {level: None}]\n"
 	for name, text := range map[string][]byte{
-		"server.crt":        certificate,
-		"server.key":        key,
-		"accounts.key":      pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: accountsKey}),
-		"tokens.csv":        []byte(token + ",administrator,1,\"system:masters\"\n"),
-		"audit-policy.yaml": []byte(policy),
-		"kubeconfig":        []byte(kubeconfig),
+		"server.crt":   certificate,
+		"server.key":   key,
+		"accounts.key": pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: accountsKey}),
+		"tokens.csv":   []byte(token + ",administrator,1,\"system:masters\"\n"),
+		"kubeconfig":   []byte(kubeconfig),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			return err

@@ -119,9 +119,9 @@ mod tests {
     fn end(n: usize) -> End {
         let workload = identity::Workload { kind: "Deployment".into(), name: format!("w{}", n % 3000) };
         let owner = Endpoint {
-            namespace: format!("ns{}", n % 3000 % 40),
-            pod: format!("p{n}"),
-            workload: Some(workload),
+            namespace: format!("ns{}", n % 3000 % 40).into(),
+            pod: format!("p{n}").into(),
+            workload: Some(Arc::new(workload)),
             ..Endpoint::default()
         };
         let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);

@@ -37,13 +37,13 @@ pub fn identity(address: IpAddr, endpoint: &Endpoint) -> v1::Identity {
         .map_or_else(Default::default, |workload| (workload.kind.clone(), workload.name.clone()));
     v1::Identity {
         address: address.to_string(),
-        namespace: endpoint.namespace.clone(),
-        pod: endpoint.pod.clone(),
+        namespace: endpoint.namespace.to_string(),
+        pod: endpoint.pod.to_string(),
         workload_kind,
         workload,
         labels: endpoint.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
-        services: endpoint.services.clone(),
-        node: endpoint.node.clone(),
+        services: endpoint.services.to_vec(),
+        node: endpoint.node.to_string(),
         since: endpoint.since.map(Into::into),
     }
 }

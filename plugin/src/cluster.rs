@@ -10,16 +10,16 @@ mod model;
 mod reduce;
 mod state;
 mod tokens;
-mod watch;
+mod watches;
 
 pub use connect::connect;
 pub use events::Reporter;
 pub use facts::{Key, Kind, ObjectRef};
 pub use model::{Model, Notice};
-pub use reduce::LabelKeys;
-pub use state::{Cluster, Health, KindHealth, State};
+pub use reduce::{LabelKeys, Seen, read};
+pub use state::{Health, KindHealth, Message, Publisher, State, messages, watch};
 pub use tokens::{Anybody, Tokens};
-pub use watch::Timing;
+pub use watches::Timing;
 
 /// A connection to the API server.
 pub use kube::Client;

@@ -1,9 +1,15 @@
 //! Who has an address: namespace, pod, workload, labels, services, node. Pure: it is filled from
 //! outside.
 
-use crate::zones::EndpointEntry;
+use crate::zones::{EndpointEntry, WorkloadEntry};
 use dashmap::DashMap;
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::Hash,
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 /// What a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,22 +23,25 @@ pub struct Workload {
 /// The kind of the workload that a node is: pods on the node's own network can't be told from it.
 pub const NODE: &str = "Node";
 
-/// The owner of an address.
+/// Labels, by their keys.
+pub type Labels = BTreeMap<String, String>;
+
+/// The owner of an address. What the pods of a workload have in common can be shared: see [`Pool`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The namespace; empty for a node.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The pod's name; empty for a node.
-    pub pod: String,
+    pub pod: Arc<str>,
     /// What the pod belongs to, if that is known.
-    pub workload: Option<Workload>,
+    pub workload: Option<Arc<Workload>>,
     /// The pod's labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<Labels>,
     /// Services of the namespace that send to it: those with an address of their own, or if there is none,
     /// headless ones.
-    pub services: Vec<String>,
+    pub services: Arc<[String]>,
     /// The node where it is; empty if that is not known.
-    pub node: String,
+    pub node: Arc<str>,
     /// Since when it can have had the address, where that is known.
     pub since: Option<SystemTime>,
 }
@@ -40,8 +49,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// The node of this name itself.
     pub fn node(name: &str) -> Self {
-        let workload = Some(Workload { kind: NODE.to_owned(), name: name.to_owned() });
-        Self { workload, node: name.to_owned(), ..Self::default() }
+        let workload = Some(Arc::new(Workload { kind: NODE.to_owned(), name: name.to_owned() }));
+        Self { workload, node: name.into(), ..Self::default() }
     }
 
     /// Whether it is a node.
@@ -52,7 +61,7 @@ impl Endpoint {
     /// Namespace, kind and name of what the pod belongs to; a pod of nobody is its own workload.
     pub fn workload_id(&self) -> (&str, &str, &str) {
         let workload = self.workload.as_ref();
-        let (kind, name) = workload.map_or(("Pod", self.pod.as_str()), |workload| (&workload.kind, &workload.name));
+        let (kind, name) = workload.map_or(("Pod", &*self.pod), |workload| (&workload.kind, &workload.name));
         (&self.namespace, kind, name)
     }
 }
@@ -122,14 +131,79 @@ impl Index {
     }
 }
 
+/// Keeps what many endpoints have in common once.
+#[derive(Debug, Default)]
+pub struct Pool {
+    texts: Kept<str>,
+    workloads: Kept<Workload>,
+    labels: Kept<Labels>,
+    services: Kept<[String]>,
+}
+
+/// Values of which equal ones are one.
+#[derive(Debug)]
+struct Kept<T: ?Sized> {
+    values: HashSet<Arc<T>>,
+    /// With so many, those that nobody uses any more are forgotten.
+    full: usize,
+}
+
+impl<T: ?Sized> Default for Kept<T> {
+    fn default() -> Self {
+        Self { values: HashSet::new(), full: Self::LEAST }
+    }
+}
+
+impl<T: ?Sized> Kept<T> {
+    const LEAST: usize = 1024;
+}
+
+impl<T: ?Sized + Eq + Hash> Kept<T> {
+    fn keep(&mut self, value: Arc<T>) -> Arc<T> {
+        if let Some(known) = self.values.get(&value) {
+            return Arc::clone(known);
+        }
+        if self.values.len() >= self.full {
+            self.values.retain(|value| Arc::strong_count(value) > 1);
+            self.full = (2 * self.values.len()).max(Self::LEAST);
+        }
+        self.values.insert(Arc::clone(&value));
+        value
+    }
+}
+
+impl Pool {
+    /// The same endpoint, with parts that other endpoints have, too.
+    pub fn endpoint(&mut self, endpoint: Endpoint) -> Endpoint {
+        Endpoint {
+            namespace: self.text(endpoint.namespace),
+            workload: endpoint.workload.map(|workload| self.workloads.keep(workload)),
+            labels: self.labels(endpoint.labels),
+            services: self.services.keep(endpoint.services),
+            node: self.text(endpoint.node),
+            ..endpoint
+        }
+    }
+
+    /// The same text.
+    pub fn text(&mut self, text: Arc<str>) -> Arc<str> {
+        self.texts.keep(text)
+    }
+
+    /// The same labels.
+    pub fn labels(&mut self, labels: Arc<Labels>) -> Arc<Labels> {
+        self.labels.keep(labels)
+    }
+}
+
 impl From<&EndpointEntry> for Endpoint {
     fn from(entry: &EndpointEntry) -> Self {
-        let workload = entry.workload.as_ref();
+        let workload = |of: &WorkloadEntry| Arc::new(Workload { kind: of.kind.clone(), name: of.name.clone() });
         Self {
-            namespace: entry.namespace.clone(),
-            pod: entry.pod.clone(),
-            workload: workload.map(|workload| Workload { kind: workload.kind.clone(), name: workload.name.clone() }),
-            labels: entry.labels.clone(),
+            namespace: entry.namespace.as_str().into(),
+            pod: entry.pod.as_str().into(),
+            workload: entry.workload.as_ref().map(workload),
+            labels: Arc::new(entry.labels.clone()),
             ..Self::default()
         }
     }
@@ -151,10 +225,26 @@ mod tests {
         index.replace(&[entry("10.0.0.1", "cart-0"), entry("10.0.0.2", "cart-1")]);
         index.replace(&[entry("10.0.0.2", "web-0"), entry("fd00::2", "web-0")]);
         let now = SystemTime::now();
-        let pod = |ip: &str| index.at(ip.parse().unwrap(), now).map(|endpoint| endpoint.pod.clone());
+        let pod = |ip: &str| index.at(ip.parse().unwrap(), now).map(|endpoint| endpoint.pod.to_string());
         assert_eq!(pod("10.0.0.1"), None);
         assert_eq!(pod("10.0.0.2").as_deref(), Some("web-0"));
         assert_eq!(pod("fd00::2").as_deref(), Some("web-0"));
+    }
+
+    #[test]
+    fn what_is_equal_is_kept_once_and_what_nobody_uses_not_at_all() {
+        let mut pool = Pool::default();
+        let endpoint = |n: usize| Endpoint {
+            namespace: "shop".into(),
+            pod: format!("cart-{n}").into(),
+            labels: Arc::new([("app".to_owned(), format!("app-{}", n / 2))].into()),
+            ..Endpoint::default()
+        };
+        let (a, b) = (pool.endpoint(endpoint(0)), pool.endpoint(endpoint(1)));
+        assert!(Arc::ptr_eq(&a.namespace, &b.namespace) && Arc::ptr_eq(&a.labels, &b.labels));
+        assert_eq!((a, b), (endpoint(0), endpoint(1)));
+        (0..100_000).for_each(|n| drop(pool.endpoint(endpoint(n))));
+        assert!(pool.labels.values.len() <= 2048, "{}", pool.labels.values.len());
     }
 
     #[test]
@@ -164,14 +254,14 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let pod = |name: &str, since| Endpoint { pod: name.into(), since: Some(at(since)), ..Endpoint::default() };
         let tell = |endpoint: Endpoint| index.apply([(address, Some(Arc::new(endpoint)))]);
-        let holder = |seconds| index.at(address, at(seconds)).map(|endpoint| endpoint.pod.clone());
+        let holder = |seconds| index.at(address, at(seconds)).map(|endpoint| endpoint.pod.to_string());
         tell(pod("a", 10));
         // Nobody else is known to have had it.
         assert_eq!(holder(5).as_deref(), Some("a"));
         tell(pod("b", 20));
         assert_eq!((holder(19).as_deref(), holder(20).as_deref()), (Some("a"), Some("b")));
         // News of the same pod do not make it its own predecessor.
-        tell(Endpoint { services: vec!["cart".into()], ..pod("b", 20) });
+        tell(Endpoint { services: ["cart".to_owned()].into(), ..pod("b", 20) });
         assert_eq!((holder(19).as_deref(), holder(20).as_deref()), (Some("a"), Some("b")));
         index.apply([(address, None)]);
         assert_eq!(holder(30), None);

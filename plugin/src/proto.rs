@@ -4,4 +4,4 @@ mod generated;
 pub mod schema;
 pub mod wire;
 
-pub use generated::{DESCRIPTORS, flow, number, observer, peer, relay, v1};
+pub use generated::{DESCRIPTORS, feed, flow, number, observer, peer, relay, v1};

@@ -205,11 +205,11 @@ fn place(place: &zones::Place) -> Place {
 fn party((pod, at): &Placed) -> Party {
     let place = Some(place(at));
     let Some(pod) = pod else { return Party { place, ..Party::default() } };
-    let (namespace, pod) = (pod.0.namespace.clone(), &pod.0);
+    let (namespace, pod) = (pod.0.namespace.to_string(), &pod.0);
     let workload = pod.workload.as_ref();
     Party {
         namespace,
-        pod: pod.pod.clone(),
+        pod: pod.pod.to_string(),
         workload_kind: workload.map_or_else(String::new, |workload| workload.kind.clone()),
         workload: workload.map_or_else(String::new, |workload| workload.name.clone()),
         place,
@@ -229,7 +229,7 @@ mod tests {
     use tokio::sync::watch;
 
     fn end(n: u8, zone: usize) -> End {
-        let (namespace, pod) = ("shop".to_owned(), format!("cart-{n}"));
+        let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
         End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place: place(zone) }
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::ZonesService,
-    cluster::{self, Anybody, Client, Cluster, Health, LabelKeys, Reporter, Timing, Tokens},
+    cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Timing, Tokens},
     feed::{Agents, Authenticate, Certificate, FeedService, Limits, Store, Tls},
     grpc,
     identity::Index,
@@ -151,15 +151,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let http_at = listen(args.http_listen, "metrics")?;
 
     let fixed = watch::Sender::new(Arc::new(fixed));
-    let (notices, to_report) = Cluster::notices();
-    let cluster = Cluster {
-        client: client.clone(),
-        labels: LabelKeys {
-            zone: args.zone_label.clone(),
-            region: args.region_label.clone(),
-            pod: args.pod_labels.clone(),
-        },
-        timing: Timing { watch: args.watch_timeout.0, absent: args.absent_interval.0 },
+    let (notices, to_report) = Publisher::notices();
+    let labels =
+        LabelKeys { zone: args.zone_label.clone(), region: args.region_label.clone(), pod: args.pod_labels.clone() };
+    let timing = Timing { watch: args.watch_timeout.0, absent: args.absent_interval.0 };
+    let messages = cluster::watch(&client, &labels, &timing, &health);
+    let publisher = Publisher {
         store: Arc::clone(&store),
         table: table.clone(),
         index: Arc::clone(&index),
@@ -198,7 +195,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             async move { served(metrics::serve(measured, http_at, shutdown).await) }
         }),
         runtime.spawn(async move {
-            cluster.run().await;
+            publisher.follow(messages).await;
             Ok(())
         }),
     ];

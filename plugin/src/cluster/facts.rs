@@ -1,8 +1,8 @@
 //! Objects of the API server, reduced to what zones and identities follow from.
 
-use crate::zones::Zone;
+use crate::{identity::Labels, zones::Zone};
 use ipnetwork::IpNetwork;
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,11 +133,11 @@ impl fmt::Display for ObjectRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     Node(Node),
-    Pod(Pod),
+    Pod(Arc<Pod>),
     /// A ReplicaSet or Job: what it belongs to.
     Owner {
         uid: Arc<str>,
-        owner: Option<Owner>,
+        owner: Option<Arc<Owner>>,
     },
     Service(Service),
     Slice(Slice),
@@ -164,9 +164,9 @@ pub(super) struct Pod {
     /// When it was made, and since when it can have had an address.
     pub(super) created: Option<SystemTime>,
     pub(super) started: Option<SystemTime>,
-    pub(super) owner: Option<Owner>,
+    pub(super) owner: Option<Arc<Owner>>,
     /// Those that were chosen.
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Arc<Labels>,
 }
 
 /// The controlling owner of an object.

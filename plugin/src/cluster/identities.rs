@@ -1,7 +1,7 @@
 //! Who has which address, from pods, their owners, services and nodes.
 
 use super::facts::{Key, Owner, Pod, Service, Slice};
-use crate::identity::{self, Endpoint, Workload};
+use crate::identity::{self, Endpoint, Pool, Workload};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,26 +12,27 @@ use std::{
 /// Pods, and what is known around them.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    pods: HashMap<Key, Pod>,
+    pods: HashMap<Key, Arc<Pod>>,
     /// Pods that have an address, or had it and are about to go.
-    by_address: HashMap<IpAddr, BTreeSet<Key>>,
+    by_address: HashMap<IpAddr, Vec<Key>>,
     /// What ReplicaSets and Jobs belong to, by uid.
-    owners: HashMap<Arc<str>, Option<Owner>>,
+    owners: HashMap<Arc<str>, Option<Arc<Owner>>>,
     /// Pods whose owner was not known when they were looked at.
     waiting: HashMap<Arc<str>, BTreeSet<Key>>,
     services: HashMap<Key, Service>,
     slices: HashMap<Key, Slice>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
-    slices_of_address: HashMap<IpAddr, BTreeSet<Key>>,
+    slices_of_address: HashMap<IpAddr, Vec<Key>>,
     nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
     /// What the static table says.
     fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
     /// Addresses to look at.
     dirty: HashSet<IpAddr>,
+    pool: Pool,
 }
 
 impl Identities {
-    pub(super) fn set_pod(&mut self, key: &Key, pod: Option<Pod>) {
+    pub(super) fn set_pod(&mut self, key: &Key, pod: Option<Arc<Pod>>) {
         let after: BTreeSet<IpAddr> = pod.iter().flat_map(|pod| &pod.addresses).copied().collect();
         let before = match pod {
             Some(pod) => self.pods.insert(key.clone(), pod),
@@ -42,15 +43,15 @@ impl Identities {
         }
         let before: BTreeSet<IpAddr> = before.iter().flat_map(|pod| &pod.addresses).copied().collect();
         for address in before.difference(&after) {
-            take(&mut self.by_address, address, key);
+            drop_from(&mut self.by_address, address, key);
         }
         for address in after.difference(&before) {
-            self.by_address.entry(*address).or_default().insert(key.clone());
+            add_to(&mut self.by_address, *address, key);
         }
         self.dirty.extend(before.union(&after));
     }
 
-    pub(super) fn set_owner(&mut self, uid: &Arc<str>, owner: Option<Option<Owner>>) {
+    pub(super) fn set_owner(&mut self, uid: &Arc<str>, owner: Option<Option<Arc<Owner>>>) {
         match owner {
             Some(owner) => {
                 self.owners.insert(Arc::clone(uid), owner);
@@ -79,7 +80,7 @@ impl Identities {
         if let Some(slice) = &slice {
             self.slices_of_service.entry(service(slice)).or_default().insert(key.clone());
             for address in &slice.addresses {
-                self.slices_of_address.entry(*address).or_default().insert(key.clone());
+                add_to(&mut self.slices_of_address, *address, key);
                 self.dirty.insert(*address);
             }
         }
@@ -95,7 +96,7 @@ impl Identities {
         for address in &before.addresses {
             self.dirty.insert(*address);
             if now.as_ref().is_none_or(|now| !now.addresses.contains(address)) {
-                take(&mut self.slices_of_address, address, key);
+                drop_from(&mut self.slices_of_address, address, key);
             }
         }
     }
@@ -137,10 +138,12 @@ impl Identities {
         // The one that stays, and of those the newest.
         let best = pods.min_by_key(|(key, pod)| (pod.is_ending, Reverse(pod.created), *key));
         if let Some((key, pod)) = best {
-            let unknown = pod.owner.as_ref().filter(|owner| is_chained(owner) && !self.owners.contains_key(&owner.uid));
+            let is_unknown = |owner: &&Arc<Owner>| is_chained(owner) && !self.owners.contains_key(&owner.uid);
+            let unknown = pod.owner.as_ref().filter(is_unknown).cloned();
             let endpoint = self.endpoint(address, key, pod);
+            let (key, endpoint) = (key.clone(), self.pool.endpoint(endpoint));
             if let Some(owner) = unknown {
-                self.waiting.entry(Arc::clone(&owner.uid)).or_default().insert(key.clone());
+                self.waiting.entry(Arc::clone(&owner.uid)).or_default().insert(key);
             }
             return Some(Arc::new(endpoint));
         }
@@ -154,12 +157,12 @@ impl Identities {
             above.and_then(Option::as_ref).unwrap_or(owner)
         });
         Endpoint {
-            namespace: key.namespace.to_string(),
-            pod: key.name.to_string(),
-            workload: top.map(|owner| Workload { kind: owner.kind.clone(), name: owner.name.clone() }),
-            labels: pod.labels.clone(),
-            services: self.services(address, &key.namespace),
-            node: pod.node.to_string(),
+            namespace: Arc::clone(&key.namespace),
+            pod: Arc::clone(&key.name),
+            workload: top.map(|owner| Arc::new(Workload { kind: owner.kind.clone(), name: owner.name.clone() })),
+            labels: Arc::clone(&pod.labels),
+            services: self.services(address, &key.namespace).into(),
+            node: Arc::clone(&pod.node),
             since: pod.started.or(pod.created),
         }
     }
@@ -183,6 +186,22 @@ impl Identities {
 /// Whether an owner of this kind has one itself, as a rule.
 fn is_chained(owner: &Owner) -> bool {
     matches!(&*owner.kind, "ReplicaSet" | "Job")
+}
+
+fn add_to(to: &mut HashMap<IpAddr, Vec<Key>>, address: IpAddr, key: &Key) {
+    let keys = to.entry(address).or_insert_with(|| Vec::with_capacity(1));
+    if !keys.contains(key) {
+        keys.push(key.clone());
+    }
+}
+
+fn drop_from(from: &mut HashMap<IpAddr, Vec<Key>>, address: &IpAddr, key: &Key) {
+    if let Some(keys) = from.get_mut(address) {
+        keys.retain(|known| known != key);
+        if keys.is_empty() {
+            from.remove(address);
+        }
+    }
 }
 
 fn take<K: std::hash::Hash + Eq + Clone, V: Ord>(from: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {

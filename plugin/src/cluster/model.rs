@@ -3,11 +3,15 @@
 
 use super::{
     claims::{Claim, Claims},
-    facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Range},
+    facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Pod, Range},
     identities::Identities,
     reduce::Seen,
 };
-use crate::{feed::Changes, identity::Endpoint, zones::StaticTable};
+use crate::{
+    feed::Changes,
+    identity::{Endpoint, Pool},
+    zones::StaticTable,
+};
 use ipnetwork::IpNetwork;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -44,6 +48,7 @@ pub struct Model {
     /// Objects of which something could not be understood.
     unreadable: BTreeSet<(Kind, Key)>,
     notices: Vec<Notice>,
+    pool: Pool,
 }
 
 impl Model {
@@ -56,7 +61,15 @@ impl Model {
 
     /// Takes an object as it is now.
     pub(super) fn apply(&mut self, kind: Kind, seen: Seen) {
-        let Seen { key, fact, problems, .. } = seen;
+        let Seen { mut key, mut fact, problems, .. } = seen;
+        if let Fact::Pod(pod) = &mut fact {
+            // There are many, and much of each is that of others, too.
+            key.namespace = self.pool.text(key.namespace);
+            let mut own = Pod::clone(pod);
+            own.node = self.pool.text(own.node);
+            own.labels = self.pool.labels(own.labels);
+            *pod = Arc::new(own);
+        }
         self.note_problems(kind, &key, &problems);
         let known = self.facts.entry(kind).or_default();
         if known.get(&key) == Some(&fact) {
@@ -334,7 +347,7 @@ fn single(address: IpAddr) -> IpNetwork {
 mod tests {
     use super::*;
     use crate::{
-        cluster::facts::{Owner, Pod},
+        cluster::facts::Owner,
         zones::{Place, Placement, Table, Zone},
     };
     use std::{path::Path, time::SystemTime};
@@ -364,7 +377,7 @@ mod tests {
             created: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(created)),
             started: None,
             owner: None,
-            labels: BTreeMap::new(),
+            labels: Arc::default(),
         }
     }
 
@@ -432,7 +445,7 @@ mod tests {
     #[test]
     fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
         let mut told = Told::default();
-        told.set(Kind::Pod, key("s", "p"), Fact::Pod(pod("n", &["10.0.1.5"], 1)));
+        told.set(Kind::Pod, key("s", "p"), Fact::Pod(Arc::new(pod("n", &["10.0.1.5"], 1))));
         assert_eq!(told.zones(), pairs(&[("10.0.1.5/32", "unknown")]));
         told.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
         told.set(Kind::Node, key("", "m"), node(Some("b"), &["10.0.0.0/16"], &[]));
@@ -467,25 +480,27 @@ mod tests {
         let mut told = Told::default();
         told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
         told.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
-        told.set(Kind::Pod, key("s", "old"), Fact::Pod(pod("n", &["10.0.0.5"], 1)));
+        told.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(pod("n", &["10.0.0.5"], 1))));
         let ending = Pod { is_ending: true, ..pod("n", &["10.0.0.5"], 1) };
-        told.set(Kind::Pod, key("s", "old"), Fact::Pod(ending.clone()));
+        told.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(ending.clone())));
         assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "a")]), "it has the address still");
-        told.set(Kind::Pod, key("s", "new"), Fact::Pod(pod("m", &["10.0.0.5"], 2)));
+        told.set(Kind::Pod, key("s", "new"), Fact::Pod(Arc::new(pod("m", &["10.0.0.5"], 2))));
         assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "b")]));
-        let holder = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].pod.clone();
+        let holder = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].pod.to_string();
         assert_eq!(holder(&told), "new");
         told.model.remove(Kind::Pod, &key("s", "old"));
         told.tell();
-        assert_eq!((holder(&told).as_str(), told.model.troubles().0), ("new", 0));
+        assert_eq!((&*holder(&told), told.model.troubles().0), ("new", 0));
     }
 
     #[test]
     fn an_owner_that_is_known_later_is_told() {
         let mut told = Told::default();
-        let owner = |kind: &str, name: &str, uid: &str| Owner { kind: kind.into(), name: name.into(), uid: uid.into() };
+        let owner = |kind: &str, name: &str, uid: &str| {
+            Arc::new(Owner { kind: kind.into(), name: name.into(), uid: uid.into() })
+        };
         let of_set = Pod { owner: Some(owner("ReplicaSet", "cart-1", "u1")), ..pod("n", &["10.0.0.5"], 1) };
-        told.set(Kind::Pod, key("s", "cart-1-x"), Fact::Pod(of_set));
+        told.set(Kind::Pod, key("s", "cart-1-x"), Fact::Pod(Arc::new(of_set)));
         told.tell();
         let workload = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].workload.clone().unwrap();
         assert_eq!((&*workload(&told).kind, &*workload(&told).name), ("ReplicaSet", "cart-1"));
@@ -554,7 +569,7 @@ mod tests {
                     let is_ending = self.below(3) == 0;
                     let created = self.below(9);
                     let pod = Pod { addresses: addresses.collect(), is_ending, ..pod(&node, &[], created) };
-                    (Kind::Pod, key("s", &name), Fact::Pod(pod))
+                    (Kind::Pod, key("s", &name), Fact::Pod(Arc::new(pod)))
                 }
                 2 => {
                     let name = self.node_name();

@@ -36,9 +36,23 @@ impl Default for LabelKeys {
     }
 }
 
+/// An object as the API server sends it, reduced to what is needed.
+///
+/// # Errors
+/// It is no object of this kind.
+pub fn read(kind: Kind, json: &[u8], labels: &LabelKeys) -> serde_json::Result<Seen> {
+    Ok(match kind {
+        Kind::Node => node(&serde_json::from_slice(json)?, labels),
+        Kind::Pod => pod(&serde_json::from_slice(json)?, labels),
+        Kind::Service => service(&serde_json::from_slice(json)?),
+        Kind::ReplicaSet | Kind::Job => owned(&serde_json::from_slice(json)?),
+        _ => custom(kind, &serde_json::from_slice(json)?),
+    })
+}
+
 /// An object that was seen.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub struct Seen {
     pub(super) key: Key,
     pub(super) resource_version: String,
     pub(super) fact: Fact,
@@ -47,6 +61,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// The object's name.
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
     fn new(meta: &ObjectMeta, fact: Fact, problems: Vec<String>) -> Self {
         Self { key: key(meta), resource_version: meta.resource_version.clone().unwrap_or_default(), fact, problems }
     }
@@ -202,22 +221,22 @@ pub(super) fn pod(object: &Object<PodSpec, PodStatus>, labels: &LabelKeys) -> Se
         labels.pod.iter().any(|wanted| wanted.strip_suffix('*').map_or(wanted == key, |start| key.starts_with(start)))
     };
     let own = meta.labels.iter().flatten().filter(|(key, _)| chosen(key));
-    let fact = Fact::Pod(Pod {
+    let fact = Fact::Pod(Arc::new(Pod {
         node: object.spec.node_name.as_str().into(),
         addresses: addresses.iter().filter_map(|ip| reading.address(&ip.ip, "status.podIPs")).collect(),
         is_ending: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().and_then(time),
         started: status.start_time.as_ref().and_then(time),
         owner: owner(meta.owner_references.as_deref()),
-        labels: own.map(|(key, value)| (key.clone(), value.clone())).collect(),
-    });
+        labels: Arc::new(own.map(|(key, value)| (key.clone(), value.clone())).collect()),
+    }));
     Seen::new(meta, fact, reading.0)
 }
 
-fn owner(references: Option<&[OwnerReference]>) -> Option<Owner> {
+fn owner(references: Option<&[OwnerReference]>) -> Option<Arc<Owner>> {
     let controller = references?.iter().find(|reference| reference.controller == Some(true))?;
     let OwnerReference { kind, name, uid, .. } = controller;
-    Some(Owner { kind: kind.clone(), name: name.clone(), uid: uid.as_str().into() })
+    Some(Arc::new(Owner { kind: kind.clone(), name: name.clone(), uid: uid.as_str().into() }))
 }
 
 /// A ReplicaSet or a Job.

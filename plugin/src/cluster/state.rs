@@ -4,7 +4,7 @@ use super::{
     facts::{Key, Kind},
     model::{Model, Notice},
     reduce::{LabelKeys, Seen},
-    watch::{Timing, Watch},
+    watches::{Timing, Watch},
 };
 use crate::{
     feed::{Changes, Store, Watches},
@@ -30,9 +30,12 @@ const WAITING: usize = 1024;
 /// Notices that wait to be told; further ones are only counted.
 const NOTICES: usize = 256;
 
-/// What a watch has seen.
-pub(super) enum Message {
+/// What a watch has seen, and at which version.
+#[derive(Debug)]
+pub enum Message {
+    /// An object as it is now.
     Set(Kind, Seen),
+    /// An object is no more.
     Gone(Kind, Key, String),
     /// A list is whole: these are all.
     Listed(Kind, HashSet<Key>, String),
@@ -153,14 +156,24 @@ impl Watches for Health {
     }
 }
 
-/// What a controller watches, and whom it tells.
-pub struct Cluster {
-    /// The API server.
-    pub client: Client,
-    /// The labels that are read.
-    pub labels: LabelKeys,
-    /// How watches go about it.
-    pub timing: Timing,
+/// Watches the cluster until the process ends.
+pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<Health>) -> mpsc::Receiver<Message> {
+    let (sender, messages) = messages();
+    for kind in Kind::ALL {
+        let (client, labels, timing) = (client.clone(), labels.clone(), timing.clone());
+        let watch = Watch::new(kind, client, labels, timing, sender.clone(), Arc::clone(health));
+        tokio::spawn(watch.run());
+    }
+    messages
+}
+
+/// What watches say, and who hears it: who says more than can be taken waits.
+pub fn messages() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
+    mpsc::channel(WAITING)
+}
+
+/// Makes the table of what watches say, and publishes it.
+pub struct Publisher {
     /// What is told to agents.
     pub store: Arc<Store>,
     /// The same, as a table and an index.
@@ -175,20 +188,14 @@ pub struct Cluster {
     pub fixed: watch::Receiver<Arc<StaticTable>>,
 }
 
-impl Cluster {
+impl Publisher {
     /// The channel for notices.
     pub fn notices() -> (mpsc::Sender<Notice>, mpsc::Receiver<Notice>) {
         mpsc::channel(NOTICES)
     }
 
-    /// Watches, and tells the agents, until the process ends.
-    pub async fn run(mut self) {
-        let (sender, mut messages) = mpsc::channel(WAITING);
-        for kind in Kind::ALL {
-            let (client, labels, timing) = (self.client.clone(), self.labels.clone(), self.timing.clone());
-            let watch = Watch::new(kind, client, labels, timing, sender.clone(), Arc::clone(&self.health));
-            tokio::spawn(watch.run());
-        }
+    /// Publishes until nobody says anything any more.
+    pub async fn follow(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut taken = Taken { unsettled: BTreeSet::from(Kind::ALL), ..Taken::default() };
         taken.model.set_static(&self.fixed.borrow_and_update().clone());
         let mut due = Instant::now();

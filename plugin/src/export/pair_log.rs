@@ -333,7 +333,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     fn lines(count: u64) -> Pairs {
-        let workload = Some(Workload { kind: "StatefulSet".into(), name: "cart".into() });
+        let workload = Some(Arc::new(Workload { kind: "StatefulSet".into(), name: "cart".into() }));
         let owner = Endpoint { namespace: "shop".into(), pod: "cart-0".into(), workload, ..Endpoint::default() };
         let source = (Party::Pod(Pod(Arc::new(owner))), place(0));
         let line = |bytes| Line {

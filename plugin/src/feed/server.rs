@@ -6,31 +6,36 @@ use super::{
     store::{Cursor, Position, Store},
     tls::Tls,
 };
-use crate::proto::v1::{
-    FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse,
-    controller_server::Controller,
-    feed_server::{Feed, FeedServer},
-    follow_request, status_response,
+use crate::proto::{
+    feed::feed_server::{Feed, FeedServer},
+    v1::{
+        FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse, controller_server::Controller,
+        follow_request, status_response,
+    },
 };
 use futures_util::future::BoxFuture;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Request, Response, Status, Streaming,
+    codegen::{Service, http},
+    service::Routes,
+    transport::server::TcpConnectInfo,
+};
 
 /// A hello is the largest of an agent's messages: 16 KiB of digests.
 const REQUEST_BYTES: usize = 32 << 10;
@@ -42,8 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections that agree on TLS at a time; further ones wait.
 const HANDSHAKES: usize = 256;
-/// Connections that have been accepted and not yet taken.
-const ACCEPTED: usize = 64;
+/// What of a stream waits to be sent.
+const SEND_BYTES: usize = 16 << 10;
 /// An agent that has vanished is noticed after this time, and once more.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -111,21 +116,51 @@ impl FeedService {
     /// Serves until `shutdown`; without TLS if there is none.
     ///
     /// # Errors
-    /// The listener fails.
+    /// None so far: a connection that can't be accepted is tried again.
     pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>) -> io::Result<()> {
-        let (sender, accepted) = mpsc::channel(ACCEPTED);
-        let shutdown = self.shutdown.clone();
-        tokio::spawn(accept(listener, tls, Arc::clone(&self.agents), sender, shutdown.clone()));
-        let feed = FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES);
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            // An agent needs one stream, a person another one.
-            .max_concurrent_streams(Some(8))
-            .add_service(feed)
-            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), shutdown.cancelled_owned())
-            .await
-            .map_err(io::Error::other)
+        let (agents, shutdown) = (Arc::clone(&self.agents), self.shutdown.clone());
+        let routes = Routes::new(FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES));
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // It refuses where the agent has gone already.
+            let _ = stream.set_nodelay(true);
+            let Some(tls) = &tls else {
+                connections.spawn(serve_connection(stream, from, routes.clone(), shutdown.clone()));
+                continue;
+            };
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { break };
+            let (acceptor, agents) = (tls.acceptor(), Arc::clone(&agents));
+            let (routes, shutdown) = (routes.clone(), shutdown.clone());
+            connections.spawn(async move {
+                let agreed = timeout(PATIENCE, acceptor.accept(stream)).await;
+                let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
+                let agreed = agreed.unwrap_or_else(late);
+                drop(permit);
+                match agreed {
+                    Ok(stream) => serve_connection(stream, from, routes, shutdown).await,
+                    Err(error) => {
+                        agents.refused.tls.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%from, %error, "no agreement on TLS");
+                    }
+                }
+            });
+        }
+        connections.close();
+        connections.wait().await;
+        Ok(())
     }
 
     /// Whose stream it is.
@@ -281,104 +316,37 @@ impl FeedService {
     }
 }
 
-/// Accepts connections, and agrees on TLS with many at a time.
-async fn accept(
-    listener: TcpListener,
-    tls: Option<Arc<Tls>>,
-    agents: Arc<Agents>,
-    sender: mpsc::Sender<io::Result<Connection>>,
+/// Serves a connection until one of the two ends it. In hyper's own words: tonic's server has none for how
+/// much of a stream waits to be sent, of which there are thousands.
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    from: SocketAddr,
+    routes: Routes,
     shutdown: CancellationToken,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection can't be accepted");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        // It refuses where the agent has gone already.
-        let _ = stream.set_nodelay(true);
-        let Some(tls) = &tls else {
-            if sender.send(Ok(Connection { stream: Transport::Plain(stream), from })).await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (acceptor, sender, agents) = (tls.acceptor(), sender.clone(), Arc::clone(&agents));
-        tokio::spawn(async move {
-            let agreed = timeout(PATIENCE, acceptor.accept(stream)).await;
-            let agreed = agreed.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")));
-            drop(permit);
-            match agreed {
-                Ok(stream) => {
-                    let stream = Transport::Tls(Box::new(stream));
-                    // Nobody takes it when the controller ends.
-                    let _ = sender.send(Ok(Connection { stream, from })).await;
-                }
-                Err(error) => {
-                    agents.refused.tls.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%from, %error, "no agreement on TLS");
-                }
-            }
-        });
-    }
-}
-
-/// A connection, with TLS or without.
-struct Connection {
-    stream: Transport,
-    from: SocketAddr,
-}
-
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connected for Connection {
-    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        Self::ConnectInfo { local_addr: None, remote_addr: Some(self.from) }
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(from) });
+        let mut routes = routes.clone();
+        // It is always ready.
+        async move { routes.call(request).await }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        // An agent needs one stream, and another one when it comes again.
+        .max_concurrent_streams(8)
+        .max_send_buf_size(SEND_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
         }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%from, %error, "a connection has broken");
     }
 }

@@ -18,6 +18,8 @@ use tokio::sync::watch;
 const DELTAS: usize = 1024;
 /// Bytes of those, together.
 const DELTA_BYTES: usize = 8 << 20;
+/// Updates are sent together up to about this size.
+const MESSAGE: usize = 32 << 10;
 /// A change of more prefixes and addresses than this is told by buckets.
 const LARGE: usize = 16_384;
 
@@ -74,9 +76,8 @@ impl Kept {
     fn encoded(&mut self, index: usize) -> &(Bytes, Digest) {
         let Self { content, encoded, .. } = self;
         encoded.get_or_insert_with(|| {
-            let bytes = Bytes::from(content.encode(index));
-            let digest = digest_of(&bytes);
-            (bytes, digest)
+            let update = content.encode(index);
+            (wire::pack(&update), digest_of(&update))
         })
     }
 }
@@ -114,7 +115,7 @@ impl Store {
         if changes.zones.len() + changes.identities.len() > LARGE {
             (inner.deltas, inner.delta_bytes) = (VecDeque::new(), 0);
         } else {
-            inner.keep(Bytes::from(wire::encode_changes(&changes)));
+            inner.keep(wire::pack(&wire::encode_changes(&changes)));
         }
         drop(inner);
         self.version.send_replace(version);
@@ -248,22 +249,29 @@ impl Cursor {
             self.at = inner.version;
             self.until = inner.version;
         }
-        let update = if let Some(index) = self.lacks.pop() {
-            self.until = inner.version;
-            inner.buckets[index].encoded(index).0.clone()
-        } else if self.at < inner.version {
-            let delta = inner.delta_after(self.at)?;
-            self.at += 1;
-            delta
-        } else if !self.is_told {
-            // It has everything, and is to know.
-            Bytes::new()
-        } else {
+        let (mut updates, mut bytes) = (Vec::new(), 0);
+        while bytes < MESSAGE {
+            let update = if let Some(index) = self.lacks.pop() {
+                self.until = inner.version;
+                inner.buckets[index].encoded(index).0.clone()
+            } else if self.at < inner.version {
+                // It is kept: the lock has been held since that was found.
+                let Some(delta) = inner.delta_after(self.at) else { break };
+                self.at += 1;
+                delta
+            } else {
+                break;
+            };
+            bytes += update.len();
+            updates.push(update);
+        }
+        if updates.is_empty() && self.is_told {
             return None;
-        };
+        }
+        // Without updates: it has everything, and is to know.
         self.is_told = true;
         let position = Position { instance: store.instance, version: self.at };
         let whole = self.lacks.is_empty() && self.at >= self.until;
-        Some(FollowResponse { position: Some(position.into()), update, whole })
+        Some(FollowResponse { position: Some(position.into()), updates, whole })
     }
 }

@@ -3,22 +3,24 @@
 use super::Changes;
 use crate::{
     api,
-    identity::{Endpoint, Workload},
+    identity::{Endpoint, Pool, Workload},
     proto::v1::{Identity, Prefix, Update},
     zones::{Place, Placement, Zone},
 };
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
-use prost::Message;
+use prost::{Message, bytes::Bytes};
 use std::{
     collections::{BTreeMap, HashSet},
+    io::{self, Read, Write},
     net::IpAddr,
     sync::Arc,
     time::SystemTime,
 };
 
 /// A message of the feed that says nothing sensible.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// No prefix, or host bits are set.
     #[error("`{0}` is no prefix")]
@@ -35,6 +37,29 @@ pub enum WireError {
     /// Bytes that are no message.
     #[error("{0}")]
     Malformed(#[from] prost::DecodeError),
+    /// Bytes that are no compressed message, or one that is too large.
+    #[error("an update can't be unpacked: {0}")]
+    Packed(#[from] io::Error),
+}
+
+/// What an update may be large, unpacked: a bucket of a million addresses' state is a quarter of it.
+const UPDATE_BYTES: u64 = 16 << 20;
+
+/// An update as it is sent: names repeat, so that it is an eighth as large.
+pub(super) fn pack(update: &[u8]) -> Bytes {
+    let mut packed = DeflateEncoder::new(Vec::new(), Compression::fast());
+    // A Vec takes what comes.
+    let _ = packed.write_all(update);
+    Bytes::from(packed.finish().unwrap_or_default())
+}
+
+/// An update as it was before.
+pub(super) fn unpack(packed: &[u8]) -> Result<Update, WireError> {
+    let mut update = Vec::new();
+    if !packed.is_empty() {
+        DeflateDecoder::new(packed).take(UPDATE_BYTES).read_to_end(&mut update)?;
+    }
+    Ok(Update::decode(update.as_slice())?)
 }
 
 /// The update that replaces a bucket by this content.
@@ -70,10 +95,11 @@ pub(super) fn encode_changes(changes: &Changes) -> Vec<u8> {
     update.encode_to_vec()
 }
 
-/// Reads updates. Zones that are named again are the same ones.
+/// Reads updates. What is named again is the same.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     zones: HashSet<Arc<Zone>>,
+    pool: Pool,
 }
 
 impl Reader {
@@ -90,7 +116,8 @@ impl Reader {
         }
         for identity in update.identities {
             let address = address(&identity.address)?;
-            changes.identities.push((address, Some(Arc::new(endpoint(identity)))));
+            let endpoint = self.pool.endpoint(endpoint(identity));
+            changes.identities.push((address, Some(Arc::new(endpoint))));
         }
         for prefix in update.removed_prefixes {
             changes.zones.push((network(&prefix)?, None));
@@ -137,12 +164,12 @@ fn endpoint(identity: Identity) -> Endpoint {
     let labels = identity.labels.iter().filter_map(|label| label.split_once('='));
     let (kind, name) = (identity.workload_kind, identity.workload);
     Endpoint {
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        namespace: identity.namespace,
-        pod: identity.pod,
-        workload: (!kind.is_empty()).then_some(Workload { kind, name }),
-        services: identity.services,
-        node: identity.node,
+        labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()),
+        namespace: identity.namespace.into(),
+        pod: identity.pod.into(),
+        workload: (!kind.is_empty()).then(|| Arc::new(Workload { kind, name })),
+        services: identity.services.into(),
+        node: identity.node.into(),
         since: identity.since.and_then(|since| SystemTime::try_from(since).ok()),
     }
 }
@@ -161,9 +188,9 @@ mod tests {
         let endpoint = Endpoint {
             namespace: "shop".into(),
             pod: "cart-0".into(),
-            workload: Some(Workload { kind: "StatefulSet".into(), name: "cart".into() }),
-            labels: [("app".to_owned(), "cart=1".to_owned()), ("tier".to_owned(), String::new())].into(),
-            services: vec!["cart".into()],
+            workload: Some(Arc::new(Workload { kind: "StatefulSet".into(), name: "cart".into() })),
+            labels: Arc::new([("app".to_owned(), "cart=1".to_owned()), ("tier".to_owned(), String::new())].into()),
+            services: ["cart".to_owned()].into(),
             node: "node-a".into(),
             since: Some(SystemTime::UNIX_EPOCH + std::time::Duration::new(1_700_000_000, 5)),
         };
@@ -180,7 +207,7 @@ mod tests {
                 ("fd00::9".parse().unwrap(), None),
             ],
         };
-        let update = Update::decode(encode_changes(&changes).as_slice()).unwrap();
+        let update = unpack(&pack(&encode_changes(&changes))).unwrap();
         assert_eq!(Reader::default().read(update).unwrap(), (None, changes));
     }
 
@@ -193,5 +220,9 @@ mod tests {
         assert_eq!(read(of(prefix("10.0.0.0/24", "default"))), "prefix 10.0.0.0/24 is of the kind `default`");
         assert_eq!(read(Update { removed_addresses: vec!["x".into()], ..Update::default() }), "`x` is no address");
         assert_eq!(read(Update { bucket: Some(1024), ..Update::default() }), "there is no bucket 1024");
+        assert!(unpack(b"nonsense").unwrap_err().to_string().starts_with("an update can't be unpacked"));
+        // Zeros pack well, and are not unpacked beyond a limit.
+        let bomb = pack(&vec![0; 20 << 20]);
+        assert!(bomb.len() < 1 << 20 && unpack(&bomb).is_err());
     }
 }

@@ -235,8 +235,8 @@ fn encode_node(node: &Node) -> Arc<encoded::Node> {
 
 /// The service that sends to it, if there is just one: otherwise it is not known which one it was.
 fn service(owner: &Endpoint) -> Option<flow::Service> {
-    let [name] = owner.services.as_slice() else { return None };
-    Some(flow::Service { name: name.clone(), namespace: owner.namespace.clone() })
+    let [name] = &*owner.services else { return None };
+    Some(flow::Service { name: name.clone(), namespace: owner.namespace.to_string() })
 }
 
 fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
@@ -244,7 +244,7 @@ fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, locality: Local
     labels.push(format!("meridian:locality={locality}"));
     let mut endpoint = match owner {
         Some(owner) if owner.is_node() => {
-            let is_this = owner.node == node;
+            let is_this = *owner.node == *node;
             labels.push(format!("reserved:{}", if is_this { "host" } else { "remote-node" }));
             let identity = if is_this { IDENTITY_HOST } else { IDENTITY_REMOTE_NODE };
             flow::Endpoint { identity, workloads: workloads(owner), ..flow::Endpoint::default() }
@@ -268,8 +268,8 @@ fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, locality: Local
 fn owned(owner: &Endpoint) -> flow::Endpoint {
     flow::Endpoint {
         identity: synthetic_identity(owner),
-        namespace: owner.namespace.clone(),
-        pod_name: owner.pod.clone(),
+        namespace: owner.namespace.to_string(),
+        pod_name: owner.pod.to_string(),
         workloads: workloads(owner),
         ..flow::Endpoint::default()
     }
@@ -565,11 +565,11 @@ mod tests {
     #[test]
     fn identities_are_stable_and_outside_ciliums_ranges() {
         let identity = |namespace: &str, name: &str| {
-            let workload = Some(crate::identity::Workload { kind: "Deployment".into(), name: name.into() });
+            let workload = crate::identity::Workload { kind: "Deployment".into(), name: name.into() };
             synthetic_identity(&Endpoint {
                 namespace: namespace.into(),
                 pod: "p".into(),
-                workload,
+                workload: Some(Arc::new(workload)),
                 ..Endpoint::default()
             })
         };

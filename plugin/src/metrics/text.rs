@@ -83,8 +83,8 @@ mod tests {
     use tokio::sync::watch;
 
     fn end(n: u8, place: Place) -> End {
-        let workload = Some(Workload { kind: "Deployment".into(), name: "cart".into() });
-        let (namespace, pod) = ("shop".to_owned(), format!("cart-{n}"));
+        let workload = Some(Arc::new(Workload { kind: "Deployment".into(), name: "cart".into() }));
+        let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let owner = Endpoint { namespace, pod, workload, ..Endpoint::default() };
         End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place }
     }
@@ -206,7 +206,7 @@ mod tests {
         const SERIES: usize = 200;
         let mut accounting = Accounting::new(SERIES, false);
         let pod = |n: usize| {
-            let (namespace, pod) = (format!("ns{}", n % 40), format!("p{n}"));
+            let (namespace, pod) = (format!("ns{}", n % 40).into(), format!("p{n}").into());
             let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
             End { address: [10, 0, 0, 0].into(), owner: Some(Arc::new(owner)), place: place(n % 4) }
         };

@@ -94,7 +94,7 @@ fn workload_labels(key: Option<&Between<Option<Workload>>>) -> Labels {
 
 fn pod_labels(key: Option<&Between<Placed>>) -> Labels {
     let end = |side: fn(&Between<Placed>) -> &Placed| match key.map(side) {
-        Some((Some(pod), place)) => (pod.0.namespace.clone(), pod.0.pod.clone(), place.to_string()),
+        Some((Some(pod), place)) => (pod.0.namespace.to_string(), pod.0.pod.to_string(), place.to_string()),
         Some((None, place)) => (String::new(), String::new(), place.to_string()),
         None => (String::new(), OTHER.to_owned(), Place::Unknown.to_string()),
     };
@@ -115,7 +115,7 @@ fn senders(samples: &[Sample]) -> impl Iterator<Item = ((String, String), ByLoca
     for sample in samples {
         let senders = &sample.totals.senders;
         for (Pod(pod), total) in senders.series() {
-            *sums.entry((pod.namespace.clone(), pod.pod.clone())).or_default() += total;
+            *sums.entry((pod.namespace.to_string(), pod.pod.to_string())).or_default() += total;
         }
         if senders.other() != ByLocality::default() {
             *sums.entry((String::new(), OTHER.to_owned())).or_default() += senders.other();

@@ -41,3 +41,8 @@ pub mod relay {
 pub mod v1 {
     tonic::include_proto!("meridian.v1");
 }
+
+/// The service `meridian.v1.Feed`.
+pub mod feed {
+    include!(concat!(env!("OUT_DIR"), "/feed/meridian.v1.rs"));
+}

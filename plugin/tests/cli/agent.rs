@@ -166,7 +166,7 @@ fn the_agent_counts_reloads_and_ends() {
     let scratch = Scratch::new("agent");
     let config = scratch.file("agent.yaml", CONFIG.as_bytes());
     scratch.file("zones.yaml", table("b").as_bytes());
-    let socket = scratch.0.join("run/hubble.sock");
+    let socket = scratch.as_ref().join("run/hubble.sock");
     let server = format!("unix:{}", socket.display());
     let child = lab.agent(&config, &["--hubble-socket", socket.to_str().unwrap()]);
 
@@ -260,7 +260,7 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     let scratch = Scratch::new("stuck");
     let config = scratch.file("agent.yaml", CONFIG.as_bytes());
     scratch.file("zones.yaml", table("b").as_bytes());
-    let socket = scratch.0.join("hubble.sock");
+    let socket = scratch.as_ref().join("hubble.sock");
     let args = ["--hubble-socket", socket.to_str().unwrap(), "--pair-log", "/dev/full", "--pair-log-interval", "1s"];
     let child = lab.agent(&config, &args);
     lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));

@@ -5,7 +5,10 @@ use crate::{
     lab::{AGENT, CONTROLLER, Lab, NAMESPACE, inside, until},
     objects::Object,
 };
-use meridian::proto::v1::{FollowRequest, Hello, Position, feed_client::FeedClient, follow_request::Request};
+use meridian::proto::{
+    feed::feed_client::FeedClient,
+    v1::{FollowRequest, Hello, Position, follow_request::Request},
+};
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
@@ -253,5 +256,57 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
         let controller = lab.controller_at(&feed, &["--agent-accounts", "off"]).await;
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table()).await;
+    });
+}
+
+#[test]
+fn streams_end_after_their_time_and_agents_come_again() {
+    inside("moves", async |mut lab: Lab| {
+        let version = node(&lab).await;
+        let controller = lab.controller(&["--agent-accounts", "off", "--stream-age", "1s"]).await;
+        let agent = lab.agent("node-a", &controller, &[]);
+        let series = |name: &str| format!(r#"meridian_feed_{name}_total{{node="node-a"}}"#);
+        until("three connections", async || (agent.metric(&series("connections")).await? >= 3.0).then_some(())).await;
+        assert_eq!(agent.metric(&series("failures")).await, Some(0.0));
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table()).await;
+    });
+}
+
+#[test]
+fn agents_that_never_read_hold_no_memory() {
+    inside("slow", async |mut lab: Lab| {
+        // A table of some size: 20,000 prefixes of one node.
+        let mut zones = String::from("zones:\n- name: eu-1a\n  region: eu-1\n  cidrs:\n");
+        for n in 0..20_000 {
+            zones.push_str(&format!("  - 10.{}.{}.{}/30\n", n >> 14, n >> 6 & 255, (n & 63) << 2));
+        }
+        let zones = lab.folder.file("zones.yaml", zones.as_bytes());
+        let controller = lab.controller(&["--agent-accounts", "off", "--zones-file", zones.to_str().unwrap()]).await;
+        controller.watches("Pod", "watching").await;
+        until("the table", async || (controller.metric("meridian_table_prefixes").await? >= 20_000.0).then_some(()))
+            .await;
+        let before = controller.process.resident();
+        let mut stuck = Vec::new();
+        for n in 0..300 {
+            let channel = Channel::from_shared(format!("http://{}", controller.feed)).unwrap().connect().await.unwrap();
+            let node = hello(&format!("stuck-{n}"), Vec::new());
+            let endless = tokio_stream::StreamExt::chain(tokio_stream::once(node), tokio_stream::pending());
+            stuck.push(FeedClient::new(channel).follow(endless).await.unwrap().into_inner());
+        }
+        let version = node(&lab).await;
+        let agent = lab.agent("node-a", &controller, &[]);
+        until("the agent that reads", async || {
+            let status = controller.status().await?;
+            let node = status.kinds.iter().find(|kind| kind.name == "Node")?;
+            let seen = node.resource_version.parse::<u64>().ok()? >= version.parse().ok()?;
+            let has = status.agents.iter().any(|agent| agent.node == "node-a" && agent.acknowledged >= node.version);
+            (seen && has).then_some(())
+        })
+        .await;
+        assert_eq!(agent.pod("10.0.1.5").await, "");
+        // What is encoded is there once, for all; each connection has its windows.
+        let each = controller.process.resident().saturating_sub(before) / stuck.len() as u64;
+        assert!(each <= 256 << 10, "{} KiB each", each >> 10);
     });
 }

@@ -33,15 +33,21 @@ pub const NAMESPACE: &str = "meridian";
 
 /// Runs a test in a network namespace with a loopback device, on one thread.
 pub fn inside<T: AsyncFnOnce(Lab) + Send>(name: &str, test: T) {
+    inside_with(name, &[], test);
+}
+
+/// The same, with further flags of the API server.
+pub fn inside_with<T: AsyncFnOnce(Lab) + Send>(name: &str, flags: &'static [&'static str], test: T) {
     let Some(api) = Api::here() else {
         eprintln!("skipped: MERIDIAN_APISERVER names no API server (scripts/conformance.sh apiserver builds it)");
         return;
     };
+    let here = api.clone();
     let body = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { test(Lab::start(name, api).await).await });
+        runtime.block_on(async { test(Lab::start(name, here, flags).await).await });
     };
-    if env::var_os("MERIDIAN_TEST_KUBECONFIG").is_some() {
+    if matches!(api, Api::Running(_)) {
         return body();
     }
     let namespace = Namespace::new(name).unwrap();
@@ -66,6 +72,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Where the API server comes from.
+#[derive(Clone)]
 enum Api {
     /// The one of conformance/apiserver.
     Program(PathBuf),
@@ -93,13 +100,14 @@ struct Server {
     program: PathBuf,
     folder: PathBuf,
     port: u16,
+    flags: &'static [&'static str],
     process: Option<Running>,
 }
 
 impl Server {
     fn start(&mut self) {
         let mut command = Command::new(&self.program);
-        command.arg(&self.folder).arg(self.port.to_string());
+        command.arg(&self.folder).arg(self.port.to_string()).args(self.flags);
         let mut process = Running::spawn_fed(&mut command);
         // Nobody reads what it says, and it must not wait for that.
         let log = fs::File::create(self.folder.join("log")).unwrap();
@@ -115,14 +123,14 @@ async fn client(kubeconfig: &Path) -> Client {
 }
 
 impl Lab {
-    async fn start(name: &str, api: Api) -> Self {
+    async fn start(name: &str, api: Api, flags: &'static [&'static str]) -> Self {
         let folder = Scratch::new(&format!("cluster-{name}"));
         let (server, kubeconfig) = match api {
             Api::Running(kubeconfig) => (None, kubeconfig),
             Api::Program(program) => {
                 let of_server = folder.as_ref().join("api");
                 fs::create_dir_all(&of_server).unwrap();
-                let mut server = Server { program, folder: of_server.clone(), port: free_port(), process: None };
+                let mut server = Server { program, folder: of_server.clone(), port: free_port(), flags, process: None };
                 server.start();
                 let kubeconfig = of_server.join("kubeconfig");
                 until("the API server's kubeconfig", async || kubeconfig.exists().then_some(())).await;

@@ -166,6 +166,12 @@ impl Lab {
         self.mark(&object).await
     }
 
+    /// Takes a kind away.
+    pub async fn delete_definition(&self, name: &str) {
+        let api = self.api(&Object::definition("", "", "", "", ""));
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
     /// A version of an object's kind that is later than all that was done before: that of another object,
     /// which says nothing.
     pub async fn mark(&self, like: &Object) -> String {

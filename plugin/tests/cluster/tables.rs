@@ -120,6 +120,18 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         watched.expect(&[("10.4.1.8/32", "eu-1c")]);
         watched.holds("BlockAffinity", &version).await;
 
+        // The definition goes, and with it what was said by it.
+        let version = lab.put(block("confirmed", "false")).await;
+        watched.expect(&[("10.4.1.0/26", "eu-1c")]);
+        watched.forget(&["10.4.1.8/32"]);
+        watched.holds("BlockAffinity", &version).await;
+        lab.delete_definition("blockaffinities.crd.projectcalico.org").await;
+        watched.controller.watches("BlockAffinity", "not installed").await;
+        watched.forget(&["10.4.1.0/26"]);
+        watched.expect(&[("10.4.1.8/32", "eu-1c")]);
+        let version = lab.mark(&node_d("")).await;
+        watched.holds("Node", &version).await;
+
         // The zone of a node is edited: all that is on it moves.
         let version = lab.put(node_d("eu-1a")).await;
         watched.expect(&[("10.0.4.0/24", "eu-1a"), ("192.168.1.4/32", "eu-1a"), ("10.4.1.8/32", "eu-1a")]);

@@ -2,7 +2,7 @@
 //! recovers by itself.
 
 use crate::{
-    lab::{Lab, inside, until},
+    lab::{Lab, inside, inside_with, until},
     objects::Object,
 };
 use nix::sys::signal::Signal;
@@ -153,5 +153,28 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
         let version = lab.put(Object::cilium_node("node-b", spec, json!({}))).await;
         controller.settle("CiliumNode", &version, 1).await;
         assert_eq!(controller.metric(unreadable).await, Some(2.0));
+    });
+}
+
+#[test]
+fn a_server_that_can_t_stream_lists_is_asked_for_pages() {
+    inside_with("pages", &["--feature-gates=WatchList=false"], async |mut lab: Lab| {
+        // More than a page.
+        let mut table = BTreeMap::new();
+        let mut last = String::new();
+        for n in 0..=500 {
+            let cidr = format!("10.{}.{}.0/24", n / 250, n % 250);
+            last = lab.put(Object::node(&format!("node-{n}"), "eu-1a", &[&cidr], &[])).await;
+            table.insert(cidr, "eu-1a".to_owned());
+        }
+        let controller = lab.controller(&["--agent-accounts", "off"]).await;
+        let agent = lab.agent("node-0", &controller, &[]);
+        controller.settle("Node", &last, 1).await;
+        agent.has_exactly(&table).await;
+        assert!(controller.log().contains("lists are not streamed"));
+        let version = lab.put(Object::node("node-7", "eu-1b", &["10.0.7.0/24"], &[])).await;
+        table.insert("10.0.7.0/24".into(), "eu-1b".into());
+        controller.settle("Node", &version, 1).await;
+        agent.has_exactly(&table).await;
     });
 }
