@@ -142,7 +142,7 @@ pub struct Pool {
 
 /// Values of which equal ones are one.
 #[derive(Debug)]
-struct Kept<T: ?Sized> {
+pub struct Kept<T: ?Sized> {
     values: HashSet<Arc<T>>,
     /// With so many, those that nobody uses any more are forgotten.
     full: usize,
@@ -159,7 +159,8 @@ impl<T: ?Sized> Kept<T> {
 }
 
 impl<T: ?Sized + Eq + Hash> Kept<T> {
-    fn keep(&mut self, value: Arc<T>) -> Arc<T> {
+    /// The value that is kept, if there is an equal one.
+    pub fn keep(&mut self, value: Arc<T>) -> Arc<T> {
         if let Some(known) = self.values.get(&value) {
             return Arc::clone(known);
         }

@@ -184,7 +184,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut tasks = vec![
         runtime.spawn({
             let (feed, tls) = (feed.clone(), tls.clone());
-            async move { served(feed.serve(feed_at, tls).await) }
+            async move {
+                feed.serve(feed_at, tls).await;
+                Ok(())
+            }
         }),
         runtime.spawn({
             let shutdown = shutdown.clone();

@@ -102,7 +102,8 @@ impl Claims {
 
     /// Says what an object says of a prefix, in place of what it said before.
     pub(super) fn put(&mut self, prefix: IpNetwork, object: &ObjectRef, claim: Claim) {
-        let said = self.by_prefix.entry(prefix).or_default();
+        // As a rule one object speaks of a prefix, and there are many.
+        let said = self.by_prefix.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
         match said.iter_mut().find(|(by, _)| by == object) {
             Some((_, known)) if *known == claim => return,
             Some((_, known)) => {

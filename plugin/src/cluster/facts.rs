@@ -132,7 +132,7 @@ impl fmt::Display for ObjectRef {
 /// What is known of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
-    Node(Node),
+    Node(Box<Node>),
     Pod(Arc<Pod>),
     /// A ReplicaSet or Job: what it belongs to.
     Owner {
@@ -170,7 +170,7 @@ pub(super) struct Pod {
 }
 
 /// The controlling owner of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     pub(super) kind: String,
     pub(super) name: String,

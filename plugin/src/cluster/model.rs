@@ -3,13 +3,13 @@
 
 use super::{
     claims::{Claim, Claims},
-    facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Pod, Range},
+    facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Owner, Pod, Range},
     identities::Identities,
     reduce::Seen,
 };
 use crate::{
     feed::Changes,
-    identity::{Endpoint, Pool},
+    identity::{Endpoint, Kept, Pool},
     zones::StaticTable,
 };
 use ipnetwork::IpNetwork;
@@ -49,6 +49,7 @@ pub struct Model {
     unreadable: BTreeSet<(Kind, Key)>,
     notices: Vec<Notice>,
     pool: Pool,
+    owners: Kept<Owner>,
 }
 
 impl Model {
@@ -68,6 +69,7 @@ impl Model {
             let mut own = Pod::clone(pod);
             own.node = self.pool.text(own.node);
             own.labels = self.pool.labels(own.labels);
+            own.owner = own.owner.map(|owner| self.owners.keep(owner));
             *pod = Arc::new(own);
         }
         self.note_problems(kind, &key, &problems);
@@ -346,10 +348,7 @@ fn single(address: IpAddr) -> IpNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cluster::facts::Owner,
-        zones::{Place, Placement, Table, Zone},
-    };
+    use crate::zones::{Place, Placement, Table, Zone};
     use std::{path::Path, time::SystemTime};
 
     fn key(namespace: &str, name: &str) -> Key {
@@ -361,12 +360,12 @@ mod tests {
     }
 
     fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {
-        Fact::Node(Node {
+        Fact::Node(Box::new(Node {
             uid: "uid".into(),
             zone: zone.map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })),
             prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        })
+        }))
     }
 
     fn pod(node: &str, addresses: &[&str], created: u64) -> Pod {
@@ -561,7 +560,11 @@ mod tests {
                     let (prefixes, addresses) = (self.several(Self::prefix), self.several(Self::address));
                     let unique: BTreeSet<IpAddr> = addresses.into_iter().collect();
                     let addresses = unique.into_iter().collect();
-                    (Kind::Node, key("", &name), Fact::Node(Node { uid: "u".into(), zone, prefixes, addresses }))
+                    (
+                        Kind::Node,
+                        key("", &name),
+                        Fact::Node(Box::new(Node { uid: "u".into(), zone, prefixes, addresses })),
+                    )
                 }
                 1 => {
                     let (name, node) = (format!("p{}", self.below(6)), self.node_name());

@@ -190,12 +190,12 @@ pub(super) fn node(object: &Object<NodeSpec, NodeStatus>, labels: &LabelKeys) ->
         of_node.filter_map(|address| reading.address(&address.address, "status.addresses")).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    let fact = Fact::Node(Node {
+    let fact = Fact::Node(Box::new(Node {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         zone: zone(meta.labels.as_ref(), labels).map(Arc::new),
         prefixes: object.spec.pod_cidrs.iter().filter_map(|text| reading.prefix(text, "spec.podCIDRs")).collect(),
         addresses,
-    });
+    }));
     Seen::new(meta, fact, reading.0)
 }
 

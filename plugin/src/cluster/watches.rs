@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Objects of a list that is not streamed, at a time.
@@ -32,6 +32,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Waits after errors: from the first to the longest, doubling.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the first list of a kind that a cluster may lack is waited for.
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// How watches go about it.
 #[derive(Clone, Debug)]
@@ -219,6 +222,7 @@ pub(super) struct Watch {
     wait: Duration,
     /// Why it fails, while it does.
     failing: Option<String>,
+    started: Instant,
 }
 
 impl Watch {
@@ -231,7 +235,18 @@ impl Watch {
         health: Arc<Health>,
     ) -> Self {
         let source = source(client, kind, labels);
-        Self { kind, source, timing, to, health, version: None, streams: true, wait: FIRST_WAIT, failing: None }
+        Self {
+            kind,
+            source,
+            timing,
+            to,
+            health,
+            version: None,
+            streams: true,
+            wait: FIRST_WAIT,
+            failing: None,
+            started: Instant::now(),
+        }
     }
 
     /// Watches until nobody listens any more.
@@ -387,8 +402,10 @@ impl Watch {
             tracing::warn!(kind, reason = text, "the watch fails: what is known of this kind stays in force");
             self.failing = Some(text);
         }
-        // Who waits for the first list is told that there is none yet.
-        if state == State::Forbidden {
+        // Who waits for the first list is told that there is none yet: at once if that lasts, and of a kind that
+        // a cluster may lack after a while, since another server than the API server may answer for it.
+        let is_slow = self.kind.is_optional() && self.started.elapsed() > SETTLE;
+        if state == State::Forbidden || is_slow {
             self.send(Message::Unavailable(self.kind)).await;
         }
         let jitter = self.wait.mul_f64(rand::random_range(0.5..=1.0));

@@ -17,6 +17,7 @@ use meridian_abi::zone::PrefixKind;
 use std::{
     collections::BTreeSet,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -83,6 +84,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether all that was known of an address's bucket is replaced.
+    pub fn replaces(&self, address: IpAddr) -> bool {
+        self.replaced.contains(&bucket(address))
+    }
+
     /// What it changes in a table and an index.
     pub fn changes(self, table: &SharedTable, index: &Index) -> Changes {
         let Self { replaced, mut changes, .. } = self;
@@ -155,8 +161,12 @@ impl Client {
         let mut backoff = Backoff::default();
         let mut told = String::new();
         loop {
+            let connects = self.connection.connects.load(Ordering::Relaxed);
             let ended = self.once(&mut backoff).await;
             self.connection.is_current.store(false, Ordering::Relaxed);
+            if self.connection.connects.load(Ordering::Relaxed) != connects {
+                told.clear();
+            }
             let wait = match &ended {
                 Ended::Agent => return,
                 Ended::Moved => backoff.moved(),
@@ -174,9 +184,6 @@ impl Client {
                     wait
                 }
             };
-            if self.connection.is_current.load(Ordering::Relaxed) {
-                told.clear();
-            }
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.batches.closed() => return,
@@ -336,7 +343,7 @@ mod tests {
         identity::Endpoint,
         zones::{Place, Placement, Zone},
     };
-    use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
+    use std::{collections::BTreeMap, time::SystemTime};
 
     struct Random(u64);
 

@@ -114,10 +114,7 @@ pub struct FeedService {
 
 impl FeedService {
     /// Serves until `shutdown`; without TLS if there is none.
-    ///
-    /// # Errors
-    /// None so far: a connection that can't be accepted is tried again.
-    pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>) -> io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>) {
         let (agents, shutdown) = (Arc::clone(&self.agents), self.shutdown.clone());
         let routes = Routes::new(FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES));
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
@@ -160,7 +157,6 @@ impl FeedService {
         }
         connections.close();
         connections.wait().await;
-        Ok(())
     }
 
     /// Whose stream it is.

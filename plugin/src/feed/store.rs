@@ -19,7 +19,7 @@ const DELTAS: usize = 1024;
 /// Bytes of those, together.
 const DELTA_BYTES: usize = 8 << 20;
 /// Updates are sent together up to about this size.
-const MESSAGE: usize = 32 << 10;
+const MESSAGE: usize = 12 << 10;
 /// A change of more prefixes and addresses than this is told by buckets.
 const LARGE: usize = 16_384;
 

@@ -563,6 +563,36 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_itself_or_another_and_a_service_is_named_if_it_is_the_only_one() {
+        let entry = entry(ServiceSide::Destination, 6);
+        let services = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let cart = |names: &[&str]| Endpoint {
+            namespace: "shop".into(),
+            pod: "cart-0".into(),
+            services: services(names),
+            ..Endpoint::default()
+        };
+        let flow = |source: Endpoint, destination: Endpoint| {
+            let index = Arc::new(Index::default());
+            index.apply([(entry.source, Some(Arc::new(source))), (entry.destination, Some(Arc::new(destination)))]);
+            let mut observer = Observer::new(Node { name: "node-a".into(), place: Place::Unknown }, index);
+            let places = (zone("eu-1a"), zone("eu-1b"));
+            let flow = observer.update(&entry, &places.0, &places.1, Counter::default(), SystemTime::now());
+            let mut bytes = Vec::new();
+            flow.write(&mut bytes);
+            Flow::decode(bytes.as_slice()).unwrap()
+        };
+        let told = flow(Endpoint::node("node-a"), cart(&["cart"]));
+        let source = told.source.unwrap();
+        assert_eq!((source.identity, source.pod_name.as_str(), &*source.workloads[0].kind), (1, "", "Node"));
+        assert!(source.labels.contains(&"reserved:host".to_owned()), "{:?}", source.labels);
+        let service = told.destination_service.unwrap();
+        assert_eq!((&*service.namespace, &*service.name, told.source_service), ("shop", "cart", None));
+        let told = flow(Endpoint::node("node-b"), cart(&["cart", "cart-canary"]));
+        assert_eq!((told.source.unwrap().identity, told.destination_service), (6, None));
+    }
+
+    #[test]
     fn identities_are_stable_and_outside_ciliums_ranges() {
         let identity = |namespace: &str, name: &str| {
             let workload = crate::identity::Workload { kind: "Deployment".into(), name: name.into() };

@@ -144,6 +144,9 @@ impl Followed {
     pub(super) fn receive(&mut self, index: &Index) {
         while let Ok(batch) = self.batches.try_recv() {
             let position = batch.position;
+            // What waits is not in force yet, so replacing does not find it there.
+            self.waiting.zones.retain(|prefix, _| !batch.replaces(prefix.ip()));
+            self.waiting.identities.retain(|(address, _)| !batch.replaces(*address));
             let Changes { zones, identities } = batch.changes(&self.table, index);
             self.waiting.position = Some(position);
             self.waiting.zones.extend(zones);
