@@ -159,10 +159,11 @@ impl Client {
     /// Follows until nobody takes batches any more.
     pub async fn follow(mut self) {
         let mut backoff = Backoff::default();
+        let mut gathered = Gathered::default();
         let mut told = String::new();
         loop {
             let connects = self.connection.connects.load(Ordering::Relaxed);
-            let ended = self.once(&mut backoff).await;
+            let ended = self.once(&mut backoff, &mut gathered).await;
             self.connection.is_current.store(false, Ordering::Relaxed);
             if self.connection.connects.load(Ordering::Relaxed) != connects {
                 told.clear();
@@ -191,14 +192,14 @@ impl Client {
         }
     }
 
-    async fn once(&mut self, backoff: &mut Backoff) -> Ended {
-        match self.try_once(backoff).await {
+    async fn once(&mut self, backoff: &mut Backoff, gathered: &mut Gathered) -> Ended {
+        match self.try_once(backoff, gathered).await {
             Ok(()) => Ended::Moved,
             Err(ended) => ended,
         }
     }
 
-    async fn try_once(&mut self, backoff: &mut Backoff) -> Result<(), Ended> {
+    async fn try_once(&mut self, backoff: &mut Backoff, gathered: &mut Gathered) -> Result<(), Ended> {
         let token = self.settings.token.as_deref().map(token).transpose()?;
         let channel = connect(&self.settings).await?;
         let hello = follow_request::Request::Hello(self.hello());
@@ -215,7 +216,7 @@ impl Client {
         let mut responses = client.follow(request).await.map_err(Ended::Refused)?.into_inner();
         self.connection.connects.fetch_add(1, Ordering::Relaxed);
         backoff.succeeded();
-        let mut gathered = Gathered::default();
+        gathered.begin();
         loop {
             let response = tokio::select! {
                 response = responses.message() => response.map_err(Ended::Refused)?,
@@ -256,6 +257,11 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// A stream begins: what another one has not ended is nothing.
+    fn begin(&mut self) {
+        (self.batch, self.entries) = (Batch::default(), 0);
+    }
+
     /// Takes what the controller says; returns what can be put in force.
     fn take(&mut self, FollowResponse { position, updates, whole }: FollowResponse) -> Result<Option<Batch>, Ended> {
         for update in updates {

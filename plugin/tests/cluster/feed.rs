@@ -43,10 +43,10 @@ fn authority(lab: &Lab, name: &str) -> (CertifiedIssuer<'static, KeyPair>, PathB
 
 #[test]
 fn agents_and_controller_know_each_other() {
-    inside("tokens", async |mut lab: Lab| {
-        let version = node(&lab).await;
-        let (issuer, ca) = authority(&lab, "ours");
-        let (_, other_ca) = authority(&lab, "theirs");
+    inside("tokens", async |lab: &mut Lab| {
+        let version = node(lab).await;
+        let (issuer, ca) = authority(lab, "ours");
+        let (_, other_ca) = authority(lab, "theirs");
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["meridian-controller".into()]).unwrap().signed_by(&key, &issuer).unwrap();
@@ -98,7 +98,7 @@ fn agents_and_controller_know_each_other() {
         let log = controller.log();
         assert!(log.contains("an agent is refused") && log.contains("no agreement on TLS"), "{log}");
         // The certificate is renewed: those that come from now on are shown the new one.
-        let (issuer, new_ca) = authority(&lab, "new");
+        let (issuer, new_ca) = authority(lab, "new");
         let key = KeyPair::generate().unwrap();
         let new = CertificateParams::new(vec![name.into()]).unwrap().signed_by(&key, &issuer).unwrap();
         lab.folder.file("tls.key", key.serialize_pem().as_bytes());
@@ -136,8 +136,8 @@ fn hello(node: &str, digests: Vec<u8>) -> FollowRequest {
 
 #[test]
 fn nonsense_is_refused_and_costs_no_memory() {
-    inside("nonsense", async |mut lab: Lab| {
-        node(&lab).await;
+    inside("nonsense", async |lab: &mut Lab| {
+        node(lab).await;
         let controller = lab.controller(&["--agent-accounts", "off", "--max-agents", "3"]).await;
         controller.watches("Pod", "watching").await;
         let channel = Channel::from_shared(format!("http://{}", controller.feed)).unwrap().connect().await.unwrap();
@@ -206,8 +206,8 @@ fn nonsense_is_refused_and_costs_no_memory() {
 
 #[test]
 fn agents_go_on_without_their_controller_and_start_without_it() {
-    inside("away", async |mut lab: Lab| {
-        let version = node(&lab).await;
+    inside("away", async |lab: &mut Lab| {
+        let version = node(lab).await;
         let controller = lab.controller(&["--agent-accounts", "off"]).await;
         let feed = controller.feed.clone();
         let agent = lab.agent("node-a", &controller, &[]);
@@ -261,8 +261,8 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
 
 #[test]
 fn streams_end_after_their_time_and_agents_come_again() {
-    inside("moves", async |mut lab: Lab| {
-        let version = node(&lab).await;
+    inside("moves", async |lab: &mut Lab| {
+        let version = node(lab).await;
         let controller = lab.controller(&["--agent-accounts", "off", "--stream-age", "1s"]).await;
         let agent = lab.agent("node-a", &controller, &[]);
         let series = |name: &str| format!(r#"meridian_feed_{name}_total{{node="node-a"}}"#);
@@ -275,7 +275,7 @@ fn streams_end_after_their_time_and_agents_come_again() {
 
 #[test]
 fn agents_that_never_read_hold_no_memory() {
-    inside("slow", async |mut lab: Lab| {
+    inside("slow", async |lab: &mut Lab| {
         // A table of some size: 20,000 prefixes of one node.
         let mut zones = String::from("zones:\n- name: eu-1a\n  region: eu-1\n  cidrs:\n");
         for n in 0..20_000 {
@@ -294,7 +294,7 @@ fn agents_that_never_read_hold_no_memory() {
             let endless = tokio_stream::StreamExt::chain(tokio_stream::once(node), tokio_stream::pending());
             stuck.push(FeedClient::new(channel).follow(endless).await.unwrap().into_inner());
         }
-        let version = node(&lab).await;
+        let version = node(lab).await;
         let agent = lab.agent("node-a", &controller, &[]);
         until("the agent that reads", async || {
             let status = controller.status().await?;

@@ -15,6 +15,7 @@ use meridian::{
 };
 use serde_json::json;
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     env, fs,
     net::TcpListener,
@@ -32,12 +33,16 @@ pub const AGENT: &str = "meridian-agent";
 pub const NAMESPACE: &str = "meridian";
 
 /// Runs a test in a network namespace with a loopback device, on one thread.
-pub fn inside<T: AsyncFnOnce(Lab) + Send>(name: &str, test: T) {
-    inside_with(name, &[], test);
+pub fn inside<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, test: T) {
+    run(name, None, test);
 }
 
-/// The same, with further flags of the API server.
-pub fn inside_with<T: AsyncFnOnce(Lab) + Send>(name: &str, flags: &'static [&'static str], test: T) {
+/// The same, with an API server of its own that has further flags.
+pub fn inside_with<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, flags: &'static [&'static str], test: T) {
+    run(name, Some(flags), test);
+}
+
+fn run<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, own: Option<&'static [&'static str]>, test: T) {
     let Some(api) = Api::here() else {
         eprintln!("skipped: MERIDIAN_APISERVER names no API server (scripts/conformance.sh apiserver builds it)");
         return;
@@ -45,9 +50,20 @@ pub fn inside_with<T: AsyncFnOnce(Lab) + Send>(name: &str, flags: &'static [&'st
     let here = api.clone();
     let body = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { test(Lab::start(name, here, flags).await).await });
+        runtime.block_on(async {
+            let mut lab = Lab::start(name, here, own.unwrap_or_default()).await;
+            test(&mut lab).await;
+            lab.clean().await;
+        });
     };
     if matches!(api, Api::Running(_)) {
+        if own.is_some() {
+            eprintln!("skipped: it needs an API server of its own");
+            return;
+        }
+        // They share it.
+        static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         return body();
     }
     let namespace = Namespace::new(name).unwrap();
@@ -93,6 +109,8 @@ pub struct Lab {
     pub kubeconfig: PathBuf,
     pub client: Client,
     controllers: usize,
+    /// What was made, to be taken away from an API server that stays.
+    pub made: RefCell<Vec<Object>>,
 }
 
 /// The API server's process.
@@ -140,7 +158,7 @@ impl Lab {
         // The file is not whole the moment that it is there.
         until("a whole kubeconfig", async || Kubeconfig::read_from(&kubeconfig).ok()).await;
         let client = client(&kubeconfig).await;
-        let lab = Self { folder, server, kubeconfig, client, controllers: 0 };
+        let lab = Self { folder, server, kubeconfig, client, controllers: 0, made: RefCell::default() };
         lab.is_ready().await;
         lab.set_up().await;
         lab
@@ -168,6 +186,16 @@ impl Lab {
     /// The role that the chart ships, or only those of its resources that are wanted.
     pub async fn set_role(&self, wanted: impl Fn(&str) -> bool) {
         self.put(Object::role(CONTROLLER, json_rules(wanted))).await;
+    }
+
+    /// Takes away what was made, if the API server stays.
+    async fn clean(&self) {
+        if self.server.is_none() {
+            let made: Vec<Object> = self.made.take();
+            for object in made.into_iter().rev() {
+                self.forget(&object).await;
+            }
+        }
     }
 
     /// Ends the API server, at once.

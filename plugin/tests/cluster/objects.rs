@@ -145,6 +145,7 @@ impl Lab {
 
     /// Makes an object or changes it; returns the version that it has then.
     pub async fn put(&self, object: Object) -> String {
+        self.made.borrow_mut().push(object.clone());
         let (api, name) = (self.api(&object), object.text("/metadata/name"));
         let mut body = object.body.clone();
         body["apiVersion"] = object.resource.api_version.as_str().into();
@@ -164,6 +165,15 @@ impl Lab {
         let api = self.api(&object);
         api.delete(&object.text("/metadata/name"), &DeleteParams::default().grace_period(0)).await.unwrap();
         self.mark(&object).await
+    }
+
+    /// Deletes an object if it is there. Namespaces stay: an API server alone can't end them.
+    pub async fn forget(&self, object: &Object) {
+        if object.resource.kind == "Namespace" {
+            return;
+        }
+        let now = DeleteParams::default().grace_period(0);
+        let _ = self.api(object).delete(&object.text("/metadata/name"), &now).await;
     }
 
     /// Takes a kind away.

@@ -44,7 +44,7 @@ fn node_d(zone: &str) -> Object {
 
 #[test]
 fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
-    inside("tables", async |mut lab: Lab| {
+    inside("tables", async |lab: &mut Lab| {
         lab.put(Object::namespace("shop")).await;
         lab.put(Object::node("node-a", "eu-1a", &["10.0.1.0/24", "fd00:1::/64"], &["192.168.1.1", "fd00::1"])).await;
         lab.put(Object::node("node-b", "eu-1b", &["10.0.2.0/24"], &["192.168.1.2"])).await;
@@ -178,7 +178,7 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
 
 #[test]
 fn an_address_is_that_of_the_pod_that_has_it_now() {
-    inside("identities", async |mut lab: Lab| {
+    inside("identities", async |lab: &mut Lab| {
         lab.put(Object::namespace("shop")).await;
         lab.put(Object::node("node-a", "eu-1a", &["10.0.1.0/24"], &["192.168.1.1"])).await;
         let controller = lab.controller(&["--agent-accounts", "off"]).await;

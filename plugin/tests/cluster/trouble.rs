@@ -22,7 +22,7 @@ fn node(name: &str, zone: &str, third: u8) -> Object {
 
 #[test]
 fn the_table_outlives_what_the_api_server_does() {
-    inside("restarts", async |mut lab: Lab| {
+    inside_with("restarts", &[], async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
         lab.put(node("node-b", "eu-1b", 2)).await;
         let timeout = format!("{WATCH}s");
@@ -74,7 +74,7 @@ fn the_table_outlives_what_the_api_server_does() {
 
 #[test]
 fn one_kind_that_may_not_be_read_harms_no_other() {
-    inside("forbidden", async |mut lab: Lab| {
+    inside("forbidden", async |lab: &mut Lab| {
         lab.put(Object::namespace("shop")).await;
         lab.put(node("node-a", "eu-1a", 1)).await;
         lab.put(Object::pod("far", "node-a", "Running", &["10.7.0.5"])).await;
@@ -115,7 +115,7 @@ fn one_kind_that_may_not_be_read_harms_no_other() {
 
 #[test]
 fn what_can_t_be_understood_is_said_and_the_rest_counts() {
-    inside("malformed", async |mut lab: Lab| {
+    inside("malformed", async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
         lab.put(node("node-b", "eu-1b", 2)).await;
         lab.put(Object::definition("cilium.io", "v2", "CiliumNode", "ciliumnodes", "Cluster")).await;
@@ -158,7 +158,7 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
 
 #[test]
 fn a_server_that_can_t_stream_lists_is_asked_for_pages() {
-    inside_with("pages", &["--feature-gates=WatchList=false"], async |mut lab: Lab| {
+    inside_with("pages", &["--feature-gates=WatchList=false"], async |lab: &mut Lab| {
         // More than a page.
         let mut table = BTreeMap::new();
         let mut last = String::new();
