@@ -352,7 +352,7 @@ fn a_server_that_is_not_there_is_named() {
     for command in [&["top"][..], &["zones", "list"], &["zones", "lookup", "10.0.0.1"]] {
         let said = run(&[command, &["--server", "unix:/nowhere/hubble.sock"]].concat());
         assert_eq!(said.code, Some(1), "{said:?}");
-        let expected = "meridian: unix:/nowhere/hubble.sock: no agent answers there (No such file or directory (os error 2)): is it running? --server names another one\n";
+        let expected = "meridian: unix:/nowhere/hubble.sock: nobody answers there (No such file or directory (os error 2)): is it running? --server names another one\n";
         assert_eq!(said.stderr, expected);
     }
     let said = run(&["top", "--server", "nowhere"]);
@@ -390,7 +390,7 @@ fn a_bad_configuration_is_named_with_its_line() {
         (Some(2), "meridian: http.listen: `here` is not an address like 127.0.0.1:9980 or :9980\n")
     );
     let (said, _) = check("none.yaml", "node: a\n");
-    assert!(said.stderr.contains("there is no zone table: name it with --zones-file"), "{said:?}");
+    assert!(said.stderr.contains("there is no zone table: name a file with --zones-file"), "{said:?}");
 }
 
 #[test]
