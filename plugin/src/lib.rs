@@ -3,11 +3,13 @@
 //!
 //! Dependencies point one way: the domain (`zones`, `identity`, `flows`, `accounting`) knows neither
 //! kernel nor network; the edges (`datapath`, `hubble`, `api`, `metrics`, `export`) translate; `agent`
-//! joins them; `demo` and `cli` use it.
+//! joins them; `demo` and `cli` use it. `cluster` makes the zone table of what a Kubernetes API server
+//! says, and `feed` brings it to the agents.
 
 pub mod accounting;
 pub mod agent;
 pub mod api;
+mod causes;
 pub mod cli;
 pub mod cluster;
 pub mod datapath;
@@ -16,6 +18,7 @@ pub mod export;
 pub mod feed;
 pub mod flows;
 pub mod grpc;
+mod hash;
 pub mod hubble;
 pub mod identity;
 pub mod metrics;

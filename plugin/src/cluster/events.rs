@@ -10,8 +10,9 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
+use ring::digest::{SHA256, digest};
 use serde_json::json;
-use std::{hash::Hasher, time::Duration};
+use std::time::Duration;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -23,6 +24,8 @@ const APART: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(45 * 60);
 /// Notices that are said again at most.
 const KEPT: usize = 1024;
+/// Characters of an object's name in the name of its Event.
+const NAME: usize = 200;
 const COMPONENT: &str = "meridian-controller";
 
 /// Writes notices as Events.
@@ -63,7 +66,9 @@ impl Reporter {
         let namespace = if key.namespace.is_empty() { "default" } else { &*key.namespace };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Time(Timestamp::now());
-        let name = format!("{}.{:016x}", key.name, hash(notice));
+        // A name has 253 characters at most.
+        let start: String = key.name.chars().take(NAME).collect();
+        let name = format!("{start}.{}", hash(notice));
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -99,21 +104,8 @@ impl Reporter {
 }
 
 /// The same for the same notice, in every replica.
-fn hash(notice: &Notice) -> u64 {
-    struct Fnv(u64);
-    impl Hasher for Fnv {
-        fn finish(&self) -> u64 {
-            self.0
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-            self.0 = bytes.iter().fold(self.0, step);
-        }
-    }
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    for part in [notice.object.to_string().as_str(), notice.reason, notice.message.as_str(), &notice.uid] {
-        hasher.write(part.as_bytes());
-        hasher.write(&[0xff]);
-    }
-    hasher.finish()
+fn hash(notice: &Notice) -> String {
+    let Notice { object, uid, reason, message } = notice;
+    let sum = digest(&SHA256, format!("{object}\n{uid}\n{reason}\n{message}").as_bytes());
+    sum.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

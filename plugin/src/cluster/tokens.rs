@@ -34,6 +34,11 @@ impl Authenticate for Tokens {
                 let reason = status.error.unwrap_or_else(|| "it is not valid".into());
                 return Err(Refused::Unauthenticated(format!("the token is refused: {reason}")));
             }
+            // An API server that knows nothing of audiences says none.
+            if !self.audience.is_empty() && !status.audiences.unwrap_or_default().contains(&self.audience) {
+                let reason = format!("the token is refused: it was not made for {}", self.audience);
+                return Err(Refused::Unauthenticated(reason));
+            }
             let user = status.user.unwrap_or_default();
             let name = user.username.unwrap_or_default();
             let account = name.strip_prefix("system:serviceaccount:").unwrap_or_default();

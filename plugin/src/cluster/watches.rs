@@ -9,6 +9,7 @@ use super::{
     reduce::{self, LabelKeys, Seen},
     state::{Health, Message, State},
 };
+use crate::causes::causes;
 use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, StreamExt},
@@ -94,19 +95,6 @@ impl Failure {
             code => Self::Answered(format!("{message} (code {code})")),
         }
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(cause) = below {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        below = cause.source();
-    }
-    text
 }
 
 /// A part of a list.

@@ -1,7 +1,7 @@
 //! Into which bucket an address falls, and what a bucket's content is worth comparing by.
 
 use super::wire;
-use crate::{identity::Endpoint, zones::Placement};
+use crate::{hash::fnv1a, identity::Endpoint, zones::Placement};
 use ipnetwork::IpNetwork;
 use ring::digest::{SHA256, digest};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -14,12 +14,9 @@ pub type Digest = [u8; 16];
 
 /// The bucket of an address, or of a prefix by its network's address: FNV-1a over its bytes.
 pub fn bucket(address: IpAddr) -> usize {
-    let hash = |bytes: &[u8]| {
-        bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-    };
     let hash = match address {
-        IpAddr::V4(v4) => hash(&v4.octets()),
-        IpAddr::V6(v6) => hash(&v6.octets()),
+        IpAddr::V4(v4) => fnv1a(v4.octets()),
+        IpAddr::V6(v6) => fnv1a(v6.octets()),
     };
     hash as usize % BUCKETS
 }

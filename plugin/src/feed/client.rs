@@ -6,6 +6,7 @@ use super::{
     wire::{self, Reader, WireError},
 };
 use crate::{
+    causes::causes,
     identity::Index,
     proto::{
         feed::feed_client::FeedClient,
@@ -325,20 +326,6 @@ async fn connect(settings: &Settings) -> Result<Channel, Ended> {
         endpoint = endpoint.tls_config(tls).map_err(failed)?;
     }
     endpoint.connect().await.map_err(failed)
-}
-
-/// An error with all that is below it: the layers above say only that there was one.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(cause) = below {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        below = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

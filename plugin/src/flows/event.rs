@@ -10,6 +10,7 @@ use super::{
     entry::{Entry, Event},
 };
 use crate::{
+    hash::fnv1a,
     identity::{Endpoint, Index},
     proto::{
         flow::{self, Flow, layer4::Protocol},
@@ -285,9 +286,8 @@ fn workloads(owner: &Endpoint) -> Vec<flow::Workload> {
 /// card for each identity, and would otherwise merge workloads of one name in two namespaces.
 fn synthetic_identity(owner: &Endpoint) -> u32 {
     let (namespace, kind, name) = owner.workload_id();
-    // FNV-1a over the parts, each ended by a byte that is in none of them.
-    let bytes = [namespace, kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff]));
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    // Over the parts, each ended by a byte that is in none of them.
+    let hash = fnv1a([namespace, kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff])));
     IDENTITY_BASE | (hash >> 24 ^ hash & 0x00ff_ffff)
 }
 

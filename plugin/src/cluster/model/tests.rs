@@ -1,0 +1,318 @@
+//! What follows from which objects, in whatever order they come.
+
+use super::*;
+use crate::zones::{Place, Placement, Table, Zone};
+use std::{path::Path, time::SystemTime};
+
+fn key(namespace: &str, name: &str) -> Key {
+    Key { namespace: namespace.into(), name: name.into() }
+}
+
+fn seen(key: Key, fact: Fact) -> Seen {
+    Seen { key, resource_version: "1".into(), fact, problems: Vec::new() }
+}
+
+fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {
+    Fact::Node(Box::new(Node {
+        uid: "uid".into(),
+        zone: zone.map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })),
+        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    }))
+}
+
+fn pod(node: &str, addresses: &[&str], created: u64) -> Pod {
+    Pod {
+        node: node.into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        is_ending: false,
+        created: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(created)),
+        started: None,
+        owner: None,
+        labels: Arc::default(),
+    }
+}
+
+fn range(node: NodeName, prefixes: &[&str], addresses: &[&str]) -> Fact {
+    Fact::Ranges(vec![Range {
+        node,
+        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        own: Vec::new(),
+    }])
+}
+
+/// A model, and the table that its changes have led to.
+#[derive(Default)]
+struct Told {
+    model: Model,
+    table: BTreeMap<IpNetwork, Placement>,
+    identities: BTreeMap<IpAddr, Arc<Endpoint>>,
+}
+
+impl Told {
+    fn set(&mut self, kind: Kind, key: Key, fact: Fact) {
+        self.model.apply(kind, seen(key, fact));
+    }
+
+    fn tell(&mut self) {
+        let changes = self.model.take_changes();
+        for (prefix, placement) in changes.zones {
+            match placement {
+                Some(placement) => self.table.insert(prefix, placement),
+                None => self.table.remove(&prefix),
+            };
+        }
+        for (address, endpoint) in changes.identities {
+            match endpoint {
+                Some(endpoint) => self.identities.insert(address, endpoint),
+                None => self.identities.remove(&address),
+            };
+        }
+    }
+
+    fn zones(&mut self) -> Vec<(String, String)> {
+        self.tell();
+        self.table.iter().map(|(prefix, said)| (prefix.to_string(), said.place.to_string())).collect()
+    }
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(prefix, zone)| (prefix.to_string(), zone.to_string())).collect()
+}
+
+#[test]
+fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
+    let mut told = Told::default();
+    let yaml = "zones: [{name: a, region: r, cidrs: [10.0.0.0/16]}]\n";
+    told.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
+    told.set(Kind::Node, key("", "n"), node(None, &["10.0.1.0/24", "2a00:1::/64"], &["10.0.2.1"]));
+    // The public prefix is not the internet.
+    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a"), ("2a00:1::/64", "unknown")]));
+    told.set(Kind::Node, key("", "n"), node(Some("b"), &["10.0.1.0/24"], &[]));
+    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a"), ("10.0.1.0/24", "b")]));
+    assert_eq!(told.model.take_notices().len(), 1);
+}
+
+#[test]
+fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
+    let mut told = Told::default();
+    told.set(Kind::Pod, key("s", "p"), Fact::Pod(Arc::new(pod("n", &["10.0.1.5"], 1))));
+    assert_eq!(told.zones(), pairs(&[("10.0.1.5/32", "unknown")]));
+    told.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
+    told.set(Kind::Node, key("", "m"), node(Some("b"), &["10.0.0.0/16"], &[]));
+    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.0/24", "a")]));
+    told.model.remove(Kind::Node, &key("", "n"));
+    // Its node is gone: nobody knows where the pod is.
+    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.5/32", "unknown")]));
+    told.set(Kind::Node, key("", "n"), node(Some("b"), &[], &[]));
+    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "b")]));
+}
+
+#[test]
+fn a_conflict_is_unknown_and_told_to_both() {
+    let mut told = Told::default();
+    told.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
+    let ranges = range(NodeName::Name("m".into()), &["10.0.1.0/24"], &[]);
+    told.set(Kind::CiliumNode, key("", "m"), ranges);
+    assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "a")]), "a node that is not known contradicts nobody");
+    told.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
+    assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "unknown")]));
+    let notices = told.model.take_notices();
+    let objects: Vec<String> = notices.iter().map(|notice| notice.object.to_string()).collect();
+    assert_eq!(objects, ["Node n", "CiliumNode m"]);
+    assert!(notices[0].message.contains("(Node n: a, CiliumNode m: b)"), "{}", notices[0].message);
+    told.model.remove(Kind::CiliumNode, &key("", "m"));
+    assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "a")]));
+    assert_eq!(told.model.troubles(), (0, 0));
+}
+
+#[test]
+fn a_pod_that_is_about_to_go_gives_way() {
+    let mut told = Told::default();
+    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
+    told.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
+    told.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(pod("n", &["10.0.0.5"], 1))));
+    let ending = Pod { is_ending: true, ..pod("n", &["10.0.0.5"], 1) };
+    told.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(ending.clone())));
+    assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "a")]), "it has the address still");
+    told.set(Kind::Pod, key("s", "new"), Fact::Pod(Arc::new(pod("m", &["10.0.0.5"], 2))));
+    assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "b")]));
+    let holder = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].pod.to_string();
+    assert_eq!(holder(&told), "new");
+    told.model.remove(Kind::Pod, &key("s", "old"));
+    told.tell();
+    assert_eq!((&*holder(&told), told.model.troubles().0), ("new", 0));
+}
+
+#[test]
+fn an_owner_that_is_known_later_is_told() {
+    let mut told = Told::default();
+    let owner =
+        |kind: &str, name: &str, uid: &str| Arc::new(Owner { kind: kind.into(), name: name.into(), uid: uid.into() });
+    let of_set = Pod { owner: Some(owner("ReplicaSet", "cart-1", "u1")), ..pod("n", &["10.0.0.5"], 1) };
+    told.set(Kind::Pod, key("s", "cart-1-x"), Fact::Pod(Arc::new(of_set)));
+    told.tell();
+    let workload = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].workload.clone().unwrap();
+    assert_eq!((&*workload(&told).kind, &*workload(&told).name), ("ReplicaSet", "cart-1"));
+    let fact = Fact::Owner { uid: "u1".into(), owner: Some(owner("Deployment", "cart", "u0")) };
+    told.set(Kind::ReplicaSet, key("s", "cart-1"), fact);
+    told.tell();
+    assert_eq!((&*workload(&told).kind, &*workload(&told).name), ("Deployment", "cart"));
+}
+
+#[test]
+fn an_endpoint_that_names_its_node_by_address_follows_the_node() {
+    let mut told = Told::default();
+    let ranges = range(NodeName::Address("192.168.0.1".parse().unwrap()), &[], &["10.0.0.5"]);
+    told.set(Kind::CiliumEndpoint, key("s", "p"), ranges);
+    assert_eq!(told.zones(), []);
+    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &["192.168.0.1"]));
+    assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "a"), ("192.168.0.1/32", "a")]));
+    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &["192.168.0.2"]));
+    assert_eq!(told.zones(), pairs(&[("192.168.0.2/32", "a")]));
+}
+
+/// Facts of a small world, in which things collide often.
+struct World(u64);
+
+impl World {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+
+    fn node_name(&mut self) -> String {
+        format!("n{}", self.below(4))
+    }
+
+    fn prefix(&mut self) -> IpNetwork {
+        let length = [8, 16, 24, 28, 32][self.below(5) as usize];
+        crate::cluster::claims::truncate(self.address(), length).unwrap()
+    }
+
+    fn address(&mut self) -> IpAddr {
+        [10, self.below(2) as u8, self.below(2) as u8, 16 * self.below(2) as u8 + self.below(2) as u8].into()
+    }
+
+    fn several<T>(&mut self, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(3)).map(|_| one(self)).collect()
+    }
+
+    /// An object, and what it is now; `None` if it goes.
+    fn event(&mut self) -> (Kind, Key, Option<Fact>) {
+        let goes = self.below(4) == 0;
+        let (kind, key, fact) = match self.below(4) {
+            0 => {
+                let name = self.node_name();
+                let zone = match self.below(4) {
+                    0 => None,
+                    n => Some(Arc::new(Zone { name: format!("z{n}"), region: "r".into() })),
+                };
+                let (prefixes, addresses) = (self.several(Self::prefix), self.several(Self::address));
+                let unique: BTreeSet<IpAddr> = addresses.into_iter().collect();
+                let addresses = unique.into_iter().collect();
+                (Kind::Node, key("", &name), Fact::Node(Box::new(Node { uid: "u".into(), zone, prefixes, addresses })))
+            }
+            1 => {
+                let (name, node) = (format!("p{}", self.below(6)), self.node_name());
+                let addresses = self.several(Self::address).into_iter().collect::<BTreeSet<_>>().into_iter();
+                let is_ending = self.below(3) == 0;
+                let created = self.below(9);
+                let pod = Pod { addresses: addresses.collect(), is_ending, ..pod(&node, &[], created) };
+                (Kind::Pod, key("s", &name), Fact::Pod(Arc::new(pod)))
+            }
+            2 => {
+                let name = self.node_name();
+                let range = Range {
+                    node: NodeName::Name(name.as_str().into()),
+                    prefixes: self.several(Self::prefix),
+                    addresses: self.several(Self::address),
+                    own: self.several(Self::address),
+                };
+                (Kind::CiliumNode, key("", &name), Fact::Ranges(vec![range]))
+            }
+            _ => {
+                let (name, node) = (format!("p{}", self.below(6)), NodeName::Address(self.address()));
+                let range =
+                    Range { node, prefixes: Vec::new(), addresses: self.several(Self::address), own: Vec::new() };
+                (Kind::CiliumEndpoint, key("s", &name), Fact::Ranges(vec![range]))
+            }
+        };
+        (kind, key, (!goes).then_some(fact))
+    }
+}
+
+/// What a table says of an address.
+fn lookup(table: &BTreeMap<IpNetwork, Placement>, address: IpAddr) -> Place {
+    let mut all = Table::new();
+    table.iter().for_each(|(prefix, placement)| all.insert(*prefix, placement.clone()));
+    all.lookup(address).unwrap().1.place.clone()
+}
+
+#[test]
+fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
+    for seed in 0..300 {
+        let mut world = World(seed);
+        let (mut told, mut last) = (Told::default(), BTreeMap::new());
+        let yaml = "zones: [{name: z9, region: r, cidrs: [10.1.0.0/16, 10.0.1.16/28]}]\n";
+        let fixed = StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap();
+        if seed % 2 == 0 {
+            told.model.set_static(&fixed);
+        }
+        for step in 0..60 {
+            let (kind, key, fact) = world.event();
+            match fact.clone() {
+                Some(fact) => told.set(kind, key.clone(), fact),
+                None => told.model.remove(kind, &key),
+            }
+            last.insert((kind, key), fact);
+            if step % 7 == 0 {
+                told.tell();
+            }
+        }
+        told.tell();
+        let mut fresh = Told::default();
+        for ((kind, key), fact) in last.iter().rev() {
+            if let Some(fact) = fact {
+                fresh.set(*kind, key.clone(), fact.clone());
+            }
+        }
+        if seed % 2 == 0 {
+            fresh.model.set_static(&fixed);
+        }
+        fresh.tell();
+        let places = |told: &Told| -> Vec<(IpNetwork, Place)> {
+            told.table.iter().map(|(prefix, said)| (*prefix, said.place.clone())).collect()
+        };
+        assert_eq!(places(&told), places(&fresh), "seed {seed}");
+        assert_eq!(told.identities, fresh.identities, "seed {seed}");
+        assert_eq!(told.model.troubles(), fresh.model.troubles(), "seed {seed}");
+
+        // A pod that has its address alone is in its node's zone, whatever prefixes are left out.
+        let zone = |name: &str| match last.get(&(Kind::Node, self::key("", name))) {
+            Some(Some(Fact::Node(node))) => node.zone.clone().map_or(Place::Unknown, Place::Zone),
+            _ => Place::Unknown,
+        };
+        let facts = last.iter().filter_map(|((kind, key), fact)| Some((kind, key, fact.as_ref()?)));
+        let speaks = |fact: &Fact, address: &IpAddr| match fact {
+            Fact::Node(node) => node.addresses.contains(address) || node.prefixes.contains(&single(*address)),
+            Fact::Pod(pod) => pod.addresses.contains(address),
+            Fact::Ranges(ranges) => ranges.iter().any(|range| {
+                let mut all = range.addresses.iter().chain(&range.own);
+                all.any(|one| one == address) || range.prefixes.contains(&single(*address))
+            }),
+            _ => false,
+        };
+        for (_, _, fact) in facts.clone() {
+            let Fact::Pod(pod) = fact else { continue };
+            for address in &pod.addresses {
+                let speakers = facts.clone().filter(|(_, _, fact)| speaks(fact, address)).count();
+                let place = zone(&pod.node);
+                if speakers == 1 && place != Place::Unknown {
+                    assert_eq!(lookup(&told.table, *address), place, "seed {seed}, {address}");
+                }
+            }
+        }
+    }
+}
