@@ -475,7 +475,7 @@ async fn follow(
     let hello = tokio_stream::once(FollowRequest { request: Some(Request::Hello(hello)) });
     let requests = tokio_stream::StreamExt::chain(hello, tokio_stream::pending());
     let mut responses = FeedClient::new(channel).follow(requests).await.unwrap().into_inner();
-    let (mut noted, mut bytes, mut is_whole) = (Vec::new(), 0, false);
+    let (mut noted, mut bytes, mut is_whole, mut last) = (Vec::new(), 0, false, 0);
     loop {
         let response = tokio::select! {
             // One that breaks ends the bench.
@@ -490,10 +490,15 @@ async fn follow(
         }
         if !is_whole {
             is_whole = true;
+            last = response.position.unwrap().version;
             whole.send(()).unwrap();
             continue;
         }
+        let version = response.position.unwrap().version;
         bytes += response.updates.iter().map(|update| update.len()).sum::<usize>();
-        noted.push((response.position.unwrap().version, now()));
+        // Several changes may come together.
+        let at = now();
+        noted.extend((last + 1..=version).map(|version| (version, at)));
+        last = version;
     }
 }
