@@ -31,7 +31,12 @@ pub(super) struct Bucket {
 impl Bucket {
     /// The update that replaces a bucket by this one.
     pub(super) fn encode(&self, index: usize) -> Vec<u8> {
-        wire::encode_bucket(index as u32, &self.prefixes, &self.identities)
+        wire::encode_bucket(Some(index as u32), &self.prefixes, &self.identities)
+    }
+
+    /// The update that adds what is in this one.
+    pub(super) fn encode_added(&self) -> Vec<u8> {
+        wire::encode_bucket(None, &self.prefixes, &self.identities)
     }
 }
 

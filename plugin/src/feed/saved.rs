@@ -6,7 +6,7 @@
 use super::{Changes, Position, buckets::Bucket, client::buckets, wire::Reader};
 use crate::{
     identity::Index,
-    proto::v1::{SavedTable, Update},
+    proto::{v1::SavedTable, wire::put_bytes},
     zones::SharedTable,
 };
 use prost::Message;
@@ -20,6 +20,8 @@ use std::{
 
 /// Says what the file is, and which form it has.
 const MAGIC: &[u8; 8] = b"mrdntbl1";
+/// The number of `SavedTable.updates`.
+const UPDATES: u64 = 3;
 /// The name in the state folder.
 const NAME: &str = "table";
 
@@ -69,17 +71,14 @@ impl Saving {
     /// # Errors
     /// The file system's.
     pub fn write(self, folder: &Path) -> Result<(), SavedError> {
-        let update = |bucket: &Bucket| {
-            // Without its index: nothing is replaced when it is read.
-            Update::decode(bucket.encode(0).as_slice()).map(|update| Update { bucket: None, ..update })
-        };
         let saved = SavedTable {
             position: Some(self.position.into()),
             confirmed: Some(self.confirmed.into()),
-            // What was encoded just now can be decoded.
-            updates: self.buckets.iter().filter_map(|bucket| update(bucket).ok()).collect(),
+            updates: Vec::new(),
         };
-        let body = saved.encode_to_vec();
+        let mut body = saved.encode_to_vec();
+        // Bucket by bucket: the whole table as messages would be several times as large.
+        self.buckets.iter().for_each(|bucket| put_bytes(UPDATES, &bucket.encode_added(), &mut body));
         let (path, new) = (folder.join(NAME), folder.join(format!("{NAME}.new")));
         let write = || {
             fs::create_dir_all(folder)?;

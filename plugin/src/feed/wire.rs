@@ -62,14 +62,14 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Update, WireError> {
     Ok(Update::decode(update.as_slice())?)
 }
 
-/// The update that replaces a bucket by this content.
+/// The update that replaces a bucket by this content, or that only adds it where no bucket is named.
 pub(super) fn encode_bucket(
-    index: u32,
+    bucket: Option<u32>,
     prefixes: &BTreeMap<IpNetwork, Placement>,
     identities: &BTreeMap<IpAddr, Arc<Endpoint>>,
 ) -> Vec<u8> {
     let update = Update {
-        bucket: Some(index),
+        bucket,
         prefixes: prefixes.iter().map(|(prefix, placement)| api::prefix(prefix, placement)).collect(),
         identities: identities.iter().map(|(address, endpoint)| api::identity(*address, endpoint)).collect(),
         ..Update::default()
