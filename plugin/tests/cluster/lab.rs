@@ -180,7 +180,10 @@ impl Lab {
         }
         self.set_role(|_| true).await;
         let subject = json!([{"kind": "ServiceAccount", "name": CONTROLLER, "namespace": NAMESPACE}]);
-        self.put(Object::role_binding(CONTROLLER, subject)).await;
+        self.put(Object::role_binding(CONTROLLER, subject.clone())).await;
+        for object in Object::namespace_role(NAMESPACE, CONTROLLER, subject) {
+            self.put(object).await;
+        }
     }
 
     /// The role that the chart ships, or only those of its resources that are wanted.
@@ -219,6 +222,11 @@ impl Lab {
         let path = self.folder.as_ref().join(format!("kubeconfig-{account}"));
         fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
         path
+    }
+
+    /// The API server as the controller's account sees it.
+    pub async fn as_controller(&self) -> Client {
+        client(&self.kubeconfig_of(CONTROLLER).await).await
     }
 
     /// A controller in progress. `args` are added to those that it needs.

@@ -50,6 +50,16 @@ impl Object {
         Self::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", body)
     }
 
+    /// The role that the chart ships for a namespace, and who has it.
+    pub fn namespace_role(namespace: &str, name: &str, subjects: Value) -> [Self; 2] {
+        let group = "rbac.authorization.k8s.io";
+        let metadata = json!({"name": name, "namespace": namespace});
+        let role = json!({"apiGroup": group, "kind": "Role", "name": name});
+        let body = json!({"metadata": metadata, "rules": rules_of("controller-namespace-rules.yaml")});
+        let bound = json!({"metadata": metadata, "roleRef": role, "subjects": subjects});
+        [Self::new(group, "v1", "Role", "roles", body), Self::new(group, "v1", "RoleBinding", "rolebindings", bound)]
+    }
+
     /// A node; no zone if it is empty.
     pub fn node(name: &str, zone: &str, pod_cidrs: &[&str], addresses: &[&str]) -> Self {
         let mut labels = json!({"kubernetes.io/hostname": name});
@@ -119,10 +129,14 @@ impl Object {
     }
 }
 
+fn rules_of(file: &str) -> Value {
+    let path = format!("{}/../helm/meridian/files/{file}", env!("CARGO_MANIFEST_DIR"));
+    meridian::yaml::parse(&fs::read(path).unwrap(), "rules").unwrap()
+}
+
 /// The rules of the role that the chart ships, without resources that are not wanted.
 pub fn json_rules(wanted: impl Fn(&str) -> bool) -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian/files/controller-cluster-rules.yaml");
-    let mut rules: Value = meridian::yaml::parse(&fs::read(path).unwrap(), "rules").unwrap();
+    let mut rules = rules_of("controller-cluster-rules.yaml");
     for rule in rules.as_array_mut().unwrap() {
         let resources = rule["resources"].as_array_mut().unwrap();
         resources.retain(|resource| wanted(resource.as_str().unwrap()));

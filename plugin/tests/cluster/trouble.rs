@@ -2,9 +2,11 @@
 //! recovers by itself.
 
 use crate::{
-    lab::{Lab, inside, inside_with, until},
+    lab::{CONTROLLER, Lab, NAMESPACE, inside, inside_with, until},
     objects::Object,
 };
+use k8s_openapi::api::{coordination::v1::Lease, core::v1 as core};
+use kube::{Api, api::Patch};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -69,6 +71,37 @@ fn the_table_outlives_what_the_api_server_does() {
         agent.has_exactly(&table).await;
         assert!(controller.metric(r#"meridian_watch_relists_total{kind="Node"}"#).await.unwrap() > 0.0);
         assert!(controller.log().contains("the watch has expired: listing again"));
+    });
+}
+
+#[test]
+fn the_role_allows_what_is_needed_and_no_more() {
+    inside("role", async |lab: &mut Lab| {
+        lab.put(node("node-a", "eu-1a", 1)).await;
+        let client = lab.as_controller().await;
+        let code = |result: kube::Result<()>| match result {
+            Ok(()) => 200,
+            Err(kube::Error::Api(status)) => status.code,
+            Err(error) => panic!("{error}"),
+        };
+        let (nodes, secrets): (Api<core::Node>, Api<core::Secret>) =
+            (Api::all(client.clone()), Api::all(client.clone()));
+        assert_eq!(code(nodes.list(&Default::default()).await.map(drop)), 200);
+        assert_eq!(code(nodes.delete("node-a", &Default::default()).await.map(drop)), 403);
+        let patch = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+        assert_eq!(code(nodes.patch("node-a", &Default::default(), &patch).await.map(drop)), 403);
+        assert_eq!(code(secrets.list(&Default::default()).await.map(drop)), 403);
+        // One Lease, by its name.
+        let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+        let lease: Lease = serde_json::from_value(json!({"metadata": {"name": CONTROLLER}, "spec": {}})).unwrap();
+        let made = leases.create(&Default::default(), &lease).await.map(drop);
+        // It is there already where the API server stays.
+        assert!(matches!(code(made), 200 | 409));
+        let taken = Patch::Merge(json!({"spec": {"holderIdentity": "me"}}));
+        assert_eq!(code(leases.patch(CONTROLLER, &Default::default(), &taken).await.map(drop)), 200);
+        assert_eq!(code(leases.patch("another", &Default::default(), &taken).await.map(drop)), 403);
+        let elsewhere: Api<Lease> = Api::namespaced(client, "kube-system");
+        assert_eq!(code(elsewhere.patch(CONTROLLER, &Default::default(), &taken).await.map(drop)), 403);
     });
 }
 
