@@ -63,7 +63,7 @@ pub struct Observer {
 }
 
 /// An end as it was encoded, and of what.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct End {
     owner: Option<Arc<Endpoint>>,
     place: Place,
@@ -169,12 +169,14 @@ impl Observer {
         let l4 = transport(seen);
         let source = self.end((seen.source.0, seen.time), source, ends.locality);
         let destination = self.end((seen.destination.0, seen.time), destination, ends.locality);
-        let service = |owner: &Option<Arc<Endpoint>>, is_service_side| {
-            owner.as_ref().filter(|_| is_service_side).and_then(|owner| service(owner))
+        let (source_owner, source) = source;
+        let (destination_owner, destination) = destination;
+        let service = |owner: Option<Arc<Endpoint>>, is_service_side| {
+            owner.filter(|_| is_service_side).and_then(|owner| service(&owner))
         };
         let own = Flow {
-            source_service: service(&source.owner, is_reply == Some(true)),
-            destination_service: service(&destination.owner, is_reply == Some(false)),
+            source_service: service(source_owner, is_reply == Some(true)),
+            destination_service: service(destination_owner, is_reply == Some(false)),
             uuid: uuid::Uuid::new_v4().to_string(),
             verdict: flow::Verdict::Forwarded.into(),
             ip: Some(flow::Ip {
@@ -202,25 +204,30 @@ impl Observer {
         let _ = own.encode(&mut encoded);
         put_extensions(ends, new, &mut encoded);
         let node = Arc::clone(&self.encoded_node);
-        Encoded::of_parts(Timestamp::from(seen.time), &encoded, source.encoded, destination.encoded, node)
+        Encoded::of_parts(Timestamp::from(seen.time), &encoded, source, destination, node)
     }
 
-    /// An end of a flow, encoded; as it was the last time if it is still what it was.
-    fn end(&mut self, (address, time): (IpAddr, SystemTime), place: &Place, locality: Locality) -> End {
+    /// Who an end of a flow is, and the end encoded; as it was the last time if it is still what it was.
+    fn end(
+        &mut self,
+        (address, time): (IpAddr, SystemTime),
+        place: &Place,
+        locality: Locality,
+    ) -> (Option<Arc<Endpoint>>, Arc<Part>) {
         let owner = self.index.at(address, time);
         if let Some(known) = self.ends.get(&(address, locality))
             && known.owner.as_ref().map(Arc::as_ptr) == owner.as_ref().map(Arc::as_ptr)
             && known.place == *place
         {
-            return known.clone();
+            return (owner, Arc::clone(&known.encoded));
         }
         if self.ends.len() >= ENDS {
             self.ends.clear();
         }
         let encoded = Part::new(endpoint(&self.node.name, owner.as_deref(), place, locality).encode_to_vec());
-        let end = End { owner, place: place.clone(), encoded };
-        self.ends.insert((address, locality), end.clone());
-        end
+        let end = End { owner: owner.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
+        self.ends.insert((address, locality), end);
+        (owner, encoded)
     }
 }
 
