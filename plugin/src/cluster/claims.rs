@@ -138,11 +138,6 @@ impl Claims {
         self.dirty.extend(changed.into_iter().map(|prefix| (prefix.prefix(), prefix)));
     }
 
-    /// Whether there is something to evaluate.
-    pub(super) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
     /// What the changes since the last time make of the table.
     pub(super) fn evaluate(&mut self) -> Vec<zones::Change> {
         let mut changes = Vec::new();

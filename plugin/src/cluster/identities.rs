@@ -122,10 +122,6 @@ impl Identities {
         self.dirty.extend(before.keys().chain(self.fixed.keys()));
     }
 
-    pub(super) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
     /// Who has the addresses whose owner may have changed.
     pub(super) fn evaluate(&mut self) -> Vec<identity::Change> {
         let dirty = std::mem::take(&mut self.dirty);

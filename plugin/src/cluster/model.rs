@@ -102,11 +102,6 @@ impl Model {
         (known, self.unreadable.iter().filter(|(of, _)| *of == kind).count())
     }
 
-    /// Whether something may have changed.
-    pub fn is_dirty(&self) -> bool {
-        self.claims.is_dirty() || self.identities.is_dirty()
-    }
-
     /// What has changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let zones = self.claims.evaluate();

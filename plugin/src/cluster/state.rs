@@ -27,7 +27,7 @@ use tokio::{
 const GATHER: Duration = Duration::from_millis(250);
 /// Messages of the watches that wait to be taken.
 const WAITING: usize = 1024;
-/// Notices that wait to be told; further ones are only counted.
+/// Notices that wait to be told; further ones are only in the log.
 const NOTICES: usize = 256;
 
 /// What a watch has seen, and at which version.

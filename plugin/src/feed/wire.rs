@@ -45,7 +45,7 @@ pub enum WireError {
 /// What an update may be large, unpacked: a bucket of a million addresses' state is a quarter of it.
 const UPDATE_BYTES: u64 = 16 << 20;
 
-/// An update as it is sent: names repeat, so that it is an eighth as large.
+/// An update as it is sent: compressed, since names repeat.
 pub(super) fn pack(update: &[u8]) -> Bytes {
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::fast());
     // A Vec takes what comes.
