@@ -8,11 +8,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
 /// Struct is what `extensions` of our flows hold: who reads JSON must know it.
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "observer/observer.proto",
     "peer/peer.proto",
     "meridian/v1/counters.proto",
     "meridian/v1/feed.proto",
+    "meridian/v1/saved.proto",
     "meridian/v1/zones.proto",
     "google/protobuf/struct.proto",
 ];

@@ -1,15 +1,24 @@
-//! The map UPLINKS: which devices packets leave the node through, a bit for each ifindex.
+//! The map DEVICES: through which devices packets leave the node, two bits for each ifindex.
 
 /// Interface indices that fit. The kernel counts them up from 1 in each network namespace, so only
 /// a node that has made a million devices since it booted gets past them.
 pub const MAX_IFINDEX: u32 = (1 << 20) - 1;
 /// Words of 64 bits in the map.
-pub const WORDS: u32 = (MAX_IFINDEX + 1) / 64;
+pub const WORDS: u32 = (MAX_IFINDEX + 1) / DEVICES_IN_WORD;
 
-/// The word of an ifindex, and its bit there.
+const DEVICES_IN_WORD: u32 = 32;
+
+/// The bits of a device.
+pub const MASK: u64 = 3;
+/// A device to the wire.
+pub const UPLINK: u64 = 1;
+/// A device of an overlay: what goes out through it goes on through an uplink, inside another packet.
+pub const OVERLAY: u64 = 2;
+
+/// The word of an ifindex, and where its bits begin there.
 #[inline(always)]
-pub const fn bit(ifindex: u32) -> (u32, u64) {
-    (ifindex / 64, 1 << (ifindex % 64))
+pub const fn place(ifindex: u32) -> (u32, u32) {
+    (ifindex / DEVICES_IN_WORD, ifindex % DEVICES_IN_WORD * 2)
 }
 
 #[cfg(test)]
@@ -17,10 +26,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ifindex_has_a_bit_of_its_own() {
-        assert_eq!(bit(1), (0, 2));
-        assert_eq!(bit(63), (0, 1 << 63));
-        assert_eq!(bit(64), (1, 1));
-        assert_eq!(bit(MAX_IFINDEX), (WORDS - 1, 1 << 63));
+    fn every_ifindex_has_bits_of_its_own() {
+        assert_eq!(place(1), (0, 2));
+        assert_eq!(place(31), (0, 62));
+        assert_eq!(place(32), (1, 0));
+        assert_eq!(place(MAX_IFINDEX), (WORDS - 1, 62));
     }
 }

@@ -1,5 +1,6 @@
 //! The ring buffer EVENTS: what is announced at once, with both ports.
 
+use crate::flow::Filing;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of the ring buffer: about 16,000 events. A power of two, and of pages.
@@ -32,8 +33,8 @@ pub struct Event {
     pub tcp_flags: u8,
     /// An [`IpVersion`](crate::IpVersion).
     pub version: u8,
-    /// The [`ServiceSide`](crate::flow::ServiceSide) of the packet's flow entry.
-    pub side: u8,
+    /// That of the packet's flow entry.
+    pub filing: Filing,
 }
 
 /// TCP flags that make a packet an event: FIN, SYN, RST.

@@ -2,9 +2,42 @@
 //!
 //! A flow entry folds connections: the ephemeral port is not in the key, so ten thousand
 //! connections between two pods on one service are one entry per direction.
+//!
+//! Each map is a hash table in an array that userspace has in its memory: the programs find an entry
+//! without a call into the kernel, and userspace reads entries and takes idle ones away without a
+//! system call. An entry is in any of the [`PROBES`] slots that its hash names: a slot
+//! that becomes empty moves no other. Two CPUs that make the same entry at once may make two; their
+//! sum is what counts. The first word of a slot says what it is (see [`Verdict`]):
+//!
+//! 1. [`EMPTY`]: a program that finds no slot with its key takes the first one, by compare and swap.
+//! 2. [`CLAIMED`]: it writes key and generation; nobody else reads or writes the slot.
+//! 3. A verdict: programs add to the counters. The key does not change.
+//! 4. [`RETIRED`]: userspace found it idle. No program that begins now uses it, and those that had
+//!    begun end soon: then the counters are final.
+//! 5. Userspace takes the counters over, writes zeros over them and the key, and at last [`EMPTY`].
 
 use crate::zone::Slot;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Slots that an entry may be in.
+pub const PROBES: u32 = 16;
+
+/// A slot without an entry.
+pub const EMPTY: u64 = 0;
+/// A slot of which a program is just writing the key.
+pub const CLAIMED: u64 = (CLAIMED_EPOCH as u64) << 32;
+/// A slot of which userspace is taking the counters over.
+pub const RETIRED: u64 = u64::MAX;
+
+/// The last epoch of a table.
+pub const LAST_EPOCH: u32 = CLAIMED_EPOCH - 1;
+const CLAIMED_EPOCH: u32 = u32::MAX - 1;
+
+/// Whether a slot's word is a verdict: the slot has an entry.
+#[inline(always)]
+pub const fn is_verdict(word: u64) -> bool {
+    word != EMPTY && word < CLAIMED
+}
 
 /// An IPv4 address, its bytes in network order in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -29,8 +62,45 @@ pub struct FlowKey<A> {
     pub service_port: u16,
     /// The IP protocol number.
     pub protocol: u8,
-    /// A [`ServiceSide`].
-    pub side: u8,
+    /// Which end is the service, and which way the packets go.
+    pub filing: Filing,
+}
+
+/// A [`ServiceSide`] and a [`Way`] in one byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Filing(u8);
+
+impl Filing {
+    /// Of a side and a way.
+    #[inline(always)]
+    pub const fn new(side: ServiceSide, way: Way) -> Self {
+        Self(side as u8 | (way as u8) << 2)
+    }
+
+    /// The byte.
+    #[inline(always)]
+    pub const fn byte(self) -> u8 {
+        self.0
+    }
+
+    /// Which end is the service; a value that is not one is [`ServiceSide::None`].
+    pub const fn side(self) -> ServiceSide {
+        match self.0 & 3 {
+            1 => ServiceSide::Destination,
+            2 => ServiceSide::Source,
+            _ => ServiceSide::None,
+        }
+    }
+
+    /// Which way the packets go; a value that is not one is [`Way::Sent`].
+    pub const fn way(self) -> Way {
+        match self.0 >> 2 {
+            1 => Way::Forwarded,
+            2 => Way::Arrived,
+            _ => Way::Sent,
+        }
+    }
 }
 
 /// Which end of a flow entry is the service.
@@ -45,31 +115,36 @@ pub enum ServiceSide {
     Source = 2,
 }
 
-impl ServiceSide {
-    /// Reads the `side` of a key; a value that is not one is `None`.
-    pub const fn from_u8(side: u8) -> Self {
-        match side {
-            1 => Self::Destination,
-            2 => Self::Source,
-            _ => Self::None,
-        }
-    }
+/// How packets of a flow entry pass the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Way {
+    /// From the node or a pod of it, out through an uplink.
+    #[default]
+    Sent = 0,
+    /// In through an uplink and out through one: the second hop of a node port or load balancer.
+    /// They leave from this node's zone, whoever sent them.
+    Forwarded = 1,
+    /// In through an uplink from an external prefix, where no agent counts what is sent.
+    Arrived = 2,
 }
 
-/// What the kernel keeps of a flow entry. Written by the kernel alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// A slot of FLOWS_V4 or FLOWS_V6. The kernel writes it, and userspace as the module says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct FlowValue {
-    /// A [`Verdict`], written and read as one word.
+pub struct FlowSlot<A> {
+    /// A [`Verdict`], or that there is no entry. Written and read as one word.
     pub verdict: u64,
     /// IP bytes since the entry was made.
     pub bytes: u64,
     /// Packets since the entry was made.
     pub packets: u64,
+    /// Whose slot it is.
+    pub key: FlowKey<A>,
     /// The ephemeral port that was seen last.
     pub client_port: u16,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// How many entries the slot has had, round and round: tells one from the next with the same key.
+    pub generation: u16,
 }
 
 /// The zones of a flow entry and the table version that they were read from, in one 64-bit word.
@@ -78,7 +153,7 @@ pub struct FlowValue {
 /// as that epoch lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The table version. 0 is that of no table, and of an entry that was never classified.
+    /// The table version, from 1 to [`LAST_EPOCH`].
     pub epoch: u32,
     /// The source's zone.
     pub source: Slot,
@@ -103,4 +178,28 @@ impl Verdict {
 // The sums of the fields' sizes: there is no padding.
 const _: () = assert!(size_of::<FlowKey<V4>>() == 12);
 const _: () = assert!(size_of::<FlowKey<V6>>() == 36);
-const _: () = assert!(size_of::<FlowValue>() == 32);
+const _: () = assert!(size_of::<FlowSlot<V4>>() == 40);
+// A line of the cache.
+const _: () = assert!(size_of::<FlowSlot<V6>>() == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filing_is_read_as_it_was_made() {
+        for side in [ServiceSide::None, ServiceSide::Destination, ServiceSide::Source] {
+            for way in [Way::Sent, Way::Forwarded, Way::Arrived] {
+                let filing = Filing::new(side, way);
+                assert_eq!((filing.side(), filing.way()), (side, way));
+            }
+        }
+    }
+
+    #[test]
+    fn no_verdict_is_taken_for_another_state() {
+        let words = [1, LAST_EPOCH].map(|epoch| Verdict { epoch, source: 256, destination: 256 }.pack());
+        assert!(words.into_iter().all(is_verdict));
+        assert!(![EMPTY, CLAIMED, RETIRED].into_iter().any(is_verdict));
+    }
+}

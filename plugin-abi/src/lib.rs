@@ -7,10 +7,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod device;
 pub mod event;
 pub mod flow;
 pub mod matrix;
+pub mod service;
 pub mod settings;
 pub mod stats;
 pub mod zone;

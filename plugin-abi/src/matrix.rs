@@ -17,6 +17,16 @@ pub enum Direction {
     Ingress = 1,
 }
 
+impl Direction {
+    /// The name in labels and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
 /// The fewest slots of a matrix: room for thirty zones.
 pub const MIN_SLOTS: u32 = 32;
 /// The most slots of a matrix: every zone, unknown and internet.

@@ -35,6 +35,10 @@ pub struct Settings {
     pub shared_gso_size: u32,
     /// `skb_shared_info.gso_type`.
     pub shared_gso_type: u32,
+    /// `skb_shared_info.frag_list`.
+    pub shared_frag_list: u32,
+    /// `sk_buff.next`.
+    pub skb_next: u32,
     /// `nf_hook_state.out`.
     pub state_out: u32,
     /// `net_device.ifindex`.
@@ -50,6 +54,10 @@ pub struct Settings {
     pub matrix_slots: u32,
     /// 1: count in REENTRIES how often one run of the program interrupts another on its CPU.
     pub count_reentries: u32,
-    /// At traffic control: bytes before the IP header.
-    pub link_header_len: u32,
+    /// Slots of each flow map, a power of two.
+    pub flow_slots: u32,
+    /// Bytes that an overlay puts before each packet, if they are to count.
+    pub overlay_header_len: u32,
+    /// 1: a packet that IPsec encrypts passes the hook before, and again after.
+    pub sees_ipsec_twice: u32,
 }

@@ -21,8 +21,8 @@ pub enum Stat {
     NoPorts = 6,
     /// In the sums with its length as one packet: a GSO packet whose segments can't be computed.
     OddGso = 7,
-    /// In the sums with its length as one packet: longer than the out device's MTU, so that the
-    /// fragments' headers are missing.
+    /// In the sums as its fragments: a packet that is cut on the way to the wire. Its pieces were
+    /// there to be counted.
     Fragmented = 8,
     /// In the sums as its segments: a super-packet. This counts it as it passed the hook, whole.
     SuperPacket = 9,
@@ -30,11 +30,18 @@ pub enum Stat {
     EventWithheld = 10,
     /// In the sums, but not announced: the ring buffer was full.
     EventLost = 11,
+    /// Outside the sums: carries an overlay's packet, which was counted inside.
+    Overlay = 12,
+    /// In the sums as its fragments, whose number follows from the out device's MTU: there were no
+    /// pieces to count. Where the route has a smaller MTU there are more.
+    FragmentedByMtu = 13,
+    /// In the sums with its length as one packet: it will be cut into more pieces than are followed.
+    OddFragments = 14,
 }
 
 impl Stat {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Loopback,
         Self::LinkScoped,
         Self::SameNode,
@@ -47,11 +54,17 @@ impl Stat {
         Self::SuperPacket,
         Self::EventWithheld,
         Self::EventLost,
+        Self::Overlay,
+        Self::FragmentedByMtu,
+        Self::OddFragments,
     ];
 
     /// Whether such packets are outside the sums.
     pub const fn is_outside(self) -> bool {
-        matches!(self, Self::Loopback | Self::LinkScoped | Self::SameNode | Self::Delivered | Self::Malformed)
+        matches!(
+            self,
+            Self::Loopback | Self::LinkScoped | Self::SameNode | Self::Delivered | Self::Malformed | Self::Overlay
+        )
     }
 
     /// The name in metrics and logs.
@@ -69,6 +82,9 @@ impl Stat {
             Self::SuperPacket => "super_packet",
             Self::EventWithheld => "event_withheld",
             Self::EventLost => "event_lost",
+            Self::Overlay => "overlay",
+            Self::FragmentedByMtu => "fragmented_by_mtu",
+            Self::OddFragments => "odd_fragments",
         }
     }
 }

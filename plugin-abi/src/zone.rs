@@ -73,16 +73,18 @@ pub enum PrefixKind {
     External = 2,
 }
 
-/// What userspace changes while the programs run: the one value of the map CONTROL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// A name in the map ZONE_NAMES: of a zone and of its region, as UTF-8, the rest zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Control {
-    /// The version of the zone table; its low bit names the map to read. 0: no table yet.
-    pub epoch: u32,
-    /// Zero.
-    pub reserved: u32,
+pub struct Name {
+    /// The zone's; empty: the slot was not given yet.
+    pub zone: [u8; MAX_NAME],
+    /// The region's.
+    pub region: [u8; MAX_NAME],
 }
+
+/// Bytes of a zone's or region's name: a Kubernetes label's value has at most 63.
+pub const MAX_NAME: usize = 64;
 
 const _: () = assert!(size_of::<Address>() == 20);
 const _: () = assert!(size_of::<Entry>() == 4);
-const _: () = assert!(size_of::<Control>() == 8);

@@ -1,43 +1,57 @@
 //! The core that every hook shares: which packets count, and where.
 
-use crate::maps::{self, FlowTable};
+use crate::maps::{self, FlowTable, SETTINGS, setting};
+use core::ptr;
 use meridian_abi::{
     Counter,
+    control::Control,
     event::{Event, TCP_EVENT_FLAGS},
-    flow::FlowKey,
+    flow::{Filing, FlowKey, Verdict, Way},
+    matrix::Direction,
     stats::Stat,
+    zone::{self, PrefixKind},
 };
 use meridian_ebpf::{
     headers::{Headers, Transport, TransportKind},
     packet::{Packet, Route},
-    wire,
+    wire::{self, Size},
 };
 
-/// A packet outside the sums: the reason and its size.
-pub struct Outside(pub Stat, pub Counter);
-
-/// Counts a packet. `Err`: it is outside the sums.
+/// Counts a packet on its way out.
 #[inline(always)]
-pub fn count<A: FlowTable>(packet: &impl Packet, route: &impl Route) -> Result<(), Outside> {
+pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
     let whole = Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 };
-    let headers = A::parse(packet).ok_or(Outside(Stat::Malformed, whole))?;
-    let size = wire::size(packet, &headers).unwrap_or_else(|whole| {
-        maps::add_stat(Stat::OddGso, whole);
-        whole
-    });
+    let Some(headers) = A::parse(packet) else { return maps::add_stat(Stat::Malformed, whole) };
+    let mut size = wire::size(packet, &headers, || route.out_mtu());
     if let Some(reason) = outside(&headers, route) {
-        return Err(Outside(reason, size));
+        return maps::add_stat(reason, size.wire);
     }
-    if size.packets > 1 {
-        maps::add_stat(Stat::SuperPacket, whole);
-    } else if packet.gso().is_none() && packet.ip_bytes() > route.out_mtu() {
-        maps::add_stat(Stat::Fragmented, size);
+    if maps::is_overlay(route.out()) {
+        size.wire.bytes += size.wire.packets * u64::from(setting(&raw const SETTINGS.overlay_header_len));
     }
-    attribute(&headers, size);
-    Ok(())
+    let arrived_on = route.arrived_on();
+    let way = if arrived_on != 0 && maps::is_uplink(arrived_on) { Way::Forwarded } else { Way::Sent };
+    count(&headers, way, whole, size);
 }
 
-/// Why a packet is outside the sums: it stays on its link or on its node.
+/// Counts a packet on its way in, if it is from an external prefix.
+#[inline(always)]
+pub fn arrived<A: FlowTable>(packet: &impl Packet) {
+    let control = maps::control();
+    // SAFETY: a map value; userspace stores the aligned half word whole.
+    if control.is_null() || unsafe { ptr::read_volatile(&raw const (*control).externals) } == 0 {
+        return;
+    }
+    let Some(headers) = A::parse(packet) else { return };
+    if A::link_scoped(&headers) || maps::lookup(headers.source, maps::epoch()).kind != PrefixKind::External as u8 {
+        return;
+    }
+    let whole = Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 };
+    let size = wire::size(packet, &headers, || u32::MAX);
+    count(&headers, Way::Arrived, whole, size);
+}
+
+/// Why a packet is outside the sums: it stays on its link or on its node, or was counted already.
 #[inline(always)]
 fn outside<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> Option<Stat> {
     if !maps::is_uplink(route.out()) {
@@ -51,31 +65,81 @@ fn outside<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> Option<Sta
             Stat::SameNode
         });
     }
-    A::link_scoped(headers).then_some(Stat::LinkScoped)
+    if A::link_scoped(headers) {
+        return Some(Stat::LinkScoped);
+    }
+    carries_counted(headers, route).then_some(Stat::Overlay)
+}
+
+const IPIP: u8 = 4;
+const UDP: u8 = 17;
+const IPV6: u8 = 41;
+const GRE: u8 = 47;
+const ESP: u8 = 50;
+
+/// Whether a packet was made by this node around another one, which was counted.
+///
+/// What says so must be out of a pod's reach: an overlay's port or protocol is not, the source
+/// address and the device on which the packet arrived are.
+#[inline(always)]
+fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bool {
+    if headers.protocol == ESP {
+        // The packet that was encrypted passed this hook before. It may have arrived from a pod.
+        return setting(&raw const SETTINGS.sees_ipsec_twice) != 0 && maps::is_node(headers.source);
+    }
+    if !matches!(headers.protocol, UDP | IPIP | IPV6 | GRE) || route.arrived_on() != 0 {
+        return false;
+    }
+    let control = maps::control();
+    if control.is_null() {
+        return false;
+    }
+    // SAFETY: a map value; userspace stores aligned words whole.
+    let control = unsafe { ptr::read_volatile(control) };
+    let is_outer = match headers.protocol {
+        IPIP => control.protocols & Control::IPIP != 0,
+        IPV6 => control.protocols & Control::IPV6 != 0,
+        GRE => control.protocols & Control::GRE != 0,
+        _ => {
+            let Transport { kind, source, destination, .. } = headers.transport;
+            // An unused place has port 0, which no overlay has.
+            kind == TransportKind::Ports
+                && (destination != 0 && control.destination_ports.contains(&destination)
+                    || source != 0 && control.source_ports.contains(&source))
+        }
+    };
+    is_outer && maps::is_node(headers.source)
 }
 
 /// Adds to the matrix, and to the flow entry if there is room for one.
 #[inline(always)]
-fn attribute<A: FlowTable>(headers: &Headers<A>, size: Counter) {
-    let (service_port, client_port, side) = headers.service();
+fn count<A: FlowTable>(headers: &Headers<A>, way: Way, whole: Counter, size: Size) {
+    let Size { wire: size, cut } = size;
+    if let Some((stat, as_it_passed)) = cut.stat() {
+        maps::add_stat(stat, if as_it_passed { whole } else { size });
+    }
+    if let Some(port) = headers.told_service() {
+        maps::see_service(headers.protocol, port);
+    }
+    let (service_port, client_port, side) = headers.service(|port| maps::is_service(headers.protocol, port));
     let key = FlowKey {
         source: headers.source,
         destination: headers.destination,
         service_port,
         protocol: headers.protocol,
-        side: side as u8,
+        filing: Filing::new(side, way),
     };
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
-    let (flow, first) = maps::flow(&key);
-    let verdict = if flow.is_null() {
+    let (entry, verdict, first) = maps::entry(&key, |epoch| classify(headers, way, epoch));
+    if entry.is_null() {
         maps::add_stat(Stat::Unattributed, size);
-        maps::classify(headers, maps::epoch())
     } else {
-        maps::count_flow(flow, headers, client_port, size)
-    };
-    maps::add_to_matrix::<A>(verdict, size);
+        maps::add_to_entry(entry, client_port, size);
+    }
+    let direction = if matches!(way, Way::Arrived) { Direction::Ingress } else { Direction::Egress };
+    maps::add_to_matrix::<A>(verdict, direction, size);
     let Transport { source, destination, tcp_flags, .. } = headers.transport;
     if first || tcp_flags & TCP_EVENT_FLAGS != 0 {
         let event = Event {
@@ -88,8 +152,23 @@ fn attribute<A: FlowTable>(headers: &Headers<A>, size: Counter) {
             protocol: headers.protocol,
             tcp_flags,
             version: A::VERSION as u8,
-            side: key.side,
+            filing: key.filing,
         };
         maps::announce(event, size);
     }
+}
+
+/// The zones between which a packet goes.
+#[inline(always)]
+fn classify<A: FlowTable>(headers: &Headers<A>, way: Way, epoch: u32) -> Verdict {
+    let source = match way {
+        Way::Forwarded => maps::node(),
+        Way::Sent | Way::Arrived => maps::lookup(headers.source, epoch).slot,
+    };
+    let mut destination = maps::lookup(headers.destination, epoch).slot;
+    // It is here, whatever its address: a load balancer's is in no prefix.
+    if matches!(way, Way::Arrived) && destination < zone::FIRST_ZONE {
+        destination = maps::node();
+    }
+    Verdict { epoch, source, destination }
 }

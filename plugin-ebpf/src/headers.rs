@@ -5,7 +5,10 @@
 //! [`TransportKind::Unread`], and the packet belongs to its address pair.
 
 use crate::packet::Packet;
-use meridian_abi::flow::{ServiceSide, V4, V6};
+use meridian_abi::{
+    flow::{ServiceSide, V4, V6},
+    service::FIRST_EPHEMERAL,
+};
 
 const HOP_BY_HOP: u8 = 0;
 const ICMP: u8 = 1;
@@ -17,6 +20,10 @@ const AUTHENTICATION: u8 = 51;
 const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 const SCTP: u8 = 132;
+
+/// Flags of TCP.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// IPv6 extension headers that are followed; a sender may chain any number.
 pub const MAX_EXTENSIONS: usize = 6;
@@ -32,6 +39,13 @@ pub struct Headers<A> {
     pub protocol: u8,
     /// Bytes before the transport header.
     pub network_len: u32,
+    /// How many of them each fragment would repeat.
+    pub unfragmentable_len: u32,
+    /// What each fragment would have besides: the fragment header of IPv6.
+    pub fragment_header_len: u32,
+    /// Whether there is a jumbo payload option, which the kernel puts into super-packets of IPv6 above
+    /// 64 KiB and which no segment has.
+    pub jumbo: bool,
     /// What stands after the IP headers.
     pub transport: Transport,
 }
@@ -104,6 +118,10 @@ impl Family for V4 {
             destination: V4(destination),
             protocol,
             network_len,
+            // Options that are not to be copied are blanked, not left out.
+            unfragmentable_len: network_len,
+            fragment_header_len: 0,
+            jumbo: false,
             transport: transport(packet, protocol, network_len, later_fragment),
         })
     }
@@ -129,12 +147,16 @@ impl Family for V6 {
         if version >> 4 != 6 {
             return None;
         }
-        let (protocol, network_len, later_fragment) = skip_extensions(packet, next);
+        let chain = follow(packet, next);
+        let Chain { protocol, len: network_len, unfragmentable_len, jumbo, later_fragment } = chain;
         Some(Headers {
             source: v6(source_high, source_low),
             destination: v6(destination_high, destination_low),
             protocol,
             network_len,
+            unfragmentable_len,
+            fragment_header_len: 8,
+            jumbo,
             transport: transport(packet, protocol, network_len, later_fragment),
         })
     }
@@ -161,32 +183,79 @@ fn v6(high: u64, low: u64) -> V6 {
     V6([[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes))
 }
 
-/// Follows the chain from `next`: the protocol where it ends, the bytes before it, and whether it
-/// belongs to a fragment other than the first.
+/// A chain of extension headers.
+struct Chain {
+    /// The protocol where it ends.
+    protocol: u8,
+    /// Bytes before that, the IPv6 header's among them.
+    len: u32,
+    /// See [`Headers::unfragmentable_len`].
+    unfragmentable_len: u32,
+    /// See [`Headers::jumbo`].
+    jumbo: bool,
+    /// Whether it belongs to a fragment other than the first.
+    later_fragment: bool,
+}
+
+/// The jumbo payload option alone in a hop-by-hop header: its length in units of 8 beyond the first,
+/// its type, its length.
+const JUMBO: [u8; 3] = [0, 0xc2, 4];
+
+/// What is known while a chain is followed, in bits.
+const IS_JUMBO: u32 = 1;
+const IS_LATER_FRAGMENT: u32 = 2;
+const IS_ROUTED: u32 = 4;
+/// The headers so far are not repeated in each fragment (RFC 8200, section 4.5).
+const IS_FRAGMENTABLE: u32 = 8;
+
+/// Follows the chain from `next`.
 #[inline(always)]
-fn skip_extensions(packet: &impl Packet, next: u8) -> (u8, u32, bool) {
-    let (mut protocol, mut offset, mut later_fragment) = (next, 40, false);
+fn follow(packet: &impl Packet, next: u8) -> Chain {
+    // Words of one array, because each header has many kinds, and six of them in a row would be
+    // millions of paths through the program.
+    let mut state = [u32::from(next), 40, 40, 0];
     for _ in 0..MAX_EXTENSIONS {
-        if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) || later_fragment
-        {
-            break;
-        }
+        let [protocol, len, mut unfragmentable_len, mut known] = state;
+        let protocol = protocol as u8;
         let mut header = [0u8; 4];
-        if !packet.load(offset, &mut header) {
+        if !is_extension(protocol) || known & IS_LATER_FRAGMENT != 0 || !packet.load(len, &mut header) {
             break;
         }
-        let [following, len, high, low] = header;
-        offset += match protocol {
+        let [following, units, third, fourth] = header;
+        let bytes = match protocol {
             FRAGMENT => {
-                later_fragment = u16::from_be_bytes([high, low]) & 0xfff8 != 0;
+                if u16::from_be_bytes([third, fourth]) & 0xfff8 != 0 {
+                    known |= IS_LATER_FRAGMENT;
+                }
                 8
             }
-            AUTHENTICATION => (u32::from(len) + 2) * 4,
-            _ => (u32::from(len) + 1) * 8,
+            AUTHENTICATION => (u32::from(units) + 2) * 4,
+            _ => (u32::from(units) + 1) * 8,
         };
-        protocol = following;
+        match protocol {
+            HOP_BY_HOP if [units, third, fourth] == JUMBO => known |= IS_JUMBO,
+            HOP_BY_HOP => {}
+            ROUTING => known |= IS_ROUTED,
+            DESTINATION_OPTIONS if known & IS_ROUTED == 0 => {}
+            _ => known |= IS_FRAGMENTABLE,
+        }
+        if known & IS_FRAGMENTABLE == 0 {
+            unfragmentable_len = len + bytes;
+        }
+        state = packet.forget([following.into(), len + bytes, unfragmentable_len, known]);
     }
-    (protocol, offset, later_fragment)
+    let [protocol, len, unfragmentable_len, known] = state;
+    Chain {
+        protocol: protocol as u8,
+        len,
+        unfragmentable_len,
+        jumbo: known & IS_JUMBO != 0,
+        later_fragment: known & IS_LATER_FRAGMENT != 0,
+    }
+}
+
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
 #[inline(always)]
@@ -194,7 +263,7 @@ fn transport(packet: &impl Packet, protocol: u8, offset: u32, later_fragment: bo
     let has_ports = matches!(protocol, TCP | UDP | SCTP);
     let has_type = matches!(protocol, ICMP | ICMPV6);
     // The chain of extension headers went on, or broke off.
-    let no_end = matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS);
+    let no_end = is_extension(protocol);
     if !has_ports && !has_type {
         return if no_end { Transport::UNREAD } else { Transport::PORTLESS };
     }
@@ -236,6 +305,17 @@ impl<A> Headers<A> {
         }
     }
 
+    /// The port of the service, if this packet of TCP says so itself: it has SYN.
+    #[inline(always)]
+    pub fn told_service(&self) -> Option<u16> {
+        let Transport { source, destination, tcp_flags, .. } = self.transport;
+        match tcp_flags & (SYN | ACK) {
+            SYN => Some(destination),
+            flags if flags == SYN | ACK => Some(source),
+            _ => None,
+        }
+    }
+
     /// Whether the transport is UDP.
     #[inline(always)]
     pub const fn is_udp(&self) -> bool {
@@ -244,14 +324,29 @@ impl<A> Headers<A> {
 
     /// How the packet is filed: service port, the other port, and which end is the service.
     ///
-    /// Of two ports the lower one is the service's: ephemeral ports are taken from the upper half
-    /// of the range. An echo reply comes from the end that was asked.
+    /// Who sends a SYN connects to the service. Otherwise a port below the ephemeral ones is the
+    /// service's if the other one is not; then one that is `known` to be a service's if the other one
+    /// is not; then the lower one. An echo reply comes from the end that was asked.
     #[inline(always)]
-    pub const fn service(&self) -> (u16, u16, ServiceSide) {
-        let Transport { kind, source, destination, .. } = self.transport;
+    pub fn service(&self, known: impl Fn(u16) -> bool) -> (u16, u16, ServiceSide) {
+        let Transport { kind, source, destination, tcp_flags } = self.transport;
         match kind {
-            TransportKind::Ports if source < destination => (source, destination, ServiceSide::Source),
-            TransportKind::Ports => (destination, source, ServiceSide::Destination),
+            TransportKind::Ports => {
+                let at_source = match tcp_flags & (SYN | ACK) {
+                    SYN => false,
+                    flags if flags == SYN | ACK => true,
+                    _ if (source < FIRST_EPHEMERAL) != (destination < FIRST_EPHEMERAL) => source < destination,
+                    _ => {
+                        let source_known = known(source);
+                        if source_known == known(destination) { source < destination } else { source_known }
+                    }
+                };
+                if at_source {
+                    (source, destination, ServiceSide::Source)
+                } else {
+                    (destination, source, ServiceSide::Destination)
+                }
+            }
             TransportKind::Icmp => {
                 let reply = matches!((self.protocol, source >> 8), (ICMP, 0) | (ICMPV6, 129));
                 (source, 0, if reply { ServiceSide::Source } else { ServiceSide::Destination })
@@ -277,6 +372,12 @@ mod tests {
         }
         fn gso(&self) -> Option<Gso> {
             None
+        }
+        fn pieces(&self) -> u32 {
+            0
+        }
+        fn forget<const N: usize>(&self, words: [u32; N]) -> [u32; N] {
+            words
         }
         fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool {
             let bytes = self.0.get(offset as usize..).and_then(|rest| rest.get(..N * size_of::<W>()));
@@ -319,7 +420,7 @@ mod tests {
             headers.transport,
             Transport { kind: TransportKind::Ports, source: 50_000, destination: 80, tcp_flags: 2 }
         );
-        assert_eq!(headers.service(), (80, 50_000, ServiceSide::Destination));
+        assert_eq!(headers.service(|_| false), (80, 50_000, ServiceSide::Destination));
         assert_eq!(headers.repeated_len(&packet), Some(28 + 32));
         assert_eq!(headers.source.0.to_ne_bytes(), [10, 0, 1, 2]);
         assert_eq!(headers.destination.0.to_ne_bytes(), [10, 0, 2, 3]);
@@ -328,7 +429,7 @@ mod tests {
     #[test]
     fn the_reply_of_a_service_is_filed_under_the_same_port() {
         let headers = V4::parse(&v4(UDP, &[], 0, &[0, 53, 0xc3, 0x50, 0, 8, 0, 0])).unwrap();
-        assert_eq!(headers.service(), (53, 50_000, ServiceSide::Source));
+        assert_eq!(headers.service(|_| false), (53, 50_000, ServiceSide::Source));
     }
 
     #[test]
@@ -336,7 +437,7 @@ mod tests {
         for offset in [1, 0x1fff, 0x2001] {
             let headers = V4::parse(&v4(UDP, &[], offset, &WEB_REQUEST)).unwrap();
             assert_eq!(headers.transport, Transport::UNREAD);
-            assert_eq!(headers.service(), (0, 0, ServiceSide::None));
+            assert_eq!(headers.service(|_| false), (0, 0, ServiceSide::None));
         }
         let first = V4::parse(&v4(UDP, &[], 0x2000, &WEB_REQUEST)).unwrap();
         assert_eq!(first.transport.kind, TransportKind::Ports);
@@ -354,10 +455,60 @@ mod tests {
         let packet = v6(HOP_BY_HOP, &rest);
         let headers = V6::parse(&packet).unwrap();
         assert_eq!((headers.protocol, headers.network_len), (TCP, 64));
-        assert_eq!(headers.service(), (80, 50_000, ServiceSide::Destination));
+        assert_eq!(headers.service(|_| false), (80, 50_000, ServiceSide::Destination));
         assert_eq!(headers.repeated_len(&packet), Some(96));
         assert_eq!(headers.source.0.map(u32::from_be), [0xfd00_0001, 0, 0, 2]);
         assert_eq!(headers.destination.0.map(u32::from_be), [0xfd00_0002, 0, 0, 3]);
+    }
+
+    #[test]
+    fn what_fragments_repeat_ends_where_the_kernel_puts_their_header() {
+        let header = |next: u8| [next, 0, 0, 0, 0, 0, 0, 0];
+        let len = |chain: &[u8]| {
+            let mut rest: Vec<u8> = chain[1..].iter().flat_map(|next| header(*next)).collect();
+            rest.extend(header(TCP));
+            rest.extend(WEB_REQUEST);
+            V6::parse(&v6(chain[0], &rest)).unwrap().unfragmentable_len - 40
+        };
+        assert_eq!(len(&[HOP_BY_HOP]), 8);
+        assert_eq!(len(&[HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING, DESTINATION_OPTIONS]), 24);
+        assert_eq!(len(&[ROUTING, AUTHENTICATION, ROUTING]), 8);
+    }
+
+    #[test]
+    fn the_jumbo_option_of_the_kernel_is_told_from_others() {
+        let jumbo = |option: [u8; 3]| {
+            let [len, kind, size] = option;
+            let mut rest = vec![TCP, len, kind, size, 0, 1, 0, 0];
+            rest.extend(WEB_REQUEST);
+            rest.extend([0; 16]);
+            V6::parse(&v6(HOP_BY_HOP, &rest)).unwrap().jumbo
+        };
+        assert!(jumbo(JUMBO));
+        assert!(!jumbo([1, 0xc2, 4]) && !jumbo([0, 5, 2]));
+    }
+
+    #[test]
+    fn the_service_is_told_by_syn_then_by_known_ports_then_by_the_lower_one() {
+        let filed = |source: u16, destination: u16, flags: u8, known: &[u16]| {
+            let mut segment = WEB_REQUEST;
+            segment[..2].copy_from_slice(&source.to_be_bytes());
+            segment[2..4].copy_from_slice(&destination.to_be_bytes());
+            segment[13] = flags;
+            let headers = V4::parse(&v4(TCP, &[], 0, &segment)).unwrap();
+            let (port, _, side) = headers.service(|port| known.contains(&port));
+            (port, side)
+        };
+        let (at_source, at_destination) = (ServiceSide::Source, ServiceSide::Destination);
+        assert_eq!(filed(40_000, 50_051, SYN, &[40_000]), (50_051, at_destination));
+        assert_eq!(filed(50_051, 40_000, SYN | ACK, &[]), (50_051, at_source));
+        assert_eq!(filed(40_000, 50_051, ACK, &[50_051]), (50_051, at_destination));
+        assert_eq!(filed(50_051, 40_000, ACK, &[50_051]), (50_051, at_source));
+        assert_eq!(filed(50_051, 40_000, ACK, &[]), (40_000, at_destination));
+        assert_eq!(filed(50_051, 40_000, ACK, &[40_000, 50_051]), (40_000, at_destination));
+        assert_eq!(filed(800, 2049, ACK, &[2049]), (2049, at_destination));
+        // An ephemeral port is no service's beside one that is not ephemeral, whatever was seen of it.
+        assert_eq!(filed(40_000, 8080, ACK, &[40_000]), (8080, at_destination));
     }
 
     #[test]
@@ -408,9 +559,12 @@ mod tests {
 
     #[test]
     fn an_echo_reply_comes_from_the_service_side() {
-        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0, 0, 0])).unwrap().service().2;
+        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0, 0, 0])).unwrap().service(|_| false).2;
         assert_eq!(side(ICMP, 0), ServiceSide::Source);
         assert_eq!(side(ICMP, 8), ServiceSide::Destination);
-        assert_eq!(V6::parse(&v6(ICMPV6, &[129, 0, 0, 0])).unwrap().service(), (129 << 8, 0, ServiceSide::Source));
+        assert_eq!(
+            V6::parse(&v6(ICMPV6, &[129, 0, 0, 0])).unwrap().service(|_| false),
+            (129 << 8, 0, ServiceSide::Source)
+        );
     }
 }

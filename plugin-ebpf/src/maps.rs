@@ -4,28 +4,36 @@
 //! load and the store of a plain addition, so per-CPU memory is no protection.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    helpers::generated::bpf_ktime_get_ns,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_tail_call},
     macros::map,
     maps::{
-        Array, HashMap, PerCpuArray, RingBuf,
+        Array, HashMap, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
 };
 use core::{
-    intrinsics::{AtomicOrdering, atomic_xadd},
+    ffi::c_void,
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
     ptr,
 };
 use meridian_abi::{
-    Counter, IpVersion, device,
+    Counter, IpVersion,
+    control::{Control, Ledger, MAX_NODE_ADDRESSES},
+    device,
     event::{self, Event, Window},
-    flow::{FlowKey, FlowValue, V4, V6, Verdict},
+    flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
     matrix::{self, Direction},
+    service,
     settings::Settings,
     stats::Stat,
-    zone::{self, Control, Entry, Slot},
+    zone::{self, Entry, PrefixKind, Slot},
 };
-use meridian_ebpf::headers::{Family, Headers};
+use meridian_ebpf::{
+    hash::{self, Hash},
+    headers::Family,
+};
 
 /// Written by the loader, then frozen.
 #[unsafe(no_mangle)]
@@ -39,6 +47,8 @@ pub static SETTINGS: Settings = Settings {
     skb_iif: 0,
     shared_gso_size: 0,
     shared_gso_type: 0,
+    shared_frag_list: 0,
+    skb_next: 0,
     state_out: 0,
     device_ifindex: 0,
     device_flags: 0,
@@ -46,7 +56,9 @@ pub static SETTINGS: Settings = Settings {
     word_type: 0,
     matrix_slots: 0,
     count_reentries: 0,
-    link_header_len: 0,
+    flow_slots: 0,
+    overlay_header_len: 0,
+    sees_ipsec_twice: 0,
 };
 
 /// One setting, as the loader wrote it. Volatile, or the compiler would fold the zeros above.
@@ -59,20 +71,43 @@ pub fn setting(field: *const u32) -> u32 {
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Devices through which packets leave the node: a bit for each ifindex. Not a hash, whose look-up
+/// What userspace notes down about the counters.
+#[map]
+static LEDGER: Array<Ledger> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The names of the zones in the order of their slots, each with its region: written by userspace,
+/// for whoever reads the matrix. A value is [`meridian_abi::zone::Name`].
+#[map]
+static ZONE_NAMES: Array<zone::Name> = Array::with_max_entries(zone::MAX_ZONES as u32, 0);
+
+/// The programs that netfilter's entries go on to, for IPv4 and IPv6: a netfilter link can't change
+/// its program, an element can.
+#[map]
+static CORES: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// Addresses of the node on its uplinks.
+#[map]
+static NODE_ADDRESSES: HashMap<zone::Address, u8> = HashMap::with_max_entries(MAX_NODE_ADDRESSES, 0);
+
+/// Ports that a service was seen on, or is known to be on.
+#[map]
+static SERVICE_PORTS: Array<[u8; service::CHUNK as usize]> = Array::with_max_entries(service::CHUNKS, 0);
+
+/// Devices through which packets leave the node: two bits for each ifindex. Not a hash, whose look-up
 /// for every packet is a call that costs as much as all header reads.
 #[map]
-static UPLINKS: Array<u64> = Array::with_max_entries(device::WORDS, 0);
+static DEVICES: Array<u64> = Array::with_max_entries(device::WORDS, 0);
 
 #[map]
 static ZONES_0: LpmTrie<zone::Address, Entry> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 #[map]
 static ZONES_1: LpmTrie<zone::Address, Entry> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
+/// The loader sets the sizes.
 #[map]
-static FLOWS_V4: HashMap<FlowKey<V4>, FlowValue> = HashMap::with_max_entries(65_536, 0);
+static FLOWS_V4: Array<FlowSlot<V4>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static FLOWS_V6: HashMap<FlowKey<V6>, FlowValue> = HashMap::with_max_entries(65_536, 0);
+static FLOWS_V6: Array<FlowSlot<V6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The loader sets its size.
 #[map]
@@ -101,15 +136,20 @@ struct Reentries {
 }
 
 /// An address family with its flow map.
-pub trait FlowTable: Family + 'static {
+pub trait FlowTable: Family + PartialEq + 'static {
     /// The version that the matrix has a plane for.
     const VERSION: IpVersion;
+    /// Bits of the address.
+    const BITS: u32;
 
     /// The flow map.
-    fn flows() -> &'static HashMap<FlowKey<Self>, FlowValue>;
+    fn flows() -> &'static Array<FlowSlot<Self>>;
 
-    /// The key that finds the address in the zone table.
-    fn zone_key(self) -> Key<zone::Address>;
+    /// The hash of a key.
+    fn hash(key: &FlowKey<Self>, seed: u64) -> u64;
+
+    /// The address as a key.
+    fn address(self) -> zone::Address;
 
     /// The address as an event has it.
     fn words(self) -> [u32; 4];
@@ -117,15 +157,21 @@ pub trait FlowTable: Family + 'static {
 
 impl FlowTable for V4 {
     const VERSION: IpVersion = IpVersion::V4;
+    const BITS: u32 = 32;
 
     #[inline(always)]
-    fn flows() -> &'static HashMap<FlowKey<Self>, FlowValue> {
+    fn flows() -> &'static Array<FlowSlot<Self>> {
         &FLOWS_V4
     }
 
     #[inline(always)]
-    fn zone_key(self) -> Key<zone::Address> {
-        Key::new(zone::VERSION_BITS + 32, zone::Address::v4(self))
+    fn hash(key: &FlowKey<Self>, seed: u64) -> u64 {
+        key.hash(seed)
+    }
+
+    #[inline(always)]
+    fn address(self) -> zone::Address {
+        zone::Address::v4(self)
     }
 
     #[inline(always)]
@@ -136,15 +182,21 @@ impl FlowTable for V4 {
 
 impl FlowTable for V6 {
     const VERSION: IpVersion = IpVersion::V6;
+    const BITS: u32 = 128;
 
     #[inline(always)]
-    fn flows() -> &'static HashMap<FlowKey<Self>, FlowValue> {
+    fn flows() -> &'static Array<FlowSlot<Self>> {
         &FLOWS_V6
     }
 
     #[inline(always)]
-    fn zone_key(self) -> Key<zone::Address> {
-        Key::new(zone::VERSION_BITS + 128, zone::Address::v6(self))
+    fn hash(key: &FlowKey<Self>, seed: u64) -> u64 {
+        key.hash(seed)
+    }
+
+    #[inline(always)]
+    fn address(self) -> zone::Address {
+        zone::Address::v6(self)
     }
 
     #[inline(always)]
@@ -179,52 +231,173 @@ pub fn add_stat(stat: Stat, size: Counter) {
 
 /// Counts in ZONE_MATRIX.
 #[inline(always)]
-pub fn add_to_matrix<A: FlowTable>(verdict: Verdict, size: Counter) {
+pub fn add_to_matrix<A: FlowTable>(verdict: Verdict, direction: Direction, size: Counter) {
     let slots = setting(&raw const SETTINGS.matrix_slots);
-    let index = matrix::index(slots, Direction::Egress, A::VERSION, verdict.source, verdict.destination);
+    let index = matrix::index(slots, direction, A::VERSION, verdict.source, verdict.destination);
     if let Some(cell) = ZONE_MATRIX.get_ptr_mut(index) {
         add_counter(cell, size);
     }
 }
 
+/// What userspace says now.
+#[inline(always)]
+pub fn control() -> *const Control {
+    CONTROL.get_ptr(0).unwrap_or(ptr::null())
+}
+
 /// The version of the zone table.
 #[inline(always)]
 pub fn epoch() -> u32 {
+    let control = control();
+    if control.is_null() {
+        return 1;
+    }
     // SAFETY: a map value; userspace stores the aligned word whole.
-    CONTROL.get_ptr(0).map_or(0, |control| unsafe { ptr::read_volatile(&raw const (*control).epoch) })
+    unsafe { ptr::read_volatile(&raw const (*control).epoch) }
 }
 
-/// Looks both ends up in the table of `epoch`.
+/// What the table of `epoch` says of an address.
 #[inline(always)]
-pub fn classify<A: FlowTable>(headers: &Headers<A>, epoch: u32) -> Verdict {
-    Verdict { epoch, source: slot(headers.source, epoch), destination: slot(headers.destination, epoch) }
-}
-
-#[inline(always)]
-fn slot<A: FlowTable>(address: A, epoch: u32) -> Slot {
-    let key = address.zone_key();
+pub fn lookup<A: FlowTable>(address: A, epoch: u32) -> Entry {
+    let key = Key::new(zone::VERSION_BITS + A::BITS, address.address());
     let entry = if epoch & 1 == 0 { ZONES_0.get(&key) } else { ZONES_1.get(&key) };
     match entry {
         // A slot outside the matrix would be a cell of another row.
-        Some(entry) if u32::from(entry.slot) < setting(&raw const SETTINGS.matrix_slots) => entry.slot,
-        _ => zone::UNKNOWN,
+        Some(entry) if u32::from(entry.slot) < setting(&raw const SETTINGS.matrix_slots) => *entry,
+        _ => Entry { slot: zone::UNKNOWN, kind: PrefixKind::Default as u8, reserved: 0 },
     }
 }
 
-/// The flow entry of `key`, made if there is room, and whether it was made now. Null: the map is
-/// full.
-///
-/// A new entry begins with zeros and only if there is none, then is looked up: inserting the first
-/// packet's count would overwrite what another CPU counted in between.
+/// The zone of this node.
 #[inline(always)]
-pub fn flow<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowValue, bool) {
-    let flows = A::flows();
-    if let Some(flow) = flows.get_ptr_mut(key) {
-        return (flow, false);
+pub fn node() -> Slot {
+    let control = control();
+    if control.is_null() {
+        return zone::UNKNOWN;
     }
-    let zero = FlowValue { verdict: 0, bytes: 0, packets: 0, client_port: 0, reserved: [0; 6] };
-    let made = flows.insert(key, &zero, BPF_NOEXIST.into()).is_ok();
-    (flows.get_ptr_mut(key).unwrap_or(ptr::null_mut()), made)
+    // SAFETY: a map value; userspace stores the aligned half word whole.
+    let slot = unsafe { ptr::read_volatile(&raw const (*control).node) };
+    if u32::from(slot) < setting(&raw const SETTINGS.matrix_slots) { slot } else { zone::UNKNOWN }
+}
+
+/// Whether the address is one of the node's.
+#[inline(always)]
+pub fn is_node<A: FlowTable>(address: A) -> bool {
+    // SAFETY: the value is not read.
+    unsafe { NODE_ADDRESSES.get(&address.address()) }.is_some()
+}
+
+/// Whether a service was seen on the port.
+#[inline(always)]
+pub fn is_service(protocol: u8, port: u16) -> bool {
+    let (chunk, at) = service::place(protocol, port);
+    SERVICE_PORTS.get(chunk).is_some_and(|ports| ports[at] != 0)
+}
+
+/// Remembers that a service was seen on the port.
+#[inline(always)]
+pub fn see_service(protocol: u8, port: u16) {
+    let (chunk, at) = service::place(protocol, port);
+    if let Some(ports) = SERVICE_PORTS.get_ptr_mut(chunk) {
+        // SAFETY: a non-null map value. A byte has no other value than this one to become.
+        unsafe { (*ports)[at] = 1 };
+    }
+}
+
+/// The slot of `key`, with what its word says. Null: there is none.
+#[inline(always)]
+fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
+    let mask = setting(&raw const SETTINGS.flow_slots).wrapping_sub(1);
+    // Unrolled it would be a third of the program.
+    for probe in 0..black_box(PROBES) {
+        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
+        // SAFETY: a non-null map value. Where the word is a verdict the key does not change.
+        unsafe {
+            let word = ptr::read_volatile(&raw const (*slot).verdict);
+            if flow::is_verdict(word) && (*slot).key == *key {
+                return (slot, word);
+            }
+        }
+    }
+    (ptr::null_mut(), flow::EMPTY)
+}
+
+/// A new entry for `key`, with this verdict. Null: there is no room.
+#[inline(always)]
+fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut FlowSlot<A> {
+    let mask = setting(&raw const SETTINGS.flow_slots).wrapping_sub(1);
+    for probe in 0..black_box(PROBES) {
+        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
+        // SAFETY: a non-null map value. Who has swapped EMPTY for CLAIMED has the slot for itself
+        // until it writes the word again; both exchanges are full barriers.
+        unsafe {
+            let word = &raw mut (*slot).verdict;
+            let (_, taken) = atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                word,
+                flow::EMPTY,
+                flow::CLAIMED,
+            );
+            if taken {
+                (*slot).key = *key;
+                (*slot).generation = (*slot).generation.wrapping_add(1);
+                atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(word, verdict.pack());
+                return slot;
+            }
+        }
+    }
+    ptr::null_mut()
+}
+
+/// The flow entry of `key`, made if there is room, its verdict, and whether it was made now. Null: the
+/// map is full. `classify` finds the zones if the entry is new or the table has changed.
+#[inline(always)]
+pub fn entry<A: FlowTable>(key: &FlowKey<A>, classify: impl Fn(u32) -> Verdict) -> (*mut FlowSlot<A>, Verdict, bool) {
+    // Before the look-up: a table that changes in between leaves the old epoch in the entry, and
+    // the next packet looks again.
+    let epoch = epoch();
+    let hash = A::hash(key, seed());
+    let (slot, word) = find(key, hash);
+    if slot.is_null() {
+        let verdict = classify(epoch);
+        let slot = make(key, hash, verdict);
+        return (slot, verdict, !slot.is_null());
+    }
+    let mut verdict = Verdict::unpack(word);
+    if verdict.epoch != epoch {
+        verdict = classify(epoch);
+        // Userspace may have retired the entry since the word was read, and this brings it back:
+        // userspace looks once more before it takes the entry away.
+        // SAFETY: a non-null map value; the verdict is written as one aligned word.
+        unsafe { ptr::write_volatile(&raw mut (*slot).verdict, verdict.pack()) };
+    }
+    (slot, verdict, false)
+}
+
+#[inline(always)]
+fn seed() -> u64 {
+    // SAFETY: a map value, written before the programs are attached.
+    LEDGER.get_ptr(0).map_or(0, |ledger| unsafe { (*ledger).seed })
+}
+
+/// Counts in a flow entry.
+#[inline(always)]
+pub fn add_to_entry<A>(slot: *mut FlowSlot<A>, client_port: u16, size: Counter) {
+    // SAFETY: `slot` is a non-null map value; only field addresses are taken. CPUs may race for the
+    // last port; any of theirs is right.
+    let (bytes, packets) = unsafe {
+        (*slot).client_port = client_port;
+        (&raw mut (*slot).bytes, &raw mut (*slot).packets)
+    };
+    add(bytes, size.bytes);
+    add(packets, size.packets);
+}
+
+/// Goes on with the program of IPv4 or IPv6. Returns only if there is none.
+#[inline(always)]
+pub fn go_on(context: *const c_void, version: IpVersion) {
+    let slot = u32::from(matches!(version, IpVersion::V6));
+    // SAFETY: the context of this program, and a map of programs of its type.
+    unsafe { bpf_tail_call(context.cast_mut(), (&raw const CORES).cast_mut().cast(), slot) };
 }
 
 /// Tells userspace of a packet, if there is room and its CPU has not told too much lately.
@@ -247,38 +420,34 @@ pub fn announce(mut event: Event, size: Counter) {
     }
 }
 
-/// Counts in a flow entry and returns its verdict, renewed if the table has changed since.
-#[inline(always)]
-pub fn count_flow<A: FlowTable>(
-    flow: *mut FlowValue,
-    headers: &Headers<A>,
-    client_port: u16,
-    size: Counter,
-) -> Verdict {
-    // Before the look-up: a table that changes in between leaves the old epoch in the entry, and
-    // the next packet looks again.
-    let epoch = epoch();
-    // SAFETY: `flow` is a non-null map value; the verdict is read and written as one aligned word.
-    let mut verdict = Verdict::unpack(unsafe { ptr::read_volatile(&raw const (*flow).verdict) });
-    if verdict.epoch != epoch {
-        verdict = classify(headers, epoch);
-        // SAFETY: as above.
-        unsafe { ptr::write_volatile(&raw mut (*flow).verdict, verdict.pack()) };
-    }
-    // SAFETY: as above. CPUs may race for the last port; any of theirs is right.
-    unsafe { (*flow).client_port = client_port };
-    // SAFETY: only field addresses are taken.
-    let (bytes, packets) = unsafe { (&raw mut (*flow).bytes, &raw mut (*flow).packets) };
-    add(bytes, size.bytes);
-    add(packets, size.packets);
-    verdict
-}
-
 /// Whether packets through this device leave the node.
 #[inline(always)]
 pub fn is_uplink(ifindex: u32) -> bool {
-    let (word, bit) = device::bit(ifindex);
-    UPLINKS.get(word).is_some_and(|bits| bits & bit != 0)
+    role(ifindex) != 0
+}
+
+/// Whether the device is an overlay's.
+#[inline(always)]
+pub fn is_overlay(ifindex: u32) -> bool {
+    role(ifindex) == device::OVERLAY
+}
+
+#[inline(always)]
+fn role(ifindex: u32) -> u64 {
+    let (word, shift) = device::place(ifindex);
+    DEVICES.get(word).map_or(0, |roles| roles >> shift & device::MASK)
+}
+
+/// See [`Packet::forget`](meridian_ebpf::packet::Packet::forget).
+#[inline(always)]
+pub fn forget<const N: usize>(words: [u32; N]) -> [u32; N] {
+    let mut forgotten = [0u32; N];
+    // SAFETY: both have room for as many bytes. What a helper has written is anything to the verifier.
+    unsafe {
+        let len = size_of::<[u32; N]>() as u32;
+        bpf_probe_read_kernel(forgotten.as_mut_ptr().cast(), len, words.as_ptr().cast());
+    }
+    forgotten
 }
 
 /// Begins a run: counts it if another one is in progress on this CPU.

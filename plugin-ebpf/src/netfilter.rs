@@ -1,11 +1,12 @@
-//! The entries at netfilter's POSTROUTING, one for each address family (Linux 6.4 and newer).
+//! The entries at netfilter's POSTROUTING, one for each address family (Linux 6.4 and newer). What is
+//! attached only goes on to the core, which can be changed while packets pass.
 //!
 //! The kernel gives pointers to its own structures. Their fields are read at the offsets that the
 //! loader took from the kernel's BTF, and packet bytes through `bpf_rdonly_cast`, which makes the
 //! verifier emit plain loads.
 
 use crate::{
-    count::{Outside, count},
+    count::sent,
     maps::{self, FlowTable, SETTINGS, setting},
 };
 use aya_ebpf::{bindings::bpf_dynptr, helpers::generated::bpf_dynptr_read};
@@ -15,15 +16,19 @@ use core::{
     ptr,
 };
 use meridian_abi::{
+    IpVersion,
     flow::{V4, V6},
     settings::{CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
 };
-use meridian_ebpf::packet::{Gso, Packet, Route, Word};
+use meridian_ebpf::packet::{Gso, Packet, Route, TOO_MANY, Word};
 
 /// The netfilter verdict that lets a packet pass.
 const NF_ACCEPT: i32 = 1;
 /// `net_device.flags`: a loopback device.
 const IFF_LOOPBACK: u32 = 1 << 3;
+
+/// Pieces of a packet that are followed: the 64 KiB of an IP packet in fragments of 576 bytes.
+const MAX_PIECES: u32 = 120;
 
 /// `struct bpf_nf_ctx`.
 #[repr(C)]
@@ -35,12 +40,26 @@ pub struct Context {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn postrouting_v4(context: *const Context) -> i32 {
-    postrouting::<V4>(context)
+    maps::go_on(context.cast(), IpVersion::V4);
+    NF_ACCEPT
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn postrouting_v6(context: *const Context) -> i32 {
+    maps::go_on(context.cast(), IpVersion::V6);
+    NF_ACCEPT
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn core_v4(context: *const Context) -> i32 {
+    postrouting::<V4>(context)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn core_v6(context: *const Context) -> i32 {
     postrouting::<V6>(context)
 }
 
@@ -51,9 +70,7 @@ fn postrouting<A: FlowTable>(context: *const Context) -> i32 {
     let (state, skb) = unsafe { ((*context).state, (*context).skb) };
     let packet = Skb::new(skb);
     let route = State { skb, device: field(state, &raw const SETTINGS.state_out) };
-    if let Err(Outside(reason, size)) = count::<A>(&packet, &route) {
-        maps::add_stat(reason, size);
-    }
+    sent::<A>(&packet, &route);
     maps::leave();
     NF_ACCEPT
 }
@@ -147,6 +164,26 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn pieces(&self) -> u32 {
+        let mut piece: usize = peek(self.shared + setting(&raw const SETTINGS.shared_frag_list) as usize);
+        let mut pieces = 0;
+        while piece != 0 {
+            pieces += 1;
+            if pieces >= MAX_PIECES {
+                return TOO_MANY;
+            }
+            piece = peek(piece + setting(&raw const SETTINGS.skb_next) as usize);
+        }
+        // The first one is the buffer itself.
+        if pieces == 0 { 0 } else { pieces + 1 }
+    }
+
+    #[inline(always)]
+    fn forget<const N: usize>(&self, words: [u32; N]) -> [u32; N] {
+        maps::forget(words)
+    }
+
+    #[inline(always)]
     fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool {
         let width = size_of::<W>();
         // Beyond the linear part lies unrelated kernel memory, which a plain load would read.
@@ -168,7 +205,7 @@ impl Packet for Skb {
 
 /// A word of kernel memory; zero if there is none.
 #[inline(always)]
-fn peek<W: Word>(address: usize) -> W {
+fn peek<W: Copy>(address: usize) -> W {
     // SAFETY: the verifier turns a load through a cast pointer into one that can't fault, and the
     // processors that run eBPF load unaligned words.
     unsafe { ptr::read(cast(address).cast()) }

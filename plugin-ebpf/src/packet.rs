@@ -11,6 +11,14 @@ pub trait Packet {
     /// How the packet will be cut before the wire; `None` where it leaves as it is.
     fn gso(&self) -> Option<Gso>;
 
+    /// How many pieces the buffer is a chain of, each of which becomes a fragment; 0: it is none, and
+    /// [`TOO_MANY`]: more than are followed.
+    fn pieces(&self) -> u32;
+
+    /// Gives the words back as they are, while the verifier forgets what it knew of them: paths that
+    /// differ only in that are one to it from here on.
+    fn forget<const N: usize>(&self, words: [u32; N]) -> [u32; N];
+
     /// Loads words from `offset` after the start of the IP header, their bytes as they are in the
     /// packet. `offset` need not be aligned. False: they can't be read; `words` are as they were.
     ///
@@ -18,6 +26,9 @@ pub trait Packet {
     /// refuses a read of it.
     fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool;
 }
+
+/// See [`Packet::pieces`].
+pub const TOO_MANY: u32 = u32::MAX;
 
 /// Where a packet goes, as the hook tells it. Asked only for what is needed.
 pub trait Route {

@@ -1,13 +1,12 @@
-//! The entry at traffic control's egress: tcx (Linux 6.6) and clsact (Linux 4.5), on a device that
-//! the loader attaches it to.
+//! The entries at traffic control: tcx (Linux 6.6) and clsact (Linux 4.5), on a device that the loader
+//! attaches them to; for devices with an Ethernet header and for those without a link header.
 //!
-//! The packet begins with its link header here, whose length the loader says: it depends on the
-//! device's type. Fragments are cut already. Helpers read the packet, so what is not linear is no
-//! different.
+//! Fragments are cut already on the way out, and not yet put together on the way in. Helpers read the
+//! packet, so what is not linear is no different.
 
 use crate::{
-    count::{Outside, count},
-    maps::{self, FlowTable, SETTINGS, setting},
+    count::{arrived, sent},
+    maps,
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use core::num::NonZeroU16;
@@ -25,16 +24,42 @@ use meridian_ebpf::{
 const NEXT: i32 = -1;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+const ETHERNET_LEN: u32 = 14;
+const VLAN_LEN: u32 = 4;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn tc_egress(skb: *const __sk_buff) -> i32 {
+    leaves(skb, ETHERNET_LEN)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn tc_egress_l3(skb: *const __sk_buff) -> i32 {
+    leaves(skb, 0)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn tc_ingress(skb: *const __sk_buff) -> i32 {
+    enters(skb, ETHERNET_LEN)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn tc_ingress_l3(skb: *const __sk_buff) -> i32 {
+    enters(skb, 0)
+}
+
+#[inline(always)]
+fn leaves(skb: *const __sk_buff, link_len: u32) -> i32 {
     maps::enter();
-    let packet = Skb { skb, link_len: setting(&raw const SETTINGS.link_header_len) };
-    // SAFETY: the kernel passes a valid context.
-    match u16::from_be(unsafe { (*skb).protocol } as u16) {
-        ETH_P_IP => observe::<V4>(&packet),
-        ETH_P_IPV6 => observe::<V6>(&packet),
+    let (packet, protocol) = Skb::new(skb, link_len);
+    match protocol {
+        ETH_P_IP => sent::<V4>(&packet, &packet),
+        ETH_P_IPV6 => sent::<V6>(&packet, &packet),
         // ARP and the like.
         _ => maps::add_stat(Stat::LinkScoped, Counter { bytes: packet.ip_bytes().into(), packets: 1 }),
     }
@@ -43,16 +68,41 @@ extern "C" fn tc_egress(skb: *const __sk_buff) -> i32 {
 }
 
 #[inline(always)]
-fn observe<A: FlowTable>(packet: &Skb) {
-    if let Err(Outside(reason, size)) = count::<A>(packet, packet) {
-        maps::add_stat(reason, size);
+fn enters(skb: *const __sk_buff, link_len: u32) -> i32 {
+    maps::enter();
+    let (packet, protocol) = Skb::new(skb, link_len);
+    match protocol {
+        ETH_P_IP => arrived::<V4>(&packet),
+        ETH_P_IPV6 => arrived::<V6>(&packet),
+        _ => {}
     }
+    maps::leave();
+    NEXT
 }
 
 /// A packet in a `struct __sk_buff`.
 struct Skb {
     skb: *const __sk_buff,
     link_len: u32,
+}
+
+impl Skb {
+    /// With its protocol. A VLAN tag may stand in the link header, or beside the packet; two may.
+    #[inline(always)]
+    fn new(skb: *const __sk_buff, link_len: u32) -> (Self, u16) {
+        // SAFETY: the kernel passes a valid context.
+        let mut protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+        let mut packet = Self { skb, link_len };
+        for _ in 0..2 {
+            let mut inner = [0u16; 1];
+            if link_len == 0 || !matches!(protocol, ETH_P_8021Q | ETH_P_8021AD) || !packet.load(2, &mut inner) {
+                break;
+            }
+            packet.link_len += VLAN_LEN;
+            protocol = u16::from_be(inner[0]);
+        }
+        (packet, protocol)
+    }
 }
 
 impl Packet for Skb {
@@ -68,6 +118,16 @@ impl Packet for Skb {
         let size = unsafe { (*self.skb).gso_size };
         // The flags are not shown here: the protocol must tell.
         NonZeroU16::new(size as u16).map(|size| Gso { size, kind: GSO_PLAIN })
+    }
+
+    #[inline(always)]
+    fn pieces(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn forget<const N: usize>(&self, words: [u32; N]) -> [u32; N] {
+        maps::forget(words)
     }
 
     #[inline(always)]

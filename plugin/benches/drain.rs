@@ -8,7 +8,7 @@ mod report;
 use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
-    datapath::{Datapath, Options, sys},
+    datapath::{Datapath, Device, Devices, Options, sys},
     flows::{Namespaces, Node, Ring},
     identity::Index,
     units::grouped,
@@ -50,7 +50,7 @@ fn main() {
     let node = Node { name: "node-a".into(), place: Place::Unknown };
     let datapath = Datapath::load(Options::default()).unwrap();
     let mut agent = Agent::new(node, datapath, index, Accounting::new(1000, true), sink);
-    agent.datapath().add_uplink(LOOPBACK).unwrap();
+    agent.datapath().set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();
     agent.apply_zones(&table.zones, SystemTime::now()).unwrap();
 
     let entries = u64::from(PODS) * u64::from(PODS);

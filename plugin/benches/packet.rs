@@ -9,7 +9,7 @@ mod report;
 
 use ipnetwork::IpNetwork;
 use meridian::{
-    datapath::{Datapath, Options, accept_all, sys},
+    datapath::{Datapath, Device, Devices, Options, accept_all, sys},
     units::grouped,
     zones::{Place, Placement, Slots, Table, Zone},
 };
@@ -92,7 +92,7 @@ fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
     let mut slots = Slots::default();
     slots.assign(table.placements());
     let mut datapath = Datapath::load(Options::default()).unwrap();
-    datapath.add_uplink(LOOPBACK).unwrap();
+    datapath.set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();
     let start = Instant::now();
     datapath.apply_zones(&table, table.networks(), &slots).unwrap();
     (datapath, start.elapsed())

@@ -5,6 +5,7 @@
 
 mod interval;
 mod party;
+mod saved;
 mod top;
 
 pub use interval::{Interval, Line};
@@ -13,6 +14,7 @@ pub use top::{ByLocality, Top};
 
 use crate::{
     identity::Endpoint,
+    proto::v1::SavedCounters,
     zones::{Locality, Place},
 };
 use meridian_abi::Counter;
@@ -95,6 +97,16 @@ impl Accounting {
     /// The sums since the start.
     pub const fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// Takes the sums down, for another process to go on with.
+    pub fn save(&self, into: &mut SavedCounters) {
+        saved::save(self, into);
+    }
+
+    /// Goes on with the sums of another process.
+    pub fn restore(&mut self, saved: SavedCounters, now: Instant) {
+        saved::restore(self, saved, now);
     }
 
     /// What went between pods of two zones since the last call, the most first. Nothing if it is not kept.

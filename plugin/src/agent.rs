@@ -2,18 +2,25 @@
 
 use crate::{
     accounting::{Accounting, End, Line},
-    datapath::{Datapath, Error},
-    flows::{Encoded, Lost, Namespaces, News, Node, Observer, Record, Ring, Tracker},
+    datapath::{Datapath, Error, Retiring},
+    durable,
+    flows::{Encoded, Entry, Known, Lost, Namespaces, News, Node, Observer, Record, Ring, SlotId, Tracker},
     identity::Index,
-    metrics::{FeedState, Sample, TableState},
-    proto::{flow::LostEventSource, number},
+    metrics::{FeedState, Sample, Seen, TableState},
+    proto::{
+        flow::LostEventSource,
+        number,
+        v1::{SavedCounters, saved_counters},
+    },
     zones::{Change, Matrix, Pair, Place, SharedTable, Slots, Table, TooManyZones},
 };
 use ipnetwork::IpNetwork;
-use meridian_abi::{Counter, stats::Stat, zone};
+use meridian_abi::{Counter, matrix::Direction, stats::Stat, zone};
+use prost::Message;
 use std::{
+    path::Path,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Where an agent's flow events go; several agents may share it.
@@ -68,7 +75,39 @@ pub struct Agent {
     drained: (u64, f64),
     /// Events that were lost up to the last drain, and when that was.
     lost: (u64, SystemTime),
+    /// Idle entries that will be out of use with the next drain.
+    retiring: Vec<Retiring>,
+    /// Entries that are out of use and were summed up, whose slots can be emptied once that is saved.
+    finished: Vec<SlotId>,
+    /// When the sums were kept last.
+    kept: Option<Instant>,
+    /// Why packets are counted where they are.
+    why: Arc<str>,
+    seen: Option<Seen>,
 }
+
+/// The sums of an earlier agent can't be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum GoOnError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    /// The kernel.
+    #[error(transparent)]
+    Datapath(#[from] Error),
+}
+
+const MAGIC: &durable::Magic = b"mrdncnt1";
+/// How often the sums are kept, and how often where slots wait for that.
+const SAVED_EVERY: Duration = Duration::from_secs(30);
+const SAVED_EVERY_WHEN_IDLE: Duration = Duration::from_secs(5);
+
+/// For how long an entry is idle before it is taken away, and what it is where the flow maps are
+/// three quarters full.
+const IDLE: Duration = Duration::from_secs(300);
+const IDLE_WHEN_FULL: Duration = Duration::from_secs(15);
+/// Entries that are taken away in one drain.
+const RETIRED_AT_ONCE: usize = 8192;
 
 impl Agent {
     /// An agent over programs that are loaded. `index` says who has an address.
@@ -77,10 +116,29 @@ impl Agent {
         let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
         let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
         let table = TableState { prefixes, zones, loaded, confirmed, reloads, addresses: 0, feed: None };
-        let (slots, tracker) = (Slots::default(), Tracker::default());
+        let tracker = Tracker::default();
         let (drained, lost) = ((0, 0.0), (0, SystemTime::now()));
         let zones = SharedTable::default();
-        Self { datapath, slots, index, tracker, observer, accounting, sink, zones, table, drained, lost }
+        let (retiring, finished) = (Vec::new(), Vec::new());
+        let slots = Slots::restore(datapath.named_zones().to_vec());
+        Self {
+            datapath,
+            slots,
+            index,
+            tracker,
+            observer,
+            accounting,
+            sink,
+            zones,
+            table,
+            drained,
+            lost,
+            retiring,
+            finished,
+            kept: None,
+            why: "as asked for".into(),
+            seen: None,
+        }
     }
 
     /// The same, with a table that others know already.
@@ -139,14 +197,43 @@ impl Agent {
         &self.observer.node().place
     }
 
+    /// Remembers why packets are counted where they are.
+    pub fn tell_hook(&mut self, why: &str) {
+        self.why = why.into();
+    }
+
+    /// Remembers what the node's devices sent and what of it the hook saw.
+    pub const fn tell_seen(&mut self, seen: Seen) {
+        self.seen = Some(seen);
+    }
+
+    /// IP bytes that the hook saw leave through the node's devices.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn seen_bytes(&self) -> Result<u64, Error> {
+        let cells = self.datapath.matrix()?.into_iter();
+        let sent = cells.filter(|cell| cell.direction == Direction::Egress).map(|cell| cell.counter.bytes);
+        let mut seen: u64 = sent.sum();
+        for outside in [Stat::LinkScoped, Stat::Overlay] {
+            seen += self.datapath.stat(outside)?.bytes;
+        }
+        Ok(seen)
+    }
+
     /// Remembers how the connection to the controller is.
     pub const fn tell_feed(&mut self, feed: FeedState) {
         self.table.feed = Some(feed);
     }
 
     /// Says from now on that the node is there.
-    pub fn place_node(&mut self, place: &Place) {
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn place_node(&mut self, place: &Place) -> Result<(), Error> {
         self.observer.place_node(place);
+        let slot = self.slots.of(place, self.datapath.matrix_slots());
+        self.datapath.set_node(slot, &self.zones.read(), &self.slots)
     }
 
     /// Remembers that the table in force is still what its source says.
@@ -173,6 +260,8 @@ impl Agent {
             node: self.observer.node().name.clone(),
             time: SystemTime::now(),
             hook: self.datapath.hook().name(),
+            why: Arc::clone(&self.why),
+            seen: self.seen,
             matrix: self.matrix()?,
             stats: stats.collect::<Result<_, _>>()?,
             totals: self.accounting.totals().clone(),
@@ -210,13 +299,14 @@ impl Agent {
     }
 
     fn read(&mut self, now: Instant, time: SystemTime, flush: bool) -> Result<(), Error> {
-        let Self { datapath, slots, index, tracker, observer, accounting, sink, drained, .. } = self;
-        let (start, mut entries) = (Instant::now(), 0);
-        datapath.flows(|entry| {
-            entries += 1;
-            let News { new, update } = tracker.read(&entry, now, flush);
+        let start = Instant::now();
+        let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
+        let Self { datapath, slots, index, tracker, observer, accounting, sink, .. } = self;
+        let (mut entries, mut idle) = (0, Vec::new());
+        let mut tell = |entry: Entry, flush| {
+            let News { new, update, idle } = tracker.read(&entry, now, flush);
             if new == Counter::default() && update.is_none() {
-                return;
+                return idle;
             }
             let end = |address, slot| End { address, owner: index.at(address, time), place: slots.place(slot) };
             let source = end(entry.source, entry.verdict.source);
@@ -227,10 +317,85 @@ impl Agent {
             if let Some(update) = update {
                 sink.take(observer.update(&entry, &source.place, &destination.place, update, time), now);
             }
-        })?;
+            idle
+        };
+        for entry in &retired {
+            tell(*entry, true);
+        }
+        datapath.flows(|entry| {
+            entries += 1;
+            let for_long = tell(entry, flush);
+            if for_long >= IDLE_WHEN_FULL && idle.len() < RETIRED_AT_ONCE {
+                idle.push((for_long, entry));
+            }
+        });
         accounting.turn(now);
-        *drained = (entries, start.elapsed().as_secs_f64());
+        self.finished.extend(retired.into_iter().map(|entry| entry.slot));
+        let is_full = entries * 4 >= self.datapath.flow_limit() * 3 / 2;
+        let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
+        let due = idle.into_iter().filter(|(idle, _)| *idle >= after);
+        self.retiring = due.filter_map(|(_, entry)| self.datapath.retire(&entry)).collect();
+        self.drained = (entries, start.elapsed().as_secs_f64());
         self.say_lost(time)
+    }
+
+    /// Keeps the sums in a file for an agent that comes after this one, if it is time or `now`; then the
+    /// slots of idle entries are emptied, whose counters nobody needs any more.
+    ///
+    /// # Errors
+    /// The file system's. The slots are emptied another time.
+    pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Result<(), durable::Error> {
+        let every = if self.finished.is_empty() { SAVED_EVERY } else { SAVED_EVERY_WHEN_IDLE };
+        if !now && self.kept.is_some_and(|kept| at.duration_since(kept) < every) {
+            return Ok(());
+        }
+        self.kept = Some(at);
+        let boot_id = self.datapath.boot_id().map(|id| id.into_bytes().to_vec()).unwrap_or_default();
+        let entry = |(SlotId(slot), known): (SlotId, Known)| saved_counters::Entry {
+            slot: slot as u64,
+            generation: known.generation.into(),
+            read: Some(known.read.into()),
+            told: Some(known.told.into()),
+        };
+        let entries = self.tracker.known().map(entry).collect();
+        let mut saved = SavedCounters { boot_id, entries, ..SavedCounters::default() };
+        self.accounting.save(&mut saved);
+        // Whatever ends this machine ends the counters, too.
+        durable::write(path, MAGIC, &saved.encode_to_vec(), false)?;
+        self.empty_idle();
+        Ok(())
+    }
+
+    /// Goes on with the sums that an earlier agent has kept of the same counters. Returns whether there
+    /// were any. The table is in force.
+    ///
+    /// # Errors
+    /// The file is not what was written, or the kernel's answer.
+    pub fn go_on(&mut self, path: &Path, now: Instant) -> Result<bool, GoOnError> {
+        self.datapath.bring_back(&self.zones.read(), &self.slots);
+        // What the agent before lost it has told.
+        self.lost.0 = self.datapath.stat(Stat::EventLost)?.packets;
+        let Some(body) = durable::read(path, MAGIC)? else { return Ok(false) };
+        let saved = SavedCounters::decode(body.as_slice()).map_err(|error| durable::damaged(path, error))?;
+        if saved.boot_id != self.datapath.boot_id()?.into_bytes() {
+            return Ok(false);
+        }
+        let known = |entry: &saved_counters::Entry| {
+            let counter = |counter: Option<_>| counter.map(Counter::from).unwrap_or_default();
+            let (read, told) = (counter(entry.read), counter(entry.told));
+            (SlotId(entry.slot as usize), Known { generation: entry.generation as u16, read, told })
+        };
+        self.tracker.restore(saved.entries.iter().map(known), now);
+        self.accounting.restore(saved, now);
+        Ok(true)
+    }
+
+    /// Empties the slots of idle entries. All that was summed up so far is kept where another agent
+    /// would find it, or there will be none.
+    pub fn empty_idle(&mut self) {
+        let finished = std::mem::take(&mut self.finished);
+        finished.iter().for_each(|slot| self.tracker.forget(*slot));
+        self.datapath.empty(finished);
     }
 
     /// Tells the clients of events that the ring buffer had no room for.
@@ -260,7 +425,7 @@ impl Agent {
         let mut matrix = Matrix::default();
         for cell in self.datapath.matrix()? {
             let (source, destination) = (self.slots.place(cell.source), self.slots.place(cell.destination));
-            matrix.add(Pair { source, destination, version: cell.version }, cell.counter);
+            matrix.add(Pair { source, destination, version: cell.version, direction: cell.direction }, cell.counter);
         }
         Ok(matrix)
     }
@@ -270,18 +435,17 @@ impl Agent {
     /// # Errors
     /// The kernel's answer.
     pub fn attribution(&self) -> Result<Attribution, Error> {
-        let mut attributed = Counter::default();
-        self.datapath.flows(|entry| {
-            attributed += entry.counter;
-        })?;
-        Ok(Attribution { attributed, unattributed: self.datapath.stat(Stat::Unattributed)? })
+        Ok(Attribution {
+            attributed: self.datapath.attributed(),
+            unattributed: self.datapath.stat(Stat::Unattributed)?,
+        })
     }
 }
 
 /// How much of the traffic is known by address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
-    /// In flow entries.
+    /// In flow entries, those that were taken away among them.
     pub attributed: Counter,
     /// In the matrix only: the flow map was full.
     pub unattributed: Counter,

@@ -14,10 +14,16 @@ mod top;
 mod watched;
 mod zones;
 
-use crate::datapath::Hook;
+use crate::datapath::{
+    Devices, Hook,
+    auto::{self, Choice},
+};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Measures the traffic that crosses availability zones, in the kernel, and speaks it in Hubble's language.
@@ -85,7 +91,7 @@ enum Command {
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum HookChoice {
-    /// The first of the others that this kernel has.
+    /// The one that sees this node's packets, of those that this kernel has.
     Auto,
     /// netfilter POSTROUTING (Linux 6.4 and newer).
     Netfilter,
@@ -106,9 +112,12 @@ impl HookChoice {
         }
     }
 
-    /// The hook that was chosen, or the first that this kernel has.
-    fn resolve(self) -> Result<Hook, Failure> {
-        self.fixed().map_or_else(|| Hook::detect().map_err(Failure::failed), Ok)
+    /// The hook that was chosen, or the one for these devices.
+    fn resolve(self, devices: &Devices, cilium_state: &Path) -> Result<Choice, Failure> {
+        match self.fixed() {
+            Some(hook) => Ok(Choice { hook, why: "as asked for".into() }),
+            None => auto::choose(devices, cilium_state).map_err(Failure::failed),
+        }
     }
 }
 

@@ -1,41 +1,57 @@
 //! The kernel side seen from userspace: loads the programs, attaches them, writes the zone table,
 //! reads the counters. The only module that names aya and bpf(2).
 
+mod attach;
+pub mod auto;
 mod btf;
 mod clsact;
+pub mod devices;
 mod events;
+mod flow_maps;
+mod grace;
 mod hook;
+mod memory;
+mod names;
 mod object;
+mod only;
+mod pins;
 mod read;
 pub mod sys;
-pub mod uplinks;
 mod zone_maps;
 
+pub use devices::{Device, Devices};
+pub use flow_maps::Retiring;
 pub use hook::Hook;
 pub use object::{Options, accept_all};
+pub use only::Only;
+pub use pins::Pins;
 pub use read::Cell;
 
 use crate::{
-    flows::{Entry, Event},
-    zones::{Slots, Table},
+    flows::{Entry, Event, SlotId},
+    zones::{Slots, Table, Zone},
 };
-use clsact::Filter;
+use attach::Attached;
 use events::Events;
+use flow_maps::FlowMaps;
 use ipnetwork::IpNetwork;
-use meridian_abi::{Counter, device, stats::Stat};
-use object::{Loaded, Programs};
+use meridian_abi::{
+    Counter, device,
+    flow::Verdict,
+    service,
+    stats::Stat,
+    zone::{Slot, UNKNOWN},
+};
+use object::Loaded;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+    sync::Arc,
 };
 use zone_maps::ZoneMaps;
-
-/// Below source NAT (100), so that the pod is still the source, and after it has been decided where
-/// the packet goes.
-const HIGHEST_PRIORITY: i32 = 99;
-/// Priorities that are tried where others hold them.
-const PRIORITIES_TRIED: i32 = 64;
 
 /// Why the kernel side does not work.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +111,7 @@ pub enum Error {
     },
     /// The devices of this node can't be listed.
     #[error("listing the network devices: {source}")]
-    Uplinks {
+    Devices {
         /// What netlink answered.
         source: io::Error,
     },
@@ -116,6 +132,22 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The folder of the pins can't be used.
+    #[error("the pins in {}: {source}", path.display())]
+    Pins {
+        /// The folder, or what is in it.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// What is pinned is not what this program would pin.
+    #[error(
+        "the pinned eBPF map {map} is not as this version makes it: `meridian agent --unload` takes the pins away, and the counters begin anew"
+    )]
+    PinnedShape {
+        /// The map.
+        map: String,
+    },
     /// The kernel knows no tcx.
     #[error("Linux {release} has no tcx ({source}): Linux 6.6 or newer is needed; --hook clsact works on older ones")]
     NoTcx {
@@ -126,23 +158,37 @@ pub enum Error {
     },
 }
 
-/// The programs of one node with their maps. Dropped, everything leaves the kernel: the links
-/// first, so that no network namespace is kept alive by one.
+/// Takes all of ours away that is pinned or attached in the calling thread's network namespace.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn unload(pins: &Pins) -> Result<(), Error> {
+    pins.remove()?;
+    for ifindex in devices::indices()? {
+        for side in [sys::Side::Ingress, sys::Side::Egress] {
+            let failed = |source| Error::Attach { to: format!("clsact of device {ifindex}"), source };
+            clsact::remove(ifindex, side).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The programs of one node with their maps. Dropped, everything that is not pinned leaves the
+/// kernel: the links first, so that no network namespace is kept alive by one.
 pub struct Datapath {
     attached: Attached,
     zones: ZoneMaps,
+    flows: FlowMaps,
     loaded: Loaded,
     options: Options,
     events: Events,
-    /// What the map UPLINKS holds, without its zeros.
-    uplinks: BTreeMap<u32, u64>,
-}
-
-/// What leaves the kernel when it is dropped.
-#[derive(Default)]
-struct Attached {
-    links: Vec<OwnedFd>,
-    filters: Vec<Filter>,
+    pins: Option<Pins>,
+    devices: Devices,
+    /// What the map DEVICES holds, without its zeros.
+    roles: BTreeMap<u32, u64>,
+    /// What the map NODE_ADDRESSES holds.
+    addresses: BTreeSet<IpAddr>,
+    named_zones: Vec<Arc<Zone>>,
 }
 
 impl Datapath {
@@ -151,61 +197,132 @@ impl Datapath {
     /// # Errors
     /// The kernel is too old, or does not let us.
     pub fn load(options: Options) -> Result<Self, Error> {
-        let mut loaded = object::load(&options)?;
+        Self::load_pinned(options, None)
+    }
+
+    /// The same over maps that stay when this process ends; those of an earlier agent are taken over.
+    ///
+    /// # Errors
+    /// The kernel is too old, or does not let us; what is pinned is of another version.
+    pub fn load_pinned(mut options: Options, pins: Option<Pins>) -> Result<Self, Error> {
+        if let Some(pins) = &pins {
+            for layout in pins.other_layouts() {
+                let layout = layout.display();
+                tracing::warn!(%layout, "another version's pins are taken away: the counters begin anew");
+                pins::remove_layout(std::path::Path::new(&layout.to_string()))?;
+            }
+            if let Some(matrix) = pins.map("ZONE_MATRIX")? {
+                let cells = matrix
+                    .info()
+                    .map_err(|error| Error::Map { map: "ZONE_MATRIX".into(), source: io::Error::other(error) })?;
+                options.matrix_slots = (cells.max_entries() / 4).isqrt();
+            }
+        }
+        let mut loaded = object::load(&options, pins.as_ref())?;
         let events = Events::new(loaded.take("EVENTS")?)?;
-        let zones = ZoneMaps::new(loaded.map("CONTROL")?)?;
-        Ok(Self { attached: Attached::default(), zones, loaded, options, events, uplinks: BTreeMap::new() })
+        let ledger = loaded.map("LEDGER")?;
+        names::begin(ledger)?;
+        let zones = ZoneMaps::new(loaded.map("CONTROL")?, ledger)?;
+        let (v4, v6) = (loaded.map("FLOWS_V4")?, loaded.map("FLOWS_V6")?);
+        let flows = FlowMaps::new(v4, v6, options.flow_slots, ledger)?;
+        let (attached, devices) = (Attached::default(), Devices::default());
+        let (roles, addresses) = (BTreeMap::new(), BTreeSet::new());
+        let named_zones = names::read(loaded.map("ZONE_NAMES")?)?;
+        Ok(Self { named_zones, attached, zones, flows, loaded, options, events, pins, devices, roles, addresses })
     }
 
     /// Attaches in the calling thread's network namespace: at netfilter POSTROUTING for IPv4 and IPv6,
-    /// each at the highest free priority below source NAT, or at the egress of each uplink, before
-    /// all others. Returns where, for people.
+    /// each at the highest free priority below source NAT, or at the egress of each device, before
+    /// all others; and at the ingress of each device. Returns where, for people.
     ///
     /// # Errors
     /// The kernel's answer.
     pub fn attach(&mut self) -> Result<Vec<String>, Error> {
+        let Self { attached, loaded, pins, devices, options, .. } = self;
+        if let Some(pins) = pins {
+            attach::clean(options.hook, &devices.devices, pins)?;
+        }
         let mut places = Vec::new();
-        match &self.loaded.programs {
-            Programs::Netfilter { v4, v6 } => {
-                for (program, family, name) in [(v4, libc::AF_INET, "IPv4"), (v6, libc::AF_INET6, "IPv6")] {
-                    let to = format!("netfilter POSTROUTING for {name}");
-                    let (link, priority) = postrouting(program.as_fd(), family)
-                        .map_err(|source| Error::Attach { to: to.clone(), source })?;
-                    self.attached.links.push(link);
-                    places.push(format!("{to}, priority {priority}"));
-                }
-            }
-            Programs::TrafficControl { egress } => {
-                for ifindex in indices(&self.uplinks) {
-                    let to = format!("{} egress of device {ifindex}", self.options.hook);
-                    let failed = |source| Error::Attach { to: to.clone(), source };
-                    if self.options.hook == Hook::Clsact {
-                        self.attached.filters.push(Filter::new(egress.as_fd(), ifindex).map_err(failed)?);
-                    } else {
-                        self.attached.links.push(sys::attach_tcx_egress(egress.as_fd(), ifindex).map_err(failed)?);
-                    }
-                    places.push(to);
-                }
-            }
+        attached.active = true;
+        if let Some(netfilter) = &loaded.programs.netfilter {
+            let seen = || read::stat(loaded.map("STATS")?, Stat::Loopback);
+            let is_alive = |family| {
+                let before = seen().unwrap_or_default();
+                attach::send_probe(family).is_ok() && seen().is_ok_and(|after| after.packets > before.packets)
+            };
+            places = attached.netfilter(netfilter, loaded.map("CORES")?, pins.as_ref(), is_alive)?;
+        }
+        for device in &devices.devices {
+            places.extend(attached.device(options.hook, &loaded.programs, device, pins.as_ref())?);
         }
         Ok(places)
     }
 
-    /// Detaches the programs; the maps stay readable.
+    /// Detaches the programs that are not pinned; the maps stay readable.
     pub fn detach(&mut self) {
         self.attached = Attached::default();
     }
 
-    /// Counts packets that leave through this device.
+    /// Counts packets that leave through these devices, and through no others. Once attached, the
+    /// programs follow, in the calling thread's network namespace.
     ///
     /// # Errors
-    /// The kernel's answer, or an index above [`device::MAX_IFINDEX`].
-    pub fn add_uplink(&mut self, ifindex: u32) -> Result<(), Error> {
-        let (word, bit) = device::bit(ifindex);
-        let bits = self.uplinks.get(&word).copied().unwrap_or_default() | bit;
-        sys::update(self.loaded.map("UPLINKS")?, &word, &bits)
-            .map_err(|source| Error::Map { map: format!("UPLINKS, ifindex {ifindex}"), source })?;
-        self.uplinks.insert(word, bits);
+    /// The kernel's answer, or an index above [`device::MAX_IFINDEX`]. A device that is gone by now is
+    /// no error.
+    pub fn set_devices(&mut self, devices: Devices) -> Result<(), Error> {
+        let mut roles: BTreeMap<u32, u64> = self.roles.keys().map(|word| (*word, 0)).collect();
+        for device in &devices.devices {
+            let (word, shift) = device::place(device.ifindex);
+            let bits = match device.role {
+                devices::Role::Uplink => device::UPLINK,
+                devices::Role::Overlay => device::OVERLAY,
+            };
+            *roles.entry(word).or_default() |= bits << shift;
+        }
+        for (word, bits) in &roles {
+            if self.roles.get(word) != Some(bits) {
+                sys::update(self.loaded.map("DEVICES")?, word, bits)
+                    .map_err(|source| Error::Map { map: format!("DEVICES, word {word}"), source })?;
+            }
+        }
+        roles.retain(|_, bits| *bits != 0);
+        self.roles = roles;
+        self.set_addresses(&devices.addresses)?;
+        self.zones.set_overlays(&devices.marks)?;
+        let gone = self.attached.device_indices().into_iter();
+        let same = |ifindex: u32| devices.devices.iter().find(|device| device.ifindex == ifindex);
+        for ifindex in gone.filter(|ifindex| same(*ifindex).is_none()) {
+            self.attached.leave(ifindex, self.pins.as_ref())?;
+        }
+        if self.attached.active {
+            let known = self.attached.device_indices();
+            for device in devices.devices.iter().filter(|device| !known.contains(&device.ifindex)) {
+                let Self { attached, loaded, options, pins, .. } = self;
+                match attached.device(options.hook, &loaded.programs, device, pins.as_ref()) {
+                    Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+                    attached => attached.map(drop)?,
+                }
+            }
+        }
+        self.devices = devices;
+        Ok(())
+    }
+
+    /// The devices that count.
+    pub const fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let map = self.loaded.map("NODE_ADDRESSES")?;
+        let failed = |source| Error::Map { map: "NODE_ADDRESSES".into(), source };
+        for gone in self.addresses.difference(addresses) {
+            sys::delete(map, &zone_maps::address(*gone)).map_err(failed)?;
+        }
+        for new in addresses.difference(&self.addresses) {
+            sys::update(map, &zone_maps::address(*new), &1u8).map_err(failed)?;
+        }
+        self.addresses.clone_from(addresses);
         Ok(())
     }
 
@@ -220,8 +337,51 @@ impl Datapath {
         changed: impl IntoIterator<Item = IpNetwork>,
         slots: &Slots,
     ) -> Result<(), Error> {
+        // Before a slot is used its name is there for whoever reads the matrix.
+        names::write(self.loaded.map("ZONE_NAMES")?, slots)?;
         let maps = [self.loaded.map("ZONES_0")?, self.loaded.map("ZONES_1")?];
         self.zones.apply(maps, table, changed, slots, self.options.matrix_slots)
+    }
+
+    /// Says which zone this node is in: what it forwards for others leaves from there. `table` and
+    /// `slots` are those in force.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn set_node(&mut self, slot: Slot, table: &Table, slots: &Slots) -> Result<(), Error> {
+        if self.zones.set_node(slot)? {
+            self.apply_zones(table, [], slots)?;
+        }
+        Ok(())
+    }
+
+    /// The zones that had a slot when the programs were loaded: those of an earlier agent.
+    pub fn named_zones(&self) -> &[Arc<Zone>] {
+        &self.named_zones
+    }
+
+    /// What tells these counters from those of another time.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn boot_id(&self) -> Result<uuid::Uuid, Error> {
+        names::boot_id(self.loaded.map("LEDGER")?)
+    }
+
+    /// Files TCP, UDP and SCTP by this port where a packet does not say itself which end is the service.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn know_service(&mut self, port: u16) -> Result<(), Error> {
+        let map = self.loaded.map("SERVICE_PORTS")?;
+        let failed = |source| Error::Map { map: "SERVICE_PORTS".into(), source };
+        for protocol in [6, 17, 132] {
+            let (chunk, at) = service::place(protocol, port);
+            let mut ports: [u8; service::CHUNK as usize] = sys::lookup(map, &chunk).map_err(failed)?;
+            ports[at] = 1;
+            sys::update(map, &chunk, &ports).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Where packets are counted.
@@ -242,9 +402,9 @@ impl Datapath {
         Ok(self.loaded.info("ZONES_0")?.max_entries().into())
     }
 
-    /// Entries that the flow maps hold together.
+    /// Slots of the flow maps together.
     pub const fn flow_limit(&self) -> u64 {
-        2 * self.options.flow_entries as u64
+        self.flows.slots() as u64
     }
 
     /// The cells of ZONE_MATRIX that are not zero, summed over the CPUs.
@@ -277,12 +437,43 @@ impl Datapath {
     }
 
     /// Shows every flow entry to `see`.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn flows(&self, mut see: impl FnMut(Entry)) -> Result<(), Error> {
-        read::flows_v4(self.loaded.map("FLOWS_V4")?, &mut see)?;
-        read::flows_v6(self.loaded.map("FLOWS_V6")?, &mut see)
+    pub fn flows(&self, see: impl FnMut(Entry)) {
+        self.flows.read(see);
+    }
+
+    /// What is in flow entries, and was in those that were taken away.
+    pub fn attributed(&self) -> Counter {
+        self.flows.sum()
+    }
+
+    /// Begins to take an idle entry away that was read a moment ago. `None`: it was used since.
+    pub fn retire(&self, entry: &Entry) -> Option<Retiring> {
+        self.flows.retire(entry)
+    }
+
+    /// Those of the entries that are out of use, with their last counters; a packet brought the others
+    /// back.
+    pub fn retired(&self, retiring: Vec<Retiring>) -> Vec<Entry> {
+        self.flows.retired(retiring)
+    }
+
+    /// Empties the slots of entries that are out of use, and whose counters were taken over.
+    pub fn empty(&self, slots: impl IntoIterator<Item = SlotId>) {
+        self.flows.empty(slots);
+    }
+
+    /// Brings entries back that an earlier agent had begun to take away.
+    pub fn bring_back(&self, table: &Table, slots: &Slots) {
+        let slot = |address| {
+            let placement = table.lookup(address).map(|(_, placement)| placement);
+            placement.map_or(UNKNOWN, |placement| slots.entry(placement, self.options.matrix_slots).slot)
+        };
+        // The epoch is that of no table: the next packet looks the zones up.
+        self.flows.bring_back(|entry| Verdict {
+            epoch: 1,
+            source: slot(entry.source),
+            destination: slot(entry.destination),
+        });
     }
 
     /// How many runs of the programs began inside another run on the same CPU. Counted only with
@@ -296,30 +487,15 @@ impl Datapath {
 
     /// The programs for IPv4 and IPv6, at traffic control one and the same: for test runs.
     pub fn programs(&self) -> [BorrowedFd<'_>; 2] {
-        match &self.loaded.programs {
-            Programs::Netfilter { v4, v6 } => [v4.as_fd(), v6.as_fd()],
-            Programs::TrafficControl { egress } => [egress.as_fd(), egress.as_fd()],
+        let programs = &self.loaded.programs;
+        match &programs.netfilter {
+            Some(netfilter) => [netfilter.cores[0].as_fd(), netfilter.cores[1].as_fd()],
+            None => [programs.egress[0].as_fd(), programs.egress[0].as_fd()],
         }
     }
-}
 
-/// The devices that a map UPLINKS names.
-fn indices(uplinks: &BTreeMap<u32, u64>) -> impl Iterator<Item = u32> {
-    let of_word = |(word, bits): (&u32, &u64)| {
-        let (word, bits) = (*word, *bits);
-        (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit)
-    };
-    uplinks.iter().flat_map(of_word)
-}
-
-fn postrouting(program: BorrowedFd<'_>, family: i32) -> io::Result<(OwnedFd, i32)> {
-    let mut taken = io::Error::from_raw_os_error(libc::EBUSY);
-    for priority in (HIGHEST_PRIORITY - PRIORITIES_TRIED + 1..=HIGHEST_PRIORITY).rev() {
-        match sys::attach_postrouting(program, family, priority) {
-            Ok(link) => return Ok((link, priority)),
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => taken = error,
-            Err(error) => return Err(error),
-        }
+    /// The program for arrivals: for test runs.
+    pub fn arrivals(&self) -> BorrowedFd<'_> {
+        self.loaded.programs.ingress[0].as_fd()
     }
-    Err(taken)
 }

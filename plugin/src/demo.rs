@@ -16,7 +16,7 @@ pub use report::{Report, live, progress};
 use crate::{
     accounting::{Accounting, Line},
     agent::{Agent, Attribution, Sink},
-    datapath::{self, Datapath, Hook, Options},
+    datapath::{self, Datapath, Device, Devices, Hook, Options},
     flows::Node,
     identity::Index,
     metrics::Sample,
@@ -119,7 +119,10 @@ impl Demo {
     /// # Errors
     /// The kernel's answer.
     pub fn drain(&self) -> Result<(), Error> {
-        self.each(|agent| agent.drain(Instant::now(), SystemTime::now()))
+        self.each(|agent| {
+            agent.empty_idle();
+            agent.drain(Instant::now(), SystemTime::now())
+        })
     }
 
     /// What the kernel counted on all nodes.
@@ -257,13 +260,14 @@ fn agent(
 ) -> Result<Agent, Error> {
     let mut slots = Slots::default();
     slots.assign(table.zones.placements());
-    let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_entries: 4096, ..Options::default() };
+    let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_slots: 16_384, ..Options::default() };
     let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
     let accounting = Accounting::new(SERIES, true);
     let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
-    agent.datapath().add_uplink(net.uplink)?;
+    agent.datapath().set_devices(Devices { devices: vec![Device::uplink(net.uplink)], ..Devices::default() })?;
     // There is room for its three zones.
     agent.apply_zones(&table.zones, SystemTime::now())?;
+    agent.place_node(&topology::place(node))?;
     let attached = net.namespace.run(|| agent.datapath().attach())??;
     tracing::debug!(node = NODES[node].name, ?attached, "attached");
     Ok(agent)

@@ -17,7 +17,7 @@ pub use agents::{Agents, Refusals};
 pub use backoff::Backoff;
 pub use buckets::{BUCKETS, Digest, bucket};
 pub use client::{Batch, Client, Connection, Settings as ClientSettings};
-pub use saved::{Saved, SavedError, Saving};
+pub use saved::{NAME as SAVED_TABLE, Saved, Saving};
 pub use server::{Authenticate, FeedService, Limits, Refused, Watches};
 pub use store::{Cursor, Position, Store};
 pub use tls::{Certificate, Tls};

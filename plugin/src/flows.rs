@@ -12,8 +12,8 @@ mod ring;
 mod tracker;
 
 pub use encoded::{Encoded, Part, Parts};
-pub use entry::{Entry, Event};
+pub use entry::{Entry, Event, SlotId};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;
 pub use ring::{Batch, Held, Lost, READERS, Record, Ring};
-pub use tracker::{News, Tracker};
+pub use tracker::{Known, News, Tracker};

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod cluster;
 pub mod datapath;
 pub mod demo;
+mod durable;
 pub mod export;
 pub mod feed;
 pub mod flows;

@@ -34,6 +34,10 @@ pub struct Sample {
     pub time: SystemTime,
     /// Where its packets are counted.
     pub hook: &'static str,
+    /// Why there.
+    pub why: Arc<str>,
+    /// What its devices sent and what of it the hook saw, if that is compared.
+    pub seen: Option<Seen>,
     /// By zone pair.
     pub matrix: Matrix,
     /// By reason.
@@ -46,6 +50,15 @@ pub struct Sample {
     pub table: TableState,
     /// Seconds that the last drain took.
     pub drain_seconds: f64,
+}
+
+/// IP bytes that left through a node's devices since they are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// By the devices' own counters, less their link headers.
+    pub sent: u64,
+    /// By the hook's.
+    pub seen: u64,
 }
 
 /// The zone table that is in force.

@@ -7,7 +7,7 @@ use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
 /// A party and its place.
-type Key = Between<(Party, Place)>;
+pub(super) type Key = Between<(Party, Place)>;
 
 /// What went between two parties in two zones.
 #[derive(Clone, Debug)]
@@ -47,6 +47,16 @@ impl Interval {
             (key.source.0, key.destination.0) = (Party::Other, Party::Other);
         }
         self.pairs.entry(key).or_insert((locality, Counter::default())).1 += new;
+    }
+
+    /// Everything since the last call to [`take`](Self::take).
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&Key, Locality, Counter)> {
+        self.pairs.iter().map(|(key, (locality, counter))| (key, *locality, *counter))
+    }
+
+    /// Adds what another process had counted since it took an interval.
+    pub(super) fn restore(&mut self, key: Key, locality: Locality, counter: Counter) {
+        self.pairs.entry(key).or_insert((locality, Counter::default())).1 += counter;
     }
 
     /// Everything since the last call, the most first.

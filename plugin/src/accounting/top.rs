@@ -137,6 +137,25 @@ impl<K: Clone + Eq + Hash> Top<K> {
         }
     }
 
+    /// Goes on with what another process had counted. What there is no room for ends.
+    pub fn restore(
+        &mut self,
+        series: impl IntoIterator<Item = (K, ByLocality)>,
+        other: ByLocality,
+        ended: ByLocality,
+        now: Instant,
+    ) {
+        self.other += other;
+        self.ended += ended;
+        for (key, total) in series {
+            if self.series.len() < self.room {
+                self.series.insert(key, Series { total, recent: [0, 0], active: now });
+            } else {
+                self.ended += total;
+            }
+        }
+    }
+
     /// The series and what each has counted.
     pub fn series(&self) -> impl Iterator<Item = (&K, ByLocality)> {
         self.series.iter().map(|(key, series)| (key, series.total))

@@ -180,6 +180,7 @@ fn zone_pairs(samples: &[Sample]) -> Vec<ZonePair> {
             IpVersion::V6 => 6,
         },
         counter: Some(counter(sum)),
+        direction: pair.direction.name().to_owned(),
     };
     sum.cells().map(pair).collect()
 }
@@ -242,6 +243,8 @@ mod tests {
             node: "node-1".into(),
             time: now,
             hook: "netfilter",
+            why: "test".into(),
+            seen: None,
             matrix: Matrix::default(),
             stats: Vec::new(),
             totals: accounting.totals().clone(),

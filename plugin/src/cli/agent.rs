@@ -1,6 +1,10 @@
 //! `meridian agent`: the loop that drains, tells and takes new tables.
 
+mod blind_spot;
 mod followed;
+mod following;
+mod start;
+mod unload;
 
 use super::{
     Failure,
@@ -10,21 +14,23 @@ use super::{
     watched::{Look, Watched},
 };
 use crate::{
-    accounting::Accounting,
     agent::{Agent, Sink},
     api::ZonesService,
     datapath::{
-        Datapath, Options,
-        uplinks::{self, Uplink},
+        Only,
+        devices::{self, Watch},
     },
     export::{PairLog, Pairs},
-    flows::{Namespaces, Node, Ring},
+    flows::{Namespaces, Ring},
     identity::Index,
     metrics::{Process, Sample, Sources},
-    zones::{Change, Place, SharedTable, Slots, StaticTable, Table},
+    zones::{Change, Place, SharedTable, StaticTable, Table},
 };
+use blind_spot::BlindSpot;
 use followed::Followed;
+use following::Following;
 use std::{
+    path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::{Duration, Instant, SystemTime},
 };
@@ -38,20 +44,28 @@ const RING_CAPACITY: usize = 4095;
 
 /// `meridian agent`.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
+    if let Some(remains) = args.unload()? {
+        return unload::run(&remains);
+    }
     let settings = Settings::new(args)?;
     let process = Arc::new(Process::default());
     let pair_log = open_pair_log(&settings, &process)?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
 
-    let uplinks = uplinks::find(&settings.uplinks).map_err(Failure::failed)?;
+    let only = Only::claim().map_err(Failure::failed)?;
+    // Before they are looked at, so that no change is missed.
+    let watch = Watch::new().map_err(Failure::failed)?;
+    let devices = devices::find(&settings.uplinks).map_err(Failure::failed)?;
+    let choice = settings.hook.resolve(&devices, &settings.cilium_state_dir)?;
     let index = Arc::new(Index::default());
     let ring = Arc::new(Ring::new(RING_CAPACITY));
     let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
     let table = SharedTable::default();
     let zones = Zones::first(&settings, &runtime, &received, &table, &index)?;
     let Some((zones, first)) = zones else { return Ok(()) };
-    let agent = start(&settings, &uplinks, table, first, &index, &sink)?;
+    let counters = start::Start { settings: &settings, choice, devices, table, index: &index, sink: &sink };
+    let (agent, state) = counters.start(first)?;
 
     let shutdown = CancellationToken::new();
     let samples = watch::Sender::new(Arc::from([]));
@@ -70,13 +84,26 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         tracing::warn!(listen = %settings.hubble.0, "flows are served without TLS to whoever reaches this address");
     }
 
-    let mut looped = Loop { settings: &settings, agent, uplinks, sink, zones, index, samples, pair_log, ready };
+    let mut looped = Loop {
+        settings: &settings,
+        agent,
+        state,
+        following: Following::new(watch),
+        blind_spot: BlindSpot::default(),
+        sink,
+        zones,
+        index,
+        samples,
+        pair_log,
+        ready,
+    };
     looped.zones.follow(&runtime, &looped.index);
     looped.drain()?;
     let result = looped.follow(&received, || servers.failed(&runtime));
     looped.end();
     shutdown.cancel();
     servers.end(&runtime);
+    drop(only);
     result
 }
 
@@ -125,59 +152,35 @@ impl Zones {
     }
 }
 
-/// Loads the programs, gives them the table and attaches them.
-fn start(
-    settings: &Settings,
-    uplinks: &[Uplink],
-    table: SharedTable,
-    first: Vec<Change>,
-    index: &Arc<Index>,
-    sink: &Sink,
-) -> Result<Agent, Failure> {
-    let mut slots = Slots::default();
-    slots.assign(first.iter().filter_map(|(_, placement)| placement.as_ref()));
-    let options = Options { hook: settings.hook.resolve()?, matrix_slots: slots.matrix_slots(), ..Options::default() };
-    let node = Node { name: settings.node.clone(), place: Place::Unknown };
-    let datapath = Datapath::load(options).map_err(Failure::failed)?;
-    let accounting = Accounting::new(settings.series, settings.pair_log.0.is_some());
-    let mut agent = Agent::new(node, datapath, Arc::clone(index), accounting, sink.clone()).with_table(table);
-    for uplink in uplinks {
-        agent.datapath().add_uplink(uplink.ifindex).map_err(Failure::failed)?;
-    }
-    change(&mut agent, uplinks, first)?;
-    if agent.node_place() == &Place::Unknown {
-        tracing::warn!("no address of the uplinks is in a zone of the table: this node's zone is unknown");
-    }
-    let attached = agent.datapath().attach().map_err(Failure::failed)?;
-    let names: Vec<&str> = uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
-    let zone_matrix = agent.datapath().matrix_id().map_err(Failure::failed)?;
-    tracing::info!(node = settings.node, ?attached, uplinks = ?names, zone_matrix, "counting");
-    Ok(agent)
-}
-
-/// The zone of the first uplink address that is in one.
-fn node_place(uplinks: &[Uplink], table: &Table) -> Place {
-    let mut addresses = uplinks.iter().flat_map(|uplink| &uplink.addresses);
-    let zone =
-        addresses.find_map(|address| table.lookup(*address).filter(|(_, placement)| placement.place.zone().is_some()));
-    zone.map_or(Place::Unknown, |(_, placement)| placement.place.clone())
-}
-
 /// Changes the table in force.
-fn change(agent: &mut Agent, uplinks: &[Uplink], changes: Vec<Change>) -> Result<(), Failure> {
+fn change(agent: &mut Agent, changes: Vec<Change>) -> Result<(), Failure> {
     if let Some(too_many) = agent.change_zones(changes, SystemTime::now()).map_err(Failure::failed)? {
         tracing::error!(%too_many, "the table is in force without some of its zones");
     }
-    let place = node_place(uplinks, &agent.zones().read());
-    agent.place_node(&place);
-    Ok(())
+    place_node(agent)
+}
+
+/// The node is in the zone of the first address of an uplink that is in one.
+fn place_node(agent: &mut Agent) -> Result<(), Failure> {
+    let zones = agent.zones();
+    let place = {
+        let table = zones.read();
+        let mut addresses = agent.datapath().devices().uplinks().flat_map(|uplink| &uplink.addresses);
+        let zone = addresses
+            .find_map(|address| table.lookup(*address).filter(|(_, placement)| placement.place.zone().is_some()));
+        zone.map_or(Place::Unknown, |(_, placement)| placement.place.clone())
+    };
+    agent.place_node(&place).map_err(Failure::failed)
 }
 
 /// What the agent does once it is attached.
 struct Loop<'a> {
     settings: &'a Settings,
     agent: Agent,
-    uplinks: Vec<Uplink>,
+    /// Where the sums are kept, if they are to outlast this process.
+    state: Option<PathBuf>,
+    following: Following,
+    blind_spot: BlindSpot,
     sink: Sink,
     zones: Zones,
     index: Arc<Index>,
@@ -195,8 +198,12 @@ impl Loop<'_> {
     ) -> Result<(), Failure> {
         loop {
             self.drain()?;
-            let Self { agent, sink, .. } = self;
-            let reload = match wait(received, TICK, || sink.take_all(agent.announced(), Instant::now()))? {
+            let Self { agent, sink, following, settings, .. } = self;
+            let meanwhile = || {
+                sink.take_all(agent.announced(), Instant::now());
+                following.follow(agent, &settings.uplinks);
+            };
+            let reload = match wait(received, TICK, meanwhile)? {
                 Some(Signal::End) => break,
                 Some(Signal::Reload) => true,
                 None => false,
@@ -223,10 +230,12 @@ impl Loop<'_> {
             followed.receive(&self.index);
         }
         self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
+        self.keep(false);
+        self.blind_spot.look(&mut self.agent, Instant::now());
         // What was counted so far is told with the zones and owners that it was counted with.
         let has_table = match &mut self.zones {
             Zones::File(_) => true,
-            Zones::Controller(followed) => followed.apply(&mut self.agent, &self.uplinks, &self.index),
+            Zones::Controller(followed) => followed.apply(&mut self.agent, &self.index),
         };
         self.samples.send_replace(Arc::from([self.agent.sample().map_err(Failure::failed)?]));
         if has_table {
@@ -239,6 +248,14 @@ impl Loop<'_> {
         Ok(())
     }
 
+    /// Keeps the sums for the next agent, if there is to be one that goes on with these counters.
+    fn keep(&mut self, now: bool) {
+        let Some(state) = &self.state else { return self.agent.empty_idle() };
+        if let Err(error) = self.agent.keep(state, Instant::now(), now) {
+            tracing::warn!(%error, "the sums can't be kept: an agent that comes after this one would begin anew");
+        }
+    }
+
     /// Reads the table again. One with an error is refused, and the old one stays.
     fn reload(&mut self) -> Result<(), Failure> {
         let Zones::File(watched) = &mut self.zones else { return Ok(()) };
@@ -247,7 +264,7 @@ impl Loop<'_> {
         self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
         let taken = read.and_then(|table| {
             let changes = self.agent.zones().read().changes_to(&table.zones);
-            change(&mut self.agent, &self.uplinks, changes)?;
+            change(&mut self.agent, changes)?;
             self.index.replace(&table.endpoints);
             Ok(())
         });
@@ -265,6 +282,7 @@ impl Loop<'_> {
         if let Zones::Controller(followed) = &mut self.zones {
             followed.end(&self.index);
         }
+        self.keep(true);
         if let Some(log) = self.pair_log.take() {
             end_pair_log(log, pairs(self.settings, &mut self.agent));
         }

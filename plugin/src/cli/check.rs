@@ -1,11 +1,12 @@
 //! `meridian check`: tries what an agent needs, and says what it found.
 
-use super::{Failure, HookChoice, print};
+use super::{Failure, HookChoice, config::CILIUM_STATE_DIR, print};
 use crate::datapath::{
-    Datapath, Hook, Options,
-    uplinks::{self, Uplink},
+    Datapath, Device, Devices, Hook, Options,
+    auto::{self, Choice},
+    devices,
 };
-use std::{fmt, fs};
+use std::{fmt, fs, path::PathBuf};
 
 /// What an agent would be told.
 #[derive(Debug, clap::Args)]
@@ -16,13 +17,19 @@ pub(super) struct Args {
     /// Devices through which packets leave the node; by default those of the default routes.
     #[arg(long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
     uplinks: Vec<String>,
+    /// Where cilium-agent keeps its state, if there is one.
+    #[arg(
+        long,
+        env = "MERIDIAN_CILIUM_STATE_DIR",
+        value_name = "FOLDER",
+        value_hint = clap::ValueHint::DirPath,
+        default_value = CILIUM_STATE_DIR,
+    )]
+    cilium_state_dir: PathBuf,
 }
 
 /// Capabilities and their numbers.
 const CAPABILITIES: [(&str, u32); 3] = [("BPF", 39), ("NET_ADMIN", 12), ("PERFMON", 38)];
-
-/// Devices that only Cilium makes.
-const CILIUM: [&str; 3] = ["cilium_host", "cilium_net", "cilium_vxlan"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Finding {
@@ -63,8 +70,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     findings.say(Finding::Good, "kernel", format!("Linux {}", release.trim()));
     capabilities(&mut findings);
     let there: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| try_hook(*hook, args.hook, &mut findings)).collect();
-    let cilium = uplinks_and_cilium(args, &mut findings);
-    chosen(args.hook, &there, cilium, &mut findings);
+    let devices = look(args, &mut findings);
+    chosen(args, &there, &devices, &mut findings);
     print(&findings.lines)?;
     match findings.bad {
         None => print("an agent can run here\n"),
@@ -102,37 +109,35 @@ fn try_hook(hook: Hook, choice: HookChoice, findings: &mut Findings) -> bool {
     true
 }
 
-/// Returns whether Cilium's devices are here.
-fn uplinks_and_cilium(args: &Args, findings: &mut Findings) -> bool {
-    match uplinks::find(&args.uplinks) {
-        Ok(uplinks) => {
-            let line = |Uplink { name, addresses, .. }: &Uplink| {
-                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                format!("{name} ({})", addresses.join(", "))
-            };
-            findings.say(Finding::Good, "uplinks", uplinks.iter().map(line).collect::<Vec<_>>().join("; "));
+fn look(args: &Args, findings: &mut Findings) -> Devices {
+    let devices = match devices::find(&args.uplinks) {
+        Ok(devices) => devices,
+        Err(error) => {
+            findings.say(Finding::Bad, "uplinks", error);
+            return Devices::default();
         }
-        Err(error) => findings.say(Finding::Bad, "uplinks", error),
+    };
+    let list = |devices: &mut dyn Iterator<Item = &Device>| {
+        let line = |Device { name, addresses, .. }: &Device| {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            format!("{name} ({})", addresses.join(", "))
+        };
+        devices.map(line).collect::<Vec<_>>().join("; ")
+    };
+    findings.say(Finding::Good, "uplinks", list(&mut devices.uplinks()));
+    if devices.overlays().next().is_some() {
+        findings.say(Finding::Good, "overlays", list(&mut devices.overlays()));
     }
-    let devices = uplinks::device_names().unwrap_or_default();
-    let found: Vec<&str> = CILIUM.into_iter().filter(|name| devices.iter().any(|device| device == name)).collect();
-    if found.is_empty() {
-        findings.say(Finding::Good, "Cilium", "none of its devices is here");
-    } else {
-        let advice = "where its data path bypasses netfilter (eBPF host routing, netkit), choose --hook tcx";
-        findings.say(Finding::Note, "Cilium", format!("{} here: {advice}", found.join(", ")));
-    }
-    !found.is_empty()
+    devices
 }
 
-fn chosen(choice: HookChoice, there: &[Hook], cilium: bool, findings: &mut Findings) {
-    match (choice.fixed(), there.first()) {
+fn chosen(args: &Args, there: &[Hook], devices: &Devices, findings: &mut Findings) {
+    match (args.hook.fixed(), auto::choose(devices, &args.cilium_state_dir)) {
         (Some(hook), _) => findings.say(Finding::Good, "hook", format!("{hook}, as asked for")),
-        (None, Some(hook)) => {
-            let why = "auto takes the first of netfilter, tcx and clsact that this kernel has";
-            let finding = if cilium { Finding::Note } else { Finding::Good };
-            findings.say(finding, "hook", format!("{hook}: {why}"));
+        (None, Ok(Choice { hook, why })) if there.contains(&hook) => {
+            findings.say(Finding::Good, "hook", format!("{hook}: {why}"));
         }
-        (None, None) => findings.say(Finding::Bad, "hook", "none can be used"),
+        (None, Ok(Choice { hook, why })) => findings.say(Finding::Bad, "hook", format!("{hook} can't be used: {why}")),
+        (None, Err(error)) => findings.say(Finding::Bad, "hook", error),
     }
 }

@@ -25,6 +25,8 @@ pub(super) const SOCKET: &str = "/run/meridian/hubble.sock";
 const HUBBLE_LISTEN: &str = "127.0.0.1:4344";
 const HTTP_LISTEN: &str = ":9980";
 const STATE_DIR: &str = "/var/lib/meridian";
+const PIN_DIR: &str = "/sys/fs/bpf/meridian";
+pub(super) const CILIUM_STATE_DIR: &str = "/var/run/cilium/state";
 const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 const SERIES: usize = 1000;
 /// What turns an output off.
@@ -60,6 +62,25 @@ pub(super) struct Args {
     /// Devices through which packets leave the node; by default those of the default routes.
     #[arg(long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
     uplinks: Vec<String>,
+    /// Ports that services are on, beside those that a connection was seen to be made to: of two ports the
+    /// one that is a service's names the flow.
+    #[arg(long = "service-port", env = "MERIDIAN_SERVICE_PORTS", value_name = "PORT", value_delimiter = ',')]
+    service_ports: Vec<u16>,
+    /// Bytes that an overlay puts before each packet, to be counted with it: 50 for VXLAN or Geneve over IPv4, 70
+    /// over IPv6; by default 0, the packet inside alone.
+    #[arg(long, env = "MERIDIAN_OVERLAY_HEADER_BYTES", value_name = "BYTES")]
+    overlay_header_bytes: Option<u32>,
+    /// Where cilium-agent keeps its state, if there is one: its configuration there says which hook sees the
+    /// packets; by default /var/run/cilium/state.
+    #[arg(long, env = "MERIDIAN_CILIUM_STATE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    cilium_state_dir: Option<PathBuf>,
+    /// Where the counters and programs are pinned, so that they go on while the agent is away, or `off`; by default
+    /// /sys/fs/bpf/meridian.
+    #[arg(long, env = "MERIDIAN_PIN_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    pin_dir: Option<PathBuf>,
+    /// Takes everything away that agents have left in the kernel and in the state folder, and ends.
+    #[arg(long)]
+    unload: bool,
     /// Where Hubble's clients and `meridian top` are served, without TLS; by default 127.0.0.1:4344.
     #[arg(long, env = "MERIDIAN_HUBBLE_LISTEN", value_name = "ADDRESS")]
     hubble_listen: Option<Listen>,
@@ -92,13 +113,13 @@ pub(super) struct Args {
     /// default 1000.
     #[arg(long, env = "MERIDIAN_METRICS_SERIES", value_name = "NUMBER")]
     metrics_series: Option<usize>,
-    /// Where the agent keeps what must outlast it, the controller's last table; by default /var/lib/meridian.
+    /// Where the agent keeps what must outlast it, its sums and the controller's last table; by default /var/lib/meridian.
     #[arg(long, env = "MERIDIAN_STATE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     state_dir: Option<PathBuf>,
 }
 
 /// The flag that each key of the file is, by its name in [`Args`].
-const KEYS: [(&str, &str); 19] = [
+const KEYS: [(&str, &str); 23] = [
     ("node", "node"),
     ("zones_file", "zones_file"),
     ("controller", "controller.address"),
@@ -107,6 +128,10 @@ const KEYS: [(&str, &str); 19] = [
     ("controller_token", "controller.token_file"),
     ("hook", "hook"),
     ("uplinks", "uplinks"),
+    ("service_ports", "service_ports"),
+    ("overlay_header_bytes", "overlay_header_bytes"),
+    ("cilium_state_dir", "cilium_state_dir"),
+    ("pin_dir", "pin_dir"),
     ("hubble_listen", "hubble.listen"),
     ("hubble_socket", "hubble.socket"),
     ("http_listen", "http.listen"),
@@ -143,6 +168,10 @@ struct File {
     controller: ControllerKeys,
     hook: Option<HookChoice>,
     uplinks: Vec<String>,
+    service_ports: Vec<u16>,
+    overlay_header_bytes: Option<u32>,
+    cilium_state_dir: Option<PathBuf>,
+    pin_dir: Option<PathBuf>,
     hubble: HubbleKeys,
     http: HttpKeys,
     pair_log: PairLogKeys,
@@ -237,6 +266,10 @@ pub(super) struct Settings {
     pub(super) state_dir: PathBuf,
     pub(super) hook: HookChoice,
     pub(super) uplinks: Vec<String>,
+    pub(super) service_ports: Vec<u16>,
+    pub(super) overlay_header_bytes: u32,
+    pub(super) cilium_state_dir: PathBuf,
+    pub(super) pin_dir: Option<PathBuf>,
     pub(super) hubble: Listen,
     pub(super) socket: Option<PathBuf>,
     pub(super) http: Listen,
@@ -308,6 +341,13 @@ impl Settings {
             state_dir: args.state_dir.or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
             hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto),
             uplinks: if args.uplinks.is_empty() { file.uplinks } else { args.uplinks },
+            service_ports: if args.service_ports.is_empty() { file.service_ports } else { args.service_ports },
+            overlay_header_bytes: args.overlay_header_bytes.or(file.overlay_header_bytes).unwrap_or_default(),
+            cilium_state_dir: args
+                .cilium_state_dir
+                .or(file.cilium_state_dir)
+                .unwrap_or_else(|| CILIUM_STATE_DIR.into()),
+            pin_dir: pin_dir(args.pin_dir.or(file.pin_dir)),
             hubble: value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?,
             socket: (socket != Path::new(OFF)).then_some(socket),
             http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?,
@@ -321,6 +361,32 @@ impl Settings {
             },
             series: args.metrics_series.or(file.metrics.series).unwrap_or(SERIES),
         })
+    }
+}
+
+fn pin_dir(chosen: Option<PathBuf>) -> Option<PathBuf> {
+    let folder = chosen.unwrap_or_else(|| PIN_DIR.into());
+    (folder != Path::new(OFF)).then_some(folder)
+}
+
+/// What an agent leaves behind when it ends.
+#[derive(Debug)]
+pub(super) struct Remains {
+    pub(super) pin_dir: Option<PathBuf>,
+    pub(super) state_dir: PathBuf,
+}
+
+impl Args {
+    /// Whether all is to be taken away, and what.
+    pub(super) fn unload(&self) -> Result<Option<Remains>, Failure> {
+        if !self.unload {
+            return Ok(None);
+        }
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        Ok(Some(Remains {
+            pin_dir: pin_dir(self.pin_dir.clone().or(file.pin_dir)),
+            state_dir: self.state_dir.clone().or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
+        }))
     }
 }
 
@@ -394,10 +460,11 @@ fn reference() -> String {
     }
     let _ = write!(
         text,
-        "\n`zones_file` in a file is relative to the file's folder. In a file, `uplinks` is a list. A complete file:\n\n\
+        "\n`zones_file` in a file is relative to the file's folder. In a file, `uplinks` and `service_ports` are lists. A complete file:\n\n\
          ```yaml\nnode: node-a\nzones_file: zones.yaml   # or, in a cluster, controller:\n\
          controller: {{address: \"meridian-controller.meridian:4345\", ca_file: /tls/ca.crt, \
-         server_name: meridian-controller, token_file: /token}}\nhook: auto\nuplinks: [eth0]\n\
+         server_name: meridian-controller, token_file: /token}}\nhook: auto\nuplinks: [eth0]\nservice_ports: [50051]\n\
+         overlay_header_bytes: 0\ncilium_state_dir: {CILIUM_STATE_DIR}\npin_dir: {PIN_DIR}\n\
          hubble: {{listen: \"{HUBBLE_LISTEN}\", socket: {SOCKET}}}\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
          pair_log: {{output: stdout, interval: 10s}}\n\
          metrics: {{workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
@@ -436,10 +503,13 @@ mod tests {
     #[test]
     fn every_flag_has_a_key_and_a_variable_and_every_key_a_flag() {
         let command = Args::augment_args(clap::Command::new("agent"));
-        let ids: Vec<&str> = command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+        // What is done instead of running is no configuration.
+        let is_key = |argument: &&clap::Arg| argument.get_id() != "unload";
+        let arguments: Vec<&clap::Arg> = command.get_arguments().filter(is_key).collect();
+        let ids: Vec<&str> = arguments.iter().map(|argument| argument.get_id().as_str()).collect();
         let keys: Vec<&str> = std::iter::once("config").chain(KEYS.iter().map(|(id, _)| *id)).collect();
         assert_eq!(ids, keys);
-        for argument in command.get_arguments() {
+        for argument in arguments {
             assert!(argument.get_env().is_some(), "{}", argument.get_id());
         }
         // The complete file of the reference names each key, and is a good one.

@@ -1,12 +1,15 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
 use super::{
-    Failure, HookChoice, print,
+    Failure, HookChoice,
+    config::CILIUM_STATE_DIR,
+    print,
     process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
 };
 use crate::{
     agent::Sink,
     api::ZonesService,
+    datapath::Devices,
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
     flows::{Namespaces, Ring},
@@ -117,7 +120,7 @@ struct Shown {
 
 impl Shown {
     fn run(&mut self, args: &Args, duration: Duration, interrupted: &Receiver<Signal>) -> Result<(), Failure> {
-        let hook = args.hook.resolve()?;
+        let hook = args.hook.resolve(&Devices::default(), CILIUM_STATE_DIR.as_ref())?.hook;
         self.progress.say("building four nodes, attaching the programs");
         let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
         if args.serve {

@@ -185,6 +185,7 @@ mod tests {
             destination: place(to),
             locality: locality.into(),
             ip_version,
+            direction: "egress".into(),
             counter,
         };
         WatchResponse {

@@ -3,10 +3,7 @@
 use super::Error;
 use crate::flows::Event;
 use aya::maps::{Map, MapData, RingBuf};
-use meridian_abi::{
-    IpVersion, event,
-    flow::{ServiceSide, Verdict},
-};
+use meridian_abi::{IpVersion, event, flow::Verdict};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -58,7 +55,8 @@ fn domain(event: &event::Event, boot: SystemTime) -> Event {
         ports: (event.source_port, event.destination_port),
         protocol: event.protocol,
         tcp_flags: event.tcp_flags,
-        side: ServiceSide::from_u8(event.side),
+        side: event.filing.side(),
+        way: event.filing.way(),
         verdict: Verdict::unpack(event.verdict),
     }
 }

@@ -22,22 +22,6 @@ impl Hook {
     /// All of them, the one that is preferred first.
     pub const ALL: [Self; 3] = [Self::Netfilter, Self::Tcx, Self::Clsact];
 
-    /// The first one that this kernel has; what it lacks is logged.
-    ///
-    /// # Errors
-    /// eBPF is not permitted to this process.
-    pub fn detect() -> Result<Self, Error> {
-        for hook in Self::ALL {
-            match hook.require() {
-                Err(error @ (Error::NoNetfilter { .. } | Error::NoTcx { .. })) => {
-                    tracing::info!(%hook, %error, "this hook is not there");
-                }
-                found => return found.map(|()| hook),
-            }
-        }
-        Ok(Self::Clsact)
-    }
-
     /// Whether this kernel has the hook.
     ///
     /// # Errors

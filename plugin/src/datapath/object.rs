@@ -6,6 +6,7 @@
 use super::{
     Error, Hook,
     btf::Btf,
+    pins::{self, Pins},
     sys::{self, ProgramKind},
 };
 use aya::{
@@ -38,15 +39,24 @@ pub struct Options {
     pub hook: Hook,
     /// The side of ZONE_MATRIX, at least `matrix::MIN_SLOTS`.
     pub matrix_slots: u32,
-    /// Entries of each flow map.
-    pub flow_entries: u32,
+    /// Slots of each flow map, a power of two. Where half of them are taken, an entry in ten thousand
+    /// finds none.
+    pub flow_slots: u32,
+    /// Bytes that an overlay puts before each packet, if they are to count.
+    pub overlay_header_len: u32,
     /// Count in the map REENTRIES how often a run interrupts another one. For tests.
     pub count_reentries: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hook: Hook::default(), matrix_slots: matrix::MIN_SLOTS, flow_entries: 65_536, count_reentries: false }
+        Self {
+            hook: Hook::default(),
+            matrix_slots: matrix::MIN_SLOTS,
+            flow_slots: 131_072,
+            overlay_header_len: 0,
+            count_reentries: false,
+        }
     }
 }
 
@@ -57,9 +67,21 @@ pub(super) struct Loaded {
 }
 
 /// The programs of a hook.
-pub(super) enum Programs {
-    Netfilter { v4: OwnedFd, v6: OwnedFd },
-    TrafficControl { egress: OwnedFd },
+pub(super) struct Programs {
+    /// At netfilter.
+    pub(super) netfilter: Option<Netfilter>,
+    /// At traffic control, with an Ethernet header and without.
+    pub(super) egress: [OwnedFd; 2],
+    /// The same.
+    pub(super) ingress: [OwnedFd; 2],
+}
+
+/// The programs at netfilter, for IPv4 and IPv6.
+pub(super) struct Netfilter {
+    /// What is attached.
+    pub(super) entries: [OwnedFd; 2],
+    /// Where it goes on.
+    pub(super) cores: [OwnedFd; 2],
 }
 
 impl Loaded {
@@ -82,8 +104,8 @@ impl Loaded {
     }
 }
 
-/// Loads the object into the kernel.
-pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
+/// Loads the object into the kernel; maps that are pinned are taken from there.
+pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Error> {
     // To tell a kernel that is too old from an object that is wrong.
     options.hook.require()?;
     let kernel = match options.hook {
@@ -96,7 +118,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     let settings = settings(kernel.as_ref(), options)?;
     object.patch_map_data(HashMap::from([(SYMBOL, (settings.as_bytes(), true))])).map_err(|error| malformed(&error))?;
 
-    let maps = create_maps(&mut object, options)?;
+    let maps = create_maps(&mut object, options, pins)?;
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let places = maps.iter().map(|(name, (data, map))| (name.as_str(), data.fd().as_fd().as_raw_fd(), map));
     object.relocate_maps(places, &text).map_err(|error| malformed(&error))?;
@@ -122,14 +144,18 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
             _ => Error::Load { program: name, source, log },
         })
     };
-    let programs = match options.hook {
-        Hook::Netfilter => Programs::Netfilter {
-            v4: program(ProgramKind::Netfilter, "postrouting_v4")?,
-            v6: program(ProgramKind::Netfilter, "postrouting_v6")?,
+    let netfilter = |name| program(ProgramKind::Netfilter, name);
+    let traffic_control = |name| program(ProgramKind::TrafficControl, name);
+    let programs = Programs {
+        netfilter: match options.hook {
+            Hook::Netfilter => Some(Netfilter {
+                entries: [netfilter("postrouting_v4")?, netfilter("postrouting_v6")?],
+                cores: [netfilter("core_v4")?, netfilter("core_v6")?],
+            }),
+            Hook::Tcx | Hook::Clsact => None,
         },
-        Hook::Tcx | Hook::Clsact => {
-            Programs::TrafficControl { egress: program(ProgramKind::TrafficControl, "tc_egress")? }
-        }
+        egress: [traffic_control("tc_egress")?, traffic_control("tc_egress_l3")?],
+        ingress: [traffic_control("tc_ingress")?, traffic_control("tc_ingress_l3")?],
     };
     Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect() })
 }
@@ -158,14 +184,13 @@ pub(super) fn release() -> String {
     nix::sys::utsname::uname().map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
 
-/// An Ethernet header: uplinks of other types are for later.
-const LINK_HEADER_LEN: u32 = 14;
-
 fn settings(kernel: Option<&Btf>, options: &Options) -> Result<Settings, Error> {
     let settings = Settings {
         matrix_slots: options.matrix_slots,
         count_reentries: options.count_reentries.into(),
-        link_header_len: LINK_HEADER_LEN,
+        flow_slots: options.flow_slots,
+        overlay_header_len: options.overlay_header_len,
+        sees_ipsec_twice: (options.hook == Hook::Netfilter).into(),
         ..Settings::default()
     };
     let Some(kernel) = kernel else { return Ok(settings) };
@@ -179,6 +204,8 @@ fn settings(kernel: Option<&Btf>, options: &Options) -> Result<Settings, Error> 
         skb_iif: kernel.field_offset("sk_buff", "skb_iif")?,
         shared_gso_size: kernel.field_offset("skb_shared_info", "gso_size")?,
         shared_gso_type: kernel.field_offset("skb_shared_info", "gso_type")?,
+        shared_frag_list: kernel.field_offset("skb_shared_info", "frag_list")?,
+        skb_next: kernel.field_offset("sk_buff", "next")?,
         state_out: kernel.field_offset("nf_hook_state", "out")?,
         device_ifindex: kernel.field_offset("net_device", "ifindex")?,
         device_flags: kernel.field_offset("net_device", "flags")?,
@@ -191,16 +218,24 @@ fn settings(kernel: Option<&Btf>, options: &Options) -> Result<Settings, Error> 
 
 type Maps = HashMap<String, (MapData, aya_obj::Map)>;
 
-fn create_maps(object: &mut Object, options: &Options) -> Result<Maps, Error> {
+fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> Result<Maps, Error> {
     let mut maps = HashMap::new();
     for (name, mut map) in object.maps.drain() {
         match name.as_str() {
             "ZONE_MATRIX" => map.set_max_entries(matrix::cells(options.matrix_slots)),
-            "FLOWS_V4" | "FLOWS_V6" => map.set_max_entries(options.flow_entries),
+            "FLOWS_V4" | "FLOWS_V6" => map.set_max_entries(options.flow_slots),
             _ => {}
         }
-        let data = MapData::create(map.clone(), &name, None)
-            .map_err(|source| Error::Map { map: name.clone(), source: std::io::Error::other(source) })?;
+        let pins = pins.filter(|_| pins::MAPS.contains(&name.as_str()));
+        let data = match pins.map(|pins| pins.map(&name)).transpose()?.flatten() {
+            Some(pinned) => same_shape(&name, pinned, &map)?,
+            None => {
+                let data = MapData::create(map.clone(), &name, None)
+                    .map_err(|source| Error::Map { map: name.clone(), source: std::io::Error::other(source) })?;
+                pins.map(|pins| pins.pin_map(&name, data.fd().as_fd())).transpose()?;
+                data
+            }
+        };
         if name.starts_with(".rodata") {
             let failed = |source| Error::Map { map: name.clone(), source };
             let bytes = map.data();
@@ -210,6 +245,17 @@ fn create_maps(object: &mut Object, options: &Options) -> Result<Maps, Error> {
         maps.insert(name, (data, map));
     }
     Ok(maps)
+}
+
+/// A pinned map, if it is what the programs expect.
+fn same_shape(name: &str, pinned: MapData, expected: &aya_obj::Map) -> Result<MapData, Error> {
+    let info = pinned.info().map_err(|error| Error::Map { map: name.into(), source: std::io::Error::other(error) })?;
+    let shape = (info.key_size(), info.value_size(), info.max_entries());
+    if shape == (expected.key_size(), expected.value_size(), expected.max_entries()) {
+        Ok(pinned)
+    } else {
+        Err(Error::PinnedShape { map: name.into() })
+    }
 }
 
 fn call_kernel_functions(instructions: &mut [bpf_insn], functions: &[(u32, u32)]) {

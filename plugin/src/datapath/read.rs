@@ -1,20 +1,13 @@
-//! Reads the kernel's counters, in batches, into the domain's types.
+//! Reads the kernel's per-CPU counters, in batches, into the domain's types.
 
 use super::{Error, sys};
-use crate::flows::Entry;
 use meridian_abi::{
     Counter, IpVersion,
-    flow::{FlowKey, FlowValue, ServiceSide, V4, V6, Verdict},
     matrix::{self, Direction},
     stats::Stat,
     zone::Slot,
 };
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::BorrowedFd,
-};
-use zerocopy::FromBytes;
+use std::os::fd::BorrowedFd;
 
 /// Elements that one call reads.
 const BATCH: usize = 4096;
@@ -71,38 +64,4 @@ fn per_cpu(name: &'static str, map: BorrowedFd<'_>, mut see: impl FnMut(u32, Cou
         see(*index, sum);
     })
     .map_err(failed)
-}
-
-pub(super) fn flows_v4(map: BorrowedFd<'_>, see: &mut impl FnMut(Entry)) -> Result<(), Error> {
-    read_flows(map, |V4(word)| IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes())), see)
-        .map_err(|source| Error::Map { map: "FLOWS_V4".into(), source })
-}
-
-pub(super) fn flows_v6(map: BorrowedFd<'_>, see: &mut impl FnMut(Entry)) -> Result<(), Error> {
-    let address = |V6(words): V6| {
-        let octets: [u8; 16] = zerocopy::transmute!(words);
-        IpAddr::V6(Ipv6Addr::from(octets))
-    };
-    read_flows(map, address, see).map_err(|source| Error::Map { map: "FLOWS_V6".into(), source })
-}
-
-fn read_flows<A: FromBytes + Clone + Copy>(
-    map: BorrowedFd<'_>,
-    address: impl Fn(A) -> IpAddr,
-    see: &mut impl FnMut(Entry),
-) -> io::Result<()> {
-    sys::read_all(map, BATCH, 1, |key: &FlowKey<A>, values: &[FlowValue]| {
-        for value in values {
-            see(Entry {
-                source: address(key.source),
-                destination: address(key.destination),
-                protocol: key.protocol,
-                service_port: key.service_port,
-                client_port: value.client_port,
-                side: ServiceSide::from_u8(key.side),
-                verdict: Verdict::unpack(value.verdict),
-                counter: Counter { bytes: value.bytes, packets: value.packets },
-            });
-        }
-    })
 }

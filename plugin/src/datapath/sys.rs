@@ -1,20 +1,23 @@
-//! The commands of bpf(2) that aya does not offer: netfilter programs and links, batch look-ups,
-//! frozen maps, test runs.
+//! The commands of bpf(2) that aya does not offer or not for these programs: netfilter programs, links,
+//! batch look-ups, frozen maps, pins, test runs.
 //!
 //! Every function is safe: sizes are taken from types, and a file descriptor that is not what it
 //! should be gives an error from the kernel.
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
 use std::{
+    ffi::CString,
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// `BPF_NETFILTER`, the attach type.
 const ATTACH_NETFILTER: u32 = 45;
-/// `BPF_TCX_EGRESS`, the attach type.
-const ATTACH_TCX_EGRESS: u32 = 47;
 /// `BPF_F_BEFORE`: without a relative, before all others.
 const BEFORE: u32 = 1 << 3;
 /// `NF_INET_POST_ROUTING`.
@@ -112,18 +115,37 @@ pub fn attach_postrouting(program: BorrowedFd<'_>, family: i32, priority: i32) -
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
-/// Attaches a traffic control program at tcx egress of a device, before all others.
+/// Which packets of a device a program of traffic control sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Those that arrive.
+    Ingress,
+    /// Those that leave.
+    Egress,
+}
+
+impl Side {
+    /// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`: the attach types.
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::Ingress => 46,
+            Self::Egress => 47,
+        }
+    }
+}
+
+/// Attaches a traffic control program at tcx of a device, before all others.
 ///
 /// # Errors
 /// The kernel's.
-pub fn attach_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     // SAFETY: the union members of BPF_LINK_CREATE for a tcx program.
     unsafe {
         let link = &mut attr.link_create;
         link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
         link.__bindgen_anon_2.target_ifindex = ifindex;
-        link.attach_type = ATTACH_TCX_EGRESS;
+        link.attach_type = side.attach_type();
         link.flags = BEFORE;
     }
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
@@ -136,8 +158,71 @@ pub fn attach_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<Ow
 pub fn query_tcx_egress(ifindex: u32) -> io::Result<()> {
     let mut attr = empty_attr();
     attr.query.__bindgen_anon_1.target_ifindex = ifindex;
-    attr.query.attach_type = ATTACH_TCX_EGRESS;
+    attr.query.attach_type = Side::Egress.attach_type();
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).map(drop)
+}
+
+/// Puts another program in the place of a link's.
+///
+/// # Errors
+/// The kernel's.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.link_update.link_fd = link.as_raw_fd() as u32;
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Detaches a link, whoever else holds it.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.link_detach.link_fd = link.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
+/// The device of a tcx link; 0: it is gone.
+///
+/// # Errors
+/// The kernel's.
+pub fn tcx_device(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_link_info: type, id and program, then what depends on the type.
+    const DEVICE_AT: usize = 16;
+    let mut info = [0u8; 64];
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = link.as_raw_fd() as u32;
+    attr.info.info_len = info.len() as u32;
+    attr.info.info = info.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let device = info[DEVICE_AT..].first_chunk();
+    Ok(device.map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
+}
+
+/// Gives a map or a link a name in a bpf file system.
+///
+/// # Errors
+/// The kernel's, or a path with a zero in it.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty_attr();
+    // SAFETY: the union member of BPF_OBJ_PIN.
+    let pin = unsafe { &mut attr.__bindgen_anon_4 };
+    pin.pathname = path.as_ptr() as u64;
+    pin.bpf_fd = object.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// What has this name in a bpf file system.
+///
+/// # Errors
+/// The kernel's, or a path with a zero in it.
+pub fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET, &mut attr).map(owned)
 }
 
 /// Writes a map's element.
@@ -166,6 +251,23 @@ pub fn update_bytes<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K, valu
         element.__bindgen_anon_1.value = value.as_ptr() as u64;
     }
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Reads a map's element.
+///
+/// # Errors
+/// The kernel's; `ENOENT`: there is none.
+pub fn lookup<K: IntoBytes + Immutable, V: FromBytes>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
+    let mut value = V::new_zeroed();
+    let mut attr = empty_attr();
+    // SAFETY: the union members of BPF_MAP_LOOKUP_ELEM; the map's values have V's size.
+    unsafe {
+        let element = &mut attr.__bindgen_anon_2;
+        element.map_fd = map.as_raw_fd() as u32;
+        element.key = key.as_bytes().as_ptr() as u64;
+        element.__bindgen_anon_1.value = (&raw mut value) as u64;
+    }
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr).map(|_| value)
 }
 
 /// Deletes a map's element.

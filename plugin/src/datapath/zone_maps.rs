@@ -4,26 +4,26 @@
 //! A new table is written into the other map, then the epoch moves: a packet sees the old table or
 //! the new one, never a part of each, and no prefix is ever absent.
 
-use super::{Error, sys};
-use crate::zones::Slots;
-use crate::zones::Table;
+use super::{
+    Error,
+    devices::Overlays,
+    grace::wait_for_programs,
+    memory::{Memory, SharedControl, SharedLedger},
+    sys,
+};
+use crate::zones::{Slots, Table};
 use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
-    flow::{V4, V6},
-    zone::{Address, Control, VERSION_BITS},
+    flow::{LAST_EPOCH, V4, V6},
+    zone::{Address, Slot, VERSION_BITS},
 };
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::{
     collections::BTreeSet,
-    ffi::c_void,
-    io,
-    num::NonZeroUsize,
+    io, iter,
+    net::IpAddr,
     os::fd::BorrowedFd,
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::Duration,
+    sync::atomic::{AtomicU16, Ordering},
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -39,35 +39,54 @@ const _: () = assert!(size_of::<PrefixKey>() == size_of::<Key<Address>>());
 
 impl From<&IpNetwork> for PrefixKey {
     fn from(prefix: &IpNetwork) -> Self {
-        let address = match prefix {
-            IpNetwork::V4(v4) => Address::v4(V4(u32::from_ne_bytes(v4.network().octets()))),
-            IpNetwork::V6(v6) => {
-                let mut words = [0; 4];
-                for (word, bytes) in words.iter_mut().zip(v6.network().octets().chunks_exact(4)) {
-                    *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                }
-                Address::v6(V6(words))
-            }
-        };
-        Self { prefix_len: VERSION_BITS + u32::from(prefix.prefix()), address }
+        Self { prefix_len: VERSION_BITS + u32::from(prefix.prefix()), address: address(prefix.network()) }
     }
 }
 
-/// The two maps, and the epoch.
+/// An address as the maps have it.
+pub(super) fn address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => Address::v4(V4(u32::from_ne_bytes(v4.octets()))),
+        IpAddr::V6(v6) => Address::v6(V6(zerocopy::transmute!(v6.octets()))),
+    }
+}
+
+/// The two maps, and what tells the programs which one to read.
 pub(super) struct ZoneMaps {
     /// Prefixes of which the map that is not read may say something else than the table.
     behind: BTreeSet<IpNetwork>,
-    control: ControlPage,
+    control: Memory<SharedControl>,
+    ledger: Memory<SharedLedger>,
 }
 
 impl ZoneMaps {
-    /// Over empty maps.
-    pub(super) fn new(control: BorrowedFd<'_>) -> Result<Self, Error> {
-        Ok(Self { behind: BTreeSet::new(), control: ControlPage::map(control)? })
+    /// Over empty maps. No entry that earlier programs have made is of the epoch that begins here.
+    pub(super) fn new(control: BorrowedFd<'_>, ledger: BorrowedFd<'_>) -> Result<Self, Error> {
+        let control = Memory::map("CONTROL", control, 1)?;
+        let maps = Self { behind: BTreeSet::new(), control, ledger: Memory::map("LEDGER", ledger, 1)? };
+        let first = maps.ledger()?.epoch.load(Ordering::SeqCst).max(1);
+        maps.begin(following(first))?;
+        Ok(maps)
+    }
+
+    fn control(&self) -> Result<&SharedControl, Error> {
+        self.control.values().first().ok_or(Error::Object { what: "CONTROL is empty".into() })
+    }
+
+    fn ledger(&self) -> Result<&SharedLedger, Error> {
+        self.ledger.values().first().ok_or(Error::Object { what: "LEDGER is empty".into() })
+    }
+
+    /// Makes the programs read the map of an epoch.
+    fn begin(&self, epoch: u32) -> Result<(), Error> {
+        // First, so that no verdict is of an epoch that another agent could begin again.
+        self.ledger()?.epoch.store(epoch, Ordering::SeqCst);
+        self.control()?.epoch.store(epoch, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Makes the kernel read `table`, which differs from the table before in the prefixes `changed`
-    /// only. The zones of the table have their slots in `slots`.
+    /// only. The zones of the table have their slots in `slots`, the node has `node`.
     ///
     /// # Errors
     /// A map is full, or the kernel refuses. The old table stays in force then.
@@ -79,7 +98,7 @@ impl ZoneMaps {
         slots: &Slots,
         capacity: u32,
     ) -> Result<(), Error> {
-        let next = self.control.epoch().load(Ordering::Relaxed).wrapping_add(1).max(2);
+        let next = following(self.control()?.epoch.load(Ordering::Relaxed));
         let map = maps[(next & 1) as usize];
         // A program that began before the last change may still be reading this map.
         wait_for_programs();
@@ -89,7 +108,8 @@ impl ZoneMaps {
         let all = before.union(&changed);
         let written = write(map, all.clone().copied(), table, slots, capacity);
         if written.is_ok() {
-            self.control.epoch().store(next, Ordering::Release);
+            self.control()?.externals.store(table.has_external().into(), Ordering::SeqCst);
+            self.begin(next)?;
             // The map that was read until now lacks these.
             self.behind = changed;
         } else {
@@ -97,6 +117,31 @@ impl ZoneMaps {
         }
         written
     }
+
+    /// Says which zone the node is in. It is in force for entries that exist with the next table.
+    /// Returns whether that is new.
+    pub(super) fn set_node(&self, slot: Slot) -> Result<bool, Error> {
+        Ok(self.control()?.node.swap(slot, Ordering::SeqCst) != slot)
+    }
+
+    /// Says by what the packets of overlays are told that go out through an uplink.
+    pub(super) fn set_overlays(&self, overlays: &Overlays) -> Result<(), Error> {
+        let control = self.control()?;
+        let write = |places: &[AtomicU16], ports: &BTreeSet<u16>| {
+            let ports = ports.iter().copied().chain(iter::repeat(0));
+            places.iter().zip(ports).for_each(|(place, port)| place.store(port, Ordering::SeqCst));
+        };
+        write(&control.destination_ports, &overlays.destination_ports);
+        write(&control.source_ports, &overlays.source_ports);
+        control.protocols.store(overlays.protocols, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The epoch after one. They go round after 2³² tables.
+const fn following(epoch: u32) -> u32 {
+    // 1 is of entries whose zones must be looked up.
+    if epoch >= LAST_EPOCH { 2 } else { epoch + 1 }
 }
 
 /// Makes a map that nobody reads say of the prefixes what the table says.
@@ -120,48 +165,4 @@ fn write(
             .map_err(|source| Error::Prefix { prefix, source })?;
     }
     Ok(())
-}
-
-/// Returns when every program that was running has ended.
-fn wait_for_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // The command waits for an RCU grace period, and programs run inside RCU.
-    // SAFETY: membarrier takes no pointers.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0;
-    if !done {
-        // Not on kernels with nohz_full: a program runs for microseconds.
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// The map CONTROL in this process's memory, so that the epoch is stored as one word.
-struct ControlPage(NonNull<c_void>);
-
-// SAFETY: the page is shared memory, used through atomics only.
-unsafe impl Send for ControlPage {}
-// SAFETY: as above.
-unsafe impl Sync for ControlPage {}
-
-impl ControlPage {
-    const LEN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-
-    fn map(control: BorrowedFd<'_>) -> Result<Self, Error> {
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        unsafe { mmap(None, Self::LEN, access, MapFlags::MAP_SHARED, control, 0) }
-            .map(Self)
-            .map_err(|errno| Error::Map { map: "CONTROL".into(), source: io::Error::from(errno) })
-    }
-
-    fn epoch(&self) -> &AtomicU32 {
-        // SAFETY: the page begins with a Control, lives as long as self, and is only used here.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr().cast::<Control>()).epoch) }
-    }
-}
-
-impl Drop for ControlPage {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `map` made.
-        let _ = unsafe { munmap(self.0, Self::LEN.get()) };
-    }
 }

@@ -175,7 +175,12 @@ mod tests {
 
     fn matrix(bytes: u64) -> Matrix {
         let mut matrix = Matrix::default();
-        let pair = Pair { source: place(0), destination: place(2), version: IpVersion::V4 };
+        let pair = Pair {
+            source: place(0),
+            destination: place(2),
+            version: IpVersion::V4,
+            direction: meridian_abi::matrix::Direction::Egress,
+        };
         matrix.add(pair, Counter { bytes, packets: 3 });
         matrix
     }

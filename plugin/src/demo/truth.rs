@@ -11,7 +11,7 @@ use super::{
     topology::{self, NODES, OUTSIDER},
 };
 use crate::zones::{Matrix, Pair, Place};
-use meridian_abi::{Counter, IpVersion};
+use meridian_abi::{Counter, IpVersion, matrix::Direction};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::HashMap,
@@ -189,7 +189,7 @@ impl Reader {
             return None;
         }
         let destination = self.places.get(&destination).cloned().unwrap_or(Place::Unknown);
-        Some(Pair { source: self.source.clone(), destination, version })
+        Some(Pair { source: self.source.clone(), destination, version, direction: Direction::Egress })
     }
 }
 

@@ -1,29 +1,20 @@
 //! The last table on disk: an agent that starts classifies by it until a controller answers.
-//!
-//! The file is a magic word, the SHA-256 of the rest, then one protobuf message. It is written beside
-//! and renamed, so there is never half of it.
 
 use super::{Changes, Position, buckets::Bucket, client::buckets, wire::Reader};
 use crate::{
+    durable,
     identity::Index,
     proto::{v1::SavedTable, wire::put_bytes},
     zones::SharedTable,
 };
 use prost::Message;
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{path::Path, time::SystemTime};
 
-/// Says what the file is, and which form it has.
-const MAGIC: &[u8; 8] = b"mrdntbl1";
+const MAGIC: &durable::Magic = b"mrdntbl1";
 /// The number of `SavedTable.updates`.
 const UPDATES: u64 = 3;
 /// The name in the state folder.
-const NAME: &str = "table";
+pub const NAME: &str = "table";
 
 /// A table that was saved.
 #[derive(Debug)]
@@ -34,27 +25,6 @@ pub struct Saved {
     pub confirmed: SystemTime,
     /// All of it.
     pub changes: Changes,
-}
-
-/// A saved table that can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SavedError {
-    /// It can't be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
-    },
-    /// It is not what was written.
-    #[error("{}: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// In which way.
-        reason: String,
-    },
 }
 
 /// A table that is about to be saved.
@@ -70,7 +40,7 @@ impl Saving {
     ///
     /// # Errors
     /// The file system's.
-    pub fn write(self, folder: &Path) -> Result<(), SavedError> {
+    pub fn write(self, folder: &Path) -> Result<(), durable::Error> {
         let saved = SavedTable {
             position: Some(self.position.into()),
             confirmed: Some(self.confirmed.into()),
@@ -79,17 +49,7 @@ impl Saving {
         let mut body = saved.encode_to_vec();
         // Bucket by bucket: the whole table as messages would be several times as large.
         self.buckets.iter().for_each(|bucket| put_bytes(UPDATES, &bucket.encode_added(), &mut body));
-        let (path, new) = (folder.join(NAME), folder.join(format!("{NAME}.new")));
-        let write = || {
-            fs::create_dir_all(folder)?;
-            let mut file = File::create(&new)?;
-            file.write_all(MAGIC)?;
-            file.write_all(digest(&SHA256, &body).as_ref())?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|source| SavedError::Io { path: path.clone(), source })
+        durable::write(&folder.join(NAME), MAGIC, &body, true)
     }
 }
 
@@ -103,21 +63,11 @@ impl Saved {
     ///
     /// # Errors
     /// The file system's, or the file is not what was written.
-    pub fn read(folder: &Path) -> Result<Option<Self>, SavedError> {
+    pub fn read(folder: &Path) -> Result<Option<Self>, durable::Error> {
         let path = folder.join(NAME);
-        let damaged = |reason: &str| SavedError::Damaged { path: path.clone(), reason: reason.to_owned() };
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(SavedError::Io { path, source }),
-        };
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("it is no saved table of this version"))?;
-        let (sum, body) =
-            rest.split_at_checked(SHA256_OUTPUT_LEN).ok_or_else(|| damaged("it ends before its checksum"))?;
-        if digest(&SHA256, body).as_ref() != sum {
-            return Err(damaged("its checksum is wrong"));
-        }
-        let saved = SavedTable::decode(body).map_err(|error| damaged(&error.to_string()))?;
+        let Some(body) = durable::read(&path, MAGIC)? else { return Ok(None) };
+        let damaged = |reason: &str| durable::damaged(&path, reason);
+        let saved = SavedTable::decode(body.as_slice()).map_err(|error| damaged(&error.to_string()))?;
         let (mut reader, mut changes) = (Reader::default(), Changes::default());
         for update in saved.updates {
             let (_, mut part) = reader.read(update).map_err(|error| damaged(&error.to_string()))?;
@@ -141,7 +91,7 @@ mod tests {
         zones::{Place, Placement, Zone},
     };
     use meridian_abi::zone::PrefixKind;
-    use std::{sync::Arc, time::Duration};
+    use std::{fs, sync::Arc, time::Duration};
 
     #[test]
     fn what_was_saved_is_read_and_damage_is_noticed() {
@@ -169,7 +119,7 @@ mod tests {
             let error = Saved::read(&folder).unwrap_err().to_string();
             assert!(error.ends_with(reason), "{error}");
         };
-        damage(b"", "it is no saved table of this version");
+        damage(b"", "it is not of this version");
         damage(&good[..20], "it ends before its checksum");
         damage(&good[..good.len() - 1], "its checksum is wrong");
         let mut flipped = good.clone();

@@ -2,14 +2,22 @@
 
 use meridian_abi::{
     Counter,
-    flow::{ServiceSide, Verdict},
+    flow::{ServiceSide, Verdict, Way},
 };
 use std::{net::IpAddr, time::SystemTime};
+
+/// The slot of an entry in the flow maps, both of them counted through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub usize);
 
 /// What went from one address to another, for one service. Connections are folded: ten thousand of
 /// them on one service are one entry in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Where it is.
+    pub slot: SlotId,
+    /// Tells it from entries that were there before.
+    pub generation: u16,
     /// Who sends.
     pub source: IpAddr,
     /// Who receives.
@@ -22,6 +30,8 @@ pub struct Entry {
     pub client_port: u16,
     /// Which end is the service.
     pub side: ServiceSide,
+    /// Which way the packets go.
+    pub way: Way,
     /// The zones.
     pub verdict: Verdict,
     /// What was counted since the entry was made.
@@ -45,22 +55,13 @@ pub struct Event {
     pub tcp_flags: u8,
     /// Which end is the service.
     pub side: ServiceSide,
+    /// Which way the packets go.
+    pub way: Way,
     /// The zones.
     pub verdict: Verdict,
 }
 
 impl Entry {
-    /// What tells this entry from the others of its node.
-    pub(super) const fn key(&self) -> Key {
-        Key {
-            source: self.source,
-            destination: self.destination,
-            protocol: self.protocol,
-            service_port: self.service_port,
-            side: self.side,
-        }
-    }
-
     /// Source and destination port; of ICMP type × 256 + code and 0.
     pub(super) const fn ports(&self) -> (u16, u16) {
         if self.protocol == 1 || self.protocol == 58 {
@@ -71,14 +72,4 @@ impl Entry {
             ServiceSide::Destination | ServiceSide::None => (self.client_port, self.service_port),
         }
     }
-}
-
-/// The key of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    service_port: u16,
-    side: ServiceSide,
 }

@@ -20,7 +20,10 @@ use crate::{
     zones::{Locality, Place},
 };
 use ahash::AHashMap;
-use meridian_abi::{Counter, flow::ServiceSide};
+use meridian_abi::{
+    Counter,
+    flow::{ServiceSide, Way},
+};
 use prost::Message;
 use prost_types::Timestamp;
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
@@ -88,6 +91,7 @@ struct Seen {
     /// `None`: many packets, which have no flags in common.
     tcp_flags: Option<flow::TcpFlags>,
     side: ServiceSide,
+    way: Way,
 }
 
 impl Observer {
@@ -127,6 +131,7 @@ impl Observer {
             protocol: entry.protocol,
             tcp_flags: None,
             side: entry.side,
+            way: entry.way,
         };
         self.flow(&seen, source, destination, Some(new))
     }
@@ -147,6 +152,7 @@ impl Observer {
             protocol: event.protocol,
             tcp_flags: Some(flags),
             side,
+            way: event.way,
         };
         self.flow(&seen, source, destination, None)
     }
@@ -160,11 +166,17 @@ impl Observer {
             ServiceSide::None => None,
         };
         let opening = seen.tcp_flags.is_some_and(|flags| flags.syn);
-        let (direction, reason) = match is_reply {
-            Some(true) => (flow::TrafficDirection::Ingress, flow::TraceReason::Reply),
-            Some(false) if opening => (flow::TrafficDirection::Egress, flow::TraceReason::New),
-            Some(false) => (flow::TrafficDirection::Egress, flow::TraceReason::Established),
-            None => (flow::TrafficDirection::Egress, flow::TraceReason::Unknown),
+        let reason = match is_reply {
+            Some(true) => flow::TraceReason::Reply,
+            Some(false) if opening => flow::TraceReason::New,
+            Some(false) => flow::TraceReason::Established,
+            None => flow::TraceReason::Unknown,
+        };
+        // The connection's, seen from the end that is here: a reply that leaves belongs to one that came.
+        let direction = if (is_reply == Some(true)) == (seen.way == Way::Arrived) {
+            flow::TrafficDirection::Egress
+        } else {
+            flow::TrafficDirection::Ingress
         };
         let l4 = transport(seen);
         let source = self.end((seen.source.0, seen.time), source, ends.locality);
@@ -444,6 +456,9 @@ mod tests {
 
     fn entry(side: ServiceSide, protocol: u8) -> Entry {
         Entry {
+            slot: crate::flows::SlotId(0),
+            generation: 1,
+            way: Way::Sent,
             source: "10.0.1.7".parse().unwrap(),
             destination: "10.0.2.7".parse().unwrap(),
             protocol,
@@ -512,6 +527,7 @@ mod tests {
                 protocol: 6,
                 tcp_flags,
                 side,
+                way: Way::Sent,
                 verdict: Verdict { epoch: 1, source: 2, destination: 3 },
             };
             let node = Node { name: "node-a".into(), place: zone("eu-1a") };

@@ -1,6 +1,6 @@
 //! What is new in a flow entry since it was read the last time, and when that is told as an update.
 
-use super::entry::{Entry, Key};
+use super::entry::{Entry, SlotId};
 use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::time::{Duration, Instant};
@@ -11,14 +11,25 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// What was read and what was told of each entry. It holds as many as the kernel's flow maps do.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    entries: AHashMap<Key, Known>,
+    entries: AHashMap<SlotId, Following>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    read: Counter,
-    told: Counter,
+struct Following {
+    known: Known,
     told_at: Instant,
+    active_at: Instant,
+}
+
+/// What is known of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The entry's.
+    pub generation: u16,
+    /// What was read of it.
+    pub read: Counter,
+    /// What was told of it.
+    pub told: Counter,
 }
 
 /// What is new in an entry.
@@ -29,26 +40,53 @@ pub struct News {
     /// Since it was told the last time, if it is time to tell it: at once when it is first seen,
     /// then at most every five seconds while it is active. The sum of all is what the entry counted.
     pub update: Option<Counter>,
+    /// For how long nothing has been new.
+    pub idle: Duration,
 }
 
 impl Tracker {
     /// What is new in the entry. `flush` tells it whatever the time.
     pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> News {
-        let first = Known { read: Counter::default(), told: Counter::default(), told_at: now };
+        let known = Known { generation: entry.generation, ..Known::default() };
+        let first = Following { known, told_at: now, active_at: now };
         let mut due = flush;
-        let known = self.entries.entry(entry.key()).or_insert_with(|| {
+        let following = self.entries.entry(entry.slot).or_insert_with(|| {
             due = true;
             first
         });
-        due |= now.duration_since(known.told_at) >= INTERVAL;
+        if following.known.generation != entry.generation {
+            due = true;
+            *following = first;
+        }
+        let Following { known, told_at, active_at } = following;
+        due |= now.duration_since(*told_at) >= INTERVAL;
         let new = since(known.read, entry.counter);
+        if new.packets > 0 {
+            *active_at = now;
+        }
         known.read += new;
         let untold = since(known.told, known.read);
         let update = (due && untold.packets > 0).then_some(untold);
         if update.is_some() {
-            (known.told, known.told_at) = (known.read, now);
+            (known.told, *told_at) = (known.read, now);
         }
-        News { new, update }
+        News { new, update, idle: now.duration_since(*active_at) }
+    }
+
+    /// Forgets an entry that was taken away.
+    pub fn forget(&mut self, slot: SlotId) {
+        self.entries.remove(&slot);
+    }
+
+    /// What is known of each entry: for who goes on after this process.
+    pub fn known(&self) -> impl Iterator<Item = (SlotId, Known)> {
+        self.entries.iter().map(|(slot, following)| (*slot, following.known))
+    }
+
+    /// Goes on with what another process knew.
+    pub fn restore(&mut self, known: impl IntoIterator<Item = (SlotId, Known)>, now: Instant) {
+        let following = |(slot, known)| (slot, Following { known, told_at: now, active_at: now });
+        self.entries = known.into_iter().map(following).collect();
     }
 }
 
@@ -65,10 +103,13 @@ fn since(before: Counter, after: Counter) -> Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_abi::flow::{ServiceSide, Verdict};
+    use meridian_abi::flow::{ServiceSide, Verdict, Way};
 
     fn entry(port: u16, bytes: u64, packets: u64) -> Entry {
         Entry {
+            slot: SlotId(port.into()),
+            generation: 1,
+            way: Way::Sent,
             source: [10, 0, 0, 1].into(),
             destination: [10, 0, 0, 2].into(),
             protocol: 6,
@@ -99,5 +140,26 @@ mod tests {
         assert_eq!(read(80, 800, 8, 12, true), (counter(100, 1), told(100, 1)));
         assert_eq!(read(443, 90, 2, 8, false), (counter(30, 1), None));
         assert_eq!(read(443, 90, 2, 9, false), (counter(0, 0), told(30, 1)), "what is untold waits");
+    }
+
+    #[test]
+    fn another_entry_in_the_same_slot_begins_at_zero() {
+        let (mut tracker, now) = (Tracker::default(), Instant::now());
+        tracker.read(&entry(80, 500, 5), now, false);
+        let next = Entry { generation: 2, ..entry(80, 700, 7) };
+        let later = now + Duration::from_secs(60);
+        assert_eq!(tracker.read(&next, later, false).new, Counter { bytes: 700, packets: 7 });
+        // What one process knew another one goes on with.
+        let known: Vec<_> = tracker.known().collect();
+        let mut tracker = Tracker::default();
+        tracker.restore(known, later);
+        let next = Entry { generation: 2, ..entry(80, 750, 8) };
+        let news = tracker.read(&next, later + Duration::from_secs(9), false);
+        assert_eq!(
+            (news.new, news.update),
+            (Counter { bytes: 50, packets: 1 }, Some(Counter { bytes: 50, packets: 1 }))
+        );
+        assert_eq!(news.idle, Duration::ZERO);
+        assert_eq!(tracker.read(&next, later + Duration::from_secs(40), false).idle, Duration::from_secs(31));
     }
 }

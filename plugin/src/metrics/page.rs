@@ -1,6 +1,6 @@
 //! Zone pairs, and the agent itself.
 
-use super::{FeedState, Sample, Sources, traffic};
+use super::{FeedState, Sample, Seen, Sources, traffic};
 use crate::{
     accounting::Totals,
     flows::READERS,
@@ -30,6 +30,7 @@ impl Collector for Page {
         let samples = std::sync::Arc::clone(&self.0.samples.borrow());
         let mut page = Writer(&mut encoder);
         page.info(&samples)?;
+        page.hook(&samples)?;
         page.matrix(&samples)?;
         traffic::write(&mut page, &samples, self.0.families)?;
         page.stats(&samples)?;
@@ -82,6 +83,25 @@ impl Writer<'_, '_> {
             vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("hook", sample.hook.to_owned())], 1.0)]
         });
         self.gauges("meridian_build_info", "The version and the hook that counts packets; always 1", None, &series)
+    }
+
+    fn hook(&mut self, samples: &[Sample]) -> fmt::Result {
+        let series = each(samples, |sample| {
+            vec![(vec![("hook", sample.hook.to_owned()), ("reason", sample.why.to_string())], 1.0)]
+        });
+        self.gauges(
+            "meridian_hook_info",
+            "The hook that counts packets, and why it is that one; always 1",
+            None,
+            &series,
+        )?;
+        let compared = |value: fn(Seen) -> u64| {
+            each(samples, |sample| sample.seen.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
+        };
+        let help = "IP bytes that left through uplinks and overlays, by the devices' own counters";
+        self.counters("meridian_device_sent", help, Some(Unit::Bytes), &compared(|seen| seen.sent))?;
+        let help = "IP bytes that the hook saw leave through uplinks and overlays";
+        self.counters("meridian_device_seen", help, Some(Unit::Bytes), &compared(|seen| seen.seen))
     }
 
     fn matrix(&mut self, samples: &[Sample]) -> fmt::Result {
@@ -245,7 +265,7 @@ fn pair_labels(pair: &Pair) -> Labels {
         ("destination_region", region(&pair.destination)),
         ("locality", pair.locality().to_string()),
         ("ip_version", version.to_owned()),
-        ("direction", "egress".to_owned()),
+        ("direction", pair.direction.name().to_owned()),
     ]
 }
 

@@ -91,7 +91,12 @@ mod tests {
 
     fn sources(families: Families) -> Sources {
         let mut matrix = Matrix::default();
-        let pair = |to| Pair { source: place(0), destination: to, version: IpVersion::V4 };
+        let pair = |to| Pair {
+            source: place(0),
+            destination: to,
+            version: IpVersion::V4,
+            direction: meridian_abi::matrix::Direction::Egress,
+        };
         matrix.add(pair(place(2)), Counter { bytes: 1500, packets: 3 });
         matrix.add(pair(Place::Unknown), Counter { bytes: 40, packets: 1 });
         let mut accounting = Accounting::new(4, false);
@@ -110,6 +115,8 @@ mod tests {
             node: "node-1".into(),
             time: SystemTime::now(),
             hook: "netfilter",
+            why: "test".into(),
+            seen: Some(crate::metrics::Seen { sent: 1500, seen: 1500 }),
             matrix,
             stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
             totals: accounting.totals().clone(),

@@ -1,7 +1,7 @@
 //! Bytes and packets by zone pair.
 
 use super::{Locality, Place};
-use meridian_abi::{Counter, IpVersion};
+use meridian_abi::{Counter, IpVersion, matrix::Direction};
 use std::collections::BTreeMap;
 
 /// What a cell of the matrix is for.
@@ -13,6 +13,8 @@ pub struct Pair {
     pub destination: Place,
     /// Their IP version.
     pub version: IpVersion,
+    /// Whether they left the node, or arrived from where nobody counts what is sent.
+    pub direction: Direction,
 }
 
 impl Pair {

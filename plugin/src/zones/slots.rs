@@ -29,6 +29,18 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// The slots that an earlier agent had given, in their order.
+    pub fn restore(zones: Vec<Arc<Zone>>) -> Self {
+        let slots = (FIRST_ZONE..).zip(&zones);
+        let by_name = slots.map(|(slot, zone)| (zone.name.clone(), slot)).collect();
+        Self { zones, by_name }
+    }
+
+    /// The zones in the order of their slots.
+    pub fn zones(&self) -> impl Iterator<Item = &Zone> {
+        self.zones.iter().map(Arc::as_ref)
+    }
+
     /// Gives the zones of placements that have no slot yet one each, as long as there are any. A zone
     /// that is known already takes the region that they say.
     pub fn assign<'a>(&mut self, placements: impl IntoIterator<Item = &'a Placement>) {
@@ -79,13 +91,18 @@ impl Slots {
         (self.zones.len() as u32 + u32::from(FIRST_ZONE)).next_power_of_two().clamp(MIN_SLOTS, MAX_SLOTS)
     }
 
-    /// What the kernel's table says of a prefix. A zone without a slot below `capacity` is unknown.
-    pub fn entry(&self, placement: &Placement, capacity: u32) -> Entry {
-        let slot = match &placement.place {
+    /// The slot of a place; of a zone without one below `capacity` unknown's.
+    pub fn of(&self, place: &Place, capacity: u32) -> Slot {
+        match place {
             Place::Unknown => UNKNOWN,
             Place::Internet => INTERNET,
             Place::Zone(zone) => self.slot(&zone.name, capacity),
-        };
+        }
+    }
+
+    /// What the kernel's table says of a prefix. A zone without a slot below `capacity` is unknown.
+    pub fn entry(&self, placement: &Placement, capacity: u32) -> Entry {
+        let slot = self.of(&placement.place, capacity);
         Entry { slot, kind: placement.kind as u8, reserved: 0 }
     }
 

@@ -72,6 +72,8 @@ impl SharedTable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     prefixes: BTreeMap<IpNetwork, Placement>,
+    /// How many of them are external.
+    externals: usize,
 }
 
 impl Table {
@@ -85,12 +87,28 @@ impl Table {
             .chain(not_public)
             .filter_map(|(prefix, place)| Some((prefix.parse().ok()?, default(place))))
             .collect();
-        Self { prefixes }
+        Self { prefixes, externals: 0 }
     }
 
     /// Adds a prefix, or replaces what was said of it. Its host bits are zero.
     pub fn insert(&mut self, prefix: IpNetwork, placement: Placement) {
-        self.prefixes.insert(prefix, placement);
+        self.set(prefix, Some(placement));
+    }
+
+    fn set(&mut self, prefix: IpNetwork, placement: Option<Placement>) -> Option<Placement> {
+        let is_external = |placement: &Placement| placement.kind == PrefixKind::External;
+        self.externals += usize::from(placement.as_ref().is_some_and(is_external));
+        let before = match placement {
+            Some(placement) => self.prefixes.insert(prefix, placement),
+            None => self.prefixes.remove(&prefix),
+        };
+        self.externals -= usize::from(before.as_ref().is_some_and(is_external));
+        before
+    }
+
+    /// Whether some prefix is external.
+    pub const fn has_external(&self) -> bool {
+        self.externals > 0
     }
 
     /// Takes changes in, and returns those that undo them. A prefix of public or private address space of
@@ -98,10 +116,7 @@ impl Table {
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
         let defaults = Self::new().prefixes;
         let apply = |(prefix, placement): Change| {
-            let before = match placement.or_else(|| defaults.get(&prefix).cloned()) {
-                Some(placement) => self.prefixes.insert(prefix, placement),
-                None => self.prefixes.remove(&prefix),
-            };
+            let before = self.set(prefix, placement.or_else(|| defaults.get(&prefix).cloned()));
             (prefix, before)
         };
         changes.into_iter().map(apply).collect()

@@ -50,6 +50,7 @@ impl Lab {
         })
         .unwrap();
         configure(&peer, "setting up", async |links| {
+            links.up("lo", None).await?;
             links.up("eth0", None).await?;
             links.address("eth0", PEER.into(), 8).await
         })
@@ -201,27 +202,23 @@ fn the_agent_counts_reloads_and_ends() {
     let page = lab.page("/metrics", |page| bytes_to(page, "c") == 1280);
     assert_eq!(bytes_to(&page, "b"), 128_000);
     assert!(lookup().contains(" c "));
-    let other_agent = lab.node.run(|| {
-        meridian(&[
-            "agent",
-            "--hubble-socket",
-            socket.to_str().unwrap(),
-            "--hubble-listen",
-            "127.0.0.1:0",
-            "--http-listen",
-            "127.0.0.1:0",
-            "--config",
-            config.to_str().unwrap(),
-        ])
-        .output()
-        .unwrap()
-    });
-    let said = Said::from(other_agent.unwrap());
-    assert_eq!(said.code, Some(1));
-    assert!(
-        said.stderr.ends_with(&format!("meridian: the socket {}: another process serves it\n", socket.display())),
-        "{said:?}"
+    let other_agent = |namespace: &Namespace, uplink: &str| {
+        let listen = ["--hubble-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--uplink", uplink];
+        let config = ["agent", "--config", config.to_str().unwrap(), "--hubble-socket", socket.to_str().unwrap()];
+        let said: Said = namespace.run(|| meridian(&config).args(listen).output().unwrap()).unwrap().into();
+        assert_eq!(said.code, Some(1));
+        said.stderr
+    };
+    // In the same network namespace it would count every packet again.
+    let stderr = other_agent(&lab.node, "up0");
+    let expected = format!(
+        "meridian: another agent counts here already (process {}): there can be one in a network namespace\n",
+        child.id()
     );
+    assert_eq!(stderr, expected);
+    let stderr = other_agent(&lab.peer, "eth0");
+    let expected = format!("meridian: the socket {}: another process serves it\n", socket.display());
+    assert!(stderr.ends_with(&expected), "{stderr}");
 
     // A bad one is refused, and the old one stays; SIGHUP reads it again.
     scratch.file("zones.yaml", b"zones: [\n");
@@ -330,7 +327,7 @@ fn a_node_is_checked() {
         "ok tcx the kernel",
         "ok clsact the kernel",
         "ok uplinks up0 (10.0.1.1",
-        "ok hook netfilter: auto",
+        "ok hook netfilter: no data path is here that bypasses netfilter",
         "an agent can run here",
     ] {
         let has = |has: &str| has.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(line);

@@ -3,7 +3,7 @@
 use meridian::{
     agent::Sink,
     api::{Client, CountersService, Target, ZonesService},
-    datapath::{Datapath, Hook, Options},
+    datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{Demo, topology::NodeNet},
     export::{Output, PairLog},
     flows::{Namespaces, Ring},
@@ -314,7 +314,7 @@ fn the_hooks_count_the_same_of_the_same_traffic() {
     slots.assign(table.placements());
     let attach = |hook: Hook, node: &NodeNet| {
         let mut datapath = Datapath::load(Options { hook, ..Options::default() }).unwrap();
-        datapath.add_uplink(node.uplink).unwrap();
+        datapath.set_devices(Devices { devices: vec![Device::uplink(node.uplink)], ..Devices::default() }).unwrap();
         datapath.apply_zones(&table, table.networks(), &slots).unwrap();
         node.namespace.run(|| datapath.attach()).unwrap().unwrap();
         datapath
@@ -337,7 +337,7 @@ fn the_hooks_count_the_same_of_the_same_traffic() {
         let mut matrix = Matrix::default();
         for cell in datapaths.iter().flat_map(|datapath| datapath.matrix().unwrap()) {
             let (source, destination) = (slots.place(cell.source), slots.place(cell.destination));
-            matrix.add(Pair { source, destination, version: cell.version }, cell.counter);
+            matrix.add(Pair { source, destination, version: cell.version, direction: cell.direction }, cell.counter);
         }
         assert_eq!(cells(matrix.cells()), netfilter, "{hook}");
     }

@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
-    datapath::{Datapath, Hook, Options, sys},
+    datapath::{Datapath, Device, Devices, Hook, Options, sys},
     flows::{Entry, Namespaces, Node, Record, Ring},
     identity::Index,
     zones::{Place, Placement, Slots, Table, Zone},
@@ -40,7 +40,7 @@ impl Bench {
     fn new(options: Options, prefixes: &[(&str, &str)]) -> Self {
         let datapath = Datapath::load(options).unwrap();
         let mut bench = Self { hook: options.hook, datapath, slots: Slots::default(), table: Table::new() };
-        bench.datapath.add_uplink(LOOPBACK).unwrap();
+        bench.datapath.set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();
         bench.apply(prefixes);
         bench
     }
@@ -82,7 +82,7 @@ impl Bench {
 
     fn flows(&self) -> Vec<Entry> {
         let mut flows = Vec::new();
-        self.datapath.flows(|flow| flows.push(flow)).unwrap();
+        self.datapath.flows(|flow| flows.push(flow));
         flows
     }
 
@@ -253,7 +253,7 @@ fn a_new_table_holds_for_the_next_packet_of_a_known_flow() {
 
 #[test]
 fn a_full_flow_map_loses_no_byte() {
-    let bench = Bench::new(Options { flow_entries: 64, ..Options::default() }, &TABLE);
+    let bench = Bench::new(Options { flow_slots: 64, ..Options::default() }, &TABLE);
     let mut sent = Counter::default();
     for host in 1..=250 {
         let frame = Frame::ports("10.0.1.1", &format!("10.0.2.{host}"), TCP, (50_000, 80));

@@ -3,7 +3,7 @@
 use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
-    datapath::{Datapath, Hook, Options},
+    datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{
         links::{configure, sysctl},
         namespace::Namespace,
@@ -77,7 +77,7 @@ impl Lab {
             .unwrap();
         }
         let mut datapath = Datapath::load(options).unwrap();
-        datapath.add_uplink(uplink).unwrap();
+        datapath.set_devices(Devices { devices: vec![Device::uplink(uplink)], ..Devices::default() }).unwrap();
         datapath.apply_zones(&Table::new(), Table::new().networks(), &Slots::default()).unwrap();
         node.run(|| datapath.attach()).unwrap().unwrap();
         Self { datapath, pod, node, peer }
@@ -133,7 +133,7 @@ fn ports_outside_the_linear_part_of_the_buffer_are_read() {
     let after = wait_for(|| lab.counted(), |counted| counted.packets > before.packets);
     assert_eq!(after.bytes - before.bytes, 28 + u64::from(payload));
     let mut flows = Vec::new();
-    lab.datapath.flows(|flow| flows.push(flow)).unwrap();
+    lab.datapath.flows(|flow| flows.push(flow));
     let flow = flows.iter().find(|flow| flow.service_port == 9200).expect("the ports were read");
     assert_eq!(flow.client_port, 50_001);
     assert_eq!(lab.datapath.stat(Stat::NoPorts).unwrap().packets, 0);
@@ -247,7 +247,7 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
     // flows, and left through the device, where ARP comes on top.
     let flows = || {
         let mut sum = Counter::default();
-        lab.datapath.flows(|flow| sum += flow.counter).unwrap();
+        lab.datapath.flows(|flow| sum += flow.counter);
         sum
     };
     let sent = || {
@@ -274,7 +274,7 @@ fn the_hooks_count_the_same_and_let_others_run() {
         .into_iter()
         .map(|hook| {
             let mut other = Datapath::load(Options { hook, ..Options::default() }).unwrap();
-            other.add_uplink(uplink).unwrap();
+            other.set_devices(Devices { devices: vec![Device::uplink(uplink)], ..Devices::default() }).unwrap();
             other.apply_zones(&Table::new(), Table::new().networks(), &Slots::default()).unwrap();
             lab.node.run(|| other.attach()).unwrap().unwrap();
             other

@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{
     agent::Agent,
-    datapath::uplinks::Uplink,
     feed::{Batch, Changes, Client, ClientSettings, Connection, Position, Saved},
     identity::Index,
     metrics::FeedState,
@@ -159,11 +158,11 @@ impl Followed {
     }
 
     /// Puts what waits in force. Returns whether there is a table.
-    pub(super) fn apply(&mut self, agent: &mut Agent, uplinks: &[Uplink], index: &Index) -> bool {
+    pub(super) fn apply(&mut self, agent: &mut Agent, index: &Index) -> bool {
         if let Some(position) = self.waiting.position {
             index.apply(self.waiting.identities.drain(..));
             let zones: Vec<Change> = self.waiting.zones.clone().into_iter().collect();
-            match if zones.is_empty() { Ok(()) } else { change(agent, uplinks, zones) } {
+            match if zones.is_empty() { Ok(()) } else { change(agent, zones) } {
                 Ok(()) => {
                     self.waiting = Waiting::default();
                     self.is_in_force(position);

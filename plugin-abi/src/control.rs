@@ -1,0 +1,69 @@
+//! The maps CONTROL and LEDGER: what userspace changes while the programs run, and what outlives
+//! them.
+
+use crate::{Counter, zone::Slot};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The one value of the map CONTROL. It belongs to the programs that were loaded with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Control {
+    /// The version of the zone table; its low bit names the map to read. Never 0.
+    pub epoch: u32,
+    /// The zone of this node.
+    pub node: Slot,
+    /// 1: the table has external prefixes, so that arrivals must be looked at.
+    pub externals: u16,
+    /// UDP destination ports of the overlays' outer packets: VXLAN, Geneve. 0: none.
+    pub destination_ports: [u16; Self::PORTS],
+    /// UDP source ports of the overlays' outer packets: WireGuard. 0: none.
+    pub source_ports: [u16; Self::PORTS],
+    /// [`IPIP`](Self::IPIP), [`IPV6`](Self::IPV6), [`GRE`](Self::GRE): there are overlays whose outer
+    /// packets have this protocol.
+    pub protocols: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Control {
+    /// Ports of each kind that there is room for.
+    pub const PORTS: usize = 4;
+    /// IPv4 in IP.
+    pub const IPIP: u32 = 1;
+    /// IPv6 in IP.
+    pub const IPV6: u32 = 2;
+    /// GRE.
+    pub const GRE: u32 = 4;
+}
+
+/// The one value of the map LEDGER, written by userspace. It lives as long as the counters do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ledger {
+    /// What flow entries that were taken away had counted.
+    pub retired: Counter,
+    /// What `retired` will be when the slot `retiring` is empty: the two can't change at once, and
+    /// who finds a slot here ends the work.
+    pub retired_next: Counter,
+    /// 0, or 1 + the slot that is being emptied, of FLOWS_V6 with [`V6_SLOT`](Self::V6_SLOT).
+    pub retiring: u64,
+    /// Where the hashes of flow keys begin, so that nobody outside can choose keys of one hash.
+    pub seed: u64,
+    /// The last epoch that verdicts were made with.
+    pub epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Tells these counters from those of another time: given once, when they begin.
+    pub boot_id: [u8; 16],
+}
+
+impl Ledger {
+    /// See [`retiring`](Self::retiring).
+    pub const V6_SLOT: u64 = 1 << 32;
+}
+
+/// Addresses of the node that the map NODE_ADDRESSES holds.
+pub const MAX_NODE_ADDRESSES: u32 = 1024;
+
+const _: () = assert!(size_of::<Control>() == 32);
+const _: () = assert!(size_of::<Ledger>() == 72);

@@ -1,0 +1,231 @@
+//! Where the programs are attached: to netfilter, to devices; and what of an earlier agent's is taken
+//! over, so that no packet passes uncounted.
+
+use super::{
+    Device, Error, Hook,
+    clsact::{self, Filter},
+    object::{Netfilter, Programs},
+    pins::Pins,
+    sys::{self, Side},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// Below source NAT (100), so that the pod is still the source, and after it has been decided where
+/// the packet goes.
+const HIGHEST_PRIORITY: i32 = 99;
+/// Priorities that are tried where others hold them.
+const PRIORITIES_TRIED: i32 = 64;
+
+/// The families of the two programs at netfilter, with their names in pins and for people.
+const FAMILIES: [(i32, &str, &str); 2] =
+    [(libc::AF_INET, "netfilter_v4", "IPv4"), (libc::AF_INET6, "netfilter_v6", "IPv6")];
+
+/// What is attached. Dropped, all that is not pinned is taken away.
+#[derive(Default)]
+pub(super) struct Attached {
+    netfilter: Vec<OwnedFd>,
+    devices: BTreeMap<u32, Vec<Held>>,
+    /// Whether devices are followed.
+    pub(super) active: bool,
+}
+
+/// What holds a program at a device.
+enum Held {
+    Link(OwnedFd, Side),
+    /// Taken away when it is dropped.
+    Filter(#[expect(dead_code, reason = "held")] Filter),
+}
+
+impl Attached {
+    /// Attaches the programs of netfilter, or lets the links of an earlier agent go on with these.
+    /// `is_alive` sends a packet of a family, and says whether the programs have seen it.
+    pub(super) fn netfilter(
+        &mut self,
+        programs: &Netfilter,
+        cores: BorrowedFd<'_>,
+        pins: Option<&Pins>,
+        is_alive: impl Fn(i32) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let mut places = Vec::new();
+        for (slot, (family, name, people)) in (0u32..).zip(FAMILIES) {
+            let core = &programs.cores[slot as usize];
+            let number = std::os::fd::AsRawFd::as_raw_fd(core);
+            sys::update(cores, &slot, &number).map_err(|source| Error::Map { map: "CORES".into(), source })?;
+            let to = format!("netfilter POSTROUTING for {people}");
+            if let Some(link) = pins.and_then(|pins| pins.link(name)) {
+                if is_alive(family) {
+                    places.push(format!("{to}, where it was"));
+                    self.netfilter.push(link);
+                    continue;
+                }
+                pins.map(|pins| pins.remove_link(name)).transpose()?;
+            }
+            let (link, priority) = postrouting(programs.entries[slot as usize].as_fd(), family)
+                .map_err(|source| Error::Attach { to: to.clone(), source })?;
+            pins.map(|pins| pins.pin_link(name, link.as_fd())).transpose()?;
+            self.netfilter.push(link);
+            places.push(format!("{to}, priority {priority}"));
+        }
+        Ok(places)
+    }
+
+    /// Attaches the programs to a device; what is pinned for it goes on with these programs.
+    pub(super) fn device(
+        &mut self,
+        hook: Hook,
+        programs: &Programs,
+        device: &Device,
+        pins: Option<&Pins>,
+    ) -> Result<Vec<String>, Error> {
+        let mut places = Vec::new();
+        let layer = usize::from(!device.ethernet);
+        let mut wanted = vec![(Side::Ingress, arrivals(hook), &programs.ingress[layer])];
+        if hook != Hook::Netfilter {
+            wanted.insert(0, (Side::Egress, hook, &programs.egress[layer]));
+        }
+        let mut held = Vec::new();
+        for (side, hook, program) in wanted {
+            let at = match side {
+                Side::Ingress => "ingress",
+                Side::Egress => "egress",
+            };
+            let to = format!("{hook} {at} of {}", people(device));
+            let failed = |source| Error::Attach { to: to.clone(), source };
+            if hook == Hook::Clsact {
+                let filter = Filter::new(program.as_fd(), device.ifindex, side, pins.is_some()).map_err(failed)?;
+                held.push(Held::Filter(filter));
+            } else {
+                let link = tcx(program.as_fd(), device.ifindex, side, pins, failed)?;
+                held.push(Held::Link(link, side));
+            }
+            if side == Side::Egress {
+                places.push(to);
+            }
+        }
+        self.devices.insert(device.ifindex, held);
+        Ok(places)
+    }
+
+    /// The devices to which programs are attached.
+    pub(super) fn device_indices(&self) -> Vec<u32> {
+        self.devices.keys().copied().collect()
+    }
+
+    /// Takes the programs from a device that is no uplink any more, or gone.
+    pub(super) fn leave(&mut self, ifindex: u32, pins: Option<&Pins>) -> Result<(), Error> {
+        for held in self.devices.remove(&ifindex).unwrap_or_default() {
+            match held {
+                Held::Link(link, side) => {
+                    // It may go on in another namespace.
+                    if let Err(error) = sys::detach_link(link.as_fd()) {
+                        tracing::debug!(ifindex, %error, "the device is gone");
+                    }
+                    pins.map(|pins| pins.remove_link(&link_name(ifindex, side))).transpose()?;
+                }
+                Held::Filter(_) => {
+                    for side in [Side::Ingress, Side::Egress] {
+                        clsact::remove(ifindex, side)
+                            .map_err(|source| Error::Attach { to: format!("clsact of device {ifindex}"), source })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn people(device: &Device) -> String {
+    if device.name.is_empty() { format!("device {}", device.ifindex) } else { device.name.clone() }
+}
+
+/// The hook for arrivals.
+fn arrivals(hook: Hook) -> Hook {
+    match hook {
+        Hook::Netfilter if Hook::Tcx.require().is_err() => Hook::Clsact,
+        Hook::Netfilter => Hook::Tcx,
+        other => other,
+    }
+}
+
+fn link_name(ifindex: u32, side: Side) -> String {
+    match side {
+        Side::Ingress => format!("tcx_{ifindex}_ingress"),
+        Side::Egress => format!("tcx_{ifindex}_egress"),
+    }
+}
+
+fn tcx(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    side: Side,
+    pins: Option<&Pins>,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<OwnedFd, Error> {
+    let name = link_name(ifindex, side);
+    if let Some(pins) = pins
+        && let Some(link) = pins.link(&name)
+    {
+        // The link of a device that is gone stays pinned; its index may be another device's now.
+        let is_there = sys::tcx_device(link.as_fd()).is_ok_and(|device| device == ifindex);
+        if is_there && sys::update_link(link.as_fd(), program).is_ok() {
+            return Ok(link);
+        }
+        pins.remove_link(&name)?;
+    }
+    let link = sys::attach_tcx(program, ifindex, side).map_err(failed)?;
+    pins.map(|pins| pins.pin_link(&name, link.as_fd())).transpose()?;
+    Ok(link)
+}
+
+/// Takes away what an earlier agent has left that this one does not go on with.
+pub(super) fn clean(hook: Hook, devices: &[Device], pins: &Pins) -> Result<(), Error> {
+    for name in pins.link_names() {
+        let of_device = |side| devices.iter().any(|device| link_name(device.ifindex, side) == name);
+        let goes_on = match hook {
+            Hook::Netfilter => name.starts_with("netfilter_") || of_device(Side::Ingress),
+            Hook::Tcx => of_device(Side::Ingress) || of_device(Side::Egress),
+            Hook::Clsact => false,
+        };
+        if !goes_on {
+            pins.remove_link(&name)?;
+        }
+    }
+    for device in devices {
+        for (side, hook) in [(Side::Egress, hook), (Side::Ingress, arrivals(hook))] {
+            if hook != Hook::Clsact {
+                let failed = |source| Error::Attach { to: format!("clsact of {}", people(device)), source };
+                clsact::remove(device.ifindex, side).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends a packet of a family through the loopback device.
+pub(super) fn send_probe(family: i32) -> io::Result<()> {
+    // The discard port; nobody need listen.
+    const DISCARD: u16 = 9;
+    if family == libc::AF_INET {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(&[], (Ipv4Addr::LOCALHOST, DISCARD))
+    } else {
+        UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?.send_to(&[], (Ipv6Addr::LOCALHOST, DISCARD))
+    }
+    .map(drop)
+}
+
+fn postrouting(program: BorrowedFd<'_>, family: i32) -> io::Result<(OwnedFd, i32)> {
+    let mut taken = io::Error::from_raw_os_error(libc::EBUSY);
+    for priority in (HIGHEST_PRIORITY - PRIORITIES_TRIED + 1..=HIGHEST_PRIORITY).rev() {
+        match sys::attach_postrouting(program, family, priority) {
+            Ok(link) => return Ok((link, priority)),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => taken = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken)
+}

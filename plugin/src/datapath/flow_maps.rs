@@ -1,0 +1,264 @@
+//! Reads the flow entries where they lie, and takes idle ones away: see [`meridian_abi::flow`] for the
+//! states of a slot.
+
+use super::{
+    Error,
+    grace::wait_for_programs,
+    memory::{Memory, SharedCounter, SharedLedger, SharedSlot},
+};
+use crate::flows::{Entry, SlotId};
+use meridian_abi::{
+    Counter,
+    control::Ledger,
+    flow::{self, Filing, FlowKey, ServiceSide, V4, V6, Verdict, Way},
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::BorrowedFd,
+    sync::atomic::Ordering,
+};
+
+/// An entry that is idle. Its counters are read a last time when no program uses it any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Retiring {
+    slot: SlotId,
+    verdict: u64,
+}
+
+/// The flow maps.
+pub(super) struct FlowMaps {
+    v4: Memory<SharedSlot<V4>>,
+    v6: Memory<SharedSlot<V6>>,
+    ledger: Memory<SharedLedger>,
+}
+
+/// An address as a key has it.
+trait Address: Copy + 'static {
+    fn domain(self) -> IpAddr;
+    fn zero() -> Self;
+}
+
+impl Address for V4 {
+    fn domain(self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(self.0.to_ne_bytes()))
+    }
+
+    fn zero() -> Self {
+        Self(0)
+    }
+}
+
+impl Address for V6 {
+    fn domain(self) -> IpAddr {
+        let octets: [u8; 16] = zerocopy::transmute!(self.0);
+        IpAddr::V6(Ipv6Addr::from(octets))
+    }
+
+    fn zero() -> Self {
+        Self([0; 4])
+    }
+}
+
+impl FlowMaps {
+    /// Over maps with so many slots each. `ledger` is that of their counters.
+    pub(super) fn new(
+        v4: BorrowedFd<'_>,
+        v6: BorrowedFd<'_>,
+        slots: u32,
+        ledger: BorrowedFd<'_>,
+    ) -> Result<Self, Error> {
+        let maps = Self {
+            v4: Memory::map("FLOWS_V4", v4, slots as usize)?,
+            v6: Memory::map("FLOWS_V6", v6, slots as usize)?,
+            ledger: Memory::map("LEDGER", ledger, 1)?,
+        };
+        maps.end_interrupted();
+        Ok(maps)
+    }
+
+    /// Slots of both maps.
+    pub(super) const fn slots(&self) -> usize {
+        self.v4.values().len() + self.v6.values().len()
+    }
+
+    /// Shows every entry that programs count in.
+    pub(super) fn read(&self, mut see: impl FnMut(Entry)) {
+        let v6 = self.v4.values().len();
+        read(self.v4.values(), 0, &mut see);
+        read(self.v6.values(), v6, &mut see);
+    }
+
+    /// Begins to take an entry away that was read a moment ago. `None`: it was used since.
+    pub(super) fn retire(&self, entry: &Entry) -> Option<Retiring> {
+        let (slot, seen) = (entry.slot, entry.verdict.pack());
+        let verdict = match self.find(slot) {
+            Ok(slot) => &slot.verdict,
+            Err(slot) => &slot.verdict,
+        };
+        verdict.compare_exchange(seen, flow::RETIRED, Ordering::SeqCst, Ordering::Relaxed).ok()?;
+        Some(Retiring { slot, verdict: seen })
+    }
+
+    /// Those of the entries that are out of use, with their last counters; the others were brought
+    /// back by a packet. Some time has passed since they were retired.
+    pub(super) fn retired(&self, retiring: Vec<Retiring>) -> Vec<Entry> {
+        if retiring.is_empty() {
+            return Vec::new();
+        }
+        // A program that had seen a verdict may still be about to add.
+        wait_for_programs();
+        let last = |retiring: Retiring| match self.find(retiring.slot) {
+            Ok(slot) => last(slot, retiring),
+            Err(slot) => last(slot, retiring),
+        };
+        retiring.into_iter().filter_map(last).collect()
+    }
+
+    /// Empties the slots of entries that were told as [`retired`](Self::retired).
+    pub(super) fn empty(&self, slots: impl IntoIterator<Item = SlotId>) {
+        let v6 = self.v4.values().len();
+        slots.into_iter().for_each(|slot| match self.find(slot) {
+            Ok(found) => self.empty_slot(found, slot.0 as u64),
+            Err(found) => self.empty_slot(found, (slot.0 - v6) as u64 | Ledger::V6_SLOT),
+        });
+    }
+
+    /// What the entries count, and what those did that were taken away.
+    pub(super) fn sum(&self) -> Counter {
+        let mut sum = self.retired_sum();
+        let mut add = |counter: &SharedCounter| sum += load(counter);
+        self.v4.values().iter().for_each(|slot| add(&slot.counter));
+        self.v6.values().iter().for_each(|slot| add(&slot.counter));
+        sum
+    }
+
+    /// Entries that an earlier agent had begun to take away are in use again, with the zones that
+    /// `classify` says until a packet comes.
+    pub(super) fn bring_back(&self, mut classify: impl FnMut(&Entry) -> Verdict) {
+        let v6 = self.v4.values().len();
+        bring_back(self.v4.values(), 0, &mut classify);
+        bring_back(self.v6.values(), v6, &mut classify);
+    }
+
+    fn retired_sum(&self) -> Counter {
+        self.ledger.values().first().map_or_else(Counter::default, |ledger| load(&ledger.retired))
+    }
+
+    fn find(&self, slot: SlotId) -> Result<&SharedSlot<V4>, &SharedSlot<V6>> {
+        let v4 = self.v4.values();
+        v4.get(slot.0).ok_or_else(|| &self.v6.values()[slot.0 - v4.len()])
+    }
+
+    fn empty_slot<A: Address>(&self, slot: &SharedSlot<A>, number: u64) {
+        let Some(ledger) = self.ledger.values().first() else { return };
+        let mut sum = load(&ledger.retired);
+        sum += load(&slot.counter);
+        // If this process is killed here or below, the next one ends what is noted down.
+        store(&ledger.retired_next, sum);
+        ledger.retiring.store(number + 1, Ordering::SeqCst);
+        end(ledger, slot);
+    }
+
+    /// Ends what an agent that was killed had noted down.
+    fn end_interrupted(&self) {
+        let Some(ledger) = self.ledger.values().first() else { return };
+        let Some(number) = ledger.retiring.load(Ordering::SeqCst).checked_sub(1) else { return };
+        if number & Ledger::V6_SLOT == 0 {
+            self.v4.values().get(number as usize).into_iter().for_each(|slot| end(ledger, slot));
+        } else {
+            let number = (number - Ledger::V6_SLOT) as usize;
+            self.v6.values().get(number).into_iter().for_each(|slot| end(ledger, slot));
+        }
+    }
+}
+
+fn load(counter: &SharedCounter) -> Counter {
+    Counter { bytes: counter.bytes.load(Ordering::Relaxed), packets: counter.packets.load(Ordering::Relaxed) }
+}
+
+fn store(counter: &SharedCounter, value: Counter) {
+    counter.bytes.store(value.bytes, Ordering::SeqCst);
+    counter.packets.store(value.packets, Ordering::SeqCst);
+}
+
+/// Moves what the ledger says of a slot that nobody uses into force, and empties the slot. Doing it
+/// again is no different.
+fn end<A: Address>(ledger: &SharedLedger, slot: &SharedSlot<A>) {
+    store(&ledger.retired, load(&ledger.retired_next));
+    store(&slot.counter, Counter::default());
+    let key = FlowKey {
+        source: A::zero(),
+        destination: A::zero(),
+        service_port: 0,
+        protocol: 0,
+        filing: Filing::new(ServiceSide::None, Way::Sent),
+    };
+    // SAFETY: the word is RETIRED, so nobody else reads or writes the key.
+    unsafe { slot.key.get().write_volatile(key) };
+    ledger.retiring.store(0, Ordering::SeqCst);
+    slot.verdict.store(flow::EMPTY, Ordering::SeqCst);
+}
+
+fn read<A: Address>(slots: &[SharedSlot<A>], first: usize, see: &mut impl FnMut(Entry)) {
+    for (number, slot) in slots.iter().enumerate() {
+        let word = slot.verdict.load(Ordering::Acquire);
+        if flow::is_verdict(word) {
+            see(entry(slot, SlotId(first + number), word));
+        }
+    }
+}
+
+fn bring_back<A: Address>(slots: &[SharedSlot<A>], first: usize, classify: &mut impl FnMut(&Entry) -> Verdict) {
+    for (number, slot) in slots.iter().enumerate() {
+        if slot.verdict.load(Ordering::Acquire) == flow::RETIRED {
+            let entry = entry(slot, SlotId(first + number), flow::RETIRED);
+            // Without counters all that is left to do is to empty it.
+            let word = if entry.counter.packets == 0 { flow::EMPTY } else { classify(&entry).pack() };
+            slot.verdict.store(word, Ordering::SeqCst);
+        }
+    }
+}
+
+fn last<A: Address>(slot: &SharedSlot<A>, retiring: Retiring) -> Option<Entry> {
+    let is_out_of_use = slot.verdict.load(Ordering::SeqCst) == flow::RETIRED;
+    is_out_of_use.then(|| entry(slot, retiring.slot, retiring.verdict))
+}
+
+/// The entry in a slot that has one; `word` says its zones.
+fn entry<A: Address>(slot: &SharedSlot<A>, id: SlotId, word: u64) -> Entry {
+    // SAFETY: with a verdict or RETIRED the key does not change, but by this thread.
+    let key = unsafe { slot.key.get().read_volatile() };
+    Entry {
+        slot: id,
+        generation: slot.generation.load(Ordering::Relaxed),
+        source: key.source.domain(),
+        destination: key.destination.domain(),
+        protocol: key.protocol,
+        service_port: key.service_port,
+        client_port: slot.client_port.load(Ordering::Relaxed),
+        side: key.filing.side(),
+        way: key.filing.way(),
+        verdict: Verdict::unpack(word),
+        counter: load(&slot.counter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::memory::Shared;
+
+    #[test]
+    fn memory_is_laid_out_as_the_kernel_has_it() {
+        fn same<T: Shared>() -> bool {
+            size_of::<T>() == size_of::<T::Value>()
+        }
+        assert!(same::<SharedSlot<V4>>() && same::<SharedSlot<V6>>() && same::<SharedLedger>());
+        assert_eq!(std::mem::offset_of!(SharedSlot<V6>, key), std::mem::offset_of!(flow::FlowSlot<V6>, key));
+        assert_eq!(
+            std::mem::offset_of!(SharedSlot<V4>, generation),
+            std::mem::offset_of!(flow::FlowSlot<V4>, generation)
+        );
+        assert_eq!(std::mem::offset_of!(SharedLedger, boot_id), std::mem::offset_of!(Ledger, boot_id));
+    }
+}

@@ -1,0 +1,129 @@
+//! A map's values in this process's memory (`BPF_F_MMAPABLE`): what the programs write is read, and
+//! what they read is written, without a system call.
+
+use super::Error;
+use meridian_abi::{
+    control::{Control, Ledger},
+    flow::{FlowKey, FlowSlot, V4, V6},
+};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::{
+    cell::UnsafeCell,
+    ffi::c_void,
+    io,
+    marker::PhantomData,
+    num::NonZeroUsize,
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64},
+};
+
+/// What lies in an array map: values that are written by others at the same time, which this process
+/// therefore uses through atomics.
+///
+/// # Safety
+/// It has the size and the layout of the map's value, of which every bit pattern is one, and all that
+/// others may write at any time is in atomics or cells.
+pub(super) unsafe trait Shared {
+    /// The map's value.
+    type Value;
+}
+
+/// The values of an array map.
+pub(super) struct Memory<T> {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+    values: usize,
+    kind: PhantomData<T>,
+}
+
+// SAFETY: shared memory that belongs to no thread; what is in it is Sync or used as its type says.
+unsafe impl<T: Shared> Send for Memory<T> {}
+
+impl<T: Shared> Memory<T> {
+    /// The memory of a map with so many values.
+    pub(super) fn map(name: &'static str, map: BorrowedFd<'_>, values: usize) -> Result<Self, Error> {
+        const { assert!(size_of::<T>() == size_of::<T::Value>() && align_of::<T>() <= 8) };
+        // The kernel gives whole pages only.
+        let bytes = NonZeroUsize::MIN.max(NonZeroUsize::new(values * size_of::<T>()).unwrap_or(NonZeroUsize::MIN));
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }
+            .map_err(|errno| Error::Map { map: name.into(), source: io::Error::from(errno) })?;
+        Ok(Self { start, bytes, values, kind: PhantomData })
+    }
+
+    /// All of them.
+    pub(super) const fn values(&self) -> &[T] {
+        // SAFETY: the mapping has this many values and lives as long as self; T allows others to write.
+        unsafe { std::slice::from_raw_parts(self.start.cast().as_ptr(), self.values) }
+    }
+}
+
+impl<T> Drop for Memory<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `map` made.
+        let _ = unsafe { munmap(self.start, self.bytes.get()) };
+    }
+}
+
+/// [`Control`] in shared memory.
+#[repr(C)]
+pub(super) struct SharedControl {
+    pub(super) epoch: AtomicU32,
+    pub(super) node: AtomicU16,
+    pub(super) externals: AtomicU16,
+    pub(super) destination_ports: [AtomicU16; Control::PORTS],
+    pub(super) source_ports: [AtomicU16; Control::PORTS],
+    pub(super) protocols: AtomicU32,
+    reserved: AtomicU32,
+}
+
+// SAFETY: the fields of Control, each an atomic.
+unsafe impl Shared for SharedControl {
+    type Value = Control;
+}
+
+/// [`Counter`](meridian_abi::Counter) in shared memory.
+#[repr(C)]
+pub(super) struct SharedCounter {
+    pub(super) bytes: AtomicU64,
+    pub(super) packets: AtomicU64,
+}
+
+/// [`Ledger`] in shared memory.
+#[repr(C)]
+pub(super) struct SharedLedger {
+    pub(super) retired: SharedCounter,
+    pub(super) retired_next: SharedCounter,
+    pub(super) retiring: AtomicU64,
+    pub(super) seed: AtomicU64,
+    pub(super) epoch: AtomicU32,
+    reserved: AtomicU32,
+    pub(super) boot_id: [AtomicU64; 2],
+}
+
+// SAFETY: the fields of Ledger, each an atomic.
+unsafe impl Shared for SharedLedger {
+    type Value = Ledger;
+}
+
+/// [`FlowSlot`] in shared memory.
+#[repr(C)]
+pub(super) struct SharedSlot<A> {
+    pub(super) verdict: AtomicU64,
+    pub(super) counter: SharedCounter,
+    /// Written by whoever has the slot for itself: see [`meridian_abi::flow`].
+    pub(super) key: UnsafeCell<FlowKey<A>>,
+    pub(super) client_port: AtomicU16,
+    pub(super) generation: AtomicU16,
+}
+
+// SAFETY: the fields of FlowSlot, each an atomic or a cell.
+unsafe impl Shared for SharedSlot<V4> {
+    type Value = FlowSlot<V4>;
+}
+// SAFETY: as above.
+unsafe impl Shared for SharedSlot<V6> {
+    type Value = FlowSlot<V6>;
+}

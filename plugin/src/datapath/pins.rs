@@ -1,0 +1,176 @@
+//! What stays in the kernel when an agent ends, in a folder of the bpf file system: the counters, and
+//! the links of the programs.
+//!
+//! The folder belongs to one network namespace, whose inode is in its name, and to one layout of the
+//! maps. A link pinned for a namespace that is gone would keep it alive.
+
+use super::{Error, sys};
+use aya::maps::MapData;
+use std::{
+    fs, io,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+};
+
+/// Counts up when a pinned map changes its layout or its meaning.
+const LAYOUT: &str = "v1";
+
+/// Maps that are pinned: the counters, and what they can't be read or continued without.
+pub(super) const MAPS: [&str; 8] =
+    ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "LEDGER", "ZONE_NAMES", "SERVICE_PORTS", "CORES"];
+
+/// `BPF_FS_MAGIC`.
+const BPF_FS: i64 = 0xcafe_4a11;
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    /// Of the namespace.
+    namespace: PathBuf,
+}
+
+impl Pins {
+    /// The folder of the calling thread's network namespace below `root`, made if it is not there.
+    ///
+    /// # Errors
+    /// `root` is not in a bpf file system, or can't be written.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Pins { path: root.into(), source };
+        let parent = root.ancestors().find(|path| path.exists()).unwrap_or(root);
+        let kind = nix::sys::statfs::statfs(parent).map_err(|errno| failed(errno.into()))?.filesystem_type();
+        #[allow(clippy::unnecessary_cast, reason = "its type is another one on other machines")]
+        if kind.0 as i64 != BPF_FS {
+            return Err(failed(io::Error::other("it is not in a bpf file system (mount -t bpf bpf /sys/fs/bpf)")));
+        }
+        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(failed)?.ino();
+        let pins = Self { namespace: root.join(format!("net-{namespace}")) };
+        pins.make().map_err(failed)?;
+        Ok(pins)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        for folder in [self.maps(), self.links()] {
+            fs::create_dir_all(folder)?;
+        }
+        Ok(())
+    }
+
+    fn layout(&self) -> PathBuf {
+        self.namespace.join(LAYOUT)
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.layout().join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.layout().join("links")
+    }
+
+    /// Layouts of other versions of this program that are there.
+    pub(super) fn other_layouts(&self) -> Vec<PathBuf> {
+        names(&self.namespace).filter(|name| name != LAYOUT).map(|name| self.namespace.join(name)).collect()
+    }
+
+    /// A map that is pinned.
+    pub(super) fn map(&self, name: &str) -> Result<Option<MapData>, Error> {
+        let path = self.maps().join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let failed = |error| Error::Pins { path: path.clone(), source: io::Error::other(error) };
+        MapData::from_pin(&path).map(Some).map_err(failed)
+    }
+
+    /// Pins a map.
+    pub(super) fn pin_map(&self, name: &str, map: BorrowedFd<'_>) -> Result<(), Error> {
+        self.pin(&self.maps().join(name), map)
+    }
+
+    /// The names of the pinned links.
+    pub(super) fn link_names(&self) -> Vec<String> {
+        names(&self.links()).collect()
+    }
+
+    /// A link that is pinned.
+    pub(super) fn link(&self, name: &str) -> Option<OwnedFd> {
+        sys::get_pinned(&self.links().join(name)).ok()
+    }
+
+    /// Pins a link.
+    pub(super) fn pin_link(&self, name: &str, link: BorrowedFd<'_>) -> Result<(), Error> {
+        self.pin(&self.links().join(name), link)
+    }
+
+    /// Detaches a link and takes its pin away.
+    pub(super) fn remove_link(&self, name: &str) -> Result<(), Error> {
+        remove_link(&self.links().join(name))
+    }
+
+    /// Takes everything away, of every layout: links first.
+    ///
+    /// # Errors
+    /// A pin can't be taken away.
+    pub fn remove(&self) -> Result<(), Error> {
+        for layout in names(&self.namespace) {
+            remove_layout(&self.namespace.join(layout))?;
+        }
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Pins { path, source }
+        };
+        fs::remove_dir(&self.namespace).map_err(failed(&self.namespace))?;
+        // Another namespace's folder may be beside it.
+        let root = self.namespace.parent().unwrap_or(&self.namespace);
+        match fs::remove_dir(root) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {
+                Err(failed(root)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn pin(&self, path: &Path, object: BorrowedFd<'_>) -> Result<(), Error> {
+        sys::pin(object, path).map_err(|source| Error::Pins { path: path.into(), source })
+    }
+}
+
+/// Takes a layout's links and maps away.
+pub(super) fn remove_layout(layout: &Path) -> Result<(), Error> {
+    let links = layout.join("links");
+    for link in names(&links) {
+        remove_link(&links.join(link))?;
+    }
+    let failed = |path: PathBuf| move |source| Error::Pins { path, source };
+    let maps = layout.join("maps");
+    for map in names(&maps) {
+        let map = maps.join(map);
+        fs::remove_file(&map).map_err(failed(map))?;
+    }
+    for folder in [links, maps, layout.to_owned()] {
+        if folder.exists() {
+            fs::remove_dir(&folder).map_err(failed(folder))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_link(path: &Path) -> Result<(), Error> {
+    // The device may be gone, and the link then is detached already.
+    if let Ok(link) = sys::get_pinned(path)
+        && let Err(error) = sys::detach_link(std::os::fd::AsFd::as_fd(&link))
+    {
+        tracing::debug!(link = %path.display(), %error, "the link is not attached");
+    }
+    fs::remove_file(path).map_err(|source| Error::Pins { path: path.into(), source })
+}
+
+fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    names.into_iter()
+}

@@ -1,0 +1,78 @@
+//! Files that are whole or not there: a magic word, the SHA-256 of the rest, the rest. They are written
+//! beside and renamed, so there is never half of one.
+
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// Says what a file is, and which form it has.
+pub type Magic = [u8; 8];
+
+/// A file that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It can't be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// It is not what was written.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In which way.
+        reason: String,
+    },
+}
+
+/// Writes a file, and the folder if there is none. With `sync` it outlasts the machine, too.
+///
+/// # Errors
+/// The file system's.
+pub fn write(path: &Path, magic: &Magic, body: &[u8], sync: bool) -> Result<(), Error> {
+    let new = path.with_extension("new");
+    let write = || {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let mut file = File::create(&new)?;
+        file.write_all(magic)?;
+        file.write_all(digest(&SHA256, body).as_ref())?;
+        file.write_all(body)?;
+        if sync {
+            file.sync_all()?;
+        }
+        fs::rename(&new, path)
+    };
+    write().map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+/// What was written; `None` if nothing was.
+///
+/// # Errors
+/// The file system's, or the file is not what was written.
+pub fn read(path: &Path, magic: &Magic) -> Result<Option<Vec<u8>>, Error> {
+    let mut bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { path: path.to_owned(), source }),
+    };
+    let rest = bytes.strip_prefix(magic).ok_or_else(|| damaged(path, "it is not of this version"))?;
+    let (sum, body) =
+        rest.split_at_checked(SHA256_OUTPUT_LEN).ok_or_else(|| damaged(path, "it ends before its checksum"))?;
+    if digest(&SHA256, body).as_ref() != sum {
+        return Err(damaged(path, "its checksum is wrong"));
+    }
+    bytes.drain(..magic.len() + SHA256_OUTPUT_LEN);
+    Ok(Some(bytes))
+}
+
+/// The error that says that a file makes no sense.
+pub fn damaged(path: &Path, reason: impl ToString) -> Error {
+    Error::Damaged { path: path.to_owned(), reason: reason.to_string() }
+}
