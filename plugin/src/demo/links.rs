@@ -47,6 +47,11 @@ pub fn sysctl(namespace: &Namespace, name: &str, value: &str) -> Result<(), Erro
 }
 
 impl Links {
+    /// Netlink itself, for what is not here.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// A pair of virtual Ethernet devices: one here, the peer in another namespace.
     pub async fn veth(&self, name: &str, peer: &str, peer_namespace: RawFd) -> Result<(), rtnetlink::Error> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peer_namespace).build();
@@ -92,6 +97,13 @@ impl Links {
         let route = route.destination_prefix(prefix.network(), prefix.prefix()).map_err(invalid)?;
         let route = route.gateway(gateway).map_err(invalid)?;
         self.handle.route().add(route.build()).execute().await
+    }
+
+    /// Routes a prefix through a device without a gateway.
+    pub async fn route_on(&self, prefix: IpNetwork, device: u32) -> Result<(), rtnetlink::Error> {
+        let route = RouteMessageBuilder::<IpAddr>::new();
+        let route = route.destination_prefix(prefix.network(), prefix.prefix()).map_err(invalid)?;
+        self.handle.route().add(route.output_interface(device).build()).execute().await
     }
 
     /// A device's index.

@@ -2,6 +2,8 @@
 //! Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod cases;
 mod demo;
+mod network;
 mod packets;
 mod traffic;

@@ -1,0 +1,398 @@
+//! Every hook on every network that a cluster can have, compared with the wire byte by byte.
+//!
+//! A case that this kernel can't have says why. `MERIDIAN_CASES=FILE` keeps the table.
+
+use crate::network::{
+    Both, CLIENT, DATABASE, Measured, Mtus, NODE, Network, PEER, POD, VERSIONS, ethtool, nft,
+    traffic::{Echo, datagrams, requests, sink, tcp},
+};
+use meridian::{
+    datapath::{Hook, Options},
+    demo::links::configure,
+};
+use meridian_abi::{Counter, IpVersion, flow::Way, matrix::Direction, stats::Stat};
+use rtnetlink::{LinkUnspec, LinkVxlan, packet_route::link::LinkAttribute};
+use std::{
+    fmt::Write,
+    fs,
+    net::{IpAddr, SocketAddr},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// What became of a case at a hook.
+enum Outcome {
+    /// The matrix is what the wire carried.
+    Exact,
+    /// It differs as it must, and that was checked.
+    Differs(&'static str),
+    /// This kernel can't have it.
+    Missing(String),
+}
+
+type Case = fn(Hook) -> Outcome;
+
+const CASES: [(&str, Case); 13] = [
+    ("one connection of UDP", one_connection),
+    ("10,000 connections of UDP", ten_thousand_connections),
+    ("TCP, cut before the hook", |hook| tcp_transfer(hook, true)),
+    ("TCP, cut after the hook (GSO)", |hook| tcp_transfer(hook, false)),
+    ("BIG TCP", big_tcp),
+    ("fragments, cut by the node", fragments_of_the_node),
+    ("fragments, cut by the pod", |hook| fragments_of_the_pod(hook, false)),
+    ("fragments, put together by conntrack", |hook| fragments_of_the_pod(hook, true)),
+    ("VXLAN overlay", vxlan),
+    ("ClusterIP by DNAT", cluster_ip),
+    ("masquerade", masquerade),
+    ("NodePort, the second hop", node_port),
+    ("arrivals from an external prefix", arrivals),
+];
+
+#[test]
+fn every_hook_counts_every_network_as_the_wire_does() {
+    let mut table = String::from("| case |");
+    Hook::ALL.iter().for_each(|hook| write!(table, " {hook} |").unwrap());
+    table.push_str("\n|---|---|---|---|\n");
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        write!(table, "| {name} |").unwrap();
+        for hook in Hook::ALL {
+            if let Err(error) = hook.require() {
+                write!(table, " not here: {} |", error.to_string().split(" (").next().unwrap()).unwrap();
+                continue;
+            }
+            match catch_unwind(AssertUnwindSafe(|| case(hook))) {
+                Ok(Outcome::Exact) => table.push_str(" exact |"),
+                Ok(Outcome::Differs(how)) => write!(table, " {how} |").unwrap(),
+                Ok(Outcome::Missing(what)) => write!(table, " not here: {what} |").unwrap(),
+                Err(_) => {
+                    table.push_str(" WRONG |");
+                    failed.push(format!("{name} at {hook}"));
+                }
+            }
+        }
+        table.push('\n');
+    }
+    println!("{table}");
+    if let Some(file) = std::env::var_os("MERIDIAN_CASES") {
+        fs::write(file, &table).unwrap();
+    }
+    assert!(failed.is_empty(), "wrong: {failed:?}");
+}
+
+const PORT: u16 = 9000;
+
+fn at(both: Both, version: IpVersion, port: u16) -> SocketAddr {
+    SocketAddr::new(both.of(version), port)
+}
+
+fn ip_header(version: IpVersion) -> u64 {
+    if version == IpVersion::V4 { 20 } else { 40 }
+}
+
+fn one_connection(hook: Hook) -> Outcome {
+    let network = Network::new(hook);
+    for version in VERSIONS {
+        let _sink = sink(&network.peer, PEER.of(version), PORT);
+        let ports = std::iter::repeat_n((40_000, PORT), 100);
+        let measured = network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), 512, ports));
+        measured.is_all_in("a", "b", version);
+        let one = ip_header(version) + 8 + 512;
+        assert_eq!(measured.wire, Counter { bytes: 100 * one, packets: 100 });
+    }
+    Outcome::Exact
+}
+
+fn ten_thousand_connections(hook: Hook) -> Outcome {
+    let network = Network::new(hook);
+    for version in VERSIONS {
+        let _sink = sink(&network.peer, PEER.of(version), PORT);
+        let ports = (0..10_000).map(|n| (20_000 + n, PORT));
+        let measured = network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), 100, ports));
+        measured.is_all_in("a", "b", version);
+        assert_eq!(measured.wire.packets, 10_000);
+        let mut entries = 0;
+        network.datapath.flows(|entry| {
+            entries += u32::from(entry.source == POD.of(version) && entry.service_port == PORT);
+        });
+        assert_eq!(entries, 1, "connections on one service are one entry");
+    }
+    Outcome::Exact
+}
+
+const TRANSFER: usize = 20_000_000;
+
+fn tcp_transfer(hook: Hook, cut: bool) -> Outcome {
+    let network = Network::new(hook);
+    if cut {
+        network.pod.run(|| ethtool::without_segmentation("eth0")).unwrap();
+        // The node would put together what the pod has cut.
+        network.node.run(|| ethtool::without_gro("pod0")).unwrap();
+    }
+    for version in VERSIONS {
+        let before = network.stat(Stat::SuperPacket);
+        let to = (&network.peer, at(PEER, version, PORT));
+        let measured = network.measure(|| tcp((&network.pod, POD.of(version)), to, TRANSFER));
+        measured.is_all_in("a", "b", version);
+        let super_packets = network.stat(Stat::SuperPacket).packets - before.packets;
+        assert_eq!(super_packets == 0, cut, "{super_packets} super-packets");
+    }
+    Outcome::Exact
+}
+
+fn big_tcp(hook: Hook) -> Outcome {
+    const SIZE: u32 = 180_000;
+    let network = Network::new(hook);
+    let raised = configure(&network.node, "raising the sizes", async |links| {
+        let raise = LinkUnspec::new_with_name("up0").append_extra_attribute(LinkAttribute::GsoMaxSize(SIZE));
+        links.handle().link().set(raise.build()).execute().await?;
+        let raise = LinkUnspec::new_with_name("up0").append_extra_attribute(LinkAttribute::GsoIpv4MaxSize(SIZE));
+        links.handle().link().set(raise.build()).execute().await
+    });
+    if let Err(error) = raised {
+        return Outcome::Missing(error.to_string());
+    }
+    let mut seen = Vec::new();
+    for version in VERSIONS {
+        let before = network.stat(Stat::SuperPacket);
+        let to = (&network.peer, at(PEER, version, PORT));
+        let measured = network.measure(|| tcp((&network.node, NODE.of(version)), to, 4 * TRANSFER));
+        measured.is_all_in("a", "b", version);
+        let after = network.stat(Stat::SuperPacket);
+        let mean = (after.bytes - before.bytes) / (after.packets - before.packets).max(1);
+        seen.push((version, mean));
+    }
+    // IPv4 has it since Linux 6.3.
+    if let Some((version, mean)) = seen.iter().find(|(_, mean)| *mean <= 65_536) {
+        let is_old = *version == IpVersion::V4 && Hook::Tcx.require().is_err();
+        assert!(is_old, "{version:?}: packets of {mean} bytes on average are no BIG TCP");
+        return Outcome::Differs("exact, IPv6 alone");
+    }
+    Outcome::Exact
+}
+
+/// 200 datagrams of 4,000 bytes are 600 fragments.
+const DATAGRAMS: usize = 200;
+const PAYLOAD: usize = 4000;
+
+fn fragments_of_the_node(hook: Hook) -> Outcome {
+    let network = Network::new(hook);
+    for version in VERSIONS {
+        let _sink = sink(&network.peer, PEER.of(version), PORT);
+        let ports = std::iter::repeat_n((40_000, PORT), DATAGRAMS);
+        let measured = network.measure(|| datagrams(&network.node, NODE.of(version), PEER.of(version), PAYLOAD, ports));
+        measured.is_all_in("a", "b", version);
+        assert_eq!(measured.wire.bytes, if version == IpVersion::V4 { 813_600 } else { 830_400 });
+        no_invented_ports(&network, version);
+    }
+    if hook == Hook::Netfilter {
+        assert_eq!(network.stat(Stat::Fragmented).packets, 2 * 3 * DATAGRAMS as u64, "all of them by their pieces");
+    }
+    Outcome::Exact
+}
+
+fn fragments_of_the_pod(hook: Hook, conntrack: bool) -> Outcome {
+    let network = Network::new(hook);
+    let rules = "table inet t { chain c { type filter hook forward priority 0; ct state invalid drop\n }\n }";
+    if conntrack && !nft(&network.node, rules) {
+        return Outcome::Missing("no nft".into());
+    }
+    for version in VERSIONS {
+        let _sink = sink(&network.peer, PEER.of(version), PORT);
+        let ports = std::iter::repeat_n((40_000, PORT), DATAGRAMS);
+        let measured = network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), PAYLOAD, ports));
+        measured.is_all_in("a", "b", version);
+        assert_eq!(measured.wire.bytes, if version == IpVersion::V4 { 813_600 } else { 830_400 });
+        no_invented_ports(&network, version);
+    }
+    Outcome::Exact
+}
+
+/// Entries are of the port, or of the address pair.
+fn no_invented_ports(network: &Network, version: IpVersion) {
+    let mut ports = Vec::new();
+    network.datapath.flows(|entry| {
+        if entry.source.is_ipv4() == (version == IpVersion::V4) {
+            ports.push(entry.service_port);
+        }
+    });
+    assert!(ports.iter().all(|port| [0, PORT].contains(port)), "{ports:?}");
+}
+
+const INNER_NODE: [&str; 2] = ["10.0.1.65", "fd00:1::65"];
+const INNER_PEER: [&str; 2] = ["10.1.0.2", "fd00:a::2"];
+const OVERLAY_PORT: u16 = 8472;
+
+fn vxlan(hook: Hook) -> Outcome {
+    let mut network = Network::new(hook);
+    for (namespace, remote, here) in [(&network.node, PEER, INNER_NODE), (&network.peer, NODE, INNER_PEER)] {
+        let made = configure(namespace, "making the overlay", async |links| {
+            let IpAddr::V4(remote) = remote.of(IpVersion::V4) else { unreachable!() };
+            let vxlan = LinkVxlan::new("vxlan0", 42).port(OVERLAY_PORT).remote(remote).learning(false);
+            links.handle().link().add(vxlan.up().build()).execute().await?;
+            // What is inside fits into the wire's packets.
+            links.mtu("vxlan0", 1450).await?;
+            for (address, len) in here.into_iter().zip([32, 128]) {
+                links.address("vxlan0", address.parse().unwrap(), len).await?;
+            }
+            Ok(())
+        });
+        if let Err(error) = made {
+            return Outcome::Missing(error.to_string());
+        }
+    }
+    for (namespace, routes) in
+        [(&network.node, ["10.1.0.0/24", "fd00:a::/64"]), (&network.peer, ["10.0.1.0/24", "fd00:1::/64"])]
+    {
+        configure(namespace, "routing", async |links| {
+            let index = links.index("vxlan0").await?;
+            for route in routes {
+                links.route_on(route.parse().unwrap(), index).await?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    network.look_again();
+    assert_eq!(network.counting(), ["up0", "vxlan0"]);
+    for (version, (from, to)) in VERSIONS.into_iter().zip(INNER_NODE.into_iter().zip(INNER_PEER)) {
+        let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+        // The neighbours find each other first.
+        let echo = Echo::new(&network.peer, to, PORT, 1);
+        requests(&network.node, from, SocketAddr::new(to, PORT), 3, 10);
+        drop(echo);
+        let (inner, outer) = (inner(&network), network.stat(Stat::Overlay));
+        let server = (&network.peer, SocketAddr::new(to, PORT));
+        let measured = network.measure(|| tcp((&network.node, from), server, TRANSFER));
+        let after = self::inner(&network);
+        let carried = Counter { bytes: after.bytes - inner.bytes, packets: after.packets - inner.packets };
+        // Neighbour discovery inside the overlay is of the link.
+        let outer_headers = 20 + 8 + 8 + 14;
+        let wire = Counter { bytes: carried.bytes + outer_headers * carried.packets, packets: carried.packets };
+        assert_eq!(measured.wire, wire, "what was inside and what was on the wire");
+        let sent = measured.sent();
+        let link_scoped = Counter { bytes: carried.bytes - sent.bytes, packets: carried.packets - sent.packets };
+        assert!(link_scoped.packets < 8 && link_scoped.bytes < 8 * 100, "{link_scoped:?}");
+        Measured { wire: measured.sent(), ..measured.clone() }.is_all_in("a", "b", version);
+        assert!(measured.sent().bytes > TRANSFER as u64);
+        assert!(network.stat(Stat::Overlay).bytes > outer.bytes + TRANSFER as u64, "the outer packets are noted");
+    }
+    // A pod that uses the overlay's port hides nothing.
+    for version in VERSIONS {
+        let _sink = sink(&network.peer, PEER.of(version), OVERLAY_PORT + 1);
+        let ports = std::iter::repeat_n((40_000, OVERLAY_PORT), 10);
+        let measured = network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), 100, ports));
+        measured.is_all_in("a", "b", version);
+    }
+    Outcome::Exact
+}
+
+/// What has come out of the overlay at its other end. The device counts without the link's header.
+fn inner(network: &Network) -> Counter {
+    let counters = configure(&network.peer, "reading the counters", async |links| links.counters("vxlan0").await);
+    let counters = counters.unwrap();
+    Counter { bytes: counters.rx_bytes, packets: counters.rx_packets }
+}
+
+fn cluster_ip(hook: Hook) -> Outcome {
+    const RULES: &str = "table inet t { chain c { type nat hook prerouting priority dstnat;
+        ip daddr 10.96.0.1 udp dport 80 dnat ip to 10.0.2.2:9000
+        ip6 daddr fd00:96::1 udp dport 80 dnat ip6 to [fd00:2::2]:9000
+    }
+    }";
+    let network = Network::new(hook);
+    if !nft(&network.node, RULES) {
+        return Outcome::Missing("no nft".into());
+    }
+    for (version, service) in VERSIONS.into_iter().zip(["10.96.0.1:80", "[fd00:96::1]:80"]) {
+        let _echo = Echo::new(&network.peer, PEER.of(version), PORT, 100);
+        let to = service.parse().unwrap();
+        let measured = network.measure(|| requests(&network.pod, POD.of(version), to, 100, 300));
+        measured.is_all_in("a", "b", version);
+        let mut backends = Vec::new();
+        network.datapath.flows(|entry| backends.push((entry.source, entry.destination, entry.service_port)));
+        let backend = (POD.of(version), PEER.of(version), PORT);
+        assert!(backends.contains(&backend), "the backend, not the service: {backends:?}");
+    }
+    Outcome::Exact
+}
+
+fn masquerade(hook: Hook) -> Outcome {
+    const RULES: &str = "table inet t { chain c { type nat hook postrouting priority srcnat;
+        oifname \"up0\" masquerade
+    }
+    }";
+    let network = Network::new(hook);
+    if !nft(&network.node, RULES) {
+        return Outcome::Missing("no nft".into());
+    }
+    let mut hides = false;
+    for version in VERSIONS {
+        let _echo = Echo::new(&network.peer, PEER.of(version), PORT, 100);
+        let to = at(PEER, version, PORT);
+        let measured = network.measure(|| requests(&network.pod, POD.of(version), to, 100, 300));
+        measured.is_all_in("a", "b", version);
+        let mut sources = Vec::new();
+        network.datapath.flows(|entry| sources.push(entry.source));
+        hides |= !sources.contains(&POD.of(version));
+        assert!(hides != sources.contains(&POD.of(version)), "{sources:?}");
+    }
+    // Traffic control comes after source NAT.
+    assert_eq!(hides, hook != Hook::Netfilter);
+    if hides { Outcome::Differs("exact; the pod is its node") } else { Outcome::Exact }
+}
+
+fn node_port(hook: Hook) -> Outcome {
+    const RULES: &str = "table inet t {
+        chain d { type nat hook prerouting priority dstnat;
+            ip daddr 10.0.2.1 udp dport 30080 dnat ip to 10.0.2.2:9000
+            ip6 daddr fd00:2::1 udp dport 30080 dnat ip6 to [fd00:2::2]:9000
+        }
+        chain s { type nat hook postrouting priority srcnat; udp dport 9000 masquerade; }
+    }";
+    let network = Network::new(hook);
+    if !nft(&network.node, RULES) {
+        return Outcome::Missing("no nft".into());
+    }
+    for version in VERSIONS {
+        let _echo = Echo::new(&network.peer, PEER.of(version), PORT, 700);
+        let to = at(NODE, version, 30_080);
+        let measured = network.measure(|| requests(&network.peer, CLIENT.of(version), to, 100, 300));
+        let header = ip_header(version) + 8;
+        let cell = |to: &str| ("a".to_owned(), to.to_owned(), version as u8, Direction::Egress);
+        // The request goes on to the backend, its answer to the client, both from this node.
+        let expected = [
+            (cell("b"), Counter { bytes: 100 * (header + 300), packets: 100 }),
+            (cell("internet"), Counter { bytes: 100 * (header + 700), packets: 100 }),
+        ];
+        assert_eq!(measured.cells, expected.into());
+        assert_eq!(measured.wire, measured.sent());
+        let mut ways = Vec::new();
+        network.datapath.flows(|entry| ways.push(entry.way));
+        assert!(ways.iter().all(|way| *way == Way::Forwarded));
+    }
+    Outcome::Exact
+}
+
+fn arrivals(hook: Hook) -> Outcome {
+    let network = Network::with(Options { hook, ..Options::default() }, Mtus(1500, 1500));
+    // The answers leave the peer cut.
+    network.peer.run(|| ethtool::without_segmentation("eth0")).unwrap();
+    for version in VERSIONS {
+        let echo = Echo::new(&network.peer, DATABASE.of(version), PORT, 1000);
+        let to = at(DATABASE, version, PORT);
+        let measured = network.measure(|| requests(&network.pod, POD.of(version), to, 100, 300));
+        drop(echo);
+        let header = ip_header(version) + 8;
+        let cell = |from: &str, to: &str, way| (from.to_owned(), to.to_owned(), version as u8, way);
+        let expected = [
+            (cell("a", "c", Direction::Egress), Counter { bytes: 100 * (header + 300), packets: 100 }),
+            (cell("c", "a", Direction::Ingress), Counter { bytes: 100 * (header + 1000), packets: 100 }),
+        ];
+        assert_eq!(measured.cells, expected.into());
+        // What comes from the cluster is its sender's to count.
+        let _echo = Echo::new(&network.peer, PEER.of(version), PORT, 1000);
+        let measured = network.measure(|| requests(&network.pod, POD.of(version), at(PEER, version, PORT), 100, 300));
+        measured.is_all_in("a", "b", version);
+    }
+    Outcome::Exact
+}
