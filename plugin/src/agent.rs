@@ -84,6 +84,7 @@ pub struct Agent {
     /// Why packets are counted where they are.
     why: Arc<str>,
     seen: Option<Seen>,
+    preceded: u64,
 }
 
 /// The sums of an earlier agent can't be taken over.
@@ -138,6 +139,7 @@ impl Agent {
             kept: None,
             why: "as asked for".into(),
             seen: None,
+            preceded: 0,
         }
     }
 
@@ -207,6 +209,11 @@ impl Agent {
         self.seen = Some(seen);
     }
 
+    /// Remembers how many filters of others run before ours.
+    pub const fn tell_preceded(&mut self, filters: u64) {
+        self.preceded = filters;
+    }
+
     /// IP bytes that the hook saw leave through the node's devices.
     ///
     /// # Errors
@@ -262,6 +269,7 @@ impl Agent {
             hook: self.datapath.hook().name(),
             why: Arc::clone(&self.why),
             seen: self.seen,
+            preceded: self.preceded,
             matrix: self.matrix()?,
             stats: stats.collect::<Result<_, _>>()?,
             totals: self.accounting.totals().clone(),

@@ -308,6 +308,22 @@ impl Datapath {
         Ok(())
     }
 
+    /// The filters of others that run before ours at clsact and may end the chain, for people.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn preceded(&self) -> Result<Vec<String>, Error> {
+        let mut preceded = Vec::new();
+        if self.options.hook == Hook::Clsact {
+            for device in &self.devices.devices {
+                let filters = clsact::before_ours(device.ifindex, sys::Side::Egress)
+                    .map_err(|source| Error::Attach { to: format!("clsact of {}", device.name), source })?;
+                preceded.extend(filters.into_iter().map(|filter| format!("{filter} on {}", device.name)));
+            }
+        }
+        Ok(preceded)
+    }
+
     /// The devices that count.
     pub const fn devices(&self) -> &Devices {
         &self.devices

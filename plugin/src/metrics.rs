@@ -38,6 +38,8 @@ pub struct Sample {
     pub why: Arc<str>,
     /// What its devices sent and what of it the hook saw, if that is compared.
     pub seen: Option<Seen>,
+    /// Filters of others that run before ours and may end the chain.
+    pub preceded: u64,
     /// By zone pair.
     pub matrix: Matrix,
     /// By reason.

@@ -245,6 +245,7 @@ mod tests {
             hook: "netfilter",
             why: "test".into(),
             seen: None,
+            preceded: 0,
             matrix: Matrix::default(),
             stats: Vec::new(),
             totals: accounting.totals().clone(),

@@ -60,7 +60,10 @@ fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
         return (DataPath::Bypass, format!("netkit devices bypass netfilter ({netkit})"));
     }
     if !devices.bypasses.contains(CILIUM) {
-        return (DataPath::Netfilter, "no data path is here that bypasses netfilter".into());
+        return match devices.programmed.first() {
+            Some(device) => (DataPath::Bypass, format!("an eBPF program on {device} may forward past netfilter")),
+            None => (DataPath::Netfilter, "no data path is here that bypasses netfilter".into()),
+        };
     }
     let config = cilium_state.join(CILIUM_CONFIG);
     let read = fs::read(&config).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -89,6 +92,7 @@ fn legacy_routing(config: &Value) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn with(names: &[&str]) -> Devices {
         Devices { bypasses: names.iter().map(|name| (*name).to_owned()).collect(), ..Devices::default() }
@@ -103,6 +107,8 @@ mod tests {
         assert_eq!(path(&["bpfin.cali"]), DataPath::Bypass);
         assert_eq!(path(&["lxc1234"]), DataPath::Bypass, "a netkit device");
         assert_eq!(path(&["cilium_host"]), DataPath::Bypass, "it is not said");
+        let programmed = BTreeSet::from(["veth1".to_owned()]);
+        assert_eq!(data_path(&Devices { programmed, ..with(&[]) }, &folder).0, DataPath::Bypass);
         let config = folder.join(CILIUM_CONFIG);
         for (text, expected) in [
             (r#"{"EnableHostLegacyRouting": true}"#, DataPath::Netfilter),

@@ -7,7 +7,9 @@
 
 use super::sys::Side;
 use rtnetlink::{
-    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    },
     packet_route::{
         RouteNetlinkMessage,
         tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
@@ -16,11 +18,13 @@ use rtnetlink::{
 };
 use std::{
     io,
+    ops::RangeInclusive,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-/// Before the filters of others, whose verdict may end the chain.
-const PRIORITY: u32 = 1;
+/// Before the filters of others, whose verdict may end the chain; or as near to that as a filter of
+/// another kind leaves room.
+const PRIORITIES: RangeInclusive<u32> = 1..=8;
 /// Ours among filters of the same priority, so that a new program takes the place of an old one.
 const HANDLE: u32 = 0x6d65;
 
@@ -29,6 +33,7 @@ pub(super) struct Filter {
     socket: Socket,
     ifindex: u32,
     side: Side,
+    priority: u32,
     stays: bool,
 }
 
@@ -46,37 +51,125 @@ impl Filter {
             _ => {}
         }
 
-        let mut filter = filter(ifindex, side);
-        filter.attributes.push(TcAttribute::Options(
-            [
-                TcFilterBpfOption::ProgFd(program.as_raw_fd().unsigned_abs()),
-                TcFilterBpfOption::ProgName("meridian".into()),
-                TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-            ]
-            .map(TcOption::Bpf)
-            .into(),
-        ));
-        ask(&socket, RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)?;
-        Ok(Self { socket, ifindex, side, stays })
+        let mut refused = io::Error::from_raw_os_error(libc::EBUSY);
+        for priority in PRIORITIES {
+            match attach(&socket, program, ifindex, side, priority) {
+                Ok(()) => return Ok(Self { socket, ifindex, side, priority, stays }),
+                // A filter of another kind or for other packets has the priority.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EEXIST | libc::EBUSY)) => {
+                    refused = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
     }
+}
+
+fn attach(socket: &Socket, program: BorrowedFd<'_>, ifindex: u32, side: Side, priority: u32) -> io::Result<()> {
+    let mut filter = filter(ifindex, side, priority);
+    filter.attributes.push(TcAttribute::Options(
+        [
+            TcFilterBpfOption::ProgFd(program.as_raw_fd().unsigned_abs()),
+            TcFilterBpfOption::ProgName("meridian".into()),
+            TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+        ]
+        .map(TcOption::Bpf)
+        .into(),
+    ));
+    ask(socket, RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 impl Drop for Filter {
     fn drop(&mut self) {
         if !self.stays {
-            delete(&self.socket, self.ifindex, self.side);
+            delete(&self.socket, self.ifindex, self.side, self.priority);
         }
     }
 }
 
 /// Takes filters of ours away from a device of the calling thread's namespace, if there are any.
 pub(super) fn remove(ifindex: u32, side: Side) -> io::Result<()> {
-    delete(&connect()?, ifindex, side);
+    let socket = connect()?;
+    let is_ours = |filter: &&Seen| filter.handle == HANDLE && PRIORITIES.contains(&filter.priority);
+    for filter in filters(ifindex, side)?.iter().filter(is_ours) {
+        delete(&socket, ifindex, side, filter.priority);
+    }
     Ok(())
 }
 
-fn delete(socket: &Socket, ifindex: u32, side: Side) {
-    if let Err(error) = ask(socket, RouteNetlinkMessage::DelTrafficFilter(filter(ifindex, side)), 0) {
+/// A filter that is there.
+pub(super) struct Seen {
+    handle: u32,
+    priority: u32,
+    /// That of its program, or its kind.
+    name: String,
+}
+
+/// The filters of others that run before ours and may end the chain, for people.
+pub(super) fn before_ours(ifindex: u32, side: Side) -> io::Result<Vec<String>> {
+    let filters = filters(ifindex, side)?;
+    let ours = filters.iter().position(|filter| filter.handle == HANDLE);
+    let before = filters.iter().take(ours.unwrap_or_default());
+    Ok(before.map(|Seen { name, priority, .. }| format!("{name} (priority {priority})")).collect())
+}
+
+/// The filters at a device in the order in which they run. A device without clsact has none.
+pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Seen>> {
+    let socket = connect()?;
+    let mut request = message(ifindex);
+    request.header.parent = parent(side);
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetTrafficFilter(request));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    send(&socket, request)?;
+    let mut filters = Vec::new();
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = answer.as_slice();
+        while !rest.is_empty() {
+            let message: NetlinkMessage<RouteNetlinkMessage> = parse(rest)?;
+            // Messages are padded to four bytes.
+            rest = rest.get((message.header.length as usize).next_multiple_of(4).max(4)..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(filters),
+                NetlinkPayload::Error(error) => match error.code {
+                    Some(_) => return Err(error.to_io()),
+                    None => return Ok(filters),
+                },
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
+                    // Without a handle it is the head of a list.
+                    filters.extend(seen(&filter).filter(|filter| filter.handle != 0));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn seen(filter: &TcMessage) -> Option<Seen> {
+    let mut name = None;
+    for attribute in &filter.attributes {
+        match attribute {
+            TcAttribute::Kind(kind) if name.is_none() => name = Some(kind.clone()),
+            TcAttribute::Options(options) => {
+                name = options.iter().find_map(program_name).or(name);
+            }
+            _ => {}
+        }
+    }
+    Some(Seen { handle: filter.header.handle.into(), priority: filter.header.info >> 16, name: name? })
+}
+
+fn program_name(option: &TcOption) -> Option<String> {
+    match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+fn delete(socket: &Socket, ifindex: u32, side: Side, priority: u32) {
+    let filter = filter(ifindex, side, priority);
+    if let Err(error) = ask(socket, RouteNetlinkMessage::DelTrafficFilter(filter), 0) {
         // The device may have gone before us, and the filter with it.
         tracing::debug!(ifindex, ?side, %error, "the clsact filter is not there");
     }
@@ -95,18 +188,20 @@ fn message(ifindex: u32) -> TcMessage {
     message
 }
 
-fn filter(ifindex: u32, side: Side) -> TcMessage {
+fn parent(side: Side) -> TcHandle {
+    let minor = match side {
+        Side::Ingress => TcHandle::MIN_INGRESS,
+        Side::Egress => TcHandle::MIN_EGRESS,
+    };
+    TcHandle { major: u16::MAX, minor }
+}
+
+fn filter(ifindex: u32, side: Side, priority: u32) -> TcMessage {
     let mut filter = message(ifindex);
     let every_protocol = (libc::ETH_P_ALL as u16).to_be();
     filter.header.handle = TcHandle::from(HANDLE);
-    filter.header.parent = TcHandle {
-        major: u16::MAX,
-        minor: match side {
-            Side::Ingress => TcHandle::MIN_INGRESS,
-            Side::Egress => TcHandle::MIN_EGRESS,
-        },
-    };
-    filter.header.info = PRIORITY << 16 | u32::from(every_protocol);
+    filter.header.parent = parent(side);
+    filter.header.info = priority << 16 | u32::from(every_protocol);
     filter.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.into()));
     filter
 }
@@ -115,15 +210,21 @@ fn filter(ifindex: u32, side: Side) -> TcMessage {
 fn ask(socket: &Socket, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
     let mut message = NetlinkMessage::from(request);
     message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    send(socket, message)?;
     let (answer, _) = socket.recv_from_full()?;
-    let answer: NetlinkMessage<RouteNetlinkMessage> =
-        NetlinkMessage::deserialize(&answer).map_err(|error| io::Error::other(error.to_string()))?;
-    match answer.payload {
+    match parse(&answer)?.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
         _ => Ok(()),
     }
+}
+
+fn send(socket: &Socket, mut message: NetlinkMessage<RouteNetlinkMessage>) -> io::Result<()> {
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).map(drop)
+}
+
+fn parse(bytes: &[u8]) -> io::Result<NetlinkMessage<RouteNetlinkMessage>> {
+    NetlinkMessage::deserialize(bytes).map_err(|error| io::Error::other(error.to_string()))
 }

@@ -1,6 +1,9 @@
 //! Finds the devices through which packets leave the node, and tells when they change.
 
-use super::Error;
+use super::{
+    Error, clsact,
+    sys::{self, Side},
+};
 use futures_util::TryStreamExt;
 use meridian_abi::control::Control;
 use rtnetlink::{
@@ -62,6 +65,8 @@ pub struct Devices {
     pub marks: Overlays,
     /// Devices that only a data path past netfilter makes; see [`super::auto`].
     pub bypasses: BTreeSet<String>,
+    /// Other devices where somebody's eBPF program sees what arrives, as from a pod: it may forward it.
+    pub programmed: BTreeSet<String>,
 }
 
 /// How packets that carry others are told from those that do not.
@@ -222,7 +227,12 @@ fn sort(seen: Seen, names: &[String]) -> Devices {
             _ if named => Role::Uplink,
             true => Role::Overlay,
             false if names.is_empty() && seen.routed.contains(&ifindex) && !link.is_loopback => Role::Uplink,
-            false => continue,
+            false => {
+                if has_program(ifindex) {
+                    found.programmed.insert(link.name);
+                }
+                continue;
+            }
         };
         let addresses = of_device.remove(&ifindex).unwrap_or_default();
         let device = Device { ifindex, name: link.name, role, ethernet: link.ethernet, addresses };
@@ -230,6 +240,12 @@ fn sort(seen: Seen, names: &[String]) -> Devices {
     }
     found.devices.extend(overlays);
     found
+}
+
+/// Whether somebody's program sees what arrives on the device. Ours are on uplinks and overlays.
+fn has_program(ifindex: u32) -> bool {
+    sys::query_tcx(ifindex, Side::Ingress).is_ok_and(|programs| programs > 0)
+        || clsact::filters(ifindex, Side::Ingress).is_ok_and(|filters| !filters.is_empty())
 }
 
 /// What a link message says that matters here.

@@ -29,10 +29,12 @@ impl Hook {
     pub fn require(self) -> Result<(), Error> {
         match self {
             Self::Netfilter => object::accept_all().map(drop),
-            Self::Tcx => sys::query_tcx_egress(LOOPBACK).map_err(|source| match source.raw_os_error() {
-                Some(libc::EPERM) => Error::NotPermitted { what: "asking for eBPF programs", source },
-                _ => Error::NoTcx { release: object::release(), source },
-            }),
+            Self::Tcx => {
+                sys::query_tcx(LOOPBACK, sys::Side::Egress).map(drop).map_err(|source| match source.raw_os_error() {
+                    Some(libc::EPERM) => Error::NotPermitted { what: "asking for eBPF programs", source },
+                    _ => Error::NoTcx { release: object::release(), source },
+                })
+            }
             Self::Clsact => Ok(()),
         }
     }

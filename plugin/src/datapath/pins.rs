@@ -123,10 +123,15 @@ impl Pins {
             move |source| Error::Pins { path, source }
         };
         fs::remove_dir(&self.namespace).map_err(failed(&self.namespace))?;
-        // Another namespace's folder may be beside it.
+        // Another namespace's folder may be beside it, or it is a file system's root.
         let root = self.namespace.parent().unwrap_or(&self.namespace);
         match fs::remove_dir(root) {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy
+                ) =>
+            {
                 Err(failed(root)(error))
             }
             _ => Ok(()),

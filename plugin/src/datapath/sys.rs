@@ -151,15 +151,17 @@ pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::Resu
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
-/// Asks for the programs at tcx egress of a device; what there are does not matter here.
+/// How many programs there are at tcx of a device.
 ///
 /// # Errors
 /// The kernel's; `EINVAL`: it has no tcx.
-pub fn query_tcx_egress(ifindex: u32) -> io::Result<()> {
+pub fn query_tcx(ifindex: u32, side: Side) -> io::Result<u32> {
     let mut attr = empty_attr();
     attr.query.__bindgen_anon_1.target_ifindex = ifindex;
-    attr.query.attach_type = Side::Egress.attach_type();
-    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).map(drop)
+    attr.query.attach_type = side.attach_type();
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
+    // SAFETY: the kernel has written how many there are.
+    Ok(unsafe { attr.query.__bindgen_anon_2.prog_cnt })
 }
 
 /// Puts another program in the place of a link's.

@@ -95,6 +95,8 @@ impl Writer<'_, '_> {
             None,
             &series,
         )?;
+        let help = "Filters of others at clsact that run before ours, and may keep packets from it";
+        self.gauges("meridian_foreign_filters", help, None, &each(samples, |s| vec![(Vec::new(), s.preceded as f64)]))?;
         let compared = |value: fn(Seen) -> u64| {
             each(samples, |sample| sample.seen.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
         };

@@ -117,6 +117,7 @@ mod tests {
             hook: "netfilter",
             why: "test".into(),
             seen: Some(crate::metrics::Seen { sent: 1500, seen: 1500 }),
+            preceded: 0,
             matrix,
             stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
             totals: accounting.totals().clone(),

@@ -111,7 +111,7 @@ fn ten_thousand_connections(hook: Hook) -> Outcome {
         measured.is_all_in("a", "b", version);
         assert_eq!(measured.wire.packets, 10_000);
         let mut entries = 0;
-        network.datapath.flows(|entry| {
+        network.counting.datapath.flows(|entry| {
             entries += u32::from(entry.source == POD.of(version) && entry.service_port == PORT);
         });
         assert_eq!(entries, 1, "connections on one service are one entry");
@@ -129,11 +129,11 @@ fn tcp_transfer(hook: Hook, cut: bool) -> Outcome {
         network.node.run(|| ethtool::without_gro("pod0")).unwrap();
     }
     for version in VERSIONS {
-        let before = network.stat(Stat::SuperPacket);
+        let before = network.counting.stat(Stat::SuperPacket);
         let to = (&network.peer, at(PEER, version, PORT));
         let measured = network.measure(|| tcp((&network.pod, POD.of(version)), to, TRANSFER));
         measured.is_all_in("a", "b", version);
-        let super_packets = network.stat(Stat::SuperPacket).packets - before.packets;
+        let super_packets = network.counting.stat(Stat::SuperPacket).packets - before.packets;
         assert_eq!(super_packets == 0, cut, "{super_packets} super-packets");
     }
     Outcome::Exact
@@ -153,11 +153,11 @@ fn big_tcp(hook: Hook) -> Outcome {
     }
     let mut seen = Vec::new();
     for version in VERSIONS {
-        let before = network.stat(Stat::SuperPacket);
+        let before = network.counting.stat(Stat::SuperPacket);
         let to = (&network.peer, at(PEER, version, PORT));
         let measured = network.measure(|| tcp((&network.node, NODE.of(version)), to, 4 * TRANSFER));
         measured.is_all_in("a", "b", version);
-        let after = network.stat(Stat::SuperPacket);
+        let after = network.counting.stat(Stat::SuperPacket);
         let mean = (after.bytes - before.bytes) / (after.packets - before.packets).max(1);
         seen.push((version, mean));
     }
@@ -185,7 +185,11 @@ fn fragments_of_the_node(hook: Hook) -> Outcome {
         no_invented_ports(&network, version);
     }
     if hook == Hook::Netfilter {
-        assert_eq!(network.stat(Stat::Fragmented).packets, 2 * 3 * DATAGRAMS as u64, "all of them by their pieces");
+        assert_eq!(
+            network.counting.stat(Stat::Fragmented).packets,
+            2 * 3 * DATAGRAMS as u64,
+            "all of them by their pieces"
+        );
     }
     Outcome::Exact
 }
@@ -210,7 +214,7 @@ fn fragments_of_the_pod(hook: Hook, conntrack: bool) -> Outcome {
 /// Entries are of the port, or of the address pair.
 fn no_invented_ports(network: &Network, version: IpVersion) {
     let mut ports = Vec::new();
-    network.datapath.flows(|entry| {
+    network.counting.datapath.flows(|entry| {
         if entry.source.is_ipv4() == (version == IpVersion::V4) {
             ports.push(entry.service_port);
         }
@@ -260,7 +264,7 @@ fn vxlan(hook: Hook) -> Outcome {
         let echo = Echo::new(&network.peer, to, PORT, 1);
         requests(&network.node, from, SocketAddr::new(to, PORT), 3, 10);
         drop(echo);
-        let (inner, outer) = (inner(&network), network.stat(Stat::Overlay));
+        let (inner, outer) = (inner(&network), network.counting.stat(Stat::Overlay));
         let server = (&network.peer, SocketAddr::new(to, PORT));
         let measured = network.measure(|| tcp((&network.node, from), server, TRANSFER));
         let after = self::inner(&network);
@@ -274,7 +278,10 @@ fn vxlan(hook: Hook) -> Outcome {
         assert!(link_scoped.packets < 8 && link_scoped.bytes < 8 * 100, "{link_scoped:?}");
         Measured { wire: measured.sent(), ..measured.clone() }.is_all_in("a", "b", version);
         assert!(measured.sent().bytes > TRANSFER as u64);
-        assert!(network.stat(Stat::Overlay).bytes > outer.bytes + TRANSFER as u64, "the outer packets are noted");
+        assert!(
+            network.counting.stat(Stat::Overlay).bytes > outer.bytes + TRANSFER as u64,
+            "the outer packets are noted"
+        );
     }
     // A pod that uses the overlay's port hides nothing.
     for version in VERSIONS {
@@ -309,7 +316,7 @@ fn cluster_ip(hook: Hook) -> Outcome {
         let measured = network.measure(|| requests(&network.pod, POD.of(version), to, 100, 300));
         measured.is_all_in("a", "b", version);
         let mut backends = Vec::new();
-        network.datapath.flows(|entry| backends.push((entry.source, entry.destination, entry.service_port)));
+        network.counting.datapath.flows(|entry| backends.push((entry.source, entry.destination, entry.service_port)));
         let backend = (POD.of(version), PEER.of(version), PORT);
         assert!(backends.contains(&backend), "the backend, not the service: {backends:?}");
     }
@@ -332,7 +339,7 @@ fn masquerade(hook: Hook) -> Outcome {
         let measured = network.measure(|| requests(&network.pod, POD.of(version), to, 100, 300));
         measured.is_all_in("a", "b", version);
         let mut sources = Vec::new();
-        network.datapath.flows(|entry| sources.push(entry.source));
+        network.counting.datapath.flows(|entry| sources.push(entry.source));
         hides |= !sources.contains(&POD.of(version));
         assert!(hides != sources.contains(&POD.of(version)), "{sources:?}");
     }
@@ -367,7 +374,7 @@ fn node_port(hook: Hook) -> Outcome {
         assert_eq!(measured.cells, expected.into());
         assert_eq!(measured.wire, measured.sent());
         let mut ways = Vec::new();
-        network.datapath.flows(|entry| ways.push(entry.way));
+        network.counting.datapath.flows(|entry| ways.push(entry.way));
         assert!(ways.iter().all(|way| *way == Way::Forwarded));
     }
     Outcome::Exact

@@ -4,6 +4,9 @@
 
 mod cases;
 mod demo;
+mod devices;
+mod load;
+#[path = "../network/mod.rs"]
 mod network;
 mod packets;
 mod traffic;

@@ -20,6 +20,7 @@ pub(super) struct BlindSpot {
     /// Since this agent runs.
     sum: Seen,
     told: bool,
+    preceded: Vec<String>,
 }
 
 impl BlindSpot {
@@ -42,6 +43,24 @@ impl BlindSpot {
                 agent.tell_seen(self.sum);
             }
             Err(error) => tracing::debug!(%error, "what the devices sent can't be read"),
+        }
+        self.look_for_others(agent);
+    }
+
+    /// Says when somebody's filter has come before ours.
+    fn look_for_others(&mut self, agent: &mut Agent) {
+        match agent.datapath().preceded() {
+            Ok(preceded) => {
+                if preceded != self.preceded && !preceded.is_empty() {
+                    tracing::warn!(
+                        ?preceded,
+                        "filters of others run first, and packets that they keep are not counted: give them a priority above 1 (Cilium: bpf-filter-priority: 2) and start the agent again"
+                    );
+                }
+                agent.tell_preceded(preceded.len() as u64);
+                self.preceded = preceded;
+            }
+            Err(error) => tracing::debug!(%error, "filters can't be listed"),
         }
     }
 

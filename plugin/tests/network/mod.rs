@@ -1,4 +1,5 @@
 //! A pod, its node and a peer at the other end of the wire, both families; and what the wire carried.
+#![allow(dead_code, reason = "not every test binary needs all of it")]
 
 pub mod ethtool;
 mod link_scoped;
@@ -22,7 +23,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -34,7 +35,7 @@ pub const VERSIONS: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
 pub struct Both(Ipv4Addr, Ipv6Addr);
 
 impl Both {
-    const fn new(v4: [u8; 4], v6: [u16; 8]) -> Self {
+    pub const fn new(v4: [u8; 4], v6: [u16; 8]) -> Self {
         let [a, b, c, d, e, f, g, h] = v6;
         Self(Ipv4Addr::new(v4[0], v4[1], v4[2], v4[3]), Ipv6Addr::new(a, b, c, d, e, f, g, h))
     }
@@ -76,13 +77,22 @@ pub type Cells = BTreeMap<Cell, Counter>;
 
 /// pod ── pod0 [node] up0 ── eth0 [peer]
 pub struct Network {
-    pub datapath: Datapath,
-    pub slots: Slots,
-    pub table: Table,
+    pub counting: Counting,
     pub pod: Namespace,
     pub node: Namespace,
     pub peer: Namespace,
     link_scoped: LinkScoped,
+    /// One at a time: a wire on which packets wait for a CPU loses some.
+    _alone: MutexGuard<'static, ()>,
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What counts on the node.
+pub struct Counting {
+    pub datapath: Datapath,
+    slots: Slots,
+    table: Table,
 }
 
 /// MTUs of the pod's link and of the wire.
@@ -102,6 +112,7 @@ impl Network {
 
     /// Devices are as they would be found; the programs are not attached.
     pub fn unattached(options: Options, Mtus(pod_mtu, mtu): Mtus) -> Self {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let [pod, node, peer] = ["pod", "node", "peer"].map(|name| Namespace::new(name).unwrap());
         for namespace in [&pod, &node, &peer] {
             for name in ["all", "default"] {
@@ -160,15 +171,14 @@ impl Network {
         // What the hooks see whole is on the wire in segments.
         node.run(|| ethtool::without_segmentation("up0")).unwrap();
         let datapath = Datapath::load(options).unwrap();
-        let (slots, table) = (Slots::default(), Table::new());
-        let mut network = Self { datapath, slots, table, pod, node, peer, link_scoped };
-        network.apply(&ZONES);
-        network
+        let mut counting = Counting { datapath, slots: Slots::default(), table: Table::new() };
+        counting.apply(&ZONES);
+        Self { counting, pod, node, peer, link_scoped, _alone }
     }
 
     /// Looks for the devices, as an agent does, and attaches the programs.
     pub fn attach(&mut self) {
-        let Self { node, datapath, .. } = self;
+        let Self { node, counting: Counting { datapath, .. }, .. } = self;
         let devices = node.run(|| devices::find(&[])).unwrap().unwrap();
         let attach = || {
             datapath.set_devices(devices)?;
@@ -177,6 +187,52 @@ impl Network {
         node.run(attach).unwrap().unwrap();
     }
 
+    /// What the wire has carried from the node, without what concerns the link only.
+    pub fn wire(&self) -> Counter {
+        let counters = |namespace, device| {
+            configure(namespace, "reading the counters", async |links| links.counters(device).await).unwrap()
+        };
+        let (sent, arrived) = (counters(&self.node, "up0"), counters(&self.peer, "eth0"));
+        assert_eq!((sent.tx_dropped, arrived.rx_dropped), (0, 0), "the wire lost packets: there is no truth");
+        let of_link = self.link_scoped.seen();
+        let packets = arrived.rx_packets - of_link.packets;
+        Counter { bytes: arrived.rx_bytes - of_link.bytes - 14 * packets, packets }
+    }
+
+    /// What `work` makes the node send: by the wire, and by the matrix. Waits until both are the same,
+    /// or nothing comes any more.
+    pub fn measure(&self, work: impl FnOnce()) -> Measured {
+        let (wire, cells) = (self.wire(), self.counting.cells());
+        work();
+        let mut last = Measured::default();
+        let mut same = 0;
+        for _ in 0..100 {
+            let now = Measured { wire: less(self.wire(), wire), cells: difference(self.counting.cells(), &cells) };
+            let settled = now.wire == now.sent() && now.wire.packets > 0;
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            if settled && same >= 2 || same >= 40 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        last
+    }
+
+    /// Counts on the devices that there are now.
+    pub fn look_again(&mut self) {
+        let Self { node, counting: Counting { datapath, .. }, .. } = self;
+        let devices: Devices = node.run(|| devices::find(&[])).unwrap().unwrap();
+        node.run(|| datapath.set_devices(devices)).unwrap().unwrap();
+    }
+
+    /// The devices that count.
+    pub fn counting(&self) -> Vec<&str> {
+        self.counting.datapath.devices().devices.iter().map(|device: &Device| device.name.as_str()).collect()
+    }
+}
+
+impl Counting {
     /// Puts a table in force in which the node is in the zone `a`.
     pub fn apply(&mut self, zones: &[(&str, &str, PrefixKind)]) {
         let mut table = Table::new();
@@ -194,18 +250,6 @@ impl Network {
         self.datapath.set_node(slot, &self.table, &self.slots).unwrap();
     }
 
-    /// What the wire has carried from the node, without what concerns the link only.
-    pub fn wire(&self) -> Counter {
-        let counters = |namespace, device| {
-            configure(namespace, "reading the counters", async |links| links.counters(device).await).unwrap()
-        };
-        let (sent, arrived) = (counters(&self.node, "up0"), counters(&self.peer, "eth0"));
-        assert_eq!((sent.tx_dropped, arrived.rx_dropped), (0, 0), "the wire lost packets: there is no truth");
-        let of_link = self.link_scoped.seen();
-        let packets = arrived.rx_packets - of_link.packets;
-        Counter { bytes: arrived.rx_bytes - of_link.bytes - 14 * packets, packets }
-    }
-
     /// The cells of the matrix that are not zero.
     pub fn cells(&self) -> Cells {
         let name = |slot| self.slots.place(slot).to_string();
@@ -219,36 +263,15 @@ impl Network {
         self.datapath.stat(stat).unwrap()
     }
 
-    /// What `work` makes the node send: by the wire, and by the matrix. Waits until both are the same,
-    /// or nothing comes any more.
-    pub fn measure(&self, work: impl FnOnce()) -> Measured {
-        let (wire, cells) = (self.wire(), self.cells());
-        work();
-        let mut last = Measured::default();
-        let mut same = 0;
-        for _ in 0..100 {
-            let now = Measured { wire: less(self.wire(), wire), cells: difference(self.cells(), &cells) };
-            let settled = now.wire == now.sent() && now.wire.packets > 0;
-            same = if now == last { same + 1 } else { 0 };
-            last = now;
-            if settled && same >= 2 || same >= 40 {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        last
+    /// All that is in the matrix.
+    pub fn all(&self) -> Counter {
+        self.cells().into_values().sum()
     }
 
-    /// Counts on the devices that there are now.
-    pub fn look_again(&mut self) {
-        let Self { node, datapath, .. } = self;
-        let devices: Devices = node.run(|| devices::find(&[])).unwrap().unwrap();
-        node.run(|| datapath.set_devices(devices)).unwrap().unwrap();
-    }
-
-    /// The devices that count.
-    pub fn counting(&self) -> Vec<&str> {
-        self.datapath.devices().devices.iter().map(|device: &Device| device.name.as_str()).collect()
+    /// What went to a zone.
+    pub fn to(&self, zone: &str) -> Counter {
+        let cells = self.cells().into_iter();
+        cells.filter(|((_, destination, ..), _)| destination == zone).map(|(_, counter)| counter).sum()
     }
 }
 

@@ -1,0 +1,239 @@
+//! Which devices count, and which hook: found by looking, and followed.
+
+use crate::load::BpfFs;
+use crate::network::{
+    Both, Mtus, NODE, Network, PEER, POD, VERSIONS,
+    traffic::{datagrams, sink},
+};
+use aya_obj::generated::bpf_insn;
+use meridian::{
+    datapath::{
+        Hook, Options, auto,
+        devices::{self, Watch},
+        sys::{self, ProgramKind, Side},
+    },
+    demo::{links::configure, namespace::Namespace},
+};
+use meridian_abi::{Counter, IpVersion, stats::Stat};
+use rtnetlink::LinkUnspec;
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+    process::Command,
+};
+
+const PORT: u16 = 9000;
+
+fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
+    let bits = bpf_insn::new_bitfield_1(register, 0);
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bits, off: 0, imm }
+}
+
+/// A program of somebody else at tcx ingress of the pod's device, which forwards past netfilter.
+fn redirect_neigh(network: &Network) -> OwnedFd {
+    let uplink = configure(&network.node, "finding it", async |links| links.index("up0").await).unwrap();
+    let pod = configure(&network.node, "finding it", async |links| links.index("pod0").await).unwrap();
+    // bpf_redirect_neigh(uplink, NULL, 0, 0), the helper 152.
+    let [set, call, exit] = [0xb7, 0x85, 0x95];
+    let program = [
+        instruction(set, 1, uplink as i32),
+        instruction(set, 2, 0),
+        instruction(set, 3, 0),
+        instruction(set, 4, 0),
+        instruction(call, 0, 152),
+        instruction(exit, 0, 0),
+    ];
+    let program = sys::load_program(ProgramKind::TrafficControl, "redirect", &program).unwrap();
+    network.node.run(|| sys::attach_tcx(program.as_fd(), pod, Side::Ingress)).unwrap().unwrap()
+}
+
+#[test]
+fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
+    let network = Network::unattached(Options::default(), Mtus(1500, 1500));
+    let choose = |network: &Network| {
+        let devices = network.node.run(|| devices::find(&[])).unwrap().unwrap();
+        auto::choose(&devices, Path::new("/nonexistent")).unwrap()
+    };
+    let choice = choose(&network);
+    assert_eq!((choice.hook, choice.why.as_str()), (Hook::Netfilter, "no data path is here that bypasses netfilter"));
+    let redirects = redirect_neigh(&network);
+    let choice = choose(&network);
+    assert_eq!((choice.hook, choice.why.as_str()), (Hook::Tcx, "an eBPF program on pod0 may forward past netfilter"));
+    drop((redirects, network));
+
+    for (hook, sees) in [(Hook::Netfilter, false), (Hook::Tcx, true), (Hook::Clsact, true)] {
+        let network = Network::new(hook);
+        let _redirects = redirect_neigh(&network);
+        for version in VERSIONS {
+            let _sink = sink(&network.peer, PEER.of(version), PORT);
+            let ports = std::iter::repeat_n((40_000, PORT), 1000);
+            let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), 1000, ports);
+            let measured = network.measure(work);
+            assert_eq!(measured.wire.packets, 1000);
+            if sees {
+                measured.is_all_in("a", "b", version);
+            } else {
+                assert!(measured.cells.is_empty(), "netfilter sees nothing of it: {measured:?}");
+            }
+        }
+    }
+}
+
+/// A third end: another uplink of the node, and who is behind it.
+const SECOND: Both = Both::new([10, 0, 3, 1], [0xfd00, 3, 0, 0, 0, 0, 0, 1]);
+const BEHIND: Both = Both::new([10, 0, 3, 2], [0xfd00, 3, 0, 0, 0, 0, 0, 2]);
+
+#[test]
+fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
+    for hook in Hook::ALL {
+        let mut network = Network::new(hook);
+        let other = Namespace::new("other").unwrap();
+        let watch = network.node.run(Watch::new).unwrap().unwrap();
+        assert!(!network.node.run(|| watch.changed()).unwrap());
+        let follow = |network: &mut Network| {
+            // The kernel tells it in the moment in which it happens.
+            assert!(watch.changed(), "{hook}: nobody was told");
+            network.look_again();
+        };
+        let sent = |network: &Network, count: usize| {
+            let before = network.counting.all();
+            let ports = std::iter::repeat_n((40_000, PORT), count);
+            datagrams(&network.node, SECOND.of(IpVersion::V4), BEHIND.of(IpVersion::V4), 72, ports);
+            let after = network.counting.all();
+            Counter { bytes: after.bytes - before.bytes, packets: after.packets - before.packets }
+        };
+
+        // A device comes, and a route through it: like a second interface of a cloud's machine, its
+        // default route is in a table of its own.
+        configure(&network.node, "adding a device", async |links| {
+            links.veth("up1", "eth0", other.as_raw_fd()).await?;
+            links.up("up1", None).await?;
+            links.address("up1", SECOND.of(IpVersion::V4), 24).await?;
+            let index = links.index("up1").await?;
+            let route =
+                rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).table_id(1000);
+            links.handle().route().add(route.build()).execute().await
+        })
+        .unwrap();
+        configure(&other, "setting up", async |links| {
+            links.up("eth0", None).await?;
+            links.address("eth0", BEHIND.of(IpVersion::V4), 24).await
+        })
+        .unwrap();
+        let _sink = sink(&other, BEHIND.of(IpVersion::V4), PORT);
+        // The first one waits for the neighbour's address.
+        sent(&network, 1);
+        follow(&mut network);
+        assert_eq!(network.counting(), ["up0", "up1"], "{hook}");
+        assert_eq!(sent(&network, 10), Counter { bytes: 1000, packets: 10 }, "{hook}");
+
+        // It changes its name.
+        configure(&network.node, "renaming", async |links| {
+            links.handle().link().set(LinkUnspec::new_with_name("up1").down().build()).execute().await?;
+            let index = links.index("up1").await?;
+            let rename = LinkUnspec::new_with_index(index).name("renamed".to_owned());
+            links.handle().link().set(rename.build()).execute().await?;
+            links.up("renamed", None).await?;
+            let route =
+                rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).table_id(1000);
+            links.handle().route().add(route.build()).replace().execute().await
+        })
+        .unwrap();
+        follow(&mut network);
+        assert_eq!(network.counting(), ["up0", "renamed"], "{hook}");
+        sent(&network, 1);
+        assert_eq!(sent(&network, 10), Counter { bytes: 1000, packets: 10 }, "{hook}");
+
+        // It moves to another namespace; the programs do not stay on it.
+        configure(&network.node, "moving", async |links| {
+            let moved = LinkUnspec::new_with_name("renamed").setns_by_fd(network.pod.as_raw_fd());
+            links.handle().link().set(moved.build()).execute().await
+        })
+        .unwrap();
+        follow(&mut network);
+        assert_eq!(network.counting(), ["up0"], "{hook}");
+        let index = configure(&network.pod, "finding it", async |links| links.index("renamed").await).unwrap();
+        for side in [Side::Ingress, Side::Egress] {
+            let programs = network.pod.run(|| sys::query_tcx(index, side)).unwrap().unwrap();
+            assert_eq!(programs, 0, "{hook} {side:?}");
+        }
+        // What is left is counted as before.
+        let _sink = sink(&network.peer, PEER.of(IpVersion::V4), PORT);
+        let ports = std::iter::repeat_n((40_000, PORT), 10);
+        let work = || datagrams(&network.node, NODE.of(IpVersion::V4), PEER.of(IpVersion::V4), 72, ports);
+        network.measure(work).is_all_in("a", "b", IpVersion::V4);
+    }
+}
+
+/// The filters that run before ours.
+fn preceded(network: &mut Network) -> Vec<String> {
+    let Network { node, counting, .. } = network;
+    // Of the thread's namespace; and not two threads at once.
+    let counting = &mut *counting;
+    node.run(move || counting.datapath.preceded()).unwrap().unwrap()
+}
+
+/// `tc` of iproute2, in the node.
+#[track_caller]
+fn tc(network: &Network, args: &str) {
+    let output = network.node.run(|| Command::new("tc").args(args.split_whitespace()).output()).unwrap().unwrap();
+    assert!(output.status.success(), "tc {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
+    let mut network = Network::unattached(Options { hook: Hook::Clsact, ..Options::default() }, Mtus(1500, 1500));
+    if Command::new("tc").arg("-V").output().is_err() {
+        println!("skipped: there is no tc");
+        return;
+    }
+    // A program that lets every packet pass and ends the chain, as Cilium's does.
+    let bpf = BpfFs::new("clsact");
+    let pass = [instruction(0xb7, 0, 0), instruction(0x95, 0, 0)];
+    let pass = sys::load_program(ProgramKind::TrafficControl, "theirs", &pass).unwrap();
+    let pinned = bpf.0.join("theirs");
+    sys::pin(pass.as_fd(), &pinned).unwrap();
+    let theirs = |network: &Network, command: &str, priority: u32| {
+        let program = if command == "del" { String::new() } else { format!("da pinned {}", pinned.display()) };
+        let filter = format!("filter {command} dev up0 egress prio {priority} handle 1 protocol all bpf {program}");
+        tc(network, &filter);
+    };
+    // Somebody was there before, with the first priority: we come before him.
+    tc(&network, "qdisc add dev up0 clsact");
+    theirs(&network, "add", 1);
+    network.attach();
+    assert!(preceded(&mut network).is_empty());
+    let send = |network: &Network| {
+        for version in VERSIONS {
+            let _sink = sink(&network.peer, PEER.of(version), PORT);
+            let ports = std::iter::repeat_n((40_000, PORT), 10);
+            let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), 72, ports);
+            let measured = network.measure(work);
+            if !measured.cells.is_empty() {
+                measured.is_all_in("a", "b", version);
+            }
+            assert_eq!(measured.wire.packets, 10);
+        }
+    };
+    let seen = |network: &Network| network.counting.all().packets;
+    send(&network);
+    assert_eq!(seen(&network), 20);
+    // He starts again, and the kernel puts the last one of a priority first.
+    theirs(&network, "del", 1);
+    theirs(&network, "add", 1);
+    assert_eq!(preceded(&mut network), ["theirs:[*fsobj] (priority 1) on up0"]);
+    send(&network);
+    assert_eq!(seen(&network), 20, "he keeps all of them from us");
+    // The remedy.
+    theirs(&network, "del", 1);
+    theirs(&network, "add", 2);
+    assert!(preceded(&mut network).is_empty());
+    send(&network);
+    assert_eq!(seen(&network), 40);
+    // What was there stays there when we go.
+    network.node.run(|| network.counting.datapath.detach()).unwrap();
+    let shown = network.node.run(|| Command::new("tc").args(["filter", "show", "dev", "up0", "egress"]).output());
+    let shown = String::from_utf8(shown.unwrap().unwrap().stdout).unwrap();
+    assert!(shown.contains("theirs") && !shown.contains("meridian"), "{shown}");
+    assert_eq!(network.counting.stat(Stat::Unattributed), Counter::default());
+}

@@ -1,0 +1,238 @@
+//! Under load nothing is lost and nothing counted twice: whatever is swapped, retired, full or raced
+//! for meanwhile.
+
+use crate::network::{
+    Counting, Mtus, NODE, Network, PEER, POD, VERSIONS,
+    traffic::{datagrams, sink},
+};
+use meridian::{
+    datapath::{Datapath, Hook, Options, Pins, sys},
+    demo::namespace::Namespace,
+};
+use meridian_abi::{Counter, IpVersion, stats::Stat, zone::PrefixKind};
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use socket2::{Domain, Socket, Type};
+use std::{
+    fs,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+const PORT: u16 = 9000;
+const PAYLOAD: usize = 100;
+/// A datagram of [`PAYLOAD`] bytes over IPv4.
+const DATAGRAM: u64 = 28 + PAYLOAD as u64;
+
+fn of(packets: u64) -> Counter {
+    Counter { bytes: packets * DATAGRAM, packets }
+}
+
+/// Sends datagrams from the node on every CPU until `work` has ended, to so many ports: a flow entry
+/// each, and all in one cell of the matrix. Returns what was sent.
+fn flooded(node: &Namespace, peer: &Namespace, ports: u16, work: impl FnOnce(&AtomicU64)) -> Counter {
+    let _sink = sink(peer, PEER.of(IpVersion::V4), PORT);
+    let (done, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let cpus = thread::available_parallelism().unwrap().get();
+    let send = |cpu: usize| {
+        let mut only = CpuSet::new();
+        only.set(cpu).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::new(NODE.of(IpVersion::V4), 40_000).into()).unwrap();
+        let socket = UdpSocket::from(socket);
+        while !done.load(Ordering::Relaxed) {
+            for n in 0..100 {
+                socket.send_to(&[0; PAYLOAD], (PEER.of(IpVersion::V4), PORT + n % ports)).unwrap();
+            }
+            sent.fetch_add(100, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        for cpu in 0..cpus {
+            let send = &send;
+            scope.spawn(move || node.run(|| send(cpu)).unwrap());
+        }
+        work(&sent);
+        done.store(true, Ordering::Relaxed);
+    });
+    of(sent.into_inner())
+}
+
+/// Waits until so many more were sent.
+fn until_more(sent: &AtomicU64, more: u64) {
+    let count = sent.load(Ordering::Relaxed);
+    while sent.load(Ordering::Relaxed) < count + more {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// That what is attributed and what is not is what the matrix has.
+#[track_caller]
+fn attributed_is_exact(counting: &Counting) {
+    let mut sum = counting.datapath.attributed();
+    sum += counting.stat(Stat::Unattributed);
+    assert_eq!(sum, counting.all(), "attributed and unattributed (left), the matrix (right)");
+}
+
+#[test]
+fn all_cpus_on_one_entry_and_one_cell_lose_no_update() {
+    for hook in [Hook::Netfilter, Hook::Tcx] {
+        let network = Network::new(hook);
+        let before = network.counting.all();
+        let mut sent = flooded(&network.node, &network.peer, 1, |sent| until_more(sent, 200_000));
+        sent += before;
+        assert_eq!(network.counting.all(), sent);
+        attributed_is_exact(&network.counting);
+    }
+}
+
+#[test]
+fn a_prefix_that_moves_a_thousand_times_is_in_one_zone_or_the_other() {
+    let mut network = Network::new(Hook::Netfilter);
+    let table = |zone| [("10.0.2.1/32", "a", PrefixKind::Cluster), ("10.0.2.2/32", zone, PrefixKind::Cluster)];
+    network.counting.apply(&table("d"));
+    let before = network.counting.all();
+    let Network { counting, node, peer, .. } = &mut network;
+    let mut sent = flooded(node, peer, 1, |sent| {
+        for n in 0..1000 {
+            counting.apply(&table(if n % 2 == 0 { "b" } else { "d" }));
+        }
+        // After the last change every further byte is in the last zone.
+        let other = counting.to("b");
+        until_more(sent, 20_000);
+        assert_eq!(counting.to("b"), other);
+    });
+    sent += before;
+    let (b, d) = (network.counting.to("b"), network.counting.to("d"));
+    assert_eq!(network.counting.all(), sent);
+    assert_eq!(b.bytes + d.bytes, sent.bytes, "no other zone has any");
+    assert!(b.packets > 0 && d.packets > 0);
+    attributed_is_exact(&network.counting);
+}
+
+#[test]
+fn retiring_entries_a_thousand_times_a_second_loses_nothing() {
+    for hook in [Hook::Netfilter, Hook::Tcx] {
+        let network = Network::new(hook);
+        let before = network.counting.all();
+        let (mut retired, mut back, mut summed) = (0, 0, Counter::default());
+        let datapath = &network.counting.datapath;
+        let mut sent = flooded(&network.node, &network.peer, 100, |sent| {
+            for _ in 0..100 {
+                let mut entries = Vec::new();
+                datapath.flows(|entry| entries.push(entry));
+                let retiring: Vec<_> = entries.iter().filter_map(|entry| datapath.retire(entry)).collect();
+                let count = retiring.len();
+                let last = datapath.retired(retiring);
+                back += count - last.len();
+                retired += last.len();
+                last.iter().for_each(|entry| summed += entry.counter);
+                datapath.empty(last.into_iter().map(|entry| entry.slot));
+            }
+            until_more(sent, 1000);
+        });
+        sent += before;
+        assert_eq!(network.counting.all(), sent);
+        attributed_is_exact(&network.counting);
+        // What the last look at each entry said is what it had counted.
+        let mut live = Counter::default();
+        datapath.flows(|entry| live += entry.counter);
+        live += summed;
+        assert_eq!(live, datapath.attributed());
+        assert!(retired > 5000, "{retired} were retired, {back} came back");
+    }
+}
+
+#[test]
+fn full_flow_maps_lose_no_byte() {
+    for hook in [Hook::Netfilter, Hook::Tcx] {
+        let network = Network::with(Options { hook, flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+        for version in VERSIONS {
+            // Nobody listens on these ports: the peer's answers are not the node's.
+            let ports = (0..10_000).map(|n| (40_000, 10_000 + n));
+            let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), PAYLOAD, ports);
+            let measured = network.measure(work);
+            measured.is_all_in("a", "b", version);
+            assert_eq!(measured.wire.packets, 10_000);
+        }
+        attributed_is_exact(&network.counting);
+        let mut entries = 0;
+        network.counting.datapath.flows(|_| entries += 1);
+        assert_eq!(entries, 2 * 64);
+        assert_eq!(network.counting.stat(Stat::Unattributed).packets, 2 * (10_000 - 64));
+    }
+}
+
+/// A bpf file system of its own.
+pub struct BpfFs(pub PathBuf);
+
+impl BpfFs {
+    pub fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("meridian-bpf-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        mount(Some("bpf"), &folder, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _ = umount(&self.0);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn thirty_thousand_swaps_of_the_program_lose_nothing() {
+    let bpf = BpfFs::new("swaps");
+    let mut network = Network::unattached(Options::default(), Mtus(1500, 1500));
+    let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
+    // Two agents' programs over the same counters: the second one takes over, then both take turns.
+    let mut first = Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap();
+    let second = Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap();
+    std::mem::swap(&mut network.counting.datapath, &mut first);
+    network.attach();
+    let cores = sys::get_pinned(&network.node.run(|| find(&bpf.0, "CORES")).unwrap()).unwrap();
+    let [a, b] = [network.counting.datapath.programs()[0], second.programs()[0]];
+    // The second one's tables and devices are its own.
+    let sent = flooded(&network.node, &network.peer, 1, |sent| {
+        for n in 0..30_000 {
+            let program = if n % 2 == 0 { b } else { a };
+            sys::update(cores.as_fd(), &0u32, &program.as_raw_fd()).unwrap();
+        }
+        sys::update(cores.as_fd(), &0u32, &a.as_raw_fd()).unwrap();
+        until_more(sent, 1000);
+    });
+    let mut counted = network.counting.all();
+    // Without devices of its own the second one counts as same-node what the first one counts as sent.
+    counted += network.counting.stat(Stat::SameNode);
+    let of_link = Counter { bytes: counted.bytes - sent.bytes, packets: counted.packets - sent.packets };
+    assert_eq!(of_link, Counter::default(), "difference");
+    assert!(network.counting.all().packets > 1000 && network.counting.stat(Stat::SameNode).packets > 1000);
+    attributed_is_exact(&network.counting);
+    drop(network);
+    pins.remove().unwrap();
+    let left = fs::read_dir(&bpf.0).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    assert_eq!(left.count(), 0);
+}
+
+fn find(folder: &std::path::Path, name: &str) -> PathBuf {
+    let entries = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    let found = entries.flat_map(|path| {
+        if path.is_dir() {
+            Some(find(&path, name)).filter(|path| path.exists())
+        } else {
+            path.ends_with(name).then_some(path)
+        }
+    });
+    found.into_iter().next().unwrap_or_default()
+}
