@@ -20,5 +20,5 @@ bench: ## measures the kernel program, writes docs/performance.md
 ebpf: ## builds the eBPF object that the repository keeps
 	@scripts/ebpf.sh build
 
-test-kernels: ## boots older kernels in qemu and runs the demo there
+test-kernels: ## runs every case on older kernels in qemu, writes docs/kernels.md
 	@scripts/test-kernels.sh

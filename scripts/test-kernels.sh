@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# Boots older kernels in qemu and runs the demo there, with every hook: those that the kernel has
-# must be exact, of the others it must be said in one line what is missing.
+# Boots older kernels in qemu.
+#
+#   test-kernels.sh         runs every case at every hook there and here, and keeps the tables in
+#                           docs/kernels.md
+#   test-kernels.sh check   loads and counts: the demo with every hook. Those that the kernel has must
+#                           be exact, of the others it must be said in one line what is missing
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -8,7 +12,9 @@ need_packages qemu-system-x86 busybox-static cpio xz-utils kmod
 apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -qq
 
 MERIDIAN=$CARGO_TARGET_DIR/debug/meridian
-MODULES=(veth bridge af_packet sch_ingress cls_bpf)
+MODULES=(veth bridge af_packet sch_ingress cls_bpf vxlan 8021q)
+MODULES+=(nf_tables nft_chain_nat nft_ct nft_nat nft_masq)
+PAGE=$ROOT/docs/kernels.md
 
 # kernel SERIES: fetches the newest kernel of a series, prints where it is unpacked.
 kernel() {
@@ -20,15 +26,26 @@ kernel() {
     echo "$dir"
 }
 
-# initramfs KERNEL_DIR OUTPUT: busybox, the command with its libraries, the modules, and an init.
+# with_libraries ROOT PROGRAM NAME: puts a program and what it is linked to there.
+with_libraries() {
+    local library
+    cp -L "$2" "$1/bin/$3"
+    ldd "$2" | grep -oE '/[^ ]+' | while read -r library; do cp --parents -L "$library" "$1"; done
+}
+
+# initramfs KERNEL_DIR OUTPUT: busybox, the programs with their libraries, the modules, and an init
+# that runs what is on stdin.
 initramfs() {
-    local kernel=$1 root release library module
+    local kernel=$1 root release module
     root=$(mktemp -d)
     release=$(ls "$kernel/lib/modules")
     mkdir -p "$root"/{bin,proc,sys,dev,tmp,modules}
     cp /bin/busybox "$root/bin/busybox"
-    cp "$MERIDIAN" "$root/bin/meridian"
-    ldd "$MERIDIAN" | grep -oE '/[^ ]+' | while read -r library; do cp --parents -L "$library" "$root"; done
+    with_libraries "$root" "$MERIDIAN" meridian
+    if [ -n "${CASES:-}" ]; then
+        with_libraries "$root" "$CASES" cases
+        with_libraries "$root" "$(command -v nft)" nft
+    fi
     for module in "${MODULES[@]}"; do
         modprobe -d "$kernel" -S "$release" --show-depends "$module"
     done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$root/files"
@@ -37,12 +54,37 @@ initramfs() {
         basename "$module" .xz >>"$root/modules/order"
     done <"$root/files"
     rm "$root/files"
-    cat >"$root/init" <<'END'
+    {
+        cat <<'END'
 #!/bin/busybox sh
+export PATH=/bin
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
 while read -r module; do /bin/busybox insmod "/modules/$module"; done </modules/order
+END
+        cat
+        echo '/bin/busybox poweroff -f'
+    } >"$root/init"
+    chmod +x "$root/init"
+    (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$2"
+    rm -rf "$root"
+}
+
+# boot SERIES SECONDS: what that kernel says of the script on stdin.
+boot() {
+    local kernel image
+    kernel=$(kernel "$1")
+    image=$(mktemp)
+    initramfs "$kernel" "$image"
+    timeout "$2" qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 2048 -nographic -no-reboot \
+        -kernel "$kernel"/boot/vmlinuz-* -initrd "$image" -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+        tr -d '\r' | tee "$CACHE/kernel-$1.log" || true
+    rm -f "$image"
+}
+
+# shellcheck disable=SC2016 # expanded there
+DEMO='
 for hook in auto netfilter tcx clsact; do
     /bin/meridian demo --duration 1s --output json --hook $hook >/tmp/out 2>/tmp/err
     code=$?
@@ -51,30 +93,13 @@ for hook in auto netfilter tcx clsact; do
     /bin/busybox sed "s/^/$hook stderr: /" /tmp/err
     echo "$hook exit code: $code"
 done
-/bin/busybox poweroff -f
-END
-    chmod +x "$root/init"
-    (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$2"
-    rm -rf "$root"
-}
+'
 
-# boot SERIES: what the demo says on that kernel.
-boot() {
-    local kernel image
-    kernel=$(kernel "$1")
-    image=$(mktemp)
-    initramfs "$kernel" "$image"
-    timeout 240 qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 1024 -nographic -no-reboot \
-        -kernel "$kernel"/boot/vmlinuz-* -initrd "$image" -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
-        tr -d '\r' | tee "$CACHE/kernel-$1.log" || true
-    rm -f "$image"
-}
-
-# expect SERIES PATTERN...: each pattern is in what was said.
+# expect SERIES PATTERN...: each pattern is in what the demo says there.
 expect() {
     local said series=$1 pattern
     shift
-    said=$(boot "$series")
+    said=$(boot "$series" 240 <<<"$DEMO")
     for pattern in "$@"; do
         grep -qE "$pattern" <<<"$said" || {
             tail -n 30 <<<"$said" >&2
@@ -83,11 +108,74 @@ expect() {
     done
 }
 
-step "build" cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
-step "Linux 6.12: every hook is exact" expect 6.12 \
-    '^auto stdout: .*"hook":"netfilter".*"exact":true' '^auto exit code: 0$' \
-    '^netfilter exit code: 0$' '^tcx exit code: 0$' '^clsact exit code: 0$'
-step "Linux 6.1: clsact is exact, what is missing is said" expect 6.1 \
-    '^auto stdout: .*"hook":"clsact".*"exact":true' '^auto exit code: 0$' '^clsact exit code: 0$' \
-    '^netfilter stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^netfilter exit code: 1$' \
-    '^tcx stderr: meridian: Linux 6\.1[^ ]* has no tcx' '^tcx exit code: 1$'
+check() {
+    step "build" cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
+    step "Linux 6.12: every hook is exact" expect 6.12 \
+        '^auto stdout: .*"hook":"netfilter".*"exact":true' '^auto exit code: 0$' \
+        '^netfilter exit code: 0$' '^tcx exit code: 0$' '^clsact exit code: 0$'
+    step "Linux 6.1: clsact is exact, what is missing is said" expect 6.1 \
+        '^auto stdout: .*"hook":"clsact".*"exact":true' '^auto exit code: 0$' '^clsact exit code: 0$' \
+        '^netfilter stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^netfilter exit code: 1$' \
+        '^tcx stderr: meridian: Linux 6\.1[^ ]* has no tcx' '^tcx exit code: 1$'
+}
+
+# shellcheck disable=SC2016 # expanded there
+TABLE='
+export MERIDIAN_CASES=/tmp/cases
+/bin/cases cases --nocapture >/tmp/out 2>&1
+code=$?
+/bin/busybox tail -n 60 /tmp/out
+echo
+echo "release: $(/bin/busybox uname -r)"
+/bin/busybox sed "s/^/table: /" /tmp/cases
+echo "exit code: $code"
+'
+
+# cases SERIES: runs all of them there, and adds the table to the page.
+cases() {
+    local said
+    said=$(boot "$1" 1500 <<<"$TABLE")
+    grep -q '^exit code: 0$' <<<"$said" || {
+        tail -n 80 <<<"$said" >&2
+        die "Linux $1: not every case is exact"
+    }
+    printf '\n## Linux %s\n\n' "$(sed -n 's/^release: //p' <<<"$said")" >>"$PAGE"
+    sed -n 's/^table: //p' <<<"$said" >>"$PAGE"
+}
+
+here() {
+    local table
+    table=$(mktemp)
+    MERIDIAN_CASES=$table cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel cases >&2
+    printf '\n## Linux %s\n\n' "$(uname -r | cut -d - -f 1)" >>"$PAGE"
+    cat "$table" >>"$PAGE"
+    rm -f "$table"
+}
+
+whole_table() {
+    need_packages nftables
+    CASES=$(mktemp)
+    local built
+    built=$(cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel --no-run --message-format json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/kernel-')
+    strip -o "$CASES" "$built"
+    chmod +x "$CASES"
+    cat >"$PAGE" <<'END'
+# Kernels
+
+`make test-kernels` writes this page: every case at every hook, on this machine's kernel and on Debian's, booted in qemu. The matrix of the eBPF programs is compared with what the wire carried, by zone pair and IP version, in bytes and packets. "exact" is no difference; another word says what was checked instead.
+
+Linux 6.1 has neither netfilter programs nor tcx: there clsact is the hook, and `--hook auto` takes it.
+END
+    step "this kernel" here
+    step "Linux 6.12" cases 6.12
+    step "Linux 6.1" cases 6.1
+    rm -f "$CASES"
+    cat "$PAGE"
+}
+
+case ${1:-} in
+check) check ;;
+'') whole_table ;;
+*) die "usage: test-kernels.sh [check]" ;;
+esac

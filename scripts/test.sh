@@ -81,6 +81,7 @@ step "clippy" clippy
 step "documentation" docs
 step "pure parts of the kernel programs" pure_kernel_parts
 
+need_packages nftables iproute2
 MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
 MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
 MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
@@ -97,4 +98,4 @@ alerts() {
 }
 step "alerts" alerts
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
-step "kernels" scripts/test-kernels.sh
+step "kernels" scripts/test-kernels.sh check

@@ -15,6 +15,9 @@ pub const UPLINK: u64 = 1;
 /// A device of an overlay: what goes out through it goes on through an uplink, inside another packet.
 pub const OVERLAY: u64 = 2;
 
+/// A device to the wire over which VLANs have devices of their own, that count what has a tag.
+pub const TRUNK: u64 = 3;
+
 /// The word of an ifindex, and where its bits begin there.
 #[inline(always)]
 pub const fn place(ifindex: u32) -> (u32, u32) {

@@ -37,11 +37,13 @@ pub enum Stat {
     FragmentedByMtu = 13,
     /// In the sums with its length as one packet: it will be cut into more pieces than are followed.
     OddFragments = 14,
+    /// Outside the sums: has a VLAN's tag, and was counted on the VLAN's own device.
+    Vlan = 15,
 }
 
 impl Stat {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Loopback,
         Self::LinkScoped,
         Self::SameNode,
@@ -57,13 +59,20 @@ impl Stat {
         Self::Overlay,
         Self::FragmentedByMtu,
         Self::OddFragments,
+        Self::Vlan,
     ];
 
     /// Whether such packets are outside the sums.
     pub const fn is_outside(self) -> bool {
         matches!(
             self,
-            Self::Loopback | Self::LinkScoped | Self::SameNode | Self::Delivered | Self::Malformed | Self::Overlay
+            Self::Loopback
+                | Self::LinkScoped
+                | Self::SameNode
+                | Self::Delivered
+                | Self::Malformed
+                | Self::Overlay
+                | Self::Vlan
         )
     }
 
@@ -85,6 +94,7 @@ impl Stat {
             Self::Overlay => "overlay",
             Self::FragmentedByMtu => "fragmented_by_mtu",
             Self::OddFragments => "odd_fragments",
+            Self::Vlan => "vlan",
         }
     }
 }

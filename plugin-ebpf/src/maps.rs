@@ -432,6 +432,12 @@ pub fn is_overlay(ifindex: u32) -> bool {
     role(ifindex) == device::OVERLAY
 }
 
+/// Whether VLANs over the device have devices of their own.
+#[inline(always)]
+pub fn is_trunk(ifindex: u32) -> bool {
+    role(ifindex) == device::TRUNK
+}
+
 #[inline(always)]
 fn role(ifindex: u32) -> u64 {
     let (word, shift) = device::place(ifindex);

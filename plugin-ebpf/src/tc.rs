@@ -56,8 +56,11 @@ extern "C" fn tc_ingress_l3(skb: *const __sk_buff) -> i32 {
 #[inline(always)]
 fn leaves(skb: *const __sk_buff, link_len: u32) -> i32 {
     maps::enter();
-    let (packet, protocol) = Skb::new(skb, link_len);
+    let (packet, protocol, is_tagged) = Skb::new(skb, link_len);
     match protocol {
+        _ if is_tagged && maps::is_trunk(packet.out()) => {
+            maps::add_stat(Stat::Vlan, Counter { bytes: packet.ip_bytes().into(), packets: 1 });
+        }
         ETH_P_IP => sent::<V4>(&packet, &packet),
         ETH_P_IPV6 => sent::<V6>(&packet, &packet),
         // ARP and the like.
@@ -70,8 +73,10 @@ fn leaves(skb: *const __sk_buff, link_len: u32) -> i32 {
 #[inline(always)]
 fn enters(skb: *const __sk_buff, link_len: u32) -> i32 {
     maps::enter();
-    let (packet, protocol) = Skb::new(skb, link_len);
+    let (packet, protocol, is_tagged) = Skb::new(skb, link_len);
     match protocol {
+        // It arrives once more, on the VLAN's device.
+        _ if is_tagged && maps::is_trunk(packet.out()) => {}
         ETH_P_IP => arrived::<V4>(&packet),
         ETH_P_IPV6 => arrived::<V6>(&packet),
         _ => {}
@@ -87,11 +92,13 @@ struct Skb {
 }
 
 impl Skb {
-    /// With its protocol. A VLAN tag may stand in the link header, or beside the packet; two may.
+    /// With its protocol, and whether it has a VLAN tag. That may stand in the link header, or beside
+    /// the packet; two may.
     #[inline(always)]
-    fn new(skb: *const __sk_buff, link_len: u32) -> (Self, u16) {
-        // SAFETY: the kernel passes a valid context.
+    fn new(skb: *const __sk_buff, link_len: u32) -> (Self, u16, bool) {
+        // SAFETY, here and below: the kernel passes a valid context.
         let mut protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+        let mut is_tagged = unsafe { (*skb).vlan_present } != 0;
         let mut packet = Self { skb, link_len };
         for _ in 0..2 {
             let mut inner = [0u16; 1];
@@ -99,9 +106,10 @@ impl Skb {
                 break;
             }
             packet.link_len += VLAN_LEN;
+            is_tagged = true;
             protocol = u16::from_be(inner[0]);
         }
-        (packet, protocol)
+        (packet, protocol, is_tagged)
     }
 }
 

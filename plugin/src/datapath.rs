@@ -274,6 +274,7 @@ impl Datapath {
         for device in &devices.devices {
             let (word, shift) = device::place(device.ifindex);
             let bits = match device.role {
+                devices::Role::Uplink if device.trunk => device::TRUNK,
                 devices::Role::Uplink => device::UPLINK,
                 devices::Role::Overlay => device::OVERLAY,
             };

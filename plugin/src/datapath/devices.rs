@@ -43,6 +43,8 @@ pub struct Device {
     pub role: Role,
     /// Whether packets have an Ethernet header there.
     pub ethernet: bool,
+    /// Whether VLANs over it are uplinks, too: what has a tag is counted there.
+    pub trunk: bool,
     /// Its addresses: the node's.
     pub addresses: Vec<IpAddr>,
 }
@@ -50,7 +52,7 @@ pub struct Device {
 impl Device {
     /// An uplink of which no more is known than its index.
     pub const fn uplink(ifindex: u32) -> Self {
-        Self { ifindex, name: String::new(), role: Role::Uplink, ethernet: true, addresses: Vec::new() }
+        Self { ifindex, name: String::new(), role: Role::Uplink, ethernet: true, trunk: false, addresses: Vec::new() }
     }
 }
 
@@ -214,7 +216,7 @@ fn sort(seen: Seen, names: &[String]) -> Devices {
     }
     let mut found =
         Devices { addresses: seen.addresses.iter().map(|(_, address)| *address).collect(), ..Devices::default() };
-    let mut overlays = Vec::new();
+    let (mut overlays, mut lowers) = (Vec::new(), Vec::new());
     for link in seen.links {
         let ifindex = link.header.index;
         let link = Link::new(&link);
@@ -235,10 +237,14 @@ fn sort(seen: Seen, names: &[String]) -> Devices {
             }
         };
         let addresses = of_device.remove(&ifindex).unwrap_or_default();
-        let device = Device { ifindex, name: link.name, role, ethernet: link.ethernet, addresses };
+        let device = Device { ifindex, name: link.name, role, ethernet: link.ethernet, trunk: false, addresses };
+        if let (Role::Uplink, Some(lower)) = (role, link.lower) {
+            lowers.push(lower);
+        }
         if role == Role::Uplink { found.devices.push(device) } else { overlays.push(device) }
     }
     found.devices.extend(overlays);
+    found.devices.iter_mut().for_each(|device| device.trunk = lowers.contains(&device.ifindex));
     found
 }
 
@@ -256,6 +262,8 @@ struct Link<'a> {
     ethernet: bool,
     is_loopback: bool,
     is_up: bool,
+    /// The device under a VLAN.
+    lower: Option<u32>,
 }
 
 impl<'a> Link<'a> {
@@ -268,10 +276,12 @@ impl<'a> Link<'a> {
             ethernet: matches!(kind, LinkLayerType::Ether | LinkLayerType::Loopback),
             is_loopback: kind == LinkLayerType::Loopback,
             is_up: message.header.flags.contains(LinkFlags::Up),
+            lower: None,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Link(lower) => link.lower = Some(*lower),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
@@ -284,6 +294,7 @@ impl<'a> Link<'a> {
                 _ => {}
             }
         }
+        link.lower = link.lower.filter(|_| link.kind == Some(&InfoKind::Vlan));
         link
     }
 

@@ -7,7 +7,10 @@ mod agent;
 mod common;
 mod demo;
 mod errors;
+mod goes_on;
 mod machine;
+#[path = "../network/mod.rs"]
+mod network;
 mod replay;
 mod requests;
 

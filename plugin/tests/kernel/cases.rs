@@ -10,12 +10,12 @@ use meridian::{
     datapath::{Hook, Options},
     demo::links::configure,
 };
-use meridian_abi::{Counter, IpVersion, flow::Way, matrix::Direction, stats::Stat};
-use rtnetlink::{LinkUnspec, LinkVxlan, packet_route::link::LinkAttribute};
+use meridian_abi::{Counter, IpVersion, flow::Way, matrix::Direction, stats::Stat, zone::PrefixKind};
+use rtnetlink::{LinkUnspec, LinkVlan, LinkVxlan, RouteMessageBuilder, packet_route::link::LinkAttribute};
 use std::{
     fmt::Write,
     fs,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -31,7 +31,7 @@ enum Outcome {
 
 type Case = fn(Hook) -> Outcome;
 
-const CASES: [(&str, Case); 13] = [
+const CASES: [(&str, Case); 14] = [
     ("one connection of UDP", one_connection),
     ("10,000 connections of UDP", ten_thousand_connections),
     ("TCP, cut before the hook", |hook| tcp_transfer(hook, true)),
@@ -41,6 +41,7 @@ const CASES: [(&str, Case); 13] = [
     ("fragments, cut by the pod", |hook| fragments_of_the_pod(hook, false)),
     ("fragments, put together by conntrack", |hook| fragments_of_the_pod(hook, true)),
     ("VXLAN overlay", vxlan),
+    ("VLAN, its tag in the packet and beside it", vlan),
     ("ClusterIP by DNAT", cluster_ip),
     ("masquerade", masquerade),
     ("NodePort, the second hop", node_port),
@@ -298,6 +299,73 @@ fn inner(network: &Network) -> Counter {
     let counters = configure(&network.peer, "reading the counters", async |links| links.counters("vxlan0").await);
     let counters = counters.unwrap();
     Counter { bytes: counters.rx_bytes, packets: counters.rx_packets }
+}
+
+/// Addresses in the VLAN.
+const VLAN_NODE: Both = Both::new([10, 4, 0, 1], [0xfd00, 4, 0, 0, 0, 0, 0, 1]);
+const VLAN_PEER: Both = Both::new([10, 4, 0, 2], [0xfd00, 4, 0, 0, 0, 0, 0, 2]);
+
+const VLAN_ZONES: [(&str, &str, PrefixKind); 8] = [
+    ("10.4.0.1/32", "a", PrefixKind::Cluster),
+    ("fd00:4::1/128", "a", PrefixKind::Cluster),
+    ("10.4.0.2/32", "b", PrefixKind::Cluster),
+    ("fd00:4::2/128", "b", PrefixKind::Cluster),
+    ("10.0.2.1/32", "a", PrefixKind::Cluster),
+    ("fd00:2::1/128", "a", PrefixKind::Cluster),
+    ("10.0.2.2/32", "b", PrefixKind::Cluster),
+    ("fd00:2::2/128", "b", PrefixKind::Cluster),
+];
+
+fn vlan(hook: Hook) -> Outcome {
+    let mut network = Network::new(hook);
+    network.counting.apply(&VLAN_ZONES);
+    for (namespace, lower, address) in [(&network.node, "up0", VLAN_NODE), (&network.peer, "eth0", VLAN_PEER)] {
+        let made = configure(namespace, "making a VLAN", async |links| {
+            let vlan = LinkVlan::new("vlan7", links.index(lower).await?, 7);
+            links.handle().link().add(vlan.up().build()).execute().await?;
+            for (version, len) in VERSIONS.into_iter().zip([24, 64]) {
+                links.address("vlan7", address.of(version), len).await?;
+            }
+            Ok(())
+        });
+        if let Err(error) = made {
+            return Outcome::Missing(error.to_string());
+        }
+    }
+    // A default route of its own: both devices are uplinks now, and each packet passes both.
+    configure(&network.node, "routing", async |links| {
+        let vlan = links.index("vlan7").await?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(vlan).table_id(1000);
+        links.handle().route().add(route.build()).execute().await
+    })
+    .unwrap();
+    network.look_again();
+    assert_eq!(network.counting(), ["up0", "vlan7"]);
+    for beside in [true, false] {
+        if !beside {
+            network.node.run(|| ethtool::without_vlan_offload("up0")).unwrap();
+        }
+        for version in VERSIONS {
+            // The neighbours find each other first.
+            let echo = Echo::new(&network.peer, VLAN_PEER.of(version), PORT + 1, 1);
+            requests(&network.node, VLAN_NODE.of(version), at(VLAN_PEER, version, PORT + 1), 2, 10);
+            drop(echo);
+            let _sinks = [VLAN_PEER, PEER].map(|address| sink(&network.peer, address.of(version), PORT));
+            let send = |from: Both, to: Both| {
+                let ports = std::iter::repeat_n((40_000, PORT), 100);
+                network.measure(|| datagrams(&network.node, from.of(version), to.of(version), 512, ports))
+            };
+            let tagged = send(VLAN_NODE, VLAN_PEER);
+            let expected = Counter { bytes: 100 * (ip_header(version) + 8 + 512), packets: 100 };
+            assert_eq!(tagged.wire.packets, 100);
+            Measured { wire: expected, ..tagged }.is_all_in("a", "b", version);
+            send(NODE, PEER).is_all_in("a", "b", version);
+        }
+    }
+    if hook != Hook::Netfilter {
+        assert!(network.counting.stat(Stat::Vlan).packets >= 400, "what passed both is noted");
+    }
+    Outcome::Exact
 }
 
 fn cluster_ip(hook: Hook) -> Outcome {

@@ -5,6 +5,7 @@
 mod cases;
 mod demo;
 mod devices;
+mod goes_on;
 mod load;
 #[path = "../network/mod.rs"]
 mod network;

@@ -22,6 +22,11 @@ pub fn without_segmentation(device: &str) {
     clear(device, "tx-udp-segmentation").unwrap();
 }
 
+/// A VLAN's tag is written into the packet before it leaves.
+pub fn without_vlan_offload(device: &str) {
+    clear(device, "tx-vlan-hw-insert").unwrap();
+}
+
 /// Packets that arrive are not put together.
 pub fn without_gro(device: &str) {
     value(device, GRO, 0).unwrap();

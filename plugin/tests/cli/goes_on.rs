@@ -1,0 +1,221 @@
+//! An agent that ends, however it ends, leaves its counters to the next one; `--unload` takes all away.
+
+use crate::{
+    Scratch,
+    machine::{Machine, alone},
+    meridian,
+    network::{Mtus, Network, PEER, POD, traffic::sink},
+    running::Running,
+};
+use meridian::datapath::{Hook, Options};
+use meridian_abi::IpVersion;
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sys::signal::Signal,
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{TcpStream, UdpSocket},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+const PORT: u16 = 9000;
+const ZONES: &str = "zones:
+- {name: a, region: r, cidrs: [10.0.1.0/24, 10.0.2.1/32, fd00:1::/64, fd00:2::1/128]}
+- {name: b, region: r, cidrs: [10.0.2.2/32, fd00:2::2/128]}
+endpoints:
+- {ip: 10.0.1.2, namespace: shop, pod: cart-0, workload: {kind: StatefulSet, name: cart}}
+- {ip: 10.0.2.2, namespace: shop, pod: db-0, workload: {kind: StatefulSet, name: db}}
+";
+
+/// A bpf file system of its own.
+struct BpfFs(PathBuf);
+
+impl BpfFs {
+    fn new(scratch: &Scratch) -> Self {
+        let folder = scratch.as_ref().join("bpf");
+        fs::create_dir_all(&folder).unwrap();
+        mount(Some("bpf"), &folder, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        Self(folder)
+    }
+
+    /// What is pinned there.
+    fn pinned(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.0.join("meridian")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _ = umount(&self.0);
+    }
+}
+
+/// Ends the traffic.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The series of traffic on the agent's page, with their values.
+fn traffic(network: &Network) -> BTreeMap<String, u64> {
+    let get = || {
+        let mut stream = TcpStream::connect("127.0.0.1:9980").ok()?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        Some(page)
+    };
+    let page = network.node.run(get).unwrap().unwrap_or_default();
+    let families = ["meridian_zone_", "meridian_pod_", "meridian_workload_", "pod_cross_zone_", "kubecost_"];
+    let series = page.lines().filter(|line| families.iter().any(|family| line.starts_with(family)));
+    series
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse::<f64>().unwrap() as u64))
+        .collect()
+}
+
+fn sum(series: &BTreeMap<String, u64>, family: &str) -> u64 {
+    series.iter().filter(|(name, _)| name.starts_with(family)).map(|(_, value)| value).sum()
+}
+
+fn goes_on(hook: Hook, signal: Signal) {
+    let _alone = alone();
+    let before = Machine::now();
+    let scratch = Scratch::new(&format!("goes-on-{hook}-{signal}"));
+    let bpf = BpfFs::new(&scratch);
+    scratch.file("zones.yaml", ZONES.as_bytes());
+    let config = format!(
+        "node: node-a\nzones_file: zones.yaml\nhook: {hook}\nhubble: {{socket: off}}\npair_log: {{output: off}}\n\
+         metrics: {{pods: true}}\nstate_dir: {}\n",
+        scratch.as_ref().join("state").display()
+    );
+    let config = scratch.file("agent.yaml", config.as_bytes());
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    let pins = bpf.0.join("meridian");
+    let agent = |args: &[&str]| {
+        let spawn = || {
+            let mut command = meridian(&["agent", "--config", config.to_str().unwrap()]);
+            Running::spawn(command.args(args).env("MERIDIAN_PIN_DIR", &pins))
+        };
+        network.node.run(spawn).unwrap()
+    };
+    let start = || {
+        let mut agent = agent(&[]);
+        let (said, rest) = agent.stderr_until("is_pinned=true");
+        // Nobody reads on, and it must not wait for a reader.
+        thread::spawn(move || {
+            let mut rest = rest;
+            let _ = rest.read_to_end(&mut Vec::new());
+        });
+        (agent, said)
+    };
+    let (first, said) = start();
+    assert!(!said.contains("go on"), "{said}");
+    let wire = network.wire();
+    let _sink = sink(&network.peer, PEER.of(IpVersion::V4), PORT);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let send = || {
+            let socket = UdpSocket::bind((POD.of(IpVersion::V4), 0)).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..10 {
+                    socket.send_to(&[0; 100], (PEER.of(IpVersion::V4), PORT)).unwrap();
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        };
+        // Also where the test fails.
+        let _stop = StopOnDrop(&stop);
+        let pod = &network.pod;
+        scope.spawn(move || pod.run(send).unwrap());
+        let told = |at_least: u64| {
+            for _ in 0..400 {
+                let series = traffic(&network);
+                if sum(&series, "meridian_pod_packets_total") > at_least {
+                    return series;
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+            panic!("nothing is told: {:?}", traffic(&network));
+        };
+        let before = told(2000);
+        first.signal(signal);
+        drop(first.said());
+        // The kernel goes on alone.
+        thread::sleep(Duration::from_secs(3));
+        let (second, said) = start();
+        let kept = signal == Signal::SIGTERM;
+        assert!(!kept || said.contains("the counters of the agent before go on"), "{said}");
+        let after = told(sum(&before, "meridian_pod_packets_total"));
+        for (series, value) in &before {
+            assert!(after.get(series).is_some_and(|after| after >= value), "{series} was {value}: {after:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        // Until all is told.
+        for _ in 0..100 {
+            let sent = network.wire().bytes - wire.bytes;
+            let series = traffic(&network);
+            if sum(&series, "meridian_zone_bytes_total") == sent && sum(&series, "meridian_pod_bytes_total") == sent {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let (sent, series) = (network.wire(), traffic(&network));
+        let families = [
+            "meridian_zone_bytes_total",
+            "meridian_pod_bytes_total",
+            "meridian_workload_bytes_total",
+            "pod_cross_zone_network_traffic_bytes_total",
+        ];
+        for family in families {
+            assert_eq!(sum(&series, family), sent.bytes - wire.bytes, "{hook} {family}");
+        }
+        assert_eq!(sum(&series, "meridian_zone_packets_total"), sent.packets - wire.packets);
+
+        // While it runs nothing is taken away.
+        let refused = agent(&["--unload"]).said();
+        assert_eq!(refused.code, Some(1));
+        assert!(
+            refused.stderr.contains("another agent counts here already") && refused.stderr.ends_with("end it first\n"),
+            "{refused:?}"
+        );
+        second.signal(Signal::SIGTERM);
+        assert_eq!(second.said().code, Some(0));
+    });
+    assert_eq!(bpf.pinned().len(), 1);
+    let said = agent(&["--unload"]).said();
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    assert!(bpf.pinned().is_empty() && !scratch.as_ref().join("state").exists(), "{:?}", bpf.pinned());
+    drop((network, bpf));
+    before.is_restored();
+}
+
+#[test]
+fn a_killed_agent_loses_nothing_at_netfilter() {
+    goes_on(Hook::Netfilter, Signal::SIGKILL);
+}
+
+#[test]
+fn a_killed_agent_loses_nothing_at_tcx() {
+    goes_on(Hook::Tcx, Signal::SIGKILL);
+}
+
+#[test]
+fn a_killed_agent_loses_nothing_at_clsact() {
+    goes_on(Hook::Clsact, Signal::SIGKILL);
+}
+
+#[test]
+fn an_agent_that_is_replaced_hands_its_sums_on() {
+    goes_on(Hook::Netfilter, Signal::SIGTERM);
+}
