@@ -8,6 +8,7 @@ need_userspace
 cd "$ROOT"
 # The kernel measures; how the bench itself was compiled does not matter.
 step "a packet" cargo bench --quiet --locked --profile dev --bench packet
+step "ten thousand connections" cargo bench --quiet --locked --profile dev --bench live
 step "a drain" cargo bench --quiet --locked --bench drain
 MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 export MERIDIAN_HUBBLE_OBSERVER

@@ -9,7 +9,7 @@ mod report;
 
 use ipnetwork::IpNetwork;
 use meridian::{
-    datapath::{Datapath, Device, Devices, Options, accept_all, sys},
+    datapath::{Datapath, Device, Devices, Hook, Options, accept_all, next, sys},
     units::grouped,
     zones::{Place, Placement, Slots, Table, Zone},
 };
@@ -31,7 +31,7 @@ const LOOPBACK: u32 = 1;
 struct Case {
     name: String,
     program: OwnedFd,
-    family: i32,
+    family: Option<i32>,
     frame: Vec<u8>,
     rounds: Vec<u32>,
 }
@@ -41,40 +41,73 @@ fn main() {
     let rounds =
         args.iter().position(|arg| arg == "--rounds").and_then(|at| args.get(at + 1)?.parse().ok()).unwrap_or(11);
 
-    let accept = accept_all().unwrap();
-    let case = |name: &str, program: &dyn AsFd, v6: bool| Case {
-        name: name.to_owned(),
+    let (accept, pass) = (accept_all().unwrap(), next().unwrap());
+    let case = |hook: Hook, name: &str, program: &dyn AsFd, v6: bool| Case {
+        name: format!("{hook}, {name}"),
         program: program.as_fd().try_clone_to_owned().unwrap(),
-        family: if v6 { libc::AF_INET6 } else { libc::AF_INET },
+        family: (hook == Hook::Netfilter).then_some(if v6 { libc::AF_INET6 } else { libc::AF_INET }),
         frame: frame(v6),
         rounds: Vec::new(),
     };
-    let mut cases = vec![case("empty program, IPv4", &accept, false), case("empty program, IPv6", &accept, true)];
-    let mut loads = Vec::new();
-    let mut kept = Vec::new();
-    for (family, v6) in [("IPv4", false), ("IPv6", true)] {
-        for prefixes in PREFIXES {
-            let (datapath, took) = loaded(prefixes, v6);
-            let name = format!("{family}, {} prefixes", grouped(prefixes.into()));
-            cases.push(case(&format!("known flow, {name}"), &datapath.programs()[usize::from(v6)], v6));
-            loads.push((name, took));
-            kept.push(datapath);
+    let (mut cases, mut loads, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (hook, empty) in [(Hook::Netfilter, &accept), (Hook::Tcx, &pass)] {
+        for (family, v6) in [("IPv4", false), ("IPv6", true)] {
+            cases.push(case(hook, &format!("{family}, empty program"), empty, v6));
+            for prefixes in PREFIXES {
+                let (datapath, took) = loaded(hook, prefixes, v6);
+                let name = format!("{family}, {} prefixes", grouped(prefixes.into()));
+                let known = format!("{family}, known flow, {} prefixes", grouped(prefixes.into()));
+                cases.push(case(hook, &known, &datapath.programs()[usize::from(v6)], v6));
+                if hook == Hook::Netfilter {
+                    loads.push((name, took));
+                }
+                kept.push(datapath);
+            }
         }
     }
+    let grown = verified(&kept);
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
         for case in &mut cases {
-            let run = sys::test_run(case.program.as_fd(), &case.frame, Some(case.family), REPEAT).unwrap();
+            let run = sys::test_run(case.program.as_fd(), &case.frame, case.family, REPEAT).unwrap();
             case.rounds.push(run.mean_ns);
         }
     }
     let table = measured(&mut cases, &loads, rounds);
     println!("{table}");
     report::write("packet", &table);
+    assert!(grown.is_empty(), "the verifier has more than a tenth more to do: {grown:?}");
+}
+
+/// How many instructions the verifier follows in each program, and those that have grown by more than a
+/// tenth since they were written down on a kernel like this one.
+fn verified(loaded: &[Datapath]) -> Vec<String> {
+    let of_hook = |hook: Hook| loaded.iter().find(|datapath| datapath.hook() == hook).unwrap();
+    let [v4, v6] = of_hook(Hook::Netfilter).programs();
+    let [egress, _] = of_hook(Hook::Tcx).programs();
+    let ingress = of_hook(Hook::Tcx).arrivals();
+    let programs = [("core_v4", v4), ("core_v6", v6), ("tc_egress", egress), ("tc_ingress", ingress)];
+    let mut text = format!("On {}:\n\n| program | instructions |\n|---|---:|\n", report::kernel());
+    let before = report::read("verifier");
+    let mut grown = Vec::new();
+    for (name, program) in programs {
+        let now = sys::verified_instructions(program).unwrap();
+        text += &format!("| {name} | {} |\n", grouped(now.into()));
+        let line = before.lines().find_map(|line| line.strip_prefix(&format!("| {name} | ")));
+        let known = line.and_then(|rest| rest.trim_end_matches(" |").replace(',', "").parse::<u32>().ok());
+        if let Some(known) = known.filter(|known| before.contains(&report::kernel()) && now > known + known / 10) {
+            grown.push(format!("{name}: {known} to {now}"));
+        }
+    }
+    if grown.is_empty() {
+        report::write("verifier", &text);
+    }
+    println!("{text}");
+    grown
 }
 
 /// Programs over a table with that many prefixes of a family, and how long the table took.
-fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
+fn loaded(hook: Hook, prefixes: u32, v6: bool) -> (Datapath, Duration) {
     let mut table = Table::new();
     let zones: Vec<Arc<Zone>> =
         ["a", "b", "c"].map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })).into();
@@ -91,7 +124,7 @@ fn loaded(prefixes: u32, v6: bool) -> (Datapath, Duration) {
     }
     let mut slots = Slots::default();
     slots.assign(table.placements());
-    let mut datapath = Datapath::load(Options::default()).unwrap();
+    let mut datapath = Datapath::load(Options { hook, ..Options::default() }).unwrap();
     datapath.set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();
     let start = Instant::now();
     datapath.apply_zones(&table, table.networks(), &slots).unwrap();
@@ -122,7 +155,11 @@ fn measured(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> 
         let at = |part: usize| case.rounds[(case.rounds.len() - 1) * part / 4];
         medians.push((case.name.clone(), at(2), at(1), at(3)));
     }
-    let empty = |v6: bool| f64::from(medians[usize::from(v6)].1);
+    // The empty program is the first of its hook and family.
+    let empty = |name: &str| {
+        let of = |name: &str| name.split(", ").take(2).map(str::to_owned).collect::<Vec<_>>();
+        medians.iter().find(|(other, ..)| of(other) == of(name)).map_or(f64::NAN, |(_, median, ..)| f64::from(*median))
+    };
     let mut text = format!(
         "Measured on {} by `make bench`: medians of {rounds} interleaved rounds of {} runs each, by `BPF_PROG_TEST_RUN`.\n\n",
         report::machine(),
@@ -130,7 +167,7 @@ fn measured(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> 
     );
     text += "| program | ns a packet | quartiles | × empty |\n|---|---:|---:|---:|\n";
     for (name, median, low, high) in &medians {
-        let ratio = f64::from(*median) / empty(name.contains("IPv6"));
+        let ratio = f64::from(*median) / empty(name);
         text += &format!("| {name} | {median} | {low}–{high} | {ratio:.2} |\n");
     }
     text += "\n| table | written into the kernel in |\n|---|---:|\n";

@@ -17,12 +17,13 @@ mod only;
 mod pins;
 mod read;
 pub mod sys;
+mod wireguard;
 mod zone_maps;
 
 pub use devices::{Device, Devices};
 pub use flow_maps::Retiring;
 pub use hook::Hook;
-pub use object::{Options, accept_all};
+pub use object::{Options, accept_all, next};
 pub use only::Only;
 pub use pins::Pins;
 pub use read::Cell;

@@ -4,17 +4,30 @@
 
 use std::{fs, path::Path, process::Command};
 
+/// The kernel's series.
+pub fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", release.split('.').take(2).collect::<Vec<_>>().join("."))
+}
+
 /// The machine and the day.
 pub fn machine() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, model)| model);
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let date =
         Command::new("date").arg("+%F").output().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
-    format!("{cpus} CPUs ({model}), Linux {version}, {}", date.unwrap_or_default())
+    format!("{cpus} CPUs ({model}), {}, {}", kernel(), date.unwrap_or_default())
+}
+
+#[allow(dead_code, reason = "not every bench compares itself with before")]
+/// What stands between the marks of a bench.
+pub fn read(bench: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
+    let page = fs::read_to_string(path).unwrap();
+    let rest = page.split_once(&format!("<!-- begin: {bench} -->")).map_or("", |(_, rest)| rest);
+    rest.split_once("<!-- end").map_or("", |(text, _)| text).to_owned()
 }
 
 /// Replaces what stands between the marks of a bench.

@@ -3,6 +3,7 @@
 use super::{
     Error, clsact,
     sys::{self, Side},
+    wireguard,
 };
 use futures_util::TryStreamExt;
 use meridian_abi::control::Control;
@@ -256,6 +257,7 @@ fn has_program(ifindex: u32) -> bool {
 
 /// What a link message says that matters here.
 struct Link<'a> {
+    ifindex: u32,
     name: String,
     kind: Option<&'a InfoKind>,
     data: Option<&'a InfoData>,
@@ -270,6 +272,7 @@ impl<'a> Link<'a> {
     fn new(message: &'a LinkMessage) -> Self {
         let kind = message.header.link_layer_type;
         let mut link = Self {
+            ifindex: message.header.index,
             name: String::new(),
             kind: None,
             data: None,
@@ -322,7 +325,15 @@ impl<'a> Link<'a> {
                     _ => None,
                 }));
             }
-            Some(InfoKind::Wireguard) => return !again,
+            Some(InfoKind::Wireguard) => {
+                match wireguard::port(self.ifindex) {
+                    Ok(port) => overlays.source_ports.extend(port),
+                    Err(error) => {
+                        tracing::warn!(device = self.name, %error, "its port is not known: what it sends counts twice");
+                    }
+                }
+                return !again;
+            }
             Some(InfoKind::IpIp) => overlays.protocols |= Control::IPIP,
             Some(InfoKind::SitTun) => overlays.protocols |= Control::IPV6 | Control::IPIP,
             Some(InfoKind::Ip6Tnl) => overlays.protocols |= Control::IPV6 | Control::IPIP,

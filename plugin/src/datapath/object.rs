@@ -160,6 +160,20 @@ pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Err
     Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect() })
 }
 
+/// Loads a program of traffic control that does nothing: what any program costs there.
+///
+/// # Errors
+/// The kernel does not let us load one.
+pub fn next() -> Result<OwnedFd, Error> {
+    // r0 = -1 (TCX_NEXT); exit
+    let next = [instruction(0xb7, -1), instruction(0x95, 0)];
+    sys::load_program(ProgramKind::TrafficControl, "next", &next).map_err(|(source, log)| Error::Load {
+        program: "next",
+        source,
+        log,
+    })
+}
+
 /// Loads a netfilter program that does nothing: what any program costs at this hook.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! Every function is safe: sizes are taken from types, and a file descriptor that is not what it
 //! should be gives an error from the kernel.
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type};
 use std::{
     ffi::CString,
     io, mem,
@@ -200,6 +200,21 @@ pub fn tcx_device(link: BorrowedFd<'_>) -> io::Result<u32> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     let device = info[DEVICE_AT..].first_chunk();
     Ok(device.map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
+}
+
+/// Instructions that the verifier has followed in a program, on all its paths.
+///
+/// # Errors
+/// The kernel's.
+pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: plain data, for which all zeros is a value.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = program.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
+    attr.info.info = (&raw mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.verified_insns)
 }
 
 /// Gives a map or a link a name in a bpf file system.

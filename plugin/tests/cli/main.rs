@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
 mod agent;
+mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod demo;

@@ -3,9 +3,9 @@
 use crate::load::BpfFs;
 use crate::network::{
     Both, Mtus, NODE, Network, PEER, POD, VERSIONS,
+    programs::{instruction, redirect_neigh},
     traffic::{datagrams, sink},
 };
-use aya_obj::generated::bpf_insn;
 use meridian::{
     datapath::{
         Hook, Options, auto,
@@ -17,35 +17,12 @@ use meridian::{
 use meridian_abi::{Counter, IpVersion, stats::Stat};
 use rtnetlink::LinkUnspec;
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd},
     path::Path,
     process::Command,
 };
 
 const PORT: u16 = 9000;
-
-fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
-    let bits = bpf_insn::new_bitfield_1(register, 0);
-    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bits, off: 0, imm }
-}
-
-/// A program of somebody else at tcx ingress of the pod's device, which forwards past netfilter.
-fn redirect_neigh(network: &Network) -> OwnedFd {
-    let uplink = configure(&network.node, "finding it", async |links| links.index("up0").await).unwrap();
-    let pod = configure(&network.node, "finding it", async |links| links.index("pod0").await).unwrap();
-    // bpf_redirect_neigh(uplink, NULL, 0, 0), the helper 152.
-    let [set, call, exit] = [0xb7, 0x85, 0x95];
-    let program = [
-        instruction(set, 1, uplink as i32),
-        instruction(set, 2, 0),
-        instruction(set, 3, 0),
-        instruction(set, 4, 0),
-        instruction(call, 0, 152),
-        instruction(exit, 0, 0),
-    ];
-    let program = sys::load_program(ProgramKind::TrafficControl, "redirect", &program).unwrap();
-    network.node.run(|| sys::attach_tcx(program.as_fd(), pod, Side::Ingress)).unwrap().unwrap()
-}
 
 #[test]
 fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {

@@ -3,6 +3,7 @@
 
 pub mod ethtool;
 mod link_scoped;
+pub mod programs;
 pub mod traffic;
 
 use ipnetwork::IpNetwork;
@@ -16,7 +17,10 @@ use meridian::{
     zones::{Place, Placement, Slots, Table, Zone},
 };
 use meridian_abi::{Counter, IpVersion, matrix::Direction, stats::Stat, zone::PrefixKind};
-use rtnetlink::packet_route::{link::LinkAttribute, neighbour::NeighbourState};
+use rtnetlink::packet_route::{
+    link::{LinkAttribute, Stats64},
+    neighbour::NeighbourState,
+};
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -82,6 +86,8 @@ pub struct Network {
     pub node: Namespace,
     pub peer: Namespace,
     link_scoped: LinkScoped,
+    /// Packets that were lost before the other end was up.
+    lost: u64,
     /// One at a time: a wire on which packets wait for a CPU loses some.
     _alone: MutexGuard<'static, ()>,
 }
@@ -173,7 +179,8 @@ impl Network {
         let datapath = Datapath::load(options).unwrap();
         let mut counting = Counting { datapath, slots: Slots::default(), table: Table::new() };
         counting.apply(&ZONES);
-        Self { counting, pod, node, peer, link_scoped, _alone }
+        let lost = counters(&node, "up0").tx_dropped + counters(&peer, "eth0").rx_dropped;
+        Self { counting, pod, node, peer, link_scoped, lost, _alone }
     }
 
     /// Looks for the devices, as an agent does, and attaches the programs.
@@ -189,11 +196,8 @@ impl Network {
 
     /// What the wire has carried from the node, without what concerns the link only.
     pub fn wire(&self) -> Counter {
-        let counters = |namespace, device| {
-            configure(namespace, "reading the counters", async |links| links.counters(device).await).unwrap()
-        };
         let (sent, arrived) = (counters(&self.node, "up0"), counters(&self.peer, "eth0"));
-        assert_eq!((sent.tx_dropped, arrived.rx_dropped), (0, 0), "the wire lost packets: there is no truth");
+        assert_eq!(sent.tx_dropped + arrived.rx_dropped, self.lost, "the wire lost packets: there is no truth");
         let of_link = self.link_scoped.seen();
         let packets = arrived.rx_packets - of_link.packets;
         Counter { bytes: arrived.rx_bytes - of_link.bytes - 14 * packets, packets }
@@ -296,6 +300,10 @@ impl Measured {
         assert_eq!(self.cells, BTreeMap::from([(cell, self.wire)]), "the matrix (left) and the wire (right)");
         assert!(self.wire.packets > 0);
     }
+}
+
+fn counters(namespace: &Namespace, device: &str) -> Stats64 {
+    configure(namespace, "reading the counters", async |links| links.counters(device).await).unwrap()
 }
 
 fn less(after: Counter, before: Counter) -> Counter {
