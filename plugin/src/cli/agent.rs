@@ -242,8 +242,16 @@ impl Loop<'_> {
             self.ready.ready.store(true, Ordering::Relaxed);
         }
         let Self { agent, pair_log, settings, .. } = self;
+        let mut is_taken = false;
         if let Some(log) = pair_log {
-            log.tick(|| pairs(settings, agent));
+            log.tick(|| {
+                is_taken = true;
+                pairs(settings, agent)
+            });
+        }
+        // An interval that was handed to the log is not another agent's to log again.
+        if is_taken {
+            self.keep(true);
         }
         Ok(())
     }
@@ -282,10 +290,10 @@ impl Loop<'_> {
         if let Zones::Controller(followed) = &mut self.zones {
             followed.end(&self.index);
         }
-        self.keep(true);
         if let Some(log) = self.pair_log.take() {
             end_pair_log(log, pairs(self.settings, &mut self.agent));
         }
+        self.keep(true);
     }
 }
 

@@ -311,11 +311,80 @@ pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Reads a whole map, `batch` elements a call, and shows each element to `see`. A value of a
-/// per-CPU map is given as `values_per_key` values, one for each possible CPU.
+/// per-CPU map is given as `values_per_key` values, one for each possible CPU. Where the kernel has no
+/// batches for the map (per-CPU arrays before Linux 5.13) it is read one by one.
 ///
 /// # Errors
 /// The kernel's.
 pub fn read_all<K, V>(
+    map: BorrowedFd<'_>,
+    batch: usize,
+    values_per_key: usize,
+    mut see: impl FnMut(&K, &[V]),
+) -> io::Result<()>
+where
+    K: FromBytes + IntoBytes + Immutable + Clone,
+    V: FromBytes + Clone,
+{
+    /// The kernel's own, for what a map can't do.
+    const NOT_SUPPORTED: i32 = 524;
+    let mut seen = false;
+    let read = read_batches(map, batch, values_per_key, |key: &K, values: &[V]| {
+        seen = true;
+        see(key, values);
+    });
+    match read {
+        Err(error) if !seen && matches!(error.raw_os_error(), Some(libc::EINVAL | NOT_SUPPORTED)) => {
+            read_one_by_one(map, values_per_key, see)
+        }
+        read => read,
+    }
+}
+
+/// The same without batches.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_one_by_one<K, V>(
+    map: BorrowedFd<'_>,
+    values_per_key: usize,
+    mut see: impl FnMut(&K, &[V]),
+) -> io::Result<()>
+where
+    K: FromBytes + IntoBytes + Immutable + Clone,
+    V: FromBytes + Clone,
+{
+    let mut values = vec![V::new_zeroed(); values_per_key];
+    let mut key: Option<K> = None;
+    loop {
+        let mut next = K::new_zeroed();
+        let mut attr = empty_attr();
+        // SAFETY: the union members of BPF_MAP_GET_NEXT_KEY; without a key it is the first one.
+        unsafe {
+            let element = &mut attr.__bindgen_anon_2;
+            element.map_fd = map.as_raw_fd() as u32;
+            element.key = key.as_ref().map_or(0, |key| key.as_bytes().as_ptr() as u64);
+            element.__bindgen_anon_1.next_key = (&raw mut next) as u64;
+        }
+        match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            other => other.map(drop)?,
+        }
+        let mut attr = empty_attr();
+        // SAFETY: the union members of BPF_MAP_LOOKUP_ELEM; there is room for a value of each CPU.
+        unsafe {
+            let element = &mut attr.__bindgen_anon_2;
+            element.map_fd = map.as_raw_fd() as u32;
+            element.key = next.as_bytes().as_ptr() as u64;
+            element.__bindgen_anon_1.value = values.as_mut_ptr() as u64;
+        }
+        bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+        see(&next, &values);
+        key = Some(next);
+    }
+}
+
+fn read_batches<K, V>(
     map: BorrowedFd<'_>,
     batch: usize,
     values_per_key: usize,

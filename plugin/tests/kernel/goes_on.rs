@@ -1,7 +1,7 @@
 //! Idle entries are taken away, and their counters are in the sums of whichever agent comes next.
 
 use crate::{
-    load::BpfFs,
+    load::{BpfFs, find},
     network::{
         Mtus, NODE, Network, PEER,
         traffic::{datagrams, sink},
@@ -10,13 +10,14 @@ use crate::{
 use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
-    datapath::{Datapath, Devices, Options, Pins},
+    datapath::{Datapath, Devices, Options, Pins, sys},
     flows::{Namespaces, Node, Ring},
     identity::Index,
     zones::{Place, StaticTable},
 };
-use meridian_abi::{Counter, IpVersion};
+use meridian_abi::{Counter, IpVersion, stats::Stat};
 use std::{
+    os::fd::AsFd,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -107,6 +108,17 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     drain(&mut first, 704);
     assert_eq!(summed(&first), Counter { bytes: 3600, packets: 36 }, "nothing is lost, nothing counted twice");
     assert_eq!(first.attribution().unwrap().attributed, Counter { bytes: 3600, packets: 36 });
+
+    // What batches read, a kernel without them reads one by one.
+    let stats = sys::get_pinned(&find(&bpf.0, "STATS")).unwrap();
+    let cpus = aya::util::nr_cpus().unwrap();
+    let (mut batches, mut singly) = (Vec::new(), Vec::new());
+    sys::read_all(stats.as_fd(), 4, cpus, |key: &u32, values: &[Counter]| batches.push((*key, values.to_vec())))
+        .unwrap();
+    sys::read_one_by_one(stats.as_fd(), cpus, |key: &u32, values: &[Counter]| singly.push((*key, values.to_vec())))
+        .unwrap();
+    assert_eq!(batches, singly);
+    assert_eq!(singly.len(), Stat::ALL.len());
 
     drop((first, network));
     pins.remove().unwrap();

@@ -225,7 +225,8 @@ fn thirty_thousand_swaps_of_the_program_lose_nothing() {
     assert_eq!(left.count(), 0);
 }
 
-fn find(folder: &std::path::Path, name: &str) -> PathBuf {
+/// A file of this name below a folder.
+pub fn find(folder: &std::path::Path, name: &str) -> PathBuf {
     let entries = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
     let found = entries.flat_map(|path| {
         if path.is_dir() {

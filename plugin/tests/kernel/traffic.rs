@@ -112,31 +112,33 @@ impl Lab {
 
 #[test]
 fn ports_outside_the_linear_part_of_the_buffer_are_read() {
-    let lab = Lab::new(Options::default(), 9000);
-    let mac = lab.gateway_mac();
-    let before = lab.counted();
-    // A frame of more than a page from a packet socket: only its Ethernet header is linear, the
-    // kernel pulls the IP header up and leaves the UDP header in a fragment of the buffer.
-    let payload = 5000u16;
-    let mut frame = [&mac[..], &[2, 0, 0, 0, 0, 1], &[0x08, 0x00, 0x45, 0]].concat();
-    frame.extend((28 + payload).to_be_bytes());
-    frame.extend([0, 0, 0, 0, 64, 17, 0, 0]);
-    frame.extend(POD.octets());
-    frame.extend(PEER.octets());
-    let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
-    frame.extend([50_001u16.to_be_bytes(), 9200u16.to_be_bytes(), (8 + payload).to_be_bytes(), [0, 0]].concat());
-    frame.resize(14 + 28 + usize::from(payload), b'x');
-    lab.pod.run(|| send_frame(&frame)).unwrap();
+    for hook in Hook::ALL {
+        let lab = Lab::new(Options { hook, ..Options::default() }, 9000);
+        let mac = lab.gateway_mac();
+        let before = lab.counted();
+        // A frame of more than a page from a packet socket: only its Ethernet header is linear, the
+        // kernel pulls the IP header up and leaves the UDP header in a fragment of the buffer.
+        let payload = 5000u16;
+        let mut frame = [&mac[..], &[2, 0, 0, 0, 0, 1], &[0x08, 0x00, 0x45, 0]].concat();
+        frame.extend((28 + payload).to_be_bytes());
+        frame.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend(POD.octets());
+        frame.extend(PEER.octets());
+        let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame.extend([50_001u16.to_be_bytes(), 9200u16.to_be_bytes(), (8 + payload).to_be_bytes(), [0, 0]].concat());
+        frame.resize(14 + 28 + usize::from(payload), b'x');
+        lab.pod.run(|| send_frame(&frame)).unwrap();
 
-    let after = wait_for(|| lab.counted(), |counted| counted.packets > before.packets);
-    assert_eq!(after.bytes - before.bytes, 28 + u64::from(payload));
-    let mut flows = Vec::new();
-    lab.datapath.flows(|flow| flows.push(flow));
-    let flow = flows.iter().find(|flow| flow.service_port == 9200).expect("the ports were read");
-    assert_eq!(flow.client_port, 50_001);
-    assert_eq!(lab.datapath.stat(Stat::NoPorts).unwrap().packets, 0);
+        let after = wait_for(|| lab.counted(), |counted| counted.packets > before.packets);
+        assert_eq!(after.bytes - before.bytes, 28 + u64::from(payload));
+        let mut flows = Vec::new();
+        lab.datapath.flows(|flow| flows.push(flow));
+        let flow = flows.iter().find(|flow| flow.service_port == 9200).expect("the ports were read");
+        assert_eq!(flow.client_port, 50_001);
+        assert_eq!(lab.datapath.stat(Stat::NoPorts).unwrap().packets, 0);
+    }
 }
 
 fn send_frame(frame: &[u8]) {

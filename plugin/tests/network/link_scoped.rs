@@ -75,7 +75,7 @@ impl LinkScoped {
                 }
                 return *seen;
             };
-            if from.sll_pkttype != libc::PACKET_OUTGOING as u8 {
+            if from.sll_pkttype != libc::PACKET_OUTGOING {
                 *seen += Counter { bytes: read, packets: 1 };
             }
         }
