@@ -24,7 +24,7 @@ pub use devices::{Device, Devices};
 pub use flow_maps::Retiring;
 pub use hook::Hook;
 pub use object::{Options, accept_all, next};
-pub use only::Only;
+pub use only::{Only, Role as Alone};
 pub use pins::Pins;
 pub use read::Cell;
 

@@ -17,7 +17,7 @@ use crate::{
     agent::{Agent, Sink},
     api::ZonesService,
     datapath::{
-        Only,
+        Alone, Only,
         devices::{self, Watch},
     },
     export::{PairLog, Pairs},
@@ -53,7 +53,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
 
-    let only = Only::claim().map_err(Failure::failed)?;
+    let only = alone(&settings)?;
     // Before they are looked at, so that no change is missed.
     let watch = Watch::new().map_err(Failure::failed)?;
     let devices = devices::find(&settings.uplinks).map_err(Failure::failed)?;
@@ -105,6 +105,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     servers.end(&runtime);
     drop(only);
     result
+}
+
+/// What no other agent may be meanwhile.
+fn alone(settings: &Settings) -> Result<Vec<Only>, Failure> {
+    let pinned = settings.pin_dir.as_ref().map(|_| Alone::Pinned);
+    let roles = [Some(Alone::Node(&settings.node)), pinned].into_iter().flatten();
+    roles.map(|role| Only::claim(role).map_err(Failure::failed)).collect()
 }
 
 fn open_pair_log(settings: &Settings, process: &Arc<Process>) -> Result<Option<PairLog>, Failure> {

@@ -16,8 +16,8 @@ pub fn table(agent: u32) -> BTreeMap<IpNetwork, u16> {
     let maps = maps(agent);
     let epoch: u32 = {
         let control = MapData::from_id(maps["CONTROL"]).unwrap();
-        let control = aya::maps::Array::<_, u64>::try_from(Map::Array(control)).unwrap();
-        control.get(&0, 0).unwrap() as u32
+        let control = aya::maps::Array::<_, [u32; 8]>::try_from(Map::Array(control)).unwrap();
+        control.get(&0, 0).unwrap()[0]
     };
     let name = if epoch & 1 == 1 { "ZONES_1" } else { "ZONES_0" };
     let zones = MapData::from_id(maps[name]).unwrap();

@@ -5,14 +5,14 @@ use super::{
     start::SUMS,
 };
 use crate::{
-    datapath::{self, Only, Pins},
+    datapath::{self, Alone, Only, Pins},
     feed,
 };
 use std::{fs, io, path::Path};
 
 /// Takes away what agents have left behind.
 pub(super) fn run(remains: &Remains) -> Result<(), Failure> {
-    let _only = Only::claim().map_err(|error| Failure::failed(format!("{error}; end it first")))?;
+    let _only = Only::claim(Alone::Pinned).map_err(|error| Failure::failed(format!("{error}; end it first")))?;
     if let Some(root) = &remains.pin_dir {
         let pins = Pins::open(root).map_err(Failure::failed)?;
         datapath::unload(&pins).map_err(Failure::failed)?;
