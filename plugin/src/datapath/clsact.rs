@@ -52,7 +52,9 @@ impl Filter {
         }
 
         let mut refused = io::Error::from_raw_os_error(libc::EBUSY);
-        for priority in PRIORITIES {
+        // One that is there is replaced where it is: two would count every packet twice.
+        let there = filters(ifindex, side)?.into_iter().find(Seen::is_ours).map(|filter| filter.priority);
+        for priority in there.map_or(PRIORITIES, |priority| priority..=priority) {
             match attach(&socket, program, ifindex, side, priority) {
                 Ok(()) => return Ok(Self { socket, ifindex, side, priority, stays }),
                 // A filter of another kind or for other packets has the priority.
@@ -91,8 +93,7 @@ impl Drop for Filter {
 /// Takes filters of ours away from a device of the calling thread's namespace, if there are any.
 pub(super) fn remove(ifindex: u32, side: Side) -> io::Result<()> {
     let socket = connect()?;
-    let is_ours = |filter: &&Seen| filter.handle == HANDLE && PRIORITIES.contains(&filter.priority);
-    for filter in filters(ifindex, side)?.iter().filter(is_ours) {
+    for filter in filters(ifindex, side)?.iter().filter(|filter| filter.is_ours()) {
         delete(&socket, ifindex, side, filter.priority);
     }
     Ok(())
@@ -106,10 +107,16 @@ pub(super) struct Seen {
     name: String,
 }
 
+impl Seen {
+    fn is_ours(&self) -> bool {
+        self.handle == HANDLE && PRIORITIES.contains(&self.priority)
+    }
+}
+
 /// The filters of others that run before ours and may end the chain, for people.
 pub(super) fn before_ours(ifindex: u32, side: Side) -> io::Result<Vec<String>> {
     let filters = filters(ifindex, side)?;
-    let ours = filters.iter().position(|filter| filter.handle == HANDLE);
+    let ours = filters.iter().position(Seen::is_ours);
     let before = filters.iter().take(ours.unwrap_or_default());
     Ok(before.map(|Seen { name, priority, .. }| format!("{name} (priority {priority})")).collect())
 }

@@ -173,12 +173,16 @@ async fn ask(handle: &Handle, names: &[String]) -> Result<Seen, rtnetlink::Error
     let mut addresses = Vec::new();
     let mut messages = handle.address().get().execute();
     while let Some(message) = messages.try_next().await? {
-        let ifindex = message.header.index;
-        addresses.extend(message.attributes.into_iter().filter_map(|attribute| match attribute {
-            // What the node is on a link without subnets; elsewhere the same as `Address`.
-            AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some((ifindex, address)),
-            _ => None,
-        }));
+        let (mut local, mut other) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(address) => local = Some(*address),
+                // With the one before, the address at the other end of the link.
+                AddressAttribute::Address(address) => other = Some(*address),
+                _ => {}
+            }
+        }
+        addresses.extend(local.or(other).map(|address| (message.header.index, address)));
     }
     let mut routed = BTreeSet::new();
     if names.is_empty() {

@@ -4,15 +4,12 @@ use crate::{
     Scratch,
     machine::{Machine, alone},
     meridian,
-    network::{Mtus, Network, PEER, POD, traffic::sink},
+    network::{BpfFs, Mtus, Network, PEER, POD, traffic::sink},
     running::Running,
 };
 use meridian::datapath::{Hook, Options};
 use meridian_abi::IpVersion;
-use nix::{
-    mount::{MsFlags, mount, umount},
-    sys::signal::Signal,
-};
+use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs,
@@ -33,28 +30,10 @@ endpoints:
 - {ip: 10.0.2.2, namespace: shop, pod: db-0, workload: {kind: StatefulSet, name: db}}
 ";
 
-/// A bpf file system of its own.
-struct BpfFs(PathBuf);
-
-impl BpfFs {
-    fn new(scratch: &Scratch) -> Self {
-        let folder = scratch.as_ref().join("bpf");
-        fs::create_dir_all(&folder).unwrap();
-        mount(Some("bpf"), &folder, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
-        Self(folder)
-    }
-
-    /// What is pinned there.
-    fn pinned(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.0.join("meridian")).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let _ = umount(&self.0);
-    }
+/// What is pinned there.
+fn pinned(bpf: &BpfFs) -> Vec<PathBuf> {
+    let entries = fs::read_dir(bpf.0.join("meridian")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// Ends the traffic.
@@ -92,7 +71,7 @@ fn goes_on(hook: Hook, signal: Signal) {
     let _alone = alone();
     let before = Machine::now();
     let scratch = Scratch::new(&format!("goes-on-{hook}-{signal}"));
-    let bpf = BpfFs::new(&scratch);
+    let bpf = BpfFs::new(scratch.as_ref().join("bpf"));
     scratch.file("zones.yaml", ZONES.as_bytes());
     let config = format!(
         "node: node-a\nzones_file: zones.yaml\nhook: {hook}\nhubble: {{socket: off}}\npair_log: {{output: off}}\n\
@@ -192,10 +171,10 @@ fn goes_on(hook: Hook, signal: Signal) {
         second.signal(Signal::SIGTERM);
         assert_eq!(second.said().code, Some(0));
     });
-    assert_eq!(bpf.pinned().len(), 1);
+    assert_eq!(pinned(&bpf).len(), 1);
     let said = agent(&["--unload"]).said();
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
-    assert!(bpf.pinned().is_empty() && !scratch.as_ref().join("state").exists(), "{:?}", bpf.pinned());
+    assert!(pinned(&bpf).is_empty() && !scratch.as_ref().join("state").exists(), "{:?}", pinned(&bpf));
     drop((network, bpf));
     before.is_restored();
 }

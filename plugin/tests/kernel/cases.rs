@@ -390,8 +390,8 @@ fn wireguard(hook: Hook) -> Outcome {
         let ports = std::iter::repeat_n((40_000, PORT), 100);
         let measured = network.measure(|| datagrams(&network.node, from, to, 512, ports));
         let expected = Counter { bytes: 100 * (ip_header(version) + 8 + 512), packets: 100 };
-        // Around each of them 32 bytes of WireGuard's, padded to 16, and UDP over IPv4.
-        assert!(measured.wire.packets >= 100 && measured.wire.bytes > expected.bytes + 100 * 60, "{measured:?}");
+        // Around each of them 32 bytes of WireGuard's, and UDP over IPv4.
+        assert!(measured.wire.packets >= 100 && measured.wire.bytes >= expected.bytes + 100 * 60, "{measured:?}");
         Measured { wire: expected, ..measured }.is_all_in("a", "b", version);
     }
     assert!(network.counting.stat(Stat::Overlay).packets >= 200);
@@ -456,7 +456,7 @@ fn vlan(hook: Hook) -> Outcome {
             let expected = Counter { bytes: 100 * (ip_header(version) + 8 + 512), packets: 100 };
             assert_eq!(tagged.wire.packets, 100);
             Measured { wire: expected, ..tagged }.is_all_in("a", "b", version);
-            send(NODE, PEER).is_all_in("a", "b", version);
+            Measured { wire: expected, ..send(NODE, PEER) }.is_all_in("a", "b", version);
         }
     }
     if hook != Hook::Netfilter {

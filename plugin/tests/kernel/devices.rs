@@ -1,8 +1,7 @@
 //! Which devices count, and which hook: found by looking, and followed.
 
-use crate::load::BpfFs;
 use crate::network::{
-    Both, Mtus, NODE, Network, PEER, POD, VERSIONS,
+    Both, BpfFs, Mtus, NODE, Network, PEER, POD, VERSIONS,
     programs::{instruction, redirect_neigh},
     traffic::{datagrams, sink},
 };
@@ -165,7 +164,7 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
         return;
     }
     // A program that lets every packet pass and ends the chain, as Cilium's does.
-    let bpf = BpfFs::new("clsact");
+    let bpf = BpfFs::temporary("clsact");
     let pass = [instruction(0xb7, 0, 0), instruction(0x95, 0, 0)];
     let pass = sys::load_program(ProgramKind::TrafficControl, "theirs", &pass).unwrap();
     let pinned = bpf.0.join("theirs");

@@ -1,9 +1,9 @@
 //! Idle entries are taken away, and their counters are in the sums of whichever agent comes next.
 
 use crate::{
-    load::{BpfFs, find},
+    load::find,
     network::{
-        Mtus, NODE, Network, PEER,
+        BpfFs, Mtus, NODE, Network, PEER,
         traffic::{datagrams, sink},
     },
 };
@@ -60,7 +60,7 @@ fn send(network: &Network, port: u16, count: usize) {
 
 #[test]
 fn idle_entries_are_taken_away_and_their_counters_stay() {
-    let bpf = BpfFs::new("idle");
+    let bpf = BpfFs::temporary("idle");
     let state = bpf.0.with_extension("state");
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
     let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
@@ -133,7 +133,7 @@ fn agent_after(network: &Network, pins: &Pins, state: &Path, kept: bool) -> Agen
 
 #[test]
 fn pins_of_another_shape_are_refused_and_another_layout_ends() {
-    let bpf = BpfFs::new("shape");
+    let bpf = BpfFs::temporary("shape");
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
     let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
     drop(Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap());

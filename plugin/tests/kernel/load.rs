@@ -2,7 +2,7 @@
 //! for meanwhile.
 
 use crate::network::{
-    Counting, Mtus, NODE, Network, PEER, POD, VERSIONS,
+    BpfFs, Counting, Mtus, NODE, Network, PEER, POD, VERSIONS,
     traffic::{datagrams, sink},
 };
 use meridian::{
@@ -11,7 +11,6 @@ use meridian::{
 };
 use meridian_abi::{Counter, IpVersion, stats::Stat, zone::PrefixKind};
 use nix::{
-    mount::{MsFlags, mount, umount},
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
@@ -172,28 +171,9 @@ fn full_flow_maps_lose_no_byte() {
     }
 }
 
-/// A bpf file system of its own.
-pub struct BpfFs(pub PathBuf);
-
-impl BpfFs {
-    pub fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("meridian-bpf-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        mount(Some("bpf"), &folder, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let _ = umount(&self.0);
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn thirty_thousand_swaps_of_the_program_lose_nothing() {
-    let bpf = BpfFs::new("swaps");
+    let bpf = BpfFs::temporary("swaps");
     let mut network = Network::unattached(Options::default(), Mtus(1500, 1500));
     let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
     // Two agents' programs over the same counters: the second one takes over, then both take turns.

@@ -1,11 +1,13 @@
 //! A pod, its node and a peer at the other end of the wire, both families; and what the wire carried.
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
+mod bpf_fs;
 pub mod ethtool;
 mod link_scoped;
 pub mod programs;
 pub mod traffic;
 
+pub use bpf_fs::BpfFs;
 use ipnetwork::IpNetwork;
 use link_scoped::LinkScoped;
 use meridian::{
