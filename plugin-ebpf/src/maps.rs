@@ -85,7 +85,7 @@ static ZONE_NAMES: Array<zone::Name> = Array::with_max_entries(zone::MAX_ZONES a
 #[map]
 static CORES: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
-/// Addresses of the node on its uplinks.
+/// Addresses of the node from which it sends what it has made.
 #[map]
 static NODE_ADDRESSES: HashMap<zone::Address, u8> = HashMap::with_max_entries(MAX_NODE_ADDRESSES, 0);
 

@@ -309,8 +309,12 @@ impl Agent {
     fn read(&mut self, now: Instant, time: SystemTime, flush: bool) -> Result<(), Error> {
         let start = Instant::now();
         let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
-        let Self { datapath, slots, index, tracker, observer, accounting, sink, .. } = self;
-        let (mut entries, mut idle) = (0, Vec::new());
+        let Self { datapath, slots, index, tracker, observer, accounting, sink, drained, .. } = self;
+        // As full as they were a second ago. Only what is due is remembered: what is idle for less would
+        // take its room.
+        let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
+        let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
+        let (mut entries, mut due) = (0, Vec::new());
         let mut tell = |entry: Entry, flush| {
             let News { new, update, idle } = tracker.read(&entry, now, flush);
             if new == Counter::default() && update.is_none() {
@@ -332,17 +336,13 @@ impl Agent {
         }
         datapath.flows(|entry| {
             entries += 1;
-            let for_long = tell(entry, flush);
-            if for_long >= IDLE_WHEN_FULL && idle.len() < RETIRED_AT_ONCE {
-                idle.push((for_long, entry));
+            if tell(entry, flush) >= after && due.len() < RETIRED_AT_ONCE {
+                due.push(entry);
             }
         });
         accounting.turn(now);
         self.finished.extend(retired.into_iter().map(|entry| entry.slot));
-        let is_full = entries * 4 >= self.datapath.flow_limit() * 3 / 2;
-        let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
-        let due = idle.into_iter().filter(|(idle, _)| *idle >= after);
-        self.retiring = due.filter_map(|(_, entry)| self.datapath.retire(&entry)).collect();
+        self.retiring = due.iter().filter_map(|entry| self.datapath.retire(entry)).collect();
         self.drained = (entries, start.elapsed().as_secs_f64());
         self.say_lost(time)
     }

@@ -37,7 +37,7 @@ use events::Events;
 use flow_maps::FlowMaps;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
-    Counter, device,
+    Counter, control, device,
     flow::Verdict,
     service,
     stats::Stat,
@@ -208,9 +208,8 @@ impl Datapath {
     pub fn load_pinned(mut options: Options, pins: Option<Pins>) -> Result<Self, Error> {
         if let Some(pins) = &pins {
             for layout in pins.other_layouts() {
-                let layout = layout.display();
-                tracing::warn!(%layout, "another version's pins are taken away: the counters begin anew");
-                pins::remove_layout(std::path::Path::new(&layout.to_string()))?;
+                tracing::warn!(layout = %layout.display(), "another version's pins are taken away: the counters begin anew");
+                pins::remove_layout(&layout)?;
             }
             if let Some(matrix) = pins.map("ZONE_MATRIX")? {
                 let cells = matrix
@@ -332,6 +331,15 @@ impl Datapath {
     }
 
     fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let room = control::MAX_NODE_ADDRESSES as usize;
+        if addresses.len() > room {
+            tracing::warn!(
+                room,
+                addresses = addresses.len(),
+                "this node has more addresses than are told apart: what it sends from the others inside an overlay counts twice"
+            );
+        }
+        let addresses: &BTreeSet<IpAddr> = &addresses.iter().copied().take(room).collect();
         let map = self.loaded.map("NODE_ADDRESSES")?;
         let failed = |source| Error::Map { map: "NODE_ADDRESSES".into(), source };
         for gone in self.addresses.difference(addresses) {

@@ -62,7 +62,8 @@ impl Device {
 pub struct Devices {
     /// Uplinks, then overlays' devices.
     pub devices: Vec<Device>,
-    /// Addresses of the node, on whatever device.
+    /// Addresses of the node from which it may send what it has made: those of uplinks and of the loopback
+    /// device. Not of every device: with IPVS one has all addresses of all services.
     pub addresses: BTreeSet<IpAddr>,
     /// How the packets of overlays are told on the uplinks.
     pub marks: Overlays,
@@ -147,8 +148,13 @@ fn netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> 
 pub fn sent(devices: &Devices) -> Result<u64, Error> {
     const ETHERNET: u64 = 14;
     let links = ask_links()?;
+    let find = |ifindex: u32| devices.devices.iter().find(|device| device.ifindex == ifindex);
     let of_link = |link: &LinkMessage| {
-        let device = devices.devices.iter().find(|device| device.ifindex == link.header.index)?;
+        let device = find(link.header.index)?;
+        // What a VLAN has sent its trunk has sent once more.
+        if Link::new(link).lower.and_then(find).is_some_and(|lower| lower.trunk) {
+            return None;
+        }
         let header = if device.ethernet { ETHERNET } else { 0 };
         link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Stats64(stats) => Some(stats.tx_bytes.saturating_sub(header * stats.tx_packets)),
@@ -219,14 +225,16 @@ fn sort(seen: Seen, names: &[String]) -> Devices {
             addresses.push(*address);
         }
     }
-    let mut found =
-        Devices { addresses: seen.addresses.iter().map(|(_, address)| *address).collect(), ..Devices::default() };
+    let mut found = Devices::default();
     let (mut overlays, mut lowers) = (Vec::new(), Vec::new());
     for link in seen.links {
         let ifindex = link.header.index;
         let link = Link::new(&link);
         if link.bypasses_netfilter() {
             found.bypasses.insert(link.name.clone());
+        }
+        if link.is_loopback {
+            found.addresses.extend(of_device.get(&ifindex).into_iter().flatten());
         }
         let named = names.contains(&link.name);
         let carries = link.overlay(&mut found.marks);
@@ -243,10 +251,14 @@ fn sort(seen: Seen, names: &[String]) -> Devices {
         };
         let addresses = of_device.remove(&ifindex).unwrap_or_default();
         let device = Device { ifindex, name: link.name, role, ethernet: link.ethernet, trunk: false, addresses };
-        if let (Role::Uplink, Some(lower)) = (role, link.lower) {
-            lowers.push(lower);
+        match role {
+            Role::Uplink => {
+                lowers.extend(link.lower);
+                found.addresses.extend(&device.addresses);
+                found.devices.push(device);
+            }
+            Role::Overlay => overlays.push(device),
         }
-        if role == Role::Uplink { found.devices.push(device) } else { overlays.push(device) }
     }
     found.devices.extend(overlays);
     found.devices.iter_mut().for_each(|device| device.trunk = lowers.contains(&device.ifindex));
@@ -377,7 +389,8 @@ impl Watch {
     /// Whether something has changed since the last time.
     pub fn changed(&self) -> bool {
         let mut changed = false;
-        let mut message = Vec::with_capacity(1 << 16);
+        // That there is one is all that matters; the rest of it is thrown away.
+        let mut message = Vec::with_capacity(64);
         loop {
             message.clear();
             match self.0.recv(&mut message, 0) {

@@ -15,6 +15,7 @@ use crate::zones::{Slots, Table};
 use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
+    control::Control,
     flow::{LAST_EPOCH, V4, V6},
     zone::{Address, Slot, VERSION_BITS},
 };
@@ -86,7 +87,7 @@ impl ZoneMaps {
     }
 
     /// Makes the kernel read `table`, which differs from the table before in the prefixes `changed`
-    /// only. The zones of the table have their slots in `slots`, the node has `node`.
+    /// only. The zones of the table have their slots in `slots`.
     ///
     /// # Errors
     /// A map is full, or the kernel refuses. The old table stays in force then.
@@ -128,6 +129,13 @@ impl ZoneMaps {
     pub(super) fn set_overlays(&self, overlays: &Overlays) -> Result<(), Error> {
         let control = self.control()?;
         let write = |places: &[AtomicU16], ports: &BTreeSet<u16>| {
+            if ports.len() > Control::PORTS {
+                tracing::warn!(
+                    ?ports,
+                    room = Control::PORTS,
+                    "there are overlays on more ports than are told apart: theirs count twice"
+                );
+            }
             let ports = ports.iter().copied().chain(iter::repeat(0));
             places.iter().zip(ports).for_each(|(place, port)| place.store(port, Ordering::SeqCst));
         };

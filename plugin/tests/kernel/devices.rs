@@ -1,7 +1,7 @@
 //! Which devices count, and which hook: found by looking, and followed.
 
 use crate::network::{
-    Both, BpfFs, Mtus, NODE, Network, PEER, POD, VERSIONS,
+    Both, BpfFs, GATEWAY, Mtus, NODE, Network, PEER, POD, VERSIONS,
     programs::{instruction, redirect_neigh},
     traffic::{datagrams, sink},
 };
@@ -30,6 +30,11 @@ fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
         let devices = network.node.run(|| devices::find(&[])).unwrap().unwrap();
         auto::choose(&devices, Path::new("/nonexistent")).unwrap()
     };
+    // What the node has on other devices than uplinks it sends nothing from that it has made.
+    let addresses = network.node.run(|| devices::find(&[])).unwrap().unwrap().addresses;
+    for version in VERSIONS {
+        assert!(addresses.contains(&NODE.of(version)) && !addresses.contains(&GATEWAY.of(version)), "{addresses:?}");
+    }
     let choice = choose(&network);
     assert_eq!((choice.hook, choice.why.as_str()), (Hook::Netfilter, "no data path is here that bypasses netfilter"));
     let redirects = redirect_neigh(&network);
