@@ -1,15 +1,15 @@
 //! The entries at traffic control: tcx (Linux 6.6) and clsact (Linux 4.5), on a device that the loader
 //! attaches them to; for devices with an Ethernet header and for those without a link header.
 //!
-//! Fragments are cut already on the way out, and not yet put together on the way in. Helpers read the
-//! packet, so what is not linear is no different.
+//! Fragments are cut already on the way out, and not yet put together on the way in. Headers are read
+//! where they lie; by a helper where that is not in the linear part of the packet.
 
 use crate::{
     count::{arrived, sent},
     maps,
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use core::num::NonZeroU16;
+use core::{num::NonZeroU16, ptr};
 use meridian_abi::{
     Counter,
     flow::{V4, V6},
@@ -28,6 +28,9 @@ const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
 const ETHERNET_LEN: u32 = 14;
 const VLAN_LEN: u32 = 4;
+
+/// Offsets that are read where they lie: the verifier wants to know that they are small.
+const MAX_DIRECT: u32 = 1 << 14;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
@@ -140,13 +143,23 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn load<W: Word, const N: usize>(&self, offset: u32, words: &mut [W; N]) -> bool {
+        let width = size_of::<W>();
+        let at = self.link_len.wrapping_add(offset);
+        if at < MAX_DIRECT {
+            // SAFETY: the kernel passes a valid context; the words are read only below its end, and the
+            // processors that run eBPF load unaligned ones.
+            unsafe {
+                let start = ((*self.skb).data as usize as *const u8).add(at as usize);
+                if start.add(N * width) <= (*self.skb).data_end as usize as *const u8 {
+                    *words = core::array::from_fn(|i| ptr::read(start.add(i * width).cast()));
+                    return true;
+                }
+            }
+        }
         let mut copy = [W::default(); N];
-        let len = (N * size_of::<W>()) as u32;
+        let len = (N * width) as u32;
         // SAFETY: `copy` has room for `len` bytes.
-        let failed = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), self.link_len.wrapping_add(offset), copy.as_mut_ptr().cast(), len)
-        };
-        if failed != 0 {
+        if unsafe { bpf_skb_load_bytes(self.skb.cast(), at, copy.as_mut_ptr().cast(), len) } != 0 {
             return false;
         }
         *words = copy;

@@ -511,6 +511,14 @@ impl Datapath {
         read::reentries(self.loaded.map("REENTRIES")?)
     }
 
+    /// What is attached for IPv4 and IPv6, at traffic control one and the same.
+    pub fn entries(&self) -> [BorrowedFd<'_>; 2] {
+        match &self.loaded.programs.netfilter {
+            Some(netfilter) => [netfilter.entries[0].as_fd(), netfilter.entries[1].as_fd()],
+            None => self.programs(),
+        }
+    }
+
     /// The programs for IPv4 and IPv6, at traffic control one and the same: for test runs.
     pub fn programs(&self) -> [BorrowedFd<'_>; 2] {
         let programs = &self.loaded.programs;

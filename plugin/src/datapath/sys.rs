@@ -13,6 +13,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -202,11 +203,8 @@ pub fn tcx_device(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(device.map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
 }
 
-/// Instructions that the verifier has followed in a program, on all its paths.
-///
-/// # Errors
-/// The kernel's.
-pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
+/// What the kernel says of a program.
+fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: plain data, for which all zeros is a value.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     let mut attr = empty_attr();
@@ -214,7 +212,33 @@ pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
     attr.info.info_len = size_of::<bpf_prog_info>() as u32;
     attr.info.info = (&raw mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.verified_insns)
+    Ok(info)
+}
+
+/// Instructions that the verifier has followed in a program, on all its paths.
+///
+/// # Errors
+/// The kernel's.
+pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(program_info(program)?.verified_insns)
+}
+
+/// Lets the kernel take the time of each run of each program, until this is closed.
+///
+/// # Errors
+/// The kernel's.
+pub fn time_runs() -> io::Result<OwnedFd> {
+    // SAFETY: the enumeration's only value, BPF_STATS_RUN_TIME, is 0.
+    bpf(bpf_cmd::BPF_ENABLE_STATS, &mut empty_attr()).map(owned)
+}
+
+/// How long a program has run while [`time_runs`] was open, and how often.
+///
+/// # Errors
+/// The kernel's.
+pub fn run_time(program: BorrowedFd<'_>) -> io::Result<(Duration, u64)> {
+    let info = program_info(program)?;
+    Ok((Duration::from_nanos(info.run_time_ns), info.run_cnt))
 }
 
 /// Gives a map or a link a name in a bpf file system.
