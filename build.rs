@@ -8,11 +8,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
 /// Struct is what `extensions` of our flows hold: who reads JSON must know it.
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 8] = [
     "observer/observer.proto",
     "peer/peer.proto",
     "meridian/v1/counters.proto",
     "meridian/v1/feed.proto",
+    "meridian/v1/reports.proto",
     "meridian/v1/saved.proto",
     "meridian/v1/zones.proto",
     "google/protobuf/struct.proto",
@@ -34,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     bare.file.iter_mut().for_each(|file| file.source_code_info = None);
     fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
     fs::write(out.join("numbers.rs"), numbers(&bare))?;
-    let (feed, rest) = apart(descriptors, "Feed");
+    let (feed, rest) = apart(descriptors, &["Feed", "Reports"]);
     tonic_prost_build::configure()
         .build_transport(false)
         .codec_path("crate::grpc::Codec")
@@ -54,17 +55,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A service alone, and everything but that.
-fn apart(mut all: FileDescriptorSet, service: &str) -> (FileDescriptorSet, FileDescriptorSet) {
+/// Services alone, and everything but those.
+fn apart(mut all: FileDescriptorSet, services: &[&str]) -> (FileDescriptorSet, FileDescriptorSet) {
     let mut alone = all.clone();
     alone.file.retain_mut(|file| {
-        file.service.retain(|of| of.name() == service);
+        file.service.retain(|of| services.contains(&of.name()));
         !file.service.is_empty()
     });
     for file in &mut all.file {
         // Its comments are found by its place in the file.
         file.source_code_info = None;
-        file.service.retain(|of| of.name() != service);
+        file.service.retain(|of| !services.contains(&of.name()));
     }
     alone.file.iter_mut().for_each(|file| file.source_code_info = None);
     (alone, all)

@@ -16,6 +16,7 @@ use meridian::{
         feed::feed_client::FeedClient,
         v1::{FollowRequest, Hello, follow_request::Request},
     },
+    reports::{Ledger, ReportsService, Role},
     units::grouped,
     zones::{SharedTable, Slots, StaticTable},
 };
@@ -35,7 +36,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -281,7 +286,15 @@ async fn run_controller(addresses: bool) -> Shown {
         limits: Limits::default(),
         shutdown: CancellationToken::new(),
     };
-    tokio::spawn(service.serve(listener, None));
+    let reports = ReportsService {
+        ledger: Arc::new(Ledger::new(1000, false, 10_000)),
+        role: watch::Sender::new(Role::Holder).subscribe(),
+        agents: Arc::new(Anybody),
+        replicas: Arc::new(Anybody),
+        tally: Arc::default(),
+        shutdown: CancellationToken::new(),
+    };
+    tokio::spawn(service.serve(reports, listener, None));
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["agents", &at])
         .stdin(Stdio::piped())

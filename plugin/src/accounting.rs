@@ -10,11 +10,12 @@ mod top;
 
 pub use interval::{Interval, Line};
 pub use party::{Party, Pod, Workload};
+pub use saved::{Known, Names};
 pub use top::{ByLocality, Top};
 
 use crate::{
     identity::Endpoint,
-    proto::v1::SavedCounters,
+    proto::v1::Sums,
     zones::{Locality, Place},
 };
 use meridian_abi::Counter;
@@ -23,8 +24,8 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 /// One end of a transfer.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, if it is one.
+    pub address: Option<IpAddr>,
     /// Who has the address, if that is known.
     pub owner: Option<Arc<Endpoint>>,
     /// Where it is.
@@ -52,6 +53,15 @@ pub struct Totals {
     pub workloads: Top<Between<Option<Workload>>>,
     /// By the pod that sent. What no known pod sent is not in it.
     pub senders: Top<Pod>,
+    /// Between namespaces; the empty one is that of nodes, and of those of whom nothing is known.
+    pub namespaces: Top<Between<Arc<str>>>,
+}
+
+impl Totals {
+    fn new(series: usize) -> Self {
+        let (pods, workloads) = (Top::new(series), Top::new(series));
+        Self { pods, workloads, senders: Top::new(series), namespaces: Top::new(series) }
+    }
 }
 
 /// Sums what is new in the flow entries.
@@ -65,14 +75,27 @@ impl Accounting {
     /// With at most `series` series in each of the sums. Pairs of pods are kept for an interval,
     /// too, if `by_interval`.
     pub fn new(series: usize, by_interval: bool) -> Self {
-        let totals = Totals { pods: Top::new(series), workloads: Top::new(series), senders: Top::new(series) };
-        Self { totals, interval: by_interval.then(Interval::default) }
+        Self { totals: Totals::new(series), interval: by_interval.then(Interval::default) }
+    }
+
+    /// The same, without anything in it.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::new(self.totals.pods.room(), self.interval.is_some())
     }
 
     /// Adds what is new between two ends.
     pub fn add(&mut self, source: &End, destination: &End, new: Counter, now: Instant) {
+        let locality = self.add_to_totals(source, destination, new, now);
+        if let Some(interval) = &mut self.interval {
+            interval.add(source, destination, locality, new);
+        }
+    }
+
+    /// The same, but not to the interval: somebody else may have told it already.
+    pub fn add_to_totals(&mut self, source: &End, destination: &End, new: Counter, now: Instant) -> Locality {
         let locality = Locality::between(&source.place, &destination.place);
-        let Self { totals, interval } = self;
+        let totals = &mut self.totals;
         let pod = |end: &End| end.owner.as_ref().map(|owner| Pod(Arc::clone(owner)));
         let workload = |end: &End| end.owner.as_ref().map(|owner| Workload(Arc::clone(owner)));
         let placed = |end: &End| (pod(end), end.place.clone());
@@ -82,9 +105,23 @@ impl Accounting {
         if let Some(sender) = pod(source) {
             totals.senders.add(sender, locality, new, now);
         }
-        if let Some(interval) = interval {
-            interval.add(source, destination, locality, new);
+        let namespace = |end: &End| end.owner.as_ref().map(|owner| Arc::clone(&owner.namespace)).unwrap_or_default();
+        let namespaces = Between { source: namespace(source), destination: namespace(destination) };
+        totals.namespaces.add(namespaces, locality, new, now);
+        locality
+    }
+
+    /// Adds what is known by locality only. `sent_by_known` of it is what known pods sent. To the interval,
+    /// too, if nobody else may have told it.
+    pub fn add_rest(&mut self, rest: ByLocality, sent_by_known: ByLocality, to_interval: bool) {
+        if let Some(interval) = self.interval.as_mut().filter(|_| to_interval) {
+            interval.add_rest(rest);
         }
+        let Totals { pods, workloads, senders, namespaces } = &mut self.totals;
+        pods.add_to_other(rest);
+        workloads.add_to_other(rest);
+        namespaces.add_to_other(rest);
+        senders.add_to_other(sent_by_known);
     }
 
     /// Lets series end that are idle or that others have outgrown. To be called now and then.
@@ -92,6 +129,7 @@ impl Accounting {
         self.totals.pods.turn(now);
         self.totals.workloads.turn(now);
         self.totals.senders.turn(now);
+        self.totals.namespaces.turn(now);
     }
 
     /// The sums since the start.
@@ -100,12 +138,12 @@ impl Accounting {
     }
 
     /// Takes the sums down, for another process to go on with.
-    pub fn save(&self, into: &mut SavedCounters) {
-        saved::save(self, into);
+    pub fn save(&self) -> Sums {
+        saved::save(self)
     }
 
     /// Goes on with the sums of another process.
-    pub fn restore(&mut self, saved: SavedCounters, now: Instant) {
+    pub fn restore(&mut self, saved: Sums, now: Instant) {
         saved::restore(self, saved, now);
     }
 
@@ -137,7 +175,7 @@ mod tests {
             ..Endpoint::default()
         };
         let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
-        End { address, owner: Some(Arc::new(owner)), place: place(n % 4) }
+        End { address: Some(address), owner: Some(Arc::new(owner)), place: place(n % 4) }
     }
 
     fn sum<K: Clone + Eq + std::hash::Hash>(top: &Top<K>) -> ByLocality {
@@ -171,8 +209,8 @@ mod tests {
             }
             accounting.turn(now);
         }
-        let Totals { pods, workloads, senders } = accounting.totals();
-        assert_eq!([sum(pods), sum(workloads), sum(senders)], [expected; 3]);
+        let Totals { pods, workloads, senders, namespaces } = accounting.totals();
+        assert_eq!([sum(pods), sum(workloads), sum(senders), sum(namespaces)], [expected; 4]);
         assert!(pods.ended() != ByLocality::default() && pods.other() != ByLocality::default());
         let lines = accounting.take_interval();
         assert!(lines.len() <= Interval::ROOM + 16, "{}", lines.len());

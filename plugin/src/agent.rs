@@ -6,7 +6,7 @@ use crate::{
     durable,
     flows::{Encoded, Entry, Known, Lost, Namespaces, News, Node, Observer, Record, Ring, SlotId, Tracker},
     identity::Index,
-    metrics::{FeedState, Sample, Seen, TableState},
+    metrics::{Counted, FeedState, Sample, Seen, TableState, Whose},
     proto::{
         flow::LostEventSource,
         number,
@@ -264,15 +264,18 @@ impl Agent {
     pub fn sample(&self) -> Result<Sample, Error> {
         let stats = Stat::ALL.into_iter().map(|stat| self.datapath.stat(stat).map(|counter| (stat, counter)));
         Ok(Sample {
-            node: self.observer.node().name.clone(),
-            time: SystemTime::now(),
+            counted: Counted {
+                whose: Whose::Node(self.observer.node().name.clone()),
+                time: SystemTime::now(),
+                matrix: self.matrix()?,
+                stats: stats.collect::<Result<_, _>>()?,
+                totals: self.accounting.totals().clone(),
+            },
+            boot_id: self.datapath.boot_id()?.into_bytes(),
             hook: self.datapath.hook().name(),
             why: Arc::clone(&self.why),
             seen: self.seen,
             preceded: self.preceded,
-            matrix: self.matrix()?,
-            stats: stats.collect::<Result<_, _>>()?,
-            totals: self.accounting.totals().clone(),
             flow_entries: (self.drained.0, self.datapath.flow_limit()),
             table: TableState { addresses: self.index.len() as u64, ..self.table.clone() },
             drain_seconds: self.drained.1,
@@ -320,7 +323,11 @@ impl Agent {
             if new == Counter::default() && update.is_none() {
                 return idle;
             }
-            let end = |address, slot| End { address, owner: index.at(address, time), place: slots.place(slot) };
+            let end = |address, slot| End {
+                address: Some(address),
+                owner: index.at(address, time),
+                place: slots.place(slot),
+            };
             let source = end(entry.source, entry.verdict.source);
             let destination = end(entry.destination, entry.verdict.destination);
             if new != Counter::default() {
@@ -366,8 +373,7 @@ impl Agent {
             told: Some(known.told.into()),
         };
         let entries = self.tracker.known().map(entry).collect();
-        let mut saved = SavedCounters { boot_id, entries, ..SavedCounters::default() };
-        self.accounting.save(&mut saved);
+        let saved = SavedCounters { boot_id, entries, sums: Some(self.accounting.save()) };
         // Whatever ends this machine ends the counters, too.
         durable::write(path, MAGIC, &saved.encode_to_vec(), false)?;
         self.empty_idle();
@@ -394,7 +400,7 @@ impl Agent {
             (SlotId(entry.slot as usize), Known { generation: entry.generation as u16, read, told })
         };
         self.tracker.restore(saved.entries.iter().map(known), now);
-        self.accounting.restore(saved, now);
+        self.accounting.restore(saved.sums.unwrap_or_default(), now);
         Ok(true)
     }
 

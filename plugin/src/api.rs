@@ -4,8 +4,8 @@ mod client;
 mod counters;
 mod zones;
 
-pub use client::{Client, ClientError, Target};
-pub use counters::CountersService;
+pub use client::{Client, ClientError, Stream, Target};
+pub use counters::{CountersService, reason, zone_pair};
 pub use zones::ZonesService;
 
 use crate::{identity::Endpoint, proto::v1, zones::Placement};

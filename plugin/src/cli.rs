@@ -66,11 +66,11 @@ enum Command {
     Demo(demo::Args),
     /// Counts this node's traffic and serves flows and metrics, until interrupted.
     Agent(config::Args),
-    /// Watches the cluster, and tells agents which zone an address is in and who has it.
+    /// Watches the cluster, tells agents which zone an address is in and who has it, and sums up what they count.
     Controller(controller::Args),
     /// Says what this node can do, a line each; exit code 0 if an agent can run here.
     Check(check::Args),
-    /// Shows the zones and the pairs of pods that an agent counts, live.
+    /// Shows the zones and the pairs of pods that an agent counts, or a whole cluster, live.
     Top(top::Args),
     /// Serves recorded flows to Hubble's clients, as an agent would.
     Replay(replay::Args),

@@ -9,12 +9,14 @@ use crate::{
     api::{CountersService, ZonesService},
     feed::FeedService,
     hubble,
+    metrics::Sample,
     proto::{
         DESCRIPTORS,
         observer::observer_server::ObserverServer,
         peer::peer_server::PeerServer,
         v1::{controller_server::ControllerServer, counters_server::CountersServer, zones_server::ZonesServer},
     },
+    reports::HolderCounters,
 };
 use coalesced::Coalesced;
 use std::{
@@ -45,7 +47,7 @@ pub struct Services {
     /// Who else serves flows, where that is known.
     pub peers: Option<Arc<hubble::PeerService>>,
     /// Counters and the zone table, where there are any.
-    pub own: Option<(Arc<CountersService>, Arc<ZonesService>)>,
+    pub own: Option<(Arc<CountersService<Sample>>, Arc<ZonesService>)>,
 }
 
 /// Serves on both until `shutdown`.
@@ -114,6 +116,8 @@ pub async fn serve(
 /// The listener fails.
 pub async fn serve_controller(
     controller: FeedService,
+    counters: HolderCounters,
+    peers: hubble::PeerService,
     zones: ZonesService,
     listener: TcpListener,
     shutdown: CancellationToken,
@@ -121,12 +125,16 @@ pub async fn serve_controller(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .with_service_name("meridian.v1.Controller")
+        .with_service_name("meridian.v1.Counters")
+        .with_service_name("peer.Peer")
         .with_service_name("meridian.v1.Zones")
         .build_v1()
         .map_err(io::Error::other)?;
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(ControllerServer::new(controller))
+        .add_service(CountersServer::new(counters))
+        .add_service(PeerServer::new(peers))
         .add_service(ZonesServer::new(zones))
         .add_service(reflection)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())

@@ -9,6 +9,6 @@ mod reply;
 mod server;
 
 pub use filter::Filters;
-pub use peer::{Announced, PeerService};
+pub use peer::{PeerService, Peers};
 pub use reply::Reply;
 pub use server::Server;

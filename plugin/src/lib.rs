@@ -4,7 +4,7 @@
 //! Dependencies point one way: the domain (`zones`, `identity`, `flows`, `accounting`) knows neither
 //! kernel nor network; the edges (`datapath`, `hubble`, `api`, `metrics`, `export`) translate; `agent`
 //! joins them; `demo` and `cli` use it. `cluster` makes the zone table of what a Kubernetes API server
-//! says, and `feed` brings it to the agents.
+//! says, `feed` brings it to the agents, and `reports` brings back what they counted.
 
 pub mod accounting;
 pub mod agent;
@@ -25,6 +25,7 @@ pub mod identity;
 pub mod metrics;
 pub mod proto;
 pub mod replay;
+pub mod reports;
 pub mod units;
 pub mod yaml;
 pub mod zones;

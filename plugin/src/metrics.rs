@@ -25,13 +25,53 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// What is known of a node at one moment. Counters are since its programs were loaded.
+/// Whose packets were counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A node's.
+    Node(String),
+    /// Those of all nodes of a cluster that have been heard of.
+    Cluster(Vec<String>),
+}
+
+impl Whose {
+    /// The nodes' names.
+    pub fn nodes(&self) -> &[String] {
+        match self {
+            Self::Node(name) => std::slice::from_ref(name),
+            Self::Cluster(names) => names,
+        }
+    }
+}
+
+/// What was counted since the programs were loaded.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Whose packets these are.
+    pub whose: Whose,
+    /// When the counters were read.
+    pub time: SystemTime,
+    /// By zone pair.
+    pub matrix: Matrix,
+    /// By reason.
+    pub stats: Vec<(Stat, Counter)>,
+    /// By pod and workload.
+    pub totals: Totals,
+}
+
+impl AsRef<Self> for Counted {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// What is known of a node at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The node's name.
-    pub node: String,
-    /// When it was taken.
-    pub time: SystemTime,
+    /// Its counters.
+    pub counted: Counted,
+    /// Which counters these are: what was counted by others began at zero.
+    pub boot_id: [u8; 16],
     /// Where its packets are counted.
     pub hook: &'static str,
     /// Why there.
@@ -40,18 +80,18 @@ pub struct Sample {
     pub seen: Option<Seen>,
     /// Filters of others that run before ours and may end the chain.
     pub preceded: u64,
-    /// By zone pair.
-    pub matrix: Matrix,
-    /// By reason.
-    pub stats: Vec<(Stat, Counter)>,
-    /// By pod and workload.
-    pub totals: Totals,
     /// Entries of the flow maps, and how many they hold.
     pub flow_entries: (u64, u64),
     /// The zone table.
     pub table: TableState,
     /// Seconds that the last drain took.
     pub drain_seconds: f64,
+}
+
+impl AsRef<Counted> for Sample {
+    fn as_ref(&self) -> &Counted {
+        &self.counted
+    }
 }
 
 /// IP bytes that left through a node's devices since they are compared.
@@ -92,6 +132,23 @@ pub struct FeedState {
     pub connects: u64,
     /// Connections that failed or broke.
     pub failures: u64,
+    /// Whether the last report was taken.
+    pub is_reported: bool,
+    /// Reports that were taken.
+    pub reports: u64,
+    /// Streams of reports that failed or broke.
+    pub report_failures: u64,
+}
+
+/// How an agent's reports to its controller go.
+#[derive(Debug, Default)]
+pub struct ReportState {
+    /// Whether the last one was taken.
+    pub is_connected: AtomicBool,
+    /// Reports that were taken.
+    pub taken: AtomicU64,
+    /// Streams that failed or broke.
+    pub failures: AtomicU64,
 }
 
 /// The samples of all nodes, renewed once a second.
@@ -117,6 +174,8 @@ pub struct Process {
 /// Families of series by pod and by workload, each with its switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Families {
+    /// `meridian_namespace_*`.
+    pub namespaces: bool,
     /// `meridian_workload_*`.
     pub workloads: bool,
     /// `meridian_pod_*`.
@@ -127,9 +186,15 @@ pub struct Families {
     pub opencost: bool,
 }
 
+impl Families {
+    /// None of them.
+    pub const NONE: Self =
+        Self { namespaces: false, workloads: false, pods: false, kubezonnet: false, opencost: false };
+}
+
 impl Default for Families {
     fn default() -> Self {
-        Self { workloads: true, pods: false, kubezonnet: true, opencost: true }
+        Self { namespaces: true, workloads: true, pods: false, kubezonnet: true, opencost: true }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What crossed zones in one interval, pair by pair.
 
-use super::{Between, End, Party, Pod};
+use super::{Between, ByLocality, End, Party, Pod};
 use crate::zones::{Locality, Place};
 use ahash::AHashMap;
 use meridian_abi::Counter;
@@ -25,7 +25,7 @@ pub struct Line {
 /// Pairs of pods or addresses in different zones.
 #[derive(Debug, Default)]
 pub struct Interval {
-    pairs: AHashMap<Key, (Locality, Counter)>,
+    pairs: AHashMap<(Key, Locality), Counter>,
 }
 
 impl Interval {
@@ -39,30 +39,45 @@ impl Interval {
             return;
         }
         let party = |end: &End| {
-            let owner = end.owner.as_ref();
-            (owner.map_or(Party::Address(end.address), |owner| Party::Pod(Pod(Arc::clone(owner)))), end.place.clone())
+            let party = match (&end.owner, end.address) {
+                (Some(owner), _) => Party::Pod(Pod(Arc::clone(owner))),
+                (None, Some(address)) => Party::Address(address),
+                (None, None) => Party::Other,
+            };
+            (party, end.place.clone())
         };
         let mut key = Key { source: party(source), destination: party(destination) };
-        if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&key) {
+        if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&(key.clone(), locality)) {
             (key.source.0, key.destination.0) = (Party::Other, Party::Other);
         }
-        self.pairs.entry(key).or_insert((locality, Counter::default())).1 += new;
+        *self.pairs.entry((key, locality)).or_default() += new;
+    }
+
+    /// Adds what crossed zones between parties and places that are not known.
+    pub(super) fn add_rest(&mut self, rest: ByLocality) {
+        for locality in [Locality::CrossZone, Locality::CrossRegion] {
+            let new = rest.get(locality);
+            if new != Counter::default() {
+                let nobody = || (Party::Other, Place::Unknown);
+                self.restore(Key { source: nobody(), destination: nobody() }, locality, new);
+            }
+        }
     }
 
     /// Everything since the last call to [`take`](Self::take).
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&Key, Locality, Counter)> {
-        self.pairs.iter().map(|(key, (locality, counter))| (key, *locality, *counter))
+        self.pairs.iter().map(|((key, locality), counter)| (key, *locality, *counter))
     }
 
     /// Adds what another process had counted since it took an interval.
     pub(super) fn restore(&mut self, key: Key, locality: Locality, counter: Counter) {
-        self.pairs.entry(key).or_insert((locality, Counter::default())).1 += counter;
+        *self.pairs.entry((key, locality)).or_default() += counter;
     }
 
     /// Everything since the last call, the most first.
     pub fn take(&mut self) -> Vec<Line> {
         let pairs = std::mem::take(&mut self.pairs);
-        let line = |(Key { source, destination }, (locality, counter))| Line { source, destination, locality, counter };
+        let line = |((Key { source, destination }, locality), counter)| Line { source, destination, locality, counter };
         let mut lines: Vec<Line> = pairs.into_iter().map(line).collect();
         lines.sort_by_key(|line| Reverse(line.counter.bytes));
         lines

@@ -1,12 +1,9 @@
-//! The sums as they are kept on disk, and back.
+//! The sums as they are kept on disk and told, and back.
 
 use super::{Accounting, Between, ByLocality, Interval, Party, Placed, Pod, Top, Totals, Workload};
 use crate::{
     identity::{self, Endpoint},
-    proto::v1::{
-        self,
-        saved_counters::{End, Line, Owner, Series, Zone as SavedZone},
-    },
+    proto::v1::{self, End, Line, Owner, Series, Sums, Zone as SavedZone},
     zones::{self, Locality, Place},
 };
 use ahash::AHashMap;
@@ -19,39 +16,50 @@ const INTERNET: u32 = 1;
 const FIRST_ZONE: u32 = 2;
 
 /// Takes the sums down.
-pub(super) fn save(accounting: &Accounting, into: &mut v1::SavedCounters) {
+pub(super) fn save(accounting: &Accounting) -> Sums {
     let mut names = Names::default();
-    let Totals { pods, workloads, senders } = &accounting.totals;
-    into.pods = Some(series(pods, |Between { source, destination }| {
-        let mut end = |(pod, place): &Placed| names.end(pod.as_ref().map(|pod| &pod.0), place);
+    let Totals { pods, workloads, senders, namespaces } = &accounting.totals;
+    let pods = series(pods, |Between { source, destination }| {
+        let mut end = |(pod, place): &Placed| names.end(pod.as_ref().map(|pod| &*pod.0), place);
         (end(source), Some(end(destination)))
-    }));
-    into.workloads = Some(series(workloads, |Between { source, destination }| {
-        let mut end = |workload: &Option<Workload>| names.end(workload.as_ref().map(|owner| &owner.0), &Place::Unknown);
+    });
+    let workloads = series(workloads, |Between { source, destination }| {
+        let mut end =
+            |workload: &Option<Workload>| names.end(workload.as_ref().map(|owner| &*owner.0), &Place::Unknown);
         (end(source), Some(end(destination)))
-    }));
-    into.senders = Some(series(senders, |pod| (names.end(Some(&pod.0), &Place::Unknown), None)));
-    into.interval = accounting
-        .interval
-        .iter()
-        .flat_map(Interval::pairs)
-        .map(|(pair, locality, counter)| {
-            let mut end = |(party, place): &(Party, Place)| match party {
-                Party::Pod(pod) => names.end(Some(&pod.0), place),
-                Party::Address(address) => End { address: octets(*address), ..names.end(None, place) },
-                Party::Other => End { other: true, ..names.end(None, place) },
-            };
-            let (source, destination) = (Some(end(&pair.source)), Some(end(&pair.destination)));
-            Line { source, destination, counters: vec![counter.into()], locality: locality as u32 }
-        })
-        .collect();
-    (into.owners, into.zones) = (names.owners, names.zones);
+    });
+    let senders = series(senders, |pod| (names.end(Some(&pod.0), &Place::Unknown), None));
+    let namespaces = series(namespaces, |Between { source, destination }| {
+        let mut end = |namespace: &Arc<str>| {
+            let owner = Endpoint { namespace: Arc::clone(namespace), ..Endpoint::default() };
+            names.end((!namespace.is_empty()).then_some(&owner), &Place::Unknown)
+        };
+        (end(source), Some(end(destination)))
+    });
+    let line = |(pair, locality, counter): (&Between<(Party, Place)>, Locality, Counter)| {
+        let mut end = |(party, place): &(Party, Place)| match party {
+            Party::Pod(pod) => names.end(Some(&pod.0), place),
+            Party::Address(address) => End { address: octets(*address), ..names.end(None, place) },
+            Party::Other => End { other: true, ..names.end(None, place) },
+        };
+        let (source, destination) = (Some(end(&pair.source)), Some(end(&pair.destination)));
+        Line { source, destination, counters: vec![counter.into()], locality: locality as u32 }
+    };
+    let interval = accounting.interval.iter().flat_map(Interval::pairs).map(line).collect();
+    Sums {
+        pods: Some(pods),
+        workloads: Some(workloads),
+        senders: Some(senders),
+        namespaces: Some(namespaces),
+        interval,
+        names: Some(names.into()),
+    }
 }
 
 /// Goes on with sums that were taken down. What does not make sense is left out.
-pub(super) fn restore(accounting: &mut Accounting, saved: v1::SavedCounters, now: Instant) {
-    let known = Known::new(&saved);
-    let Totals { pods, workloads, senders } = &mut accounting.totals;
+pub(super) fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
+    let known = Known::new(&saved.names.unwrap_or_default(), |owner| owner);
+    let Totals { pods, workloads, senders, namespaces } = &mut accounting.totals;
     fill(pods, saved.pods, now, |source, destination| {
         let placed = |end: &End| (known.owner(end).map(Pod), known.place(end));
         Some(Between { source: placed(source), destination: placed(destination?) })
@@ -61,6 +69,10 @@ pub(super) fn restore(accounting: &mut Accounting, saved: v1::SavedCounters, now
         Some(Between { source: workload(source), destination: workload(destination?) })
     });
     fill(senders, saved.senders, now, |source, _| known.owner(source).map(Pod));
+    fill(namespaces, saved.namespaces, now, |source, destination| {
+        let namespace = |end: &End| known.owner(end).map(|owner| Arc::clone(&owner.namespace)).unwrap_or_default();
+        Some(Between { source: namespace(source), destination: namespace(destination?) })
+    });
     let Some(interval) = &mut accounting.interval else { return };
     for line in saved.interval {
         let (Some(source), Some(destination)) = (&line.source, &line.destination) else { continue };
@@ -81,15 +93,16 @@ pub(super) fn restore(accounting: &mut Accounting, saved: v1::SavedCounters, now
 }
 
 /// Numbers for owners and zones that are named again and again.
-#[derive(Default)]
-struct Names {
+#[derive(Debug, Default)]
+pub struct Names {
     owners: Vec<Owner>,
     by_owner: AHashMap<(Arc<str>, Arc<str>), u32>,
     zones: Vec<SavedZone>,
 }
 
 impl Names {
-    fn end(&mut self, owner: Option<&Arc<Endpoint>>, place: &Place) -> End {
+    /// An end, by its numbers.
+    pub fn end(&mut self, owner: Option<&Endpoint>, place: &Place) -> End {
         let owner = owner.map_or(0, |owner| self.owner(owner));
         End { owner, zone: self.zone(place), ..End::default() }
     }
@@ -125,29 +138,39 @@ impl Names {
     }
 }
 
+impl From<Names> for v1::Names {
+    fn from(Names { owners, zones, .. }: Names) -> Self {
+        Self { owners, zones }
+    }
+}
+
 /// The same, read.
-struct Known {
+#[derive(Debug)]
+pub struct Known {
     owners: Vec<Arc<Endpoint>>,
     zones: Vec<Arc<zones::Zone>>,
 }
 
 impl Known {
-    fn new(saved: &v1::SavedCounters) -> Self {
+    /// What was named. Owners that are known already can be shared.
+    pub fn new(names: &v1::Names, mut shared: impl FnMut(Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
         let owner = |owner: &Owner| {
             let Owner { workload_kind: kind, workload_name: name, .. } = owner.clone();
             let workload = (!kind.is_empty()).then(|| Arc::new(identity::Workload { kind, name }));
             let (namespace, pod) = (owner.namespace.as_str().into(), owner.pod.as_str().into());
-            Arc::new(Endpoint { namespace, pod, workload, ..Endpoint::default() })
+            shared(Arc::new(Endpoint { namespace, pod, workload, ..Endpoint::default() }))
         };
         let zone = |zone: &SavedZone| Arc::new(zones::Zone { name: zone.name.clone(), region: zone.region.clone() });
-        Self { owners: saved.owners.iter().map(owner).collect(), zones: saved.zones.iter().map(zone).collect() }
+        Self { owners: names.owners.iter().map(owner).collect(), zones: names.zones.iter().map(zone).collect() }
     }
 
-    fn owner(&self, end: &End) -> Option<Arc<Endpoint>> {
+    /// Who an end is, if that is known.
+    pub fn owner(&self, end: &End) -> Option<Arc<Endpoint>> {
         self.owners.get((end.owner as usize).checked_sub(1)?).cloned()
     }
 
-    fn place(&self, end: &End) -> Place {
+    /// Where an end is.
+    pub fn place(&self, end: &End) -> Place {
         match end.zone {
             INTERNET => Place::Internet,
             zone => {
@@ -161,9 +184,9 @@ impl Known {
 fn series<K: Clone + Eq + Hash>(top: &Top<K>, mut ends: impl FnMut(&K) -> (End, Option<End>)) -> Series {
     let line = |(key, total): (&K, ByLocality)| {
         let (source, destination) = ends(key);
-        Line { source: Some(source), destination, counters: counters(total), locality: 0 }
+        Line { source: Some(source), destination, counters: total.into(), locality: 0 }
     };
-    Series { lines: top.series().map(line).collect(), other: counters(top.other()), ended: counters(top.ended()) }
+    Series { lines: top.series().map(line).collect(), other: top.other().into(), ended: top.ended().into() }
 }
 
 fn fill<K: Clone + Eq + Hash>(
@@ -175,19 +198,23 @@ fn fill<K: Clone + Eq + Hash>(
     let Some(Series { lines, other, ended }) = saved else { return };
     let keyed = lines.iter().filter_map(|line| {
         let key = key(line.source.as_ref()?, line.destination.as_ref())?;
-        Some((key, by_locality(&line.counters)))
+        Some((key, line.counters.as_slice().into()))
     });
-    top.restore(keyed, by_locality(&other), by_locality(&ended), now);
+    top.restore(keyed, other.as_slice().into(), ended.as_slice().into(), now);
 }
 
-fn counters(by_locality: ByLocality) -> Vec<v1::Counter> {
-    by_locality.iter().map(|(_, counter)| counter.into()).collect()
+impl From<ByLocality> for Vec<v1::Counter> {
+    fn from(by_locality: ByLocality) -> Self {
+        by_locality.iter().map(|(_, counter)| counter.into()).collect()
+    }
 }
 
-fn by_locality(counters: &[v1::Counter]) -> ByLocality {
-    let mut sum = ByLocality::default();
-    Locality::ALL.into_iter().zip(counters).for_each(|(locality, counter)| sum.add(locality, (*counter).into()));
-    sum
+impl From<&[v1::Counter]> for ByLocality {
+    fn from(counters: &[v1::Counter]) -> Self {
+        let mut sum = Self::default();
+        Locality::ALL.into_iter().zip(counters).for_each(|(locality, counter)| sum.add(locality, (*counter).into()));
+        sum
+    }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -32,9 +32,20 @@ impl ByLocality {
         self.0[locality as usize]
     }
 
+    /// The sum of all.
+    pub fn total(&self) -> Counter {
+        self.0.into_iter().sum()
+    }
+
     /// Adds to one.
     pub fn add(&mut self, locality: Locality, counter: Counter) {
         self.0[locality as usize] += counter;
+    }
+
+    /// Takes from one, as much as there is.
+    pub fn subtract(&mut self, locality: Locality, Counter { bytes, packets }: Counter) {
+        let of = &mut self.0[locality as usize];
+        *of = Counter { bytes: of.bytes.saturating_sub(bytes), packets: of.packets.saturating_sub(packets) };
     }
 
     /// Each locality and its counter.
@@ -102,6 +113,11 @@ impl<K: Clone + Eq + Hash> Top<K> {
         }
     }
 
+    /// Adds what is of no key that is known.
+    pub(super) fn add_to_other(&mut self, rest: ByLocality) {
+        self.other += rest;
+    }
+
     /// Once a period: lets idle series end, and series that a key without one has outgrown. Such a key's
     /// series begins at zero: what it had sent stays in `other`.
     pub fn turn(&mut self, now: Instant) {
@@ -154,6 +170,14 @@ impl<K: Clone + Eq + Hash> Top<K> {
                 self.ended += total;
             }
         }
+    }
+
+    /// Everything that was added.
+    pub fn sum(&self) -> ByLocality {
+        let mut sum = self.other;
+        sum += self.ended;
+        self.series.values().for_each(|series| sum += series.total);
+        sum
     }
 
     /// The series and what each has counted.

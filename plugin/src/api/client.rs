@@ -1,8 +1,11 @@
 //! The asking side of meridian.v1, for the command line.
 
-use crate::proto::v1::{
-    ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
-    controller_client::ControllerClient, counters_client::CountersClient, zones_client::ZonesClient,
+use crate::{
+    proto::v1::{
+        ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
+        controller_client::ControllerClient, counters_client::CountersClient, zones_client::ZonesClient,
+    },
+    reports::NOT_THE_HOLDER,
 };
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use tonic::{Code, Status, transport::Channel};
@@ -51,6 +54,14 @@ pub enum ClientError {
         target: Target,
         /// What happened.
         reason: String,
+    },
+    /// Another replica answers.
+    #[error("{target}: {NOT_THE_HOLDER}{holder}")]
+    Elsewhere {
+        /// Who was asked.
+        target: Target,
+        /// Who answers.
+        holder: String,
     },
     /// It has no answer.
     #[error("{target}: {message}")]
@@ -130,6 +141,10 @@ impl Client {
     }
 
     fn refused(&self, status: &Status) -> ClientError {
+        let holder = status.message().strip_prefix(NOT_THE_HOLDER);
+        if let (Code::FailedPrecondition, Some(holder)) = (status.code(), holder) {
+            return ClientError::Elsewhere { target: self.target.clone(), holder: holder.to_owned() };
+        }
         let message = match status.code() {
             Code::Unimplemented => "this server does not answer that".to_owned(),
             _ => status.message().to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::{
     accounting::{Between, Placed},
-    metrics::{Process, Sample, Samples},
+    metrics::{Counted, Process},
     proto::v1::{
         Counter, Party, Place, PodPair, Reason, WatchRequest, WatchResponse, ZonePair, counters_server::Counters,
     },
@@ -17,6 +17,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -26,23 +27,23 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// A client that wants to know less often than once a day does not want a stream.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Streams the counters of one or more nodes.
+/// Streams the counters of one or more nodes, or of a cluster.
 #[derive(Debug)]
-pub struct CountersService {
-    samples: Samples,
+pub struct CountersService<S> {
+    samples: watch::Receiver<Arc<[S]>>,
     process: Arc<Process>,
     shutdown: CancellationToken,
 }
 
-impl CountersService {
+impl<S> CountersService<S> {
     /// Over `samples`. Streams end with `shutdown`; what clients missed is counted in `process`.
-    pub const fn new(samples: Samples, process: Arc<Process>, shutdown: CancellationToken) -> Self {
+    pub const fn new(samples: watch::Receiver<Arc<[S]>>, process: Arc<Process>, shutdown: CancellationToken) -> Self {
         Self { samples, process, shutdown }
     }
 }
 
 #[tonic::async_trait]
-impl Counters for CountersService {
+impl<S: AsRef<Counted> + Send + Sync + 'static> Counters for CountersService<S> {
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -77,8 +78,8 @@ impl Counters for CountersService {
 type Pair = (Between<Placed>, Locality);
 
 /// A stream in progress.
-struct Watcher {
-    samples: Samples,
+struct Watcher<S> {
+    samples: watch::Receiver<Arc<[S]>>,
     process: Arc<Process>,
     shutdown: CancellationToken,
     pairs: usize,
@@ -92,7 +93,7 @@ struct Watcher {
     before: HashMap<Pair, u64>,
 }
 
-impl Watcher {
+impl<S: AsRef<Counted>> Watcher<S> {
     async fn next(&mut self) -> Option<WatchResponse> {
         match &mut self.ticks {
             None => {
@@ -123,11 +124,11 @@ impl Watcher {
         Some(self.answer(&samples))
     }
 
-    fn answer(&mut self, samples: &[Sample]) -> WatchResponse {
+    fn answer(&mut self, samples: &[S]) -> WatchResponse {
         let (pairs, other_pairs) = self.pairs(samples);
         WatchResponse {
-            time: samples.iter().map(|sample| sample.time).min().map(Timestamp::from),
-            nodes: samples.iter().map(|sample| sample.node.clone()).collect(),
+            time: samples.iter().map(|sample| sample.as_ref().time).min().map(Timestamp::from),
+            nodes: samples.iter().flat_map(|sample| sample.as_ref().whose.nodes()).cloned().collect(),
             zones: zone_pairs(samples),
             pairs,
             other_pairs: Some(counter(other_pairs)),
@@ -137,9 +138,9 @@ impl Watcher {
     }
 
     /// The pairs that grew most, and the sum of everything else.
-    fn pairs(&mut self, samples: &[Sample]) -> (Vec<PodPair>, abi::Counter) {
+    fn pairs(&mut self, samples: &[S]) -> (Vec<PodPair>, abi::Counter) {
         let (mut pairs, mut rest) = (HashMap::<Pair, abi::Counter>::new(), abi::Counter::default());
-        for totals in samples.iter().map(|sample| &sample.totals.pods) {
+        for totals in samples.iter().map(|sample| &sample.as_ref().totals.pods) {
             for (key, total) in totals.series() {
                 for (locality, counter) in total.iter().filter(|(_, counter)| counter.packets > 0) {
                     *pairs.entry((key.clone(), locality)).or_default() += counter;
@@ -168,10 +169,24 @@ impl Watcher {
     }
 }
 
-fn zone_pairs(samples: &[Sample]) -> Vec<ZonePair> {
+fn zone_pairs<S: AsRef<Counted>>(samples: &[S]) -> Vec<ZonePair> {
     let mut sum = Matrix::default();
-    samples.iter().for_each(|sample| sum.merge(&sample.matrix));
-    let pair = |(pair, sum): (&zones::Pair, abi::Counter)| ZonePair {
+    samples.iter().for_each(|sample| sum.merge(&sample.as_ref().matrix));
+    sum.cells().map(|(pair, sum)| zone_pair(pair, sum)).collect()
+}
+
+fn reasons<S: AsRef<Counted>>(samples: &[S]) -> Vec<Reason> {
+    let sum_of = |stat: abi::stats::Stat| {
+        let of_sample =
+            |sample: &S| sample.as_ref().stats.iter().find(|(of, _)| *of == stat).map(|(_, counter)| *counter);
+        reason(stat, samples.iter().filter_map(of_sample).sum())
+    };
+    abi::stats::Stat::ALL.into_iter().map(sum_of).collect()
+}
+
+/// What went between two zones.
+pub fn zone_pair(pair: &zones::Pair, sum: abi::Counter) -> ZonePair {
+    ZonePair {
         source: Some(place(&pair.source)),
         destination: Some(place(&pair.destination)),
         locality: pair.locality().to_string(),
@@ -181,17 +196,12 @@ fn zone_pairs(samples: &[Sample]) -> Vec<ZonePair> {
         },
         counter: Some(counter(sum)),
         direction: pair.direction.name().to_owned(),
-    };
-    sum.cells().map(pair).collect()
+    }
 }
 
-fn reasons(samples: &[Sample]) -> Vec<Reason> {
-    let reason = |stat: abi::stats::Stat| {
-        let of_sample = |sample: &Sample| sample.stats.iter().find(|(of, _)| *of == stat).map(|(_, counter)| *counter);
-        let sum = samples.iter().filter_map(of_sample).sum();
-        Reason { name: stat.name().to_owned(), outside: stat.is_outside(), counter: Some(counter(sum)) }
-    };
-    abi::stats::Stat::ALL.into_iter().map(reason).collect()
+/// What a reason was given for.
+pub fn reason(stat: abi::stats::Stat, sum: abi::Counter) -> Reason {
+    Reason { name: stat.name().to_owned(), outside: stat.is_outside(), counter: Some(counter(sum)) }
 }
 
 const fn counter(abi::Counter { bytes, packets }: abi::Counter) -> Counter {
@@ -224,15 +234,14 @@ mod tests {
         accounting::{Accounting, End},
         demo::topology::place,
         identity::Endpoint,
-        metrics::TableState,
+        metrics::{Sample, TableState, Whose},
     };
     use std::time::SystemTime;
-    use tokio::sync::watch;
 
     fn end(n: u8, zone: usize) -> End {
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-        End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place: place(zone) }
+        End { address: Some([10, 0, 0, n].into()), owner: Some(Arc::new(owner)), place: place(zone) }
     }
 
     fn sample(accounting: &Accounting) -> Arc<[Sample]> {
@@ -240,15 +249,18 @@ mod tests {
         let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
         let table = TableState { prefixes, zones, loaded: now, confirmed: now, reloads, addresses: 0, feed: None };
         Arc::from([Sample {
-            node: "node-1".into(),
-            time: now,
+            counted: Counted {
+                whose: Whose::Node("node-1".into()),
+                time: now,
+                matrix: Matrix::default(),
+                stats: Vec::new(),
+                totals: accounting.totals().clone(),
+            },
+            boot_id: [0; 16],
             hook: "netfilter",
             why: "test".into(),
             seen: None,
             preceded: 0,
-            matrix: Matrix::default(),
-            stats: Vec::new(),
-            totals: accounting.totals().clone(),
             flow_entries: (0, 0),
             table,
             drain_seconds: 0.0,
@@ -295,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_interval_that_can_not_be_is_refused() {
-        let samples = watch::Sender::new(Arc::from([])).subscribe();
+        let samples = watch::Sender::<Arc<[Sample]>>::new(Arc::from([])).subscribe();
         let service = CountersService::new(samples, Arc::default(), CancellationToken::new());
         for seconds in [0, -1, 100_000] {
             let interval = Some(prost_types::Duration { seconds, nanos: 0 });

@@ -9,7 +9,7 @@ mod unload;
 use super::{
     Failure,
     config::{Args, Settings, ZoneSource},
-    process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
+    process::{Offer, PATIENCE, Places, Servers, Signal, end_pair_log, signals, wait},
     usage,
     watched::{Look, Watched},
 };
@@ -24,17 +24,19 @@ use crate::{
     flows::{Namespaces, Ring},
     identity::Index,
     metrics::{Process, Sample, Sources},
+    reports,
     zones::{Change, Place, SharedTable, StaticTable, Table},
 };
 use blind_spot::BlindSpot;
 use followed::Followed;
 use following::Following;
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{runtime::Runtime, sync::watch};
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// How often flows are drained, metrics renewed and new tables taken.
@@ -65,7 +67,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let zones = Zones::first(&settings, &runtime, &received, &table, &index)?;
     let Some((zones, first)) = zones else { return Ok(()) };
     let counters = start::Start { settings: &settings, choice, devices, table, index: &index, sink: &sink };
-    let (agent, state) = counters.start(first)?;
+    let start::Started { agent, state, goes_on } = counters.start(first)?;
 
     let shutdown = CancellationToken::new();
     let samples = watch::Sender::new(Arc::from([]));
@@ -99,8 +101,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     };
     looped.zones.follow(&runtime, &looped.index);
     looped.drain()?;
+    let reports = looped.report(&runtime, goes_on);
     let result = looped.follow(&received, || servers.failed(&runtime));
     looped.end();
+    if let Some(reports) = reports {
+        reports.end(&runtime);
+    }
     shutdown.cancel();
     servers.end(&runtime);
     drop(only);
@@ -229,7 +235,37 @@ impl Loop<'_> {
             }
         }
         self.sink.take_all(self.agent.announced(), Instant::now());
-        self.agent.flush(Instant::now(), SystemTime::now()).map_err(Failure::failed)
+        self.agent.flush(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
+        self.samples.send_replace(Arc::from([self.agent.sample().map_err(Failure::failed)?]));
+        Ok(())
+    }
+
+    /// Begins to report, where there is a controller.
+    fn report(&mut self, runtime: &Runtime, goes_on: bool) -> Option<Reports> {
+        let reporter = reports::Reporter::new(self.flows_address(), goes_on);
+        let (ZoneSource::Controller(controller), Zones::Controller(followed)) = (&self.settings.zones, &self.zones)
+        else {
+            return None;
+        };
+        let shutdown = CancellationToken::new();
+        let client = reports::Client {
+            settings: controller.clone(),
+            samples: self.samples.subscribe(),
+            every: self.settings.report_interval,
+            reporter,
+            state: followed.reports(),
+            shutdown: shutdown.clone(),
+        };
+        Some(Reports { task: runtime.spawn(client.run()), shutdown })
+    }
+
+    /// Where the node's flows are served beyond the node.
+    fn flows_address(&mut self) -> String {
+        let listen = self.settings.hubble.0;
+        let addresses = self.agent.datapath().devices().uplinks().flat_map(|uplink| uplink.addresses.clone());
+        let own = if listen.ip().is_unspecified() { addresses.min() } else { Some(listen.ip()) };
+        let own = own.filter(|ip| !ip.is_loopback());
+        own.map_or_else(String::new, |ip| SocketAddr::new(ip, listen.port()).to_string())
     }
 
     fn drain(&mut self) -> Result<(), Failure> {
@@ -301,6 +337,20 @@ impl Loop<'_> {
             end_pair_log(log, pairs(self.settings, &mut self.agent));
         }
         self.keep(true);
+    }
+}
+
+/// The reports to the controller.
+struct Reports {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl Reports {
+    /// Waits for the last one, not for long: what is not told now is told by the next agent, or was told before.
+    fn end(self, runtime: &Runtime) {
+        self.shutdown.cancel();
+        let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, self.task).await });
     }
 }
 

@@ -28,6 +28,7 @@ const STATE_DIR: &str = "/var/lib/meridian";
 const PIN_DIR: &str = "/sys/fs/bpf/meridian";
 pub(super) const CILIUM_STATE_DIR: &str = "/var/run/cilium/state";
 const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 const SERIES: usize = 1000;
 /// What turns an output off.
 const OFF: &str = "off";
@@ -56,6 +57,9 @@ pub(super) struct Args {
     /// The token that the controller asks for; it is read again for every connection.
     #[arg(long, env = "MERIDIAN_CONTROLLER_TOKEN", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     controller_token: Option<PathBuf>,
+    /// How often the controller is told what was counted, at least 1s; by default 10s.
+    #[arg(long, env = "MERIDIAN_REPORT_INTERVAL", value_name = "TIME")]
+    report_interval: Option<Seconds>,
     /// Where packets are counted; by default auto.
     #[arg(long, env = "MERIDIAN_HOOK")]
     hook: Option<HookChoice>,
@@ -91,22 +95,29 @@ pub(super) struct Args {
     #[arg(long, env = "MERIDIAN_HTTP_LISTEN", value_name = "ADDRESS")]
     http_listen: Option<Listen>,
     /// Where the pair log goes, a JSON line for each pair that crossed zones in an interval: `stdout`, `off` or a
-    /// file; by default stdout.
+    /// file; by default stdout, where a controller is followed off: it logs.
     #[arg(long, env = "MERIDIAN_PAIR_LOG", value_name = "OUTPUT", value_hint = clap::ValueHint::FilePath)]
     pair_log: Option<PairLogOutput>,
     /// The interval of the pair log, at least 1s; by default 10s.
     #[arg(long, env = "MERIDIAN_PAIR_LOG_INTERVAL", value_name = "TIME")]
     pair_log_interval: Option<Seconds>,
-    /// Whether there are series by pair of workloads (`meridian_workload_*`); by default true.
+    /// Whether there are series by pair of namespaces (`meridian_namespace_*`); by default true,
+    /// where a controller is followed false: it has them.
+    #[arg(long, env = "MERIDIAN_METRICS_NAMESPACES", value_name = "BOOL")]
+    metrics_namespaces: Option<bool>,
+    /// Whether there are series by pair of workloads (`meridian_workload_*`); by default true,
+    /// where a controller is followed false: it has them.
     #[arg(long, env = "MERIDIAN_METRICS_WORKLOADS", value_name = "BOOL")]
     metrics_workloads: Option<bool>,
     /// Whether there are series by pair of pods (`meridian_pod_*`); by default false.
     #[arg(long, env = "MERIDIAN_METRICS_PODS", value_name = "BOOL")]
     metrics_pods: Option<bool>,
-    /// Whether kubezonnet's series by pod are there (`pod_cross_zone_network_traffic_bytes_total`); by default true.
+    /// Whether kubezonnet's series by pod are there (`pod_cross_zone_network_traffic_bytes_total`); by default true,
+    /// where a controller is followed false: it has them.
     #[arg(long, env = "MERIDIAN_METRICS_KUBEZONNET", value_name = "BOOL")]
     metrics_kubezonnet: Option<bool>,
-    /// Whether OpenCost's series by pod are there (`kubecost_pod_network_egress_bytes_total`); by default true.
+    /// Whether OpenCost's series by pod are there (`kubecost_pod_network_egress_bytes_total`); by default true,
+    /// where a controller is followed false: it has them.
     #[arg(long, env = "MERIDIAN_METRICS_OPENCOST", value_name = "BOOL")]
     metrics_opencost: Option<bool>,
     /// Pods, and pairs of workloads or pods, that have a series of their own at most; the rest is `other`; by
@@ -119,13 +130,14 @@ pub(super) struct Args {
 }
 
 /// The flag that each key of the file is, by its name in [`Args`].
-const KEYS: [(&str, &str); 23] = [
+const KEYS: [(&str, &str); 25] = [
     ("node", "node"),
     ("zones_file", "zones_file"),
     ("controller", "controller.address"),
     ("controller_ca", "controller.ca_file"),
     ("controller_name", "controller.server_name"),
     ("controller_token", "controller.token_file"),
+    ("report_interval", "controller.report_interval"),
     ("hook", "hook"),
     ("uplinks", "uplinks"),
     ("service_ports", "service_ports"),
@@ -137,6 +149,7 @@ const KEYS: [(&str, &str); 23] = [
     ("http_listen", "http.listen"),
     ("pair_log", "pair_log.output"),
     ("pair_log_interval", "pair_log.interval"),
+    ("metrics_namespaces", "metrics.namespaces"),
     ("metrics_workloads", "metrics.workloads"),
     ("metrics_pods", "metrics.pods"),
     ("metrics_kubezonnet", "metrics.kubezonnet"),
@@ -186,6 +199,7 @@ struct ControllerKeys {
     ca_file: Option<PathBuf>,
     server_name: Option<String>,
     token_file: Option<PathBuf>,
+    report_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -211,6 +225,7 @@ struct PairLogKeys {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct MetricsKeys {
+    namespaces: Option<bool>,
     workloads: Option<bool>,
     pods: Option<bool>,
     kubezonnet: Option<bool>,
@@ -263,6 +278,7 @@ pub(super) enum ZoneSource {
 pub(super) struct Settings {
     pub(super) node: String,
     pub(super) zones: ZoneSource,
+    pub(super) report_interval: Duration,
     pub(super) state_dir: PathBuf,
     pub(super) hook: HookChoice,
     pub(super) uplinks: Vec<String>,
@@ -331,13 +347,21 @@ impl Settings {
             })?),
         };
         let socket = args.hubble_socket.or(file.hubble.socket).unwrap_or_else(|| SOCKET.into());
-        let families = Families::default();
         let switch = |flag: Option<bool>, key: Option<bool>, default| flag.or(key).unwrap_or(default);
         let (output, interval) = (file.pair_log.output, file.pair_log.interval);
         let default_interval = || Ok(Seconds(PAIR_LOG_INTERVAL));
+        // A controller sums up and logs for all; what each said again would count twice.
+        let is_followed = matches!(zones, ZoneSource::Controller(_));
+        let families = if is_followed { Families::NONE } else { Families::default() };
+        let log_to = if is_followed { OFF } else { "stdout" };
+        let report_interval =
+            value(args.report_interval, file.controller.report_interval, "controller.report_interval", || {
+                Ok(Seconds(REPORT_INTERVAL))
+            })?;
         Ok(Self {
             node,
             zones,
+            report_interval: report_interval.0,
             state_dir: args.state_dir.or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
             hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto),
             uplinks: if args.uplinks.is_empty() { file.uplinks } else { args.uplinks },
@@ -351,9 +375,10 @@ impl Settings {
             hubble: value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?,
             socket: (socket != Path::new(OFF)).then_some(socket),
             http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?,
-            pair_log: value(args.pair_log, output, "pair_log.output", || "stdout".parse())?,
+            pair_log: value(args.pair_log, output, "pair_log.output", || log_to.parse())?,
             pair_log_interval: value(args.pair_log_interval, interval, "pair_log.interval", default_interval)?.0,
             families: Families {
+                namespaces: switch(args.metrics_namespaces, file.metrics.namespaces, families.namespaces),
                 workloads: switch(args.metrics_workloads, file.metrics.workloads, families.workloads),
                 pods: switch(args.metrics_pods, file.metrics.pods, families.pods),
                 kubezonnet: switch(args.metrics_kubezonnet, file.metrics.kubezonnet, families.kubezonnet),
@@ -391,7 +416,7 @@ impl Args {
 }
 
 /// A controller that can be found, and to whom no token is shown in the clear.
-fn controller(settings: feed::ClientSettings) -> Result<feed::ClientSettings, Failure> {
+pub(super) fn controller(settings: feed::ClientSettings) -> Result<feed::ClientSettings, Failure> {
     let server = &settings.server;
     let host = server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     let Some((host, _)) = host else {
@@ -463,11 +488,11 @@ fn reference() -> String {
         "\n`zones_file` in a file is relative to the file's folder. In a file, `uplinks` and `service_ports` are lists. A complete file:\n\n\
          ```yaml\nnode: node-a\nzones_file: zones.yaml   # or, in a cluster, controller:\n\
          controller: {{address: \"meridian-controller.meridian:4345\", ca_file: /tls/ca.crt, \
-         server_name: meridian-controller, token_file: /token}}\nhook: auto\nuplinks: [eth0]\nservice_ports: [50051]\n\
+         server_name: meridian-controller, token_file: /token, report_interval: 10s}}\nhook: auto\nuplinks: [eth0]\nservice_ports: [50051]\n\
          overlay_header_bytes: 0\ncilium_state_dir: {CILIUM_STATE_DIR}\npin_dir: {PIN_DIR}\n\
          hubble: {{listen: \"{HUBBLE_LISTEN}\", socket: {SOCKET}}}\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
          pair_log: {{output: stdout, interval: 10s}}\n\
-         metrics: {{workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
+         metrics: {{namespaces: true, workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
          state_dir: {STATE_DIR}\n```\n\n\
          ## The zone table\n\n\
          ```yaml\n\

@@ -1,4 +1,6 @@
-//! `meridian controller`: watches the cluster and tells the agents.
+//! `meridian controller`: watches the cluster, tells the agents, and sums up what they report.
+
+mod totals;
 
 use super::{
     Failure,
@@ -8,12 +10,14 @@ use super::{
     watched::{Look, Watched},
 };
 use crate::{
-    api::ZonesService,
+    api::{CountersService, ZonesService},
     cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Timing, Tokens},
     feed::{Agents, Authenticate, Certificate, FeedService, Limits, Store, Tls},
     grpc,
+    hubble::PeerService,
     identity::Index,
     metrics::{self, Controller, Listen, Process},
+    reports::HolderCounters,
     zones::{SharedTable, StaticTable},
 };
 use std::{
@@ -28,6 +32,7 @@ use std::{
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use totals::{Totals, TotalsArgs};
 
 /// How often the static table's file is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -79,7 +84,7 @@ pub(super) struct Args {
         default_value = "app,k8s-app,name,app.kubernetes.io/*"
     )]
     pod_labels: Vec<String>,
-    /// Where `meridian zones` is answered, without TLS.
+    /// Where `meridian top` and `meridian zones` are answered, without TLS.
     #[arg(long, env = "MERIDIAN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4344")]
     listen: Listen,
     /// Where metrics and health are served over HTTP.
@@ -97,6 +102,8 @@ pub(super) struct Args {
     /// After which time an agent is sent away, so that agents spread over the replicas; half of it at the earliest.
     #[arg(long, env = "MERIDIAN_STREAM_AGE", value_name = "TIME", default_value = "1h")]
     stream_age: Seconds,
+    #[command(flatten)]
+    totals: TotalsArgs,
 }
 
 impl Args {
@@ -113,18 +120,22 @@ impl Args {
         Tls::new(Certificate { certificate, key }).map(|tls| Some(Arc::new(tls))).map_err(usage)
     }
 
-    fn tokens(&self, client: Client) -> Result<Arc<dyn Authenticate>, Failure> {
+    /// Who may follow and report, and who may stand by.
+    fn tokens(&self, client: Client) -> Result<[Arc<dyn Authenticate>; 2], Failure> {
         if self.agent_accounts == [OFF] {
             if !self.feed_listen.0.ip().is_loopback() {
                 return Err(usage("--agent-accounts off: only for a feed that listens on loopback"));
             }
-            return Ok(Arc::new(Anybody));
+            return Ok([Arc::new(Anybody), Arc::new(Anybody)]);
         }
         if let Some(bad) = self.agent_accounts.iter().find(|account| account.split(':').count() != 2) {
             return Err(usage(format!("--agent-accounts {bad}: an account is NAMESPACE:NAME")));
         }
-        let accounts = self.agent_accounts.iter().cloned().collect();
-        Ok(Arc::new(Tokens { client, audience: self.token_audience.clone(), accounts }))
+        let of = |accounts| {
+            Arc::new(Tokens { client: client.clone(), audience: self.token_audience.clone(), accounts }) as Arc<_>
+        };
+        let replicas = self.totals.replica_account()?.to_owned();
+        Ok([of(self.agent_accounts.iter().cloned().collect()), of([replicas].into())])
     }
 }
 
@@ -137,7 +148,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let received = signals(&runtime)?;
     let _inside = runtime.enter();
     let client = runtime.block_on(cluster::connect(args.kubeconfig.as_deref())).map_err(usage)?;
-    let tokens = args.tokens(client.clone())?;
+    let [tokens, replicas] = args.tokens(client.clone())?;
 
     let (store, agents, health): (Arc<Store>, Arc<Agents>, Arc<Health>) = Default::default();
     let (table, index): (SharedTable, Arc<Index>) = Default::default();
@@ -147,7 +158,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::failed(format!("listening on {} for {what}: {error}", at.0));
         runtime.block_on(TcpListener::bind(at.0)).map_err(failed)
     };
-    let (feed_at, own_at) = (listen(args.feed_listen, "agents")?, listen(args.listen, "`meridian zones`")?);
+    let (feed_at, own_at) = (listen(args.feed_listen, "agents")?, listen(args.listen, "`meridian top`")?);
     let http_at = listen(args.http_listen, "metrics")?;
 
     let fixed = watch::Sender::new(Arc::new(fixed));
@@ -164,6 +175,25 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         notices,
         fixed: fixed.subscribe(),
     };
+    let ledger = Arc::new(args.totals.ledger(args.max_agents));
+    let totals = Totals {
+        args: &args.totals,
+        client: client.clone(),
+        feed: feed_at.local_addr().map_err(Failure::failed)?,
+        api: own_at.local_addr().map_err(Failure::failed)?,
+        ledger: Arc::clone(&ledger),
+        agents: Arc::clone(&tokens),
+        replicas,
+        health: Arc::clone(&health),
+        process: Arc::clone(&process),
+        shutdown: shutdown.clone(),
+    };
+    let totals::Served { service: reports, totals, peers, lease, serving } = totals.start()?;
+    let peers = PeerService::new(peers, shutdown.clone());
+    let counters = HolderCounters {
+        counters: CountersService::new(totals.clone(), Arc::clone(&process), shutdown.clone()),
+        role: reports.role.clone(),
+    };
     let feed = FeedService {
         store: Arc::clone(&store),
         agents: Arc::clone(&agents),
@@ -179,24 +209,30 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         agents,
         reloads: Arc::clone(&reloads),
         process: Arc::clone(&process),
+        ledger,
+        tally: Arc::clone(&reports.tally),
+        role: reports.role.clone(),
+        totals,
+        families: args.totals.families(),
     };
     let served = |result: io::Result<()>| result.map_err(|error| error.to_string());
     let mut tasks = vec![
         runtime.spawn({
             let (feed, tls) = (feed.clone(), tls.clone());
             async move {
-                feed.serve(feed_at, tls).await;
+                feed.serve(reports, feed_at, tls).await;
                 Ok(())
             }
         }),
         runtime.spawn({
             let shutdown = shutdown.clone();
-            async move { served(grpc::serve_controller(feed, zones, own_at, shutdown).await) }
+            async move { served(grpc::serve_controller(feed, counters, peers, zones, own_at, shutdown).await) }
         }),
         runtime.spawn({
             let shutdown = shutdown.clone();
             async move { served(metrics::serve(measured, http_at, shutdown).await) }
         }),
+        serving,
         runtime.spawn(async move {
             publisher.follow(messages).await;
             Ok(())
@@ -215,6 +251,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     shutdown.cancel();
     // Streams are told, servers end; the watches end with the process.
     tasks.pop();
+    if let Some(lease) = lease {
+        let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, lease).await });
+    }
     for task in tasks {
         let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE, task).await });
     }

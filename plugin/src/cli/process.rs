@@ -6,7 +6,7 @@ use crate::{
     api::{CountersService, ZonesService},
     export::{PairLog, Pairs},
     grpc::{self, Services, Socket},
-    hubble::{self, Announced, PeerService},
+    hubble::{self, PeerService, Peers},
     metrics::{self, Sources},
 };
 use std::{
@@ -24,7 +24,7 @@ use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
     signal::unix::SignalKind,
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -107,7 +107,7 @@ pub(super) struct Offer {
     /// The cluster that they are of; empty if it is the default one.
     pub(super) cluster: String,
     /// Who is announced to hubble-relay, if it may ask.
-    pub(super) peers: Option<Vec<Announced>>,
+    pub(super) peers: Option<Peers>,
     pub(super) sink: Sink,
     pub(super) sources: Sources,
     /// The zone table and, with it, counters.
@@ -143,7 +143,11 @@ impl Servers {
             (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(zones))
         });
         let observer = Arc::new(hubble::Server::new(sink, nodes, shutdown.clone()).in_cluster(cluster));
-        let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));
+        let peers = peers.map(|peers| {
+            // They are what they are: nobody keeps the sender.
+            let peers = watch::Sender::new(Arc::new(peers)).subscribe();
+            Arc::new(PeerService::new(peers, shutdown.clone()))
+        });
         let services = Services { observer, peers, own };
         let serve = grpc::serve(services, port, socket, shutdown.clone());
         let mut servers = vec![runtime.spawn(on_one_thread(serve)?)];

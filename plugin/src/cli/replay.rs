@@ -8,7 +8,7 @@ use super::{
 use crate::{
     agent::Sink,
     flows::{Namespaces, Ring},
-    hubble::Announced,
+    hubble::Peers,
     metrics::{Families, Listen, Process, Sources},
     replay::{Line, Reader},
 };
@@ -68,7 +68,7 @@ const DEFAULT_CLUSTER: &str = "default";
 
 /// A peer: its name and where it serves.
 #[derive(Clone, Debug)]
-struct Peer(Announced);
+struct Peer(String, String);
 
 impl std::str::FromStr for Peer {
     type Err = String;
@@ -79,7 +79,7 @@ impl std::str::FromStr for Peer {
         if name.is_empty() || !has_port(address) {
             return Err(format!("`{text}` is not a name, `=`, a host and a port, such as node-a=10.0.0.1:4244"));
         }
-        Ok(Self(Announced { name: name.to_owned(), address: address.to_owned() }))
+        Ok(Self(name.to_owned(), address.to_owned()))
     }
 }
 
@@ -113,9 +113,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let places = Places { grpc: args.listen.0, socket: None, http: args.http_listen.map(|listen| listen.0) };
     let (node, in_default) = (args.node.clone().unwrap_or_else(host_name), args.cluster_name == DEFAULT_CLUSTER);
     let node = if in_default { node } else { format!("{}/{node}", args.cluster_name) };
-    let mut peers: Vec<Announced> = args.peers.iter().map(|Peer(peer)| peer.clone()).collect();
+    let mut peers: Peers = args.peers.iter().map(|Peer(name, address)| (name.clone(), address.clone())).collect();
     if peers.is_empty() {
-        peers.push(Announced { name: node.clone(), address: args.listen.0.to_string() });
+        peers.insert(node.clone(), args.listen.0.to_string());
     }
     let offer = Offer {
         nodes: vec![node],

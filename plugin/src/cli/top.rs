@@ -1,4 +1,4 @@
-//! `meridian top`: what an agent counts, live.
+//! `meridian top`: what an agent counts, or all of a cluster, live.
 
 use super::{
     Failure,
@@ -6,7 +6,7 @@ use super::{
     print,
 };
 use crate::{
-    api::{Client, Target},
+    api::{Client, ClientError, Stream, Target},
     proto::v1::{Counter, Party, PodPair, WatchRequest, WatchResponse},
     units::human,
 };
@@ -19,7 +19,7 @@ use std::{
 /// Whom to ask, and what to show.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The agent to ask: HOST:PORT or unix:PATH.
+    /// The agent or controller to ask: HOST:PORT or unix:PATH.
     #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value_t = Target::Unix(SOCKET.into()))]
     server: Target,
     /// From one picture to the next.
@@ -45,10 +45,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn show(args: &Args) -> Result<(), Failure> {
-    let client = Client::connect(args.server.clone()).await.map_err(Failure::failed)?;
     let interval = prost_types::Duration::try_from(args.interval.0).map_err(Failure::failed)?;
     let request = WatchRequest { interval: Some(interval), pairs: args.pairs };
-    let mut answers = client.watch(request).await.map_err(Failure::failed)?;
+    let mut answers = watch(args.server.clone(), request).await.map_err(Failure::failed)?;
     let terminal = io::stdout().is_terminal();
     let mut before = None;
     let mut shown = 0;
@@ -62,7 +61,20 @@ async fn show(args: &Args) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    Err(Failure::failed(format!("{}: the agent has ended", args.server)))
+    Err(Failure::failed(format!("{}: it has ended", args.server)))
+}
+
+/// Watches that server, or the replica of a controller that it names.
+async fn watch(server: Target, request: WatchRequest) -> Result<Stream<WatchResponse>, ClientError> {
+    match Client::connect(server).await?.watch(request).await {
+        Err(ClientError::Elsewhere { holder, .. }) => Client::connect(Target::Tcp(holder)).await?.watch(request).await,
+        answer => answer,
+    }
+}
+
+/// Whose counters these are: so many names that they fit into a line.
+fn whose(nodes: &[String]) -> String {
+    if nodes.len() <= 4 { nodes.join(", ") } else { format!("{} nodes", nodes.len()) }
 }
 
 /// Totals, and rates since the answer before.
@@ -72,8 +84,8 @@ fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
         let per_second = seconds.map(|seconds| (now.saturating_sub(then) as f64 / seconds) as u64);
         per_second.map_or_else(|| "-".to_owned(), |bytes| format!("{}/s", human(bytes)))
     };
-    let nodes = answer.nodes.join(", ");
-    let mut text = format!("{nodes}: bytes that left since the programs were loaded, as on the wire\n\n");
+    let mut text =
+        format!("{}: bytes that left since the programs were loaded, as on the wire\n\n", whose(&answer.nodes));
 
     let known = before.map(zones).unwrap_or_default();
     let mut sums: Vec<_> = zones(answer).into_iter().collect();

@@ -210,6 +210,8 @@ pub(super) struct Watch {
     wait: Duration,
     /// Why it fails, while it does.
     failing: Option<String>,
+    /// Whether the cluster does not have the kind.
+    is_absent: bool,
     started: Instant,
 }
 
@@ -233,6 +235,7 @@ impl Watch {
             streams: true,
             wait: FIRST_WAIT,
             failing: None,
+            is_absent: false,
             started: Instant::now(),
         }
     }
@@ -248,7 +251,7 @@ impl Watch {
     /// Lists if needed, and follows until the server ends the watch.
     async fn once(&mut self) -> Result<(), Failure> {
         let Some(version) = self.version.clone() else {
-            if self.failing.is_none() {
+            if self.failing.is_none() && !self.is_absent {
                 self.health.set(self.kind, State::Listing, None);
             }
             return if self.streams { self.list_streamed().await } else { self.list_in_pages().await };
@@ -294,7 +297,7 @@ impl Watch {
     }
 
     fn is_watching(&mut self) {
-        self.wait = FIRST_WAIT;
+        (self.wait, self.is_absent) = (FIRST_WAIT, false);
         let is_news = self.health.set(self.kind, State::Watching, None);
         if self.failing.take().is_some() {
             tracing::info!(kind = self.kind.name(), "watching again");
@@ -364,7 +367,8 @@ impl Watch {
             Failure::Absent if self.kind.is_optional() => {
                 self.version = None;
                 self.failing = None;
-                if self.health.set(self.kind, State::NotInstalled, None) {
+                self.health.set(self.kind, State::NotInstalled, None);
+                if !std::mem::replace(&mut self.is_absent, true) {
                     tracing::info!(kind, "the cluster does not have this kind");
                 }
                 self.send(Message::Absent(self.kind)).await;

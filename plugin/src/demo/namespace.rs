@@ -38,6 +38,18 @@ impl Namespace {
         }
     }
 
+    /// The one of this thread.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn current(name: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        match File::open("/proc/thread-self/ns/net") {
+            Ok(file) => Ok(Self { name, fd: file.into() }),
+            Err(source) => Err(Error::Namespace { name, what: "finding it", source }),
+        }
+    }
+
     /// Runs `work` inside, on a thread of its own, and waits for it.
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 use super::{
     BUCKETS, Backoff, Changes, Position,
     buckets::{Bucket, Digest, bucket, digest_of},
+    connect::{ConnectError, Settings},
     wire::{self, Reader, WireError},
 };
 use crate::{
-    causes::causes,
     identity::Index,
     proto::{
         feed::feed_client::FeedClient,
@@ -17,51 +17,23 @@ use crate::{
 use meridian_abi::zone::PrefixKind;
 use std::{
     collections::BTreeSet,
-    fs, io,
     net::IpAddr,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
 use tokio_stream::{StreamExt, wrappers::WatchStream};
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
-};
+use tonic::Status;
 
-/// How long a controller may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(10);
-/// A controller that has vanished is noticed after this time, and once more.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-/// What the controller may send before it is read.
-const WINDOW: u32 = 256 << 10;
 /// The largest message: a bucket of a million addresses' state is a quarter of it.
 const MESSAGE_BYTES: usize = 4 << 20;
 /// Prefixes and addresses that are taken before the state is whole.
 const ENTRIES: usize = 4 << 20;
-
-/// Where the controller is, and how it and the agent know each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The node where this agent is.
-    pub node: String,
-    /// HOST:PORT.
-    pub server: String,
-    /// The authority that signed the controller's certificate, as PEM; without one there is no TLS.
-    pub authority: Option<PathBuf>,
-    /// The name in the controller's certificate, if it is not that of the host.
-    pub server_name: Option<String>,
-    /// The token to show; read for every connection, since it is renewed.
-    pub token: Option<PathBuf>,
-}
 
 /// How the connection is, for metrics.
 #[derive(Debug, Default)]
@@ -142,12 +114,8 @@ enum Ended {
     /// This agent ends.
     #[error("the agent ends")]
     Agent,
-    #[error("{}: {error}", path.display())]
-    File { path: PathBuf, error: io::Error },
-    #[error("{}: it is no token", .0.display())]
-    Token(PathBuf),
-    #[error("{0}")]
-    Unreachable(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("the controller answers {code:?}: {message}", code = .0.code(), message = .0.message())]
     Refused(Status),
     #[error("what the controller says makes no sense: {0}")]
@@ -201,18 +169,14 @@ impl Client {
     }
 
     async fn try_once(&mut self, backoff: &mut Backoff, gathered: &mut Gathered) -> Result<(), Ended> {
-        let token = self.settings.token.as_deref().map(token).transpose()?;
-        let channel = connect(&self.settings).await?;
+        let channel = self.settings.connect().await?;
         let hello = follow_request::Request::Hello(self.hello());
         // What is put in force is acknowledged; what has been overtaken is not.
         let hello = tokio_stream::once(FollowRequest { request: Some(hello) });
         let acknowledged = WatchStream::from_changes(self.applied.clone()).map(|position: Position| FollowRequest {
             request: Some(follow_request::Request::Acknowledged(position.into())),
         });
-        let mut request = Request::new(hello.chain(acknowledged));
-        if let Some(token) = token {
-            request.metadata_mut().insert("authorization", token);
-        }
+        let request = self.settings.request(hello.chain(acknowledged))?;
         let mut client = FeedClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
         let mut responses = client.follow(request).await.map_err(Ended::Refused)?.into_inner();
         self.connection.connects.fetch_add(1, Ordering::Relaxed);
@@ -298,34 +262,6 @@ pub(super) fn buckets(table: &SharedTable, index: &Index) -> Vec<Bucket> {
 
 fn digests(table: &SharedTable, index: &Index) -> Vec<Digest> {
     buckets(table, index).iter().enumerate().map(|(index, bucket)| digest_of(&bucket.encode(index))).collect()
-}
-
-fn token(path: &Path) -> Result<MetadataValue<Ascii>, Ended> {
-    let text = fs::read_to_string(path).map_err(|error| Ended::File { path: path.to_owned(), error })?;
-    format!("Bearer {}", text.trim()).parse().map_err(|_| Ended::Token(path.to_owned()))
-}
-
-async fn connect(settings: &Settings) -> Result<Channel, Ended> {
-    let scheme = if settings.authority.is_some() { "https" } else { "http" };
-    let failed = |error: tonic::transport::Error| Ended::Unreachable(causes(&error));
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", settings.server))
-        .map_err(failed)?
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        // What the controller may send ahead of us.
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .tcp_nodelay(true);
-    if let Some(path) = &settings.authority {
-        let authority = fs::read(path).map_err(|error| Ended::File { path: path.clone(), error })?;
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
-        if let Some(name) = &settings.server_name {
-            tls = tls.domain_name(name);
-        }
-        endpoint = endpoint.tls_config(tls).map_err(failed)?;
-    }
-    endpoint.connect().await.map_err(failed)
 }
 
 #[cfg(test)]

@@ -7,12 +7,16 @@ use super::{
     tls::Tls,
 };
 use crate::proto::{
-    feed::feed_server::{Feed, FeedServer},
+    feed::{
+        feed_server::{Feed, FeedServer},
+        reports_server::ReportsServer,
+    },
     v1::{
         FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse, controller_server::Controller,
         follow_request, status_response,
     },
 };
+use crate::reports::ReportsService;
 use futures_util::future::BoxFuture;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -39,6 +43,8 @@ use tonic::{
 
 /// A hello is the largest of an agent's messages: 16 KiB of digests.
 const REQUEST_BYTES: usize = 32 << 10;
+/// A report of as many pairs as one may have, each named anew.
+const REPORT_BYTES: usize = 16 << 20;
 /// A node's name is a DNS name.
 const NODE_NAME: usize = 253;
 /// How long an agent may take to say hello, and to agree on TLS.
@@ -64,6 +70,17 @@ pub enum Refused {
     /// It can't be looked at now.
     #[error("{0}")]
     Unavailable(String),
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            Refused::Unauthenticated(_) => Self::unauthenticated(text),
+            Refused::PermissionDenied(_) => Self::permission_denied(text),
+            Refused::Unavailable(_) => Self::unavailable(text),
+        }
+    }
 }
 
 /// Looks at the token that an agent shows, and says on which node it is; `None` if the token does not say
@@ -113,10 +130,11 @@ pub struct FeedService {
 }
 
 impl FeedService {
-    /// Serves until `shutdown`; without TLS if there is none.
-    pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>) {
+    /// Serves it and `reports` until `shutdown`; without TLS if there is none.
+    pub async fn serve(self, reports: ReportsService, listener: TcpListener, tls: Option<Arc<Tls>>) {
         let (agents, shutdown) = (Arc::clone(&self.agents), self.shutdown.clone());
-        let routes = Routes::new(FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES));
+        let routes = Routes::new(FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES))
+            .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES));
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         let connections = TaskTracker::new();
         loop {
@@ -166,14 +184,7 @@ impl FeedService {
     ) -> Result<(Hello, Streaming<FollowRequest>), Status> {
         let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-        let node = self.tokens.check(token).await.map_err(|refused| {
-            let text = refused.to_string();
-            match refused {
-                Refused::Unauthenticated(_) => Status::unauthenticated(text),
-                Refused::PermissionDenied(_) => Status::permission_denied(text),
-                Refused::Unavailable(_) => Status::unavailable(text),
-            }
-        })?;
+        let node = self.tokens.check(token).await.map_err(Status::from)?;
         let mut requests = request.into_inner();
         let first = timeout(PATIENCE, requests.message()).await;
         let first = first.map_err(|_| Status::invalid_argument("no hello came in time"))??;

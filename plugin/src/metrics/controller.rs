@@ -1,12 +1,14 @@
 //! The controller's page: what it watches, what it tells, and to how many.
 
 use super::{
-    Measured, Process,
+    Counted, Families, Measured, Process,
     page::{Labels, Writer},
+    traffic,
 };
 use crate::{
     cluster::{Health, KindHealth, State},
     feed::{Agents, Store},
+    reports::{Ledger, Role, Tally},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
@@ -15,7 +17,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
+use tokio::sync::watch;
+
+/// An agent that has not reported for so long is silent.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// What the controller's page is made of.
 #[derive(Clone, Debug)]
@@ -30,6 +37,16 @@ pub struct Controller {
     pub reloads: Arc<[AtomicU64; 2]>,
     /// The process.
     pub process: Arc<Process>,
+    /// What agents have reported.
+    pub ledger: Arc<Ledger>,
+    /// Reports that were taken and refused.
+    pub tally: Arc<Tally>,
+    /// Whether this replica takes reports.
+    pub role: watch::Receiver<Role>,
+    /// The totals of the cluster, once they are whole.
+    pub totals: watch::Receiver<Arc<[Counted]>>,
+    /// What is shown of pods and workloads.
+    pub families: Families,
 }
 
 impl Measured for Controller {
@@ -49,7 +66,13 @@ impl Collector for Controller {
         page.gauges("meridian_controller_info", "The version; always 1", None, &info)?;
         self.watches(&mut page)?;
         self.table(&mut page)?;
-        self.feed(&mut page)
+        self.feed(&mut page)?;
+        self.reports(&mut page)?;
+        page.pair_log(&self.process)?;
+        let totals = Arc::clone(&self.totals.borrow());
+        page.matrix("meridian_cluster", &totals)?;
+        page.series(&totals)?;
+        traffic::write(&mut page, &totals, self.families)
     }
 }
 
@@ -117,21 +140,62 @@ impl Controller {
         let help = "Connections to the HTTP port that were closed because there were too many";
         page.counters("meridian_http_refused_connections", help, None, &closed)
     }
+
+    fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let is_holder = f64::from(u8::from(*self.role.borrow() == Role::Holder));
+        let help = "Whether this replica takes the agents' reports";
+        page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
+        let nodes = self.ledger.nodes(Instant::now());
+        let silent = nodes.iter().filter(|node| node.age > SILENT).count();
+        page.gauges("meridian_reporting_nodes", "Nodes in the totals", None, &one(nodes.len() as f64))?;
+        let help = "Nodes in the totals that have not reported for a minute";
+        page.gauges("meridian_reporting_nodes_silent", help, None, &one(silent as f64))?;
+        let tally = &self.tally;
+        let count = |of: &AtomicU64| one(of.load(Ordering::Relaxed));
+        page.counters("meridian_reports", "Reports that were taken", None, &count(&tally.taken))?;
+        let help = "Streams of reports that were refused, or ended because of what was said";
+        page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
+        let help = "Replicas standing by that were sent away because they were behind";
+        page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))?;
+        let missed = count(&self.process.counters_missed);
+        let help = "Intervals without an answer to a client of Counters.Watch that was too slow";
+        page.counters("meridian_counters_missed", help, None, &missed)
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::demo::topology::place;
+
+    /// Of a cluster in which one byte went from one zone to another.
+    fn totals(ledger: &Ledger) -> Arc<[Counted]> {
+        let mut counted = ledger.counted();
+        let pair = crate::zones::Pair {
+            source: place(0),
+            destination: place(2),
+            version: meridian_abi::IpVersion::V4,
+            direction: meridian_abi::matrix::Direction::Egress,
+        };
+        counted.matrix.add(pair, meridian_abi::Counter { bytes: 1, packets: 1 });
+        Arc::from([counted])
+    }
 
     pub(in super::super) fn measured() -> Controller {
         let health = Arc::new(Health::default());
         health.set(crate::cluster::Kind::Node, State::Watching, None);
+        let ledger = Arc::new(Ledger::new(10, false, 10));
         Controller {
             health,
             store: Arc::default(),
             agents: Arc::default(),
             reloads: Arc::default(),
             process: Arc::default(),
+            tally: Arc::default(),
+            role: watch::Sender::new(Role::Holder).subscribe(),
+            totals: watch::Sender::new(totals(&ledger)).subscribe(),
+            ledger,
+            families: Families::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Zone pairs, and the agent itself.
 
-use super::{FeedState, Sample, Seen, Sources, traffic};
+use super::{Counted, FeedState, Process, Sample, Seen, Sources, Whose, traffic};
 use crate::{
     accounting::Totals,
     flows::READERS,
@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use std::{
     fmt,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -31,7 +31,7 @@ impl Collector for Page {
         let mut page = Writer(&mut encoder);
         page.info(&samples)?;
         page.hook(&samples)?;
-        page.matrix(&samples)?;
+        page.matrix("meridian", &samples)?;
         traffic::write(&mut page, &samples, self.0.families)?;
         page.stats(&samples)?;
         page.itself(&samples)?;
@@ -106,22 +106,24 @@ impl Writer<'_, '_> {
         self.counters("meridian_device_seen", help, Some(Unit::Bytes), &compared(|seen| seen.seen))
     }
 
-    fn matrix(&mut self, samples: &[Sample]) -> fmt::Result {
+    /// By zone pair; `whose` is what the names begin with, so that no sum has a node's and a cluster's.
+    pub(super) fn matrix<S: AsRef<Counted>>(&mut self, whose: &str, samples: &[S]) -> fmt::Result {
         let cells = |value: fn(Counter) -> u64| {
             each(samples, |sample| {
-                sample.matrix.cells().map(|(pair, counter)| (pair_labels(pair), value(counter))).collect()
+                let cells = sample.as_ref().matrix.cells();
+                cells.map(|(pair, counter)| (pair_labels(pair), value(counter))).collect()
             })
         };
         let help = "IP bytes that left the node, by zone pair, as on the wire";
-        self.counters("meridian_zone", help, Some(Unit::Bytes), &cells(|counter| counter.bytes))?;
+        self.counters(&format!("{whose}_zone"), help, Some(Unit::Bytes), &cells(|counter| counter.bytes))?;
         let help = "Packets that left the node, by zone pair, as on the wire";
-        self.counters("meridian_zone_packets", help, None, &cells(|counter| counter.packets))
+        self.counters(&format!("{whose}_zone_packets"), help, None, &cells(|counter| counter.packets))
     }
 
     fn stats(&mut self, samples: &[Sample]) -> fmt::Result {
         let stats = |outside: bool, value: fn(Counter) -> u64| {
             each(samples, |sample| {
-                let stats = sample.stats.iter().filter(|(stat, _)| stat.is_outside() == outside);
+                let stats = sample.counted.stats.iter().filter(|(stat, _)| stat.is_outside() == outside);
                 stats.map(|(stat, counter)| (vec![("reason", stat.name().to_owned())], value(*counter))).collect()
             })
         };
@@ -168,17 +170,22 @@ impl Writer<'_, '_> {
         self.feed(samples)?;
         let help = "How long the last drain of the flow maps took";
         self.gauges("meridian_drain_duration", help, Some(Unit::Seconds), &one(|s| s.drain_seconds))?;
-        let sizes =
-            |Totals { pods, workloads, senders }: &Totals| {
-                [("pod", pods.len(), pods.room()), ("workload", workloads.len(), workloads.room())]
-                    .into_iter()
-                    .chain([("sender", senders.len(), senders.room())])
-            };
+        self.series(samples)
+    }
+
+    /// How many series there are, and can be.
+    pub(super) fn series<S: AsRef<Counted>>(&mut self, samples: &[S]) -> fmt::Result {
+        let sizes = |Totals { pods, workloads, senders, namespaces }: &Totals| {
+            [("pod", pods.len(), pods.room()), ("workload", workloads.len(), workloads.room())]
+                .into_iter()
+                .chain([("sender", senders.len(), senders.room())])
+                .chain([("namespace", namespaces.len(), namespaces.room())])
+        };
         let by_sum = |value: fn((usize, usize)) -> usize| {
             each(samples, |sample| {
                 let series =
                     |(sum, len, room): (&str, usize, usize)| (vec![("sum", sum.to_owned())], value((len, room)) as f64);
-                sizes(&sample.totals).map(series).collect()
+                sizes(&sample.as_ref().totals).map(series).collect()
             })
         };
         self.gauges("meridian_series", "Series of a sum by pod, workload or sender", None, &by_sum(|(len, _)| len))?;
@@ -197,7 +204,14 @@ impl Writer<'_, '_> {
         let help = "Connections to the controller";
         self.counters("meridian_feed_connections", help, None, &of(samples, |feed| feed.connects))?;
         let help = "Connections to the controller that failed or broke";
-        self.counters("meridian_feed_failures", help, None, &of(samples, |feed| feed.failures))
+        self.counters("meridian_feed_failures", help, None, &of(samples, |feed| feed.failures))?;
+        let help = "Whether the controller has taken the last report";
+        let taken = of(samples, |feed| f64::from(u8::from(feed.is_reported)));
+        self.gauges("meridian_reports_connected", help, None, &taken)?;
+        let help = "Reports that the controller has taken";
+        self.counters("meridian_reports_taken", help, None, &of(samples, |feed| feed.reports))?;
+        let help = "Streams of reports to the controller that failed or broke";
+        self.counters("meridian_reports_failures", help, None, &of(samples, |feed| feed.report_failures))
     }
 
     fn process(&mut self, Sources { ring, process, .. }: &Sources) -> fmt::Result {
@@ -216,12 +230,6 @@ impl Writer<'_, '_> {
         let help = "Requests for flows that were refused because there were too many streams";
         self.counters("meridian_flow_ring_refused_readers", help, None, &counter(refused))?;
         let counters = [
-            ("meridian_pair_log_lines", "Lines of the pair log that were written", &process.pair_log_lines),
-            (
-                "meridian_pair_log_lost_lines",
-                "Lines of the pair log that could not be written, or not in time",
-                &process.pair_log_lost_lines,
-            ),
             (
                 "meridian_counters_missed",
                 "Intervals without an answer to a client of Counters.Watch that was too slow",
@@ -236,18 +244,29 @@ impl Writer<'_, '_> {
         for (name, help, value) in counters {
             self.counters(name, help, None, &counter(value.load(Ordering::Relaxed)))?;
         }
+        self.pair_log(process)
+    }
+
+    /// What was written to the pair log, and what was not.
+    pub(super) fn pair_log(&mut self, process: &Process) -> fmt::Result {
+        let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
+        let help = "Lines of the pair log that were written";
+        self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log_lines))?;
+        let help = "Lines of the pair log that could not be written, or not in time";
+        self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log_lost_lines))?;
         let help = "IP bytes that the lost lines of the pair log tell of";
-        let lost = counter(process.pair_log_lost_bytes.load(Ordering::Relaxed));
-        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &lost)
+        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log_lost_bytes))
     }
 }
 
-/// The series of every node, each with the node's name.
-pub(super) fn each<T>(samples: &[Sample], series: impl Fn(&Sample) -> Vec<(Labels, T)>) -> Vec<(Labels, T)> {
+/// The series of every node, each with the node's name; those of a cluster as they are.
+pub(super) fn each<S: AsRef<Counted>, T>(samples: &[S], series: impl Fn(&S) -> Vec<(Labels, T)>) -> Vec<(Labels, T)> {
     let of_node = |sample| {
         let named = move |(mut labels, value): (Labels, T)| {
-            let node: &Sample = sample;
-            labels.push(("node", node.node.clone()));
+            let sample: &S = sample;
+            if let Whose::Node(name) = &sample.as_ref().whose {
+                labels.push(("node", name.clone()));
+            }
             (labels, value)
         };
         series(sample).into_iter().map(named)

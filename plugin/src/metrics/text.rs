@@ -71,7 +71,7 @@ mod tests {
         demo::topology::place,
         flows::Ring,
         identity::{Endpoint, Workload},
-        metrics::{Families, FeedState, Process, Sample, Sources, TableState, controller},
+        metrics::{Counted, Families, FeedState, Process, Sample, Sources, TableState, Whose, controller},
         zones::{Matrix, Pair, Place},
     };
     use meridian_abi::{Counter, IpVersion, stats::Stat};
@@ -86,7 +86,7 @@ mod tests {
         let workload = Some(Arc::new(Workload { kind: "Deployment".into(), name: "cart".into() }));
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let owner = Endpoint { namespace, pod, workload, ..Endpoint::default() };
-        End { address: [10, 0, 0, n].into(), owner: Some(Arc::new(owner)), place }
+        End { address: Some([10, 0, 0, n].into()), owner: Some(Arc::new(owner)), place }
     }
 
     fn sources(families: Families) -> Sources {
@@ -100,7 +100,7 @@ mod tests {
         matrix.add(pair(place(2)), Counter { bytes: 1500, packets: 3 });
         matrix.add(pair(Place::Unknown), Counter { bytes: 40, packets: 1 });
         let mut accounting = Accounting::new(4, false);
-        let outside = |place| End { address: [192, 0, 2, 1].into(), owner: None, place };
+        let outside = |place| End { address: Some([192, 0, 2, 1].into()), owner: None, place };
         let cart = end(0, place(0));
         for (destination, bytes) in [
             (end(1, place(1)), 1),
@@ -112,15 +112,18 @@ mod tests {
             accounting.add(&cart, &destination, Counter { bytes, packets: 1 }, Instant::now());
         }
         let sample = Sample {
-            node: "node-1".into(),
-            time: SystemTime::now(),
+            counted: Counted {
+                whose: Whose::Node("node-1".into()),
+                time: SystemTime::now(),
+                matrix,
+                stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
+                totals: accounting.totals().clone(),
+            },
+            boot_id: [0; 16],
             hook: "netfilter",
             why: "test".into(),
             seen: Some(crate::metrics::Seen { sent: 1500, seen: 1500 }),
             preceded: 0,
-            matrix,
-            stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
-            totals: accounting.totals().clone(),
             flow_entries: (2, 131_072),
             table: TableState {
                 prefixes: (25, 262_144),
@@ -129,7 +132,14 @@ mod tests {
                 confirmed: UNIX_EPOCH + Duration::from_secs(1_700_000_100),
                 reloads: (1, 2),
                 addresses: 7,
-                feed: Some(FeedState { is_connected: true, connects: 3, failures: 2 }),
+                feed: Some(FeedState {
+                    is_connected: true,
+                    connects: 3,
+                    failures: 2,
+                    is_reported: true,
+                    reports: 9,
+                    report_failures: 1,
+                }),
             },
             drain_seconds: 0.25,
         };
@@ -172,6 +182,8 @@ mod tests {
     fn pods_and_workloads_are_shown_under_our_names_and_others() {
         let shown = page(&sources(Families { pods: true, ..Families::default() }), Form::Prometheus).unwrap();
         for line in [
+            r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="shop",locality="cross-zone",node="node-1"} 10"#,
+            r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="",locality="internet",node="node-1"} 1000"#,
             r#"meridian_workload_bytes_total{source_namespace="shop",source_kind="Deployment",source_workload="cart",destination_namespace="shop",destination_kind="Deployment",destination_workload="cart",locality="cross-zone",node="node-1"} 10"#,
             r#"meridian_workload_packets_total{source_namespace="shop",source_kind="Deployment",source_workload="cart",destination_namespace="",destination_kind="",destination_workload="",locality="internet",node="node-1"} 1"#,
             r#"meridian_pod_bytes_total{source_namespace="shop",source_pod="cart-0",source_zone="eu-1a",destination_namespace="shop",destination_pod="cart-2",destination_zone="eu-1b",locality="cross-zone",node="node-1"} 10"#,
@@ -187,9 +199,8 @@ mod tests {
             has(&shown, line);
         }
         assert_eq!(shown.lines().filter(|line| line.starts_with("kubecost")).count(), 4, "unknown is in none");
-        let none = Families { workloads: false, pods: false, kubezonnet: false, opencost: false };
-        let hidden = page(&sources(none), Form::Prometheus).unwrap();
-        for name in ["meridian_workload", "meridian_pod", "pod_cross_zone", "kubecost"] {
+        let hidden = page(&sources(Families::NONE), Form::Prometheus).unwrap();
+        for name in ["meridian_namespace", "meridian_workload", "meridian_pod", "pod_cross_zone", "kubecost"] {
             assert!(!hidden.contains(name), "{name}");
         }
     }
@@ -216,7 +227,7 @@ mod tests {
         let pod = |n: usize| {
             let (namespace, pod) = (format!("ns{}", n % 40).into(), format!("p{n}").into());
             let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-            End { address: [10, 0, 0, 0].into(), owner: Some(Arc::new(owner)), place: place(n % 4) }
+            End { address: None, owner: Some(Arc::new(owner)), place: place(n % 4) }
         };
         let pods: Vec<End> = (0..10_000).map(pod).collect();
         let mut sent = 0;
@@ -226,7 +237,8 @@ mod tests {
             sent += new.bytes;
         }
         let mut sources = sources(Families { pods: true, ..Families::default() });
-        let sample = Sample { totals: accounting.totals().clone(), ..sources.samples.borrow()[0].clone() };
+        let mut sample = sources.samples.borrow()[0].clone();
+        sample.counted.totals = accounting.totals().clone();
         sources.samples = watch::Sender::new(Arc::from([sample])).subscribe();
         let page = page(&sources, Form::Prometheus).unwrap();
         for name in

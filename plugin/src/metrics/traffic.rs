@@ -1,7 +1,7 @@
 //! Traffic by workload and by pod: our own series, and those that other tools' dashboards ask for.
 
 use super::{
-    Families, Sample,
+    Counted, Families,
     page::{Labels, Writer, each},
 };
 use crate::{
@@ -10,33 +10,44 @@ use crate::{
 };
 use meridian_abi::Counter;
 use prometheus_client::registry::Unit;
-use std::{collections::BTreeMap, fmt, hash::Hash};
+use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
 /// The name of what has no series of its own. A pod or workload of this name has a namespace.
 const OTHER: &str = "other";
 
 type Value = fn(Counter) -> u64;
 
-pub(super) fn write(page: &mut Writer<'_, '_>, samples: &[Sample], families: Families) -> fmt::Result {
+pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S], families: Families) -> fmt::Result {
     let both: [(&str, &str, Option<Unit>, Value); 2] = [
         ("", "IP bytes", Some(Unit::Bytes), |counter| counter.bytes),
         ("_packets", "Packets", None, |counter| counter.packets),
     ];
     for (suffix, what, unit, value) in both {
+        if families.namespaces {
+            let series =
+                each(samples, |sample| by_locality(&sample.as_ref().totals.namespaces, namespace_labels, value));
+            let help = format!("{what} that left the node, by namespace of both ends");
+            page.counters(&format!("meridian_namespace{suffix}"), &help, unit.clone(), &series)?;
+        }
         if families.workloads {
-            let series = each(samples, |sample| by_locality(&sample.totals.workloads, workload_labels, value));
+            let series = each(samples, |sample| by_locality(&sample.as_ref().totals.workloads, workload_labels, value));
             let help = format!("{what} that left the node, by workload of both ends");
             page.counters(&format!("meridian_workload{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.pods {
-            let series = each(samples, |sample| by_locality(&sample.totals.pods, pod_labels, value));
+            let series = each(samples, |sample| by_locality(&sample.as_ref().totals.pods, pod_labels, value));
             let help = format!("{what} that left the node, by pod of both ends");
             page.counters(&format!("meridian_pod{suffix}"), &help, unit, &series)?;
         }
     }
     let ended = each(samples, |sample| {
-        let Totals { pods, workloads, senders } = &sample.totals;
-        let sums = [("pod", pods.ended()), ("workload", workloads.ended()), ("sender", senders.ended())];
+        let Totals { pods, workloads, senders, namespaces } = &sample.as_ref().totals;
+        let sums = [
+            ("pod", pods.ended()),
+            ("workload", workloads.ended()),
+            ("sender", senders.ended()),
+            ("namespace", namespaces.ended()),
+        ];
         let series = |(sum, ended): (&'static str, ByLocality)| {
             let labels = move |locality: Locality| vec![("sum", sum.to_owned()), ("locality", locality.to_string())];
             ended.iter().map(move |(locality, counter)| (labels(locality), counter.bytes))
@@ -75,6 +86,12 @@ fn by_locality<K: Clone + Eq + Hash>(
     series
 }
 
+fn namespace_labels(key: Option<&Between<Arc<str>>>) -> Labels {
+    // What has no namespace and what has no series are told apart: no namespace is of that name.
+    let end = |side: fn(&Between<Arc<str>>) -> &Arc<str>| key.map_or("(other)", |key| side(key)).to_owned();
+    vec![("source_namespace", end(|key| &key.source)), ("destination_namespace", end(|key| &key.destination))]
+}
+
 fn workload_labels(key: Option<&Between<Option<Workload>>>) -> Labels {
     let end = |side: fn(&Between<Option<Workload>>) -> &Option<Workload>| match key.map(side) {
         Some(Some(workload)) => workload.0.workload_id(),
@@ -110,10 +127,10 @@ fn pod_labels(key: Option<&Between<Placed>>) -> Labels {
 }
 
 /// What each pod sent, summed over the nodes, and what the pods without a series sent.
-fn senders(samples: &[Sample]) -> impl Iterator<Item = ((String, String), ByLocality)> {
+fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, String), ByLocality)> {
     let mut sums: BTreeMap<(String, String), ByLocality> = BTreeMap::new();
     for sample in samples {
-        let senders = &sample.totals.senders;
+        let senders = &sample.as_ref().totals.senders;
         for (Pod(pod), total) in senders.series() {
             *sums.entry((pod.namespace.to_string(), pod.pod.to_string())).or_default() += total;
         }
@@ -125,7 +142,7 @@ fn senders(samples: &[Sample]) -> impl Iterator<Item = ((String, String), ByLoca
 }
 
 /// A series of a pod begins with its first bytes to another zone.
-fn kubezonnet(samples: &[Sample]) -> Vec<(Labels, u64)> {
+fn kubezonnet<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
     let series = |((namespace, pod), total): ((String, String), ByLocality)| {
         let bytes = total.get(Locality::CrossZone).bytes + total.get(Locality::CrossRegion).bytes;
         (bytes > 0).then(|| (vec![("namespace", namespace), ("pod", pod)], bytes))
@@ -134,7 +151,7 @@ fn kubezonnet(samples: &[Sample]) -> Vec<(Labels, u64)> {
 }
 
 /// OpenCost multiplies these by its prices. What is unknown is in none of them.
-fn opencost(samples: &[Sample]) -> Vec<(Labels, u64)> {
+fn opencost<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
     // internet, same_zone, same_region
     let classes = [
         (Locality::SameZone, ["false", "true", "true"]),

@@ -42,7 +42,7 @@ pub mod v1 {
     tonic::include_proto!("meridian.v1");
 }
 
-/// The service `meridian.v1.Feed`.
+/// The services of which there are thousands of streams: `meridian.v1.Feed` and `meridian.v1.Reports`.
 pub mod feed {
     include!(concat!(env!("OUT_DIR"), "/feed/meridian.v1.rs"));
 }

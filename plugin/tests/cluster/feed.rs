@@ -21,7 +21,7 @@ use std::{
 };
 use tonic::{Code, transport::Channel};
 
-const AUDIENCE: &str = "meridian-controller";
+pub const AUDIENCE: &str = "meridian-controller";
 
 fn table() -> BTreeMap<String, String> {
     BTreeMap::from([("10.0.1.0/24".to_owned(), "eu-1a".to_owned())])
@@ -32,7 +32,7 @@ async fn node(lab: &Lab) -> String {
 }
 
 /// An authority, and where its certificate is.
-fn authority(lab: &Lab, name: &str) -> (CertifiedIssuer<'static, KeyPair>, PathBuf) {
+pub fn authority(lab: &Lab, name: &str) -> (CertifiedIssuer<'static, KeyPair>, PathBuf) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, name);

@@ -246,8 +246,12 @@ impl Lab {
         let log = self.folder.as_ref().join(format!("controller-{}.log", self.controllers));
         let mut process = Running::spawn(&mut command);
         process.drain_to(fs::File::create(&log).unwrap());
-        let controller = Controller { process, feed: feed.to_owned(), own, http, log };
-        until("the controller", async || controller.status().await).await;
+        let mut controller = Controller { process, feed: feed.to_owned(), own, http, log };
+        until("the controller", async || {
+            assert!(!controller.process.has_ended(), "{}", controller.log());
+            controller.status().await
+        })
+        .await;
         controller
     }
 
@@ -258,18 +262,7 @@ impl Lab {
 
     /// The same, with a controller that need not be there.
     pub fn agent_at(&self, node: &str, feed: &str, args: &[&str]) -> Agent {
-        let folder = self.folder.as_ref().join(node);
-        fs::create_dir_all(&folder).unwrap();
-        let socket = folder.join("hubble.sock");
-        let (state, log) = (folder.join("state"), folder.join("log"));
-        let http = format!("127.0.0.1:{}", free_port());
-        let mut command = meridian(&["agent", "--node", node, "--uplink", "lo", "--pair-log", "off"]);
-        command.args(["--controller", feed, "--state-dir", state.to_str().unwrap()]).args(args);
-        command.args(["--hubble-socket", socket.to_str().unwrap(), "--http-listen", &http]);
-        command.args(["--hubble-listen", &format!("127.0.0.1:{}", free_port())]);
-        let mut process = Running::spawn(&mut command);
-        process.drain_to(fs::File::options().append(true).create(true).open(&log).unwrap());
-        Agent { process, socket, http, log }
+        Agent::start(self.folder.as_ref(), node, "lo", feed, args)
     }
 }
 
@@ -277,7 +270,7 @@ impl Lab {
 pub struct Controller {
     pub process: Running,
     pub feed: String,
-    own: String,
+    pub own: String,
     http: String,
     log: PathBuf,
 }
@@ -328,6 +321,24 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// On the node that this thread is on, with a folder of its own in this one.
+    pub fn start(folder: &Path, node: &str, uplink: &str, feed: &str, args: &[&str]) -> Self {
+        let folder = folder.join(node);
+        fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("hubble.sock");
+        let (state, log) = (folder.join("state"), folder.join("log"));
+        let http = format!("127.0.0.1:{}", free_port());
+        let mut command = meridian(&["agent", "--node", node, "--uplink", uplink, "--pair-log", "off"]);
+        command.args(["--controller", feed, "--state-dir", state.to_str().unwrap()]).args(args);
+        command.args(["--hubble-socket", socket.to_str().unwrap(), "--http-listen", &http]);
+        if !args.contains(&"--hubble-listen") {
+            command.args(["--hubble-listen", &format!("127.0.0.1:{}", free_port())]);
+        }
+        let mut process = Running::spawn(&mut command);
+        process.drain_to(fs::File::options().append(true).create(true).open(&log).unwrap());
+        Self { process, socket, http, log }
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -374,6 +385,22 @@ impl Agent {
         let used: BTreeSet<&String> = slots.values().flatten().collect();
         assert_eq!(slots.len(), used.len(), "a slot is one zone's: {slots:?}");
         assert!(slots.get(&0).is_none_or(|zones| zones.iter().eq(["unknown"])), "{slots:?}");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.log());
+        }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.log());
+        }
     }
 }
 

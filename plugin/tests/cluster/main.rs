@@ -5,6 +5,8 @@
 //! without nodes, since the table must be exactly what the test makes.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+#[path = "../network/bpf_fs.rs"]
+mod bpf_fs;
 #[path = "../common/mod.rs"]
 mod common;
 mod feed;
@@ -12,4 +14,5 @@ mod kernel;
 mod lab;
 mod objects;
 mod tables;
+mod totals;
 mod trouble;

@@ -70,6 +70,11 @@ impl Running {
         self.0.as_ref().unwrap().id()
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.as_ref().unwrap().id() as i32), signal).unwrap();
     }

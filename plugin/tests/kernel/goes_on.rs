@@ -48,7 +48,7 @@ fn agent(network: &Network, pins: &Pins, state: &Path) -> (Agent, bool) {
 
 /// What the agent's sums say, by pod.
 fn summed(agent: &Agent) -> Counter {
-    let totals = agent.sample().unwrap().totals;
+    let totals = agent.sample().unwrap().counted.totals;
     totals.pods.series().flat_map(|(_, total)| total.iter()).map(|(_, counter)| counter).sum()
 }
 

@@ -352,7 +352,7 @@ fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
     let zones: Vec<String> = matrix.cells().map(|(pair, _)| format!("{} {}", pair.source, pair.destination)).collect();
     assert!(zones.iter().all(|zones| ["a b", "a c", "a d", "a e"].contains(&zones.as_str())), "{zones:?}");
     assert!(zones.len() > 1, "the tables were in force under traffic: {zones:?}");
-    let totals = agent.sample().unwrap().totals;
+    let totals = agent.sample().unwrap().counted.totals;
     let attributed: u64 =
         totals.pods.series().flat_map(|(_, total)| total.iter()).map(|(_, counter)| counter.bytes).sum();
     assert_eq!(attributed, counted.bytes);

@@ -8,7 +8,7 @@ use crate::{
     agent::Agent,
     feed::{Batch, Changes, Client, ClientSettings, Connection, Position, Saved},
     identity::Index,
-    metrics::FeedState,
+    metrics::{FeedState, ReportState},
     zones::{Change, SharedTable},
 };
 use ipnetwork::IpNetwork;
@@ -41,6 +41,7 @@ pub(super) struct Followed {
     table: SharedTable,
     state_dir: PathBuf,
     connection: Arc<Connection>,
+    reports: Arc<ReportState>,
     batches: mpsc::Receiver<Batch>,
     /// Kept until somebody follows.
     sender: Option<mpsc::Sender<Batch>>,
@@ -86,6 +87,7 @@ impl Followed {
             table: table.clone(),
             state_dir: state_dir.to_owned(),
             connection: Arc::default(),
+            reports: Arc::default(),
             batches,
             sender: Some(sender),
             applied: watch::Sender::new(Position::default()),
@@ -122,6 +124,11 @@ impl Followed {
         }
         tracing::warn!("there is no table yet: all traffic counts as unknown until a controller answers");
         Ok(Some((followed, Vec::new())))
+    }
+
+    /// How reports go, for those who write them.
+    pub(super) fn reports(&self) -> Arc<ReportState> {
+        Arc::clone(&self.reports)
     }
 
     /// Begins to follow, once.
@@ -188,6 +195,9 @@ impl Followed {
             is_connected: is_current,
             connects: self.connection.connects.load(Ordering::Relaxed),
             failures: self.connection.failures.load(Ordering::Relaxed),
+            is_reported: self.reports.is_connected.load(Ordering::Relaxed),
+            reports: self.reports.taken.load(Ordering::Relaxed),
+            report_failures: self.reports.failures.load(Ordering::Relaxed),
         });
         self.save(index, false);
         self.confirmed.is_some()

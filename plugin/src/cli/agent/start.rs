@@ -25,9 +25,18 @@ pub(super) struct Start<'a> {
     pub(super) sink: &'a Sink,
 }
 
+/// An agent that counts.
+pub(super) struct Started {
+    pub(super) agent: Agent,
+    /// Where its sums are kept, if they outlast it.
+    pub(super) state: Option<PathBuf>,
+    /// Whether its counters are those of an agent before.
+    pub(super) goes_on: bool,
+}
+
 impl Start<'_> {
-    /// The agent, and where its sums are kept if they outlast it.
-    pub(super) fn start(self, first: Vec<Change>) -> Result<(Agent, Option<PathBuf>), Failure> {
+    /// Begins to count.
+    pub(super) fn start(self, first: Vec<Change>) -> Result<Started, Failure> {
         let Self { settings, choice, devices, table, index, sink } = self;
         let pins = pins(settings);
         let state = pins.as_ref().map(|_| settings.state_dir.join(SUMS));
@@ -52,9 +61,13 @@ impl Start<'_> {
         if agent.node_place() == &Place::Unknown {
             tracing::warn!("no address of the uplinks is in a zone of the table: this node's zone is unknown");
         }
+        let mut goes_on = false;
         if let Some(state) = &state {
             match agent.go_on(state, Instant::now()) {
-                Ok(true) => tracing::info!("the counters of the agent before go on"),
+                Ok(true) => {
+                    goes_on = true;
+                    tracing::info!("the counters of the agent before go on");
+                }
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the sums of the agent before are lost; what is in the kernel goes on");
@@ -67,7 +80,7 @@ impl Start<'_> {
         let Choice { hook, why } = &choice;
         tracing::info!(node = settings.node, %hook, why, ?devices, "packets are counted here");
         tracing::info!(?attached, zone_matrix, is_pinned = state.is_some(), "counting");
-        Ok((agent, state))
+        Ok(Started { agent, state, goes_on })
     }
 }
 

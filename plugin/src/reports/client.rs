@@ -1,0 +1,156 @@
+//! The agent's end: reports to whichever replica takes them.
+
+use super::{NOT_THE_HOLDER, Reporter};
+use crate::{
+    causes::causes,
+    feed::{ClientSettings, ConnectError},
+    metrics::{ReportState, Samples},
+    proto::feed::reports_client::ReportsClient,
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+/// How long to wait before another replica is asked, at first and at most.
+const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How long the controller may take to take a report.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the last report may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Reports what an agent counts.
+pub struct Client {
+    /// The controller.
+    pub settings: ClientSettings,
+    /// What is counted.
+    pub samples: Samples,
+    /// How often it is reported.
+    pub every: Duration,
+    /// What makes the reports.
+    pub reporter: Reporter,
+    /// How it goes.
+    pub state: Arc<ReportState>,
+    /// Ends it, with a last report.
+    pub shutdown: CancellationToken,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    /// Another replica takes reports.
+    #[error("{0} takes reports")]
+    Moved(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the controller answers {code:?}: {message}", code = .0.code(), message = .0.message())]
+    Refused(Status),
+    #[error("the controller does not answer")]
+    Silent,
+    #[error("the controller ended the stream")]
+    Stream,
+    #[error("the agent ends")]
+    Agent,
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        match status.message().strip_prefix(NOT_THE_HOLDER) {
+            Some(holder) if status.code() == Code::FailedPrecondition => Self::Moved(holder.to_owned()),
+            _ => Self::Refused(status),
+        }
+    }
+}
+
+impl Client {
+    /// Reports until `shutdown`.
+    pub async fn run(mut self) {
+        let (mut server, mut wait, mut told) = (self.settings.clone(), WAIT.0, String::new());
+        loop {
+            let taken = self.state.taken.load(Ordering::Relaxed);
+            let ended = self.stream(&server).await.unwrap_or_else(|ended| ended);
+            self.state.is_connected.store(false, Ordering::Relaxed);
+            if self.state.taken.load(Ordering::Relaxed) != taken {
+                (wait, told) = (WAIT.0, String::new());
+            }
+            server = match ended {
+                Ended::Agent => return,
+                Ended::Moved(holder) => {
+                    tracing::debug!(holder, "reports go there");
+                    self.settings.at(holder)
+                }
+                failed => {
+                    self.state.failures.fetch_add(1, Ordering::Relaxed);
+                    let reason = causes(&failed);
+                    // The same again is said once: it lasts.
+                    if reason == told {
+                        tracing::debug!(reason, "reports are still not taken");
+                    } else {
+                        tracing::warn!(controller = server.server, reason, "reports are not taken: they wait");
+                        told = reason;
+                    }
+                    self.settings.clone()
+                }
+            };
+            tokio::select! {
+                () = sleep(wait.mul_f64(rand::random_range(0.5..=1.0))) => {}
+                () = self.shutdown.cancelled() => return,
+            }
+            wait = (wait * 2).min(WAIT.1);
+        }
+    }
+
+    async fn stream(&mut self, server: &ClientSettings) -> Result<Ended, Ended> {
+        let channel = tokio::select! {
+            channel = server.connect() => channel?,
+            () = self.shutdown.cancelled() => return Ok(Ended::Agent),
+        };
+        let (sender, reports) = mpsc::channel(1);
+        let request = server.request(ReceiverStream::new(reports))?;
+        let mut client = ReportsClient::new(channel);
+        let opened = timeout(ANSWER, client.report(request)).await.map_err(|_| Ended::Silent)?;
+        let mut answers = opened?.into_inner();
+        self.reporter.begin();
+        let mut ticks = interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_last = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.shutdown.cancelled() => true,
+                // There is nothing to answer: it is the end.
+                answer = answers.message() => {
+                    answer?;
+                    return Ok(Ended::Stream);
+                }
+            };
+            let Some(report) = self.report() else { continue };
+            let patience = if is_last { FAREWELL } else { ANSWER };
+            let end = Instant::now() + patience;
+            if sender.send(report).await.is_err() {
+                // Why is what is heard next.
+                answers.message().await?;
+                return Ok(Ended::Stream);
+            }
+            match tokio::time::timeout_at(end, answers.message()).await.map_err(|_| Ended::Silent)?? {
+                Some(_) => self.reporter.taken(),
+                None => return Ok(Ended::Stream),
+            }
+            self.state.taken.fetch_add(1, Ordering::Relaxed);
+            self.state.is_connected.store(true, Ordering::Relaxed);
+            if is_last {
+                return Ok(Ended::Agent);
+            }
+        }
+    }
+
+    fn report(&mut self) -> Option<crate::proto::v1::ReportRequest> {
+        let samples = Arc::clone(&self.samples.borrow_and_update());
+        samples.first().map(|sample| self.reporter.report(sample))
+    }
+}

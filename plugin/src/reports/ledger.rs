@@ -1,0 +1,431 @@
+//! The totals of the cluster: what all agents have reported, each byte once.
+//!
+//! Of every node is known what its counters said last. A report adds what they have grown by, so that it
+//! does not matter how many reports were lost, or how many replicas took them before: whoever knows
+//! nothing of a node adds all of it.
+
+use super::wire::{self, Malformed};
+use crate::{
+    accounting::{Accounting, Between, ByLocality, End, Known, Line, Names, Placed, Pod},
+    api,
+    identity::Endpoint,
+    metrics::{Counted, Whose},
+    proto::v1::{self, ClusterSums, MirrorResponse, ReportRequest, mirror_response::Response},
+    zones::{Locality, Matrix, Pair},
+};
+use ahash::{AHashMap, AHashSet};
+use meridian_abi::{Counter, stats::Stat};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::sync::broadcast;
+
+/// A node that was not heard of for so long is forgotten; were it to come back with the same counters,
+/// they would count twice.
+const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Pairs of pods of one node.
+const PAIRS: usize = 65_536;
+/// Reports that a replica which stands by may be behind.
+const BEHIND: usize = 4096;
+
+/// Why a report is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is not what an agent says.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// There are too many nodes.
+    #[error("reports of {0} nodes are summed up already")]
+    Full(usize),
+}
+
+/// By reason.
+type Stats = [Counter; Stat::ALL.len()];
+
+/// The totals of a cluster.
+#[derive(Debug)]
+pub struct Ledger {
+    inner: Mutex<Inner>,
+    /// What another replica has begun to say: a part of it would make whole nodes count twice.
+    learned: Mutex<Option<Inner>>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    since: SystemTime,
+    nodes: BTreeMap<String, Node>,
+    matrix: Matrix,
+    stats: Stats,
+    accounting: Accounting,
+    /// Owners that several nodes tell of are kept once.
+    owners: AHashSet<Pod>,
+    mirrors: broadcast::Sender<MirrorResponse>,
+    turned: Instant,
+}
+
+/// What the counters of a node said last.
+#[derive(Debug, Default)]
+struct Node {
+    boot_id: [u8; 16],
+    heard: Option<Instant>,
+    /// Whether all that it had counted was taken here, or heard of while it was taken elsewhere.
+    is_current: bool,
+    time: Option<SystemTime>,
+    flows_address: String,
+    matrix: BTreeMap<Pair, Counter>,
+    stats: Stats,
+    pods: AHashMap<Between<Placed>, Counter>,
+    attributed: ByLocality,
+    sent_by_known: ByLocality,
+}
+
+/// A node whose agent reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reporting {
+    /// The node's name.
+    pub node: String,
+    /// Where its flows are served; empty if nowhere.
+    pub flows_address: String,
+    /// How long ago its last report came.
+    pub age: Duration,
+}
+
+impl Ledger {
+    /// With at most `series` series in each sum, for at most `limit` nodes. Pairs of pods are kept for an
+    /// interval, too, if `by_interval`.
+    pub fn new(series: usize, by_interval: bool, limit: usize) -> Self {
+        let inner = Inner {
+            since: SystemTime::now(),
+            nodes: BTreeMap::new(),
+            matrix: Matrix::default(),
+            stats: Stats::default(),
+            accounting: Accounting::new(series, by_interval),
+            owners: AHashSet::new(),
+            mirrors: broadcast::Sender::new(BEHIND),
+            turned: Instant::now(),
+        };
+        Self { inner: Mutex::new(inner), learned: Mutex::new(None), limit }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // What a report says is looked at before anything is added.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what a node's counters have grown by.
+    ///
+    /// # Errors
+    /// It makes no sense, or there are too many nodes. Nothing was added.
+    pub fn take(&self, report: ReportRequest, now: Instant) -> Result<(), Refused> {
+        let mut inner = self.lock();
+        let read = Read::new(&report, &mut inner.owners)?;
+        if !inner.nodes.contains_key(&report.node) && inner.nodes.len() >= self.limit {
+            return Err(Refused::Full(self.limit));
+        }
+        inner.take(&report, read, now);
+        // Nobody may stand by.
+        let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::Report(report)) });
+        Ok(())
+    }
+
+    /// The totals.
+    pub fn counted(&self) -> Counted {
+        let inner = self.lock();
+        Counted {
+            whose: Whose::Cluster(inner.nodes.keys().cloned().collect()),
+            time: inner.nodes.values().filter_map(|node| node.time).min().unwrap_or(inner.since),
+            matrix: inner.matrix.clone(),
+            stats: Stat::ALL.map(|stat| (stat, inner.stats[stat as usize])).into(),
+            totals: inner.accounting.totals().clone(),
+        }
+    }
+
+    /// The nodes, and when they were heard of.
+    pub fn nodes(&self, now: Instant) -> Vec<Reporting> {
+        let inner = self.lock();
+        let reporting = |(name, node): (&String, &Node)| Reporting {
+            node: name.clone(),
+            flows_address: node.flows_address.clone(),
+            age: node.heard.map_or(Duration::MAX, |heard| now.saturating_duration_since(heard)),
+        };
+        inner.nodes.iter().map(reporting).collect()
+    }
+
+    /// What crossed zones since the last call, pair by pair.
+    pub fn take_interval(&self) -> Vec<Line> {
+        let mut inner = self.lock();
+        let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::IntervalTaken(true)) });
+        inner.accounting.take_interval()
+    }
+
+    /// Lets series end, and forgets what is no more. To be called now and then.
+    pub fn turn(&self, now: Instant) {
+        let mut inner = self.lock();
+        inner.accounting.turn(now);
+        if now.saturating_duration_since(inner.turned) < Duration::from_secs(60) {
+            return;
+        }
+        inner.turned = now;
+        let lives = |node: &Node| node.heard.is_none_or(|heard| now.saturating_duration_since(heard) < FORGOTTEN);
+        inner.nodes.retain(|_, node| lives(node));
+        inner.owners.retain(|owner| Arc::strong_count(&owner.0) > 1);
+    }
+
+    /// Whether another replica hears of everything.
+    pub fn is_mirrored(&self) -> bool {
+        self.lock().mirrors.receiver_count() > 0
+    }
+
+    /// From now on it is not known what others have logged of the nodes.
+    pub fn is_stale(&self) {
+        self.lock().nodes.values_mut().for_each(|node| node.is_current = false);
+    }
+
+    /// All that is known, and what will be.
+    pub fn mirror(&self) -> (Vec<MirrorResponse>, broadcast::Receiver<MirrorResponse>) {
+        let inner = self.lock();
+        let sums = ClusterSums {
+            since: Some(inner.since.into()),
+            zones: inner.matrix.cells().map(|(pair, counter)| api::zone_pair(pair, counter)).collect(),
+            reasons: reasons(&inner.stats),
+            sums: Some(inner.accounting.save()),
+        };
+        let known = inner.nodes.iter().map(|(name, node)| Response::Known(node.known(name)));
+        let all = std::iter::once(Response::Sums(sums)).chain(known).chain([Response::Whole(true)]);
+        (all.map(|response| MirrorResponse { response: Some(response) }).collect(), inner.mirrors.subscribe())
+    }
+
+    /// Takes in what another replica knows.
+    ///
+    /// # Errors
+    /// It makes no sense.
+    pub fn learn(&self, said: MirrorResponse, now: Instant) -> Result<(), Refused> {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        match (said.response, &mut *learned) {
+            (Some(Response::Report(report)), None) => return self.take(report, now),
+            (Some(Response::IntervalTaken(_)), None) => drop(self.lock().accounting.take_interval()),
+            (Some(Response::Sums(sums)), _) => *learned = Some(self.lock().anew(sums, now)?),
+            (Some(Response::Known(report)), Some(learned)) => {
+                let read = Read::new(&report, &mut learned.owners)?;
+                learned.nodes.insert(report.node.clone(), Node::new(&report, read, now));
+            }
+            (Some(Response::Whole(_)), Some(_)) => {
+                if let Some(learned) = learned.take() {
+                    *self.lock() = learned;
+                }
+            }
+            (Some(_), _) => return Err(Malformed("the holder says this at another time").into()),
+            // What a newer replica says.
+            (None, _) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// The same, with the sums of another replica.
+    fn anew(&self, sums: ClusterSums, now: Instant) -> Result<Self, Malformed> {
+        let mut anew = Self {
+            since: sums.since.and_then(|since| since.try_into().ok()).unwrap_or(self.since),
+            nodes: BTreeMap::new(),
+            matrix: Matrix::default(),
+            stats: Stats::default(),
+            accounting: self.accounting.anew(),
+            owners: AHashSet::new(),
+            mirrors: self.mirrors.clone(),
+            turned: now,
+        };
+        wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| anew.matrix.add(pair, counter));
+        wire::stats(&sums.reasons).into_iter().for_each(|(stat, counter)| anew.stats[stat as usize] = counter);
+        anew.accounting.restore(sums.sums.unwrap_or_default(), now);
+        Ok(anew)
+    }
+
+    fn take(&mut self, report: &ReportRequest, read: Read, now: Instant) {
+        let Self { nodes, matrix, stats, accounting, .. } = self;
+        let node = nodes.entry(report.node.clone()).or_default();
+        // What somebody else has summed up he may have logged, too.
+        let is_logged = !node.is_current && report.taken_before;
+        if node.boot_id != read.boot_id {
+            // What the counters before had counted stays in the sums.
+            *node = Node { boot_id: read.boot_id, ..Node::default() };
+        }
+        node.remember(report, now);
+        for (pair, counter) in read.matrix {
+            let known = node.matrix.entry(pair.clone()).or_default();
+            matrix.add(pair, grow(known, counter));
+        }
+        for (stat, counter) in read.stats {
+            stats[stat as usize] += grow(&mut node.stats[stat as usize], counter);
+        }
+        // No more is added than was counted, whatever the pairs say.
+        let mut left = grown(&mut node.attributed, read.attributed);
+        let mut left_of_known = grown(&mut node.sent_by_known, read.sent_by_known);
+        for key in &read.ended {
+            node.pods.remove(key);
+        }
+        let mut lives: Option<AHashSet<Between<Placed>>> = report.whole.then(AHashSet::new);
+        for (key, counter) in read.pods {
+            let locality = Locality::between(&key.source.1, &key.destination.1);
+            let known = node.pods.entry(key.clone()).or_default();
+            let new = least(minus(counter, *known), left.get(locality));
+            *known += new;
+            left.subtract(locality, new);
+            let end = |(pod, place): &Placed| {
+                let owner = pod.as_ref().map(|pod| Arc::clone(&pod.0));
+                End { address: None, owner, place: place.clone() }
+            };
+            let (source, destination) = (end(&key.source), end(&key.destination));
+            if source.owner.is_some() {
+                left_of_known.subtract(locality, new);
+            }
+            if new == Counter::default() {
+            } else if is_logged {
+                accounting.add_to_totals(&source, &destination, new, now);
+            } else {
+                accounting.add(&source, &destination, new, now);
+            }
+            if let Some(lives) = &mut lives {
+                lives.insert(key);
+            }
+        }
+        if let Some(lives) = lives {
+            node.pods.retain(|key, _| lives.contains(key));
+        }
+        accounting.add_rest(left, left_of_known, !is_logged);
+    }
+}
+
+impl Node {
+    /// A node of which this is known.
+    fn new(report: &ReportRequest, read: Read, now: Instant) -> Self {
+        let Read { boot_id, matrix, stats, pods, attributed, sent_by_known, ended: _ } = read;
+        let (matrix, pods) = (matrix.into_iter().collect(), pods.into_iter().collect());
+        let mut node = Self { boot_id, matrix, pods, attributed, sent_by_known, ..Self::default() };
+        stats.into_iter().for_each(|(stat, counter)| node.stats[stat as usize] = counter);
+        node.remember(report, now);
+        node
+    }
+
+    fn remember(&mut self, report: &ReportRequest, now: Instant) {
+        (self.heard, self.is_current) = (Some(now), true);
+        self.time = report.time.and_then(|time| time.try_into().ok());
+        self.flows_address.clone_from(&report.flows_address);
+    }
+
+    /// What is known, as the node would report it.
+    fn known(&self, name: &str) -> ReportRequest {
+        let mut names = Names::default();
+        let line = |(key, counter): (&Between<Placed>, &Counter)| {
+            let mut end = |(pod, place): &Placed| Some(names.end(pod.as_ref().map(|pod| &*pod.0), place));
+            let (source, destination) = (end(&key.source), end(&key.destination));
+            v1::Line { source, destination, counters: vec![(*counter).into()], locality: 0 }
+        };
+        let pods = self.pods.iter().map(line).collect();
+        ReportRequest {
+            node: name.to_owned(),
+            boot_id: self.boot_id.to_vec(),
+            time: self.time.map(Into::into),
+            flows_address: self.flows_address.clone(),
+            zones: self.matrix.iter().map(|(pair, counter)| api::zone_pair(pair, *counter)).collect(),
+            reasons: reasons(&self.stats),
+            names: Some(names.into()),
+            pods,
+            whole: true,
+            ended: Vec::new(),
+            attributed: self.attributed.into(),
+            sent_by_known: self.sent_by_known.into(),
+            taken_before: true,
+        }
+    }
+}
+
+/// A report, read.
+struct Read {
+    boot_id: [u8; 16],
+    matrix: Vec<(Pair, Counter)>,
+    stats: Vec<(Stat, Counter)>,
+    pods: Vec<(Between<Placed>, Counter)>,
+    ended: Vec<Between<Placed>>,
+    attributed: ByLocality,
+    sent_by_known: ByLocality,
+}
+
+impl Read {
+    fn new(report: &ReportRequest, owners: &mut AHashSet<Pod>) -> Result<Self, Malformed> {
+        wire::name(&report.node)?;
+        let boot_id = report.boot_id.as_slice().try_into().map_err(|_| Malformed("the boot id is not 16 bytes"))?;
+        if report.pods.len() > PAIRS || report.ended.len() > PAIRS {
+            return Err(Malformed("it has too many pairs of pods"));
+        }
+        let none = v1::Names::default();
+        let shared = |owner: Arc<Endpoint>| {
+            let owner = Pod(owner);
+            match owners.get(&owner) {
+                // Nodes are no pods.
+                _ if owner.0.is_node() => owner.0,
+                // A pod's workload may have become known since.
+                Some(known) if known.0.workload == owner.0.workload => Arc::clone(&known.0),
+                _ => {
+                    owners.replace(owner.clone());
+                    owner.0
+                }
+            }
+        };
+        let known = Known::new(report.names.as_ref().unwrap_or(&none), shared);
+        let key = |line: &v1::Line| {
+            let placed = |end: &v1::End| (known.owner(end).map(Pod), known.place(end));
+            let (Some(source), Some(destination)) = (&line.source, &line.destination) else {
+                return Err(Malformed("a pair has two ends"));
+            };
+            Ok(Between { source: placed(source), destination: placed(destination) })
+        };
+        let pod = |line: &v1::Line| {
+            let [counter] = line.counters[..] else { return Err(Malformed("a pair has one counter")) };
+            Ok((key(line)?, counter.into()))
+        };
+        Ok(Self {
+            boot_id,
+            matrix: wire::matrix(&report.zones)?,
+            stats: wire::stats(&report.reasons),
+            pods: report.pods.iter().map(pod).collect::<Result<_, _>>()?,
+            ended: report.ended.iter().map(key).collect::<Result<_, _>>()?,
+            attributed: report.attributed.as_slice().into(),
+            sent_by_known: report.sent_by_known.as_slice().into(),
+        })
+    }
+}
+
+fn reasons(stats: &Stats) -> Vec<v1::Reason> {
+    Stat::ALL.into_iter().zip(stats).map(|(stat, counter)| api::reason(stat, *counter)).collect()
+}
+
+fn minus(a: Counter, b: Counter) -> Counter {
+    Counter { bytes: a.bytes.saturating_sub(b.bytes), packets: a.packets.saturating_sub(b.packets) }
+}
+
+fn least(a: Counter, b: Counter) -> Counter {
+    Counter { bytes: a.bytes.min(b.bytes), packets: a.packets.min(b.packets) }
+}
+
+/// By how much a counter has grown; it is known from now on.
+fn grow(known: &mut Counter, now: Counter) -> Counter {
+    let new = minus(now, *known);
+    *known += new;
+    new
+}
+
+fn grown(known: &mut ByLocality, now: ByLocality) -> ByLocality {
+    let mut new = ByLocality::default();
+    for (locality, counter) in now.iter() {
+        new.add(locality, minus(counter, known.get(locality)));
+    }
+    *known += new;
+    new
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+use super::*;
+use crate::{
+    demo::topology::place,
+    metrics::{Sample, TableState},
+    reports::Reporter,
+};
+use meridian_abi::{IpVersion, matrix::Direction};
+
+const SERIES: usize = 6;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn end(n: u64) -> End {
+    let owner =
+        Endpoint { namespace: format!("ns{}", n % 3).into(), pod: format!("p{n}").into(), ..Endpoint::default() };
+    // Of some it is not known who they are.
+    let owner = (n % 5 != 4).then(|| Arc::new(owner));
+    End { address: Some([10, 0, 0, n as u8].into()), owner, place: place(n as usize % 4) }
+}
+
+/// A node: its counters, and the agent that reports them.
+struct Agent {
+    node: String,
+    boot: u8,
+    matrix: Matrix,
+    accounting: Accounting,
+    reporter: Reporter,
+}
+
+impl Agent {
+    fn new(n: usize) -> Self {
+        let (accounting, reporter) = (Accounting::new(SERIES, false), Reporter::new(String::new(), false));
+        Self { node: format!("node-{n}"), boot: 1, matrix: Matrix::default(), accounting, reporter }
+    }
+
+    fn sample(&self) -> Sample {
+        let now = SystemTime::UNIX_EPOCH;
+        let ((prefixes, zones, reloads), feed) = (((0, 0), (0, 0), (0, 0)), None);
+        Sample {
+            counted: Counted {
+                whose: Whose::Node(self.node.clone()),
+                time: now,
+                matrix: self.matrix.clone(),
+                stats: vec![(Stat::Loopback, Counter { bytes: 5, packets: 1 })],
+                totals: self.accounting.totals().clone(),
+            },
+            boot_id: [self.boot; 16],
+            hook: "netfilter",
+            why: "test".into(),
+            seen: None,
+            preceded: 0,
+            flow_entries: (0, 0),
+            table: TableState { prefixes, zones, loaded: now, confirmed: now, reloads, addresses: 0, feed },
+            drain_seconds: 0.0,
+        }
+    }
+
+    /// Another agent goes on with the same counters.
+    fn restart(&mut self, now: Instant) {
+        let saved = self.accounting.save();
+        self.accounting = self.accounting.anew();
+        self.accounting.restore(saved, now);
+        self.reporter = Reporter::new(String::new(), true);
+    }
+
+    /// The counters begin anew.
+    fn reboot(&mut self) {
+        (self.matrix, self.accounting) = (Matrix::default(), self.accounting.anew());
+        self.reporter = Reporter::new(String::new(), false);
+        self.boot += 1;
+    }
+
+    fn report(&mut self, to: &Ledger, now: Instant) {
+        to.take(self.reporter.report(&self.sample()), now).unwrap();
+        self.reporter.taken();
+    }
+}
+
+fn ledger() -> Ledger {
+    Ledger::new(40, true, 10)
+}
+
+/// What has truly been sent.
+#[derive(Default)]
+struct Truth {
+    matrix: Matrix,
+    by_locality: ByLocality,
+    by_known: ByLocality,
+}
+
+impl Truth {
+    fn crossing(&self) -> u64 {
+        self.by_locality.get(Locality::CrossZone).bytes + self.by_locality.get(Locality::CrossRegion).bytes
+    }
+}
+
+fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant) {
+    let (source, destination) = (end(random.below(12)), end(random.below(12)));
+    let packets = 1 + random.below(9);
+    let new = Counter { bytes: packets * (40 + random.below(1400)), packets };
+    let (version, direction) = (IpVersion::V4, Direction::Egress);
+    let pair = Pair { source: source.place.clone(), destination: destination.place.clone(), version, direction };
+    truth.by_locality.add(pair.locality(), new);
+    if source.owner.is_some() {
+        truth.by_known.add(pair.locality(), new);
+    }
+    truth.matrix.add(pair.clone(), new);
+    agent.matrix.add(pair, new);
+    agent.accounting.add(&source, &destination, new, now);
+}
+
+/// Tells a replica that stands by everything that a holder knows.
+fn mirror(holder: &Ledger, standby: &Ledger, now: Instant) -> broadcast::Receiver<MirrorResponse> {
+    let (known, news) = holder.mirror();
+    known.into_iter().for_each(|said| standby.learn(said, now).unwrap());
+    news
+}
+
+fn hear(news: &mut broadcast::Receiver<MirrorResponse>, standby: &Ledger, now: Instant) {
+    while let Ok(said) = news.try_recv() {
+        standby.learn(said, now).unwrap();
+    }
+}
+
+/// All bytes that are served.
+fn served(ledger: &Ledger) -> (u64, u64) {
+    let counted = ledger.counted();
+    let matrix = counted.matrix.cells().map(|(_, counter)| counter.bytes).sum();
+    (matrix, counted.totals.pods.sum().total().bytes)
+}
+
+fn crossing(ledger: &Ledger) -> u64 {
+    ledger.take_interval().iter().map(|line| line.counter.bytes).sum()
+}
+
+fn is_exact(ledger: &Ledger, truth: &Truth, seed: u64) {
+    let counted = ledger.counted();
+    assert_eq!(counted.matrix, truth.matrix, "seed {seed}");
+    let Totals { pods, workloads, senders, namespaces } = &counted.totals;
+    assert_eq!([pods.sum(), workloads.sum(), namespaces.sum()], [truth.by_locality; 3], "seed {seed}");
+    assert_eq!(senders.sum(), truth.by_known, "seed {seed}");
+}
+
+use crate::accounting::Totals;
+
+#[test]
+fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
+    for seed in 0..40 {
+        let (mut random, mut truth, mut now) = (Random(seed), Truth::default(), Instant::now());
+        let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
+        let (mut holder, mut standby) = (ledger(), ledger());
+        let mut news = mirror(&holder, &standby, now);
+        let (mut logged, mut last) = (0, (0, 0));
+        for _ in 0..600 {
+            let agent = &mut agents[random.below(4) as usize];
+            match random.below(16) {
+                0..=6 => send(agent, &mut random, &mut truth, now),
+                7..=9 => agent.report(&holder, now),
+                // The report is lost with its stream.
+                10 => {
+                    agent.reporter.report(&agent.sample());
+                    agent.reporter.begin();
+                }
+                // It is taken, but the agent does not hear that.
+                11 => {
+                    holder.take(agent.reporter.report(&agent.sample()), now).unwrap();
+                    agent.reporter.begin();
+                }
+                12 => {
+                    now += Duration::from_secs(100);
+                    agent.accounting.turn(now);
+                    holder.turn(now);
+                    standby.turn(now);
+                }
+                13 => {
+                    // It is a graceful end: the last report is taken.
+                    agent.report(&holder, now);
+                    if random.below(2) == 0 { agent.restart(now) } else { agent.reboot() }
+                }
+                14 => logged += crossing(&holder),
+                // The holder dies; who stood by takes over, and another one stands by.
+                _ => {
+                    hear(&mut news, &standby, now);
+                    (holder, standby) = (standby, ledger());
+                    agents.iter_mut().for_each(|agent| agent.reporter.begin());
+                    news = mirror(&holder, &standby, now);
+                }
+            }
+            hear(&mut news, &standby, now);
+            let served = served(&holder);
+            assert!(served.0 >= last.0 && served.1 >= last.1, "seed {seed}: a total goes backwards");
+            last = served;
+        }
+        agents.iter_mut().for_each(|agent| agent.report(&holder, now));
+        is_exact(&holder, &truth, seed);
+        hear(&mut news, &standby, now);
+        is_exact(&standby, &truth, seed);
+        assert_eq!(logged + crossing(&holder), truth.crossing(), "seed {seed}: each byte is logged once");
+    }
+}
+
+#[test]
+fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
+    for seed in 0..20 {
+        let (mut random, mut truth, now) = (Random(seed), Truth::default(), Instant::now());
+        let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
+        let mut holder = ledger();
+        for round in 0..300 {
+            let agent = &mut agents[random.below(4) as usize];
+            match random.below(8) {
+                0..=4 => send(agent, &mut random, &mut truth, now),
+                5 => agent.report(&holder, now),
+                6 => agent.restart(now),
+                _ if round % 50 == 0 => {
+                    holder = ledger();
+                    agents.iter_mut().for_each(|agent| agent.reporter.begin());
+                }
+                _ => {}
+            }
+        }
+        agents.iter_mut().for_each(|agent| agent.report(&holder, now));
+        is_exact(&holder, &truth, seed);
+        // An hour later, with the controller away all the time.
+        (0..100).for_each(|n| send(&mut agents[n % 4], &mut random, &mut truth, now));
+        holder = ledger();
+        agents.iter_mut().for_each(|agent| {
+            agent.reporter.begin();
+            agent.report(&holder, now);
+        });
+        is_exact(&holder, &truth, seed);
+        assert_eq!(crossing(&holder), 0, "what another one may have logged is not logged again");
+    }
+}
+
+#[test]
+fn what_one_has_begun_to_say_is_not_half_known() {
+    let (mut random, mut truth, now) = (Random(3), Truth::default(), Instant::now());
+    let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
+    let (holder, standby) = (ledger(), ledger());
+    for agent in &mut agents {
+        (0..20).for_each(|_| send(agent, &mut random, &mut truth, now));
+        agent.report(&holder, now);
+    }
+    let (known, _) = holder.mirror();
+    let half = known.len() / 2;
+    known.into_iter().take(half).for_each(|said| standby.learn(said, now).unwrap());
+    agents.iter_mut().for_each(|agent| {
+        agent.reporter.begin();
+        agent.report(&standby, now);
+    });
+    is_exact(&standby, &truth, 3);
+}
+
+#[test]
+fn nonsense_is_refused_and_adds_nothing() {
+    let (ledger, now) = (Ledger::new(4, false, 1), Instant::now());
+    let agent = |node| Agent { node, ..Agent::new(0) };
+    let report = |node: &str| Reporter::new(String::new(), false).report(&agent(node.to_owned()).sample());
+    let good = report("node-a");
+    let line = v1::Line::default();
+    let bad = [
+        (ReportRequest { node: String::new(), ..good.clone() }, "a report names its node"),
+        (ReportRequest { boot_id: vec![1], ..good.clone() }, "the boot id is not 16 bytes"),
+        (ReportRequest { pods: vec![line.clone()], ..good.clone() }, "a pair has one counter"),
+        (ReportRequest { ended: vec![line], ..good.clone() }, "a pair has two ends"),
+        (
+            ReportRequest { zones: vec![v1::ZonePair::default()], ..good.clone() },
+            "a pair of zones is of IP version 4 or 6",
+        ),
+    ];
+    for (report, reason) in bad {
+        assert_eq!(ledger.take(report, now).unwrap_err().to_string(), reason);
+    }
+    assert_eq!(ledger.counted().whose, Whose::Cluster(Vec::new()));
+    ledger.take(good, now).unwrap();
+    assert_eq!(ledger.take(report("node-b"), now).unwrap_err().to_string(), "reports of 1 nodes are summed up already");
+}

@@ -1,0 +1,84 @@
+//! A replica that stands by: it knows what the holder knows, so that it can take over.
+
+use super::{Ledger, Role};
+use crate::{causes::causes, feed::ClientSettings, proto::feed::reports_client::ReportsClient};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, time::sleep};
+use tonic::Status;
+
+/// What the holder's state may be at most, in one message.
+const MESSAGE_BYTES: usize = 64 << 20;
+/// How long to wait before the holder is asked again.
+const WAIT: Duration = Duration::from_secs(1);
+/// For how long what was heard of the holder is as good as what it would say: a new one takes over in less.
+const GOOD_FOR: Duration = Duration::from_secs(60);
+
+/// Listens to the holder while another replica is that.
+pub struct Mirror {
+    /// How replicas reach each other.
+    pub settings: ClientSettings,
+    /// The totals.
+    pub ledger: Arc<Ledger>,
+    /// Who takes reports.
+    pub role: watch::Receiver<Role>,
+}
+
+impl Mirror {
+    /// Listens for as long as the process runs.
+    pub async fn run(mut self) {
+        let (mut heard, mut told) = (None, String::new());
+        loop {
+            let role = self.role.borrow_and_update().clone();
+            let Role::Standby(Some(holder)) = role else {
+                if role == Role::Holder && heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
+                    self.ledger.is_stale();
+                }
+                if self.role.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let settings = self.settings.at(holder.feed.clone());
+            tokio::select! {
+                ended = listen(&settings, &self.ledger, &mut heard) => {
+                    if ended != told {
+                        tracing::warn!(holder = holder.feed, reason = ended, "the holder is not heard");
+                        told = ended;
+                    }
+                }
+                changed = self.role.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    told.clear();
+                }
+            }
+            tokio::select! {
+                () = sleep(WAIT) => {}
+                _ = self.role.changed() => {}
+            }
+        }
+    }
+}
+
+/// Listens to a holder until that ends, and says why it did.
+async fn listen(settings: &ClientSettings, ledger: &Ledger, heard: &mut Option<Instant>) -> String {
+    let stream = async {
+        let channel = settings.connect().await.map_err(|error| causes(&error))?;
+        let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+        let request = settings.request(crate::proto::v1::MirrorRequest {}).map_err(|error| causes(&error))?;
+        let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
+        let mut stream = client.mirror(request).await.map_err(said)?.into_inner();
+        tracing::info!(holder = settings.server, "standing by");
+        while let Some(said_now) = stream.message().await.map_err(said)? {
+            let now = Instant::now();
+            ledger.learn(said_now, now).map_err(|refused| refused.to_string())?;
+            *heard = Some(now);
+        }
+        Ok("it ended the stream".to_owned())
+    };
+    stream.await.unwrap_or_else(|reason: String| reason)
+}

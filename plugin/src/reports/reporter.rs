@@ -1,0 +1,94 @@
+//! What an agent reports.
+
+use crate::{
+    accounting::{Between, Names, Placed},
+    api,
+    metrics::Sample,
+    proto::v1::{Line, ReportRequest},
+};
+use ahash::AHashMap;
+use meridian_abi::Counter;
+use std::collections::hash_map::Entry;
+
+/// Makes reports of samples, each of what has changed since the one before.
+#[derive(Debug)]
+pub struct Reporter {
+    flows_address: String,
+    /// What the stream was told; `None` where nothing was.
+    told: Option<AHashMap<Between<Placed>, Counter>>,
+    taken_before: bool,
+}
+
+impl Reporter {
+    /// Of a node whose flows are served at this address, if it is not empty. `taken_before`: an agent
+    /// before this one may have reported what the same counters say.
+    pub const fn new(flows_address: String, taken_before: bool) -> Self {
+        Self { flows_address, told: None, taken_before }
+    }
+
+    /// A stream begins: whoever hears it was told nothing.
+    pub fn begin(&mut self) {
+        self.told = None;
+    }
+
+    /// A report was taken.
+    pub const fn taken(&mut self) {
+        self.taken_before = true;
+    }
+
+    /// What the sample says that the stream was not told.
+    pub fn report(&mut self, sample: &Sample) -> ReportRequest {
+        let counted = &sample.counted;
+        let totals = &counted.totals;
+        let whole = self.told.is_none();
+        let told = self.told.get_or_insert_default();
+        let (mut names, mut pods, mut ended) = (Names::default(), Vec::new(), Vec::new());
+        let mut line = |key: &Between<Placed>, counter: Option<Counter>| {
+            let mut end = |(pod, place): &Placed| Some(names.end(pod.as_ref().map(|pod| &*pod.0), place));
+            let (source, destination) = (end(&key.source), end(&key.destination));
+            Line { source, destination, counters: counter.map(Into::into).into_iter().collect(), locality: 0 }
+        };
+        let mut lives: AHashMap<&Between<Placed>, ()> = AHashMap::with_capacity(totals.pods.len());
+        for (key, total) in totals.pods.series() {
+            lives.insert(key, ());
+            // Two places have one locality.
+            let total = total.total();
+            match told.entry(key.clone()) {
+                Entry::Occupied(known) if *known.get() == total => continue,
+                Entry::Occupied(mut known) => {
+                    // It has ended and begun again.
+                    if total.bytes < known.get().bytes {
+                        ended.push(line(key, None));
+                    }
+                    known.insert(total);
+                }
+                Entry::Vacant(new) => {
+                    new.insert(total);
+                }
+            }
+            pods.push(line(key, Some(total)));
+        }
+        told.retain(|key, _| {
+            let lives = lives.contains_key(key);
+            if !lives {
+                ended.push(line(key, None));
+            }
+            lives
+        });
+        ReportRequest {
+            node: counted.whose.nodes().first().cloned().unwrap_or_default(),
+            boot_id: sample.boot_id.to_vec(),
+            time: Some(counted.time.into()),
+            flows_address: self.flows_address.clone(),
+            zones: counted.matrix.cells().map(|(pair, counter)| api::zone_pair(pair, counter)).collect(),
+            reasons: counted.stats.iter().map(|(stat, counter)| api::reason(*stat, *counter)).collect(),
+            pods,
+            whole,
+            ended,
+            attributed: totals.pods.sum().into(),
+            sent_by_known: totals.senders.sum().into(),
+            taken_before: self.taken_before,
+            names: Some(names.into()),
+        }
+    }
+}

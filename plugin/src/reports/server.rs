@@ -1,0 +1,216 @@
+//! The controller's end.
+
+use super::{Holder, Ledger, Refused, Role};
+use crate::{
+    api::CountersService,
+    feed::{Authenticate, RefusedToken},
+    metrics::Counted,
+    proto::{
+        feed::reports_server::Reports,
+        v1::{
+            MirrorRequest, MirrorResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
+            counters_server::Counters,
+        },
+    },
+};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, watch},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long an agent may be silent.
+const SILENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long an agent may take to say its first word.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What was refused, and what was taken.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Reports that were taken.
+    pub taken: AtomicU64,
+    /// Streams that were refused or ended because of what was said on them.
+    pub refused: AtomicU64,
+    /// Streams of replicas that stand by which were ended because they were behind.
+    pub mirrors_behind: AtomicU64,
+}
+
+/// `meridian.v1.Reports`.
+#[derive(Clone)]
+pub struct ReportsService {
+    /// The totals.
+    pub ledger: Arc<Ledger>,
+    /// Whether this replica takes reports.
+    pub role: watch::Receiver<Role>,
+    /// Who may report.
+    pub agents: Arc<dyn Authenticate>,
+    /// Who may stand by.
+    pub replicas: Arc<dyn Authenticate>,
+    /// What was taken and refused.
+    pub tally: Arc<Tally>,
+    /// Ends every stream.
+    pub shutdown: CancellationToken,
+}
+
+impl ReportsService {
+    fn refusal(&self) -> Option<Status> {
+        self.role.borrow().refusal(|holder| &holder.feed)
+    }
+
+    fn refuse(&self, status: Status) -> Status {
+        self.tally.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(code = ?status.code(), reason = status.message(), "a report is refused");
+        status
+    }
+
+    /// Takes an agent's reports until one of the two ends it.
+    async fn hear(
+        mut self,
+        node: Option<String>,
+        mut reports: Streaming<ReportRequest>,
+        answers: mpsc::Sender<Result<ReportResponse, Status>>,
+    ) {
+        let mut taken = 0;
+        let end = loop {
+            let patience = if taken == 0 { PATIENCE } else { SILENCE };
+            let report = tokio::select! {
+                report = timeout(patience, reports.message()) => report,
+                // It was read when the stream began.
+                Ok(()) = self.role.changed() => match self.refusal() {
+                    Some(status) => break Some(status),
+                    None => continue,
+                },
+                () = self.shutdown.cancelled() => break Some(Status::unavailable("the controller ends")),
+            };
+            let report = match report {
+                Ok(Ok(Some(report))) => report,
+                Ok(Ok(None)) => break None,
+                Ok(Err(status)) if matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown) => {
+                    break None;
+                }
+                Ok(Err(status)) => break Some(self.refuse(Status::invalid_argument(status.message()))),
+                Err(_) => break Some(Status::deadline_exceeded("no report came in time")),
+            };
+            if let Some(node) = node.as_ref().filter(|node| **node != report.node) {
+                let text = format!("the token is that of an agent on {node}, not on {}", report.node);
+                break Some(self.refuse(Status::permission_denied(text)));
+            }
+            // The lock is not held for longer than it takes to add up one report.
+            match self.ledger.take(report, Instant::now()) {
+                Ok(()) => {}
+                Err(Refused::Malformed(reason)) => {
+                    break Some(self.refuse(Status::invalid_argument(reason.to_string())));
+                }
+                Err(full @ Refused::Full(_)) => break Some(self.refuse(Status::resource_exhausted(full.to_string()))),
+            }
+            taken += 1;
+            self.tally.taken.fetch_add(1, Ordering::Relaxed);
+            if answers.send(Ok(ReportResponse { taken })).await.is_err() {
+                break None;
+            }
+        };
+        if let Some(status) = end {
+            let _ = answers.send(Err(status)).await;
+        }
+    }
+}
+
+async fn check<T>(of: &dyn Authenticate, request: &Request<T>) -> Result<Option<String>, Status> {
+    let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    of.check(token).await.map_err(RefusedToken::into)
+}
+
+#[tonic::async_trait]
+impl Reports for ReportsService {
+    type ReportStream = ReceiverStream<Result<ReportResponse, Status>>;
+    type MirrorStream = BoxStream<'static, Result<MirrorResponse, Status>>;
+
+    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<Self::ReportStream>, Status> {
+        // Before the token: to ask about it costs a question to the API server.
+        if let Some(status) = self.refusal() {
+            return Err(status);
+        }
+        let node = check(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
+        let (sender, receiver) = mpsc::channel(1);
+        let mut service = self.clone();
+        service.role.mark_unchanged();
+        if let Some(status) = service.refusal() {
+            return Err(status);
+        }
+        tokio::spawn(service.hear(node, request.into_inner(), sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn mirror(&self, request: Request<MirrorRequest>) -> Result<Response<Self::MirrorStream>, Status> {
+        if let Some(status) = self.refusal() {
+            return Err(status);
+        }
+        check(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
+        let (known, news) = self.ledger.mirror();
+        let tally = Arc::clone(&self.tally);
+        let news = stream::unfold(Some(news), move |news| {
+            let tally = Arc::clone(&tally);
+            async move {
+                let mut news = news?;
+                match news.recv().await {
+                    Ok(said) => Some((Ok(said), Some(news))),
+                    Err(RecvError::Closed) => None,
+                    Err(RecvError::Lagged(_)) => {
+                        tally.mirrors_behind.fetch_add(1, Ordering::Relaxed);
+                        Some((Err(Status::data_loss("it is behind: begin anew")), None))
+                    }
+                }
+            }
+        });
+        let (mut role, shutdown) = (self.role.clone(), self.shutdown.clone());
+        let end = async move {
+            tokio::select! {
+                _ = role.wait_for(|role| *role != Role::Holder) => {}
+                () = shutdown.cancelled() => {}
+            }
+        };
+        Ok(Response::new(stream::iter(known.into_iter().map(Ok)).chain(news).take_until(Box::pin(end)).boxed()))
+    }
+}
+
+/// `meridian.v1.Counters` of the cluster: answered by the replica that takes reports.
+#[derive(Debug)]
+pub struct HolderCounters {
+    /// The totals, once they are whole.
+    pub counters: CountersService<Counted>,
+    /// Whether they are here.
+    pub role: watch::Receiver<Role>,
+}
+
+#[tonic::async_trait]
+impl Counters for HolderCounters {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let refusal = |role: &Role| role.refusal(|holder: &Holder| &holder.api);
+        if let Some(status) = refusal(&self.role.borrow()) {
+            return Err(status);
+        }
+        let answers = self.counters.watch(request).await?.into_inner();
+        let mut role = self.role.clone();
+        let end = async move {
+            let ended = role.wait_for(|role| *role != Role::Holder).await;
+            ended.ok().and_then(|role| refusal(&role))
+        };
+        let last = stream::once(async { Status::unavailable("another replica takes reports now") });
+        // The client is told why it ends.
+        let answers = answers.take_until(Box::pin(end)).chain(last.map(Err));
+        Ok(Response::new(answers.boxed()))
+    }
+}
