@@ -1,0 +1,26 @@
+# The image of agent and controller: one static binary and nothing else.
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/meridian:0.1.0 --push .
+
+# Built where the builder runs, for whatever machine it is to run on.
+FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
+ARG TARGETARCH
+WORKDIR /src
+RUN case "$TARGETARCH" in \
+        amd64) arch=x86_64 package=gcc-x86-64-linux-gnu ;; \
+        arm64) arch=aarch64 package=gcc-aarch64-linux-gnu ;; \
+        *) echo "no image for $TARGETARCH" >&2; exit 1 ;; \
+    esac && \
+    echo "$arch" >/arch && \
+    rustup target add "$arch-unknown-linux-gnu" && \
+    if [ "$arch" != "$(uname -m)" ]; then \
+        apt-get update && apt-get install -y --no-install-recommends "$package" && rm -rf /var/lib/apt/lists/*; \
+    fi
+COPY . .
+RUN cp "$(scripts/static.sh "$(cat /arch)")" /meridian
+
+FROM scratch
+COPY --from=build /meridian /meridian
+# The chart says who else; agents are root with three capabilities.
+USER 65532:65532
+ENTRYPOINT ["/meridian"]

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Checks what the image is made of: the binary is small, needs nothing beside it, and does its work in an empty root.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+LIMIT=$((25 * 1024 * 1024))
+
+binary=$("$ROOT/scripts/static.sh")
+bytes=$(stat -c %s "$binary")
+[ "$bytes" -le "$LIMIT" ] || die "the binary has $bytes bytes, more than $LIMIT"
+
+empty=$(mktemp -d)
+trap 'rm -r "$empty"' EXIT
+cp "$binary" "$empty/meridian"
+# Nothing but the binary.
+chroot "$empty" /meridian --version >&2
+chroot "$empty" /meridian config reference >/dev/null
+# And what a container has: the kernel's own file systems.
+mkdir "$empty/proc" "$empty/sys"
+# shellcheck disable=SC2016 # the inner shell expands it
+said=$(unshare --mount sh -c 'mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" &&
+    exec chroot "$0" /meridian check --uplink lo' "$empty" || true)
+grep -q '^ok  *netfilter  *the kernel takes the programs' <<<"$said" || die "in an empty root: $said"
+say "the static binary has $bytes bytes and runs in an empty root"

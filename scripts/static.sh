@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the one static binary that the image is made of, and prints its path.
+#
+#   static.sh           for this machine
+#   static.sh aarch64   for another one, with its linker aarch64-linux-gnu-gcc
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+need_userspace
+here=$(uname -m)
+arch=${1:-$here}
+target=$arch-unknown-linux-gnu
+if [ "$arch" != "$here" ]; then
+    linker=$arch-linux-gnu-gcc
+    command -v "$linker" >/dev/null || die "$linker is not on the PATH: install gcc-$arch-linux-gnu"
+    variable=CARGO_TARGET_$(printf '%s' "$target" | tr 'a-z-' 'A-Z_')_LINKER
+    export "$variable=$linker"
+fi
+if ! rustc --print target-libdir --target "$target" | xargs test -d; then
+    die "Rust has no $target here: rustup target add $target"
+fi
+# Named, so that the flags are for the binary and not for what runs while it is built. Randomness comes from the
+# kernel at once: a static binary would look for a device instead.
+RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\"" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target} \
+    cargo build --quiet --locked --profile image --bin meridian --target "$target" --manifest-path "$ROOT/Cargo.toml"
+echo "${CARGO_TARGET_DIR:-$CACHE/target}/$target/image/meridian"
