@@ -27,16 +27,22 @@ need_go() {
 }
 
 program=${1:?which program}
+flags=()
 case $program in
-    apiserver) sources=$ROOT/conformance/apiserver package=. ;;
+    apiserver)
+        sources=$ROOT/conformance/apiserver package=.
+        # A program that is built from a module does not know its version; helm asks for it.
+        version=$(sed -n 's/^.*k8s.io\/kubernetes v/v/p' "$sources/go.mod" | head -n 1)
+        flags=(-ldflags "-X k8s.io/component-base/version.gitVersion=$version")
+        ;;
     *) sources=$ROOT/conformance/hubble package=./$program ;;
 esac
 [ -d "$sources/$package" ] || die "there is no ${sources#"$ROOT/"}/$program"
-hash=$(cd "$sources" && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
+hash=$(cd "$sources" && { find . -type f | LC_ALL=C sort | xargs sha256sum && printf '%s' "${flags[@]}"; } | sha256sum | cut -c1-16)
 built=$CACHE/conformance-$hash/$program
 if [ ! -x "$built" ]; then
     need_go
-    (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "$GO" build -trimpath -o "$built.new" "$package") >&2
+    (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "$GO" build -trimpath "${flags[@]}" -o "$built.new" "$package") >&2
     mv "$built.new" "$built"
 fi
 echo "$built"

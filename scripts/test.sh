@@ -25,7 +25,7 @@ layers() {
         fi
     done <<'END'
 aya datapath
-tonic hubble|api|feed|grpc|proto/generated.rs
+tonic hubble|api|feed|grpc|reports|proto/generated.rs
 kube cluster
 k8s_openapi cluster
 tokio_rustls feed
@@ -90,12 +90,15 @@ MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
 MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
 MERIDIAN_APISERVER=$(scripts/conformance.sh apiserver)
+MERIDIAN_HELM=$(scripts/helm.sh 3):$(scripts/helm.sh 4)
 export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
 export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
-export MERIDIAN_APISERVER
+export MERIDIAN_APISERVER MERIDIAN_HELM
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }
 step "alerts" alerts
+step "the chart" scripts/chart.sh
+step "the static binary" scripts/image.sh
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
 step "kernels" scripts/test-kernels.sh check

@@ -4,6 +4,7 @@
 //! failure.
 
 mod agent;
+mod capabilities;
 mod check;
 mod config;
 mod controller;
@@ -11,6 +12,7 @@ mod demo;
 mod process;
 mod replay;
 mod top;
+mod unload_nodes;
 mod watched;
 mod zones;
 
@@ -74,6 +76,8 @@ enum Command {
     Top(top::Args),
     /// Serves recorded flows to Hubble's clients, as an agent would.
     Replay(replay::Args),
+    /// Takes away what agents have left on the nodes of a cluster, and ends them: the chart does that before it goes.
+    UnloadNodes(unload_nodes::Args),
     /// Looks at the configuration without starting anything.
     #[command(subcommand)]
     Config(config::Config),
@@ -170,6 +174,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Controller(args) => controller::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::UnloadNodes(args) => unload_nodes::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions { shell } => {

@@ -11,6 +11,7 @@ mod model;
 mod reduce;
 mod state;
 mod tokens;
+mod unload;
 mod watches;
 
 pub use connect::connect;
@@ -21,6 +22,7 @@ pub use model::{Model, Notice};
 pub use reduce::{LabelKeys, Seen, read};
 pub use state::{Health, KindHealth, Message, Publisher, State, messages, watch};
 pub use tokens::{Anybody, Tokens};
+pub use unload::{Progress, UnloadError, unload_nodes};
 pub use watches::Timing;
 
 /// A connection to the API server.

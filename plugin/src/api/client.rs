@@ -5,7 +5,7 @@ use crate::{
         ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
         controller_client::ControllerClient, counters_client::CountersClient, zones_client::ZonesClient,
     },
-    reports::NOT_THE_HOLDER,
+    reports::holder_in,
 };
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use tonic::{Code, Status, transport::Channel};
@@ -56,12 +56,14 @@ pub enum ClientError {
         reason: String,
     },
     /// Another replica answers.
-    #[error("{target}: {NOT_THE_HOLDER}{holder}")]
+    #[error("{target}: {message}")]
     Elsewhere {
         /// Who was asked.
         target: Target,
-        /// Who answers.
+        /// Where the one is that answers.
         holder: String,
+        /// The same in words.
+        message: String,
     },
     /// It has no answer.
     #[error("{target}: {message}")]
@@ -141,9 +143,9 @@ impl Client {
     }
 
     fn refused(&self, status: &Status) -> ClientError {
-        let holder = status.message().strip_prefix(NOT_THE_HOLDER);
-        if let (Code::FailedPrecondition, Some(holder)) = (status.code(), holder) {
-            return ClientError::Elsewhere { target: self.target.clone(), holder: holder.to_owned() };
+        if let Some(holder) = holder_in(status) {
+            let message = status.message().to_owned();
+            return ClientError::Elsewhere { target: self.target.clone(), holder, message };
         }
         let message = match status.code() {
             Code::Unimplemented => "this server does not answer that".to_owned(),

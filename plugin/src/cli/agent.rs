@@ -7,7 +7,7 @@ mod start;
 mod unload;
 
 use super::{
-    Failure,
+    Failure, capabilities,
     config::{Args, Settings, ZoneSource},
     process::{Offer, PATIENCE, Places, Servers, Signal, end_pair_log, signals, wait},
     usage,
@@ -55,6 +55,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
 
+    if let Some(missing) = capabilities::missing().filter(|missing| !missing.is_empty()) {
+        return Err(Failure::failed(format!("{}: run as root, or with it", missing.join("; "))));
+    }
     let only = alone(&settings)?;
     // Before they are looked at, so that no change is missed.
     let watch = Watch::new().map_err(Failure::failed)?;

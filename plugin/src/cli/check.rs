@@ -1,6 +1,6 @@
 //! `meridian check`: tries what an agent needs, and says what it found.
 
-use super::{Failure, HookChoice, config::CILIUM_STATE_DIR, print};
+use super::{Failure, HookChoice, capabilities, config::CILIUM_STATE_DIR, print};
 use crate::datapath::{
     Datapath, Device, Devices, Hook, Options,
     auto::{self, Choice},
@@ -27,9 +27,6 @@ pub(super) struct Args {
     )]
     cilium_state_dir: PathBuf,
 }
-
-/// Capabilities and their numbers.
-const CAPABILITIES: [(&str, u32); 3] = [("BPF", 39), ("NET_ADMIN", 12), ("PERFMON", 38)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Finding {
@@ -80,18 +77,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn capabilities(findings: &mut Findings) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()) else {
-        return findings.say(Finding::Note, "capabilities", "/proc/self/status does not say which there are");
-    };
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    let missing: Vec<&str> = CAPABILITIES.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        findings.say(Finding::Good, "capabilities", CAPABILITIES.map(|(name, _)| name).join(", "));
-    } else {
-        let missing = missing.join(", ");
-        findings.say(Finding::Bad, "capabilities", format!("{missing} not there: run as root, or with them"));
+    match capabilities::missing() {
+        None => findings.say(Finding::Note, "capabilities", "/proc/self/status does not say which there are"),
+        Some(missing) if missing.is_empty() => findings.say(Finding::Good, "capabilities", capabilities::names()),
+        Some(missing) => findings.say(Finding::Bad, "capabilities", missing.join("; ")),
     }
 }
 

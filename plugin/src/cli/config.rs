@@ -85,6 +85,9 @@ pub(super) struct Args {
     /// Takes everything away that agents have left in the kernel and in the state folder, and ends.
     #[arg(long)]
     unload: bool,
+    /// With --unload: does not end then, but says that it is done on the port for health.
+    #[arg(long, requires = "unload")]
+    stay: bool,
     /// Where Hubble's clients and `meridian top` are served, without TLS; by default 127.0.0.1:4344.
     #[arg(long, env = "MERIDIAN_HUBBLE_LISTEN", value_name = "ADDRESS")]
     hubble_listen: Option<Listen>,
@@ -399,6 +402,8 @@ fn pin_dir(chosen: Option<PathBuf>) -> Option<PathBuf> {
 pub(super) struct Remains {
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) state_dir: PathBuf,
+    /// Where it is said that all is gone, if somebody waits for that.
+    pub(super) stay: Option<Listen>,
 }
 
 impl Args {
@@ -408,7 +413,9 @@ impl Args {
             return Ok(None);
         }
         let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let listen = value(self.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?;
         Ok(Some(Remains {
+            stay: self.stay.then_some(listen),
             pin_dir: pin_dir(self.pin_dir.clone().or(file.pin_dir)),
             state_dir: self.state_dir.clone().or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
         }))
@@ -529,7 +536,7 @@ mod tests {
     fn every_flag_has_a_key_and_a_variable_and_every_key_a_flag() {
         let command = Args::augment_args(clap::Command::new("agent"));
         // What is done instead of running is no configuration.
-        let is_key = |argument: &&clap::Arg| argument.get_id() != "unload";
+        let is_key = |argument: &&clap::Arg| !["unload", "stay"].contains(&argument.get_id().as_str());
         let arguments: Vec<&clap::Arg> = command.get_arguments().filter(is_key).collect();
         let ids: Vec<&str> = arguments.iter().map(|argument| argument.get_id().as_str()).collect();
         let keys: Vec<&str> = std::iter::once("config").chain(KEYS.iter().map(|(id, _)| *id)).collect();

@@ -38,10 +38,10 @@ pub struct Lease {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Who this replica is; no two are the same.
-    pub identity: String,
-    /// Where this replica is.
+    /// What this replica is called, and where it is.
     pub place: Holder,
+    /// Who it is; no two are the same.
+    identity: String,
 }
 
 /// What is known of the Lease.
@@ -61,6 +61,12 @@ struct Renewal {
 }
 
 impl Lease {
+    /// The Lease of this name, for the replica there.
+    pub fn new(client: Client, namespace: String, name: String, place: Holder) -> Self {
+        let identity = format!("{}_{:016x}", place.name, rand::random::<u64>());
+        Self { client, namespace, name, place, identity }
+    }
+
     /// Tries for as long as the process runs; gives it back at its end.
     pub async fn run(self, role: watch::Sender<Role>, shutdown: CancellationToken) {
         let api: Api<Object> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -199,5 +205,7 @@ fn become_(role: &watch::Sender<Role>, now: Role) {
 
 fn place(lease: &Object) -> Option<Holder> {
     let annotations = lease.metadata.annotations.as_ref()?;
-    Some(Holder { feed: annotations.get(FEED)?.clone(), api: annotations.get(API)?.clone() })
+    let identity = lease.spec.as_ref()?.holder_identity.as_ref()?;
+    let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name).to_owned();
+    Some(Holder { name, feed: annotations.get(FEED)?.clone(), api: annotations.get(API)?.clone() })
 }

@@ -1,6 +1,6 @@
 //! The agent's end: reports to whichever replica takes them.
 
-use super::{NOT_THE_HOLDER, Reporter};
+use super::{Reporter, holder_in};
 use crate::{
     causes::causes,
     feed::{ClientSettings, ConnectError},
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// How long to wait before another replica is asked, at first and at most.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -61,10 +61,7 @@ enum Ended {
 
 impl From<Status> for Ended {
     fn from(status: Status) -> Self {
-        match status.message().strip_prefix(NOT_THE_HOLDER) {
-            Some(holder) if status.code() == Code::FailedPrecondition => Self::Moved(holder.to_owned()),
-            _ => Self::Refused(status),
-        }
+        holder_in(&status).map_or(Self::Refused(status), Self::Moved)
     }
 }
 

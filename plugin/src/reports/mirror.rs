@@ -1,7 +1,14 @@
 //! A replica that stands by: it knows what the holder knows, so that it can take over.
 
 use super::{Ledger, Role};
-use crate::{causes::causes, feed::ClientSettings, proto::feed::reports_client::ReportsClient};
+use crate::{
+    causes::causes,
+    feed::ClientSettings,
+    proto::{
+        feed::reports_client::ReportsClient,
+        v1::{MirrorRequest, mirror_response::Response},
+    },
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -29,13 +36,19 @@ pub struct Mirror {
 impl Mirror {
     /// Listens for as long as the process runs.
     pub async fn run(mut self) {
-        let (mut heard, mut told) = (None, String::new());
+        let (mut heard, mut told, mut was_holder) = (None, String::new(), false);
         loop {
             let role = self.role.borrow_and_update().clone();
-            let Role::Standby(Some(holder)) = role else {
-                if role == Role::Holder && heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
+            if role == Role::Holder {
+                if heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
                     self.ledger.is_stale();
                 }
+                was_holder = true;
+            } else if std::mem::take(&mut was_holder) {
+                // Until now it has heard of everything itself.
+                heard = Some(Instant::now());
+            }
+            let Role::Standby(Some(holder)) = role else {
                 if self.role.changed().await.is_err() {
                     return;
                 }
@@ -69,14 +82,18 @@ async fn listen(settings: &ClientSettings, ledger: &Ledger, heard: &mut Option<I
     let stream = async {
         let channel = settings.connect().await.map_err(|error| causes(&error))?;
         let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-        let request = settings.request(crate::proto::v1::MirrorRequest {}).map_err(|error| causes(&error))?;
+        let request = settings.request(MirrorRequest {}).map_err(|error| causes(&error))?;
         let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
         let mut stream = client.mirror(request).await.map_err(said)?.into_inner();
         tracing::info!(holder = settings.server, "standing by");
         while let Some(said_now) = stream.message().await.map_err(said)? {
-            let now = Instant::now();
+            let (now, is_part) =
+                (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Known(_))));
             ledger.learn(said_now, now).map_err(|refused| refused.to_string())?;
-            *heard = Some(now);
+            // A part of what it knows is nothing.
+            if !is_part {
+                *heard = Some(now);
+            }
         }
         Ok("it ended the stream".to_owned())
     };

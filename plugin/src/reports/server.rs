@@ -1,6 +1,6 @@
 //! The controller's end.
 
-use super::{Holder, Ledger, Refused, Role};
+use super::{Holder, Ledger, Refused, Role, until_lost};
 use crate::{
     api::CountersService,
     feed::{Authenticate, RefusedToken},
@@ -173,10 +173,10 @@ impl Reports for ReportsService {
                 }
             }
         });
-        let (mut role, shutdown) = (self.role.clone(), self.shutdown.clone());
+        let (role, shutdown) = (self.role.clone(), self.shutdown.clone());
         let end = async move {
             tokio::select! {
-                _ = role.wait_for(|role| *role != Role::Holder) => {}
+                () = until_lost(role) => {}
                 () = shutdown.cancelled() => {}
             }
         };
@@ -203,14 +203,44 @@ impl Counters for HolderCounters {
             return Err(status);
         }
         let answers = self.counters.watch(request).await?.into_inner();
-        let mut role = self.role.clone();
-        let end = async move {
-            let ended = role.wait_for(|role| *role != Role::Holder).await;
-            ended.ok().and_then(|role| refusal(&role))
-        };
-        let last = stream::once(async { Status::unavailable("another replica takes reports now") });
+        let last = stream::once(async { Err(Status::unavailable("another replica takes reports now")) });
         // The client is told why it ends.
-        let answers = answers.take_until(Box::pin(end)).chain(last.map(Err));
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(answers.take_until(Box::pin(until_lost(self.role.clone()))).chain(last).boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Process;
+
+    fn counters(role: watch::Receiver<Role>) -> HolderCounters {
+        let ledger = Ledger::new(10, false, 10);
+        let totals = watch::Sender::new(Arc::from([ledger.counted()])).subscribe();
+        let counters = CountersService::new(totals, Arc::new(Process::default()), CancellationToken::new());
+        HolderCounters { counters, role }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn totals_are_told_for_as_long_as_this_replica_is_the_holder() {
+        // The only replica: nobody can take it away.
+        let alone = counters(watch::Sender::new(Role::Holder).subscribe());
+        let mut answers = alone.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
+        for _ in 0..3 {
+            assert!(answers.next().await.unwrap().is_ok());
+        }
+        let role = watch::Sender::new(Role::Holder);
+        let service = counters(role.subscribe());
+        let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
+        assert!(answers.next().await.unwrap().is_ok());
+        role.send_replace(Role::Standby(None));
+        let end = answers.next().await.unwrap().unwrap_err();
+        assert_eq!(end.message(), "another replica takes reports now");
+        assert!(answers.next().await.is_none());
+        let holder = Holder { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
+        role.send_replace(Role::Standby(Some(holder)));
+        let refused = service.watch(Request::new(WatchRequest::default())).await.map(drop).unwrap_err();
+        assert_eq!(refused.message(), "not the holder: 10.0.0.2:4344 (b)");
+        assert_eq!(super::super::holder_in(&refused).as_deref(), Some("10.0.0.2:4344"));
     }
 }

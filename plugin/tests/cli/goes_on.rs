@@ -2,6 +2,7 @@
 
 use crate::{
     Scratch,
+    confined::{CAPABILITIES, confine},
     machine::{Machine, alone},
     meridian,
     network::{BpfFs, Mtus, Network, PEER, POD, traffic::sink},
@@ -45,16 +46,21 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// The series of traffic on the agent's page, with their values.
-fn traffic(network: &Network) -> BTreeMap<String, u64> {
+/// What the agent answers on its port for metrics; nothing if it does not.
+fn page(network: &Network, path: &str) -> String {
     let get = || {
         let mut stream = TcpStream::connect("127.0.0.1:9980").ok()?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         let mut page = String::new();
         stream.read_to_string(&mut page).ok()?;
         Some(page)
     };
-    let page = network.node.run(get).unwrap().unwrap_or_default();
+    network.node.run(get).unwrap().unwrap_or_default()
+}
+
+/// The series of traffic on the agent's page, with their values.
+fn traffic(network: &Network) -> BTreeMap<String, u64> {
+    let page = page(network, "/metrics");
     let families = ["meridian_zone_", "meridian_pod_", "meridian_workload_", "pod_cross_zone_", "kubecost_"];
     let series = page.lines().filter(|line| families.iter().any(|family| line.starts_with(family)));
     series
@@ -81,13 +87,25 @@ fn goes_on(hook: Hook, signal: Signal) {
     let config = scratch.file("agent.yaml", config.as_bytes());
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
     let pins = bpf.0.join("meridian");
-    let agent = |args: &[&str]| {
+    // As in a pod.
+    let agent_with = |capabilities: &[u32], args: &[&str]| {
         let spawn = || {
             let mut command = meridian(&["agent", "--config", config.to_str().unwrap()]);
-            Running::spawn(command.args(args).env("MERIDIAN_PIN_DIR", &pins))
+            command.args(args).env("MERIDIAN_PIN_DIR", &pins);
+            confine(&mut command, capabilities, &[scratch.as_ref()]);
+            Running::spawn(&mut command)
         };
         network.node.run(spawn).unwrap()
     };
+    let all = CAPABILITIES.map(|(_, number)| number);
+    let agent = |args: &[&str]| agent_with(&all, args);
+    for (name, number) in CAPABILITIES {
+        let others: Vec<u32> = all.into_iter().filter(|other| *other != number).collect();
+        let said = agent_with(&others, &[]).said();
+        let expected = format!("meridian: the capability {name} is missing, to ");
+        assert!(said.code == Some(1) && said.stderr.starts_with(&expected), "{said:?}");
+        assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    }
     let start = || {
         let mut agent = agent(&[]);
         let (said, rest) = agent.stderr_until("is_pinned=true");
@@ -172,7 +190,17 @@ fn goes_on(hook: Hook, signal: Signal) {
         assert_eq!(second.said().code, Some(0));
     });
     assert_eq!(pinned(&bpf).len(), 1);
-    let said = agent(&["--unload"]).said();
+    // The one that stays says where it is asked for health that it is done.
+    let unload = agent(&["--unload", "--stay"]);
+    for _ in 0..200 {
+        if page(&network, "/readyz").ends_with("ok\n") {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(page(&network, "/readyz").ends_with("ok\n") && pinned(&bpf).is_empty());
+    unload.signal(Signal::SIGTERM);
+    let said = unload.said();
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
     assert!(pinned(&bpf).is_empty() && !scratch.as_ref().join("state").exists(), "{:?}", pinned(&bpf));
     drop((network, bpf));

@@ -6,7 +6,9 @@ mod agent;
 mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
+mod confined;
 mod demo;
+mod docs;
 mod errors;
 mod goes_on;
 mod machine;

@@ -215,7 +215,12 @@ impl Lab {
 
     /// A kubeconfig with a token of a service account.
     async fn kubeconfig_of(&self, account: &str) -> PathBuf {
-        let token = self.token(account, None, "").await;
+        self.kubeconfig_in(NAMESPACE, account).await
+    }
+
+    /// The same, of an account of another namespace.
+    pub async fn kubeconfig_in(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.token_in(namespace, account, None, "").await;
         let mut file = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         let user = file.auth_infos[0].auth_info.as_mut().unwrap();
         *user = serde_json::from_value(json!({ "token": token })).unwrap();

@@ -7,6 +7,7 @@
 
 #[path = "../network/bpf_fs.rs"]
 mod bpf_fs;
+mod chart;
 #[path = "../common/mod.rs"]
 mod common;
 mod feed;

@@ -216,7 +216,12 @@ impl Lab {
 
     /// A token of a service account, bound to a pod if one is named.
     pub async fn token(&self, account: &str, pod: Option<&str>, audience: &str) -> String {
-        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), crate::lab::NAMESPACE);
+        self.token_in(crate::lab::NAMESPACE, account, pod, audience).await
+    }
+
+    /// The same, of an account of another namespace.
+    pub async fn token_in(&self, namespace: &str, account: &str, pod: Option<&str>, audience: &str) -> String {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let bound = pod.map(|pod| BoundObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),

@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         Failure,
-        config::{PairLogOutput, Seconds, controller},
+        config::{PairLogOutput, Seconds, controller, host_name},
         process::PATIENCE,
         usage,
     },
@@ -134,6 +134,7 @@ impl TotalsArgs {
         // What only this machine reaches is not elsewhere.
         let api_ip = if api.ip().is_unspecified() { ip } else { api.ip() };
         Ok(Holder {
+            name: host_name(),
             feed: SocketAddr::new(ip, feed.port()).to_string(),
             api: SocketAddr::new(api_ip, api.port()).to_string(),
         })
@@ -189,14 +190,7 @@ impl Totals<'_> {
             let role = watch::Sender::new(Role::Standby(None));
             let receiver = role.subscribe();
             tokio::spawn(Mirror { settings, ledger: Arc::clone(ledger), role: receiver.clone() }.run());
-            let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            let lease = Lease {
-                client: self.client.clone(),
-                namespace: args.namespace(),
-                name: args.lease.clone(),
-                identity: format!("{}_{:016x}", name.trim(), rand::random::<u64>()),
-                place,
-            };
+            let lease = Lease::new(self.client.clone(), args.namespace(), args.lease.clone(), place);
             (receiver, Some(tokio::spawn(lease.run(role, shutdown.clone()))))
         };
         let service = ReportsService {
@@ -241,6 +235,8 @@ impl Serving {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut held, mut expected, mut is_whole) = (None, 0, false);
+        // A moment before the end: with it those that stand by go, too.
+        let mut is_mirrored = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -264,12 +260,13 @@ impl Serving {
                 now
             });
             is_whole |= self.is_whole(expected, now.duration_since(since));
+            is_mirrored = self.ledger.is_mirrored();
             if is_whole {
                 self.totals.send_replace(Arc::from([self.ledger.counted()]));
                 self.log()?;
             }
         }
-        self.end_log(held.is_some() && !self.ledger.is_mirrored());
+        self.end_log(held.is_some() && !is_mirrored);
         Ok(())
     }
 

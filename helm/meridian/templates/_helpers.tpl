@@ -1,0 +1,65 @@
+{{- define "meridian.labels" -}}
+app.kubernetes.io/name: meridian
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* What a part is selected by: (list . "agent"). */}}
+{{- define "meridian.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: meridian
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "meridian.image" -}}
+{{- $repository := required "image.repository: name the image that you have pushed, for example --set image.repository=registry.example.com/meridian" .Values.image.repository -}}
+{{- if .Values.image.digest -}}
+{{ $repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ $repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "meridian.tlsSecret" -}}
+{{ .Values.tls.secretName | default "meridian-controller-tls" }}
+{{- end }}
+
+{{/* The token that agents and replicas show each other. */}}
+{{- define "meridian.tokenVolume" -}}
+- name: token
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, audience: meridian-controller, expirationSeconds: 3600}
+{{- end }}
+
+{{- define "meridian.caVolume" -}}
+- name: ca
+  secret:
+    secretName: {{ include "meridian.tlsSecret" . }}
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end }}
+
+{{/* Of pods that need no privilege at all. */}}
+{{- define "meridian.noPrivilege" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "meridian.containerNoPrivilege" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "meridian.flowsBeyondNode" -}}
+{{- if or .Values.agent.hubble.listenOnNode .Values.relay.enabled -}}true{{- end -}}
+{{- end }}
+
+{{- define "meridian.apiInCluster" -}}
+{{- if or .Values.controller.listenInCluster .Values.relay.enabled -}}true{{- end -}}
+{{- end }}

@@ -1,0 +1,37 @@
+//! `meridian unload-nodes`: what the chart does before it goes.
+
+use super::{Failure, config::Seconds, print, usage};
+use crate::cluster::{self, unload_nodes};
+use std::path::PathBuf;
+
+/// Whose remains, and how long they may take.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The namespace of the agents.
+    #[arg(long, value_name = "NAME", default_value = "meridian")]
+    namespace: String,
+    /// Their DaemonSet.
+    #[arg(long, value_name = "NAME", default_value = "meridian-agent")]
+    daemon_set: String,
+    /// How long all nodes together may take.
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    timeout: Seconds,
+    /// How the API server is reached; by default the service account of the pod, or KUBECONFIG.
+    #[arg(long, env = "MERIDIAN_KUBECONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    kubeconfig: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    runtime.block_on(async {
+        let client = cluster::connect(args.kubeconfig.as_deref()).await.map_err(usage)?;
+        let tell = |progress: cluster::Progress| {
+            tracing::info!(done = progress.done, nodes = progress.nodes, "taking away what agents have left");
+        };
+        let done = unload_nodes(client, &args.namespace, &args.daemon_set, args.timeout.0, tell).await;
+        match done.map_err(Failure::failed)? {
+            Some(nodes) => print(&format!("nothing is left on {nodes} nodes\n")),
+            None => print(&format!("there is no DaemonSet {} in {}\n", args.daemon_set, args.namespace)),
+        }
+    })
+}

@@ -1,0 +1,63 @@
+//! What the pages say can be typed, and what they say about what a person meets.
+
+use crate::common::run;
+use std::{collections::BTreeSet, fs, path::Path};
+
+fn page(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+}
+
+/// README.md and docs/*.md.
+fn pages() -> Vec<String> {
+    let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")).unwrap();
+    let names = docs.flatten().map(|entry| format!("docs/{}", entry.file_name().to_string_lossy()));
+    let mut pages: Vec<String> = names.filter(|name| name.ends_with(".md")).map(|name| page(&name)).collect();
+    pages.push(page("README.md"));
+    pages
+}
+
+/// Lines of the blocks of commands, without what is said of them.
+fn commands() -> BTreeSet<String> {
+    let mut commands = BTreeSet::new();
+    for page in pages() {
+        for block in page.split("```sh\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            commands.extend(block.lines().map(|line| line.split(" #").next().unwrap().trim().to_owned()));
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_of_ours_in_the_pages_is_understood() {
+    let mut seen = 0;
+    for command in commands() {
+        let Some(args) = command.strip_prefix("meridian ") else { continue };
+        let mut args: Vec<&str> = args.split_whitespace().take_while(|word| !["|", ">", "&"].contains(word)).collect();
+        // Whatever is not understood before it is refused.
+        args.push("--help");
+        let said = run(&args);
+        assert_eq!(said.code, Some(0), "{command}: {}", said.stderr);
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+#[test]
+fn every_alert_and_every_line_of_the_check_has_an_entry() {
+    let page = page("docs/install.md");
+    let alerts = self::page("helm/meridian/files/alerts.yaml");
+    let alerts = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let missing: Vec<&str> = alerts.filter(|alert| !page.contains(&format!("| `{alert}` |"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let said = run(&["check", "--uplink", "lo"]);
+    let findings = said
+        .stdout
+        .lines()
+        .filter(|line| ["ok ", "missing ", "note ", "BAD "].into_iter().any(|word| line.starts_with(word)));
+    let names: Vec<&str> = findings.filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert!(names.len() >= 6, "{said:?}");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}

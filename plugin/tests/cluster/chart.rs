@@ -1,0 +1,227 @@
+//! The chart: installed, upgraded and uninstalled by real helms, against a real API server. What a kubelet
+//! and the controllers of DaemonSets and Jobs would do, the test does: there are none.
+
+use crate::{
+    common::{Said, meridian},
+    lab::{CONTROLLER, Lab, inside, until},
+    objects::Object,
+};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    batch::v1::Job,
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    scheduling::v1::PriorityClass,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::{self, JoinHandle},
+    time::SystemTime,
+};
+
+const NAMESPACE: &str = "zones";
+const AGENTS: &str = "meridian-agent";
+const UNINSTALL: &str = "meridian-uninstall";
+
+/// The helms, as MERIDIAN_HELM names them.
+fn helms() -> Vec<PathBuf> {
+    env::var("MERIDIAN_HELM").map(|paths| paths.split(':').map(PathBuf::from).collect()).unwrap_or_default()
+}
+
+/// A helm command in progress, on a thread of its own.
+fn helm(helm: &Path, lab: &Lab, args: &[&str]) -> JoinHandle<Said> {
+    let mut command = Command::new(helm);
+    command.args(args).args(["--namespace", NAMESPACE]).env("KUBECONFIG", &lab.kubeconfig);
+    command.env("HOME", lab.folder.as_ref());
+    thread::spawn(move || command.output().unwrap().into())
+}
+
+async fn done(helm: JoinHandle<Said>) -> Said {
+    until("helm", async || helm.is_finished().then_some(())).await;
+    let said = helm.join().unwrap();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    said
+}
+
+fn here<K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(client: &Client) -> Api<K> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// Names of everything that the chart has made.
+async fn made(client: &Client) -> Vec<String> {
+    let of_chart = ListParams::default().labels("app.kubernetes.io/name=meridian");
+    let mut names = Vec::new();
+    macro_rules! list {
+        ($($api:expr => $kind:ty),*) => {
+            $(
+                let found: Api<$kind> = $api;
+                let found = found.list(&of_chart).await.unwrap();
+                let kind = stringify!($kind);
+                names.extend(found.items.into_iter().map(|it| format!("{kind} {}", it.metadata.name.unwrap())));
+            )*
+        };
+    }
+    list!(
+        here(client) => ConfigMap, here(client) => DaemonSet, here(client) => Deployment, here(client) => Job,
+        here(client) => Lease, here(client) => PodDisruptionBudget, here(client) => Role, here(client) => RoleBinding,
+        here(client) => Secret, here(client) => Service, here(client) => ServiceAccount,
+        Api::all(client.clone()) => ClusterRole, Api::all(client.clone()) => ClusterRoleBinding,
+        Api::all(client.clone()) => PriorityClass
+    );
+    names.sort();
+    names
+}
+
+const MADE: [&str; 18] = [
+    "ClusterRole meridian-controller",
+    "ClusterRoleBinding meridian-controller",
+    "ConfigMap meridian-agent",
+    "ConfigMap meridian-relay",
+    "ConfigMap meridian-zones",
+    "DaemonSet meridian-agent",
+    "Deployment meridian-controller",
+    "Deployment meridian-relay",
+    "Lease meridian-controller",
+    "PodDisruptionBudget meridian-controller",
+    "PriorityClass meridian-agent",
+    "Role meridian-controller",
+    "RoleBinding meridian-controller",
+    "Secret meridian-controller-tls",
+    "Service meridian-controller",
+    "Service meridian-relay",
+    "ServiceAccount meridian-agent",
+    "ServiceAccount meridian-controller",
+];
+
+#[test]
+fn the_chart_is_installed_upgraded_and_leaves_nothing() {
+    let helms = helms();
+    if helms.is_empty() {
+        eprintln!("skipped: MERIDIAN_HELM names no helm (scripts/helm.sh fetches them)");
+        return;
+    }
+    inside("chart", async |lab: &mut Lab| {
+        // The lab's own are in the way.
+        lab.forget(&Object::role(CONTROLLER, json!([]))).await;
+        lab.forget(&Object::role_binding(CONTROLLER, json!([]))).await;
+        for helm in helms {
+            comes_and_goes(lab, &helm).await;
+        }
+    });
+}
+
+async fn comes_and_goes(lab: &Lab, program: &Path) {
+    let client = &lab.client;
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian");
+    let values = [
+        ["--set", "image.repository=registry.example.com/meridian"],
+        ["--set", "relay.enabled=true"],
+        [
+            "--set-json",
+            r#"staticTable={"zones":[{"name":"a","region":"r"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"a","class":"database"}]}"#,
+        ],
+    ];
+    let mut args = vec!["install", "meridian", chart, "--create-namespace"];
+    args.extend(values.concat());
+    let said = done(helm(program, lab, &args)).await;
+    assert!(said.stdout.contains("rollout status daemonset/meridian-agent"), "{said:?}");
+    assert_eq!(made(client).await, MADE);
+    is_good(client).await;
+
+    // An upgrade changes what was asked for, and keeps the certificate.
+    let agents: Api<DaemonSet> = here(client);
+    let secrets: Api<Secret> = here(client);
+    let before = (agents.get(AGENTS).await.unwrap(), secrets.get("meridian-controller-tls").await.unwrap().data);
+    args[0] = "upgrade";
+    args[3] = "--reuse-values";
+    args.extend(["--set", "agent.hook=tcx"]);
+    done(helm(program, lab, &args)).await;
+    let after = (agents.get(AGENTS).await.unwrap(), secrets.get("meridian-controller-tls").await.unwrap().data);
+    assert_eq!(before.1, after.1, "the certificate stays");
+    assert_ne!(before.0.spec.template, after.0.spec.template, "agents take the new configuration");
+    is_good(client).await;
+
+    // Before the chart goes, its Job takes away what is left on the nodes.
+    let going = helm(program, lab, &["uninstall", "meridian"]);
+    let jobs: Api<Job> = here(client);
+    let job = until("the Job", async || jobs.get_opt(UNINSTALL).await.unwrap()).await;
+    status(
+        &agents,
+        json!({"observedGeneration": after.0.metadata.generation, "desiredNumberScheduled": 3,
+        "currentNumberScheduled": 3, "updatedNumberScheduled": 3, "numberReady": 3, "numberMisscheduled": 0}),
+    )
+    .await;
+    let spec = job.spec.unwrap().template.spec.unwrap();
+    let mut command = meridian(&[]);
+    command.args(spec.containers[0].args.clone().unwrap());
+    command.env("MERIDIAN_KUBECONFIG", lab.kubeconfig_in(NAMESPACE, &spec.service_account_name.unwrap()).await);
+    let unloads = thread::spawn(move || Said::from(command.output().unwrap()));
+    let args = |set: &DaemonSet| set.spec.template.spec.as_ref().unwrap().containers[0].args.clone().unwrap();
+    let changed = until("the agents' new task", async || {
+        let set = agents.get(AGENTS).await.unwrap();
+        args(&set).ends_with(&["--unload".into(), "--stay".into()]).then_some(set)
+    })
+    .await;
+    assert_eq!(args(&changed)[..3], ["agent", "--config", "/etc/meridian/agent.yaml"]);
+    assert!(!unloads.is_finished());
+    status(&agents, json!({"observedGeneration": changed.metadata.generation, "updatedNumberScheduled": 3})).await;
+    until("its end", async || unloads.is_finished().then_some(())).await;
+    let said = unloads.join().unwrap();
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "nothing is left on 3 nodes\n"), "{said:?}");
+    let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition =
+        |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now});
+    let finished = |conditions: Value| {
+        json!({"startTime": now, "completionTime": now, "succeeded": 1, "ready": 0, "terminating": 0,
+            "uncountedTerminatedPods": {}, "conditions": conditions})
+    };
+    status(&jobs, finished(json!([condition("SuccessCriteriaMet"), condition("Complete")]))).await;
+    done(going).await;
+    assert_eq!(made(client).await, Vec::<String>::new());
+}
+
+async fn status<K>(api: &Api<K>, status: Value)
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let name = if std::any::type_name::<K>().ends_with("Job") { UNINSTALL } else { AGENTS };
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&json!({ "status": status }))).await.unwrap();
+}
+
+/// What the agents are told is a good configuration.
+async fn is_good(client: &Client) {
+    let maps: Api<ConfigMap> = here(client);
+    let data = maps.get("meridian-agent").await.unwrap().data.unwrap();
+    let folder = crate::common::Scratch::new("chart-config");
+    let file = folder.file("agent.yaml", data["agent.yaml"].as_bytes());
+    let said = crate::common::run(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let data = maps.get("meridian-zones").await.unwrap().data.unwrap();
+    let zones = folder.file("zones.yaml", data["zones.yaml"].as_bytes());
+    let said = crate::common::run(&["zones", "list", "--zones-file", zones.to_str().unwrap()]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains("10.9.8.0/24"), "{said:?}");
+    // Flags of the controller are those that there are.
+    let deployments: Api<Deployment> = here(client);
+    let deployment = deployments.get("meridian-controller").await.unwrap();
+    let spec = serde_json::to_value(&deployment.spec).unwrap();
+    let args: Vec<String> = serde_json::from_value(spec["template"]["spec"]["containers"][0]["args"].clone()).unwrap();
+    let mut command = meridian(&[]);
+    // It gets as far as the certificate, which is not here.
+    command.args(
+        args.iter().map(|arg| {
+            arg.replace("$(POD_IP)", "10.0.0.1").replace("/etc/meridian/zones.yaml", zones.to_str().unwrap())
+        }),
+    );
+    let said = Said::from(command.output().unwrap());
+    assert!(said.code == Some(2) && said.stderr.contains("/tls/tls.crt"), "{said:?}");
+}

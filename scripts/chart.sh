@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Checks the chart: lint, every preset and every optional part, the schemas of every Kubernetes that is in use, and
+# what must not be in it.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+CHART=$ROOT/helm/meridian
+VALIDATE_VERSION=1.37.0
+IMAGE=(--set image.repository=registry.example.com/meridian)
+ALL=(--set relay.enabled=true --set podMonitor.enabled=true --set prometheusRule.enabled=true
+    --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
+    --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
+    --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
+    --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
+NONE=(--set tls.secretName=given --set controller.replicas=1 --set uninstall.enabled=false
+    --set agent.priorityClass.create=false --set agent.priorityClass.name= --set image.digest="sha256:$(printf '%064d' 0)")
+
+validate=$CACHE/kubernetes-validate-$VALIDATE_VERSION
+if [ ! -x "$validate/bin/kubernetes-validate" ]; then
+    need_packages python3-venv
+    python3 -m venv "$validate"
+    "$validate/bin/pip" install --quiet --disable-pip-version-check "kubernetes-validate==$VALIDATE_VERSION"
+fi
+rendered=$(mktemp -d)
+trap 'rm -r "$rendered"' EXIT
+
+# render HELM NAME ARGUMENT...: renders the chart into a file of this name, with its hooks.
+render() {
+    local helm=$1 name=$2
+    shift 2
+    "$helm" template m "$CHART" --namespace meridian "${IMAGE[@]}" "$@" >"$rendered/$name.yaml"
+}
+
+# refused HELM WORDS ARGUMENT...: fails unless helm refuses these values with these words.
+refused() {
+    local helm=$1 words=$2 said
+    shift 2
+    if said=$("$helm" template m "$CHART" "$@" 2>&1); then
+        die "helm takes $*"
+    fi
+    grep -q "$words" <<<"$said" || die "helm refuses $* with other words: $said"
+}
+
+for version in 3 4; do
+    helm=$("$ROOT/scripts/helm.sh" "$version")
+    "$helm" lint --strict --quiet "$CHART" "${IMAGE[@]}" >&2
+    render "$helm" "$version-default"
+    render "$helm" "$version-all" "${ALL[@]}"
+    render "$helm" "$version-none" "${NONE[@]}"
+    for preset in "$CHART"/presets/*.yaml; do
+        name=$(basename "$preset" .yaml)
+        render "$helm" "$version-$name" --values "$preset"
+        render "$helm" "$version-$name-all" --values "$preset" "${ALL[@]}"
+    done
+    refused "$helm" "hoook" "${IMAGE[@]}" --set agent.hoook=auto
+    refused "$helm" "hook" "${IMAGE[@]}" --set agent.hook=xdp
+    refused "$helm" "image.repository: name the image"
+done
+
+for file in "$rendered"/3-*.yaml; do
+    # All but the certificate that each makes.
+    diff <(sed -E 's/(ca.crt|tls.crt|tls.key): .*/\1/' "$file") \
+        <(sed -E 's/(ca.crt|tls.crt|tls.key): .*/\1/' "${file/"$rendered/3-"/"$rendered/4-"}") >&2 ||
+        die "helm 3 and helm 4 make different things of $(basename "$file")"
+done
+if found=$(grep -nE 'privileged: true|hostPID|hostIPC|:latest|SYS_ADMIN|allowPrivilegeEscalation: true' "$rendered"/*.yaml); then
+    die "this must not be in the chart: $found"
+fi
+for kubernetes in 1.28 1.29 1.30 1.31 1.32 1.33 1.34 1.35 1.36; do
+    # Both helms make the same of it.
+    said=$("$validate/bin/kubernetes-validate" --strict --quiet --kubernetes-version "$kubernetes" "$rendered"/4-*.yaml 2>&1) ||
+        die "not Kubernetes $kubernetes: $said"
+done
+say "the chart is as Kubernetes 1.28 to 1.36 has it: $(find "$rendered" -name '*.yaml' | wc -l) ways"
