@@ -16,7 +16,7 @@ use meridian::{
         feed::feed_client::FeedClient,
         v1::{FollowRequest, Hello, follow_request::Request},
     },
-    reports::{Ledger, ReportsService, Role},
+    reports::{Ledger, ReportsService, Role, Term},
     units::grouped,
     zones::{SharedTable, Slots, StaticTable},
 };
@@ -288,7 +288,7 @@ async fn run_controller(addresses: bool) -> Shown {
     };
     let reports = ReportsService {
         ledger: Arc::new(Ledger::new(1000, false, 10_000)),
-        role: watch::Sender::new(Role::Holder).subscribe(),
+        role: watch::Sender::new(Role::Holder(Term::default())).subscribe(),
         agents: Arc::new(Anybody),
         replicas: Arc::new(Anybody),
         tally: Arc::default(),

@@ -4,7 +4,7 @@
 //! been seen here without a change. The holder gives up before another one may take over, so there are
 //! never two.
 
-use crate::reports::{Holder, Role};
+use crate::reports::{Holder, Role, Term};
 use k8s_openapi::{
     api::coordination::v1::{Lease as Object, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -42,6 +42,7 @@ pub struct Lease {
     pub place: Holder,
     /// Who it is; no two are the same.
     identity: String,
+    term: Term,
 }
 
 /// What is known of the Lease.
@@ -64,7 +65,7 @@ impl Lease {
     /// The Lease of this name, for the replica there.
     pub fn new(client: Client, namespace: String, name: String, place: Holder) -> Self {
         let identity = format!("{}_{:016x}", place.name, rand::random::<u64>());
-        Self { client, namespace, name, place, identity }
+        Self { client, namespace, name, place, identity, term: Term::default() }
     }
 
     /// Tries for as long as the process runs; gives it back at its end.
@@ -95,10 +96,10 @@ impl Lease {
             };
             let now = now.or_else(|| {
                 let is_over = seen.renewed.is_none_or(|renewed| renewed.elapsed() >= DEADLINE);
-                (is_over && *role.borrow() == Role::Holder).then_some(Role::Standby(None))
+                (is_over && matches!(*role.borrow(), Role::Holder(_))).then_some(Role::Standby(None))
             });
             if let Some(now) = now {
-                if now != Role::Holder {
+                if !matches!(now, Role::Holder(_)) {
                     seen.renewed = None;
                 }
                 become_(&role, now);
@@ -108,7 +109,7 @@ impl Lease {
                 () = shutdown.cancelled() => break,
             }
         }
-        if role.send_replace(Role::Standby(None)) == Role::Holder {
+        if matches!(role.send_replace(Role::Standby(None)), Role::Holder(_)) {
             // Whoever waits takes over at once, or a little later.
             let _ = timeout(Duration::from_secs(1), self.give_back(&api)).await;
         }
@@ -147,12 +148,13 @@ impl Lease {
             Ok(_) => {
                 // What counts is when it was asked for.
                 seen.renewed = Some(now);
-                Ok(Role::Holder)
+                self.term.lasts_until((now + DEADLINE).into_std());
+                Ok(Role::Holder(self.term.clone()))
             }
             // Somebody was faster, or has changed something else: the next look says.
             Err(kube::Error::Api(status)) if matches!(status.code, 409 | 404) => {
                 let lasts = seen.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
-                Ok(if lasts { Role::Holder } else { Role::Standby(None) })
+                Ok(if lasts { Role::Holder(self.term.clone()) } else { Role::Standby(None) })
             }
             Err(error) => Err(error),
         }

@@ -142,7 +142,7 @@ impl Controller {
     }
 
     fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
-        let is_holder = f64::from(u8::from(*self.role.borrow() == Role::Holder));
+        let is_holder = f64::from(u8::from(self.role.borrow().is_holder()));
         let help = "Whether this replica takes the agents' reports";
         page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
         let nodes = self.ledger.nodes(Instant::now());
@@ -192,7 +192,7 @@ pub(super) mod tests {
             reloads: Arc::default(),
             process: Arc::default(),
             tally: Arc::default(),
-            role: watch::Sender::new(Role::Holder).subscribe(),
+            role: watch::Sender::new(Role::Holder(crate::reports::Term::default())).subscribe(),
             totals: watch::Sender::new(totals(&ledger)).subscribe(),
             ledger,
             families: Families::default(),

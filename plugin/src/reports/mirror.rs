@@ -39,7 +39,7 @@ impl Mirror {
         let (mut heard, mut told, mut was_holder) = (None, String::new(), false);
         loop {
             let role = self.role.borrow_and_update().clone();
-            if role == Role::Holder {
+            if matches!(role, Role::Holder(_)) {
                 if heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
                     self.ledger.is_stale();
                 }

@@ -105,6 +105,10 @@ impl ReportsService {
                 let text = format!("the token is that of an agent on {node}, not on {}", report.node);
                 break Some(self.refuse(Status::permission_denied(text)));
             }
+            // This replica may have been frozen for a while.
+            if let Some(status) = self.refusal() {
+                break Some(status);
+            }
             // The lock is not held for longer than it takes to add up one report.
             match self.ledger.take(report, Instant::now()) {
                 Ok(()) => {}
@@ -204,6 +208,8 @@ impl Counters for HolderCounters {
         }
         let answers = self.counters.watch(request).await?.into_inner();
         let last = stream::once(async { Err(Status::unavailable("another replica takes reports now")) });
+        let role = self.role.clone();
+        let answers = answers.take_while(move |_| std::future::ready(role.borrow().is_holder()));
         // The client is told why it ends.
         Ok(Response::new(answers.take_until(Box::pin(until_lost(self.role.clone()))).chain(last).boxed()))
     }
@@ -212,7 +218,7 @@ impl Counters for HolderCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Process;
+    use crate::{metrics::Process, reports::Term};
 
     fn counters(role: watch::Receiver<Role>) -> HolderCounters {
         let ledger = Ledger::new(10, false, 10);
@@ -224,12 +230,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn totals_are_told_for_as_long_as_this_replica_is_the_holder() {
         // The only replica: nobody can take it away.
-        let alone = counters(watch::Sender::new(Role::Holder).subscribe());
+        let alone = counters(watch::Sender::new(Role::Holder(Term::default())).subscribe());
         let mut answers = alone.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
         for _ in 0..3 {
             assert!(answers.next().await.unwrap().is_ok());
         }
-        let role = watch::Sender::new(Role::Holder);
+        let role = watch::Sender::new(Role::Holder(Term::default()));
         let service = counters(role.subscribe());
         let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
         assert!(answers.next().await.unwrap().is_ok());
@@ -237,6 +243,14 @@ mod tests {
         let end = answers.next().await.unwrap().unwrap_err();
         assert_eq!(end.message(), "another replica takes reports now");
         assert!(answers.next().await.is_none());
+        // One that was frozen finds its term over, before it is told.
+        let term = Term::default();
+        role.send_replace(Role::Holder(term.clone()));
+        let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
+        assert!(answers.next().await.unwrap().is_ok());
+        term.lasts_until(Instant::now());
+        assert!(answers.next().await.unwrap().is_err());
+        assert!(service.watch(Request::new(WatchRequest::default())).await.is_err());
         let holder = Holder { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
         role.send_replace(Role::Standby(Some(holder)));
         let refused = service.watch(Request::new(WatchRequest::default())).await.map(drop).unwrap_err();

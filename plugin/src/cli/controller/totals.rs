@@ -12,7 +12,7 @@ use crate::{
     feed::{Authenticate, ClientSettings},
     hubble::Peers,
     metrics::{Counted, Families, Process},
-    reports::{Holder, Ledger, Mirror, ReportsService, Role, Tally},
+    reports::{Holder, Ledger, Mirror, ReportsService, Role, Tally, Term},
 };
 use std::{
     fs,
@@ -176,7 +176,7 @@ impl Totals<'_> {
     pub(super) fn start(self) -> Result<Served, Failure> {
         let Self { args, ledger, shutdown, .. } = &self;
         let (role, lease) = if args.lease == OFF {
-            (watch::Sender::new(Role::Holder).subscribe(), None)
+            (watch::Sender::new(Role::Holder(Term::default())).subscribe(), None)
         } else {
             let place = args.place(self.feed, self.api)?;
             let server = place.feed.clone();
@@ -246,12 +246,12 @@ impl Serving {
             let now = Instant::now();
             self.ledger.turn(now);
             self.announce(now);
-            if *self.role.borrow_and_update() != Role::Holder {
+            if !self.role.borrow_and_update().is_holder() {
                 if held.take().is_some() {
                     is_whole = false;
                     self.totals.send_replace(Arc::from([]));
-                    // What was not logged is known to the one that takes over.
-                    self.end_log(false);
+                    // What was not logged is known to the one that takes over, if one stands by.
+                    self.end_log(shutdown.is_cancelled() && !is_mirrored);
                 }
                 continue;
             }
