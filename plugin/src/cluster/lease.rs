@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 const DURATION: Duration = Duration::from_secs(15);
 /// One that can't renew it gives up after this time.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How much later a replica takes it that knows nothing of what was reported.
+const COURTESY: Duration = Duration::from_secs(5);
 /// How often it is renewed, or looked at.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long the API server may take.
@@ -43,6 +45,7 @@ pub struct Lease {
     /// Who it is; no two are the same.
     identity: String,
     term: Term,
+    is_blank: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// What is known of the Lease.
@@ -62,10 +65,17 @@ struct Renewal {
 }
 
 impl Lease {
-    /// The Lease of this name, for the replica there.
-    pub fn new(client: Client, namespace: String, name: String, place: Holder) -> Self {
+    /// The Lease of this name, for the replica there. While `is_blank` says that it knows nothing, others that do go
+    /// before it.
+    pub fn new(
+        client: Client,
+        namespace: String,
+        name: String,
+        place: Holder,
+        is_blank: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
         let identity = format!("{}_{:016x}", place.name, rand::random::<u64>());
-        Self { client, namespace, name, place, identity, term: Term::default() }
+        Self { client, namespace, name, place, identity, term: Term::default(), is_blank: Box::new(is_blank) }
     }
 
     /// Tries for as long as the process runs; gives it back at its end.
@@ -133,7 +143,10 @@ impl Lease {
             let since = seen.renewal.as_ref().map_or(now, |(_, since)| *since);
             let lasts =
                 Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64).max(DURATION);
-            if !renewal.holder.is_empty() && now.duration_since(since) < lasts {
+            // One that was given back can be taken at once.
+            let lasts = if renewal.holder.is_empty() { Duration::ZERO } else { lasts };
+            let courtesy = if (self.is_blank)() { COURTESY } else { Duration::ZERO };
+            if now.duration_since(since) < lasts + courtesy {
                 return Ok(Role::Standby(place(&lease)));
             }
             transitions += 1;

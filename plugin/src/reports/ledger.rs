@@ -174,6 +174,11 @@ impl Ledger {
         inner.owners.retain(|owner| Arc::strong_count(&owner.0) > 1);
     }
 
+    /// Whether nothing is known of any node.
+    pub fn is_blank(&self) -> bool {
+        self.lock().nodes.is_empty()
+    }
+
     /// Whether another replica hears of everything.
     pub fn is_mirrored(&self) -> bool {
         self.lock().mirrors.receiver_count() > 0

@@ -190,7 +190,9 @@ impl Totals<'_> {
             let role = watch::Sender::new(Role::Standby(None));
             let receiver = role.subscribe();
             tokio::spawn(Mirror { settings, ledger: Arc::clone(ledger), role: receiver.clone() }.run());
-            let lease = Lease::new(self.client.clone(), args.namespace(), args.lease.clone(), place);
+            let known = Arc::clone(ledger);
+            let is_blank = move || known.is_blank();
+            let lease = Lease::new(self.client.clone(), args.namespace(), args.lease.clone(), place, is_blank);
             (receiver, Some(tokio::spawn(lease.run(role, shutdown.clone()))))
         };
         let service = ReportsService {
