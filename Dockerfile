@@ -7,14 +7,14 @@ FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
 ARG TARGETARCH
 WORKDIR /src
 RUN case "$TARGETARCH" in \
-        amd64) arch=x86_64 package=gcc-x86-64-linux-gnu ;; \
-        arm64) arch=aarch64 package=gcc-aarch64-linux-gnu ;; \
+        amd64) arch=x86_64 packages='gcc-x86-64-linux-gnu libc6-dev-amd64-cross' ;; \
+        arm64) arch=aarch64 packages='gcc-aarch64-linux-gnu libc6-dev-arm64-cross' ;; \
         *) echo "no image for $TARGETARCH" >&2; exit 1 ;; \
     esac && \
     echo "$arch" >/arch && \
     rustup target add "$arch-unknown-linux-gnu" && \
     if [ "$arch" != "$(uname -m)" ]; then \
-        apt-get update && apt-get install -y --no-install-recommends "$package" && rm -rf /var/lib/apt/lists/*; \
+        apt-get update && apt-get install -y --no-install-recommends $packages && rm -rf /var/lib/apt/lists/*; \
     fi
 COPY . .
 RUN cp "$(scripts/static.sh "$(cat /arch)")" /meridian
