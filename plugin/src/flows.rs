@@ -5,6 +5,7 @@
 //! seen are the same thing. Pure: no kernel, no network; time is a parameter.
 
 mod encoded;
+mod endpoint;
 mod entry;
 mod event;
 mod namespaces;

@@ -7,10 +7,10 @@
 
 use super::{
     encoded::{self, Encoded, Part},
+    endpoint::{endpoint, service, topology},
     entry::{Entry, Event},
 };
 use crate::{
-    hash::fnv1a,
     identity::{Endpoint, Index},
     proto::{
         flow::{self, Flow, layer4::Protocol},
@@ -30,19 +30,8 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 /// `CiliumEventType.type` of a trace.
 const EVENT_TRACE: i32 = 4;
-/// The identity of everything outside the cluster.
-const IDENTITY_WORLD: u32 = 2;
-/// The identities of the observing node and of other nodes.
-const IDENTITY_HOST: u32 = 1;
-const IDENTITY_REMOTE_NODE: u32 = 6;
-/// Identities from here on are ours: above Cilium's for the cluster, for prefixes and for nodes.
-const IDENTITY_BASE: u32 = 3 << 24;
-
 /// The type of what is in `extensions`.
 const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
-
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-const REGION_LABEL: &str = "topology.kubernetes.io/region";
 
 /// The node that observes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,71 +240,6 @@ fn encode_node(node: &Node) -> Arc<encoded::Node> {
         ..Flow::default()
     };
     encoded::Node::new(Part::new(encoded::node(&mut common)))
-}
-
-/// The service that sends to it, if there is just one: otherwise it is not known which one it was.
-fn service(owner: &Endpoint) -> Option<flow::Service> {
-    let [name] = &*owner.services else { return None };
-    Some(flow::Service { name: name.clone(), namespace: owner.namespace.to_string() })
-}
-
-fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
-    let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
-    labels.push(format!("meridian:locality={locality}"));
-    let mut endpoint = match owner {
-        Some(owner) if owner.is_node() => {
-            let is_this = *owner.node == *node;
-            labels.push(format!("reserved:{}", if is_this { "host" } else { "remote-node" }));
-            let identity = if is_this { IDENTITY_HOST } else { IDENTITY_REMOTE_NODE };
-            flow::Endpoint { identity, workloads: workloads(owner), ..flow::Endpoint::default() }
-        }
-        Some(owner) => {
-            labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
-            labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
-            owned(owner)
-        }
-        None if *place == Place::Internet => {
-            labels.push("reserved:world".into());
-            flow::Endpoint { identity: IDENTITY_WORLD, ..flow::Endpoint::default() }
-        }
-        None => flow::Endpoint::default(),
-    };
-    labels.sort_unstable();
-    endpoint.labels = labels;
-    endpoint
-}
-
-fn owned(owner: &Endpoint) -> flow::Endpoint {
-    flow::Endpoint {
-        identity: synthetic_identity(owner),
-        namespace: owner.namespace.to_string(),
-        pod_name: owner.pod.to_string(),
-        workloads: workloads(owner),
-        ..flow::Endpoint::default()
-    }
-}
-
-fn workloads(owner: &Endpoint) -> Vec<flow::Workload> {
-    let workload = owner.workload.as_ref();
-    let told = workload.map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() });
-    told.into_iter().collect()
-}
-
-/// A number for the workload, the same on every node and after every restart: hubble-ui draws one
-/// card for each identity, and would otherwise merge workloads of one name in two namespaces.
-fn synthetic_identity(owner: &Endpoint) -> u32 {
-    let (namespace, kind, name) = owner.workload_id();
-    // Over the parts, each ended by a byte that is in none of them.
-    let hash = fnv1a([namespace, kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff])));
-    IDENTITY_BASE | (hash >> 24 ^ hash & 0x00ff_ffff)
-}
-
-fn topology(place: &Place) -> impl Iterator<Item = (&'static str, &str)> {
-    let zone = place.zone();
-    // In the order of the labels' names.
-    zone.map(|zone| (REGION_LABEL, zone.region.as_str()))
-        .into_iter()
-        .chain(zone.map(|zone| (ZONE_LABEL, zone.name.as_str())))
 }
 
 fn transport(seen: &Seen) -> Option<Protocol> {
@@ -613,24 +537,5 @@ mod tests {
         assert_eq!((&*service.namespace, &*service.name, told.source_service), ("shop", "cart", None));
         let told = flow(Endpoint::node("node-b"), cart(&["cart", "cart-canary"]));
         assert_eq!((told.source.unwrap().identity, told.destination_service), (6, None));
-    }
-
-    #[test]
-    fn identities_are_stable_and_outside_ciliums_ranges() {
-        let identity = |namespace: &str, name: &str| {
-            let workload = crate::identity::Workload { kind: "Deployment".into(), name: name.into() };
-            synthetic_identity(&Endpoint {
-                namespace: namespace.into(),
-                pod: "p".into(),
-                workload: Some(Arc::new(workload)),
-                ..Endpoint::default()
-            })
-        };
-        assert_eq!(identity("shop", "cart"), identity("shop", "cart"));
-        assert_ne!(identity("shop", "cart"), identity("staging", "cart"));
-        assert_ne!(identity("a", "bc"), identity("ab", "c"));
-        for n in 0..1000 {
-            assert!((IDENTITY_BASE..IDENTITY_BASE + (1 << 24)).contains(&identity("n", &n.to_string())));
-        }
     }
 }
