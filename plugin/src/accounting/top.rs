@@ -185,6 +185,11 @@ impl<K: Clone + Eq + Hash> Top<K> {
         self.series.iter().map(|(key, series)| (key, series.total))
     }
 
+    /// Whether the key has one.
+    pub fn has(&self, key: &K) -> bool {
+        self.series.contains_key(key)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.series.len()

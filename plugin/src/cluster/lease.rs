@@ -34,14 +34,10 @@ const API: &str = "meridian/api";
 
 /// Takes the Lease, or waits for it.
 pub struct Lease {
-    /// The API server.
-    pub client: Client,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// What this replica is called, and where it is.
-    pub place: Holder,
+    client: Client,
+    namespace: String,
+    name: String,
+    place: Holder,
     /// Who it is; no two are the same.
     identity: String,
     term: Term,
@@ -112,7 +108,7 @@ impl Lease {
                 if !matches!(now, Role::Holder(_)) {
                     seen.renewed = None;
                 }
-                become_(&role, now);
+                take_on(&role, now);
             }
             tokio::select! {
                 () = sleep(RETRY.mul_f64(rand::random_range(0.75..=1.0))) => {}
@@ -207,7 +203,8 @@ impl Seen {
     }
 }
 
-fn become_(role: &watch::Sender<Role>, now: Role) {
+/// Says so if it is news.
+fn take_on(role: &watch::Sender<Role>, now: Role) {
     role.send_if_modified(|role| {
         let is_news = *role != now;
         if is_news {

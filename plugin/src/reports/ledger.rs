@@ -10,7 +10,7 @@ use crate::{
     api,
     identity::Endpoint,
     metrics::{Counted, Whose},
-    proto::v1::{self, ClusterSums, MirrorResponse, ReportRequest, mirror_response::Response},
+    proto::v1::{self, ClusterSums, KnownNode, MirrorResponse, ReportRequest, mirror_response::Response},
     zones::{Locality, Matrix, Pair},
 };
 use ahash::{AHashMap, AHashSet};
@@ -149,7 +149,7 @@ impl Ledger {
         let reporting = |(name, node): (&String, &Node)| Reporting {
             node: name.clone(),
             flows_address: node.flows_address.clone(),
-            age: node.heard.map_or(Duration::MAX, |heard| now.saturating_duration_since(heard)),
+            age: node.age(now),
         };
         inner.nodes.iter().map(reporting).collect()
     }
@@ -169,8 +169,7 @@ impl Ledger {
             return;
         }
         inner.turned = now;
-        let lives = |node: &Node| node.heard.is_none_or(|heard| now.saturating_duration_since(heard) < FORGOTTEN);
-        inner.nodes.retain(|_, node| lives(node));
+        inner.nodes.retain(|_, node| node.age(now) < FORGOTTEN);
         inner.owners.retain(|owner| Arc::strong_count(&owner.0) > 1);
     }
 
@@ -185,12 +184,12 @@ impl Ledger {
     }
 
     /// From now on it is not known what others have logged of the nodes.
-    pub fn is_stale(&self) {
+    pub fn lose_track(&self) {
         self.lock().nodes.values_mut().for_each(|node| node.is_current = false);
     }
 
     /// All that is known, and what will be.
-    pub fn mirror(&self) -> (Vec<MirrorResponse>, broadcast::Receiver<MirrorResponse>) {
+    pub fn mirror(&self, now: Instant) -> (Vec<MirrorResponse>, broadcast::Receiver<MirrorResponse>) {
         let inner = self.lock();
         let sums = ClusterSums {
             since: Some(inner.since.into()),
@@ -198,7 +197,11 @@ impl Ledger {
             reasons: reasons(&inner.stats),
             sums: Some(inner.accounting.save()),
         };
-        let known = inner.nodes.iter().map(|(name, node)| Response::Known(node.known(name)));
+        let known = inner.nodes.iter().map(|(name, node)| {
+            // A node that has long been silent is no less silent for who hears of it now.
+            let age = prost_types::Duration::try_from(node.age(now)).ok();
+            Response::Known(KnownNode { said: Some(node.known(name)), age })
+        });
         let all = std::iter::once(Response::Sums(sums)).chain(known).chain([Response::Whole(true)]);
         (all.map(|response| MirrorResponse { response: Some(response) }).collect(), inner.mirrors.subscribe())
     }
@@ -213,9 +216,12 @@ impl Ledger {
             (Some(Response::Report(report)), None) => return self.take(report, now),
             (Some(Response::IntervalTaken(_)), None) => drop(self.lock().accounting.take_interval()),
             (Some(Response::Sums(sums)), _) => *learned = Some(self.lock().anew(sums, now)?),
-            (Some(Response::Known(report)), Some(learned)) => {
+            (Some(Response::Known(KnownNode { said, age })), Some(learned)) => {
+                let report = said.unwrap_or_default();
                 let read = Read::new(&report, &mut learned.owners)?;
-                learned.nodes.insert(report.node.clone(), Node::new(&report, read, now));
+                let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+                let heard = now.checked_sub(age).unwrap_or(now);
+                learned.nodes.insert(report.node.clone(), Node::new(&report, read, heard));
             }
             (Some(Response::Whole(_)), Some(_)) => {
                 if let Some(learned) = learned.take() {
@@ -306,17 +312,22 @@ impl Inner {
 
 impl Node {
     /// A node of which this is known.
-    fn new(report: &ReportRequest, read: Read, now: Instant) -> Self {
+    fn new(report: &ReportRequest, read: Read, heard: Instant) -> Self {
         let Read { boot_id, matrix, stats, pods, attributed, sent_by_known, ended: _ } = read;
         let (matrix, pods) = (matrix.into_iter().collect(), pods.into_iter().collect());
         let mut node = Self { boot_id, matrix, pods, attributed, sent_by_known, ..Self::default() };
         stats.into_iter().for_each(|(stat, counter)| node.stats[stat as usize] = counter);
-        node.remember(report, now);
+        node.remember(report, heard);
         node
     }
 
-    fn remember(&mut self, report: &ReportRequest, now: Instant) {
-        (self.heard, self.is_current) = (Some(now), true);
+    /// How long ago it was heard.
+    fn age(&self, now: Instant) -> Duration {
+        self.heard.map_or(Duration::MAX, |heard| now.saturating_duration_since(heard))
+    }
+
+    fn remember(&mut self, report: &ReportRequest, heard: Instant) {
+        (self.heard, self.is_current) = (Some(heard), true);
         self.time = report.time.and_then(|time| time.try_into().ok());
         self.flows_address.clone_from(&report.flows_address);
     }

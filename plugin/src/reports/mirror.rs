@@ -41,7 +41,7 @@ impl Mirror {
             let role = self.role.borrow_and_update().clone();
             if matches!(role, Role::Holder(_)) {
                 if heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
-                    self.ledger.is_stale();
+                    self.ledger.lose_track();
                 }
                 was_holder = true;
             } else if std::mem::take(&mut was_holder) {

@@ -48,9 +48,7 @@ impl Reporter {
             let (source, destination) = (end(&key.source), end(&key.destination));
             Line { source, destination, counters: counter.map(Into::into).into_iter().collect(), locality: 0 }
         };
-        let mut lives: AHashMap<&Between<Placed>, ()> = AHashMap::with_capacity(totals.pods.len());
         for (key, total) in totals.pods.series() {
-            lives.insert(key, ());
             // Two places have one locality.
             let total = total.total();
             match told.entry(key.clone()) {
@@ -69,7 +67,7 @@ impl Reporter {
             pods.push(line(key, Some(total)));
         }
         told.retain(|key, _| {
-            let lives = lives.contains_key(key);
+            let lives = totals.pods.has(key);
             if !lives {
                 ended.push(line(key, None));
             }

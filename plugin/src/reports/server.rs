@@ -161,7 +161,7 @@ impl Reports for ReportsService {
             return Err(status);
         }
         check(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
-        let (known, news) = self.ledger.mirror();
+        let (known, news) = self.ledger.mirror(Instant::now());
         let tally = Arc::clone(&self.tally);
         let news = stream::unfold(Some(news), move |news| {
             let tally = Arc::clone(&tally);

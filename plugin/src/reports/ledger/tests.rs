@@ -1,5 +1,8 @@
+//! The ledger against histories of what can happen to reports, agents and replicas.
+
 use super::*;
 use crate::{
+    accounting::Totals,
     demo::topology::place,
     metrics::{Sample, TableState},
     reports::Reporter,
@@ -118,7 +121,7 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
 
 /// Tells a replica that stands by everything that a holder knows.
 fn mirror(holder: &Ledger, standby: &Ledger, now: Instant) -> broadcast::Receiver<MirrorResponse> {
-    let (known, news) = holder.mirror();
+    let (known, news) = holder.mirror(now);
     known.into_iter().for_each(|said| standby.learn(said, now).unwrap());
     news
 }
@@ -147,8 +150,6 @@ fn is_exact(ledger: &Ledger, truth: &Truth, seed: u64) {
     assert_eq!([pods.sum(), workloads.sum(), namespaces.sum()], [truth.by_locality; 3], "seed {seed}");
     assert_eq!(senders.sum(), truth.by_known, "seed {seed}");
 }
-
-use crate::accounting::Totals;
 
 #[test]
 fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
@@ -248,7 +249,7 @@ fn what_one_has_begun_to_say_is_not_half_known() {
         (0..20).for_each(|_| send(agent, &mut random, &mut truth, now));
         agent.report(&holder, now);
     }
-    let (known, _) = holder.mirror();
+    let (known, _) = holder.mirror(now);
     let half = known.len() / 2;
     known.into_iter().take(half).for_each(|said| standby.learn(said, now).unwrap());
     agents.iter_mut().for_each(|agent| {
@@ -256,6 +257,19 @@ fn what_one_has_begun_to_say_is_not_half_known() {
         agent.report(&standby, now);
     });
     is_exact(&standby, &truth, 3);
+}
+
+#[test]
+fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
+    let (holder, standby, now) = (ledger(), ledger(), Instant::now());
+    Agent::new(0).report(&holder, now);
+    let later = now + Duration::from_secs(3600);
+    Agent::new(1).report(&holder, later);
+    mirror(&holder, &standby, later);
+    let ages = |ledger: &Ledger| ledger.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>();
+    assert_eq!(ages(&standby), [3600, 0]);
+    standby.turn(now + FORGOTTEN + Duration::from_secs(61));
+    assert_eq!(ages(&standby), [0], "the one is forgotten, the other is not");
 }
 
 #[test]
