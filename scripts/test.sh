@@ -28,7 +28,8 @@ aya datapath
 tonic hubble|api|feed|grpc|reports|proto/generated.rs
 kube cluster
 k8s_openapi cluster
-tokio_rustls feed
+tokio_rustls tls.rs
+x509_parser tls.rs
 hyper feed
 cel hubble/
 chrono hubble/
@@ -89,10 +90,14 @@ MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
 MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
 MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
+MERIDIAN_HUBBLE_RELAY=$(scripts/conformance.sh relay)
+MERIDIAN_HUBBLE_REFERENCE_METRICS=$(scripts/conformance.sh metrics)
+MERIDIAN_HUBBLE_REFERENCE_EXPORT=$(scripts/conformance.sh export)
 MERIDIAN_APISERVER=$(scripts/conformance.sh apiserver)
 MERIDIAN_HELM=$(scripts/helm.sh 3):$(scripts/helm.sh 4)
 export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
 export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
+export MERIDIAN_HUBBLE_RELAY MERIDIAN_HUBBLE_REFERENCE_METRICS MERIDIAN_HUBBLE_REFERENCE_EXPORT
 export MERIDIAN_APISERVER MERIDIAN_HELM
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml

@@ -11,6 +11,7 @@ use meridian::{
     cluster::{Anybody, Health, Key, Kind, LabelKeys, Message, Publisher, messages, read},
     datapath::{Datapath, Options},
     feed::{Agents, FeedService, Limits, Store, Watches},
+    hubble::{KnownPeers, PeerService},
     identity::Index,
     proto::{
         feed::feed_client::FeedClient,
@@ -294,7 +295,9 @@ async fn run_controller(addresses: bool) -> Shown {
         tally: Arc::default(),
         shutdown: CancellationToken::new(),
     };
-    tokio::spawn(service.serve(reports, listener, None));
+    let nobody = KnownPeers::Here(watch::Sender::new(Arc::default()).subscribe());
+    let peers = PeerService::new(nobody, CancellationToken::new());
+    tokio::spawn(service.serve(reports, peers, listener, None));
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["agents", &at])
         .stdin(Stdio::piped())

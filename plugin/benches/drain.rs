@@ -9,7 +9,7 @@ use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
     datapath::{Datapath, Device, Devices, Options, sys},
-    flows::{Namespaces, Node, Ring},
+    flows::{Node, Ring},
     identity::Index,
     units::grouped,
     zones::{Place, StaticTable},
@@ -46,8 +46,8 @@ fn main() {
     let table = StaticTable::parse(Path::new("bench"), yaml.as_bytes()).unwrap();
     let index = Arc::new(Index::default());
     index.replace(&table.endpoints);
-    let sink = Sink { ring: Arc::new(Ring::new(4095)), namespaces: Arc::new(Namespaces::default()) };
-    let node = Node { name: "node-a".into(), place: Place::Unknown };
+    let sink = Sink::new(Arc::new(Ring::new(4095)));
+    let node = Node::new("node-a", Place::Unknown);
     let datapath = Datapath::load(Options::default()).unwrap();
     let mut agent = Agent::new(node, datapath, index, Accounting::new(1000, true), sink);
     agent.datapath().set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();

@@ -6,7 +6,7 @@ use crate::{
     durable,
     flows::{Encoded, Entry, Known, Lost, Namespaces, News, Node, Observer, Record, Ring, SlotId, Tracker},
     identity::Index,
-    metrics::{Counted, FeedState, Sample, Seen, TableState, Whose},
+    metrics::{Counted, FeedState, Sample, Seen, TableState, Whose, hubble::FlowMetrics},
     proto::{
         flow::LostEventSource,
         number,
@@ -30,9 +30,16 @@ pub struct Sink {
     pub ring: Arc<Ring>,
     /// The namespaces that they named.
     pub namespaces: Arc<Namespaces>,
+    /// Counts them as Hubble does, where that is asked for.
+    pub metrics: Option<Arc<FlowMetrics>>,
 }
 
 impl Sink {
+    /// To this ring, and counted by nobody.
+    pub fn new(ring: Arc<Ring>) -> Self {
+        Self { ring, namespaces: Arc::default(), metrics: None }
+    }
+
     /// Takes flow events in the order of their time; they come from several CPUs or nodes.
     pub fn take_all(&self, mut flows: Vec<Encoded>, now: Instant) {
         flows.sort_by_key(|flow| flow.time().map(|time| (time.seconds, time.nanos)));
@@ -40,19 +47,24 @@ impl Sink {
     }
 
     fn take(&self, flow: Encoded, now: Instant) {
-        self.see_namespaces(&flow, now);
+        self.see(&flow, now);
         self.ring.push(flow);
     }
 
     /// Takes what was recorded earlier, as it is.
     pub fn take_recorded(&self, record: Record, now: Instant) {
-        if let Some(flow) = record.flow() {
-            self.see_namespaces(flow, now);
+        match (&record, &self.metrics) {
+            (Record::Flow(flow), _) => self.see(flow, now),
+            (Record::Lost(lost), Some(metrics)) => metrics.count_lost(lost),
+            (Record::Lost(_), None) => {}
         }
         self.ring.push_record(record);
     }
 
-    fn see_namespaces(&self, flow: &Encoded, now: Instant) {
+    fn see(&self, flow: &Encoded, now: Instant) {
+        if let Some(metrics) = &self.metrics {
+            metrics.count(flow);
+        }
         for end in [flow.source(), flow.destination()].into_iter().flatten() {
             self.namespaces.see(end.message().string(number::endpoint::NAMESPACE), now);
         }
@@ -421,7 +433,7 @@ impl Agent {
             let node = self.observer.node().name.clone();
             let source = LostEventSource::PerfEventRingBuffer;
             let lost = Lost { node, source, count, first, last: now };
-            self.sink.ring.push_record(Record::Lost(Box::new(lost)));
+            self.sink.take_recorded(Record::Lost(Box::new(lost)), Instant::now());
         }
         Ok(())
     }

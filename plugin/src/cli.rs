@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod controller;
 mod demo;
+mod hubble;
 mod process;
 mod replay;
 mod top;

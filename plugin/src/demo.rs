@@ -261,7 +261,7 @@ fn agent(
     let mut slots = Slots::default();
     slots.assign(table.zones.placements());
     let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_slots: 16_384, ..Options::default() };
-    let identity = Node { name: NODES[node].name.into(), place: topology::place(node) };
+    let identity = Node::new(NODES[node].name, topology::place(node));
     let accounting = Accounting::new(SERIES, true);
     let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
     agent.datapath().set_devices(Devices { devices: vec![Device::uplink(net.uplink)], ..Devices::default() })?;

@@ -1,5 +1,9 @@
 //! What is written for others to read later.
 
+mod flow_logs;
+mod lines;
 mod pair_log;
+mod rotated;
 
+pub use flow_logs::{FlowLog, FlowLogs, FlowLogsConfig, Known as KnownFlowLogs, Output as FlowLogOutput, Refused};
 pub use pair_log::{Output, PairLog, Pairs};

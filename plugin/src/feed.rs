@@ -11,7 +11,6 @@ mod connect;
 mod saved;
 mod server;
 mod store;
-mod tls;
 mod wire;
 
 pub use agents::{Agents, Refusals};
@@ -20,9 +19,9 @@ pub use buckets::{BUCKETS, Digest, bucket};
 pub use client::{Batch, Client, Connection};
 pub use connect::{ConnectError, Settings as ClientSettings};
 pub use saved::{NAME as SAVED_TABLE, Saved, Saving};
+pub(crate) use server::check_token;
 pub use server::{Authenticate, FeedService, Limits, Refused as RefusedToken, Watches};
 pub use store::{Cursor, Position, Store};
-pub use tls::{Certificate, Tls};
 pub use wire::WireError;
 
 use crate::{identity, zones};

@@ -8,6 +8,7 @@ mod encoded;
 mod endpoint;
 mod entry;
 mod event;
+pub mod icmp;
 mod namespaces;
 mod ring;
 mod tracker;

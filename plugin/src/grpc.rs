@@ -17,6 +17,7 @@ use crate::{
         v1::{controller_server::ControllerServer, counters_server::CountersServer, zones_server::ZonesServer},
     },
     reports::HolderCounters,
+    tls::{self, Tls},
 };
 use coalesced::Coalesced;
 use std::{
@@ -28,8 +29,8 @@ use std::{
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::{
-    StreamExt,
-    wrappers::{TcpListenerStream, UnixListenerStream},
+    Stream, StreamExt,
+    wrappers::{ReceiverStream, UnixListenerStream},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
@@ -50,13 +51,14 @@ pub struct Services {
     pub own: Option<(Arc<CountersService<Sample>>, Arc<ZonesService>)>,
 }
 
-/// Serves on both until `shutdown`.
+/// Serves on both until `shutdown`; on the port with TLS if there is any.
 ///
 /// # Errors
 /// A listener fails.
 pub async fn serve(
     services: Services,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     socket: Option<Socket>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -89,18 +91,9 @@ pub async fn serve(
             .add_service(v1.clone())
             .add_service(v1alpha.clone())
     };
-    let tcp = |listener| {
-        TcpListenerStream::new(listener).map(|stream| {
-            stream.map(|stream| {
-                // What belongs together is written together: the kernel need not wait for more. It refuses
-                // where the client has gone already.
-                let _ = stream.set_nodelay(true);
-                Coalesced::new(stream)
-            })
-        })
-    };
-    let unix = |listener| UnixListenerStream::new(listener).map(|stream| stream.map(Coalesced::new));
-    let port = router().serve_with_incoming_shutdown(tcp(listener), shutdown.cancelled());
+    let unix = |listener| UnixListenerStream::new(listener).map(|stream| stream.map(|it| Coalesced::new(it, None)));
+    let port = connections(listener, tls, shutdown.clone());
+    let port = router().serve_with_incoming_shutdown(port, shutdown.cancelled());
     match socket {
         None => port.await.map_err(io::Error::other),
         Some(Socket { listener, path: _path }) => {
@@ -110,16 +103,26 @@ pub async fn serve(
     }
 }
 
-/// Serves what a controller says to people until `shutdown`.
+/// What a controller says to people.
+pub struct ControllerServices {
+    /// Its own state.
+    pub controller: FeedService,
+    /// The cluster's counters.
+    pub counters: HolderCounters,
+    /// Who serves flows.
+    pub peers: hubble::PeerService,
+    /// The zone table.
+    pub zones: ZonesService,
+}
+
+/// Serves it until `shutdown`, with TLS if there is any.
 ///
 /// # Errors
 /// The listener fails.
 pub async fn serve_controller(
-    controller: FeedService,
-    counters: HolderCounters,
-    peers: hubble::PeerService,
-    zones: ZonesService,
+    services: ControllerServices,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let reflection = tonic_reflection::server::Builder::configure()
@@ -132,14 +135,23 @@ pub async fn serve_controller(
         .map_err(io::Error::other)?;
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(ControllerServer::new(controller))
-        .add_service(CountersServer::new(counters))
-        .add_service(PeerServer::new(peers))
-        .add_service(ZonesServer::new(zones))
+        .add_service(ControllerServer::new(services.controller))
+        .add_service(CountersServer::new(services.counters))
+        .add_service(PeerServer::new(services.peers))
+        .add_service(ZonesServer::new(services.zones))
         .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(connections(listener, tls, shutdown.clone()), shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
+}
+
+fn connections(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = io::Result<Coalesced<tls::Connection>>> {
+    let accepted = ReceiverStream::new(tls::connections(listener, tls, shutdown));
+    accepted.map(|(stream, from)| Ok(Coalesced::new(stream, Some(from))))
 }
 
 /// A unix socket that is taken away again.

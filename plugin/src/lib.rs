@@ -4,7 +4,8 @@
 //! Dependencies point one way: the domain (`zones`, `identity`, `flows`, `accounting`) knows neither
 //! kernel nor network; the edges (`datapath`, `hubble`, `api`, `metrics`, `export`) translate; `agent`
 //! joins them; `demo` and `cli` use it. `cluster` makes the zone table of what a Kubernetes API server
-//! says, `feed` brings it to the agents, and `reports` brings back what they counted.
+//! says, `feed` brings it to the agents, and `reports` brings back what they counted. `tls` is that of all
+//! servers.
 
 pub mod accounting;
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod proto;
 pub mod replay;
 pub mod reports;
+pub mod tls;
 pub mod units;
 pub mod yaml;
 pub mod zones;

@@ -6,6 +6,8 @@
 mod connections;
 mod controller;
 mod http;
+pub mod hubble;
+mod outputs;
 mod page;
 mod text;
 mod traffic;
@@ -13,7 +15,7 @@ mod traffic;
 pub use controller::Controller;
 pub use http::{Listen, serve};
 
-use crate::{accounting::Totals, flows::Ring, zones::Matrix};
+use crate::{accounting::Totals, export::KnownFlowLogs, flows::Ring, tls::Tls, zones::Matrix};
 use meridian_abi::{Counter, stats::Stat};
 use prometheus_client::collector::Collector;
 use std::{
@@ -209,6 +211,30 @@ pub struct Sources {
     pub process: Arc<Process>,
     /// What is shown of pods and workloads.
     pub families: Families,
+    /// Servers with TLS.
+    pub tls: Vec<Arc<Tls>>,
+    /// What is made of flows beside their streams.
+    pub outputs: Outputs,
+}
+
+/// What is made of flows beside their streams.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// Hubble's own metrics.
+    pub metrics: Option<Arc<hubble::FlowMetrics>>,
+    /// Flow logs.
+    pub logs: Option<Arc<KnownFlowLogs>>,
+    /// Files that say which, read after the first time.
+    pub reloads: Arc<Reloads>,
+}
+
+/// Files that were taken and that were refused.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Those of metrics.
+    pub metrics: [AtomicU64; 2],
+    /// Those of flow logs.
+    pub logs: [AtomicU64; 2],
 }
 
 /// Who has a page.

@@ -1,6 +1,7 @@
 //! Messages and services of Hubble and our own; how they are read and written without being decoded.
 
 mod generated;
+pub mod json;
 pub mod schema;
 pub mod wire;
 

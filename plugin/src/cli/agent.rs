@@ -3,12 +3,14 @@
 mod blind_spot;
 mod followed;
 mod following;
+mod peers;
 mod start;
 mod unload;
 
 use super::{
     Failure, capabilities,
     config::{Args, Settings, ZoneSource},
+    hubble::{self, Outputs},
     process::{Offer, PATIENCE, Places, Servers, Signal, end_pair_log, signals, wait},
     usage,
     watched::{Look, Watched},
@@ -21,9 +23,10 @@ use crate::{
         devices::{self, Watch},
     },
     export::{PairLog, Pairs},
-    flows::{Namespaces, Ring},
+    flows::Ring,
     identity::Index,
     metrics::{Process, Sample, Sources},
+    proto::v1::FlowServer,
     reports,
     zones::{Change, Place, SharedTable, StaticTable, Table},
 };
@@ -31,7 +34,6 @@ use blind_spot::BlindSpot;
 use followed::Followed;
 use following::Following;
 use std::{
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::{Duration, Instant, SystemTime},
@@ -41,8 +43,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often flows are drained, metrics renewed and new tables taken.
 const TICK: Duration = Duration::from_secs(1);
-/// Hubble's default.
-const RING_CAPACITY: usize = 4095;
 
 /// `meridian agent`.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
@@ -64,30 +64,43 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let devices = devices::find(&settings.uplinks).map_err(Failure::failed)?;
     let choice = settings.hook.resolve(&devices, &settings.cilium_state_dir)?;
     let index = Arc::new(Index::default());
-    let ring = Arc::new(Ring::new(RING_CAPACITY));
-    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
+    let ring = Arc::new(Ring::new(settings.hubble_capacity));
+    // Where a cilium-agent is, it has metrics of these names.
+    let auto = !settings.cilium_state_dir.exists();
+    let outputs = Outputs::start(&settings.hubble_outputs, &ring, settings.node.clone(), auto)?;
+    let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
     let table = SharedTable::default();
     let zones = Zones::first(&settings, &runtime, &received, &table, &index)?;
     let Some((zones, first)) = zones else { return Ok(()) };
     let counters = start::Start { settings: &settings, choice, devices, table, index: &index, sink: &sink };
-    let start::Started { agent, state, goes_on } = counters.start(first)?;
+    let start::Started { mut agent, state, goes_on } = counters.start(first)?;
 
     let shutdown = CancellationToken::new();
     let samples = watch::Sender::new(Arc::from([]));
     let ready = Arc::clone(&process);
-    let places = Places { grpc: settings.hubble.0, socket: settings.socket.as_deref(), http: Some(settings.http.0) };
+    let flow_server = peers::flow_server(&settings, agent.datapath().devices());
+    let tls = hubble::tls(settings.hubble_tls.clone(), settings.hubble.0);
+    let places = Places {
+        grpc: settings.hubble.0,
+        tls: tls.clone(),
+        socket: settings.socket.as_deref(),
+        http: Some(settings.http.0),
+    };
     let offer = Offer {
-        nodes: vec![settings.node.clone()],
-        cluster: String::new(),
-        peers: None,
+        nodes: vec![settings.hubble_name.clone()],
+        peers: Some(peers::known(&settings, flow_server.clone())),
         sink: sink.clone(),
-        sources: Sources { samples: samples.subscribe(), ring, process, families: settings.families },
+        sources: Sources {
+            samples: samples.subscribe(),
+            ring,
+            process,
+            families: settings.families,
+            tls: tls.into_iter().collect(),
+            outputs: outputs.shown(),
+        },
         zones: Some(ZonesService { table: agent.zones(), index: Arc::clone(&index) }),
     };
     let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
-    if !settings.hubble.0.ip().is_loopback() {
-        tracing::warn!(listen = %settings.hubble.0, "flows are served without TLS to whoever reaches this address");
-    }
 
     let mut looped = Loop {
         settings: &settings,
@@ -100,13 +113,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         index,
         samples,
         pair_log,
+        outputs,
         ready,
     };
     looped.zones.follow(&runtime, &looped.index);
     looped.drain()?;
-    let reports = looped.report(&runtime, goes_on);
+    let reports = looped.report(&runtime, flow_server, goes_on);
     let result = looped.follow(&received, || servers.failed(&runtime));
     looped.end();
+    looped.outputs.finish(PATIENCE);
     if let Some(reports) = reports {
         reports.end(&runtime);
     }
@@ -202,6 +217,7 @@ struct Loop<'a> {
     index: Arc<Index>,
     samples: watch::Sender<Arc<[Sample]>>,
     pair_log: Option<PairLog>,
+    outputs: Outputs,
     ready: Arc<Process>,
 }
 
@@ -233,6 +249,8 @@ impl Loop<'_> {
                     Look::Same | Look::Gone => {}
                 }
             }
+            self.outputs.look();
+            self.outputs.forget_pods(&self.index, Instant::now());
             if let Some(error) = server_failed() {
                 return Err(Failure::failed(error));
             }
@@ -244,8 +262,8 @@ impl Loop<'_> {
     }
 
     /// Begins to report, where there is a controller.
-    fn report(&mut self, runtime: &Runtime, goes_on: bool) -> Option<Reports> {
-        let reporter = reports::Reporter::new(self.flows_address(), goes_on);
+    fn report(&mut self, runtime: &Runtime, flow_server: Option<FlowServer>, goes_on: bool) -> Option<Reports> {
+        let reporter = reports::Reporter::new(flow_server, goes_on);
         let (ZoneSource::Controller(controller), Zones::Controller(followed)) = (&self.settings.zones, &self.zones)
         else {
             return None;
@@ -260,15 +278,6 @@ impl Loop<'_> {
             shutdown: shutdown.clone(),
         };
         Some(Reports { task: runtime.spawn(client.run()), shutdown })
-    }
-
-    /// Where the node's flows are served beyond the node.
-    fn flows_address(&mut self) -> String {
-        let listen = self.settings.hubble.0;
-        let addresses = self.agent.datapath().devices().uplinks().flat_map(|uplink| uplink.addresses.clone());
-        let own = if listen.ip().is_unspecified() { addresses.min() } else { Some(listen.ip()) };
-        let own = own.filter(|ip| !ip.is_loopback());
-        own.map_or_else(String::new, |ip| SocketAddr::new(ip, listen.port()).to_string())
     }
 
     fn drain(&mut self) -> Result<(), Failure> {

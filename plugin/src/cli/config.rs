@@ -4,12 +4,16 @@ mod command;
 
 pub(super) use command::{Config, run};
 
-use super::{Failure, HookChoice, usage};
+use super::{
+    Failure, HookChoice,
+    hubble::{Capacity, Cluster, Name, OutputArgs, OutputKeys, OutputSettings, Peer, TlsArgs, TlsKeys},
+    usage,
+};
 use crate::{
     export::Output,
     feed,
     metrics::{Families, Listen},
-    yaml,
+    tls, yaml,
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -31,6 +35,8 @@ pub(super) const CILIUM_STATE_DIR: &str = "/var/run/cilium/state";
 const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 const SERIES: usize = 1000;
+/// Hubble's default.
+const RING_CAPACITY: Capacity = Capacity(4095);
 /// What turns an output off.
 const OFF: &str = "off";
 
@@ -43,6 +49,9 @@ pub(super) struct Args {
     /// This node's name; by default the host's.
     #[arg(long, env = "MERIDIAN_NODE", value_name = "NAME")]
     node: Option<String>,
+    /// The cluster's name, which stands before the node's in flows unless it is `default`.
+    #[arg(long, env = "MERIDIAN_CLUSTER_NAME", value_name = "NAME")]
+    cluster_name: Option<Cluster>,
     /// The static table; it is read again when it changes and on SIGHUP. Either this or a controller is needed.
     #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     zones_file: Option<PathBuf>,
@@ -89,9 +98,23 @@ pub(super) struct Args {
     /// With --unload: does not end then, but says that it is done on the port for health.
     #[arg(long, requires = "unload")]
     stay: bool,
-    /// Where Hubble's clients and `meridian top` are served, without TLS; by default 127.0.0.1:4344.
+    /// Where Hubble's clients and `meridian top` are served; by default 127.0.0.1:4344. Beyond loopback with TLS.
     #[arg(long, env = "MERIDIAN_HUBBLE_LISTEN", value_name = "ADDRESS")]
     hubble_listen: Option<Listen>,
+    /// The node's name in flows and for hubble-relay, where cilium-agent has its own in the same relay; by default the
+    /// node's.
+    #[arg(long, env = "MERIDIAN_HUBBLE_NODE_NAME", value_name = "NAME")]
+    hubble_node_name: Option<String>,
+    /// Where no controller is followed: another server of flows that is announced to hubble-relay, as NAME=HOST:PORT.
+    #[arg(long = "hubble-peer", env = "MERIDIAN_HUBBLE_PEERS", value_name = "PEER", value_delimiter = ',')]
+    hubble_peers: Vec<Peer>,
+    /// Flows that are kept for Hubble's clients, the newest ones: a power of two, less one; by default 4095.
+    #[arg(long, env = "MERIDIAN_HUBBLE_EVENT_BUFFER_CAPACITY", value_name = "FLOWS")]
+    hubble_event_buffer_capacity: Option<Capacity>,
+    #[command(flatten)]
+    hubble_tls: TlsArgs,
+    #[command(flatten)]
+    hubble_outputs: OutputArgs,
     /// The unix socket where they are served, too, or `off`; by default /run/meridian/hubble.sock.
     #[arg(long, env = "MERIDIAN_HUBBLE_SOCKET", value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
     hubble_socket: Option<PathBuf>,
@@ -134,8 +157,9 @@ pub(super) struct Args {
 }
 
 /// The flag that each key of the file is, by its name in [`Args`].
-const KEYS: [(&str, &str); 25] = [
+const KEYS: [(&str, &str); 43] = [
     ("node", "node"),
+    ("cluster_name", "cluster_name"),
     ("zones_file", "zones_file"),
     ("controller", "controller.address"),
     ("controller_ca", "controller.ca_file"),
@@ -149,6 +173,23 @@ const KEYS: [(&str, &str); 25] = [
     ("cilium_state_dir", "cilium_state_dir"),
     ("pin_dir", "pin_dir"),
     ("hubble_listen", "hubble.listen"),
+    ("hubble_node_name", "hubble.node_name"),
+    ("hubble_peers", "hubble.peers"),
+    ("hubble_event_buffer_capacity", "hubble.capacity"),
+    ("hubble_tls_cert_file", "hubble.tls.cert_file"),
+    ("hubble_tls_key_file", "hubble.tls.key_file"),
+    ("hubble_tls_client_ca_files", "hubble.tls.client_ca_files"),
+    ("hubble_disable_tls", "hubble.tls.disable"),
+    ("hubble_metrics", "hubble.metrics"),
+    ("hubble_dynamic_metrics_config_path", "hubble.metrics_file"),
+    ("hubble_export_file_path", "hubble.export.file"),
+    ("hubble_export_file_max_size_mb", "hubble.export.max_size_mb"),
+    ("hubble_export_file_max_backups", "hubble.export.max_backups"),
+    ("hubble_export_file_compress", "hubble.export.compress"),
+    ("hubble_export_allowlist", "hubble.export.allow"),
+    ("hubble_export_denylist", "hubble.export.deny"),
+    ("hubble_export_fieldmask", "hubble.export.fields"),
+    ("hubble_flowlogs_config_path", "hubble.flow_logs_file"),
     ("hubble_socket", "hubble.socket"),
     ("http_listen", "http.listen"),
     ("pair_log", "pair_log.output"),
@@ -167,6 +208,7 @@ const KEYS: [(&str, &str); 25] = [
 #[serde(deny_unknown_fields, default)]
 struct File {
     node: Option<String>,
+    cluster_name: Option<String>,
     /// Relative to the folder of this file.
     zones_file: Option<PathBuf>,
     controller: ControllerKeys,
@@ -198,6 +240,12 @@ struct ControllerKeys {
 struct HubbleKeys {
     listen: Option<String>,
     socket: Option<PathBuf>,
+    node_name: Option<String>,
+    peers: Vec<String>,
+    capacity: Option<usize>,
+    tls: TlsKeys,
+    #[serde(flatten)]
+    outputs: OutputKeys,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -278,6 +326,11 @@ pub(super) struct Settings {
     pub(super) cilium_state_dir: PathBuf,
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) hubble: Listen,
+    pub(super) hubble_name: Name,
+    pub(super) hubble_tls: Option<tls::Files>,
+    pub(super) hubble_peers: Vec<Peer>,
+    pub(super) hubble_capacity: usize,
+    pub(super) hubble_outputs: OutputSettings,
     pub(super) socket: Option<PathBuf>,
     pub(super) http: Listen,
     pub(super) pair_log: PairLogOutput,
@@ -314,6 +367,7 @@ fn value<T: FromStr<Err = String>>(
 impl Settings {
     pub(super) fn new(args: Args) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let folder = args.config.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         let node = args.node.or(file.node).unwrap_or_else(host_name);
         let zones_file = args.zones_file.or(file.zones_file);
         let zones = match (args.controller.or(file.controller.address), zones_file) {
@@ -336,6 +390,16 @@ impl Settings {
                 server_name: args.controller_name.or(file.controller.server_name),
                 token: args.controller_token.or(file.controller.token_file),
             })?),
+        };
+        let hubble = value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?;
+        let cluster = value(args.cluster_name, file.cluster_name, "cluster_name", || Ok(Cluster::default()))?.0;
+        let hubble_name = args.hubble_node_name.or(file.hubble.node_name).unwrap_or_else(|| node.clone());
+        let hubble_peers = match args.hubble_peers {
+            none if none.is_empty() => {
+                let peers = file.hubble.peers.iter().map(|peer| peer.parse());
+                peers.collect::<Result<_, String>>().map_err(|error| usage(format!("hubble.peers: {error}")))?
+            }
+            peers => peers,
         };
         let socket = args.hubble_socket.or(file.hubble.socket).unwrap_or_else(|| SOCKET.into());
         let switch = |flag: Option<bool>, key: Option<bool>, default| flag.or(key).unwrap_or(default);
@@ -363,7 +427,18 @@ impl Settings {
                 .or(file.cilium_state_dir)
                 .unwrap_or_else(|| CILIUM_STATE_DIR.into()),
             pin_dir: pin_dir(args.pin_dir.or(file.pin_dir)),
-            hubble: value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?,
+            hubble,
+            hubble_name: Name { cluster, node: hubble_name },
+            hubble_tls: args.hubble_tls.or(file.hubble.tls).files(hubble.0, "--hubble-listen")?,
+            hubble_peers,
+            hubble_capacity: value(
+                args.hubble_event_buffer_capacity,
+                file.hubble.capacity.map(|capacity| capacity.to_string()),
+                "hubble.capacity",
+                || Ok(RING_CAPACITY),
+            )?
+            .0,
+            hubble_outputs: args.hubble_outputs.or(file.hubble.outputs, &folder)?,
             socket: (socket != Path::new(OFF)).then_some(socket),
             http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?,
             pair_log: value(args.pair_log, output, "pair_log.output", || log_to.parse())?,

@@ -5,6 +5,7 @@ mod totals;
 use super::{
     Failure,
     config::Seconds,
+    hubble::{self, TlsArgs},
     process::{PATIENCE, Signal, signals},
     usage,
     watched::{Look, Watched},
@@ -12,12 +13,13 @@ use super::{
 use crate::{
     api::{CountersService, ZonesService},
     cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Timing, Tokens},
-    feed::{Agents, Authenticate, Certificate, FeedService, Limits, Store, Tls},
-    grpc,
-    hubble::PeerService,
+    feed::{Agents, Authenticate, FeedService, Limits, Store},
+    grpc::{self, ControllerServices},
+    hubble::{KnownPeers, PeerService},
     identity::Index,
     metrics::{self, Controller, Listen, Process},
     reports::HolderCounters,
+    tls::{Files, Tls},
     zones::{SharedTable, StaticTable},
 };
 use std::{
@@ -84,9 +86,11 @@ pub(super) struct Args {
         default_value = "app,k8s-app,name,app.kubernetes.io/*"
     )]
     pod_labels: Vec<String>,
-    /// Where `meridian top` and `meridian zones` are answered, without TLS.
+    /// Where `meridian top`, `meridian zones` and hubble-relay are answered; beyond loopback with TLS.
     #[arg(long, env = "MERIDIAN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4344")]
     listen: Listen,
+    #[command(flatten)]
+    hubble_tls: TlsArgs,
     /// Where metrics and health are served over HTTP.
     #[arg(long, env = "MERIDIAN_HTTP_LISTEN", value_name = "ADDRESS", default_value = ":9981")]
     http_listen: Listen,
@@ -117,7 +121,8 @@ impl Args {
             }
             return Ok(None);
         };
-        Tls::new(Certificate { certificate, key }).map(|tls| Some(Arc::new(tls))).map_err(usage)
+        let files = Files { certificate, key, client_authorities: Vec::new() };
+        Tls::new("feed", files).map(|tls| Some(Arc::new(tls))).map_err(usage)
     }
 
     /// Who may follow and report, and who may stand by.
@@ -143,7 +148,7 @@ impl Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut file = args.zones_file.as_deref().map(Watched::new);
     let fixed = args.zones_file.as_deref().map(StaticTable::read).transpose().map_err(usage)?.unwrap_or_default();
-    let tls = args.tls()?;
+    let (tls, files) = (args.tls()?, args.hubble_tls.files(args.listen.0, "--listen")?);
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
     let _inside = runtime.enter();
@@ -189,7 +194,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         shutdown: shutdown.clone(),
     };
     let totals::Served { service: reports, totals, peers, lease, serving } = totals.start()?;
-    let peers = PeerService::new(peers, shutdown.clone());
+    let peers = PeerService::new(KnownPeers::Here(peers), shutdown.clone());
+    let hubble_tls = hubble::tls(files, args.listen.0);
     let counters = HolderCounters {
         counters: CountersService::new(totals.clone(), Arc::clone(&process), shutdown.clone()),
         role: reports.role.clone(),
@@ -214,19 +220,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         role: reports.role.clone(),
         totals,
         families: args.totals.families(),
+        tls: tls.iter().chain(&hubble_tls).cloned().collect(),
     };
     let served = |result: io::Result<()>| result.map_err(|error| error.to_string());
     let mut tasks = vec![
         runtime.spawn({
-            let (feed, tls) = (feed.clone(), tls.clone());
+            let (feed, peers, tls) = (feed.clone(), peers.clone(), tls.clone());
             async move {
-                feed.serve(reports, feed_at, tls).await;
+                feed.serve(reports, peers, feed_at, tls).await;
                 Ok(())
             }
         }),
         runtime.spawn({
             let shutdown = shutdown.clone();
-            async move { served(grpc::serve_controller(feed, counters, peers, zones, own_at, shutdown).await) }
+            let services = ControllerServices { controller: feed, counters, peers, zones };
+            async move { served(grpc::serve_controller(services, own_at, hubble_tls, shutdown).await) }
         }),
         runtime.spawn({
             let shutdown = shutdown.clone();

@@ -3,6 +3,7 @@
 use super::{
     Failure, HookChoice,
     config::CILIUM_STATE_DIR,
+    hubble::{Cluster, Name},
     print,
     process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
 };
@@ -12,9 +13,9 @@ use crate::{
     datapath::Devices,
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
-    flows::{Namespaces, Ring},
+    flows::Ring,
     identity::Index,
-    metrics::{Families, Process, Sample, Sources},
+    metrics::{Families, Outputs, Process, Sample, Sources},
     zones::{Matrix, SharedTable},
 };
 use clap::ValueEnum;
@@ -72,23 +73,32 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let interrupted = signals(&runtime)?;
     let ring = Arc::new(Ring::new(RING_CAPACITY));
-    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
+    let sink = Sink::new(Arc::clone(&ring));
     let shutdown = CancellationToken::new();
     let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
     let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
     let servers = if args.serve {
-        let places = Places { grpc: OBSERVER, socket: None, http: Some(METRICS) };
+        let places = Places { grpc: OBSERVER, tls: None, socket: None, http: Some(METRICS) };
         let (table, index) = (SharedTable::default(), Index::default());
         let fixed = Demo::table().map_err(Failure::failed)?;
         index.replace(&fixed.endpoints);
         *table.write() = fixed.zones;
         let families = Families { pods: true, ..Families::default() };
         let offer = Offer {
-            nodes: NODES.iter().map(|node| node.name.to_owned()).collect(),
-            cluster: String::new(),
+            nodes: NODES
+                .iter()
+                .map(|node| Name { cluster: Cluster::default().0, node: node.name.to_owned() })
+                .collect(),
             peers: None,
             sink: sink.clone(),
-            sources: Sources { samples: samples.subscribe(), ring, process: Arc::clone(&process), families },
+            sources: Sources {
+                samples: samples.subscribe(),
+                ring,
+                process: Arc::clone(&process),
+                families,
+                tls: Vec::new(),
+                outputs: Outputs::default(),
+            },
             zones: Some(ZonesService { table, index: Arc::new(index) }),
         };
         Some(Servers::start(&runtime, &places, offer, &shutdown)?)

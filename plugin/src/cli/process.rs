@@ -1,13 +1,14 @@
 //! What every command that stays has: signals and servers.
 
-use super::Failure;
+use super::{Failure, hubble::Name};
 use crate::{
     agent::Sink,
     api::{CountersService, ZonesService},
     export::{PairLog, Pairs},
     grpc::{self, Services, Socket},
-    hubble::{self, PeerService, Peers},
+    hubble::{self, KnownPeers, PeerService},
     metrics::{self, Sources},
+    tls::Tls,
 };
 use std::{
     io,
@@ -24,7 +25,7 @@ use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
     signal::unix::SignalKind,
-    sync::{oneshot, watch},
+    sync::oneshot,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -96,6 +97,7 @@ pub(super) fn end_pair_log(log: PairLog, pairs: Pairs) {
 /// Where clients are served.
 pub(super) struct Places<'a> {
     pub(super) grpc: SocketAddr,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) socket: Option<&'a Path>,
     pub(super) http: Option<SocketAddr>,
 }
@@ -103,11 +105,9 @@ pub(super) struct Places<'a> {
 /// What they are served.
 pub(super) struct Offer {
     /// The flows of these nodes.
-    pub(super) nodes: Vec<String>,
-    /// The cluster that they are of; empty if it is the default one.
-    pub(super) cluster: String,
+    pub(super) nodes: Vec<Name>,
     /// Who is announced to hubble-relay, if it may ask.
-    pub(super) peers: Option<Peers>,
+    pub(super) peers: Option<KnownPeers>,
     pub(super) sink: Sink,
     pub(super) sources: Sources,
     /// The zone table and, with it, counters.
@@ -137,19 +137,20 @@ impl Servers {
             Socket::bind(path).map_err(failed)
         };
         let socket = places.socket.map(bind).transpose()?;
-        let Offer { nodes, cluster, peers, sink, sources, zones } = offer;
+        let Offer { nodes, peers, sink, sources, zones } = offer;
         let own = zones.map(|zones| {
             let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
             (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(zones))
         });
-        let observer = Arc::new(hubble::Server::new(sink, nodes, shutdown.clone()).in_cluster(cluster));
-        let peers = peers.map(|peers| {
-            // They are what they are: nobody keeps the sender.
-            let peers = watch::Sender::new(Arc::new(peers)).subscribe();
-            Arc::new(PeerService::new(peers, shutdown.clone()))
-        });
-        let services = Services { observer, peers, own };
-        let serve = grpc::serve(services, port, socket, shutdown.clone());
+        let cluster = nodes.first().map(Name::said_cluster).unwrap_or_default();
+        let told = nodes.iter().map(Name::told_as).collect();
+        let mut observer = hubble::Server::new(sink, told, shutdown.clone()).in_cluster(cluster);
+        if let (Some(_), [node]) = (&places.tls, &*nodes) {
+            observer = observer.with_tls(node.server_name());
+        }
+        let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));
+        let services = Services { observer: Arc::new(observer), peers, own };
+        let serve = grpc::serve(services, port, places.tls.clone(), socket, shutdown.clone());
         let mut servers = vec![runtime.spawn(on_one_thread(serve)?)];
         if let Some(http) = http {
             servers.push(runtime.spawn(metrics::serve(sources, http, shutdown.clone())));

@@ -3,12 +3,13 @@
 use super::{
     Failure,
     config::host_name,
-    process::{Offer, Places, Servers, Signal, signals, wait},
+    hubble::{self, Capacity, Cluster, Name, OutputArgs, OutputKeys, Outputs, Peer, TlsArgs},
+    process::{Offer, PATIENCE, Places, Servers, Signal, signals, wait},
 };
 use crate::{
     agent::Sink,
-    flows::{Namespaces, Ring},
-    hubble::Peers,
+    flows::Ring,
+    hubble::{KnownPeers, PeerAddress, Peers},
     metrics::{Families, Listen, Process, Sources},
     replay::{Line, Reader},
 };
@@ -40,7 +41,7 @@ pub(super) struct Args {
     /// them; `-` is stdin.
     #[arg(required = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     files: Vec<PathBuf>,
-    /// Where Hubble's clients are served, without TLS.
+    /// Where Hubble's clients are served; beyond loopback with TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4245")]
     listen: Listen,
     /// Flows that are kept, the newest ones: a power of two, less one.
@@ -53,80 +54,52 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// The name of its cluster; flows keep the names that they have.
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_CLUSTER)]
-    cluster_name: String,
+    #[arg(long, value_name = "NAME", default_value_t = Cluster::default())]
+    cluster_name: Cluster,
     /// A server of flows to announce to hubble-relay, several by repeating it; by default this one.
     #[arg(long = "peer", value_name = "NAME=ADDRESS")]
     peers: Vec<Peer>,
     /// Where metrics and health are served over HTTP; by default nowhere.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<Listen>,
-}
-
-/// Hubble's name for a cluster that has none.
-const DEFAULT_CLUSTER: &str = "default";
-
-/// A peer: its name and where it serves.
-#[derive(Clone, Debug)]
-struct Peer(String, String);
-
-impl std::str::FromStr for Peer {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, address) = text.split_once('=').unwrap_or_default();
-        let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if name.is_empty() || !has_port(address) {
-            return Err(format!("`{text}` is not a name, `=`, a host and a port, such as node-a=10.0.0.1:4244"));
-        }
-        Ok(Self(name.to_owned(), address.to_owned()))
-    }
-}
-
-/// Records of a ring.
-#[derive(Clone, Copy, Debug)]
-struct Capacity(usize);
-
-impl std::str::FromStr for Capacity {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let capacity = text.parse().ok().filter(|n: &usize| (1..1 << 26).contains(n) && (n + 1).is_power_of_two());
-        capacity.map(Self).ok_or_else(|| format!("`{text}` is not a power of two less one, such as 4095 or 65535"))
-    }
-}
-
-impl std::fmt::Display for Capacity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    outputs: OutputArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let files = args.files.iter().map(|path| open(path).map(|file| (path.clone(), file))).collect::<Result<_, _>>()?;
+    let files_of_tls = args.tls.files(args.listen.0, "--listen")?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
     let shutdown = CancellationToken::new();
     let ring = Arc::new(Ring::new(args.capacity.0));
-    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
+    let name = Name { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
+    let settings = args.outputs.clone().or(OutputKeys::default(), Path::new(""))?;
+    let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false)?;
+    let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
-    let places = Places { grpc: args.listen.0, socket: None, http: args.http_listen.map(|listen| listen.0) };
-    let (node, in_default) = (args.node.clone().unwrap_or_else(host_name), args.cluster_name == DEFAULT_CLUSTER);
-    let node = if in_default { node } else { format!("{}/{node}", args.cluster_name) };
-    let mut peers: Peers = args.peers.iter().map(|Peer(name, address)| (name.clone(), address.clone())).collect();
+    let tls = hubble::tls(files_of_tls, args.listen.0);
+    let (at, http) = (args.listen.0, args.http_listen.map(|listen| listen.0));
+    let places = Places { grpc: at, tls: tls.clone(), socket: None, http };
+    let mut peers: Peers = args.peers.iter().map(|peer| peer.announced(tls.is_some())).collect();
     if peers.is_empty() {
-        peers.insert(node.clone(), args.listen.0.to_string());
+        let server_name = tls.is_some().then(|| name.server_name());
+        peers.insert(name.told_as(), PeerAddress { address: at.to_string(), server_name });
     }
     let offer = Offer {
-        nodes: vec![node],
-        cluster: if in_default { String::new() } else { args.cluster_name.clone() },
-        peers: Some(peers),
+        nodes: vec![name],
+        // They are what they are: nobody keeps the sender.
+        peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(peers)).subscribe())),
         sink: sink.clone(),
         sources: Sources {
             samples: watch::Sender::new(Arc::from([])).subscribe(),
             ring,
             process: Arc::clone(&process),
             families: Families::default(),
+            tls: tls.into_iter().collect(),
+            outputs: outputs.shown(),
         },
         zones: None,
     };
@@ -138,10 +111,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut loading = Some(loading);
     let result = loop {
-        // There is nothing to read again.
+        // The flows are not read again.
         match wait(&received, TICK, || {})? {
             Some(Signal::End) => break Ok(()),
-            Some(Signal::Reload) | None => {}
+            Some(Signal::Reload) | None => outputs.look(),
         }
         if let Some(error) = servers.failed(&runtime) {
             break Err(Failure::failed(error));
@@ -157,6 +130,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     ended.store(true, Ordering::Relaxed);
     shutdown.cancel();
     servers.end(&runtime);
+    outputs.finish(PATIENCE);
     result
 }
 

@@ -3,6 +3,7 @@
 //! A thread of its own writes. It may be slow or stuck, and its disk full: what it can't take in time or
 //! can't write is counted as lost, and nobody waits for it.
 
+use super::lines::{Lines, Reopened, Target};
 use crate::{
     accounting::{Line, Party},
     metrics::Process,
@@ -11,12 +12,9 @@ use crate::{
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{
-    fmt,
-    fs::{File, OpenOptions},
-    io::{self, Write},
+    fmt, io,
     net::IpAddr,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -91,7 +89,7 @@ impl PairLog {
     fn write_to(to: impl Target + Send + 'static, every: Duration, process: Arc<Process>) -> Self {
         let (queue, intervals) = sync_channel(QUEUE);
         let counted = Arc::clone(&process);
-        let writer = thread::spawn(move || Writer { to, torn: false, fails: false }.run(&intervals, &counted));
+        let writer = thread::spawn(move || Writer { lines: Lines::new(to), fails: false }.run(&intervals, &counted));
         Self { queue, writer, process, every, began: (Instant::now(), SystemTime::now()) }
     }
 
@@ -134,78 +132,15 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
-/// What lines can be written to.
-trait Target: Write {
-    /// Called before an interval is written.
-    fn prepare(&mut self) {}
-
-    /// Takes back the last `written` bytes. Returns whether it could.
-    fn take_back(&mut self, _written: usize) -> bool {
-        false
-    }
-}
-
-impl Target for io::Stdout {}
-
-/// A file that may be moved away, as logs are when they are rotated.
-struct Reopened {
-    path: PathBuf,
-    file: File,
-}
-
-impl Reopened {
-    fn new(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file })
-    }
-
-    fn is_there(&self) -> bool {
-        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
-        let named = std::fs::metadata(&self.path).map(id);
-        let open = self.file.metadata().map(id);
-        matches!((named, open), (Ok(named), Ok(open)) if named == open)
-    }
-}
-
-impl Write for Reopened {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Target for Reopened {
-    fn prepare(&mut self) {
-        if !self.is_there()
-            && let Ok(opened) = Self::new(&self.path)
-        {
-            *self = opened;
-        }
-    }
-
-    fn take_back(&mut self, written: usize) -> bool {
-        let shorter = self.file.metadata().and_then(|meta| match meta.len().checked_sub(written as u64) {
-            Some(len) if meta.is_file() => self.file.set_len(len),
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        });
-        shorter.is_ok()
-    }
-}
-
 struct Writer<T> {
-    to: T,
-    /// The last line was not written to its end, and could not be taken back.
-    torn: bool,
+    lines: Lines<T>,
     fails: bool,
 }
 
 impl<T: Target> Writer<T> {
     fn run(mut self, intervals: &Receiver<Interval>, process: &Process) {
         while let Ok(Interval { span, pairs }) = intervals.recv() {
-            self.to.prepare();
+            self.lines.to.prepare();
             let mut error = None;
             for (node, line) in pairs.iter().flat_map(|(node, lines)| lines.iter().map(move |line| (node, line))) {
                 match self.line(node, span, line) {
@@ -227,23 +162,9 @@ impl<T: Target> Writer<T> {
     }
 
     fn line(&mut self, node: &str, span: Span, line: &Line) -> io::Result<()> {
-        let mut text = if self.torn { vec![b'\n'] } else { Vec::new() };
-        serde_json::to_writer(&mut text, &Json::new(node, span, line))?;
+        let mut text = serde_json::to_vec(&Json::new(node, span, line))?;
         text.push(b'\n');
-        let mut written = 0;
-        while written < text.len() {
-            match self.to.write(&text[written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => written += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.torn |= written > 0 && !self.to.take_back(written);
-                    return Err(error);
-                }
-            }
-        }
-        self.torn = false;
-        self.to.flush()
+        self.lines.write(&text)
     }
 }
 
@@ -330,6 +251,7 @@ mod tests {
         zones::Locality,
     };
     use meridian_abi::Counter;
+    use std::path::Path;
     use std::time::UNIX_EPOCH;
 
     fn lines(count: u64) -> Pairs {
@@ -435,16 +357,5 @@ mod tests {
         log.tick(|| panic!("it has only begun"));
         assert!(log.finish(lines(1), PATIENCE));
         assert_eq!(counts(&process).0, 1);
-    }
-
-    #[test]
-    fn half_a_line_is_taken_back() {
-        let folder = Folder::new("torn");
-        let file = folder.0.join("pairs.json");
-        let mut target = Reopened::new(&file).unwrap();
-        target.write_all(b"whole\nha").unwrap();
-        assert!(target.take_back(2));
-        assert_eq!(std::fs::read(&file).unwrap(), b"whole\n");
-        assert!(!Reopened::new(Path::new("/dev/null")).unwrap().take_back(2));
     }
 }

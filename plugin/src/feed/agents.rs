@@ -21,8 +21,6 @@ pub struct Agents {
 /// Connections and streams that were refused, by reason.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// TLS could not be agreed upon.
-    pub tls: AtomicU64,
     /// No token, or one that is not an agent's.
     pub token: AtomicU64,
     /// Not what an agent says.

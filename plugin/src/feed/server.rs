@@ -4,24 +4,30 @@ use super::{
     agents::{Agents, Following},
     buckets::{BUCKETS, Digest},
     store::{Cursor, Position, Store},
-    tls::Tls,
 };
 use crate::proto::{
     feed::{
         feed_server::{Feed, FeedServer},
         reports_server::ReportsServer,
     },
+    peer::{
+        NotifyRequest,
+        peer_server::{Peer, PeerServer},
+    },
     v1::{
         FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse, controller_server::Controller,
         follow_request, status_response,
     },
 };
-use crate::reports::ReportsService;
+use crate::{
+    hubble::{PeerChanges, PeerService},
+    reports::ReportsService,
+    tls::{self, Tls},
+};
 use futures_util::future::BoxFuture;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
-    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -29,7 +35,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,12 +53,10 @@ const REQUEST_BYTES: usize = 32 << 10;
 const REPORT_BYTES: usize = 16 << 20;
 /// A node's name is a DNS name.
 const NODE_NAME: usize = 253;
-/// How long an agent may take to say hello, and to agree on TLS.
+/// How long an agent may take to say hello.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an agent may take to hear why its stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Connections that agree on TLS at a time; further ones wait.
-const HANDSHAKES: usize = 256;
 /// What of a stream waits to be sent.
 const SEND_BYTES: usize = 16 << 10;
 /// An agent that has vanished is noticed after this time, and once more.
@@ -130,48 +134,23 @@ pub struct FeedService {
 }
 
 impl FeedService {
-    /// Serves it and `reports` until `shutdown`; without TLS if there is none.
-    pub async fn serve(self, reports: ReportsService, listener: TcpListener, tls: Option<Arc<Tls>>) {
-        let (agents, shutdown) = (Arc::clone(&self.agents), self.shutdown.clone());
+    /// Serves it, `reports` and `peers` until `shutdown`; without TLS if there is none.
+    pub async fn serve(
+        self,
+        reports: ReportsService,
+        peers: PeerService,
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+    ) {
+        let shutdown = self.shutdown.clone();
+        let peers = PeersForAgents { tokens: Arc::clone(&self.tokens), peers };
         let routes = Routes::new(FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES))
-            .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES));
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+            .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES))
+            .add_service(PeerServer::new(peers));
         let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
-            };
-            let (stream, from) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection can't be accepted");
-                    sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            // It refuses where the agent has gone already.
-            let _ = stream.set_nodelay(true);
-            let Some(tls) = &tls else {
-                connections.spawn(serve_connection(stream, from, routes.clone(), shutdown.clone()));
-                continue;
-            };
-            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { break };
-            let (acceptor, agents) = (tls.acceptor(), Arc::clone(&agents));
-            let (routes, shutdown) = (routes.clone(), shutdown.clone());
-            connections.spawn(async move {
-                let agreed = timeout(PATIENCE, acceptor.accept(stream)).await;
-                let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
-                let agreed = agreed.unwrap_or_else(late);
-                drop(permit);
-                match agreed {
-                    Ok(stream) => serve_connection(stream, from, routes, shutdown).await,
-                    Err(error) => {
-                        agents.refused.tls.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(%from, %error, "no agreement on TLS");
-                    }
-                }
-            });
+        let mut accepted = tls::connections(listener, tls, shutdown.clone());
+        while let Some((stream, from)) = accepted.recv().await {
+            connections.spawn(serve_connection(stream, from, routes.clone(), shutdown.clone()));
         }
         connections.close();
         connections.wait().await;
@@ -182,9 +161,7 @@ impl FeedService {
         &self,
         request: Request<Streaming<FollowRequest>>,
     ) -> Result<(Hello, Streaming<FollowRequest>), Status> {
-        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-        let node = self.tokens.check(token).await.map_err(Status::from)?;
+        let node = check_token(&*self.tokens, &request).await?;
         let mut requests = request.into_inner();
         let first = timeout(PATIENCE, requests.message()).await;
         let first = first.map_err(|_| Status::invalid_argument("no hello came in time"))??;
@@ -212,6 +189,32 @@ impl FeedService {
             _ => &refused.request,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Looks at the token of a request, and says on which node its owner is, if the token says that.
+///
+/// # Errors
+/// It is not good enough.
+pub(crate) async fn check_token<T>(of: &dyn Authenticate, request: &Request<T>) -> Result<Option<String>, Status> {
+    let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    of.check(token).await.map_err(Refused::into)
+}
+
+/// Peers, for agents that are asked for them.
+struct PeersForAgents {
+    tokens: Arc<dyn Authenticate>,
+    peers: PeerService,
+}
+
+#[tonic::async_trait]
+impl Peer for PeersForAgents {
+    type NotifyStream = PeerChanges;
+
+    async fn notify(&self, request: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
+        check_token(&*self.tokens, &request).await?;
+        self.peers.notify(request).await
     }
 }
 

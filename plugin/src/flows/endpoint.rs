@@ -1,5 +1,6 @@
 //! Who an end of a flow is, in Hubble's words: labels, identity, workloads.
 
+use super::Node;
 use crate::{
     hash::fnv1a,
     identity::Endpoint,
@@ -24,21 +25,22 @@ pub(super) fn service(owner: &Endpoint) -> Option<flow::Service> {
     Some(flow::Service { name: name.clone(), namespace: owner.namespace.to_string() })
 }
 
-/// An end of a flow that is there, as the node of this name tells it; nobody if it has no owner.
-pub(super) fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
+/// An end of a flow that is there, as this node tells it; nobody if it has no owner.
+pub(super) fn endpoint(node: &Node, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
     let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
     labels.push(format!("meridian:locality={locality}"));
     let mut endpoint = match owner {
         Some(owner) if owner.is_node() => {
-            let is_this = *owner.node == *node;
+            let is_this = *owner.node == *node.name;
             labels.push(format!("reserved:{}", if is_this { "host" } else { "remote-node" }));
             let identity = if is_this { IDENTITY_HOST } else { IDENTITY_REMOTE_NODE };
-            flow::Endpoint { identity, workloads: workloads(owner), ..flow::Endpoint::default() }
+            let (workloads, cluster_name) = (workloads(owner), node.cluster.clone());
+            flow::Endpoint { identity, workloads, cluster_name, ..flow::Endpoint::default() }
         }
         Some(owner) => {
             labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
             labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
-            owned(owner)
+            owned(owner, &node.cluster)
         }
         None if *place == Place::Internet => {
             labels.push("reserved:world".into());
@@ -51,12 +53,13 @@ pub(super) fn endpoint(node: &str, owner: Option<&Endpoint>, place: &Place, loca
     endpoint
 }
 
-fn owned(owner: &Endpoint) -> flow::Endpoint {
+fn owned(owner: &Endpoint, cluster: &str) -> flow::Endpoint {
     flow::Endpoint {
         identity: synthetic_identity(owner),
         namespace: owner.namespace.to_string(),
         pod_name: owner.pod.to_string(),
         workloads: workloads(owner),
+        cluster_name: cluster.to_owned(),
         ..flow::Endpoint::default()
     }
 }

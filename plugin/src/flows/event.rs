@@ -9,6 +9,7 @@ use super::{
     encoded::{self, Encoded, Part},
     endpoint::{endpoint, service, topology},
     entry::{Entry, Event},
+    icmp,
 };
 use crate::{
     identity::{Endpoint, Index},
@@ -38,8 +39,20 @@ const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Its name in flows, which may have the cluster's before it.
+    pub told_as: String,
+    /// The cluster that it is in.
+    pub cluster: String,
     /// Where it is.
     pub place: Place,
+}
+
+impl Node {
+    /// A node of a cluster without a name, told as it is named.
+    pub fn new(name: &str, place: Place) -> Self {
+        let cluster = "default".to_owned();
+        Self { name: name.to_owned(), told_as: name.to_owned(), cluster, place }
+    }
 }
 
 /// Ends that are kept encoded; an end that is not is encoded anew.
@@ -225,7 +238,7 @@ impl Observer {
         if self.ends.len() >= ENDS {
             self.ends.clear();
         }
-        let encoded = Part::new(endpoint(&self.node.name, owner.as_deref(), place, locality).encode_to_vec());
+        let encoded = Part::new(endpoint(&self.node, owner.as_deref(), place, locality).encode_to_vec());
         let end = End { owner: owner.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
         self.ends.insert((address, locality), end);
         (owner, encoded)
@@ -234,7 +247,7 @@ impl Observer {
 
 fn encode_node(node: &Node) -> Arc<encoded::Node> {
     let mut common = Flow {
-        node_name: node.name.clone(),
+        node_name: node.told_as.clone(),
         node_labels: topology(&node.place).map(|(key, value)| format!("{key}={value}")).collect(),
         emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
         ..Flow::default()
@@ -298,21 +311,8 @@ fn summary(protocol: &Protocol) -> String {
         Protocol::Tcp(_) => "TCP".into(),
         Protocol::Udp(_) => "UDP".into(),
         Protocol::Sctp(_) => "SCTP".into(),
-        Protocol::IcmPv4(icmp) => match icmp.r#type {
-            0 => "ICMPv4 EchoReply".into(),
-            3 => "ICMPv4 DestinationUnreachable".into(),
-            8 => "ICMPv4 EchoRequest".into(),
-            11 => "ICMPv4 TimeExceeded".into(),
-            kind => format!("ICMPv4 {kind}"),
-        },
-        Protocol::IcmPv6(icmp) => match icmp.r#type {
-            1 => "ICMPv6 DestinationUnreachable".into(),
-            2 => "ICMPv6 PacketTooBig".into(),
-            3 => "ICMPv6 TimeExceeded".into(),
-            128 => "ICMPv6 EchoRequest".into(),
-            129 => "ICMPv6 EchoReply".into(),
-            kind => format!("ICMPv6 {kind}"),
-        },
+        Protocol::IcmPv4(icmp) => format!("ICMPv4 {}", icmp::v4(icmp.r#type, icmp.code)),
+        Protocol::IcmPv6(icmp) => format!("ICMPv6 {}", icmp::v6(icmp.r#type, icmp.code)),
         Protocol::Vrrp(_) => "VRRP".into(),
         Protocol::Igmp(_) => "IGMP".into(),
     }
@@ -400,7 +400,7 @@ mod tests {
         let workload = serde_json::from_str(r#"{"kind": "StatefulSet", "name": "cart"}"#).unwrap();
         let (namespace, pod) = ("shop".to_owned(), "cart-0".to_owned());
         index.replace(&[EndpointEntry { ip: entry.source, namespace, pod, workload: Some(workload), labels }]);
-        let node = Node { name: "node-a".into(), place: zone("eu-1a") };
+        let node = Node::new("node-a", zone("eu-1a"));
         let mut observer = Observer::new(node, Arc::new(index));
         let new = Counter { bytes: 300, packets: 2 };
         observer.update(entry, &zone("eu-1a"), destination, new, SystemTime::UNIX_EPOCH).decode()
@@ -454,7 +454,7 @@ mod tests {
                 way: Way::Sent,
                 verdict: Verdict { epoch: 1, source: 2, destination: 3 },
             };
-            let node = Node { name: "node-a".into(), place: zone("eu-1a") };
+            let node = Node::new("node-a", zone("eu-1a"));
             Observer::new(node, Arc::default()).packet(&event, &zone("eu-1a"), &zone("eu-1b")).decode()
         };
         let syn = packet(0x02, ServiceSide::Source);
@@ -522,7 +522,7 @@ mod tests {
         let flow = |source: Endpoint, destination: Endpoint| {
             let index = Arc::new(Index::default());
             index.apply([(entry.source, Some(Arc::new(source))), (entry.destination, Some(Arc::new(destination)))]);
-            let mut observer = Observer::new(Node { name: "node-a".into(), place: Place::Unknown }, index);
+            let mut observer = Observer::new(Node::new("node-a", Place::Unknown), index);
             let places = (zone("eu-1a"), zone("eu-1b"));
             let flow = observer.update(&entry, &places.0, &places.1, Counter::default(), SystemTime::now());
             let mut bytes = Vec::new();

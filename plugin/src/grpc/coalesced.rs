@@ -6,11 +6,12 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Written at once, at most about this much.
 const LIMIT: usize = 256 << 10;
@@ -23,11 +24,13 @@ pub(super) struct Coalesced<S> {
     buffer: Vec<u8>,
     written: usize,
     is_flushing: bool,
+    from: Option<SocketAddr>,
 }
 
 impl<S: AsyncWrite + Unpin> Coalesced<S> {
-    pub(super) const fn new(inner: S) -> Self {
-        Self { inner, buffer: Vec::new(), written: 0, is_flushing: false }
+    /// Of a client at this address, if it has one.
+    pub(super) const fn new(inner: S, from: Option<SocketAddr>) -> Self {
+        Self { inner, buffer: Vec::new(), written: 0, is_flushing: false, from }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -38,6 +41,8 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
             }
             self.written += wrote;
         }
+        // TLS has a buffer of its own.
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
         // Where much is streamed there will be more; a connection that falls idle holds no buffer.
         if self.buffer.len() < LIMIT / 2 {
             self.buffer = Vec::new();
@@ -99,11 +104,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesced<S> {
     }
 }
 
-impl<S: Connected> Connected for Coalesced<S> {
-    type ConnectInfo = S::ConnectInfo;
+impl<S> Connected for Coalesced<S> {
+    type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.inner.connect_info()
+        TcpConnectInfo { local_addr: None, remote_addr: self.from }
     }
 }
 
@@ -116,7 +121,7 @@ mod tests {
     async fn what_is_flushed_goes_out_when_the_connection_is_read() {
         let (client, server) = duplex(64);
         let (mut from_client, mut to_client) = tokio::io::split(client);
-        let mut server = Coalesced::new(server);
+        let mut server = Coalesced::new(server, None);
         for part in [b"a".as_slice(), b"b", b"c"] {
             server.write_all(part).await.unwrap();
             server.flush().await.unwrap();
@@ -135,7 +140,7 @@ mod tests {
         let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
         let expected = sent.clone();
         let writer = tokio::spawn(async move {
-            let mut server = Coalesced::new(server);
+            let mut server = Coalesced::new(server, None);
             server.write_all(&sent).await.unwrap();
             server.shutdown().await.unwrap();
         });

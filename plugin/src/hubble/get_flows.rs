@@ -204,7 +204,12 @@ impl Reader {
     }
 }
 
-fn loss(source: LostEventSource, num_events_lost: u64, node: &str, (first, last): (SystemTime, SystemTime)) -> Reply {
+pub(super) fn loss(
+    source: LostEventSource,
+    num_events_lost: u64,
+    node: &str,
+    (first, last): (SystemTime, SystemTime),
+) -> Reply {
     let (first, last) = (Some(Timestamp::from(first)), Some(Timestamp::from(last)));
     let event = LostEvent { source: source.into(), num_events_lost, cpu: None, first, last };
     let response_types = Some(ResponseTypes::LostEvents(event));

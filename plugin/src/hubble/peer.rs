@@ -1,30 +1,82 @@
 //! Peer: whose flows are served where, for hubble-relay.
 
-use crate::proto::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, peer_server::Peer};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use crate::proto::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, Tls, peer_server::Peer};
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, BoxStream, StreamExt},
+};
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::Arc,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// Servers of flows: where each serves, host and port, by the node's name; of a cluster that is not the
-/// default one, `cluster/node`.
-pub type Peers = BTreeMap<String, String>;
+/// Hubble's name for a cluster that has none.
+pub const DEFAULT_CLUSTER: &str = "default";
+/// What the names in the certificates of Hubble's servers end with.
+const SERVICE: &str = "hubble-grpc.cilium.io";
+
+/// Servers of flows, by the node's name in its flows.
+pub type Peers = BTreeMap<String, PeerAddress>;
+
+/// Where a server of flows is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Host and port.
+    pub address: String,
+    /// The name in its certificate, where it has TLS.
+    pub server_name: Option<String>,
+}
+
+/// A node's name in its flows: with the cluster's before it, unless that is the default one.
+pub fn node_name(cluster: &str, node: &str) -> String {
+    if cluster == DEFAULT_CLUSTER { node.to_owned() } else { format!("{cluster}/{node}") }
+}
+
+/// The name that a node's server of flows has in its certificate: dots would be further levels, which one
+/// certificate for all of them does not cover.
+pub fn server_name(cluster: &str, node: &str) -> String {
+    format!("{}.{}.{SERVICE}", node.replace('.', "-"), cluster.replace('.', "-"))
+}
 
 /// Announces peers, and what becomes of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PeerService {
-    peers: watch::Receiver<Arc<Peers>>,
+    known: Known,
     shutdown: CancellationToken,
 }
 
+/// Changes of peers.
+pub type Changes = BoxStream<'static, Result<ChangeNotification, Status>>;
+
+/// Asks for the changes, once for each of our clients.
+pub type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<Changes, Status>> + Send + Sync>;
+
+/// Who knows the peers.
+#[derive(Clone)]
+pub enum Known {
+    /// This process.
+    Here(watch::Receiver<Arc<Peers>>),
+    /// Another one.
+    Elsewhere(Ask),
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(peers) => f.debug_tuple("Here").field(peers).finish(),
+            Self::Elsewhere(_) => f.write_str("Elsewhere"),
+        }
+    }
+}
+
 impl PeerService {
-    /// Of these peers. Streams end with `shutdown`.
-    pub const fn new(peers: watch::Receiver<Arc<Peers>>, shutdown: CancellationToken) -> Self {
-        Self { peers, shutdown }
+    /// Of the peers that are known there. Streams end with `shutdown`.
+    pub const fn new(known: Known, shutdown: CancellationToken) -> Self {
+        Self { known, shutdown }
     }
 }
 
@@ -54,17 +106,17 @@ impl Told {
 }
 
 fn changes(known: &Peers, now: &Peers) -> Vec<ChangeNotification> {
-    let change = |name: &String, address: &String, kind: ChangeNotificationType| ChangeNotification {
+    let change = |name: &String, peer: &PeerAddress, kind: ChangeNotificationType| ChangeNotification {
         name: name.clone(),
-        address: address.clone(),
+        address: peer.address.clone(),
         r#type: kind.into(),
-        tls: None,
+        tls: peer.server_name.clone().map(|server_name| Tls { server_name }),
     };
     let gone = known.iter().filter(|(name, _)| !now.contains_key(*name));
-    let gone = gone.map(|(name, address)| change(name, address, ChangeNotificationType::PeerDeleted));
-    let new = now.iter().filter_map(|(name, address)| match known.get(name) {
-        None => Some(change(name, address, ChangeNotificationType::PeerAdded)),
-        Some(before) if before != address => Some(change(name, address, ChangeNotificationType::PeerUpdated)),
+    let gone = gone.map(|(name, peer)| change(name, peer, ChangeNotificationType::PeerDeleted));
+    let new = now.iter().filter_map(|(name, peer)| match known.get(name) {
+        None => Some(change(name, peer, ChangeNotificationType::PeerAdded)),
+        Some(before) if before != peer => Some(change(name, peer, ChangeNotificationType::PeerUpdated)),
         Some(_) => None,
     });
     gone.chain(new).collect()
@@ -72,14 +124,19 @@ fn changes(known: &Peers, now: &Peers) -> Vec<ChangeNotification> {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    type NotifyStream = BoxStream<'static, Result<ChangeNotification, Status>>;
+    type NotifyStream = Changes;
 
     async fn notify(&self, _: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
-        let mut peers = self.peers.clone();
-        let known = Arc::clone(&peers.borrow_and_update());
-        let to_tell = changes(&Peers::new(), &known).into();
-        let told = Told { peers, known, to_tell };
-        let changes = stream::unfold(told, |mut told| async move { Some((Ok(told.next().await?), told)) });
+        let changes = match &self.known {
+            Known::Elsewhere(ask) => ask().await?,
+            Known::Here(peers) => {
+                let mut peers = peers.clone();
+                let known = Arc::clone(&peers.borrow_and_update());
+                let to_tell = changes(&Peers::new(), &known).into();
+                let told = Told { peers, known, to_tell };
+                stream::unfold(told, |mut told| async move { Some((Ok(told.next().await?), told)) }).boxed()
+            }
+        };
         let end = self.shutdown.clone().cancelled_owned();
         Ok(Response::new(changes.take_until(Box::pin(end)).boxed()))
     }
@@ -90,14 +147,21 @@ mod tests {
     use super::*;
 
     fn peers(of: &[(&str, &str)]) -> Arc<Peers> {
-        Arc::new(of.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect())
+        let peer = |address: &str| PeerAddress { address: address.to_owned(), server_name: None };
+        Arc::new(of.iter().map(|(name, address)| ((*name).to_owned(), peer(address))).collect())
+    }
+
+    #[test]
+    fn names_are_hubbles() {
+        assert_eq!((node_name("default", "n.x"), node_name("c", "n.x")), ("n.x".into(), "c/n.x".into()));
+        assert_eq!(server_name("my.c", "n.x"), "n-x.my-c.hubble-grpc.cilium.io");
     }
 
     #[tokio::test]
     async fn a_stream_tells_who_is_there_and_then_what_changes() {
         let sender = watch::Sender::new(peers(&[("a", "10.0.0.1:4344"), ("b", "10.0.0.2:4344")]));
         let shutdown = CancellationToken::new();
-        let service = PeerService::new(sender.subscribe(), shutdown.clone());
+        let service = PeerService::new(Known::Here(sender.subscribe()), shutdown.clone());
         let mut stream = service.notify(Request::new(NotifyRequest {})).await.unwrap().into_inner();
         let mut next = async || {
             let change = stream.next().await?.unwrap();

@@ -32,6 +32,8 @@ pub struct Server {
     nodes: Vec<String>,
     /// Empty where it is the default one.
     cluster: String,
+    /// The name in its certificate, where it has TLS.
+    tls: Option<String>,
     started: Instant,
     shutdown: CancellationToken,
 }
@@ -39,13 +41,19 @@ pub struct Server {
 impl Server {
     /// Over `sink`, for the flows of these nodes. Streams end with `shutdown`.
     pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
-        Self { sink, nodes, cluster: String::new(), started: Instant::now(), shutdown }
+        Self { sink, nodes, cluster: String::new(), tls: None, started: Instant::now(), shutdown }
     }
 
     /// In a cluster of this name, which is said beside namespaces.
     #[must_use]
     pub fn in_cluster(self, cluster: String) -> Self {
         Self { cluster, ..self }
+    }
+
+    /// With TLS, and this name in its certificate.
+    #[must_use]
+    pub fn with_tls(self, server_name: String) -> Self {
+        Self { tls: Some(server_name), ..self }
     }
 
     fn uptime_ns(&self) -> u64 {
@@ -128,7 +136,7 @@ impl Observer for Server {
             name: name.clone(),
             version: version(),
             state: NodeState::NodeConnected.into(),
-            tls: Some(Tls { enabled: false, server_name: String::new() }),
+            tls: Some(Tls { enabled: self.tls.is_some(), server_name: self.tls.clone().unwrap_or_default() }),
             uptime_ns: self.uptime_ns(),
             num_flows: held(name),
             max_flows: ring.capacity(),

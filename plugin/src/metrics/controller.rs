@@ -9,6 +9,7 @@ use crate::{
     cluster::{Health, KindHealth, State},
     feed::{Agents, Store},
     reports::{Ledger, Role, Tally},
+    tls::Tls,
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
@@ -47,6 +48,8 @@ pub struct Controller {
     pub totals: watch::Receiver<Arc<[Counted]>>,
     /// What is shown of pods and workloads.
     pub families: Families,
+    /// Servers with TLS.
+    pub tls: Vec<Arc<Tls>>,
 }
 
 impl Measured for Controller {
@@ -69,6 +72,7 @@ impl Collector for Controller {
         self.feed(&mut page)?;
         self.reports(&mut page)?;
         page.pair_log(&self.process)?;
+        page.tls(&self.tls)?;
         let totals = Arc::clone(&self.totals.borrow());
         page.matrix("meridian_cluster", &totals)?;
         page.series(&totals)?;
@@ -131,10 +135,9 @@ impl Controller {
         let help = "Agents that have not acknowledged the last version yet";
         page.gauges("meridian_feed_agents_behind", help, None, &one(behind as f64))?;
         let refused = &self.agents.refused;
-        let reasons =
-            [("tls", &refused.tls), ("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
+        let reasons = [("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
         let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
-        let help = "Connections and streams of agents that were refused, by reason";
+        let help = "Streams of agents that were refused, by reason";
         page.counters("meridian_feed_refused", help, None, &refused)?;
         let closed = one(self.process.http_refused.load(Ordering::Relaxed));
         let help = "Connections to the HTTP port that were closed because there were too many";
@@ -196,6 +199,7 @@ pub(super) mod tests {
             totals: watch::Sender::new(totals(&ledger)).subscribe(),
             ledger,
             families: Families::default(),
+            tls: Vec::new(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Zone pairs, and the agent itself.
 
-use super::{Counted, FeedState, Process, Sample, Seen, Sources, Whose, traffic};
+use super::{Counted, FeedState, Process, Sample, Seen, Sources, Whose, outputs, traffic};
 use crate::{
     accounting::Totals,
     flows::READERS,
+    tls::Tls,
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
@@ -15,7 +16,10 @@ use prometheus_client::{
 };
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -27,7 +31,7 @@ pub(super) type Labels = Vec<(&'static str, String)>;
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let samples = std::sync::Arc::clone(&self.0.samples.borrow());
+        let samples = Arc::clone(&self.0.samples.borrow());
         let mut page = Writer(&mut encoder);
         page.info(&samples)?;
         page.hook(&samples)?;
@@ -35,7 +39,9 @@ impl Collector for Page {
         traffic::write(&mut page, &samples, self.0.families)?;
         page.stats(&samples)?;
         page.itself(&samples)?;
-        page.process(&self.0)
+        page.process(&self.0)?;
+        page.tls(&self.0.tls)?;
+        outputs::write(&mut page, &self.0.outputs, &self.0.ring)
     }
 }
 
@@ -245,6 +251,21 @@ impl Writer<'_, '_> {
             self.counters(name, help, None, &counter(value.load(Ordering::Relaxed)))?;
         }
         self.pair_log(process)
+    }
+
+    /// The certificates of servers, and who did not agree on them.
+    pub(super) fn tls(&mut self, servers: &[Arc<Tls>]) -> fmt::Result {
+        let labels = |tls: &Tls| vec![("server", tls.server.to_owned())];
+        let expires = servers.iter().filter_map(|tls| {
+            let expires = tls.expires()?.duration_since(UNIX_EPOCH).ok()?;
+            Some((labels(tls), expires.as_secs_f64()))
+        });
+        let help = "When the certificate that a server shows expires, in seconds since 1970";
+        let expires: Vec<_> = expires.collect();
+        self.gauges("meridian_tls_certificate_expiry_timestamp", help, Some(Unit::Seconds), &expires)?;
+        let refused = servers.iter().map(|tls| (labels(tls), tls.refused.load(Ordering::Relaxed)));
+        let help = "Connections that did not agree on TLS: the log says why";
+        self.counters("meridian_tls_refused_connections", help, None, &refused.collect::<Vec<_>>())
     }
 
     /// What was written to the pair log, and what was not.

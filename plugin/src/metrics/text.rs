@@ -145,7 +145,14 @@ mod tests {
         };
         // The sender may go: the last value stays.
         let samples = watch::Sender::new(Arc::from([sample])).subscribe();
-        Sources { samples, ring: Arc::new(Ring::new(4095)), process: Arc::new(Process::default()), families }
+        Sources {
+            samples,
+            ring: Arc::new(Ring::new(4095)),
+            process: Arc::new(Process::default()),
+            families,
+            tls: Vec::new(),
+            outputs: crate::metrics::Outputs::default(),
+        }
     }
 
     fn has(page: &str, line: &str) {

@@ -10,7 +10,7 @@ use crate::{
     api,
     identity::Endpoint,
     metrics::{Counted, Whose},
-    proto::v1::{self, ClusterSums, KnownNode, MirrorResponse, ReportRequest, mirror_response::Response},
+    proto::v1::{self, ClusterSums, FlowServer, KnownNode, MirrorResponse, ReportRequest, mirror_response::Response},
     zones::{Locality, Matrix, Pair},
 };
 use ahash::{AHashMap, AHashSet};
@@ -74,7 +74,7 @@ struct Node {
     /// Whether all that it had counted was taken here, or heard of while it was taken elsewhere.
     is_current: bool,
     time: Option<SystemTime>,
-    flows_address: String,
+    flow_server: Option<FlowServer>,
     matrix: BTreeMap<Pair, Counter>,
     stats: Stats,
     pods: AHashMap<Between<Placed>, Counter>,
@@ -87,8 +87,8 @@ struct Node {
 pub struct Reporting {
     /// The node's name.
     pub node: String,
-    /// Where its flows are served; empty if nowhere.
-    pub flows_address: String,
+    /// Where its flows are served, if anywhere.
+    pub flow_server: Option<FlowServer>,
     /// How long ago its last report came.
     pub age: Duration,
 }
@@ -148,7 +148,7 @@ impl Ledger {
         let inner = self.lock();
         let reporting = |(name, node): (&String, &Node)| Reporting {
             node: name.clone(),
-            flows_address: node.flows_address.clone(),
+            flow_server: node.flow_server.clone(),
             age: node.age(now),
         };
         inner.nodes.iter().map(reporting).collect()
@@ -329,7 +329,7 @@ impl Node {
     fn remember(&mut self, report: &ReportRequest, heard: Instant) {
         (self.heard, self.is_current) = (Some(heard), true);
         self.time = report.time.and_then(|time| time.try_into().ok());
-        self.flows_address.clone_from(&report.flows_address);
+        self.flow_server.clone_from(&report.flow_server);
     }
 
     /// What is known, as the node would report it.
@@ -345,7 +345,7 @@ impl Node {
             node: name.to_owned(),
             boot_id: self.boot_id.to_vec(),
             time: self.time.map(Into::into),
-            flows_address: self.flows_address.clone(),
+            flow_server: self.flow_server.clone(),
             zones: self.matrix.iter().map(|(pair, counter)| api::zone_pair(pair, *counter)).collect(),
             reasons: reasons(&self.stats),
             names: Some(names.into()),

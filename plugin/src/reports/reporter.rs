@@ -4,7 +4,7 @@ use crate::{
     accounting::{Between, Names, Placed},
     api,
     metrics::Sample,
-    proto::v1::{Line, ReportRequest},
+    proto::v1::{FlowServer, Line, ReportRequest},
 };
 use ahash::AHashMap;
 use meridian_abi::Counter;
@@ -13,17 +13,17 @@ use std::collections::hash_map::Entry;
 /// Makes reports of samples, each of what has changed since the one before.
 #[derive(Debug)]
 pub struct Reporter {
-    flows_address: String,
+    flow_server: Option<FlowServer>,
     /// What the stream was told; `None` where nothing was.
     told: Option<AHashMap<Between<Placed>, Counter>>,
     taken_before: bool,
 }
 
 impl Reporter {
-    /// Of a node whose flows are served at this address, if it is not empty. `taken_before`: an agent
-    /// before this one may have reported what the same counters say.
-    pub const fn new(flows_address: String, taken_before: bool) -> Self {
-        Self { flows_address, told: None, taken_before }
+    /// Of a node whose flows are served there, if anywhere. `taken_before`: an agent before this one may have
+    /// reported what the same counters say.
+    pub const fn new(flow_server: Option<FlowServer>, taken_before: bool) -> Self {
+        Self { flow_server, told: None, taken_before }
     }
 
     /// A stream begins: whoever hears it was told nothing.
@@ -77,7 +77,7 @@ impl Reporter {
             node: counted.whose.nodes().first().cloned().unwrap_or_default(),
             boot_id: sample.boot_id.to_vec(),
             time: Some(counted.time.into()),
-            flows_address: self.flows_address.clone(),
+            flow_server: self.flow_server.clone(),
             zones: counted.matrix.cells().map(|(pair, counter)| api::zone_pair(pair, counter)).collect(),
             reasons: counted.stats.iter().map(|(stat, counter)| api::reason(*stat, *counter)).collect(),
             pods,

@@ -3,7 +3,7 @@
 use super::{Holder, Ledger, Refused, Role, until_lost};
 use crate::{
     api::CountersService,
-    feed::{Authenticate, RefusedToken},
+    feed::{self, Authenticate},
     metrics::Counted,
     proto::{
         feed::reports_server::Reports,
@@ -129,12 +129,6 @@ impl ReportsService {
     }
 }
 
-async fn check<T>(of: &dyn Authenticate, request: &Request<T>) -> Result<Option<String>, Status> {
-    let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-    of.check(token).await.map_err(RefusedToken::into)
-}
-
 #[tonic::async_trait]
 impl Reports for ReportsService {
     type ReportStream = ReceiverStream<Result<ReportResponse, Status>>;
@@ -145,7 +139,7 @@ impl Reports for ReportsService {
         if let Some(status) = self.refusal() {
             return Err(status);
         }
-        let node = check(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
+        let node = feed::check_token(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
         let (sender, receiver) = mpsc::channel(1);
         let mut service = self.clone();
         service.role.mark_unchanged();
@@ -160,7 +154,7 @@ impl Reports for ReportsService {
         if let Some(status) = self.refusal() {
             return Err(status);
         }
-        check(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
+        feed::check_token(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
         let (known, news) = self.ledger.mirror(Instant::now());
         let tally = Arc::clone(&self.tally);
         let news = stream::unfold(Some(news), move |news| {

@@ -3,16 +3,8 @@
 
 use crate::{
     compatibility::{self, Case},
-    random::Random,
+    recorded::flows,
 };
-use meridian::proto::{
-    DESCRIPTORS,
-    flow::Flow,
-    observer::{ExportEvent, export_event::ResponseTypes},
-};
-use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use prost_types::Timestamp;
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Read},
@@ -27,8 +19,6 @@ use std::{
     thread,
 };
 
-/// The flows' first second.
-pub const START: i64 = 1_700_000_000;
 const FLOWS: usize = 300;
 /// 2^n - 1, more than there are flows.
 const CAPACITY: &str = "511";
@@ -46,7 +36,7 @@ impl Drop for Server {
     }
 }
 
-fn free_address() -> String {
+pub fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -76,27 +66,6 @@ impl Server {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::SIGINT).unwrap();
         self.child.wait().unwrap().code()
     }
-}
-
-/// Flows with rising times, as JSON lines.
-fn flows() -> String {
-    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
-    let message = pool.get_message_by_name("observer.GetFlowsResponse").unwrap();
-    let mut random = Random::new(11);
-    let mut text = String::new();
-    for n in 0..FLOWS {
-        let time = Some(Timestamp { seconds: START + n as i64, nanos: 1_000_000 * (n as i32 % 7) });
-        let flow = Flow { time, ..random.flow() };
-        let node_name = flow.node_name.clone();
-        let response = ExportEvent { node_name, time, response_types: Some(ResponseTypes::Flow(flow)) };
-        let json = DynamicMessage::decode(message.clone(), response.encode_to_vec().as_slice()).unwrap();
-        let mut line = Vec::new();
-        let options = SerializeOptions::new().use_proto_field_name(true);
-        json.serialize_with_options(&mut serde_json::Serializer::new(&mut line), &options).unwrap();
-        text.push_str(std::str::from_utf8(&line).unwrap());
-        text.push('\n');
-    }
-    text
 }
 
 /// The stock command.
@@ -134,7 +103,7 @@ fn the_stock_command_prints_the_same_of_our_server_as_of_ciliums() {
     let folder = std::env::temp_dir().join(format!("meridian-hubble-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("flows.json");
-    std::fs::write(&file, flows()).unwrap();
+    std::fs::write(&file, flows(11, FLOWS)).unwrap();
 
     let (at, mut command) = (free_address(), Command::new(observer));
     command.args([file.as_os_str(), at.as_ref(), CAPACITY.as_ref()]);

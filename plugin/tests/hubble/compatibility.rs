@@ -1,6 +1,6 @@
 //! What is compared with Hubble, and the page that says what came out.
 
-use crate::{cli, expressions};
+use crate::{expressions, recorded::START};
 use meridian::proto::DESCRIPTORS;
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -87,7 +87,7 @@ pub fn cases() -> Vec<Case> {
         .map(|output| format!("observe --all -o {output}"))
         .collect();
     let time = |second: i64| {
-        let time = jiff::Timestamp::from_second(cli::START + second).unwrap();
+        let time = jiff::Timestamp::from_second(START + second).unwrap();
         time.to_string()
     };
     lines.extend(

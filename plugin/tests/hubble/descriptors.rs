@@ -5,7 +5,7 @@ use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 use std::{collections::BTreeSet, process::Command};
 
-/// A line for each thing on the wire: its name, number and type.
+/// A line for each thing on the wire: its name, number and type; a field's place, which is that in JSON.
 fn lines(set: &FileDescriptorSet) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     let ours = ["flow", "observer", "peer", "relay"];
@@ -33,10 +33,10 @@ fn lines(set: &FileDescriptorSet) -> BTreeSet<String> {
 fn of_message(lines: &mut BTreeSet<String>, scope: &str, message: &DescriptorProto) {
     let name = format!("{scope}.{}", message.name());
     lines.insert(format!("{name}: message"));
-    for field in &message.field {
+    for (place, field) in message.field.iter().enumerate() {
         let oneof = field.oneof_index.map_or("", |index| message.oneof_decl[index as usize].name());
         lines.insert(format!(
-            "{name}.{} = {}: {:?} {:?} {} in {oneof:?}",
+            "{name}.{} = {}, at {place}: {:?} {:?} {} in {oneof:?}",
             field.name(),
             field.number(),
             field.label(),

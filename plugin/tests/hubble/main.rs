@@ -6,9 +6,12 @@
 mod cli;
 mod compatibility;
 mod descriptors;
+mod export;
 mod expressions;
 mod live;
+mod metrics;
 mod random;
+mod recorded;
 
 use meridian::{
     flows::{Encoded, Parts},

@@ -6,10 +6,10 @@ use meridian::{
     datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{Demo, topology::NodeNet},
     export::{Output, PairLog},
-    flows::{Namespaces, Ring},
+    flows::Ring,
     grpc::{self, Services},
     hubble,
-    metrics::{self, Families, Process, Sources},
+    metrics::{self, Families, Outputs, Process, Sources},
     proto::{
         flow::{Endpoint, Flow},
         v1::WatchRequest,
@@ -64,7 +64,7 @@ fn told(flow: &Flow) -> (String, u64, u64) {
 #[test]
 fn what_the_kernel_counts_is_what_the_wire_carries_and_what_everybody_is_told() {
     for hook in Hook::ALL {
-        let sink = Sink { ring: Arc::new(Ring::new(65_535)), namespaces: Arc::new(Namespaces::default()) };
+        let sink = Sink::new(Arc::new(Ring::new(65_535)));
         let mut demo = Demo::start(hook, &sink).unwrap();
         for _ in 0..3 {
             thread::sleep(Duration::from_millis(500));
@@ -172,6 +172,8 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
         ring: Arc::clone(&sink.ring),
         process: Arc::clone(&process),
         families: Families { pods: true, ..Families::default() },
+        tls: Vec::new(),
+        outputs: Outputs::default(),
     };
     let table = SharedTable::default();
     *table.write() = Demo::table().unwrap().zones;
@@ -184,7 +186,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
         )),
     };
     runtime.spawn(metrics::serve(sources, http, shutdown.clone()));
-    runtime.spawn(grpc::serve(services, port, None, shutdown.clone()));
+    runtime.spawn(grpc::serve(services, port, None, None, shutdown.clone()));
 
     let mut stream = TcpStream::connect(http_at).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
@@ -305,7 +307,7 @@ fn dump(bpftool: &Path, id: u32) -> Vec<(u64, u64, u64)> {
 
 #[test]
 fn the_hooks_count_the_same_of_the_same_traffic() {
-    let sink = Sink { ring: Arc::new(Ring::new(63)), namespaces: Arc::new(Namespaces::default()) };
+    let sink = Sink::new(Arc::new(Ring::new(63)));
     let mut demo = Demo::start(Hook::Netfilter, &sink).unwrap();
     demo.finish().unwrap();
     // The traffic rests: the two other hooks are attached beside, and see what comes from now on.

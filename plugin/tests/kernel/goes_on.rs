@@ -11,7 +11,7 @@ use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
     datapath::{Datapath, Devices, Options, Pins, sys},
-    flows::{Namespaces, Node, Ring},
+    flows::{Node, Ring},
     identity::Index,
     zones::{Place, StaticTable},
 };
@@ -29,8 +29,8 @@ const ZONES: &str =
 
 /// An agent over what is pinned, attached in the node. Returns whether it goes on with another's sums.
 fn agent(network: &Network, pins: &Pins, state: &Path) -> (Agent, bool) {
-    let sink = Sink { ring: Arc::new(Ring::new(1023)), namespaces: Arc::new(Namespaces::default()) };
-    let identity = Node { name: "node".into(), place: Place::Unknown };
+    let sink = Sink::new(Arc::new(Ring::new(1023)));
+    let identity = Node::new("node", Place::Unknown);
     let datapath = Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap();
     let mut agent = Agent::new(identity, datapath, Arc::new(Index::default()), Accounting::new(100, true), sink);
     let devices: Devices = network.node.run(|| meridian::datapath::devices::find(&[])).unwrap().unwrap();

@@ -6,7 +6,7 @@ use meridian::{
     accounting::Accounting,
     agent::{Agent, Sink},
     datapath::{Datapath, Device, Devices, Hook, Options, sys},
-    flows::{Entry, Namespaces, Node, Record, Ring},
+    flows::{Entry, Node, Record, Ring},
     identity::Index,
     zones::{Place, Placement, Slots, Table, Zone},
 };
@@ -377,8 +377,8 @@ fn what_the_ring_buffer_loses_is_told_among_the_flows() {
     }
     let lost = bench.stat(Stat::EventLost).packets;
     let ring = Arc::new(Ring::new(63));
-    let sink = Sink { ring: Arc::clone(&ring), namespaces: Arc::new(Namespaces::default()) };
-    let node = Node { name: "node-a".into(), place: Place::Unknown };
+    let sink = Sink::new(Arc::clone(&ring));
+    let node = Node::new("node-a", Place::Unknown);
     let accounting = Accounting::new(10, false);
     let mut agent = Agent::new(node, bench.datapath, Arc::new(Index::default()), accounting, sink);
     for _ in 0..2 {

@@ -8,7 +8,7 @@ use meridian::{
         links::{configure, sysctl},
         namespace::Namespace,
     },
-    flows::{Namespaces, Node, Ring},
+    flows::{Node, Ring},
     identity::Index,
     zones::{Place, Slots, StaticTable, Table},
 };
@@ -305,8 +305,8 @@ fn the_hooks_count_the_same_and_let_others_run() {
 #[test]
 fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
     let Lab { datapath, node, peer, pod } = Lab::new(Options::default(), 1500);
-    let sink = Sink { ring: Arc::new(Ring::new(1023)), namespaces: Arc::new(Namespaces::default()) };
-    let identity = Node { name: "node".into(), place: Place::Unknown };
+    let sink = Sink::new(Arc::new(Ring::new(1023)));
+    let identity = Node::new("node", Place::Unknown);
     let accounting = Accounting::new(100, false);
     let mut agent = Agent::new(identity, datapath, Arc::new(Index::default()), accounting, sink);
     // The node is always in zone a. The peer moves, and the prefix that says so is another one each

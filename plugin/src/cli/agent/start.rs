@@ -48,7 +48,8 @@ impl Start<'_> {
             overlay_header_len: settings.overlay_header_bytes,
             ..Options::default()
         };
-        let node = Node { name: settings.node.clone(), place: Place::Unknown };
+        let (told_as, cluster) = (settings.hubble_name.told_as(), settings.hubble_name.cluster.clone());
+        let node = Node { name: settings.node.clone(), told_as, cluster, place: Place::Unknown };
         let mut datapath = Datapath::load_pinned(options, pins).map_err(Failure::failed)?;
         for port in &settings.service_ports {
             datapath.know_service(*port).map_err(Failure::failed)?;

@@ -13,7 +13,7 @@ use crate::{
     datapath::{self, Alone, Only, Pins},
     feed,
     flows::Ring,
-    metrics::{self, Families, Listen, Process, Sources},
+    metrics::{self, Families, Listen, Outputs, Process, Sources},
 };
 use std::{
     fs, io,
@@ -50,6 +50,8 @@ fn stay(listen: Listen) -> Result<(), Failure> {
         ring: Arc::new(Ring::new(1)),
         process,
         families: Families::NONE,
+        tls: Vec::new(),
+        outputs: Outputs::default(),
     };
     let shutdown = CancellationToken::new();
     let failed = |error| Failure::failed(format!("listening on {} for health: {error}", listen.0));

@@ -2,7 +2,8 @@
 
 use super::{
     super::{Failure, controller, print, usage},
-    Args, CILIUM_STATE_DIR, HTTP_LISTEN, HUBBLE_LISTEN, KEYS, PIN_DIR, SERIES, SOCKET, STATE_DIR, Settings, ZoneSource,
+    Args, CILIUM_STATE_DIR, HTTP_LISTEN, HUBBLE_LISTEN, KEYS, PIN_DIR, RING_CAPACITY, SERIES, SOCKET, STATE_DIR,
+    Settings, ZoneSource,
 };
 use crate::zones::{StaticTable, Table};
 use clap::Args as _;
@@ -74,12 +75,17 @@ fn reference() -> String {
     }
     let _ = write!(
         text,
-        "\n`zones_file` in a file is relative to the file's folder. In a file, `uplinks` and `service_ports` are lists. A complete file:\n\n\
-         ```yaml\nnode: node-a\nzones_file: zones.yaml   # or, in a cluster, controller:\n\
+        "\n`zones_file`, `hubble.metrics_file` and `hubble.flow_logs_file` in a file are relative to the file's folder. In a file, what a flag takes with commas is a list. A complete file:\n\n\
+         ```yaml\nnode: node-a\ncluster_name: default\nzones_file: zones.yaml   # or, in a cluster, controller:\n\
          controller: {{address: \"meridian-controller.meridian:4345\", ca_file: /tls/ca.crt, \
          server_name: meridian-controller, token_file: /token, report_interval: 10s}}\nhook: auto\nuplinks: [eth0]\nservice_ports: [50051]\n\
          overlay_header_bytes: 0\ncilium_state_dir: {CILIUM_STATE_DIR}\npin_dir: {PIN_DIR}\n\
-         hubble: {{listen: \"{HUBBLE_LISTEN}\", socket: {SOCKET}}}\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
+         hubble:\n  listen: \"{HUBBLE_LISTEN}\"   # beyond loopback with TLS\n  socket: {SOCKET}\n  node_name: node-a\n  \
+         peers: [node-b=10.0.0.2:4344]\n  capacity: {RING_CAPACITY}\n  tls: {{cert_file: /tls/server.crt, key_file: \
+         /tls/server.key, client_ca_files: [/tls/client-ca.crt], disable: false}}\n  metrics: auto   # or, read again \
+         when it changes:\n  metrics_file: metrics.yaml\n  export: {{file: /var/log/meridian/flows.log, max_size_mb: \
+         10, max_backups: 5, compress: false, allow: '{{\"source_pod\":[\"shop/\"]}}', deny: '', fields: \
+         [source.pod_name]}}\n  flow_logs_file: flow-logs.yaml\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
          pair_log: {{output: stdout, interval: 10s}}\n\
          metrics: {{namespaces: true, workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
          state_dir: {STATE_DIR}\n```\n\n\

@@ -4,15 +4,17 @@ use crate::{
     cli::{
         Failure,
         config::{PairLogOutput, Seconds, controller, host_name},
+        hubble::Cluster,
         process::PATIENCE,
         usage,
     },
     cluster::{Client, Health, Kind, Lease},
     export::PairLog,
     feed::{Authenticate, ClientSettings},
-    hubble::Peers,
+    hubble::{PeerAddress, Peers, node_name, server_name},
     metrics::{Counted, Families, Process},
-    reports::{Holder, Ledger, Mirror, ReportsService, Role, Tally, Term},
+    proto::v1::FlowServer,
+    reports::{Holder, Ledger, Mirror, Reporting, ReportsService, Role, Tally, Term},
 };
 use std::{
     fs,
@@ -68,6 +70,13 @@ pub(super) struct TotalsArgs {
     /// The name in the replicas' certificates; by default the address.
     #[arg(long, env = "MERIDIAN_REPLICA_NAME", value_name = "NAME")]
     replica_name: Option<String>,
+    /// The cluster's name, as the agents have it.
+    #[arg(long, env = "MERIDIAN_CLUSTER_NAME", value_name = "NAME", default_value_t = Cluster::default())]
+    cluster_name: Cluster,
+    /// Where cilium-agent serves flows on every node, 4244 mostly: hubble-relay is told of those servers, too, so that
+    /// one relay has both. Agents need other names then: --hubble-node-name.
+    #[arg(long, env = "MERIDIAN_HUBBLE_CILIUM_PORT", value_name = "PORT")]
+    hubble_cilium_port: Option<u16>,
     /// Where the pair log of the cluster goes, a JSON line for each pair that crossed zones in an interval: `stdout`,
     /// `off` or a file.
     #[arg(long, env = "MERIDIAN_PAIR_LOG", value_name = "OUTPUT", default_value = "stdout", value_hint = clap::ValueHint::FilePath)]
@@ -212,6 +221,8 @@ impl Totals<'_> {
             health: Arc::clone(&self.health),
             process: Arc::clone(&self.process),
             role,
+            cluster: args.cluster_name.0.clone(),
+            cilium_port: args.hubble_cilium_port,
             totals: sender,
             peers,
         };
@@ -228,6 +239,8 @@ struct Serving {
     health: Arc<Health>,
     process: Arc<Process>,
     role: watch::Receiver<Role>,
+    cluster: String,
+    cilium_port: Option<u16>,
     totals: watch::Sender<Arc<[Counted]>>,
     peers: watch::Sender<Arc<Peers>>,
 }
@@ -275,8 +288,18 @@ impl Serving {
     /// Announces the agents that report and serve flows, here or at the holder.
     fn announce(&self, now: Instant) {
         let nodes = self.ledger.nodes(now).into_iter();
-        let serving = nodes.filter(|node| node.age < GONE && !node.flows_address.is_empty());
-        let peers: Peers = serving.map(|node| (node.node, node.flows_address)).collect();
+        let mut peers = Peers::new();
+        for Reporting { node, flow_server, .. } in nodes.filter(|node| node.age < GONE) {
+            let Some(FlowServer { name, address, tls_server_name }) = flow_server else { continue };
+            // A relay knows one peer service: here it hears of Cilium's servers, too.
+            if let Some((port, ip)) = self.cilium_port.zip(address.parse::<SocketAddr>().ok().map(|at| at.ip())) {
+                let server_name = (!tls_server_name.is_empty()).then(|| server_name(&self.cluster, &node));
+                let address = SocketAddr::new(ip, port).to_string();
+                peers.insert(node_name(&self.cluster, &node), PeerAddress { address, server_name });
+            }
+            let server_name = Some(tls_server_name).filter(|name| !name.is_empty());
+            peers.insert(name, PeerAddress { address, server_name });
+        }
         self.peers.send_if_modified(|known| {
             let is_news = **known != peers;
             if is_news {

@@ -39,7 +39,7 @@ struct Agent {
 
 impl Agent {
     fn new(n: usize) -> Self {
-        let (accounting, reporter) = (Accounting::new(SERIES, false), Reporter::new(String::new(), false));
+        let (accounting, reporter) = (Accounting::new(SERIES, false), Reporter::new(None, false));
         Self { node: format!("node-{n}"), boot: 1, matrix: Matrix::default(), accounting, reporter }
     }
 
@@ -70,13 +70,13 @@ impl Agent {
         let saved = self.accounting.save();
         self.accounting = self.accounting.anew();
         self.accounting.restore(saved, now);
-        self.reporter = Reporter::new(String::new(), true);
+        self.reporter = Reporter::new(None, true);
     }
 
     /// The counters begin anew.
     fn reboot(&mut self) {
         (self.matrix, self.accounting) = (Matrix::default(), self.accounting.anew());
-        self.reporter = Reporter::new(String::new(), false);
+        self.reporter = Reporter::new(None, false);
         self.boot += 1;
     }
 
@@ -276,7 +276,7 @@ fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
 fn nonsense_is_refused_and_adds_nothing() {
     let (ledger, now) = (Ledger::new(4, false, 1), Instant::now());
     let agent = |node| Agent { node, ..Agent::new(0) };
-    let report = |node: &str| Reporter::new(String::new(), false).report(&agent(node.to_owned()).sample());
+    let report = |node: &str| Reporter::new(None, false).report(&agent(node.to_owned()).sample());
     let good = report("node-a");
     let line = v1::Line::default();
     let bad = [

@@ -1,0 +1,109 @@
+//! What every server of flows has beside its address: TLS, names, peers, and what is made of its flows.
+
+mod outputs;
+mod tls;
+
+pub(super) use outputs::{OutputArgs, OutputKeys, OutputSettings, Outputs};
+pub(super) use tls::{TlsArgs, TlsKeys, tls};
+
+use crate::hubble::{self, DEFAULT_CLUSTER, PeerAddress};
+
+/// A server of flows: the node's name and where it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) name: String,
+    address: String,
+}
+
+impl std::str::FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, address) = text.split_once('=').unwrap_or_default();
+        let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if name.is_empty() || !has_port(address) {
+            return Err(format!("`{text}` is not a name, `=`, a host and a port, such as node-a=10.0.0.1:4244"));
+        }
+        Ok(Self { name: name.to_owned(), address: address.to_owned() })
+    }
+}
+
+impl Peer {
+    /// As it is announced; servers of one relay have all TLS, or none.
+    pub(super) fn announced(&self, with_tls: bool) -> (String, PeerAddress) {
+        let (cluster, node) = self.name.split_once('/').unwrap_or((DEFAULT_CLUSTER, &self.name));
+        let server_name = with_tls.then(|| hubble::server_name(cluster, node));
+        (self.name.clone(), PeerAddress { address: self.address.clone(), server_name })
+    }
+}
+
+/// A node's names for Hubble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) cluster: String,
+    /// Without the cluster's.
+    pub(super) node: String,
+}
+
+impl Name {
+    /// In flows and for the relay.
+    pub(super) fn told_as(&self) -> String {
+        hubble::node_name(&self.cluster, &self.node)
+    }
+
+    /// In its certificate.
+    pub(super) fn server_name(&self) -> String {
+        hubble::server_name(&self.cluster, &self.node)
+    }
+
+    /// The cluster, where it is said beside namespaces; empty where it is the default one.
+    pub(super) fn said_cluster(&self) -> String {
+        if self.cluster == DEFAULT_CLUSTER { String::new() } else { self.cluster.clone() }
+    }
+}
+
+/// A cluster's name, which is a part of names that DNS knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cluster(pub(super) String);
+
+impl std::str::FromStr for Cluster {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_good = !text.is_empty() && !text.contains(['/', ' ', ',']);
+        is_good
+            .then(|| Self(text.to_owned()))
+            .ok_or_else(|| format!("`{text}` is not a cluster's name like production"))
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self(DEFAULT_CLUSTER.to_owned())
+    }
+}
+
+impl std::fmt::Display for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Records of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capacity(pub(super) usize);
+
+impl std::str::FromStr for Capacity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let capacity = text.parse().ok().filter(|n: &usize| (1..1 << 26).contains(n) && (n + 1).is_power_of_two());
+        capacity.map(Self).ok_or_else(|| format!("`{text}` is not a power of two less one, such as 4095 or 65535"))
+    }
+}
+
+impl std::fmt::Display for Capacity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,360 @@
+//! Flow logs: flows as lines of JSON, as Hubble's exporter writes them, to any number of outputs.
+//!
+//! Each output has a thread of its own, which reads the flow ring as any client does. One that is slow or stuck
+//! holds nobody: what it does not take in time is lost, which the log itself and a counter say.
+
+mod config;
+
+pub use config::{FlowLog, FlowLogs as FlowLogsConfig};
+
+use super::{
+    lines::{Lines, Target},
+    rotated::Rotated,
+};
+use crate::{
+    flows::{Lost, Record, Ring},
+    hubble::Exported,
+    proto::flow::LostEventSource,
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// How often it is looked for new flows, where there were none.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The outputs.
+#[derive(Debug)]
+pub struct FlowLogs {
+    ring: Arc<Ring>,
+    /// Who says that flows were lost on their way to an output.
+    node: String,
+    running: BTreeMap<String, Running>,
+    known: Arc<Known>,
+}
+
+/// What is known of the outputs.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<BTreeMap<String, Arc<Output>>>);
+
+/// An output, as far as it is known outside.
+#[derive(Debug)]
+pub struct Output {
+    /// What it is.
+    pub log: FlowLog,
+    /// Lines that were written.
+    pub written: AtomicU64,
+    /// Flows that were not: it was too slow, or they could not be written.
+    pub lost: AtomicU64,
+}
+
+impl Output {
+    /// Whether its end has not come.
+    pub fn is_active(&self) -> bool {
+        self.log.is_active(SystemTime::now())
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    output: Arc<Output>,
+    /// The sequence number of the first record that it does not write.
+    end: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+/// An output can't be.
+#[derive(Debug, thiserror::Error)]
+#[error("the flow log {name}: {reason}")]
+pub struct Refused {
+    name: String,
+    reason: String,
+}
+
+impl Known {
+    /// By their names.
+    pub fn all(&self) -> Vec<Arc<Output>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Output>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FlowLogs {
+    /// None yet, of this ring, in this node's name.
+    pub fn new(ring: Arc<Ring>, node: String) -> Self {
+        Self { ring, node, running: BTreeMap::new(), known: Arc::default() }
+    }
+
+    /// What is known of them, now and later.
+    pub fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
+    }
+
+    /// Has these outputs from now on: those that stay the same go on, and those that change begin with the flows
+    /// that come next.
+    ///
+    /// # Errors
+    /// One can't be. The others are as they are to be, and that one is not there, or as it was before.
+    pub fn apply(&mut self, logs: &[FlowLog]) -> Result<(), Refused> {
+        let gone: Vec<String> =
+            self.running.keys().filter(|name| !logs.iter().any(|log| log.name == **name)).cloned().collect();
+        let end = self.ring.range().end;
+        gone.iter().for_each(|name| self.stop(name, end));
+        let mut refused = Ok(());
+        for log in logs {
+            if self.running.get(&log.name).is_some_and(|running| running.output.log == *log) {
+                continue;
+            }
+            if let Err(error) = self.start(log) {
+                refused = Err(error);
+            }
+        }
+        refused
+    }
+
+    fn start(&mut self, log: &FlowLog) -> Result<(), Refused> {
+        let refused = |reason| Refused { name: log.name.clone(), reason };
+        let exported = Exported::new(&log.include_filters, &log.exclude_filters, &log.field_mask).map_err(refused)?;
+        let failed = |error: io::Error| refused(error.to_string());
+        let mut file = log.rotation().map(Rotated::new);
+        // One that can't be written is refused now, and not with the first flow.
+        if let Some(file) = file.as_mut().filter(|_| log.is_active(SystemTime::now())) {
+            file.open().map_err(failed)?;
+        }
+        let from = self.ring.range().end;
+        self.stop(&log.name, from);
+        let (written, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+        let output = Arc::new(Output { log: log.clone(), written, lost });
+        let end = Arc::new(AtomicU64::new(u64::MAX));
+        let writer = Writer {
+            ring: Arc::clone(&self.ring),
+            node: self.node.clone(),
+            next: from,
+            exported,
+            output: Arc::clone(&output),
+            end: Arc::clone(&end),
+            fails: false,
+        };
+        let thread = thread::spawn(move || match file {
+            None => writer.run(Lines::new(io::stdout())),
+            Some(file) => writer.run(Lines::new(file)),
+        });
+        self.known.lock().insert(log.name.clone(), Arc::clone(&output));
+        self.running.insert(log.name.clone(), Running { output, end, thread });
+        Ok(())
+    }
+
+    /// Ends an output before this sequence number; it may be stuck.
+    fn stop(&mut self, name: &str, from: u64) {
+        if let Some(Running { end, .. }) = self.running.remove(name) {
+            end.store(from, Ordering::Relaxed);
+            self.known.lock().remove(name);
+        }
+    }
+
+    /// Writes what has come so far, and ends; waits for that, at most for `patience`. Returns whether all is written.
+    pub fn finish(self, patience: Duration) -> bool {
+        let start = Instant::now();
+        let end = self.ring.range().end;
+        self.running.values().for_each(|running| running.end.store(end, Ordering::Relaxed));
+        let ended = || self.running.values().all(|running| running.thread.is_finished());
+        while !ended() && start.elapsed() < patience {
+            thread::sleep(LOOK);
+        }
+        ended()
+    }
+}
+
+/// Writes the ring's flows to an output.
+struct Writer {
+    ring: Arc<Ring>,
+    node: String,
+    /// The sequence number to read on from.
+    next: u64,
+    exported: Exported,
+    output: Arc<Output>,
+    end: Arc<AtomicU64>,
+    fails: bool,
+}
+
+impl Writer {
+    fn run(mut self, mut lines: Lines<impl Target>) {
+        let mut line = String::new();
+        loop {
+            let end = self.end.load(Ordering::Relaxed);
+            let mut batch = self.ring.read(self.next, end);
+            // What comes after its end is not its own.
+            let overtaken = batch.lost.min(end.saturating_sub(self.next));
+            self.next = batch.next;
+            if overtaken > 0 {
+                self.lose(overtaken);
+                self.ring.overtook(overtaken);
+                let (node, source, now) = (self.node.clone(), LostEventSource::HubbleRingBuffer, SystemTime::now());
+                let lost = Lost { node, source, count: overtaken, first: now, last: now };
+                line.clear();
+                if self.exported.write_lost(&lost, &mut line).is_ok() {
+                    let _ = self.write(&mut lines, &line);
+                }
+            }
+            if batch.records().is_empty() {
+                if self.next >= end {
+                    return;
+                }
+                thread::sleep(LOOK);
+                continue;
+            }
+            let is_active = self.output.log.is_active(SystemTime::now());
+            while let Some(record) = batch.take(|flow| self.exported.wants(flow)) {
+                if !is_active {
+                    continue;
+                }
+                line.clear();
+                let is_flow = matches!(&*record, Record::Flow(_));
+                let made = self.exported.write(record, &mut line).map_err(io::Error::other);
+                let result = made.and_then(|()| self.write(&mut lines, &line));
+                if result.is_err() && is_flow {
+                    self.lose(1);
+                }
+                self.say(result);
+            }
+        }
+    }
+
+    fn write(&self, lines: &mut Lines<impl Target>, line: &str) -> io::Result<()> {
+        lines.write(line.as_bytes())?;
+        self.output.written.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn lose(&self, count: u64) {
+        self.output.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Says once that it fails, and once that it goes on: the counter says how often.
+    fn say(&mut self, result: io::Result<()>) {
+        let name = &self.output.log.name;
+        match &result {
+            Err(error) if !self.fails => tracing::error!(name, %error, "the flow log can't be written; flows are lost"),
+            Ok(()) if self.fails => tracing::info!(name, "the flow log is written again"),
+            _ => {}
+        }
+        self.fails = result.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::flow::Flow;
+    use std::{fs, path::PathBuf};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("meridian-flow-logs-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn log(&self, name: &str) -> FlowLog {
+            let file_path = self.0.join(name).display().to_string();
+            FlowLog { name: name.into(), file_path, ..FlowLog::default() }
+        }
+
+        fn lines(&self, name: &str) -> Vec<String> {
+            fs::read_to_string(self.0.join(name)).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn push(ring: &Ring, uuids: std::ops::Range<u32>) {
+        uuids.for_each(|n| ring.push(Flow { uuid: n.to_string(), ..Flow::default() }.into()));
+    }
+
+    #[test]
+    fn outputs_come_and_go_and_change() {
+        let (folder, ring) = (Folder::new("change"), Arc::new(Ring::new(63)));
+        let mut logs = FlowLogs::new(Arc::clone(&ring), "node-a".into());
+        push(&ring, 0..1);
+        logs.apply(&[folder.log("a"), folder.log("b")]).unwrap();
+        push(&ring, 1..3);
+        let only = FlowLog { field_mask: vec!["verdict".into()], ..folder.log("b") };
+        let written = |name: &str| {
+            let known = logs.known().all();
+            let output = known.iter().find(|output| output.log.name == name).unwrap();
+            output.written.load(Ordering::Relaxed)
+        };
+        while written("a") < 2 || written("b") < 2 {
+            thread::sleep(LOOK);
+        }
+        logs.apply(&[folder.log("c"), only]).unwrap();
+        push(&ring, 3..4);
+        assert!(logs.finish(PATIENCE));
+        assert_eq!(folder.lines("a"), [r#"{"flow":{"uuid":"1"}}"#, r#"{"flow":{"uuid":"2"}}"#]);
+        assert_eq!(folder.lines("b").last().unwrap(), r#"{"flow":{}}"#);
+        assert_eq!(folder.lines("c"), [r#"{"flow":{"uuid":"3"}}"#]);
+    }
+
+    #[test]
+    fn one_that_can_not_be_leaves_the_others() {
+        let (folder, ring) = (Folder::new("refused"), Arc::new(Ring::new(63)));
+        let mut logs = FlowLogs::new(Arc::clone(&ring), "node-a".into());
+        let bad = FlowLog { field_mask: vec!["colour".into()], ..folder.log("bad") };
+        let refused = logs.apply(&[bad, folder.log("good")]).unwrap_err().to_string();
+        assert_eq!(refused, "the flow log bad: invalid fieldmask: colour");
+        push(&ring, 0..1);
+        assert!(logs.finish(PATIENCE));
+        assert_eq!(folder.lines("good").len(), 1);
+    }
+
+    #[test]
+    fn what_can_not_be_written_is_counted_and_what_is_overtaken_is_said() {
+        let (folder, ring) = (Folder::new("lost"), Arc::new(Ring::new(63)));
+        let mut logs = FlowLogs::new(Arc::clone(&ring), "node-a".into());
+        let full = FlowLog { name: "full".into(), file_path: "/dev/full".into(), ..FlowLog::default() };
+        logs.apply(&[full, folder.log("late")]).unwrap();
+        let known = logs.known();
+        // More than the ring holds, faster than anybody reads.
+        push(&ring, 0..100_000);
+        assert!(logs.finish(PATIENCE));
+        let lost = |name: &str| {
+            let all = known.all();
+            let output = all.iter().find(|output| output.log.name == name).unwrap();
+            (output.lost.load(Ordering::Relaxed), output.written.load(Ordering::Relaxed))
+        };
+        assert_eq!(lost("full"), (100_000, 0));
+        let (lost, written) = lost("late");
+        let lines = folder.lines("late");
+        let said: u64 = lines
+            .iter()
+            .filter_map(|line| {
+                serde_json::from_str::<serde_json::Value>(line)
+                    .unwrap()
+                    .pointer("/lost_events/num_events_lost")?
+                    .as_str()?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .sum();
+        let flows = lines.iter().filter(|line| line.contains("\"flow\"")).count() as u64;
+        assert_eq!((said, flows + lost, lines.len() as u64), (lost, 100_000, written));
+    }
+}

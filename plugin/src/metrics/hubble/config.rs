@@ -1,0 +1,148 @@
+//! Which families there are: as a list in Hubble's words, or a file that is read again when it changes.
+
+use crate::proto::{flow::FlowFilter, json};
+use serde::{Deserialize, Deserializer, de::Error};
+use std::{collections::BTreeMap, str::FromStr};
+
+/// The families.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Each once.
+    pub metrics: Vec<MetricConfig>,
+}
+
+/// A family.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct MetricConfig {
+    /// The name of Hubble's handler, such as `flow`.
+    pub name: String,
+    /// Which labels it has.
+    #[serde(deserialize_with = "or_none")]
+    pub context_options: Vec<ContextOption>,
+    /// Flows that it counts; all, if there is none.
+    #[serde(deserialize_with = "filters")]
+    pub include_filters: Vec<FlowFilter>,
+    /// Flows that it does not count.
+    #[serde(deserialize_with = "filters")]
+    pub exclude_filters: Vec<FlowFilter>,
+}
+
+/// An option of a family, such as `sourceContext`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContextOption {
+    /// Its name; its case does not matter.
+    pub name: String,
+    /// Its values, in their order.
+    #[serde(deserialize_with = "or_none")]
+    pub values: Vec<String>,
+}
+
+/// Why families can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// One of them.
+    #[error("{0}: {1}")]
+    Metric(String, String),
+    /// It is there twice.
+    #[error("{0}: it is there twice")]
+    Twice(String),
+    /// It has other labels already.
+    #[error("{0}: its labels can't change without a restart")]
+    Labels(String),
+}
+
+/// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`, as cilium-agent's `--hubble-metrics` has it.
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let metric = |text: &str| {
+            let (name, options) = text.split_once(':').unwrap_or((text, ""));
+            let options = options.split(';').filter(|option| !option.is_empty());
+            let option = |text: &str| {
+                let (name, values) = text.split_once('=').unwrap_or((text, ""));
+                let separator = if values.contains('|') { '|' } else { ',' };
+                let values = values.split(separator).filter(|value| !value.is_empty()).map(str::to_owned);
+                ContextOption { name: name.to_owned(), values: values.collect() }
+            };
+            MetricConfig { name: name.to_owned(), context_options: options.map(option).collect(), ..Default::default() }
+        };
+        let config = Self { metrics: text.split_whitespace().map(metric).collect() };
+        // What can't be is said where it is written.
+        super::FlowMetrics::new(&config).map(|_| config)
+    }
+}
+
+/// A list; a key without a value is an empty one.
+fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// Filters by the names of their fields, as Hubble's files have them.
+pub fn filters<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<FlowFilter>, D::Error> {
+    let values: Option<Vec<BTreeMap<String, serde_json::Value>>> = Option::deserialize(from)?;
+    let filter = |fields: BTreeMap<String, serde_json::Value>| {
+        json::read("flow.FlowFilter", &fields.into_iter().collect()).map_err(Error::custom)
+    };
+    values.unwrap_or_default().into_iter().map(filter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    #[test]
+    fn a_list_is_read_as_hubble_reads_it() {
+        let config: Config = "drop:sourceContext=pod|ip;labelsContext=source_pod,source_app flow".parse().unwrap();
+        let option = |name: &str, values: [&str; 2]| ContextOption {
+            name: name.into(),
+            values: values.map(str::to_owned).into(),
+        };
+        assert_eq!(config.metrics[0].name, "drop");
+        let expected = [option("sourceContext", ["pod", "ip"]), option("labelsContext", ["source_pod", "source_app"])];
+        assert_eq!(config.metrics[0].context_options, expected);
+        assert_eq!(config.metrics[1], MetricConfig { name: "flow".into(), ..MetricConfig::default() });
+    }
+
+    #[test]
+    fn what_can_not_be_is_said() {
+        let refused = |text: &str| text.parse::<Config>().unwrap_err().to_string();
+        assert_eq!(
+            refused("flwo"),
+            "flwo: there is no such metric; there are flow, drop, tcp, icmp, port-distribution, flows-to-world"
+        );
+        assert_eq!(refused("flow:sourceContext=pood"), "flow: unknown context 'pood'");
+        assert_eq!(refused("flow:labelsContext=pod"), "flow: invalid labelsContext value: pod");
+        assert_eq!(refused("flow:port"), "flow: it has no option `port`");
+        assert_eq!(refused("flow flow"), "flow: it is there twice");
+        assert!("dns flow".parse::<Config>().is_ok(), "a list of Cilium's is taken, without what is not seen here");
+    }
+
+    #[test]
+    fn a_file_is_read_as_hubble_reads_it() {
+        let text = br#"
+metrics:
+- name: "drop"
+  contextOptions:
+  - name: "labelsContext"
+    values: ["source_namespace", "source_pod"]
+  includeFilters:
+  - source_pod: ["allow/src_pod"]
+    event_type: [{type: 1}]
+  - verdict: [DROPPED]
+  excludeFilters: []
+- name: flow
+  contextOptions:
+"#;
+        let config: Config = yaml::parse(text, "").unwrap();
+        assert_eq!(config.metrics[0].include_filters[0].source_pod, ["allow/src_pod"]);
+        assert_eq!(config.metrics[0].include_filters[1].verdict, [2]);
+        assert_eq!(config.metrics[1].name, "flow");
+        let refused = yaml::parse::<Config>(b"metrics: [{name: flow, includeFilters: [{pod: [a]}]}]", "").unwrap_err();
+        assert!(refused.1.contains("pod"), "{refused:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! What each of Hubble's handlers counts.
+
+use super::{
+    config::ContextOption,
+    seen::{Seen, l4_name},
+};
+use crate::{
+    flows::icmp,
+    proto::{
+        flow::{DropReason, IpVersion, Verdict},
+        number::{self, layer4},
+    },
+};
+
+/// A handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Handler {
+    Flow,
+    Drop,
+    Tcp,
+    Icmp,
+    PortDistribution,
+    FlowsToWorld {
+        /// Drops of any kind, not those by a policy alone.
+        any_drop: bool,
+        /// By port, too.
+        port: bool,
+        /// Of TCP, only what begins a connection.
+        syn_only: bool,
+    },
+}
+
+/// The ones there are.
+const NAMES: &str = "flow, drop, tcp, icmp, port-distribution, flows-to-world";
+/// Hubble's, of layers and events that are not seen here.
+const NOT_SEEN: [&str; 6] = ["dns", "http", "httpV2", "kafka", "policy", "sctp"];
+/// Everything outside the cluster.
+const WORLD: [&str; 3] = ["reserved:world", "reserved:world-ipv4", "reserved:world-ipv6"];
+
+impl Handler {
+    /// By its name in Hubble's configuration; `None` for one that would count nothing here.
+    pub(super) fn new(name: &str, options: &[&ContextOption]) -> Result<Option<Self>, String> {
+        let mut given: Vec<String> = options.iter().map(|option| option.name.to_lowercase()).collect();
+        let mut take = |option: &str| {
+            let before = given.len();
+            given.retain(|name| name != option);
+            given.len() < before
+        };
+        let handler = match name {
+            "flow" => Self::Flow,
+            "drop" => Self::Drop,
+            "tcp" => Self::Tcp,
+            "icmp" => Self::Icmp,
+            "port-distribution" => Self::PortDistribution,
+            "flows-to-world" => {
+                Self::FlowsToWorld { any_drop: take("any-drop"), port: take("port"), syn_only: take("syn-only") }
+            }
+            known if NOT_SEEN.contains(&known) => return Ok(None),
+            "" => return Err("a metric has no name".to_owned()),
+            _ => return Err(format!("there is no such metric; there are {NAMES}")),
+        };
+        match given.first() {
+            Some(unknown) => Err(format!("it has no option `{unknown}`")),
+            None => Ok(Some(handler)),
+        }
+    }
+
+    /// The family's name and what it counts.
+    pub(super) const fn name_and_help(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Flow => ("hubble_flows_processed", "Flows"),
+            Self::Drop => ("hubble_drop", "Flows that were dropped"),
+            Self::Tcp => ("hubble_tcp_flags", "Flows of TCP with a flag, by flag"),
+            Self::Icmp => ("hubble_icmp", "ICMP messages"),
+            Self::PortDistribution => ("hubble_port_distribution", "Flows by destination port"),
+            Self::FlowsToWorld { .. } => ("hubble_flows_to_world", "Flows to what is outside the cluster"),
+        }
+    }
+
+    /// The labels that [`Self::each`] gives values for.
+    pub(super) fn labels(&self) -> Vec<&'static str> {
+        match self {
+            Self::Flow => vec!["protocol", "type", "subtype", "verdict"],
+            Self::Drop => vec!["reason", "protocol"],
+            Self::Tcp => vec!["flag", "family"],
+            Self::Icmp => vec!["family", "type"],
+            Self::PortDistribution => vec!["protocol", "port"],
+            Self::FlowsToWorld { port: false, .. } => vec!["protocol", "verdict"],
+            Self::FlowsToWorld { .. } => vec!["protocol", "verdict", "port"],
+        }
+    }
+
+    /// Whether it may count the flow.
+    pub(super) fn wants(&self, seen: &Seen<'_>) -> bool {
+        let is_dropped = seen.verdict == Verdict::Dropped as i32;
+        let is_reply = seen.is_reply == Some(true);
+        match self {
+            Self::Flow => true,
+            Self::Drop => is_dropped,
+            Self::Tcp => seen.is_forwarded() && seen.ip.is_some() && seen.protocol(layer4::TCP).is_some(),
+            Self::Icmp => seen.protocol(layer4::ICMPV4).or_else(|| seen.protocol(layer4::ICMPV6)).is_some(),
+            // What may be a reply has a client's port.
+            Self::PortDistribution => seen.is_forwarded() && seen.has_l4 && seen.is_reply == Some(false),
+            Self::FlowsToWorld { any_drop, syn_only, .. } => {
+                let labels = || seen.destination.strings(number::endpoint::LABELS);
+                let by_policy = seen.drop_reason == DropReason::PolicyDenied as i32;
+                let is_syn = || {
+                    let flags = seen.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
+                    flags.is_some_and(|flags| flags.bool(number::tcpflags::SYN))
+                };
+                seen.has_destination
+                    && seen.event_type.is_some()
+                    && seen.has_l4
+                    && labels().any(|label| WORLD.contains(&label))
+                    && (!is_dropped || *any_drop || by_policy)
+                    && (is_dropped || !is_reply)
+                    && (!syn_only || is_syn() && !is_reply)
+            }
+        }
+    }
+
+    /// Says the values of the labels, for each time that the flow counts.
+    pub(super) fn each(&self, seen: &Seen<'_>, say: &mut impl FnMut(&[&str])) {
+        match self {
+            Self::Flow => {
+                let (kind, sub_type) = seen.event_type.unwrap_or_default();
+                let number = kind.to_string();
+                let (kind, sub_type) = match kind {
+                    129 => ("L7", seen.l7().unwrap_or_default()),
+                    1 => ("Drop", ""),
+                    3 => ("Capture", ""),
+                    4 => ("Trace", observation_point(sub_type)),
+                    5 => ("PolicyVerdict", ""),
+                    _ => ("Unknown", &*number),
+                };
+                say(&[seen.protocol_name(), kind, sub_type, &verdict(seen.verdict)]);
+            }
+            Self::Drop => {
+                let reason = DropReason::try_from(seen.drop_reason).map(|reason| reason.as_str_name().to_owned());
+                say(&[&reason.unwrap_or_else(|_| seen.drop_reason.to_string()), seen.protocol_name()]);
+            }
+            Self::Tcp => {
+                let flags = seen.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
+                let (Some(flags), Some(ip)) = (flags, seen.ip) else { return };
+                let version = ip.varint(number::ip::IPVERSION) as i32;
+                let family = IpVersion::try_from(version).map(|version| version.as_str_name().to_owned());
+                let family = family.unwrap_or_else(|_| version.to_string());
+                let has = |number| flags.bool(number);
+                if has(number::tcpflags::FIN) {
+                    say(&["FIN", &family]);
+                }
+                if has(number::tcpflags::SYN) {
+                    say(&[if has(number::tcpflags::ACK) { "SYN-ACK" } else { "SYN" }, &family]);
+                }
+                if has(number::tcpflags::RST) {
+                    say(&["RST", &family]);
+                }
+            }
+            Self::Icmp => {
+                let numbers = |of: crate::proto::wire::Message<'_>| {
+                    (of.varint(number::icmpv4::TYPE) as u32, of.varint(number::icmpv4::CODE) as u32)
+                };
+                if let Some((kind, code)) = seen.protocol(layer4::ICMPV4).map(numbers) {
+                    say(&["IPv4", &icmp::v4(kind, code)]);
+                }
+                if let Some((kind, code)) = seen.protocol(layer4::ICMPV6).map(numbers) {
+                    say(&["IPv6", &icmp::v6(kind, code)]);
+                }
+            }
+            Self::PortDistribution => {
+                let Some((chosen, _)) = seen.l4 else { return };
+                if let Some(name) = l4_name(chosen) {
+                    say(&[name, &port(seen).unwrap_or(0).to_string()]);
+                }
+            }
+            Self::FlowsToWorld { port: by_port, .. } => {
+                let (verdict, port) = (verdict(seen.verdict), port(seen).map(|port| port.to_string()));
+                let values = [seen.protocol_name(), &*verdict, port.as_deref().unwrap_or_default()];
+                say(if *by_port { &values } else { &values[..2] });
+            }
+        }
+    }
+}
+
+/// The destination port, where the protocol has ports.
+fn port(seen: &Seen<'_>) -> Option<u32> {
+    let (chosen, message) = seen.l4?;
+    let number = match chosen {
+        layer4::TCP => number::tcp::DESTINATION_PORT,
+        layer4::UDP => number::udp::DESTINATION_PORT,
+        layer4::SCTP => number::sctp::DESTINATION_PORT,
+        _ => return None,
+    };
+    Some(message.varint(number) as u32)
+}
+
+fn verdict(number: i32) -> String {
+    Verdict::try_from(number).map_or_else(|_| number.to_string(), |verdict| verdict.as_str_name().to_owned())
+}
+
+/// The name of where a trace was seen, by its sub type.
+const fn observation_point(sub_type: i32) -> &'static str {
+    match sub_type as u8 {
+        0 => "to-endpoint",
+        1 => "to-proxy",
+        2 => "to-host",
+        3 => "to-stack",
+        4 => "to-overlay",
+        5 => "from-endpoint",
+        6 => "from-proxy",
+        7 => "from-host",
+        8 => "from-stack",
+        9 => "from-overlay",
+        10 => "from-network",
+        11 => "to-network",
+        12 => "from-crypto",
+        13 => "to-crypto",
+        _ => "",
+    }
+}

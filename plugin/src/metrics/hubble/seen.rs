@@ -1,0 +1,107 @@
+//! What handlers ask of a flow, read once.
+
+use crate::{
+    flows::Encoded,
+    proto::{
+        flow::Verdict,
+        number::{self, flow as field, layer4},
+        wire::{Message, Value},
+    },
+};
+
+/// A flow, as far as it is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen<'f> {
+    pub(super) own: Message<'f>,
+    /// Empty where there is none.
+    pub(super) source: Message<'f>,
+    pub(super) destination: Message<'f>,
+    pub(super) has_destination: bool,
+    pub(super) verdict: i32,
+    pub(super) event_type: Option<(i32, i32)>,
+    pub(super) has_l4: bool,
+    /// Which one of `flow.Layer4`, and what it says.
+    pub(super) l4: Option<(u64, Message<'f>)>,
+    pub(super) ip: Option<Message<'f>>,
+    pub(super) is_reply: Option<bool>,
+    pub(super) direction: i32,
+    pub(super) drop_reason: i32,
+}
+
+impl<'f> Seen<'f> {
+    pub(super) fn new(flow: &'f Encoded) -> Self {
+        let end = |end: Option<&'f crate::flows::Part>| end.map(|end| end.message());
+        let mut seen = Self {
+            own: flow.own(),
+            source: end(flow.source()).unwrap_or_default(),
+            destination: end(flow.destination()).unwrap_or_default(),
+            has_destination: flow.destination().is_some(),
+            ..Self::default()
+        };
+        for of in seen.own.fields() {
+            let number = match of.value {
+                Value::Varint(number) => number as i32,
+                _ => 0,
+            };
+            match of.number {
+                field::VERDICT => seen.verdict = number,
+                field::TRAFFIC_DIRECTION => seen.direction = number,
+                field::DROP_REASON_DESC => seen.drop_reason = number,
+                field::IP => seen.ip = Some(of.value.message()),
+                field::L4 => {
+                    seen.has_l4 = true;
+                    let chosen = of.value.message().fields().last();
+                    seen.l4 = chosen.map(|chosen| (chosen.number, chosen.value.message()));
+                }
+                field::IS_REPLY => seen.is_reply = Some(of.value.message().bool(1)),
+                field::EVENT_TYPE => {
+                    let of = of.value.message();
+                    let numbers = [number::ciliumeventtype::TYPE, number::ciliumeventtype::SUB_TYPE];
+                    let [kind, sub_type] = numbers.map(|number| of.varint(number) as i32);
+                    seen.event_type = Some((kind, sub_type));
+                }
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    pub(super) const fn is_forwarded(&self) -> bool {
+        self.verdict == Verdict::Forwarded as i32 || self.verdict == Verdict::Redirected as i32
+    }
+
+    /// The message of this protocol, if it is that one.
+    pub(super) fn protocol(&self, number: u64) -> Option<Message<'f>> {
+        self.l4.filter(|(chosen, _)| *chosen == number).map(|(_, message)| message)
+    }
+
+    /// What is in `l7`: DNS, HTTP or Kafka.
+    pub(super) fn l7(&self) -> Option<&'static str> {
+        let l7 = self.own.message(field::L7)?;
+        let names = [(number::layer7::DNS, "DNS"), (number::layer7::HTTP, "HTTP"), (number::layer7::KAFKA, "Kafka")];
+        names.into_iter().find(|(number, _)| l7.value(*number).is_some()).map(|(_, name)| name)
+    }
+
+    /// The protocol's name: that of the layer that the event is of.
+    pub(super) fn protocol_name(&self) -> &'static str {
+        match self.event_type.map(|(kind, _)| kind) {
+            Some(129) => self.l7().unwrap_or("Unknown L7"),
+            Some(1 | 3 | 4 | 5) => self.l4.and_then(|(number, _)| l4_name(number)).unwrap_or("Unknown L4"),
+            _ => "Unknown flow",
+        }
+    }
+}
+
+/// The name of one of `flow.Layer4`.
+pub(super) const fn l4_name(number: u64) -> Option<&'static str> {
+    Some(match number {
+        layer4::TCP => "TCP",
+        layer4::UDP => "UDP",
+        layer4::ICMPV4 => "ICMPv4",
+        layer4::ICMPV6 => "ICMPv6",
+        layer4::SCTP => "SCTP",
+        layer4::VRRP => "VRRP",
+        layer4::IGMP => "IGMP",
+        _ => return None,
+    })
+}

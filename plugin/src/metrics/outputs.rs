@@ -1,0 +1,68 @@
+//! Hubble's own metrics of flows, and flow logs.
+
+use super::{
+    Outputs,
+    hubble::SERIES,
+    page::{Labels, Writer},
+};
+use crate::flows::Ring;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+pub(super) fn write(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Result {
+    hubble(page, outputs, ring)?;
+    flow_logs(page, outputs)?;
+    let reloads = &outputs.reloads;
+    let files = [
+        ("metrics", &reloads.metrics, outputs.metrics.is_some()),
+        ("flow_logs", &reloads.logs, outputs.logs.is_some()),
+    ];
+    let results = files.into_iter().filter(|(.., is_there)| *is_there).flat_map(|(file, results, _)| {
+        ["taken", "refused"].into_iter().zip(results).map(move |(result, count)| {
+            (vec![("file", file.to_owned()), ("result", result.to_owned())], count.load(Ordering::Relaxed))
+        })
+    });
+    let help = "Files of metrics and flow logs that were read after the first, by result";
+    page.counters("meridian_hubble_config_reloads", help, None, &results.collect::<Vec<_>>())
+}
+
+fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Result {
+    let Some(metrics) = &outputs.metrics else { return Ok(()) };
+    let shown = metrics.shown();
+    for family in &shown.families {
+        page.counters(family.name, family.help, None, &family.series)?;
+    }
+    let lost = shown.lost.iter().map(|(source, count)| {
+        // What readers of the ring did not get is known there.
+        let count = if *source == "hubble_ring_buffer" { count + ring.overtaken() } else { *count };
+        (vec![("source", (*source).to_owned())], count)
+    });
+    page.counters("hubble_lost_events", "Flows that were lost, by where", None, &lost.collect::<Vec<_>>())?;
+    let one = |value: usize| vec![(Vec::new(), value as f64)];
+    page.gauges("meridian_hubble_metrics_series", "Series of Hubble's own metrics", None, &one(shown.series))?;
+    let help = "Series of Hubble's own metrics that there may be";
+    page.gauges("meridian_hubble_metrics_series_limit", help, None, &one(SERIES))?;
+    let help = "Flows that one of Hubble's own metrics did not count because there were too many series";
+    page.counters("meridian_hubble_metrics_refused", help, None, &[(Vec::new(), shown.refused)])
+}
+
+fn flow_logs(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
+    let Some(known) = &outputs.logs else { return Ok(()) };
+    let logs = known.all();
+    let labels = |name: &str| -> Labels { vec![("name", name.to_owned())] };
+    let active = logs.iter().map(|log| (labels(&log.log.name), f64::from(u8::from(log.is_active()))));
+    page.gauges(
+        "meridian_flow_log_active",
+        "Whether the end of a flow log has not come",
+        None,
+        &active.collect::<Vec<_>>(),
+    )?;
+    let count = |value: fn(&crate::export::FlowLogOutput) -> &AtomicU64| -> Vec<(Labels, u64)> {
+        logs.iter().map(|log| (labels(&log.log.name), value(log).load(Ordering::Relaxed))).collect()
+    };
+    page.counters("meridian_flow_log_lines", "Lines of flow logs that were written", None, &count(|log| &log.written))?;
+    let help = "Flows that are not in a flow log because it was too slow or could not be written";
+    page.counters("meridian_flow_log_lost", help, None, &count(|log| &log.lost))
+}
