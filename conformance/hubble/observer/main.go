@@ -1,12 +1,15 @@
 // Command observer serves recorded flows with Cilium's own observer: what `meridian replay` is
 // compared with.
 //
-// Arguments: a file of JSON lines, an address to listen on, the capacity of the ring. It prints a
-// line when it listens, and ends with its stdin.
+// Arguments: a file of JSON lines, an address to listen on, the capacity of the ring; and, for TLS, the
+// files of a certificate, its key and the clients' authority. It prints a line when it listens, and ends
+// with its stdin.
 package main
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,23 +25,24 @@ import (
 	"github.com/cilium/cilium/pkg/hubble/observer/namespace"
 	"github.com/cilium/cilium/pkg/hubble/observer/observeroption"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: observer FLOWS ADDRESS CAPACITY")
+	if len(os.Args) != 4 && len(os.Args) != 7 {
+		fmt.Fprintln(os.Stderr, "usage: observer FLOWS ADDRESS CAPACITY [CERTIFICATE KEY CLIENT_AUTHORITY]")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
 		fmt.Fprintln(os.Stderr, "observer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(path, address, capacity string) error {
+func run(path, address, capacity string, tlsFiles []string) error {
 	size, err := strconv.Atoi(capacity)
 	if err != nil {
 		return err
@@ -61,7 +65,11 @@ func run(path, address, capacity string) error {
 	if err != nil {
 		return err
 	}
-	served := grpc.NewServer()
+	options, err := serverOptions(tlsFiles)
+	if err != nil {
+		return err
+	}
+	served := grpc.NewServer(options...)
 	observerpb.RegisterObserverServer(served, server)
 	healthy := health.NewServer()
 	healthy.SetServingStatus("hubble.server.Observer", healthpb.HealthCheckResponse_SERVING)
@@ -72,6 +80,28 @@ func run(path, address, capacity string) error {
 		served.Stop()
 	}()
 	return served.Serve(listener)
+}
+
+func serverOptions(tlsFiles []string) ([]grpc.ServerOption, error) {
+	if len(tlsFiles) == 0 {
+		return nil, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(tlsFiles[0], tlsFiles[1])
+	if err != nil {
+		return nil, err
+	}
+	authority, err := os.ReadFile(tlsFiles[2])
+	if err != nil {
+		return nil, err
+	}
+	clients := x509.NewCertPool()
+	clients.AppendCertsFromPEM(authority)
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    clients,
+		MinVersion:   tls.VersionTLS13,
+	}))}, nil
 }
 
 func load(path string, server *observer.LocalObserverServer, namespaces namespace.Manager) error {

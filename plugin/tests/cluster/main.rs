@@ -7,13 +7,17 @@
 
 #[path = "../network/bpf_fs.rs"]
 mod bpf_fs;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod chart;
 #[path = "../common/mod.rs"]
 mod common;
 mod feed;
 mod kernel;
 mod lab;
+mod nodes;
 mod objects;
+mod relay;
 mod tables;
 mod totals;
 mod trouble;

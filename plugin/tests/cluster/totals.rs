@@ -4,103 +4,33 @@
 use crate::{
     bpf_fs::BpfFs,
     common::run,
-    feed::{AUDIENCE, authority},
-    lab::{AGENT, Agent, CONTROLLER, Controller, Lab, NAMESPACE, free_port, inside, until},
-    objects::Object,
+    lab::{Agent, Controller, Lab, free_port, inside, until},
+    nodes::{CONTROL, Node, PORT, Trust, ZONES, lay_out, pod, service},
 };
 use meridian::{
     api::{self, Target},
-    demo::{
-        links::{configure, sysctl},
-        namespace::Namespace,
-    },
     proto::{
         peer::{NotifyRequest, peer_client::PeerClient},
         v1::{WatchRequest, WatchResponse},
     },
 };
 use nix::sys::signal::Signal;
-use rcgen::{CertificateParams, KeyPair};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, UdpSocket},
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
 
-const ZONES: [&str; 3] = ["eu-1a", "eu-1b", "eu-1c"];
-/// Where controllers are reached from every node.
-const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const PORT: u16 = 9000;
 /// Where agents serve flows.
 const FLOWS: u16 = 4344;
-const NAME: &str = "meridian-controller";
 
 /// Bytes by zone of both ends.
 type Bytes = BTreeMap<(String, String), u64>;
-
-fn pod(node: usize, which: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 98, node as u8 + 1, which)
-}
-
-/// A node: a namespace with two pods' addresses, behind a router that is the lab.
-struct Node {
-    name: String,
-    namespace: Namespace,
-    sockets: Vec<UdpSocket>,
-}
-
-impl Node {
-    fn new(n: usize, router: &Namespace) -> Self {
-        let name = format!("node-{}", ["a", "b", "c"][n]);
-        let namespace = Namespace::new(&name).unwrap();
-        let third = n as u8 + 1;
-        let (own, gateway) = (Ipv4Addr::new(10, 99, third, 2), Ipv4Addr::new(10, 99, third, 1));
-        let peer = format!("to-{name}");
-        configure(&namespace, "setting up", async |links| {
-            links.veth("up0", &peer, router.as_raw_fd()).await?;
-            links.up("lo", None).await?;
-            links.up("up0", None).await?;
-            links.address("up0", own.into(), 24).await?;
-            links.address("lo", pod(n, 1).into(), 32).await?;
-            links.address("lo", pod(n, 2).into(), 32).await?;
-            links.route("0.0.0.0/0".parse().unwrap(), gateway.into()).await
-        })
-        .unwrap();
-        configure(router, "setting up", async |links| {
-            links.up(&peer, None).await?;
-            links.address(&peer, gateway.into(), 24).await?;
-            links.route(format!("10.98.{third}.0/24").parse().unwrap(), own.into()).await
-        })
-        .unwrap();
-        // Each takes what comes, so that nobody answers that a port is closed.
-        let bind = || [1, 2].map(|which| UdpSocket::bind((pod(n, which), PORT)).unwrap());
-        let sockets = namespace.run(bind).unwrap().into();
-        Self { name, namespace, sockets }
-    }
-
-    async fn objects(n: usize, lab: &Lab) {
-        let name = format!("node-{}", ["a", "b", "c"][n]);
-        let third = n + 1;
-        let address = format!("10.99.{third}.2");
-        lab.put(Object::node(&name, ZONES[n], &[&format!("10.98.{third}.0/24")], &[&address])).await;
-        for which in [1, 2] {
-            let ip = pod(n, which).to_string();
-            lab.put(Object::pod(&format!("pod-{third}-{which}"), &name, "Running", &[&ip])).await;
-        }
-        let agent = Object::pod(&format!("agent-{third}"), &name, "Running", &[])
-            .with("/metadata/namespace", json!(NAMESPACE))
-            .with("/spec/serviceAccountName", json!(AGENT));
-        lab.put(agent).await;
-    }
-}
 
 /// What was sent, and what was served of it at last.
 #[derive(Default)]
@@ -184,60 +114,6 @@ fn logged(files: &[PathBuf]) -> u64 {
     lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok()?["bytes"].as_u64()).sum()
 }
 
-/// What a Service is to agents: one port, behind it whichever replica takes the connection.
-async fn service(port: u16, replicas: Rc<RefCell<Vec<String>>>) {
-    let listener = TcpListener::bind((CONTROL, port)).await.unwrap();
-    tokio::task::spawn_local(async move {
-        for turn in 0.. {
-            let Ok((mut from, _)) = listener.accept().await else { return };
-            let replicas = replicas.borrow().clone();
-            tokio::task::spawn_local(async move {
-                for n in 0..replicas.len() {
-                    if let Ok(mut to) = TcpStream::connect(&replicas[(turn + n) % replicas.len()]).await {
-                        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
-                        return;
-                    }
-                }
-            });
-        }
-    });
-}
-
-/// Everything that controllers and agents need to know each other.
-struct Trust {
-    args: Vec<String>,
-    agents: Vec<Vec<String>>,
-}
-
-impl Trust {
-    async fn new(lab: &Lab) -> Self {
-        let (issuer, ca) = authority(lab, "ours");
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![NAME.into()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let certificate = text(&lab.folder.file("tls.crt", certificate.pem().as_bytes()));
-        let key = text(&lab.folder.file("tls.key", key.serialize_pem().as_bytes()));
-        let token = text(&lab.folder.file("replica", lab.token(CONTROLLER, None, AUDIENCE).await.as_bytes()));
-        let ca = text(&ca);
-        let args = [
-            ["--tls-cert", &certificate],
-            ["--tls-key", &key],
-            ["--replica-ca", &ca],
-            ["--replica-name", NAME],
-            ["--replica-token", &token],
-            ["--pair-log-interval", "1s"],
-        ];
-        let mut agents = Vec::new();
-        for n in 1..=3 {
-            let token = lab.token(AGENT, Some(&format!("agent-{n}")), AUDIENCE).await;
-            let token = text(&lab.folder.file(&format!("agent-{n}"), token.as_bytes()));
-            let args = [["--controller-ca", &ca], ["--controller-name", NAME], ["--controller-token", &token]];
-            agents.push(args.concat().into_iter().map(str::to_owned).collect());
-        }
-        Self { args: args.concat().into_iter().map(str::to_owned).collect(), agents }
-    }
-}
-
 /// The controllers and what they write.
 struct Controllers {
     trust: Trust,
@@ -263,6 +139,7 @@ fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -
     let mut args: Vec<&str> = trust.iter().map(String::as_str).collect();
     let pins = pins.0.join("meridian");
     let flows = format!(":{FLOWS}");
+    args.push("--hubble-disable-tls");
     args.extend(["--report-interval", "1s", "--pin-dir", pins.to_str().unwrap(), "--hubble-listen", &flows]);
     let (folder, feed) = (lab.folder.as_ref(), format!("{CONTROL}:{service}"));
     node.namespace.run(|| Agent::start(folder, &node.name, "up0", &feed, &args)).unwrap()
@@ -285,15 +162,7 @@ fn totals_are_what_was_sent_whoever_dies() {
 }
 
 async fn totals(lab: &mut Lab) {
-    let router = Namespace::current("router").unwrap();
-    configure(&router, "setting up", async |links| links.address("lo", CONTROL.into(), 32).await).unwrap();
-    sysctl(&router, "ipv4/ip_forward", "1").unwrap();
-    lab.put(Object::namespace("shop")).await;
-    lab.put(Object::account("shop", "default")).await;
-    for n in 0..3 {
-        Node::objects(n, lab).await;
-    }
-    let nodes: Vec<Node> = (0..3).map(|n| Node::new(n, &router)).collect();
+    let nodes = lay_out(lab).await;
     let pins = BpfFs::temporary("totals");
     let (replicas, port, truth) = (Rc::default(), free_port(), Truth::default());
     service(port, Rc::clone(&replicas)).await;

@@ -10,9 +10,9 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -27,6 +27,7 @@ const CAPACITY: &str = "511";
 pub struct Server {
     child: Child,
     pub at: String,
+    log: Arc<Mutex<String>>,
 }
 
 impl Drop for Server {
@@ -45,14 +46,18 @@ pub fn serve(mut command: Command, at: String, ready: &'static str) -> Server {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let outputs: [Box<dyn Read + Send>; 2] =
         [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-    let server = Server { child, at };
+    let server = Server { child, at, log: Arc::default() };
     let (found, is_ready) = mpsc::channel();
     for output in outputs {
-        let found = found.clone();
+        let (found, log) = (found.clone(), Arc::clone(&server.log));
         // To its end: it must not wait for a reader.
         thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.filter(|line| line.contains(ready)).for_each(|_| found.send(()).unwrap_or_default());
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if line.contains(ready) {
+                    found.send(()).unwrap_or_default();
+                }
+                *log.lock().unwrap() += &(line + "\n");
+            }
         });
     }
     drop(found);
@@ -61,6 +66,16 @@ pub fn serve(mut command: Command, at: String, ready: &'static str) -> Server {
 }
 
 impl Server {
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// What it is fed with.
+    pub fn stdin(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().unwrap()
+    }
+
     /// Ends it as Ctrl-C does.
     pub fn interrupt(mut self) -> Option<i32> {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::SIGINT).unwrap();

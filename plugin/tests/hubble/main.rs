@@ -3,6 +3,8 @@
 //! Needs the programs of conformance/hubble, named by MERIDIAN_HUBBLE_…; `make test` builds them.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod cli;
 mod compatibility;
 mod descriptors;
@@ -12,6 +14,8 @@ mod live;
 mod metrics;
 mod random;
 mod recorded;
+mod relay;
+mod tls;
 
 use meridian::{
     flows::{Encoded, Parts},

@@ -15,12 +15,17 @@ pub const START: i64 = 1_700_000_000;
 
 /// Flows with rising times, as JSON lines.
 pub fn flows(seed: u64, count: usize) -> String {
+    flows_after(seed, count, 0)
+}
+
+/// The same, each so many nanoseconds later.
+pub fn flows_after(seed: u64, count: usize, nanos: i32) -> String {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let message = pool.get_message_by_name("observer.GetFlowsResponse").unwrap();
     let mut random = Random::new(seed);
     let mut text = String::new();
     for n in 0..count {
-        let time = Some(Timestamp { seconds: START + n as i64, nanos: 1_000_000 * (n as i32 % 7) });
+        let time = Some(Timestamp { seconds: START + n as i64, nanos: nanos + 1_000_000 * (n as i32 % 7) });
         let flow = Flow { time, ..random.flow() };
         let node_name = flow.node_name.clone();
         let response = ExportEvent { node_name, time, response_types: Some(ResponseTypes::Flow(flow)) };
