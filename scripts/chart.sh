@@ -7,12 +7,16 @@
 CHART=$ROOT/helm/meridian
 VALIDATE_VERSION=1.37.0
 IMAGE=(--set image.repository=registry.example.com/meridian)
-ALL=(--set relay.enabled=true --set podMonitor.enabled=true --set prometheusRule.enabled=true
+ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameSuffix=-meridian --set clusterName=prod.eu
+    --set-json 'hubble.dynamicMetrics={"metrics":[{"name":"flow","excludeFilters":[{"verdict":["DROPPED"]}]}]}'
+    --set-json 'hubble.flowLogs=[{"name":"all","filePath":"stdout"}]'
+    --set podMonitor.enabled=true --set prometheusRule.enabled=true
     --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
     --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
-NONE=(--set tls.secretName=given --set controller.replicas=1 --set uninstall.enabled=false
+NONE=(--set tls.secretName=given --set relay.enabled=true --set hubble.tls.serverSecretName=given-too
+    --set controller.replicas=1 --set uninstall.enabled=false
     --set agent.priorityClass.create=false --set agent.priorityClass.name= --set image.digest="sha256:$(printf '%064d' 0)")
 
 validate=$CACHE/kubernetes-validate-$VALIDATE_VERSION
@@ -47,6 +51,7 @@ for version in 3 4; do
     render "$helm" "$version-default"
     render "$helm" "$version-all" "${ALL[@]}"
     render "$helm" "$version-none" "${NONE[@]}"
+    render "$helm" "$version-clear" --set relay.enabled=true --set hubble.tls.enabled=false
     for preset in "$CHART"/presets/*.yaml; do
         name=$(basename "$preset" .yaml)
         render "$helm" "$version-$name" --values "$preset"

@@ -4,7 +4,7 @@ mod client;
 mod counters;
 mod zones;
 
-pub use client::{Client, ClientError, Stream, Target};
+pub use client::{Client, ClientError, Stream, Target, Trust};
 pub use counters::{CountersService, reason, zone_pair};
 pub use zones::ZonesService;
 

@@ -13,6 +13,7 @@ mod hubble;
 mod process;
 mod replay;
 mod top;
+mod trust;
 mod unload_nodes;
 mod watched;
 mod zones;

@@ -27,6 +27,19 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.tls.secretName | default "meridian-controller-tls" }}
 {{- end }}
 
+{{/* Whether anything of Hubble's is served beyond a node or a pod, and with TLS. */}}
+{{- define "meridian.hubbleTls" -}}
+{{- if and .Values.hubble.tls.enabled (or (include "meridian.flowsBeyondNode" .) (include "meridian.apiInCluster" .)) -}}true{{- end -}}
+{{- end }}
+
+{{- define "meridian.hubbleSecret" -}}
+{{ .Values.hubble.tls.serverSecretName | default "meridian-hubble-tls" }}
+{{- end }}
+
+{{- define "meridian.relaySecret" -}}
+{{ .Values.hubble.tls.relaySecretName | default "meridian-relay-tls" }}
+{{- end }}
+
 {{/* The token that agents and replicas show each other. */}}
 {{- define "meridian.tokenVolume" -}}
 - name: token

@@ -7,8 +7,11 @@ use crate::{
     },
     reports::holder_in,
 };
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
-use tonic::{Code, Status, transport::Channel};
+use std::{fmt, fs, io, path::PathBuf, str::FromStr, time::Duration};
+use tonic::{
+    Code, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
 
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -44,6 +47,34 @@ impl fmt::Display for Target {
     }
 }
 
+/// Whom a client trusts, and how it is known.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The authority that signed the server's certificate: PEM.
+    pub authority: PathBuf,
+    /// The name in the certificate, if it is not the host's.
+    pub server_name: Option<String>,
+    /// A certificate and its key to show: PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Trust {
+    fn config(&self) -> Result<ClientTlsConfig, ClientError> {
+        let read = |path: &PathBuf| {
+            let unreadable = |error| ClientError::File { path: path.clone(), error };
+            fs::read(path).map_err(unreadable)
+        };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.authority)?));
+        if let Some(name) = &self.server_name {
+            config = config.domain_name(name);
+        }
+        if let Some((certificate, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        Ok(config)
+    }
+}
+
 /// A server that does not answer as wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -54,6 +85,14 @@ pub enum ClientError {
         target: Target,
         /// What happened.
         reason: String,
+    },
+    /// A file that is needed.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why it can't be read.
+        error: io::Error,
     },
     /// Another replica answers.
     #[error("{target}: {message}")]
@@ -88,15 +127,27 @@ impl Client {
     /// # Errors
     /// Nobody answers.
     pub async fn connect(target: Target) -> Result<Self, ClientError> {
-        let uri = match &target {
-            Target::Tcp(address) => format!("http://{address}"),
-            Target::Unix(path) => format!("unix:{}", path.display()),
+        Self::connect_with(target, None).await
+    }
+
+    /// Connects, to a port with TLS if there is anybody to trust.
+    ///
+    /// # Errors
+    /// Nobody answers, or they do not know each other.
+    pub async fn connect_with(target: Target, trust: Option<&Trust>) -> Result<Self, ClientError> {
+        let (uri, trust) = match &target {
+            Target::Tcp(address) if trust.is_some() => (format!("https://{address}"), trust),
+            Target::Tcp(address) => (format!("http://{address}"), None),
+            Target::Unix(path) => (format!("unix:{}", path.display()), None),
         };
         let failed = |error: &dyn std::error::Error| ClientError::Unreachable {
             target: target.clone(),
             reason: innermost(error).to_string(),
         };
-        let endpoint = tonic::transport::Endpoint::from_shared(uri).map_err(|error| failed(&error))?;
+        let mut endpoint = tonic::transport::Endpoint::from_shared(uri).map_err(|error| failed(&error))?;
+        if let Some(trust) = trust {
+            endpoint = endpoint.tls_config(trust.config()?).map_err(|error| failed(&error))?;
+        }
         let channel = endpoint.connect_timeout(CONNECT).connect().await.map_err(|error| failed(&error))?;
         Ok(Self { target, channel })
     }

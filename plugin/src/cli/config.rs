@@ -108,6 +108,9 @@ pub(super) struct Args {
     /// Where no controller is followed: another server of flows that is announced to hubble-relay, as NAME=HOST:PORT.
     #[arg(long = "hubble-peer", env = "MERIDIAN_HUBBLE_PEERS", value_name = "PEER", value_delimiter = ',')]
     hubble_peers: Vec<Peer>,
+    /// Says the zones of a flow at the end of its line in `hubble observe`, too.
+    #[arg(long, env = "MERIDIAN_HUBBLE_ZONES_IN_SUMMARY", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    hubble_zones_in_summary: Option<bool>,
     /// Flows that are kept for Hubble's clients, the newest ones: a power of two, less one; by default 4095.
     #[arg(long, env = "MERIDIAN_HUBBLE_EVENT_BUFFER_CAPACITY", value_name = "FLOWS")]
     hubble_event_buffer_capacity: Option<Capacity>,
@@ -157,7 +160,7 @@ pub(super) struct Args {
 }
 
 /// The flag that each key of the file is, by its name in [`Args`].
-const KEYS: [(&str, &str); 43] = [
+const KEYS: [(&str, &str); 44] = [
     ("node", "node"),
     ("cluster_name", "cluster_name"),
     ("zones_file", "zones_file"),
@@ -175,6 +178,7 @@ const KEYS: [(&str, &str); 43] = [
     ("hubble_listen", "hubble.listen"),
     ("hubble_node_name", "hubble.node_name"),
     ("hubble_peers", "hubble.peers"),
+    ("hubble_zones_in_summary", "hubble.zones_in_summary"),
     ("hubble_event_buffer_capacity", "hubble.capacity"),
     ("hubble_tls_cert_file", "hubble.tls.cert_file"),
     ("hubble_tls_key_file", "hubble.tls.key_file"),
@@ -242,6 +246,7 @@ struct HubbleKeys {
     socket: Option<PathBuf>,
     node_name: Option<String>,
     peers: Vec<String>,
+    zones_in_summary: Option<bool>,
     capacity: Option<usize>,
     tls: TlsKeys,
     #[serde(flatten)]
@@ -329,6 +334,7 @@ pub(super) struct Settings {
     pub(super) hubble_name: Name,
     pub(super) hubble_tls: Option<tls::Files>,
     pub(super) hubble_peers: Vec<Peer>,
+    pub(super) hubble_zones_in_summary: bool,
     pub(super) hubble_capacity: usize,
     pub(super) hubble_outputs: OutputSettings,
     pub(super) socket: Option<PathBuf>,
@@ -431,6 +437,7 @@ impl Settings {
             hubble_name: Name { cluster, node: hubble_name },
             hubble_tls: args.hubble_tls.or(file.hubble.tls).files(hubble.0, "--hubble-listen")?,
             hubble_peers,
+            hubble_zones_in_summary: switch(args.hubble_zones_in_summary, file.hubble.zones_in_summary, false),
             hubble_capacity: value(
                 args.hubble_event_buffer_capacity,
                 file.hubble.capacity.map(|capacity| capacity.to_string()),

@@ -4,9 +4,10 @@ use super::{
     Failure,
     config::{SOCKET, Seconds},
     print,
+    trust::TrustArgs,
 };
 use crate::{
-    api::{Client, ClientError, Stream, Target},
+    api::{ClientError, Stream, Target},
     proto::v1::{Counter, Party, PodPair, WatchRequest, WatchResponse},
     units::human,
 };
@@ -22,6 +23,8 @@ pub(super) struct Args {
     /// The agent or controller to ask: HOST:PORT or unix:PATH.
     #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value_t = Target::Unix(SOCKET.into()))]
     server: Target,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// From one picture to the next.
     #[arg(long, value_name = "TIME", default_value = "2s")]
     interval: Seconds,
@@ -47,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 async fn show(args: &Args) -> Result<(), Failure> {
     let interval = prost_types::Duration::try_from(args.interval.0).map_err(Failure::failed)?;
     let request = WatchRequest { interval: Some(interval), pairs: args.pairs };
-    let mut answers = watch(args.server.clone(), request).await.map_err(Failure::failed)?;
+    let mut answers = watch(args, request).await.map_err(Failure::failed)?;
     let terminal = io::stdout().is_terminal();
     let mut before = None;
     let mut shown = 0;
@@ -65,9 +68,11 @@ async fn show(args: &Args) -> Result<(), Failure> {
 }
 
 /// Watches that server, or the replica of a controller that it names.
-async fn watch(server: Target, request: WatchRequest) -> Result<Stream<WatchResponse>, ClientError> {
-    match Client::connect(server).await?.watch(request).await {
-        Err(ClientError::Elsewhere { holder, .. }) => Client::connect(Target::Tcp(holder)).await?.watch(request).await,
+async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchResponse>, ClientError> {
+    match args.trust.connect(args.server.clone()).await?.watch(request).await {
+        Err(ClientError::Elsewhere { holder, .. }) => {
+            args.trust.connect(Target::Tcp(holder)).await?.watch(request).await
+        }
         answer => answer,
     }
 }

@@ -1,8 +1,8 @@
 //! `meridian zones`: asks a table which zone an address is in.
 
-use super::{Failure, config::SOCKET, print, usage};
+use super::{Failure, config::SOCKET, print, trust::TrustArgs, usage};
 use crate::{
-    api::{self, Client, Target},
+    api::{self, Target},
     proto::v1::{Identity, LookupResponse, Prefix, StatusResponse},
     zones::StaticTable,
 };
@@ -18,17 +18,23 @@ pub(super) enum Zones {
         ip: IpAddr,
         #[command(flatten)]
         table: Table,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// Every prefix, its zone and region.
     List {
         #[command(flatten)]
         table: Table,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// How current a controller's table is: what it sees of the cluster, and which agents have it.
     Status {
         /// The controller to ask, as HOST:PORT.
         #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value = CONTROLLER)]
         server: Target,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
 }
 
@@ -52,22 +58,22 @@ impl Table {
         self.zones_file.as_deref().map(StaticTable::read).transpose().map_err(usage)
     }
 
-    async fn lookup(&self, ip: IpAddr) -> Result<Option<LookupResponse>, Failure> {
+    async fn lookup(&self, ip: IpAddr, trust: &TrustArgs) -> Result<Option<LookupResponse>, Failure> {
         if let Some(table) = self.file()? {
             let holder = table.endpoints.iter().find(|entry| entry.ip == ip);
             let holder = holder.map(|entry| api::identity(ip, &entry.into()));
             let found = table.zones.lookup(ip).map(|(network, placement)| api::prefix(&network, placement));
             return Ok(found.map(|prefix| LookupResponse { prefix: Some(prefix), holder }));
         }
-        let client = Client::connect(self.server.clone()).await.map_err(Failure::failed)?;
+        let client = trust.connect(self.server.clone()).await.map_err(Failure::failed)?;
         client.lookup(ip.to_string()).await.map_err(Failure::failed)
     }
 
-    async fn list(&self) -> Result<Vec<Prefix>, Failure> {
+    async fn list(&self, trust: &TrustArgs) -> Result<Vec<Prefix>, Failure> {
         if let Some(table) = self.file()? {
             return Ok(table.zones.prefixes().map(|(network, placement)| api::prefix(network, placement)).collect());
         }
-        let client = Client::connect(self.server.clone()).await.map_err(Failure::failed)?;
+        let client = trust.connect(self.server.clone()).await.map_err(Failure::failed)?;
         let mut prefixes = client.list().await.map_err(Failure::failed)?;
         let mut all = Vec::new();
         while let Some(prefix) = prefixes.next().await.map_err(Failure::failed)? {
@@ -81,19 +87,20 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     let text = runtime.block_on(async {
         Ok(match command {
-            Zones::Lookup { ip, table } => {
-                table.lookup(*ip).await?.map_or_else(|| format!("{ip} is in no prefix\n"), |answer| found(*ip, &answer))
-            }
-            Zones::List { table } => {
+            Zones::Lookup { ip, table, trust } => table
+                .lookup(*ip, trust)
+                .await?
+                .map_or_else(|| format!("{ip} is in no prefix\n"), |answer| found(*ip, &answer)),
+            Zones::List { table, trust } => {
                 let mut text = String::new();
-                for prefix in table.list().await? {
+                for prefix in table.list(trust).await? {
                     // Writing to a string can't fail.
                     let _ = write!(text, "{}", line(&prefix));
                 }
                 text
             }
-            Zones::Status { server } => {
-                let client = Client::connect(server.clone()).await.map_err(Failure::failed)?;
+            Zones::Status { server, trust } => {
+                let client = trust.connect(server.clone()).await.map_err(Failure::failed)?;
                 status(&client.status().await.map_err(Failure::failed)?)
             }
         })

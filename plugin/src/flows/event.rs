@@ -45,13 +45,15 @@ pub struct Node {
     pub cluster: String,
     /// Where it is.
     pub place: Place,
+    /// Whether the text at the end of a flow's line says its zones, too.
+    pub zones_in_summary: bool,
 }
 
 impl Node {
     /// A node of a cluster without a name, told as it is named.
     pub fn new(name: &str, place: Place) -> Self {
         let cluster = "default".to_owned();
-        Self { name: name.to_owned(), told_as: name.to_owned(), cluster, place }
+        Self { name: name.to_owned(), told_as: name.to_owned(), cluster, place, zones_in_summary: false }
     }
 }
 
@@ -181,6 +183,10 @@ impl Observer {
             flow::TrafficDirection::Ingress
         };
         let l4 = transport(seen);
+        let mut summary = l4.as_ref().map_or_else(|| format!("IP protocol {}", seen.protocol), summary);
+        if self.node.zones_in_summary {
+            summary = format!("{summary}; {} -> {}", ends.source.name(), ends.destination.name());
+        }
         let source = self.end((seen.source.0, seen.time), source, ends.locality);
         let destination = self.end((seen.destination.0, seen.time), destination, ends.locality);
         let (source_owner, source) = source;
@@ -199,7 +205,7 @@ impl Observer {
                 ip_version: if seen.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }.into(),
                 ..flow::Ip::default()
             }),
-            summary: l4.as_ref().map_or_else(|| format!("IP protocol {}", seen.protocol), summary),
+            summary,
             l4: l4.map(|protocol| flow::Layer4 { protocol: Some(protocol) }),
             r#type: flow::FlowType::L3L4.into(),
             reply: is_reply.unwrap_or_default(),
@@ -472,6 +478,16 @@ mod tests {
         assert_eq!((end.summary.as_str(), end.is_reply), ("TCP Flags: ACK, RST, FIN", Some(false)));
         let Some(Protocol::Tcp(tcp)) = end.l4.unwrap().protocol else { panic!("TCP") };
         assert_eq!((tcp.source_port, tcp.destination_port), (50_051, 40_000));
+    }
+
+    #[test]
+    fn zones_stand_in_the_line_if_they_are_to() {
+        let node = Node { zones_in_summary: true, ..Node::new("node-a", zone("eu-1a")) };
+        let entry = entry(ServiceSide::Destination, 17);
+        let mut observer = Observer::new(node, Arc::default());
+        let (source, destination) = (zone("eu-1a"), Place::Internet);
+        let flow = observer.update(&entry, &source, &destination, Counter::default(), SystemTime::UNIX_EPOCH);
+        assert_eq!(flow.decode().summary, "UDP; eu-1a -> internet");
     }
 
     #[test]

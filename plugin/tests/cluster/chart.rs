@@ -81,7 +81,7 @@ async fn made(client: &Client) -> Vec<String> {
     names
 }
 
-const MADE: [&str; 18] = [
+const MADE: [&str; 20] = [
     "ClusterRole meridian-controller",
     "ClusterRoleBinding meridian-controller",
     "ConfigMap meridian-agent",
@@ -96,6 +96,8 @@ const MADE: [&str; 18] = [
     "Role meridian-controller",
     "RoleBinding meridian-controller",
     "Secret meridian-controller-tls",
+    "Secret meridian-hubble-tls",
+    "Secret meridian-relay-tls",
     "Service meridian-controller",
     "Service meridian-relay",
     "ServiceAccount meridian-agent",
@@ -125,6 +127,7 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     let values = [
         ["--set", "image.repository=registry.example.com/meridian"],
         ["--set", "relay.enabled=true"],
+        ["--set-json", r#"hubble.flowLogs=[{"name":"all","filePath":"stdout"}]"#],
         [
             "--set-json",
             r#"staticTable={"zones":[{"name":"a","region":"r"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"a","class":"database"}]}"#,

@@ -90,11 +90,9 @@ fn agents_and_controller_know_each_other() {
         let agent = agent("node-a", &ca, name, Some(&good));
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table()).await;
-        let refusals = async |reason: &str| {
-            let series = format!(r#"meridian_feed_refused_total{{reason="{reason}"}}"#);
-            controller.metric(&series).await.unwrap()
-        };
-        assert!(refusals("token").await >= 5.0 && refusals("tls").await >= 2.0);
+        let refused = controller.metric(r#"meridian_feed_refused_total{reason="token"}"#).await.unwrap();
+        let disagreed = controller.metric(r#"meridian_tls_refused_connections_total{server="feed"}"#).await.unwrap();
+        assert!(refused >= 5.0 && disagreed >= 2.0);
         let log = controller.log();
         assert!(log.contains("an agent is refused") && log.contains("no agreement on TLS"), "{log}");
         // The certificate is renewed: those that come from now on are shown the new one.

@@ -175,10 +175,8 @@ async fn totals(lab: &mut Lab) {
         nodes.iter().zip(&controllers.trust.agents).map(|(node, trust)| agent(lab, node, port, &pins, trust)).collect();
     // Counted by the kernel and said by the controller: before an agent is there nobody counts.
     for agent in &agents {
-        until("the agent", async || agent.log().contains("the controller's table is here").then_some(())).await;
+        until("the agent", async || agent.log().contains("counting attached").then_some(())).await;
     }
-    let until_current = Duration::from_secs(2);
-    tokio::time::sleep(until_current).await;
     for size in 1..20 {
         truth.send(&nodes, size * 20);
     }

@@ -212,12 +212,12 @@ fn follow(lab: &Lab, relay: &Server, mut wanted: impl FnMut(&str) -> bool) {
 fn a_peer_dies_and_comes_back() {
     let Some(lab) = Lab::new("back") else { return };
     // Each flow of a node says which one it is.
-    for n in 0..3 {
+    for (n, node) in NODES.iter().enumerate() {
         let path = lab.flows(n);
         let text = fs::read_to_string(&path).unwrap();
         let named = text.lines().map(|line| {
             let mut event: Value = serde_json::from_str(line).unwrap();
-            event["flow"]["uuid"] = format!("{}", NODES[n]).into();
+            event["flow"]["uuid"] = (*node).into();
             event.to_string() + "\n"
         });
         let named: String = named.collect();

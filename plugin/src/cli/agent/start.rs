@@ -49,7 +49,8 @@ impl Start<'_> {
             ..Options::default()
         };
         let (told_as, cluster) = (settings.hubble_name.told_as(), settings.hubble_name.cluster.clone());
-        let node = Node { name: settings.node.clone(), told_as, cluster, place: Place::Unknown };
+        let (place, zones_in_summary) = (Place::Unknown, settings.hubble_zones_in_summary);
+        let node = Node { name: settings.node.clone(), told_as, cluster, place, zones_in_summary };
         let mut datapath = Datapath::load_pinned(options, pins).map_err(Failure::failed)?;
         for port in &settings.service_ports {
             datapath.know_service(*port).map_err(Failure::failed)?;

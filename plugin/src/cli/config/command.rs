@@ -81,7 +81,7 @@ fn reference() -> String {
          server_name: meridian-controller, token_file: /token, report_interval: 10s}}\nhook: auto\nuplinks: [eth0]\nservice_ports: [50051]\n\
          overlay_header_bytes: 0\ncilium_state_dir: {CILIUM_STATE_DIR}\npin_dir: {PIN_DIR}\n\
          hubble:\n  listen: \"{HUBBLE_LISTEN}\"   # beyond loopback with TLS\n  socket: {SOCKET}\n  node_name: node-a\n  \
-         peers: [node-b=10.0.0.2:4344]\n  capacity: {RING_CAPACITY}\n  tls: {{cert_file: /tls/server.crt, key_file: \
+         peers: [node-b=10.0.0.2:4344]\n  zones_in_summary: false\n  capacity: {RING_CAPACITY}\n  tls: {{cert_file: /tls/server.crt, key_file: \
          /tls/server.key, client_ca_files: [/tls/client-ca.crt], disable: false}}\n  metrics: auto   # or, read again \
          when it changes:\n  metrics_file: metrics.yaml\n  export: {{file: /var/log/meridian/flows.log, max_size_mb: \
          10, max_backups: 5, compress: false, allow: '{{\"source_pod\":[\"shop/\"]}}', deny: '', fields: \

@@ -1,0 +1,45 @@
+//! TLS towards a server that is asked. The names are those of the hubble command's flags.
+
+use crate::api::{Client, ClientError, Target, Trust};
+use std::path::PathBuf;
+
+/// Whom to trust, and how to be known.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct TrustArgs {
+    /// The authority that signed the server's certificate, as PEM; without it there is no TLS.
+    #[arg(long, env = "MERIDIAN_TLS_CA_CERT_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    tls_ca_cert_file: Option<PathBuf>,
+    /// The name in the server's certificate; by default its host.
+    #[arg(long, env = "MERIDIAN_TLS_SERVER_NAME", value_name = "NAME")]
+    tls_server_name: Option<String>,
+    /// A certificate to show, as PEM, where the server asks for one.
+    #[arg(
+        long,
+        env = "MERIDIAN_TLS_CLIENT_CERT_FILE",
+        value_name = "FILE",
+        requires = "tls_client_key_file",
+        value_hint = clap::ValueHint::FilePath
+    )]
+    tls_client_cert_file: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[arg(
+        long,
+        env = "MERIDIAN_TLS_CLIENT_KEY_FILE",
+        value_name = "FILE",
+        requires = "tls_client_cert_file",
+        value_hint = clap::ValueHint::FilePath
+    )]
+    tls_client_key_file: Option<PathBuf>,
+}
+
+impl TrustArgs {
+    /// A connection to a server.
+    pub(super) async fn connect(&self, target: Target) -> Result<Client, ClientError> {
+        let trust = self.tls_ca_cert_file.clone().map(|authority| Trust {
+            authority,
+            server_name: self.tls_server_name.clone(),
+            identity: self.tls_client_cert_file.clone().zip(self.tls_client_key_file.clone()),
+        });
+        Client::connect_with(target, trust.as_ref()).await
+    }
+}
