@@ -16,6 +16,7 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
     --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
 NONE=(--set tls.secretName=given --set relay.enabled=true --set hubble.tls.serverSecretName=given-too
+    --set hubble.tls.relaySecretName=given-as-well
     --set controller.replicas=1 --set uninstall.enabled=false
     --set agent.priorityClass.create=false --set agent.priorityClass.name= --set image.digest="sha256:$(printf '%064d' 0)")
 
@@ -60,6 +61,8 @@ for version in 3 4; do
     refused "$helm" "hoook" "${IMAGE[@]}" --set agent.hoook=auto
     refused "$helm" "hook" "${IMAGE[@]}" --set agent.hook=xdp
     refused "$helm" "image.repository: name the image"
+    refused "$helm" "hubble.tls.relaySecretName: name" "${IMAGE[@]}" --set relay.enabled=true \
+        --set hubble.tls.serverSecretName=given
 done
 
 for file in "$rendered"/3-*.yaml; do

@@ -11,6 +11,7 @@ use meridian::{
     datapath::{Datapath, Device, Devices, Options, sys},
     flows::{Node, Ring},
     identity::Index,
+    metrics::hubble::FlowMetrics,
     units::grouped,
     zones::{Place, StaticTable},
 };
@@ -29,6 +30,8 @@ const ROUNDS: usize = 11;
 /// The device that test runs go out through.
 const LOOPBACK: u32 = 1;
 
+const COUNTED: &str = "the same, and Hubble's metrics";
+
 fn main() {
     let mut yaml = String::from("zones:\n");
     for zone in 0..2 {
@@ -46,7 +49,8 @@ fn main() {
     let table = StaticTable::parse(Path::new("bench"), yaml.as_bytes()).unwrap();
     let index = Arc::new(Index::default());
     index.replace(&table.endpoints);
-    let sink = Sink::new(Arc::new(Ring::new(4095)));
+    let metrics = Arc::new(FlowMetrics::default());
+    let sink = Sink { metrics: Some(Arc::clone(&metrics)), ..Sink::new(Arc::new(Ring::new(4095))) };
     let node = Node::new("node-a", Place::Unknown);
     let datapath = Datapath::load(Options::default()).unwrap();
     let mut agent = Agent::new(node, datapath, index, Accounting::new(1000, true), sink);
@@ -62,9 +66,12 @@ fn main() {
         ("new, each an event", true, 0),
         ("active, no event is due", true, 1),
         ("active, each an event", true, 5),
+        (COUNTED, true, 5),
         ("idle", false, 1),
     ];
     for (name, active, seconds) in cases {
+        let families = if name == COUNTED { "flow drop tcp icmp port-distribution" } else { "" };
+        metrics.configure(&families.parse().unwrap()).unwrap();
         let rounds = if seconds == 0 { 1 } else { ROUNDS };
         let mut took = Vec::new();
         for _ in 0..rounds {

@@ -37,7 +37,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
 {{- define "meridian.relaySecret" -}}
+{{- if .Values.hubble.tls.serverSecretName -}}
+{{ required "hubble.tls.relaySecretName: name the relay's certificate, too; it is of the same authority as that of hubble.tls.serverSecretName" .Values.hubble.tls.relaySecretName }}
+{{- else -}}
 {{ .Values.hubble.tls.relaySecretName | default "meridian-relay-tls" }}
+{{- end -}}
 {{- end }}
 
 {{/* The token that agents and replicas show each other. */}}

@@ -33,7 +33,9 @@ fn every_command_of_ours_in_the_pages_is_understood() {
     let mut seen = 0;
     for command in commands() {
         let Some(args) = command.strip_prefix("meridian ") else { continue };
-        let mut args: Vec<&str> = args.split_whitespace().take_while(|word| !["|", ">", "&"].contains(word)).collect();
+        let words = args.split_whitespace().take_while(|word| !["|", ">", "&"].contains(word));
+        // None of them is quoted because of a space.
+        let mut args: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
         // Whatever is not understood before it is refused.
         args.push("--help");
         let said = run(&args);

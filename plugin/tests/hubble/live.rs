@@ -29,7 +29,10 @@ impl Hubble {
 
     /// The first lines of a command that goes on.
     fn follows(&self, line: &str, count: usize) -> Vec<String> {
-        let mut command = command(&self.program, &self.demo.at, Self::home(), line);
+        Self::first_lines(command(&self.program, &self.demo.at, Self::home(), line), count)
+    }
+
+    fn first_lines(mut command: Command, count: usize) -> Vec<String> {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(count).map(Result::unwrap).collect();
         child.kill().unwrap();
@@ -90,5 +93,38 @@ fn the_stock_command_observes_the_demo() {
     let all = localities("observe --all -o jsonpb");
     assert!(all.iter().any(|locality| locality == "same-zone") && all.iter().any(|locality| locality == "unknown"));
 
+    the_page_of_zones_is_true(&hubble);
     assert_eq!(hubble.demo.interrupt(), Some(0));
+}
+
+/// Every command of docs/zones-in-hubble.md finds something, as it stands there.
+fn the_page_of_zones_is_true(hubble: &Hubble) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/zones-in-hubble.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    for line in &commands {
+        // What others do with it is theirs.
+        let line = line.split(" | ").next().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("exec {line}")]).env_clear();
+        // `hubble` and `meridian` are found by these names.
+        let folder = std::env::temp_dir().join(format!("meridian-page-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let programs = [("hubble", hubble.program.as_path()), ("meridian", Path::new(env!("CARGO_BIN_EXE_meridian")))];
+        for (name, program) in programs {
+            let _ = std::os::unix::fs::symlink(program, folder.join(name));
+        }
+        command.env("PATH", &folder).env("HOME", Hubble::home());
+        let found = if line.contains("--follow") {
+            Hubble::first_lines(command, 1)
+        } else {
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{line}: {output:?}");
+            String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+        };
+        std::fs::remove_dir_all(folder).unwrap();
+        assert!(!found.is_empty(), "{line} finds nothing");
+    }
+    assert!(commands.len() > 10, "{commands:?}");
 }
