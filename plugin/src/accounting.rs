@@ -78,6 +78,19 @@ impl Accounting {
         Self { totals: Totals::new(series), interval: by_interval.then(Interval::default) }
     }
 
+    /// The same, with sums by workload and by namespace only where somebody asks for them: all of it is in their
+    /// `other` otherwise.
+    #[must_use]
+    pub fn only(mut self, workloads: bool, namespaces: bool) -> Self {
+        if !workloads {
+            self.totals.workloads = Top::new(0);
+        }
+        if !namespaces {
+            self.totals.namespaces = Top::new(0);
+        }
+        self
+    }
+
     /// The same, without anything in it.
     #[must_use]
     pub fn anew(&self) -> Self {
@@ -100,14 +113,14 @@ impl Accounting {
         let workload = |end: &End| end.owner.as_ref().map(|owner| Workload(Arc::clone(owner)));
         let placed = |end: &End| (pod(end), end.place.clone());
         totals.pods.add(Between { source: placed(source), destination: placed(destination) }, locality, new, now);
-        let workloads = Between { source: workload(source), destination: workload(destination) };
-        totals.workloads.add(workloads, locality, new, now);
+        let workloads = || Between { source: workload(source), destination: workload(destination) };
+        totals.workloads.add_made(workloads, locality, new, now);
         if let Some(sender) = pod(source) {
             totals.senders.add(sender, locality, new, now);
         }
         let namespace = |end: &End| end.owner.as_ref().map(|owner| Arc::clone(&owner.namespace)).unwrap_or_default();
-        let namespaces = Between { source: namespace(source), destination: namespace(destination) };
-        totals.namespaces.add(namespaces, locality, new, now);
+        let namespaces = || Between { source: namespace(source), destination: namespace(destination) };
+        totals.namespaces.add_made(namespaces, locality, new, now);
         locality
     }
 
@@ -217,5 +230,16 @@ mod tests {
         assert!(lines.is_sorted_by_key(|line| std::cmp::Reverse(line.counter.bytes)));
         assert_eq!(lines.iter().map(|line| line.counter.bytes).sum::<u64>(), crossing);
         assert!(accounting.take_interval().is_empty());
+    }
+
+    #[test]
+    fn sums_that_nobody_asks_for_are_whole_and_have_no_series() {
+        let mut accounting = Accounting::new(SERIES, false).only(false, false);
+        for n in 0..100 {
+            accounting.add(&end(n), &end(n + 1), Counter { bytes: 10, packets: 1 }, Instant::now());
+        }
+        let Totals { pods, workloads, namespaces, .. } = accounting.totals();
+        assert_eq!((workloads.len(), namespaces.len(), workloads.other()), (0, 0, sum(pods)));
+        assert_eq!(namespaces.other().total(), Counter { bytes: 1000, packets: 100 });
     }
 }

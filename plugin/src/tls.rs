@@ -56,7 +56,7 @@ pub struct Tls {
     pub refused: AtomicU64,
     files: Files,
     current: Mutex<Current>,
-    handshakes: Semaphore,
+    handshakes: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Tls {
     }
 
     fn with(server: &'static str, files: Files, current: Current) -> Self {
-        let (current, handshakes) = (Mutex::new(current), Semaphore::new(HANDSHAKES));
+        let (current, handshakes) = (Mutex::new(current), Arc::new(Semaphore::new(HANDSHAKES)));
         Self { server, refused: AtomicU64::new(0), files, current, handshakes }
     }
 
@@ -133,7 +133,6 @@ impl Tls {
     async fn agree(&self, stream: TcpStream, from: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let agreed = match self.acceptor() {
             Some(acceptor) => {
-                let _place = self.handshakes.acquire().await.ok()?;
                 let late = |_| Err(Error::new(ErrorKind::TimedOut, "it took too long"));
                 timeout(PATIENCE, acceptor.accept(stream)).await.unwrap_or_else(late)
             }
@@ -239,9 +238,13 @@ pub fn connections(
                 }
                 continue;
             };
+            // Nobody is accepted whom there is no place for.
+            let Ok(place) = Arc::clone(&tls.handshakes).acquire_owned().await else { return };
             let sender = sender.clone();
             tokio::spawn(async move {
-                if let Some(stream) = tls.agree(stream, from).await {
+                let agreed = tls.agree(stream, from).await;
+                drop(place);
+                if let Some(stream) = agreed {
                     // Nobody takes it: the server has ended.
                     let _ = sender.send((Either::Left(stream), from)).await;
                 }

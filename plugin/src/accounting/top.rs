@@ -113,6 +113,11 @@ impl<K: Clone + Eq + Hash> Top<K> {
         }
     }
 
+    /// The same. Where there is room for none, the key is not even made.
+    pub fn add_made(&mut self, key: impl FnOnce() -> K, locality: Locality, new: Counter, now: Instant) {
+        if self.room == 0 { self.other.add(locality, new) } else { self.add(key(), locality, new, now) }
+    }
+
     /// Adds what is of no key that is known.
     pub(super) fn add_to_other(&mut self, rest: ByLocality) {
         self.other += rest;

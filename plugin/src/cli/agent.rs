@@ -19,7 +19,7 @@ use crate::{
     agent::{Agent, Sink},
     api::ZonesService,
     datapath::{
-        Alone, Only,
+        Alone, Only, auto,
         devices::{self, Watch},
     },
     export::{PairLog, Pairs},
@@ -66,8 +66,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let index = Arc::new(Index::default());
     let ring = Arc::new(Ring::new(settings.hubble_capacity));
     // Where a cilium-agent is, it has metrics of these names.
-    let auto = !settings.cilium_state_dir.exists();
-    let outputs = Outputs::start(&settings.hubble_outputs, &ring, settings.node.clone(), auto)?;
+    let wants_metrics = !auto::has_cilium(&devices, &settings.cilium_state_dir);
+    let outputs = Outputs::start(&settings.hubble_outputs, &ring, settings.node.clone(), wants_metrics)?;
     let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
     let table = SharedTable::default();
     let zones = Zones::first(&settings, &runtime, &received, &table, &index)?;

@@ -52,6 +52,11 @@ pub fn choose(devices: &Devices, cilium_state: &Path) -> Result<Choice, Error> {
     Ok(Choice { hook: Hook::Clsact, why })
 }
 
+/// Whether a cilium-agent is on this node: its device, or the folder where it keeps its state.
+pub fn has_cilium(devices: &Devices, cilium_state: &Path) -> bool {
+    devices.bypasses.contains(CILIUM) || cilium_state.exists()
+}
+
 fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
     if let Some(calico) = devices.bypasses.iter().find(|name| name.starts_with("bpf")) {
         return (DataPath::Bypass, format!("Calico's eBPF data path bypasses netfilter (device {calico})"));
@@ -107,6 +112,9 @@ mod tests {
         assert_eq!(path(&["bpfin.cali"]), DataPath::Bypass);
         assert_eq!(path(&["lxc1234"]), DataPath::Bypass, "a netkit device");
         assert_eq!(path(&["cilium_host"]), DataPath::Bypass, "it is not said");
+        let nowhere = Path::new("/nonexistent");
+        assert!(has_cilium(&with(&["cilium_host"]), nowhere) && !has_cilium(&with(&["eth0"]), nowhere));
+        assert!(has_cilium(&with(&[]), &std::env::temp_dir()));
         let programmed = BTreeSet::from(["veth1".to_owned()]);
         assert_eq!(data_path(&Devices { programmed, ..with(&[]) }, &folder).0, DataPath::Bypass);
         let config = folder.join(CILIUM_CONFIG);

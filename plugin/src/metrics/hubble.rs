@@ -35,6 +35,8 @@ struct Inner {
     lost: [u64; 3],
     series: usize,
     refused: u64,
+    /// The key that is looked up, kept for the next one.
+    key: Vec<u8>,
 }
 
 /// A handler, and what it has counted.
@@ -127,7 +129,7 @@ impl FlowMetrics {
         }
         let seen = Seen::new(flow);
         for family in &mut inner.families {
-            family.count(&seen, flow, &mut inner.series, &mut inner.refused);
+            family.count(&seen, flow, &mut inner.key, (&mut inner.series, &mut inner.refused));
         }
     }
 
@@ -187,25 +189,25 @@ impl Family {
         Ok(Some(Self { config: config.clone(), handler, context, filters, labels, series, gone }))
     }
 
-    fn count(&mut self, seen: &Seen<'_>, flow: &Encoded, total: &mut usize, refused: &mut u64) {
+    fn count(&mut self, seen: &Seen<'_>, flow: &Encoded, key: &mut Vec<u8>, (total, refused): (&mut usize, &mut u64)) {
         let Self { handler, context, filters, series, .. } = self;
         if !handler.wants(seen) || !filters.match_flow(flow) {
             return;
         }
         handler.each(seen, &mut |values: &[&str]| {
-            let mut key = Vec::with_capacity(64);
+            key.clear();
             let mut put = |value: &str| {
                 key.extend_from_slice(value.as_bytes());
                 key.push(END);
             };
             values.iter().for_each(|value| put(value));
             context.values(seen, &mut put);
-            match series.get_mut(&*key) {
+            match series.get_mut(key.as_slice()) {
                 Some(count) => *count += 1,
                 None if *total >= SERIES => *refused += 1,
                 None => {
                     *total += 1;
-                    series.insert(key.into(), 1);
+                    series.insert(key.as_slice().into(), 1);
                 }
             }
         });

@@ -409,6 +409,40 @@ fn a_node_without_a_default_route_is_told_so() {
 }
 
 #[test]
+fn hubbles_metrics_are_there_unless_a_cilium_agent_has_them() {
+    let _alone = alone();
+    let lab = Lab::new();
+    let scratch = Scratch::new("cilium");
+    let config = scratch.file("agent.yaml", CONFIG.as_bytes());
+    scratch.file("zones.yaml", table("b").as_bytes());
+    let socket = scratch.as_ref().join("hubble.sock");
+    let state = scratch.as_ref().join("cilium");
+    let args = ["--hubble-socket", socket.to_str().unwrap(), "--cilium-state-dir", state.to_str().unwrap()];
+    let end = |agent: Running| {
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.said().code, Some(0));
+    };
+    let agent = lab.agent(&config, &args);
+    lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
+    lab.send(10);
+    let page = lab.page("/metrics", |page| page.contains("hubble_flows_processed_total{"));
+    let flow = r#"protocol="UDP",type="Trace",subtype="to-network",verdict="FORWARDED""#;
+    assert!(
+        page.contains(flow) && page.contains(r#"hubble_port_distribution_total{protocol="UDP",port="9"}"#),
+        "{page}"
+    );
+    is_liked_by_promtool(&page);
+    end(agent);
+    std::fs::create_dir(&state).unwrap();
+    let agent = lab.agent(&config, &args);
+    lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
+    lab.send(10);
+    let page = lab.page("/metrics", |page| bytes_to(page, "b") == 1280);
+    assert!(!page.contains("hubble_flows") && !page.contains("\nhubble_"), "{page}");
+    end(agent);
+}
+
+#[test]
 fn completions_are_printed() {
     let said = run(&["completions", "bash"]);
     assert_eq!(said.code, Some(0));

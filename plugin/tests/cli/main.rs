@@ -14,6 +14,7 @@ mod goes_on;
 mod machine;
 #[path = "../network/mod.rs"]
 mod network;
+mod outputs;
 mod replay;
 mod requests;
 

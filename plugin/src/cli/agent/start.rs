@@ -55,7 +55,9 @@ impl Start<'_> {
         for port in &settings.service_ports {
             datapath.know_service(*port).map_err(Failure::failed)?;
         }
-        let accounting = Accounting::new(settings.series, settings.pair_log.0.is_some());
+        let families = settings.families;
+        let accounting = Accounting::new(settings.series, settings.pair_log.0.is_some())
+            .only(families.workloads, families.namespaces);
         let mut agent = Agent::new(node, datapath, Arc::clone(index), accounting, sink.clone()).with_table(table);
         agent.tell_hook(&choice.why);
         agent.datapath().set_devices(devices).map_err(Failure::failed)?;

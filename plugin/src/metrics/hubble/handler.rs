@@ -11,6 +11,7 @@ use crate::{
         number::{self, layer4},
     },
 };
+use std::borrow::Cow;
 
 /// A handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,27 +125,29 @@ impl Handler {
         match self {
             Self::Flow => {
                 let (kind, sub_type) = seen.event_type.unwrap_or_default();
-                let number = kind.to_string();
+                let number;
                 let (kind, sub_type) = match kind {
                     129 => ("L7", seen.l7().unwrap_or_default()),
                     1 => ("Drop", ""),
                     3 => ("Capture", ""),
                     4 => ("Trace", observation_point(sub_type)),
                     5 => ("PolicyVerdict", ""),
-                    _ => ("Unknown", &*number),
+                    _ => {
+                        number = kind.to_string();
+                        ("Unknown", &*number)
+                    }
                 };
                 say(&[seen.protocol_name(), kind, sub_type, &verdict(seen.verdict)]);
             }
             Self::Drop => {
-                let reason = DropReason::try_from(seen.drop_reason).map(|reason| reason.as_str_name().to_owned());
-                say(&[&reason.unwrap_or_else(|_| seen.drop_reason.to_string()), seen.protocol_name()]);
+                let reason = DropReason::try_from(seen.drop_reason).map(|reason| reason.as_str_name());
+                say(&[&named(reason, seen.drop_reason), seen.protocol_name()]);
             }
             Self::Tcp => {
                 let flags = seen.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
                 let (Some(flags), Some(ip)) = (flags, seen.ip) else { return };
                 let version = ip.varint(number::ip::IPVERSION) as i32;
-                let family = IpVersion::try_from(version).map(|version| version.as_str_name().to_owned());
-                let family = family.unwrap_or_else(|_| version.to_string());
+                let family = named(IpVersion::try_from(version).map(|version| version.as_str_name()), version);
                 let has = |number| flags.bool(number);
                 if has(number::tcpflags::FIN) {
                     say(&["FIN", &family]);
@@ -194,8 +197,13 @@ fn port(seen: &Seen<'_>) -> Option<u32> {
     Some(message.varint(number) as u32)
 }
 
-fn verdict(number: i32) -> String {
-    Verdict::try_from(number).map_or_else(|_| number.to_string(), |verdict| verdict.as_str_name().to_owned())
+fn verdict(number: i32) -> Cow<'static, str> {
+    named(Verdict::try_from(number).map(|verdict| verdict.as_str_name()), number)
+}
+
+/// The name of an enum's value; of one that is not known its number.
+fn named<E>(name: Result<&'static str, E>, number: i32) -> Cow<'static, str> {
+    name.map_or_else(|_| number.to_string().into(), Cow::Borrowed)
 }
 
 /// The name of where a trace was seen, by its sub type.
