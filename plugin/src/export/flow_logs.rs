@@ -14,7 +14,7 @@ use super::{
 use crate::{
     flows::{Lost, Record, Ring},
     hubble::Exported,
-    proto::flow::LostEventSource,
+    proto::{flow::LostEventSource, json::Unwritable},
 };
 use std::{
     collections::BTreeMap,
@@ -144,6 +144,7 @@ impl FlowLogs {
             output: Arc::clone(&output),
             end: Arc::clone(&end),
             fails: false,
+            has_unwritable: false,
         };
         let thread = thread::spawn(move || match file {
             None => writer.run(Lines::new(io::stdout())),
@@ -185,6 +186,7 @@ struct Writer {
     output: Arc<Output>,
     end: Arc<AtomicU64>,
     fails: bool,
+    has_unwritable: bool,
 }
 
 impl Writer {
@@ -220,8 +222,12 @@ impl Writer {
                 }
                 line.clear();
                 let is_flow = matches!(&*record, Record::Flow(_));
-                let made = self.exported.write(record, &mut line).map_err(io::Error::other);
-                let result = made.and_then(|()| self.write(&mut lines, &line));
+                if let Err(error) = self.exported.write(record, &mut line) {
+                    self.lose(1);
+                    self.say_unwritable(&error);
+                    continue;
+                }
+                let result = self.write(&mut lines, &line);
                 if result.is_err() && is_flow {
                     self.lose(1);
                 }
@@ -238,6 +244,13 @@ impl Writer {
 
     fn lose(&self, count: u64) {
         self.output.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Says once what has no JSON: the counter says how often.
+    fn say_unwritable(&mut self, error: &Unwritable) {
+        if !std::mem::replace(&mut self.has_unwritable, true) {
+            tracing::warn!(name = self.output.log.name, %error, "a flow has no JSON, and is not in the flow log");
+        }
     }
 
     /// Says once that it fails, and once that it goes on: the counter says how often.

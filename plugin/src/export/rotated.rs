@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
     time::Duration,
@@ -31,7 +32,8 @@ pub(super) struct Rotation {
 #[derive(Debug)]
 pub(super) struct Rotated {
     rotation: Rotation,
-    open: Option<(File, u64)>,
+    /// With its size; `None` for what is no file, such as a device or a pipe: that is never full.
+    open: Option<(File, Option<u64>)>,
     tidying: Option<JoinHandle<()>>,
 }
 
@@ -46,10 +48,15 @@ impl Rotated {
         if let Some(folder) = self.rotation.path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(&self.rotation.path)?;
-        let size = file.metadata()?.len();
-        self.open = Some((file, size));
-        self.tidy();
+        // A pipe without a reader must not hold us; files don't know this flag.
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(&self.rotation.path)?;
+        let found = file.metadata()?;
+        self.open = Some((file, found.is_file().then(|| found.len())));
+        if found.is_file() {
+            self.tidy();
+        }
         Ok(())
     }
 
@@ -93,7 +100,8 @@ impl Write for Rotated {
         if len > self.rotation.size {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the line is longer than a file may be"));
         }
-        if self.open.as_ref().is_some_and(|(_, size)| size + len > self.rotation.size) {
+        let size = self.open.as_ref().and_then(|(_, size)| *size);
+        if size.is_some_and(|size| size + len > self.rotation.size) {
             self.rotate()?;
         }
         let Some((file, size)) = &mut self.open else {
@@ -102,7 +110,9 @@ impl Write for Rotated {
             return Err(io::ErrorKind::Interrupted.into());
         };
         let written = file.write(line)?;
-        *size += written as u64;
+        if let Some(size) = size {
+            *size += written as u64;
+        }
         Ok(written)
     }
 
@@ -113,7 +123,7 @@ impl Write for Rotated {
 
 impl Target for Rotated {
     fn take_back(&mut self, written: usize) -> bool {
-        let Some((file, size)) = &mut self.open else { return false };
+        let Some((file, Some(size))) = &mut self.open else { return false };
         let before = size.saturating_sub(written as u64);
         let is_back = file.set_len(before).is_ok();
         if is_back {
@@ -205,6 +215,22 @@ mod tests {
             std::io::BufReader::new(file).read_to_string(&mut text).unwrap();
         }
         text
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_moved_aside() {
+        let folder = std::env::temp_dir().join(format!("meridian-pipe-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut pipe = Rotated::new(Rotation { path: path.clone(), size: 10, backups: 2, compress: false });
+        assert!(pipe.open().is_err(), "nobody reads it, and nobody waits for that");
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        (0..4).for_each(|_| pipe.write_all(b"line\n").unwrap());
+        let mut got = [0; 20];
+        reader.read_exact(&mut got).unwrap();
+        assert_eq!((&got[15..], fs::read_dir(&folder).unwrap().count()), (&b"line\n"[..], 1));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod context;
 mod handler;
 mod seen;
 
-pub use config::{Config, ConfigError, MetricConfig, filters};
+pub use config::{Config, ConfigError, MetricConfig, filters, or_none};
 
 use crate::{
     flows::{Encoded, Lost},

@@ -69,9 +69,14 @@ mod tests {
     use crate::{
         accounting::{Accounting, End},
         demo::topology::place,
-        flows::Ring,
+        export::{FlowLog, FlowLogs},
+        flows::{Encoded, Ring},
         identity::{Endpoint, Workload},
-        metrics::{Counted, Families, FeedState, Process, Sample, Sources, TableState, Whose, controller},
+        metrics::{
+            Counted, Families, FeedState, Process, Sample, Sources, TableState, Whose, controller, hubble::FlowMetrics,
+        },
+        proto::flow::{self, layer4::Protocol},
+        tls::{Files, Tls},
         zones::{Matrix, Pair, Place},
     };
     use meridian_abi::{Counter, IpVersion, stats::Stat};
@@ -150,9 +155,49 @@ mod tests {
             ring: Arc::new(Ring::new(4095)),
             process: Arc::new(Process::default()),
             families,
-            tls: Vec::new(),
-            outputs: crate::metrics::Outputs::default(),
+            tls: vec![tls()],
+            outputs: outputs(),
         }
+    }
+
+    /// All of Hubble's metrics, of a flow of each kind; and a flow log.
+    fn outputs() -> crate::metrics::Outputs {
+        let ring = Arc::new(Ring::new(1));
+        let metrics =
+            FlowMetrics::new(&"flow drop tcp icmp port-distribution flows-to-world".parse().unwrap()).unwrap();
+        let tcp = flow::Tcp { flags: Some(flow::TcpFlags { syn: true, ..Default::default() }), ..Default::default() };
+        for protocol in [Protocol::Tcp(tcp), Protocol::IcmPv4(flow::IcmPv4 { r#type: 8, code: 0 })] {
+            for verdict in [flow::Verdict::Forwarded, flow::Verdict::Dropped] {
+                let world = flow::Endpoint { labels: vec!["reserved:world".into()], ..Default::default() };
+                metrics.count(&Encoded::from(flow::Flow {
+                    verdict: verdict.into(),
+                    ip: Some(flow::Ip::default()),
+                    l4: Some(flow::Layer4 { protocol: Some(protocol.clone()) }),
+                    is_reply: Some(false),
+                    event_type: Some(flow::CiliumEventType { r#type: 4, sub_type: 0 }),
+                    destination: Some(world),
+                    ..Default::default()
+                }));
+            }
+        }
+        let mut logs = FlowLogs::new(ring, "node-1".into());
+        logs.apply(&[FlowLog { name: "none".into(), file_path: "/dev/null".into(), ..FlowLog::default() }]).unwrap();
+        crate::metrics::Outputs { metrics: Some(Arc::new(metrics)), logs: Some(logs.known()), ..Default::default() }
+    }
+
+    /// A server with a certificate.
+    fn tls() -> Arc<Tls> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("meridian-page-tls-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+        let made = rcgen::generate_simple_self_signed(vec!["node-1".to_owned()]).unwrap();
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let tls = Tls::new("hubble", Files { certificate, key, client_authorities: Vec::new() }).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        Arc::new(tls)
     }
 
     fn has(page: &str, line: &str) {

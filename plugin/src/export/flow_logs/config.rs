@@ -1,7 +1,10 @@
 //! Which flow logs there are: a file as cilium-agent's `--hubble-flowlogs-config-path`.
 
 use super::super::rotated::Rotation;
-use crate::{metrics::hubble::filters, proto::flow::FlowFilter};
+use crate::{
+    metrics::hubble::{filters, or_none},
+    proto::flow::FlowFilter,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::{collections::BTreeSet, time::SystemTime};
@@ -31,6 +34,7 @@ pub struct FlowLog {
     /// A file, or `stdout`.
     pub file_path: String,
     /// Fields of a flow that are written, such as `source.pod_name`; all, if there is none.
+    #[serde(deserialize_with = "or_none")]
     pub field_mask: Vec<String>,
     /// Flows that are written; all, if there is none.
     #[serde(deserialize_with = "filters")]
@@ -74,7 +78,7 @@ impl FlowLog {
 }
 
 fn apart<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<FlowLog>, D::Error> {
-    let logs: Vec<FlowLog> = Option::deserialize(from)?.unwrap_or_default();
+    let logs: Vec<FlowLog> = or_none(from)?;
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for log in &logs {
         if log.name.is_empty() {
@@ -100,9 +104,8 @@ fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Erro
 }
 
 fn none<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
-    let fields: Option<Vec<String>> = Option::deserialize(from)?;
-    let is_empty = fields.is_none_or(|fields| fields.is_empty());
-    is_empty.then_some(()).ok_or_else(|| Error::custom("fieldAggregate: flows are not summed up here"))
+    let fields: Vec<String> = or_none(from)?;
+    fields.is_empty().then_some(()).ok_or_else(|| Error::custom("fieldAggregate: flows are not summed up here"))
 }
 
 fn anything<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
@@ -126,6 +129,7 @@ flowLogs:
   aggregationInterval: "0s"
   includeFilters: []
   fileMaxSizeMb: 0
+  excludeFilters:
   end: "2023-10-09T23:59:59-07:00"
 - name: drops
   filePath: stdout

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, str::FromStr};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Each once.
+    #[serde(deserialize_with = "or_none")]
     pub metrics: Vec<MetricConfig>,
 }
 
@@ -77,7 +78,7 @@ impl FromStr for Config {
 }
 
 /// A list; a key without a value is an empty one.
-fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+pub fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -142,6 +143,7 @@ metrics:
         assert_eq!(config.metrics[0].include_filters[0].source_pod, ["allow/src_pod"]);
         assert_eq!(config.metrics[0].include_filters[1].verdict, [2]);
         assert_eq!(config.metrics[1].name, "flow");
+        assert_eq!(yaml::parse::<Config>(b"metrics:", "").unwrap(), Config::default());
         let refused = yaml::parse::<Config>(b"metrics: [{name: flow, includeFilters: [{pod: [a]}]}]", "").unwrap_err();
         assert!(refused.1.contains("pod"), "{refused:?}");
     }
