@@ -53,7 +53,7 @@ impl Rotated {
         options.create(true).append(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(&self.rotation.path)?;
         let found = file.metadata()?;
-        self.open = Some((file, found.is_file().then(|| found.len())));
+        self.open = Some((file, found.is_file().then_some(found.len())));
         if found.is_file() {
             self.tidy();
         }
