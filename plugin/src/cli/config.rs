@@ -6,7 +6,7 @@ pub(super) use command::{Config, run};
 
 use super::{
     Failure, HookChoice,
-    hubble::{Capacity, Cluster, Name, OutputArgs, OutputKeys, OutputSettings, Peer, TlsArgs, TlsKeys},
+    hubble::{Capacity, Cluster, ExportKeys, Name, OutputArgs, OutputKeys, OutputSettings, Peer, TlsArgs, TlsKeys},
     usage,
 };
 use crate::{
@@ -249,8 +249,10 @@ struct HubbleKeys {
     zones_in_summary: Option<bool>,
     capacity: Option<usize>,
     tls: TlsKeys,
-    #[serde(flatten)]
-    outputs: OutputKeys,
+    metrics: Option<String>,
+    metrics_file: Option<PathBuf>,
+    export: ExportKeys,
+    flow_logs_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -397,6 +399,13 @@ impl Settings {
                 token: args.controller_token.or(file.controller.token_file),
             })?),
         };
+        let in_folder = |path: Option<PathBuf>| path.map(|path| folder.join(path));
+        let outputs = OutputKeys {
+            metrics: file.hubble.metrics,
+            metrics_file: in_folder(file.hubble.metrics_file),
+            export: file.hubble.export,
+            flow_logs_file: in_folder(file.hubble.flow_logs_file),
+        };
         let hubble = value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?;
         let cluster = value(args.cluster_name, file.cluster_name, "cluster_name", || Ok(Cluster::default()))?.0;
         let hubble_name = args.hubble_node_name.or(file.hubble.node_name).unwrap_or_else(|| node.clone());
@@ -445,7 +454,7 @@ impl Settings {
                 || Ok(RING_CAPACITY),
             )?
             .0,
-            hubble_outputs: args.hubble_outputs.or(file.hubble.outputs, &folder)?,
+            hubble_outputs: args.hubble_outputs.or(outputs)?,
             socket: (socket != Path::new(OFF)).then_some(socket),
             http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?,
             pair_log: value(args.pair_log, output, "pair_log.output", || log_to.parse())?,

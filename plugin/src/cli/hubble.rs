@@ -3,7 +3,7 @@
 mod outputs;
 mod tls;
 
-pub(super) use outputs::{OutputArgs, OutputKeys, OutputSettings, Outputs};
+pub(super) use outputs::{ExportKeys, OutputArgs, OutputKeys, OutputSettings, Outputs};
 pub(super) use tls::{TlsArgs, TlsKeys, tls};
 
 use crate::hubble::{self, DEFAULT_CLUSTER, PeerAddress};

@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let ring = Arc::new(Ring::new(args.capacity.0));
     let name = Name { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
-    let settings = args.outputs.clone().or(OutputKeys::default(), Path::new(""))?;
+    let settings = args.outputs.clone().or(OutputKeys::default())?;
     let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false)?;
     let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));

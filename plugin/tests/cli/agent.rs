@@ -411,6 +411,7 @@ fn a_node_without_a_default_route_is_told_so() {
 #[test]
 fn hubbles_metrics_are_there_unless_a_cilium_agent_has_them() {
     let _alone = alone();
+    let before = Machine::now();
     let lab = Lab::new();
     let scratch = Scratch::new("cilium");
     let config = scratch.file("agent.yaml", CONFIG.as_bytes());
@@ -440,6 +441,8 @@ fn hubbles_metrics_are_there_unless_a_cilium_agent_has_them() {
     let page = lab.page("/metrics", |page| bytes_to(page, "b") == 1280);
     assert!(!page.contains("hubble_flows") && !page.contains("\nhubble_"), "{page}");
     end(agent);
+    drop(lab);
+    before.is_restored();
 }
 
 #[test]

@@ -112,7 +112,10 @@ fn what_can_not_be_is_refused_at_the_start() {
         (&["--hubble-flowlogs-config-path", bad], "bad.yaml:1: "),
         (&["--hubble-flowlogs-config-path", "/nowhere"], "/nowhere: No such file"),
         (&["--hubble-export-file-path", "/proc/x/y"], "the flow log flags: "),
-        (&["--hubble-export-file-path", "x", "--hubble-export-fieldmask", "colour"], "invalid fieldmask: colour"),
+        (
+            &["--hubble-export-file-path", "x", "--hubble-export-fieldmask", "colour"],
+            "hubble.export: invalid fieldmask: colour",
+        ),
         (&["--hubble-tls-cert-file", "a.crt"], "name both"),
     ];
     for (args, words) in cases {
@@ -120,6 +123,17 @@ fn what_can_not_be_is_refused_at_the_start() {
         assert_eq!(said.code, Some(2), "{args:?}: {said:?}");
         assert!(said.stderr.contains(words), "{args:?}: {said:?}");
     }
+    let config = |name: &str, text: &str| scratch.file(name, text.as_bytes());
+    config("zones.yaml", "zones: []\n");
+    let agent =
+        config("agent.yaml", "zones_file: zones.yaml\nhubble: {metrics_file: m.yaml, flow_logs_file: l.yaml}\n");
+    config("m.yaml", "metrics: [{name: flow}]\n");
+    config("l.yaml", "flowLogs: [{name: a, filePath: b}, {name: c, filePath: d}]\n");
+    let check = || run(&["config", "check", agent.to_str().unwrap()]);
+    let said = check();
+    assert!(said.stdout.contains("m.yaml: good, 1 metrics\n") && said.stdout.contains("l.yaml: good, 2 flow logs\n"));
+    config("l.yaml", "flowLogs: [{name: a, filePath: b, fieldMask: [colour]}]\n");
+    assert!(check().stderr.contains("l.yaml: a: invalid fieldmask: colour"));
     let said = run(&["replay", "/dev/null", "--listen", "0.0.0.0:0"]);
     assert!(said.code == Some(2) && said.stderr.contains("--listen 0.0.0.0:0: clients beyond this machine need TLS"));
 }

@@ -42,6 +42,9 @@ fn check(file: &Path) -> Result<(), Failure> {
         // Writing to a string can't fail.
         let _ = writeln!(text, "{}: good, {prefixes} prefixes, {endpoints} endpoints", zones.display());
     }
+    for line in settings.hubble_outputs.check()? {
+        let _ = writeln!(text, "{line}");
+    }
     print(&text)
 }
 

@@ -7,6 +7,7 @@ use super::super::{
 use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig},
     flows::Ring,
+    hubble::Exported,
     identity::Index,
     metrics::{
         self, Reloads,
@@ -80,18 +81,18 @@ pub(in super::super) struct OutputArgs {
 }
 
 /// The same in a file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 pub(in super::super) struct OutputKeys {
-    metrics: Option<String>,
-    metrics_file: Option<PathBuf>,
-    export: ExportKeys,
-    flow_logs_file: Option<PathBuf>,
+    pub(in super::super) metrics: Option<String>,
+    pub(in super::super) metrics_file: Option<PathBuf>,
+    pub(in super::super) export: ExportKeys,
+    pub(in super::super) flow_logs_file: Option<PathBuf>,
 }
 
+/// A flow log.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct ExportKeys {
+pub(in super::super) struct ExportKeys {
     file: Option<String>,
     max_size_mb: Option<u64>,
     max_backups: Option<usize>,
@@ -150,12 +151,11 @@ pub(in super::super) struct OutputSettings {
 }
 
 impl OutputArgs {
-    /// The flags, or else the keys; those that begin with a file's name are relative to `folder`.
-    pub(in super::super) fn or(self, keys: OutputKeys, folder: &Path) -> Result<OutputSettings, Failure> {
+    /// The flags, or else the keys.
+    pub(in super::super) fn or(self, keys: OutputKeys) -> Result<OutputSettings, Failure> {
         fn parsed<T: FromStr<Err = String>>(key: &str, text: Option<String>) -> Result<Option<T>, Failure> {
             text.map(|text| text.parse().map_err(|error| usage(format!("{key}: {error}")))).transpose()
         }
-        let in_folder = |path: Option<PathBuf>| path.map(|path| folder.join(path));
         let export = keys.export;
         let allow = parsed("hubble.export.allow", export.allow)?;
         let deny = parsed("hubble.export.deny", export.deny)?;
@@ -171,18 +171,43 @@ impl OutputArgs {
             file_compress: self.hubble_export_file_compress.or(export.compress).unwrap_or_default(),
             ..FlowLog::default()
         });
+        if let Some(FlowLog { include_filters, exclude_filters, field_mask, .. }) = &log {
+            let refused = |error| usage(format!("hubble.export: {error}"));
+            Exported::new(include_filters, exclude_filters, field_mask).map_err(refused)?;
+        }
         let metrics = match self.hubble_metrics {
             None => parsed("hubble.metrics", keys.metrics)?,
             flag => flag,
         };
-        let metrics_file = self.hubble_dynamic_metrics_config_path.or_else(|| in_folder(keys.metrics_file));
+        let metrics_file = self.hubble_dynamic_metrics_config_path.or(keys.metrics_file);
         if metrics.is_some() && metrics_file.is_some() {
             return Err(usage(
                 "metrics come from a list or from a file: name one of `hubble.metrics` and `hubble.metrics_file`",
             ));
         }
-        let logs_file = self.hubble_flowlogs_config_path.or_else(|| in_folder(keys.flow_logs_file));
+        let logs_file = self.hubble_flowlogs_config_path.or(keys.flow_logs_file);
         Ok(OutputSettings { metrics, metrics_file, log, logs_file })
+    }
+}
+
+impl OutputSettings {
+    /// Reads the files that it names, and says of each what is in it.
+    pub(in super::super) fn check(&self) -> Result<Vec<String>, Failure> {
+        let mut said = Vec::new();
+        if let Some(path) = &self.metrics_file {
+            let config = read::<Config>(path)?;
+            FlowMetrics::new(&config).map_err(|error| usage(format!("{}: {error}", path.display())))?;
+            said.push(format!("{}: good, {} metrics", path.display(), config.metrics.len()));
+        }
+        if let Some(path) = &self.logs_file {
+            let logs = read::<FlowLogsConfig>(path)?.flow_logs;
+            for log in &logs {
+                let refused = |error| usage(format!("{}: {}: {error}", path.display(), log.name));
+                Exported::new(&log.include_filters, &log.exclude_filters, &log.field_mask).map_err(refused)?;
+            }
+            said.push(format!("{}: good, {} flow logs", path.display(), logs.len()));
+        }
+        Ok(said)
     }
 }
 
@@ -324,13 +349,11 @@ mod tests {
     #[test]
     fn a_flag_counts_before_the_file() {
         let keys = || -> OutputKeys {
-            yaml::parse(
-                b"{metrics: drop, export: {file: a.log, fields: [verdict], deny: '{\"verdict\":[\"DROPPED\"]}'}}",
-                "",
-            )
-            .unwrap()
+            let export = b"{file: a.log, fields: [verdict], deny: '{\"verdict\":[\"DROPPED\"]}'}";
+            let export = yaml::parse(export, "").unwrap();
+            OutputKeys { metrics: Some("drop".into()), export, ..OutputKeys::default() }
         };
-        let file = OutputArgs::default().or(keys(), Path::new("/x")).unwrap();
+        let file = OutputArgs::default().or(keys()).unwrap();
         let log = file.log.unwrap();
         assert_eq!((log.file_path.as_str(), log.field_mask[0].as_str()), ("a.log", "verdict"));
         assert_eq!(log.exclude_filters[0].verdict, [2]);
@@ -340,7 +363,7 @@ mod tests {
             hubble_export_fieldmask: vec!["uuid".into()],
             ..OutputArgs::default()
         };
-        let flags = args.or(keys(), Path::new("/x")).unwrap();
+        let flags = args.or(keys()).unwrap();
         assert_eq!(flags.log.unwrap().field_mask, ["uuid"]);
         assert_eq!(flags.metrics, Some(Wanted::These(Config::default())));
     }
