@@ -4,18 +4,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
-	observerpb "github.com/cilium/cilium/api/v1/observer"
+	flowpb "github.com/cilium/cilium/api/v1/flow"
 	v1 "github.com/cilium/cilium/pkg/hubble/api/v1"
 	"github.com/cilium/cilium/pkg/hubble/exporter"
+	"meridian/conformance/hubble/recorded"
 )
 
 func main() {
@@ -49,28 +47,22 @@ func run(path, config string) error {
 		exporters = append(exporters, made)
 	}
 
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var response observerpb.GetFlowsResponse
-		if err := protojson.Unmarshal(lines.Bytes(), &response); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		event := &v1.Event{Timestamp: response.GetTime(), Event: response.GetFlow()}
+	err = recorded.Each(path, func(flow *flowpb.Flow) error {
+		event := &v1.Event{Timestamp: flow.GetTime(), Event: flow}
 		for _, to := range exporters {
 			if err := to.Export(context.Background(), event); err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, to := range exporters {
 		if err := to.Stop(); err != nil {
 			return err
 		}
 	}
-	return lines.Err()
+	return nil
 }

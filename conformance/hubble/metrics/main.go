@@ -6,7 +6,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -16,12 +15,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
-	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
-	observerpb "github.com/cilium/cilium/api/v1/observer"
+	flowpb "github.com/cilium/cilium/api/v1/flow"
 	"github.com/cilium/cilium/pkg/hubble/metrics"
 	"github.com/cilium/cilium/pkg/hubble/metrics/api"
+	"meridian/conformance/hubble/recorded"
 
 	_ "github.com/cilium/cilium/pkg/hubble/metrics/drop"
 	_ "github.com/cilium/cilium/pkg/hubble/metrics/flow"
@@ -62,22 +61,10 @@ func run(path, wanted string) error {
 	}
 	processor := metrics.NewStaticFlowProcessor(logger, *handlers)
 
-	file, err := os.Open(path)
+	err = recorded.Each(path, func(flow *flowpb.Flow) error {
+		return processor.ProcessFlow(context.Background(), flow)
+	})
 	if err != nil {
-		return err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var response observerpb.GetFlowsResponse
-		if err := protojson.Unmarshal(lines.Bytes(), &response); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		if err := processor.ProcessFlow(context.Background(), response.GetFlow()); err != nil {
-			return err
-		}
-	}
-	if err := lines.Err(); err != nil {
 		return err
 	}
 	families, err := registry.Gather()

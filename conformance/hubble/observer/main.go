@@ -7,7 +7,6 @@
 package main
 
 import (
-	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -28,7 +27,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/protobuf/encoding/protojson"
+	"meridian/conformance/hubble/recorded"
 )
 
 func main() {
@@ -105,27 +104,18 @@ func serverOptions(tlsFiles []string) ([]grpc.ServerOption, error) {
 }
 
 func load(path string, server *observer.LocalObserverServer, namespaces namespace.Manager) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
 	var newest *flowpb.Flow
-	for lines.Scan() {
-		var response observerpb.GetFlowsResponse
-		if err := protojson.Unmarshal(lines.Bytes(), &response); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		newest = response.GetFlow()
+	err := recorded.Each(path, func(flow *flowpb.Flow) error {
+		newest = flow
 		for _, end := range []*flowpb.Endpoint{newest.GetSource(), newest.GetDestination()} {
 			if end.GetNamespace() != "" {
 				namespaces.AddNamespace(&observerpb.Namespace{Namespace: end.GetNamespace()})
 			}
 		}
 		server.GetRingBuffer().Write(&v1.Event{Timestamp: newest.GetTime(), Event: newest})
-	}
+		return nil
+	})
 	// This ring shows a flow only when another one has come.
 	server.GetRingBuffer().Write(&v1.Event{Timestamp: newest.GetTime(), Event: &flowpb.Flow{Time: newest.GetTime()}})
-	return lines.Err()
+	return err
 }

@@ -135,8 +135,10 @@ impl FlowMetrics {
 
     /// Counts flows that are lost.
     pub fn count_lost(&self, lost: &Lost) {
-        if let Some(count) = (lost.source as usize).checked_sub(1).and_then(|at| self.lock().lost.get(at).copied()) {
-            self.lock().lost[lost.source as usize - 1] = count + lost.count;
+        let mut inner = self.lock();
+        // The first source is none.
+        if let Some(count) = (lost.source as usize).checked_sub(1).and_then(|at| inner.lost.get_mut(at)) {
+            *count += lost.count;
         }
     }
 

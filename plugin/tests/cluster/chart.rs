@@ -205,9 +205,12 @@ async fn is_good(client: &Client) {
     let maps: Api<ConfigMap> = here(client);
     let data = maps.get("meridian-agent").await.unwrap().data.unwrap();
     let folder = crate::common::Scratch::new("chart-config");
-    let file = folder.file("agent.yaml", data["agent.yaml"].as_bytes());
+    for (name, text) in &data {
+        folder.file(name, text.as_bytes());
+    }
+    let file = folder.as_ref().join("agent.yaml");
     let said = crate::common::run(&["config", "check", file.to_str().unwrap()]);
-    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.code == Some(0) && said.stdout.contains("flow-logs.yaml: good, 1 flow logs"), "{said:?}");
     let data = maps.get("meridian-zones").await.unwrap().data.unwrap();
     let zones = folder.file("zones.yaml", data["zones.yaml"].as_bytes());
     let said = crate::common::run(&["zones", "list", "--zones-file", zones.to_str().unwrap()]);
