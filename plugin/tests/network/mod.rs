@@ -198,9 +198,15 @@ impl Network {
 
     /// What the wire has carried from the node, without what concerns the link only.
     pub fn wire(&self) -> Counter {
-        let (sent, arrived) = (counters(&self.node, "up0"), counters(&self.peer, "eth0"));
+        // Both of one moment: neighbours ask when they like.
+        let (sent, arrived, of_link) = loop {
+            let before = self.link_scoped.seen();
+            let (sent, arrived) = (counters(&self.node, "up0"), counters(&self.peer, "eth0"));
+            if self.link_scoped.seen() == before {
+                break (sent, arrived, before);
+            }
+        };
         assert_eq!(sent.tx_dropped + arrived.rx_dropped, self.lost, "the wire lost packets: there is no truth");
-        let of_link = self.link_scoped.seen();
         let packets = arrived.rx_packets - of_link.packets;
         Counter { bytes: arrived.rx_bytes - of_link.bytes - 14 * packets, packets }
     }
