@@ -3,7 +3,7 @@
 //! A case that this kernel can't have says why. `MERIDIAN_CASES=FILE` keeps the table.
 
 use crate::network::{
-    Both, CLIENT, DATABASE, Measured, Mtus, NODE, Network, PEER, POD, VERSIONS, ethtool, nft,
+    Both, CLIENT, DATABASE, Measured, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS, ethtool, nft,
     traffic::{Echo, datagrams, requests, sink, tcp},
 };
 use meridian::{
@@ -15,11 +15,13 @@ use rtnetlink::{
     LinkUnspec, LinkVlan, LinkVxlan, LinkWireguard, RouteMessageBuilder, packet_route::link::LinkAttribute,
 };
 use std::{
+    any::Any,
     fmt::Write,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     process::{Command, Stdio},
+    thread,
 };
 
 /// What became of a case at a hook.
@@ -65,7 +67,7 @@ fn every_hook_counts_every_network_as_the_wire_does() {
                 table.push_str(" not here |");
                 continue;
             }
-            match catch_unwind(AssertUnwindSafe(|| case(hook))) {
+            match judge(case, hook) {
                 Ok(Outcome::Exact) => table.push_str(" exact |"),
                 Ok(Outcome::Differs(how)) => write!(table, " {how} |").unwrap(),
                 Ok(Outcome::Missing(what)) => write!(table, " not here: {what} |").unwrap(),
@@ -82,6 +84,14 @@ fn every_hook_counts_every_network_as_the_wire_does() {
         fs::write(file, &table).unwrap();
     }
     assert!(failed.is_empty(), "wrong: {failed:?}");
+}
+
+/// Looks at a case; again where the wire lost packets, as it does on a machine that is busy: there was nothing to
+/// compare with.
+fn judge(case: Case, hook: Hook) -> thread::Result<Outcome> {
+    let look = || catch_unwind(AssertUnwindSafe(|| case(hook)));
+    let is_lost = |why: &Box<dyn Any + Send>| why.downcast_ref::<String>().is_some_and(|why| why.contains(NO_TRUTH));
+    (0..2).map(|_| look()).find(|result| !result.as_ref().is_err_and(is_lost)).unwrap_or_else(look)
 }
 
 const PORT: u16 = 9000;

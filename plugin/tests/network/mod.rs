@@ -34,6 +34,9 @@ use std::{
     time::Duration,
 };
 
+/// Why nothing can be said where the wire lost packets.
+pub const NO_TRUTH: &str = "the wire lost packets: there is no truth";
+
 pub const VERSIONS: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
 
 /// An address in each family.
@@ -206,7 +209,7 @@ impl Network {
                 break (sent, arrived, before);
             }
         };
-        assert_eq!(sent.tx_dropped + arrived.rx_dropped, self.lost, "the wire lost packets: there is no truth");
+        assert_eq!(sent.tx_dropped + arrived.rx_dropped, self.lost, "{NO_TRUTH}");
         let packets = arrived.rx_packets - of_link.packets;
         Counter { bytes: arrived.rx_bytes - of_link.bytes - 14 * packets, packets }
     }

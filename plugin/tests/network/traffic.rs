@@ -20,11 +20,22 @@ pub fn datagrams(
     let send = || {
         let payload = vec![0; payload];
         for (from, to) in ports {
-            let socket = UdpSocket::bind((source, from)).unwrap();
+            let socket = bind(source, from);
             socket.send_to(&payload, (destination, to)).unwrap();
         }
     };
     from.run(send).unwrap();
+}
+
+/// A socket on a port that was closed a moment ago: a command that another test starts holds it until it runs.
+fn bind(address: IpAddr, port: u16) -> UdpSocket {
+    for _ in 0..1000 {
+        match UdpSocket::bind((address, port)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => thread::sleep(Duration::from_millis(1)),
+            bound => return bound.unwrap(),
+        }
+    }
+    panic!("{address} port {port} stays in use")
 }
 
 /// Swallows datagrams on a port, so that nobody answers that it is closed.
