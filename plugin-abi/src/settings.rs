@@ -60,4 +60,17 @@ pub struct Settings {
     pub overlay_header_len: u32,
     /// 1: a packet that IPsec encrypts passes the hook before, and again after.
     pub sees_ipsec_twice: u32,
+    /// [`COUNT`], or what the programs do while counting moves from one hook to the other.
+    pub handover: u32,
 }
+
+/// [`Settings::handover`]: packets are counted, whoever saw them before.
+pub const COUNT: u32 = 0;
+/// [`Settings::handover`]: netfilter counts and notes each packet down; traffic control, which the packet
+/// reaches next, crosses it out and does not count it. What reaches only traffic control is not counted.
+pub const NOTE: u32 = 1;
+/// [`Settings::handover`]: traffic control counts what is not noted down.
+pub const COUNT_THE_REST: u32 = 2;
+
+/// Packets between the two hooks that the map PASSING holds.
+pub const PASSING: u32 = 16_384;

@@ -39,11 +39,17 @@ pub enum Stat {
     OddFragments = 14,
     /// Outside the sums: has a VLAN's tag, and was counted on the VLAN's own device.
     Vlan = 15,
+    /// In the sums: went out through an overlay's device, and goes on inside another packet. What the
+    /// hook saw of overlays can so be compared with what their devices sent.
+    Encapsulated = 16,
 }
+
+/// Elements of STATS: room for reasons that later versions add, so that they keep the pinned map.
+pub const ROOM: u32 = 32;
 
 impl Stat {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Loopback,
         Self::LinkScoped,
         Self::SameNode,
@@ -60,6 +66,7 @@ impl Stat {
         Self::FragmentedByMtu,
         Self::OddFragments,
         Self::Vlan,
+        Self::Encapsulated,
     ];
 
     /// Whether such packets are outside the sums.
@@ -95,6 +102,7 @@ impl Stat {
             Self::FragmentedByMtu => "fragmented_by_mtu",
             Self::OddFragments => "odd_fragments",
             Self::Vlan => "vlan",
+            Self::Encapsulated => "encapsulated",
         }
     }
 }
@@ -108,5 +116,6 @@ mod tests {
         for (index, stat) in Stat::ALL.into_iter().enumerate() {
             assert_eq!(stat as usize, index, "{}", stat.name());
         }
+        assert!(Stat::ALL.len() <= ROOM as usize);
     }
 }

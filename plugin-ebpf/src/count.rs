@@ -8,6 +8,7 @@ use meridian_abi::{
     event::{Event, TCP_EVENT_FLAGS},
     flow::{Filing, FlowKey, Verdict, Way},
     matrix::Direction,
+    settings,
     stats::Stat,
     zone::{self, PrefixKind},
 };
@@ -26,7 +27,12 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
     if let Some(reason) = outside(&headers, route) {
         return maps::add_stat(reason, size.wire);
     }
+    if setting(&raw const SETTINGS.handover) == settings::NOTE && size.cut.makes_fragments() {
+        // Its fragments are other packets, of which traffic control counts each.
+        return;
+    }
     if maps::is_overlay(route.out()) {
+        maps::add_stat(Stat::Encapsulated, size.wire);
         size.wire.bytes += size.wire.packets * u64::from(setting(&raw const SETTINGS.overlay_header_len));
     }
     let arrived_on = route.arrived_on();

@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_tail_call},
     macros::map,
     maps::{
-        Array, HashMap, PerCpuArray, ProgramArray, RingBuf,
+        Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -26,8 +26,8 @@ use meridian_abi::{
     flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
     matrix::{self, Direction},
     service,
-    settings::Settings,
-    stats::Stat,
+    settings::{self, Settings},
+    stats::{self, Stat},
     zone::{self, Entry, PrefixKind, Slot},
 };
 use meridian_ebpf::{
@@ -59,6 +59,7 @@ pub static SETTINGS: Settings = Settings {
     flow_slots: 0,
     overlay_header_len: 0,
     sees_ipsec_twice: 0,
+    handover: 0,
 };
 
 /// One setting, as the loader wrote it. Volatile, or the compiler would fold the zeros above.
@@ -114,7 +115,12 @@ static FLOWS_V6: Array<FlowSlot<V6>> = Array::with_max_entries(1, BPF_F_MMAPABLE
 static ZONE_MATRIX: PerCpuArray<Counter> = PerCpuArray::with_max_entries(matrix::cells(matrix::MIN_SLOTS), 0);
 
 #[map]
-static STATS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Stat::ALL.len() as u32, 0);
+static STATS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(stats::ROOM, 0);
+
+/// Packets that netfilter has counted and that traffic control has not seen yet, by the address of their
+/// `struct sk_buff`. Used only while the hook changes.
+#[map]
+static PASSING: LruHashMap<u64, u32> = LruHashMap::with_max_entries(settings::PASSING, 0);
 
 /// What userspace is told at once.
 #[map]
@@ -442,6 +448,21 @@ pub fn is_trunk(ifindex: u32) -> bool {
 fn role(ifindex: u32) -> u64 {
     let (word, shift) = device::place(ifindex);
     DEVICES.get(word).map_or(0, |roles| roles >> shift & device::MASK)
+}
+
+/// Notes a packet down: this hook has counted it.
+#[inline(always)]
+pub fn note(skb: u64, ip_bytes: u32) {
+    // A full map evicts the oldest, which have passed long ago.
+    let _ = PASSING.insert(&skb, &ip_bytes, 0);
+}
+
+/// Whether the hook before has counted the packet; crosses it out.
+#[inline(always)]
+pub fn was_noted(skb: u64, ip_bytes: u32) -> bool {
+    // SAFETY: the value is read at once. Where it is stale, another packet lies at the address by now.
+    let noted = unsafe { PASSING.get(&skb) }.is_some_and(|noted| *noted == ip_bytes);
+    noted && PASSING.remove(&skb).is_ok()
 }
 
 /// See [`Packet::forget`](meridian_ebpf::packet::Packet::forget).

@@ -18,7 +18,7 @@ use core::{
 use meridian_abi::{
     IpVersion,
     flow::{V4, V6},
-    settings::{CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
+    settings::{self, CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
 };
 use meridian_ebpf::packet::{Gso, Packet, Route, TOO_MANY, Word};
 
@@ -70,6 +70,9 @@ fn postrouting<A: FlowTable>(context: *const Context) -> i32 {
     let (state, skb) = unsafe { ((*context).state, (*context).skb) };
     let packet = Skb::new(skb);
     let route = State { skb, device: field(state, &raw const SETTINGS.state_out) };
+    if setting(&raw const SETTINGS.handover) == settings::NOTE && maps::is_uplink(route.out()) {
+        maps::note(skb as u64, packet.ip_bytes());
+    }
     sent::<A>(&packet, &route);
     maps::leave();
     NF_ACCEPT

@@ -6,13 +6,14 @@
 
 use crate::{
     count::{arrived, sent},
-    maps,
+    maps::{self, SETTINGS, setting},
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use core::{num::NonZeroU16, ptr};
 use meridian_abi::{
     Counter,
     flow::{V4, V6},
+    settings,
     stats::Stat,
 };
 use meridian_ebpf::{
@@ -61,6 +62,7 @@ fn leaves(skb: *const __sk_buff, link_len: u32) -> i32 {
     maps::enter();
     let (packet, protocol, is_tagged) = Skb::new(skb, link_len);
     match protocol {
+        _ if is_the_other_hooks(&packet, protocol) => {}
         _ if is_tagged && maps::is_trunk(packet.out()) => {
             maps::add_stat(Stat::Vlan, Counter { bytes: packet.ip_bytes().into(), packets: 1 });
         }
@@ -71,6 +73,36 @@ fn leaves(skb: *const __sk_buff, link_len: u32) -> i32 {
     }
     maps::leave();
     NEXT
+}
+
+/// Whether netfilter counts the packet, while the hook changes. A fragment it does not count: it has seen
+/// the whole datagram, which was another packet.
+#[inline(always)]
+fn is_the_other_hooks(packet: &Skb, protocol: u16) -> bool {
+    match setting(&raw const SETTINGS.handover) {
+        settings::NOTE => maps::was_noted(packet.skb as u64, packet.ip_bytes()) || !is_fragment(packet, protocol),
+        settings::COUNT_THE_REST => maps::was_noted(packet.skb as u64, packet.ip_bytes()),
+        _ => false,
+    }
+}
+
+/// Whether the packet is a part of a datagram. Of IPv6 only where the fragment header is the first one,
+/// where the kernel puts it when there is no other.
+#[inline(always)]
+fn is_fragment(packet: &Skb, protocol: u16) -> bool {
+    const FRAGMENT: u8 = 44;
+    match protocol {
+        ETH_P_IP => {
+            let mut offset = [0u16; 1];
+            // More fragments, or an offset.
+            packet.load(6, &mut offset) && u16::from_be(offset[0]) & 0x3fff != 0
+        }
+        ETH_P_IPV6 => {
+            let mut next = [0u8; 1];
+            packet.load(6, &mut next) && next[0] == FRAGMENT
+        }
+        _ => false,
+    }
 }
 
 #[inline(always)]

@@ -48,6 +48,14 @@ impl Cut {
     }
 }
 
+impl Cut {
+    /// Whether each piece becomes a packet of its own right after netfilter.
+    #[inline(always)]
+    pub const fn makes_fragments(self) -> bool {
+        matches!(self, Self::Fragments | Self::FragmentsByMtu | Self::OddFragments)
+    }
+}
+
 /// How a packet is cut before the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {

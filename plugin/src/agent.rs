@@ -1,5 +1,9 @@
 //! The agent of one node: reads the kernel's counters, makes flow events of them and sums them up.
 
+mod hook_watch;
+
+pub use hook_watch::HookWatch;
+
 use crate::{
     accounting::{Accounting, End, Line},
     datapath::{Datapath, Error, Retiring},
@@ -15,7 +19,7 @@ use crate::{
     zones::{Change, Matrix, Pair, Place, SharedTable, Slots, Table, TooManyZones},
 };
 use ipnetwork::IpNetwork;
-use meridian_abi::{Counter, matrix::Direction, stats::Stat, zone};
+use meridian_abi::{Counter, stats::Stat, zone};
 use prost::Message;
 use std::{
     path::Path,
@@ -94,8 +98,12 @@ pub struct Agent {
     /// When the sums were kept last.
     kept: Option<Instant>,
     /// Why packets are counted where they are.
-    why: Arc<str>,
+    hook_reason: Arc<str>,
+    /// How often the hook was changed because it was blind.
+    hook_changes: u64,
+    /// What the devices sent and what of it the hook saw.
     seen: Option<Seen>,
+    /// Filters of others that run before ours.
     preceded: u64,
 }
 
@@ -149,7 +157,8 @@ impl Agent {
             retiring,
             finished,
             kept: None,
-            why: "as asked for".into(),
+            hook_reason: "as asked for".into(),
+            hook_changes: 0,
             seen: None,
             preceded: 0,
         }
@@ -212,32 +221,8 @@ impl Agent {
     }
 
     /// Remembers why packets are counted where they are.
-    pub fn tell_hook(&mut self, why: &str) {
-        self.why = why.into();
-    }
-
-    /// Remembers what the node's devices sent and what of it the hook saw.
-    pub const fn tell_seen(&mut self, seen: Seen) {
-        self.seen = Some(seen);
-    }
-
-    /// Remembers how many filters of others run before ours.
-    pub const fn tell_preceded(&mut self, filters: u64) {
-        self.preceded = filters;
-    }
-
-    /// IP bytes that the hook saw leave through the node's devices.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn seen_bytes(&self) -> Result<u64, Error> {
-        let cells = self.datapath.matrix()?.into_iter();
-        let sent = cells.filter(|cell| cell.direction == Direction::Egress).map(|cell| cell.counter.bytes);
-        let mut seen: u64 = sent.sum();
-        for outside in [Stat::LinkScoped, Stat::Overlay] {
-            seen += self.datapath.stat(outside)?.bytes;
-        }
-        Ok(seen)
+    pub fn set_hook_reason(&mut self, reason: &str) {
+        self.hook_reason = reason.into();
     }
 
     /// Remembers how the connection to the controller is.
@@ -285,7 +270,8 @@ impl Agent {
             },
             boot_id: self.datapath.boot_id()?.into_bytes(),
             hook: self.datapath.hook().name(),
-            why: Arc::clone(&self.why),
+            why: Arc::clone(&self.hook_reason),
+            hook_changes: self.hook_changes,
             seen: self.seen,
             preceded: self.preceded,
             flow_entries: (self.drained.0, self.datapath.flow_limit()),

@@ -119,10 +119,10 @@ impl HookChoice {
     }
 
     /// The hook that was chosen, or the one for these devices.
-    fn resolve(self, devices: &Devices, cilium_state: &Path) -> Result<Choice, Failure> {
+    fn resolve(self, devices: &Devices, cilium_state: &Path, pinned: Option<Hook>) -> Result<Choice, Failure> {
         match self.fixed() {
             Some(hook) => Ok(Choice { hook, why: "as asked for".into() }),
-            None => auto::choose(devices, cilium_state).map_err(Failure::failed),
+            None => auto::choose(devices, cilium_state, pinned).map_err(Failure::failed),
         }
     }
 }

@@ -5,11 +5,13 @@ mod attach;
 pub mod auto;
 mod btf;
 mod clsact;
+mod coverage;
 pub mod devices;
 mod events;
 mod flow_maps;
 mod grace;
 mod hook;
+mod hook_change;
 mod memory;
 mod names;
 mod object;
@@ -20,9 +22,11 @@ pub mod sys;
 mod wireguard;
 mod zone_maps;
 
+pub use coverage::{Compared, Coverage};
 pub use devices::{Device, Devices};
 pub use flow_maps::Retiring;
 pub use hook::Hook;
+pub use hook_change::GRACE;
 pub use object::{Options, accept_all, next};
 pub use only::{Only, Role as Alone};
 pub use pins::Pins;
@@ -32,9 +36,10 @@ use crate::{
     flows::{Entry, Event, SlotId},
     zones::{Slots, Table, Zone},
 };
-use attach::Attached;
+use attach::{Attached, DeviceHooks};
 use events::Events;
 use flow_maps::FlowMaps;
+use hook_change::HookChange;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
     Counter, control, device,
@@ -43,7 +48,7 @@ use meridian_abi::{
     stats::Stat,
     zone::{Slot, UNKNOWN},
 };
-use object::Loaded;
+use object::{Loaded, Netfilter};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -178,6 +183,9 @@ pub fn unload(pins: &Pins) -> Result<(), Error> {
 /// kernel: the links first, so that no network namespace is kept alive by one.
 pub struct Datapath {
     attached: Attached,
+    /// Where on devices programs are.
+    device_hooks: DeviceHooks,
+    changing: Option<HookChange>,
     zones: ZoneMaps,
     flows: FlowMaps,
     loaded: Loaded,
@@ -218,8 +226,8 @@ impl Datapath {
                 options.matrix_slots = (cells.max_entries() / 4).isqrt();
             }
         }
-        let mut loaded = object::load(&options, pins.as_ref())?;
-        let events = Events::new(loaded.take("EVENTS")?)?;
+        let loaded = object::load(&options, pins.as_ref())?;
+        let events = Events::new(loaded.reader("EVENTS")?)?;
         let ledger = loaded.map("LEDGER")?;
         names::begin(ledger)?;
         let zones = ZoneMaps::new(loaded.map("CONTROL")?, ledger)?;
@@ -228,7 +236,22 @@ impl Datapath {
         let (attached, devices) = (Attached::default(), Devices::default());
         let (roles, addresses) = (BTreeMap::new(), BTreeSet::new());
         let named_zones = names::read(loaded.map("ZONE_NAMES")?)?;
-        Ok(Self { named_zones, attached, zones, flows, loaded, options, events, pins, devices, roles, addresses })
+        let device_hooks = DeviceHooks::of(options.hook);
+        Ok(Self {
+            attached,
+            device_hooks,
+            changing: None,
+            zones,
+            flows,
+            loaded,
+            options,
+            events,
+            pins,
+            devices,
+            roles,
+            addresses,
+            named_zones,
+        })
     }
 
     /// Attaches in the calling thread's network namespace: at netfilter POSTROUTING for IPv4 and IPv6,
@@ -238,24 +261,44 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn attach(&mut self) -> Result<Vec<String>, Error> {
-        let Self { attached, loaded, pins, devices, options, .. } = self;
-        if let Some(pins) = pins {
-            attach::clean(options.hook, &devices.devices, pins)?;
+        if let Some(pins) = &self.pins {
+            attach::clean(self.options.hook, &self.devices.devices, pins)?;
         }
-        let mut places = Vec::new();
-        attached.active = true;
-        if let Some(netfilter) = &loaded.programs.netfilter {
-            let seen = || read::stat(loaded.map("STATS")?, Stat::Loopback);
-            let is_alive = |family| {
-                let before = seen().unwrap_or_default();
-                attach::send_probe(family).is_ok() && seen().is_ok_and(|after| after.packets > before.packets)
-            };
-            places = attached.netfilter(netfilter, loaded.map("CORES")?, pins.as_ref(), is_alive)?;
-        }
+        self.attached.active = true;
+        let netfilter = self.loaded.programs.netfilter.take();
+        let attached = netfilter.as_ref().map(|netfilter| self.attach_netfilter(netfilter)).transpose();
+        self.loaded.programs.netfilter = netfilter;
+        let mut places = attached?.unwrap_or_default();
+        let Self { attached, loaded, pins, devices, device_hooks, .. } = self;
         for device in &devices.devices {
-            places.extend(attached.device(options.hook, &loaded.programs, device, pins.as_ref())?);
+            places.extend(attached.device(*device_hooks, &loaded.programs, device, pins.as_ref())?);
         }
         Ok(places)
+    }
+
+    /// Whether programs are attached.
+    pub const fn is_attached(&self) -> bool {
+        self.attached.active
+    }
+
+    fn attach_netfilter(&mut self, netfilter: &Netfilter) -> Result<Vec<String>, Error> {
+        let Self { attached, loaded, pins, .. } = self;
+        let seen = || read::stat(loaded.map("STATS")?, Stat::Loopback);
+        let is_alive = |family| {
+            let before = seen().unwrap_or_default();
+            attach::send_probe(family).is_ok() && seen().is_ok_and(|after| after.packets > before.packets)
+        };
+        attached.netfilter(netfilter, loaded.map("CORES")?, pins.as_ref(), is_alive)
+    }
+
+    /// Lets netfilter's entries go on with these programs.
+    fn set_cores(&self, netfilter: &Netfilter) -> Result<(), Error> {
+        attach::set_cores(self.loaded.map("CORES")?, Some(netfilter))
+    }
+
+    /// Lets netfilter's entries go on with nothing.
+    fn clear_cores(&self) -> Result<(), Error> {
+        attach::set_cores(self.loaded.map("CORES")?, None)
     }
 
     /// Detaches the programs that are not pinned; the maps stay readable.
@@ -298,8 +341,8 @@ impl Datapath {
         if self.attached.active {
             let known = self.attached.device_indices();
             for device in devices.devices.iter().filter(|device| !known.contains(&device.ifindex)) {
-                let Self { attached, loaded, options, pins, .. } = self;
-                match attached.device(options.hook, &loaded.programs, device, pins.as_ref()) {
+                let Self { attached, loaded, device_hooks, pins, .. } = self;
+                match attached.device(*device_hooks, &loaded.programs, device, pins.as_ref()) {
                     Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
                     attached => attached.map(drop)?,
                 }

@@ -78,6 +78,8 @@ pub struct Sample {
     pub hook: &'static str,
     /// Why there.
     pub why: Arc<str>,
+    /// How often the hook was changed because it was blind.
+    pub hook_changes: u64,
     /// What its devices sent and what of it the hook saw, if that is compared.
     pub seen: Option<Seen>,
     /// Filters of others that run before ours and may end the chain.
@@ -99,7 +101,7 @@ impl AsRef<Counted> for Sample {
 /// IP bytes that left through a node's devices since they are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// By the devices' own counters, less their link headers.
+    /// By the devices' own counters, less link headers and the outer packets of overlays.
     pub sent: u64,
     /// By the hook's.
     pub seen: u64,

@@ -259,6 +259,7 @@ mod tests {
             boot_id: [0; 16],
             hook: "netfilter",
             why: "test".into(),
+            hook_changes: 0,
             seen: None,
             preceded: 0,
             flow_entries: (0, 0),

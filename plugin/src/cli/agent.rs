@@ -1,6 +1,5 @@
 //! `meridian agent`: the loop that drains, tells and takes new tables.
 
-mod blind_spot;
 mod followed;
 mod following;
 mod peers;
@@ -16,10 +15,10 @@ use super::{
     watched::{Look, Watched},
 };
 use crate::{
-    agent::{Agent, Sink},
+    agent::{Agent, HookWatch, Sink},
     api::ZonesService,
     datapath::{
-        Alone, Only, auto,
+        Alone, Only, Pins, auto,
         devices::{self, Watch},
     },
     export::{PairLog, Pairs},
@@ -30,7 +29,6 @@ use crate::{
     reports,
     zones::{Change, Place, SharedTable, StaticTable, Table},
 };
-use blind_spot::BlindSpot;
 use followed::Followed;
 use following::Following;
 use std::{
@@ -62,7 +60,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // Before they are looked at, so that no change is missed.
     let watch = Watch::new().map_err(Failure::failed)?;
     let devices = devices::find(&settings.uplinks).map_err(Failure::failed)?;
-    let choice = settings.hook.resolve(&devices, &settings.cilium_state_dir)?;
+    let pins = start::pins(&settings);
+    let choice = settings.hook.resolve(&devices, &settings.cilium_state_dir, pins.as_ref().and_then(Pins::hook))?;
     let index = Arc::new(Index::default());
     let ring = Arc::new(Ring::new(settings.hubble_capacity));
     // Where a cilium-agent is, it has metrics of these names.
@@ -70,15 +69,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let outputs = Outputs::start(&settings.hubble_outputs, &ring, settings.node.clone(), wants_metrics)?;
     let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
     let table = SharedTable::default();
-    let zones = Zones::first(&settings, &runtime, &received, &table, &index)?;
-    let Some((zones, first)) = zones else { return Ok(()) };
-    let counters = start::Start { settings: &settings, choice, devices, table, index: &index, sink: &sink };
-    let start::Started { mut agent, state, goes_on } = counters.start(first)?;
+    let (mut zones, first) = Zones::start(&settings, &runtime, &table, &index)?;
 
     let shutdown = CancellationToken::new();
     let samples = watch::Sender::new(Arc::from([]));
     let ready = Arc::clone(&process);
-    let flow_server = peers::flow_server(&settings, agent.datapath().devices());
+    let flow_server = peers::flow_server(&settings, &devices);
     let tls = hubble::tls(settings.hubble_tls.clone(), settings.hubble.0);
     let places = Places {
         grpc: settings.hubble.0,
@@ -98,16 +94,28 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             tls: tls.into_iter().collect(),
             outputs: outputs.shown(),
         },
-        zones: Some(ZonesService { table: agent.zones(), index: Arc::clone(&index) }),
+        zones: Some(ZonesService { table: table.clone(), index: Arc::clone(&index) }),
     };
+    // Before there is a table: who waits for the controller is alive, and says so.
     let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
+    let first = match first {
+        Some(first) => Some(first),
+        None => zones.first(&received, &index, || servers.failed(&runtime))?,
+    };
+    let Some(first) = first else {
+        shutdown.cancel();
+        servers.end(&runtime);
+        return Ok(());
+    };
+    let start = start::Start { settings: &settings, choice, devices, pins, table, index: &index, sink: &sink };
+    let start::Started { agent, state, goes_on } = start.start(first)?;
 
     let mut looped = Loop {
         settings: &settings,
         agent,
         state,
         following: Following::new(watch),
-        blind_spot: BlindSpot::default(),
+        hook_watch: HookWatch::new(settings.hook.fixed().is_none()),
         sink,
         zones,
         index,
@@ -153,25 +161,37 @@ enum Zones {
 }
 
 impl Zones {
-    /// The table to begin with, and who says what becomes of it; `None` if a signal asked to end.
-    fn first(
+    /// Who says it, and the table to begin with, if it is here: the file's, or the one that was saved.
+    fn start(
         settings: &Settings,
         runtime: &Runtime,
-        received: &Receiver<Signal>,
         table: &SharedTable,
         index: &Arc<Index>,
-    ) -> Result<Option<(Self, Vec<Change>)>, Failure> {
-        match &settings.zones {
+    ) -> Result<(Self, Option<Vec<Change>>), Failure> {
+        Ok(match &settings.zones {
             ZoneSource::File(path) => {
                 let watched = Watched::new(path);
                 let table = StaticTable::read(path).map_err(usage)?;
                 index.replace(&table.endpoints);
-                Ok(Some((Self::File(watched), Table::new().changes_to(&table.zones))))
+                (Self::File(watched), Some(Table::new().changes_to(&table.zones)))
             }
             ZoneSource::Controller(controller) => {
-                let followed = Followed::start(controller, &settings.state_dir, runtime, received, table, index)?;
-                Ok(followed.map(|(followed, changes)| (Self::Controller(Box::new(followed)), changes)))
+                let (followed, first) = Followed::start(controller, &settings.state_dir, runtime, table, index);
+                (Self::Controller(Box::new(followed)), first)
             }
+        })
+    }
+
+    /// Waits for the first table; `None` if a signal asked to end.
+    fn first(
+        &mut self,
+        received: &Receiver<Signal>,
+        index: &Index,
+        server_failed: impl FnMut() -> Option<String>,
+    ) -> Result<Option<Vec<Change>>, Failure> {
+        match self {
+            Self::File(_) => Ok(Some(Vec::new())),
+            Self::Controller(followed) => followed.first(received, index, server_failed),
         }
     }
 
@@ -211,7 +231,7 @@ struct Loop<'a> {
     /// Where the sums are kept, if they are to outlast this process.
     state: Option<PathBuf>,
     following: Following,
-    blind_spot: BlindSpot,
+    hook_watch: HookWatch,
     sink: Sink,
     zones: Zones,
     index: Arc<Index>,
@@ -286,7 +306,7 @@ impl Loop<'_> {
         }
         self.agent.drain(Instant::now(), SystemTime::now()).map_err(Failure::failed)?;
         self.keep(false);
-        self.blind_spot.look(&mut self.agent, Instant::now());
+        self.hook_watch.look(&mut self.agent, Instant::now());
         // What was counted so far is told with the zones and owners that it was counted with.
         let has_table = match &mut self.zones {
             Zones::File(_) => true,

@@ -1,8 +1,14 @@
 //! `meridian check`: tries what an agent needs, and says what it found.
 
-use super::{Failure, HookChoice, capabilities, config::CILIUM_STATE_DIR, print};
+mod trial;
+
+use super::{
+    Failure, HookChoice, capabilities,
+    config::{CILIUM_STATE_DIR, PIN_DIR, Seconds},
+    print,
+};
 use crate::datapath::{
-    Datapath, Device, Devices, Hook, Options,
+    Datapath, Device, Devices, Hook, Options, Pins,
     auto::{self, Choice},
     devices,
 };
@@ -26,6 +32,18 @@ pub(super) struct Args {
         default_value = CILIUM_STATE_DIR,
     )]
     cilium_state_dir: PathBuf,
+    /// Where an agent's pins are, if one has counted here.
+    #[arg(
+        long,
+        env = "MERIDIAN_PIN_DIR",
+        value_name = "FOLDER",
+        value_hint = clap::ValueHint::DirPath,
+        default_value = PIN_DIR,
+    )]
+    pin_dir: PathBuf,
+    /// For how long the hooks are compared with what the devices send.
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    duration: Seconds,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +86,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     capabilities(&mut findings);
     let there: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| try_hook(*hook, args.hook, &mut findings)).collect();
     let devices = look(args, &mut findings);
-    chosen(args, &there, &devices, &mut findings);
+    let chosen = chosen(args, &there, &devices, &mut findings);
+    if let Some(hook) = chosen
+        && devices.uplinks().next().is_some()
+    {
+        print(&std::mem::take(&mut findings.lines))?;
+        let is_auto = args.hook.fixed().is_none();
+        trial::Trials { chosen: hook, is_auto, there: &there, devices: &devices }
+            .compare(args.duration.0, &mut findings);
+    }
     print(&findings.lines)?;
     match findings.bad {
         None => print("an agent can run here\n"),
@@ -120,13 +146,24 @@ fn look(args: &Args, findings: &mut Findings) -> Devices {
     devices
 }
 
-fn chosen(args: &Args, there: &[Hook], devices: &Devices, findings: &mut Findings) {
-    match (args.hook.fixed(), auto::choose(devices, &args.cilium_state_dir)) {
-        (Some(hook), _) => findings.say(Finding::Good, "hook", format!("{hook}, as asked for")),
+fn chosen(args: &Args, there: &[Hook], devices: &Devices, findings: &mut Findings) -> Option<Hook> {
+    let pinned = Pins::pinned_hook(&args.pin_dir);
+    match (args.hook.fixed(), auto::choose(devices, &args.cilium_state_dir, pinned)) {
+        (Some(hook), _) => {
+            findings.say(Finding::Good, "hook", format!("{hook}, as asked for"));
+            there.contains(&hook).then_some(hook)
+        }
         (None, Ok(Choice { hook, why })) if there.contains(&hook) => {
             findings.say(Finding::Good, "hook", format!("{hook}: {why}"));
+            Some(hook)
         }
-        (None, Ok(Choice { hook, why })) => findings.say(Finding::Bad, "hook", format!("{hook} can't be used: {why}")),
-        (None, Err(error)) => findings.say(Finding::Bad, "hook", error),
+        (None, Ok(Choice { hook, why })) => {
+            findings.say(Finding::Bad, "hook", format!("{hook} can't be used: {why}"));
+            None
+        }
+        (None, Err(error)) => {
+            findings.say(Finding::Bad, "hook", error);
+            None
+        }
     }
 }

@@ -130,7 +130,7 @@ struct Shown {
 
 impl Shown {
     fn run(&mut self, args: &Args, duration: Duration, interrupted: &Receiver<Signal>) -> Result<(), Failure> {
-        let hook = args.hook.resolve(&Devices::default(), CILIUM_STATE_DIR.as_ref())?.hook;
+        let hook = args.hook.resolve(&Devices::default(), CILIUM_STATE_DIR.as_ref(), None)?.hook;
         self.progress.say("building four nodes, attaching the programs");
         let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
         if args.serve {

@@ -34,11 +34,42 @@ pub(super) struct Attached {
     pub(super) active: bool,
 }
 
+/// Puts the programs into the map that netfilter's entries go on through; none: they go on to nothing.
+pub(super) fn set_cores(map: BorrowedFd<'_>, programs: Option<&Netfilter>) -> Result<(), Error> {
+    let failed = |source| Error::Map { map: "CORES".into(), source };
+    for slot in 0..FAMILIES.len() as u32 {
+        match programs {
+            Some(programs) => {
+                let core = std::os::fd::AsRawFd::as_raw_fd(&programs.cores[slot as usize]);
+                sys::update(map, &slot, &core).map_err(failed)?;
+            }
+            None => sys::delete(map, &slot).map_err(failed)?,
+        }
+    }
+    Ok(())
+}
+
 /// What holds a program at a device.
 enum Held {
     Link(OwnedFd, Side),
     /// Taken away when it is dropped.
-    Filter(#[expect(dead_code, reason = "held")] Filter),
+    Filter(Filter),
+}
+
+impl Held {
+    fn side(&self) -> Side {
+        match self {
+            Self::Link(_, side) => *side,
+            Self::Filter(filter) => filter.side(),
+        }
+    }
+
+    /// Forgets a filter whose place another program has taken.
+    fn replaced(self) {
+        if let Self::Filter(filter) = self {
+            filter.replaced();
+        }
+    }
 }
 
 impl Attached {
@@ -52,10 +83,8 @@ impl Attached {
         is_alive: impl Fn(i32) -> bool,
     ) -> Result<Vec<String>, Error> {
         let mut places = Vec::new();
+        set_cores(cores, Some(programs))?;
         for (slot, (family, name, people)) in (0u32..).zip(FAMILIES) {
-            let core = &programs.cores[slot as usize];
-            let number = std::os::fd::AsRawFd::as_raw_fd(core);
-            sys::update(cores, &slot, &number).map_err(|source| Error::Map { map: "CORES".into(), source })?;
             let to = format!("netfilter POSTROUTING for {people}");
             if let Some(link) = pins.and_then(|pins| pins.link(name)) {
                 if is_alive(family) {
@@ -74,41 +103,79 @@ impl Attached {
         Ok(places)
     }
 
+    /// Takes the programs from netfilter.
+    pub(super) fn leave_netfilter(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
+        if let Some(pins) = pins {
+            for (_, name, _) in FAMILIES {
+                pins.remove_link(name)?;
+            }
+        }
+        self.netfilter.clear();
+        Ok(())
+    }
+
     /// Attaches the programs to a device; what is pinned for it goes on with these programs.
     pub(super) fn device(
         &mut self,
-        hook: Hook,
+        hooks: DeviceHooks,
         programs: &Programs,
         device: &Device,
         pins: Option<&Pins>,
     ) -> Result<Vec<String>, Error> {
-        let mut places = Vec::new();
         let layer = usize::from(!device.ethernet);
-        let mut wanted = vec![(Side::Ingress, arrivals(hook), &programs.ingress[layer])];
-        if hook != Hook::Netfilter {
-            wanted.insert(0, (Side::Egress, hook, &programs.egress[layer]));
+        let mut places = Vec::new();
+        if let Some(hook) = hooks.egress {
+            places.push(self.side(Side::Egress, hook, &programs.egress[layer], device, pins)?);
         }
-        let mut held = Vec::new();
-        for (side, hook, program) in wanted {
-            let at = match side {
-                Side::Ingress => "ingress",
-                Side::Egress => "egress",
-            };
-            let to = format!("{hook} {at} of {}", people(device));
-            let failed = |source| Error::Attach { to: to.clone(), source };
-            if hook == Hook::Clsact {
-                let filter = Filter::new(program.as_fd(), device.ifindex, side, pins.is_some()).map_err(failed)?;
-                held.push(Held::Filter(filter));
-            } else {
-                let link = tcx(program.as_fd(), device.ifindex, side, pins, failed)?;
-                held.push(Held::Link(link, side));
-            }
-            if side == Side::Egress {
-                places.push(to);
-            }
-        }
-        self.devices.insert(device.ifindex, held);
+        self.side(Side::Ingress, hooks.ingress, &programs.ingress[layer], device, pins)?;
         Ok(places)
+    }
+
+    /// Attaches a program to one side of a device, in the place of ours that is there. Returns where, for
+    /// people.
+    pub(super) fn side(
+        &mut self,
+        side: Side,
+        hook: Hook,
+        program: &OwnedFd,
+        device: &Device,
+        pins: Option<&Pins>,
+    ) -> Result<String, Error> {
+        let at = match side {
+            Side::Ingress => "ingress",
+            Side::Egress => "egress",
+        };
+        let to = format!("{hook} {at} of {}", people(device));
+        let failed = |source| Error::Attach { to: to.clone(), source };
+        let held = self.devices.entry(device.ifindex).or_default();
+        let there = held.iter().position(|held| held.side() == side);
+        if let Some(Held::Link(link, _)) = there.map(|there| &held[there])
+            && hook == Hook::Tcx
+        {
+            sys::update_link(link.as_fd(), program.as_fd()).map_err(failed)?;
+            return Ok(to);
+        }
+        let new = if hook == Hook::Clsact {
+            Held::Filter(Filter::new(program.as_fd(), device.ifindex, side, pins.is_some()).map_err(failed)?)
+        } else {
+            Held::Link(tcx(program.as_fd(), device.ifindex, side, pins, failed)?, side)
+        };
+        if let Some(there) = there {
+            held.swap_remove(there).replaced();
+        }
+        held.push(new);
+        Ok(to)
+    }
+
+    /// Takes the programs from the egress of every device.
+    pub(super) fn leave_egress(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
+        for ifindex in self.device_indices() {
+            let held = self.devices.remove(&ifindex).unwrap_or_default();
+            let (egress, rest) = held.into_iter().partition(|held| held.side() == Side::Egress);
+            self.devices.insert(ifindex, rest);
+            leave(ifindex, egress, pins)?;
+        }
+        Ok(())
     }
 
     /// The devices to which programs are attached.
@@ -118,24 +185,44 @@ impl Attached {
 
     /// Takes the programs from a device that is no uplink any more, or gone.
     pub(super) fn leave(&mut self, ifindex: u32, pins: Option<&Pins>) -> Result<(), Error> {
-        for held in self.devices.remove(&ifindex).unwrap_or_default() {
-            match held {
-                Held::Link(link, side) => {
-                    // It may go on in another namespace.
-                    if let Err(error) = sys::detach_link(link.as_fd()) {
-                        tracing::debug!(ifindex, %error, "the device is gone");
-                    }
-                    pins.map(|pins| pins.remove_link(&link_name(ifindex, side))).transpose()?;
+        leave(ifindex, self.devices.remove(&ifindex).unwrap_or_default(), pins)
+    }
+}
+
+/// Takes programs from a device.
+fn leave(ifindex: u32, held: Vec<Held>, pins: Option<&Pins>) -> Result<(), Error> {
+    for held in held {
+        let side = held.side();
+        match held {
+            Held::Link(link, side) => {
+                // It may go on in another namespace.
+                if let Err(error) = sys::detach_link(link.as_fd()) {
+                    tracing::debug!(ifindex, %error, "the device is gone");
                 }
-                Held::Filter(_) => {
-                    for side in [Side::Ingress, Side::Egress] {
-                        clsact::remove(ifindex, side)
-                            .map_err(|source| Error::Attach { to: format!("clsact of device {ifindex}"), source })?;
-                    }
-                }
+                pins.map(|pins| pins.remove_link(&link_name(ifindex, side))).transpose()?;
+            }
+            Held::Filter(_) => {
+                clsact::remove(ifindex, side)
+                    .map_err(|source| Error::Attach { to: format!("clsact of device {ifindex}"), source })?;
             }
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// The hooks of a device at which programs are.
+#[derive(Clone, Copy)]
+pub(super) struct DeviceHooks {
+    /// Where packets leave; none where netfilter counts them.
+    pub(super) egress: Option<Hook>,
+    /// Where packets arrive.
+    pub(super) ingress: Hook,
+}
+
+impl DeviceHooks {
+    /// Those for packets that are counted at `hook`.
+    pub(super) fn of(hook: Hook) -> Self {
+        Self { egress: (hook != Hook::Netfilter).then_some(hook), ingress: arrivals(hook) }
     }
 }
 

@@ -10,8 +10,6 @@ const CILIUM: &str = "cilium_host";
 
 /// Where cilium-agent writes its configuration down, below its state folder.
 const CILIUM_CONFIG: &str = "agent-runtime-config.json";
-/// The option that says that packets go through the host's network stack, and so through netfilter.
-const LEGACY_ROUTING: &str = "EnableHostLegacyRouting";
 
 /// A hook, and why it is that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,17 +29,21 @@ enum DataPath {
     Bypass,
 }
 
-/// The hook for these devices. `cilium_state` is the state folder of Cilium's agent.
+/// The hook for these devices. `cilium_state` is the state folder of Cilium's agent; `pinned` is where an
+/// earlier agent has counted, if its programs are still there: it may have found that out by comparing.
 ///
 /// # Errors
 /// eBPF is not permitted to this process.
-pub fn choose(devices: &Devices, cilium_state: &Path) -> Result<Choice, Error> {
-    let (path, why) = data_path(devices, cilium_state);
+pub fn choose(devices: &Devices, cilium_state: &Path, pinned: Option<Hook>) -> Result<Choice, Error> {
+    let (mut path, mut why) = data_path(devices, cilium_state);
+    if path == DataPath::Netfilter && pinned.is_some_and(|hook| hook != Hook::Netfilter) {
+        path = DataPath::Bypass;
+        why = "an earlier agent counted there, and its counters go on".into();
+    }
     let order = match path {
         DataPath::Netfilter => [Hook::Netfilter, Hook::Tcx, Hook::Clsact],
         DataPath::Bypass => [Hook::Tcx, Hook::Clsact, Hook::Netfilter],
     };
-    let mut why = why;
     for hook in order {
         match hook.require() {
             Ok(()) => return Ok(Choice { hook, why }),
@@ -70,26 +72,47 @@ fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
             None => (DataPath::Netfilter, "no data path is here that bypasses netfilter".into()),
         };
     }
-    let config = cilium_state.join(CILIUM_CONFIG);
-    let read = fs::read(&config).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    match read.as_ref().and_then(legacy_routing) {
-        Some(true) => (DataPath::Netfilter, format!("Cilium routes through the host's stack ({})", config.display())),
-        Some(false) => {
-            (DataPath::Bypass, format!("Cilium's eBPF host routing bypasses netfilter ({})", config.display()))
-        }
-        None => {
-            (DataPath::Bypass, format!("Cilium is here and may bypass netfilter ({} does not say)", config.display()))
-        }
-    }
+    let file = cilium_state.join(CILIUM_CONFIG);
+    let config = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let (path, why) = match config {
+        Some(config) => cilium(&config),
+        None => (DataPath::Bypass, "Cilium is here and may bypass netfilter: its configuration can't be read"),
+    };
+    (path, format!("{why} ({})", file.display()))
 }
 
-/// What the option says, at whatever depth: it has moved between versions.
-fn legacy_routing(config: &Value) -> Option<bool> {
-    match config {
-        Value::Object(fields) => {
-            fields.get(LEGACY_ROUTING).and_then(Value::as_bool).or_else(|| fields.values().find_map(legacy_routing))
+/// Cilium's data path. In a tunnel its program at the pod's device encapsulates by itself and hands the packet
+/// to the tunnel's device, whatever its host routing; with kube-proxy replacement a NodePort's packets are
+/// forwarded where they arrive. Only plain routes through the host's stack pass netfilter.
+fn cilium(config: &Value) -> (DataPath, &'static str) {
+    match option(config, "RoutingMode").and_then(Value::as_str) {
+        Some("native") => {}
+        Some("tunnel") => return (DataPath::Bypass, "Cilium's tunnel bypasses netfilter"),
+        _ => return (DataPath::Bypass, "Cilium is here and may bypass netfilter: its routing mode is not known"),
+    }
+    match option(config, "EnableHostLegacyRouting").and_then(Value::as_bool) {
+        Some(true) => {}
+        Some(false) => return (DataPath::Bypass, "Cilium's eBPF host routing bypasses netfilter"),
+        None => return (DataPath::Bypass, "Cilium is here and may bypass netfilter: its host routing is not known"),
+    }
+    // The option has moved between versions, and was a word before it was a boolean.
+    let replaces = ["KubeProxyReplacement", "EnableKubeProxyReplacement"].iter().find_map(|key| option(config, key));
+    match replaces {
+        Some(Value::Bool(false)) => {}
+        Some(Value::String(word)) if matches!(word.as_str(), "false" | "disabled") => {}
+        Some(_) => return (DataPath::Bypass, "Cilium's kube-proxy replacement bypasses netfilter"),
+        None => {
+            return (DataPath::Bypass, "Cilium is here and may bypass netfilter: it may replace kube-proxy");
         }
-        Value::Array(items) => items.iter().find_map(legacy_routing),
+    }
+    (DataPath::Netfilter, "Cilium routes through the host's stack")
+}
+
+/// An option, at whatever depth: options have moved between versions.
+fn option<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
+    match config {
+        Value::Object(fields) => fields.get(key).or_else(|| fields.values().find_map(|value| option(value, key))),
+        Value::Array(items) => items.iter().find_map(|item| option(item, key)),
         _ => None,
     }
 }
@@ -119,8 +142,34 @@ mod tests {
         assert_eq!(data_path(&Devices { programmed, ..with(&[]) }, &folder).0, DataPath::Bypass);
         let config = folder.join(CILIUM_CONFIG);
         for (text, expected) in [
-            (r#"{"EnableHostLegacyRouting": true}"#, DataPath::Netfilter),
-            (r#"{"UnsafeDaemonConfigOption": {"EnableHostLegacyRouting": false}}"#, DataPath::Bypass),
+            // Cilium's default.
+            (
+                r#"{"RoutingMode": "tunnel", "EnableHostLegacyRouting": true, "KubeProxyReplacement": false}"#,
+                DataPath::Bypass,
+            ),
+            (
+                r#"{"RoutingMode": "native", "EnableHostLegacyRouting": true, "KubeProxyReplacement": false}"#,
+                DataPath::Netfilter,
+            ),
+            (
+                r#"{"RoutingMode": "native", "EnableHostLegacyRouting": true, "KubeProxyReplacement": "disabled"}"#,
+                DataPath::Netfilter,
+            ),
+            (
+                r#"{"RoutingMode": "native", "EnableHostLegacyRouting": true, "KubeProxyReplacement": "partial"}"#,
+                DataPath::Bypass,
+            ),
+            (
+                r#"{"RoutingMode": "native", "EnableHostLegacyRouting": true, "EnableKubeProxyReplacement": true}"#,
+                DataPath::Bypass,
+            ),
+            (
+                r#"{"RoutingMode": "native", "A": {"EnableHostLegacyRouting": false}, "KubeProxyReplacement": false}"#,
+                DataPath::Bypass,
+            ),
+            (r#"{"RoutingMode": "native", "KubeProxyReplacement": false}"#, DataPath::Bypass),
+            (r#"{"RoutingMode": "native", "EnableHostLegacyRouting": true}"#, DataPath::Bypass),
+            (r#"{"EnableHostLegacyRouting": true, "KubeProxyReplacement": false}"#, DataPath::Bypass),
             ("{", DataPath::Bypass),
         ] {
             fs::write(&config, text).unwrap();

@@ -66,6 +66,16 @@ impl Filter {
         }
         Err(refused)
     }
+
+    /// The side of the device.
+    pub(super) const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Leaves the filter where it is: another program has taken its place.
+    pub(super) fn replaced(mut self) {
+        self.stays = true;
+    }
 }
 
 fn attach(socket: &Socket, program: BorrowedFd<'_>, ifindex: u32, side: Side, priority: u32) -> io::Result<()> {

@@ -141,11 +141,11 @@ fn netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> 
     asked().map_err(|source| Error::Devices { source })
 }
 
-/// IP bytes that devices have sent, by their own counters, less their link headers.
+/// IP bytes that the devices have sent, by their own counters, less their link headers: uplinks, overlays.
 ///
 /// # Errors
 /// Netlink can't be asked.
-pub fn sent(devices: &Devices) -> Result<u64, Error> {
+pub(super) fn sent(devices: &Devices) -> Result<(u64, u64), Error> {
     const ETHERNET: u64 = 14;
     let links = ask_links()?;
     let find = |ifindex: u32| devices.devices.iter().find(|device| device.ifindex == ifindex);
@@ -157,11 +157,20 @@ pub fn sent(devices: &Devices) -> Result<u64, Error> {
         }
         let header = if device.ethernet { ETHERNET } else { 0 };
         link.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Stats64(stats) => Some(stats.tx_bytes.saturating_sub(header * stats.tx_packets)),
+            LinkAttribute::Stats64(stats) => {
+                Some((device.role, stats.tx_bytes.saturating_sub(header * stats.tx_packets)))
+            }
             _ => None,
         })
     };
-    Ok(links.iter().filter_map(of_link).sum())
+    let (mut uplinks, mut overlays) = (0, 0);
+    for (role, bytes) in links.iter().filter_map(of_link) {
+        match role {
+            Role::Uplink => uplinks += bytes,
+            Role::Overlay => overlays += bytes,
+        }
+    }
+    Ok((uplinks, overlays))
 }
 
 fn ask_links() -> Result<Vec<LinkMessage>, Error> {

@@ -20,7 +20,7 @@ use meridian_abi::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 use zerocopy::IntoBytes;
 
@@ -76,6 +76,13 @@ pub(super) struct Programs {
     pub(super) ingress: [OwnedFd; 2],
 }
 
+impl Programs {
+    /// Those at netfilter.
+    pub(super) fn at_netfilter(&self) -> Result<&Netfilter, Error> {
+        self.netfilter.as_ref().ok_or_else(|| Error::Object { what: "no programs for netfilter were loaded".into() })
+    }
+}
+
 /// The programs at netfilter, for IPv4 and IPv6.
 pub(super) struct Netfilter {
     /// What is attached.
@@ -99,32 +106,80 @@ impl Loaded {
     }
 
     /// A map of the object, to be owned by its reader.
-    pub(super) fn take(&mut self, name: &'static str) -> Result<MapData, Error> {
-        self.maps.remove(name).ok_or(Error::Object { what: format!("no map {name}") })
+    pub(super) fn reader(&self, name: &'static str) -> Result<MapData, Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::Map {
+            map: name.into(),
+            source: std::io::Error::other(error.to_string()),
+        };
+        let fd = self.map(name)?.try_clone_to_owned().map_err(|error| failed(&error))?;
+        MapData::from_fd(fd).map_err(|error| failed(&error))
+    }
+
+    /// The programs of a hook once more, over the same maps, that take the part of `handover` while
+    /// counting moves from one hook to another; see [`Settings::handover`].
+    ///
+    /// # Errors
+    /// The kernel is too old, or does not let us.
+    pub(super) fn programs_for(&self, options: &Options, handover: u32) -> Result<Programs, Error> {
+        let kernel = kernel(options.hook)?;
+        let mut object = parse(&Settings { handover, ..settings(kernel.as_ref(), options)? })?;
+        let own = settings_maps(&mut object)?;
+        let shared = self.maps.iter().filter(|(name, _)| !is_settings(name)).map(|(name, map)| (name.as_str(), map));
+        let all: HashMap<&str, &MapData> =
+            shared.chain(own.iter().map(|(name, (map, _))| (name.as_str(), map))).collect();
+        let shapes: HashMap<String, aya_obj::Map> = object.maps.drain().collect();
+        let shape = |name: &str| shapes.get(name).or_else(|| own.get(name).map(|(_, shape)| shape));
+        let places = all.iter().filter_map(|(name, map)| Some((*name, map.fd().as_fd().as_raw_fd(), shape(name)?)));
+        let places: Vec<_> = places.collect();
+        load_programs(&mut object, places, options.hook, kernel.as_ref())
     }
 }
 
 /// Loads the object into the kernel; maps that are pinned are taken from there.
 pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Error> {
-    // To tell a kernel that is too old from an object that is wrong.
-    options.hook.require()?;
-    let kernel = match options.hook {
-        Hook::Netfilter => Some(Btf::of_kernel()?),
-        // Its context is the same on every kernel.
-        Hook::Tcx | Hook::Clsact => None,
-    };
-    let malformed = |error: &dyn std::error::Error| Error::Object { what: error.to_string() };
-    let mut object = Object::parse(OBJECT).map_err(|error| malformed(&error))?;
-    let settings = settings(kernel.as_ref(), options)?;
-    object.patch_map_data(HashMap::from([(SYMBOL, (settings.as_bytes(), true))])).map_err(|error| malformed(&error))?;
-
+    let kernel = kernel(options.hook)?;
+    let mut object = parse(&settings(kernel.as_ref(), options)?)?;
     let maps = create_maps(&mut object, options, pins)?;
-    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let places = maps.iter().map(|(name, (data, map))| (name.as_str(), data.fd().as_fd().as_raw_fd(), map));
-    object.relocate_maps(places, &text).map_err(|error| malformed(&error))?;
+    let programs = load_programs(&mut object, places, options.hook, kernel.as_ref())?;
+    Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect() })
+}
+
+/// What a hook's programs need to know of the running kernel.
+fn kernel(hook: Hook) -> Result<Option<Btf>, Error> {
+    // To tell a kernel that is too old from an object that is wrong.
+    hook.require()?;
+    match hook {
+        Hook::Netfilter => Ok(Some(Btf::of_kernel()?)),
+        // Its context is the same on every kernel.
+        Hook::Tcx | Hook::Clsact => Ok(None),
+    }
+}
+
+fn malformed(error: &dyn std::error::Error) -> Error {
+    Error::Object { what: error.to_string() }
+}
+
+/// The object with these settings.
+fn parse(settings: &Settings) -> Result<Object, Error> {
+    let mut object = Object::parse(OBJECT).map_err(|error| malformed(&error))?;
+    let settings = HashMap::from([(SYMBOL, (settings.as_bytes(), true))]);
+    object.patch_map_data(settings).map_err(|error| malformed(&error))?;
+    Ok(object)
+}
+
+/// Loads a hook's programs over maps that are there.
+fn load_programs<'a>(
+    object: &mut Object,
+    maps: impl IntoIterator<Item = (&'a str, RawFd, &'a aya_obj::Map)>,
+    hook: Hook,
+    kernel: Option<&Btf>,
+) -> Result<Programs, Error> {
+    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    object.relocate_maps(maps.into_iter(), &text).map_err(|error| malformed(&error))?;
     object.relocate_calls(&text).map_err(|error| malformed(&error))?;
 
-    let functions = match &kernel {
+    let functions = match kernel {
         Some(kernel) => vec![
             (CALL_RDONLY_CAST, kernel.function("bpf_rdonly_cast")?),
             (CALL_DYNPTR_FROM_SKB, kernel.function("bpf_dynptr_from_skb")?),
@@ -146,8 +201,8 @@ pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Err
     };
     let netfilter = |name| program(ProgramKind::Netfilter, name);
     let traffic_control = |name| program(ProgramKind::TrafficControl, name);
-    let programs = Programs {
-        netfilter: match options.hook {
+    Ok(Programs {
+        netfilter: match hook {
             Hook::Netfilter => Some(Netfilter {
                 entries: [netfilter("postrouting_v4")?, netfilter("postrouting_v6")?],
                 cores: [netfilter("core_v4")?, netfilter("core_v6")?],
@@ -156,8 +211,7 @@ pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Err
         },
         egress: [traffic_control("tc_egress")?, traffic_control("tc_egress_l3")?],
         ingress: [traffic_control("tc_ingress")?, traffic_control("tc_ingress_l3")?],
-    };
-    Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect() })
+    })
 }
 
 /// Loads a program of traffic control that does nothing: what any program costs there.
@@ -250,15 +304,38 @@ fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> R
                 data
             }
         };
-        if name.starts_with(".rodata") {
-            let failed = |source| Error::Map { map: name.clone(), source };
-            let bytes = map.data();
-            sys::update_bytes(data.fd().as_fd(), &0u32, bytes).map_err(failed)?;
-            sys::freeze(data.fd().as_fd()).map_err(failed)?;
+        if is_settings(&name) {
+            freeze(&name, &data, &map)?;
         }
         maps.insert(name, (data, map));
     }
     Ok(maps)
+}
+
+/// Whether a map is the programs' read-only data, which each load has its own of.
+fn is_settings(name: &str) -> bool {
+    name.starts_with(".rodata")
+}
+
+/// Takes the read-only data out of the object and puts it into the kernel.
+fn settings_maps(object: &mut Object) -> Result<Maps, Error> {
+    let names: Vec<String> = object.maps.keys().filter(|name| is_settings(name)).cloned().collect();
+    let mut maps = HashMap::new();
+    for name in names {
+        let Some(map) = object.maps.remove(&name) else { continue };
+        let data = MapData::create(map.clone(), &name, None)
+            .map_err(|source| Error::Map { map: name.clone(), source: std::io::Error::other(source) })?;
+        freeze(&name, &data, &map)?;
+        maps.insert(name, (data, map));
+    }
+    Ok(maps)
+}
+
+/// Writes the read-only data, once.
+fn freeze(name: &str, data: &MapData, map: &aya_obj::Map) -> Result<(), Error> {
+    let failed = |source| Error::Map { map: name.into(), source };
+    sys::update_bytes(data.fd().as_fd(), &0u32, map.data()).map_err(failed)?;
+    sys::freeze(data.fd().as_fd()).map_err(failed)
 }
 
 /// A pinned map, if it is what the programs expect.

@@ -4,7 +4,7 @@
 //! The folder belongs to one network namespace, whose inode is in its name, and to one layout of the
 //! maps. A link pinned for a namespace that is gone would keep it alive.
 
-use super::{Error, sys};
+use super::{Error, Hook, sys};
 use aya::maps::MapData;
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Counts up when a pinned map changes its layout or its meaning.
-const LAYOUT: &str = "v1";
+const LAYOUT: &str = "v2";
 
 /// Maps that are pinned: the counters, and what they can't be read or continued without.
 pub(super) const MAPS: [&str; 8] =
@@ -88,6 +88,22 @@ impl Pins {
     /// Pins a map.
     pub(super) fn pin_map(&self, name: &str, map: BorrowedFd<'_>) -> Result<(), Error> {
         self.pin(&self.maps().join(name), map)
+    }
+
+    /// [`Pins::hook`] of the calling thread's network namespace below `root`; nothing is made.
+    pub fn pinned_hook(root: &Path) -> Option<Hook> {
+        let namespace = fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
+        Self { namespace: root.join(format!("net-{namespace}")) }.hook()
+    }
+
+    /// Where an earlier agent has counted whose programs are still there; not clsact, which has no pins.
+    pub fn hook(&self) -> Option<Hook> {
+        let names = self.link_names();
+        if names.iter().any(|name| name.ends_with("_egress")) {
+            Some(Hook::Tcx)
+        } else {
+            names.iter().any(|name| name.starts_with("netfilter_")).then_some(Hook::Netfilter)
+        }
     }
 
     /// The names of the pinned links.

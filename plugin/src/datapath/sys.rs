@@ -324,6 +324,28 @@ pub fn delete<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K) -> io::Res
     bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
 }
 
+/// A map's first key; `None` if it is empty.
+///
+/// # Errors
+/// The kernel's.
+pub fn first_key<K: FromBytes + IntoBytes>(map: BorrowedFd<'_>) -> io::Result<Option<K>> {
+    let mut key = K::new_zeroed();
+    let mut attr = empty_attr();
+    // SAFETY: the union members of BPF_MAP_GET_NEXT_KEY; without a key before it the first one is written to
+    // `key`, which has as many bytes as the map's keys.
+    unsafe {
+        let element = &mut attr.__bindgen_anon_2;
+        element.map_fd = map.as_raw_fd() as u32;
+        element.key = 0;
+        element.__bindgen_anon_1.next_key = key.as_mut_bytes().as_mut_ptr() as u64;
+    }
+    match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr) {
+        Ok(_) => Ok(Some(key)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes a map read-only for userspace, so that the verifier takes its values for constants.
 ///
 /// # Errors

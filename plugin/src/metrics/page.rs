@@ -101,14 +101,17 @@ impl Writer<'_, '_> {
             None,
             &series,
         )?;
+        let help = "Changes of the hook because it did not see what left the node";
+        self.counters("meridian_hook_changes", help, None, &each(samples, |s| vec![(Vec::new(), s.hook_changes)]))?;
         let help = "Filters of others at clsact that run before ours, and may keep packets from it";
         self.gauges("meridian_foreign_filters", help, None, &each(samples, |s| vec![(Vec::new(), s.preceded as f64)]))?;
         let compared = |value: fn(Seen) -> u64| {
             each(samples, |sample| sample.seen.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
         };
-        let help = "IP bytes that left through uplinks and overlays, by the devices' own counters";
+        let help =
+            "IP bytes sent through uplinks and overlays, by the devices' own counters, without overlays' outer packets";
         self.counters("meridian_device_sent", help, Some(Unit::Bytes), &compared(|seen| seen.sent))?;
-        let help = "IP bytes that the hook saw leave through uplinks and overlays";
+        let help = "IP bytes of those that the hook saw";
         self.counters("meridian_device_seen", help, Some(Unit::Bytes), &compared(|seen| seen.seen))
     }
 

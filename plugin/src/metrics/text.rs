@@ -127,6 +127,7 @@ mod tests {
             boot_id: [0; 16],
             hook: "netfilter",
             why: "test".into(),
+            hook_changes: 0,
             seen: Some(crate::metrics::Seen { sent: 1500, seen: 1500 }),
             preceded: 0,
             flow_entries: (2, 131_072),

@@ -43,13 +43,7 @@ impl Running {
     /// Reads stderr until a line holds `wanted`; returns what was read, and the rest.
     pub fn stderr_until(&mut self, wanted: &str) -> (String, BufReader<ChildStderr>) {
         let mut stderr = BufReader::new(self.0.as_mut().unwrap().stderr.take().unwrap());
-        let (mut said, mut line) = (String::new(), String::new());
-        while !line.contains(wanted) {
-            line.clear();
-            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {wanted}: {said}");
-            said.push_str(&line);
-        }
-        (said, stderr)
+        (until(&mut stderr, wanted), stderr)
     }
 
     /// Writes what it says to a file from now on, so that it never waits for a reader.
@@ -83,6 +77,17 @@ impl Running {
     pub fn said(mut self) -> Said {
         self.0.take().unwrap().wait_with_output().unwrap().into()
     }
+}
+
+/// Reads until a line holds `wanted`; returns what was read.
+pub fn until(stderr: &mut BufReader<ChildStderr>, wanted: &str) -> String {
+    let (mut said, mut line) = (String::new(), String::new());
+    while !line.contains(wanted) {
+        line.clear();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {wanted}: {said}");
+        said.push_str(&line);
+    }
+    said
 }
 
 impl Drop for Running {

@@ -28,7 +28,7 @@ fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
     let network = Network::unattached(Options::default(), Mtus(1500, 1500));
     let choose = |network: &Network| {
         let devices = network.node.run(|| devices::find(&[])).unwrap().unwrap();
-        auto::choose(&devices, Path::new("/nonexistent")).unwrap()
+        auto::choose(&devices, Path::new("/nonexistent"), None).unwrap()
     };
     // What the node has on other devices than uplinks it sends nothing from that it has made.
     let addresses = network.node.run(|| devices::find(&[])).unwrap().unwrap().addresses;

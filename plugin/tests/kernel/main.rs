@@ -6,6 +6,7 @@ mod cases;
 mod demo;
 mod devices;
 mod goes_on;
+mod hook_change;
 mod load;
 #[path = "../network/mod.rs"]
 mod network;

@@ -199,6 +199,13 @@ impl Network {
         node.run(attach).unwrap().unwrap();
     }
 
+    /// Whether the wire has lost packets since it was asked last, or since the beginning: what was measured
+    /// meanwhile has no truth. From now on they are forgiven.
+    pub fn has_lost(&mut self) -> bool {
+        let lost = counters(&self.node, "up0").tx_dropped + counters(&self.peer, "eth0").rx_dropped;
+        std::mem::replace(&mut self.lost, lost) != lost
+    }
+
     /// What the wire has carried from the node, without what concerns the link only.
     pub fn wire(&self) -> Counter {
         // Both of one moment: neighbours ask when they like.
@@ -263,6 +270,12 @@ impl Counting {
         let a = Place::Zone(Arc::new(Zone { name: "a".into(), region: "r".into() }));
         let slot = self.slots.of(&a, self.datapath.matrix_slots());
         self.datapath.set_node(slot, &self.table, &self.slots).unwrap();
+    }
+
+    /// Puts the zones in force once more, in programs that were loaded anew.
+    pub fn apply_again(&mut self) {
+        (self.slots, self.table) = (Slots::restore(self.datapath.named_zones().to_vec()), Table::new());
+        self.apply(&ZONES);
     }
 
     /// The cells of the matrix that are not zero.

@@ -30,8 +30,8 @@ use tokio::{
 
 /// Changes that wait to be put in force; the controller waits when there are more.
 const BATCHES: usize = 16;
-/// How long an agent without any table waits for one before it counts without it.
-const FIRST: Duration = Duration::from_secs(10);
+/// How often an agent that waits for its first table says so.
+const WAITING_SAID: Duration = Duration::from_secs(60);
 /// The table is written to disk at most this often.
 const SAVE: Duration = Duration::from_secs(60);
 
@@ -65,15 +65,14 @@ struct Waiting {
 }
 
 impl Followed {
-    /// The table that was saved, or the controller's first one; `None` if a signal asked to end.
+    /// With the table that was saved, to begin with. Without one it asks the controller at once.
     pub(super) fn start(
         settings: &ClientSettings,
         state_dir: &Path,
         runtime: &Runtime,
-        received: &Receiver<Signal>,
         table: &SharedTable,
         index: &Arc<Index>,
-    ) -> Result<Option<(Self, Vec<Change>)>, Failure> {
+    ) -> (Self, Option<Vec<Change>>) {
         let saved = match Saved::read(state_dir) {
             Ok(saved) => saved,
             Err(reason) => {
@@ -103,27 +102,43 @@ impl Followed {
             followed.applied.send_replace(position);
             followed.confirmed = Some(confirmed);
             index.apply(changes.identities);
-            return Ok(Some((followed, changes.zones)));
+            return (followed, Some(changes.zones));
         }
         followed.follow(runtime, index);
-        tracing::info!(controller = settings.server, "waiting for the first table");
-        let end = Instant::now() + FIRST;
-        while Instant::now() < end {
-            followed.receive(index);
-            if let Some(position) = followed.waiting.position.take() {
-                let Waiting { zones, identities, .. } = std::mem::take(&mut followed.waiting);
+        (followed, None)
+    }
+
+    /// Waits for the controller's first table: packets that are counted without any are of unknown zones for
+    /// good, so there is no end to the wait. `None` if a signal asked to end.
+    pub(super) fn first(
+        &mut self,
+        received: &Receiver<Signal>,
+        index: &Index,
+        mut server_failed: impl FnMut() -> Option<String>,
+    ) -> Result<Option<Vec<Change>>, Failure> {
+        let mut said: Option<Instant> = None;
+        loop {
+            if said.is_none_or(|said| said.elapsed() >= WAITING_SAID) {
+                said = Some(Instant::now());
+                let controller = &self.settings.server;
+                tracing::info!(controller, "nothing is counted before the controller's first table is here");
+            }
+            self.receive(index);
+            if let Some(position) = self.waiting.position.take() {
+                let Waiting { zones, identities, .. } = std::mem::take(&mut self.waiting);
                 index.apply(identities);
-                followed.is_in_force(position);
-                return Ok(Some((followed, zones.into_iter().collect())));
+                self.is_in_force(position);
+                return Ok(Some(zones.into_iter().collect()));
             }
             match received.recv_timeout(Duration::from_millis(50)) {
                 Ok(Signal::End) => return Ok(None),
                 Ok(Signal::Reload) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
             }
+            if let Some(error) = server_failed() {
+                return Err(Failure::failed(error));
+            }
         }
-        tracing::warn!("there is no table yet: all traffic counts as unknown until a controller answers");
-        Ok(Some((followed, Vec::new())))
     }
 
     /// How reports go, for those who write them.

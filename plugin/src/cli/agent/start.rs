@@ -20,6 +20,7 @@ pub(super) struct Start<'a> {
     pub(super) settings: &'a Settings,
     pub(super) choice: Choice,
     pub(super) devices: Devices,
+    pub(super) pins: Option<Pins>,
     pub(super) table: SharedTable,
     pub(super) index: &'a Arc<Index>,
     pub(super) sink: &'a Sink,
@@ -37,8 +38,7 @@ pub(super) struct Started {
 impl Start<'_> {
     /// Begins to count.
     pub(super) fn start(self, first: Vec<Change>) -> Result<Started, Failure> {
-        let Self { settings, choice, devices, table, index, sink } = self;
-        let pins = pins(settings);
+        let Self { settings, choice, devices, pins, table, index, sink } = self;
         let state = pins.as_ref().map(|_| settings.state_dir.join(SUMS));
         let mut slots = Slots::default();
         slots.assign(first.iter().filter_map(|(_, placement)| placement.as_ref()));
@@ -59,7 +59,7 @@ impl Start<'_> {
         let accounting = Accounting::new(settings.series, settings.pair_log.0.is_some())
             .only(families.workloads, families.namespaces);
         let mut agent = Agent::new(node, datapath, Arc::clone(index), accounting, sink.clone()).with_table(table);
-        agent.tell_hook(&choice.why);
+        agent.set_hook_reason(&choice.why);
         agent.datapath().set_devices(devices).map_err(Failure::failed)?;
         change(&mut agent, first)?;
         if agent.node_place() == &Place::Unknown {
@@ -89,7 +89,7 @@ impl Start<'_> {
 }
 
 /// Where the counters are pinned, if they can be.
-fn pins(settings: &Settings) -> Option<Pins> {
+pub(super) fn pins(settings: &Settings) -> Option<Pins> {
     let root = settings.pin_dir.as_ref()?;
     let pins = Pins::open(root);
     if let Err(error) = &pins {

@@ -57,6 +57,7 @@ impl Agent {
             boot_id: [self.boot; 16],
             hook: "netfilter",
             why: "test".into(),
+            hook_changes: 0,
             seen: None,
             preceded: 0,
             flow_entries: (0, 0),

@@ -1,0 +1,167 @@
+//! Compares what the hook saw with what the devices sent, by the devices' own counters: a data path that
+//! bypasses the hook would otherwise look like a quiet node.
+//!
+//! Overlays and uplinks are compared apart, and an overlay's outer packets are left out: a hook that sees
+//! only those sees nothing that counts. All counters are IP bytes and only grow.
+
+use super::{Datapath, Error, devices};
+use meridian_abi::{matrix::Direction, stats::Stat};
+
+/// What is missed by more than this share was not seen. A device that cuts packets itself may count fewer
+/// headers than the wire has, and none counts the wire's checksums.
+const TOLERATED_PERCENT: u64 = 10;
+/// Bytes that devices must have sent to be compared at all: link protocols and packets on their way are not
+/// more.
+const ENOUGH: u64 = 256 << 10;
+/// Outer packets of super-packets are counted at the hook before they are cut: the headers of the segments,
+/// up to this part of the bytes, are missing.
+const OUTER_HEADERS_PART: u64 = 5;
+
+/// What devices have sent and what of it the hook saw, up to a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Sent through uplinks.
+    pub uplinks_sent: u64,
+    /// Sent through overlays' devices: inner packets.
+    pub overlays_sent: u64,
+    /// Counted on uplinks.
+    pub uplinks_seen: u64,
+    /// Counted on overlays' devices.
+    pub overlays_seen: u64,
+    /// Seen on uplinks, and left out: they carry what was counted before.
+    pub outer: u64,
+    /// Seen, and left out: ARP, multicast and the like, some of it on other devices.
+    pub link_scoped: u64,
+}
+
+/// What the comparison of an interval says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Sent, without outer packets.
+    pub sent: u64,
+    /// What of it the hook saw.
+    pub seen: u64,
+    /// Whether that is too little.
+    pub is_blind: bool,
+}
+
+impl Compared {
+    /// The share that was seen.
+    pub fn percent(&self) -> u64 {
+        (self.seen.saturating_mul(100)).checked_div(self.sent).unwrap_or(100)
+    }
+}
+
+impl Coverage {
+    /// What was added since `before`; `None` where a counter has fallen because devices have gone.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Option<Self> {
+        Some(Self {
+            uplinks_sent: self.uplinks_sent.checked_sub(before.uplinks_sent)?,
+            overlays_sent: self.overlays_sent.checked_sub(before.overlays_sent)?,
+            uplinks_seen: self.uplinks_seen.checked_sub(before.uplinks_seen)?,
+            overlays_seen: self.overlays_seen.checked_sub(before.overlays_seen)?,
+            outer: self.outer.checked_sub(before.outer)?,
+            link_scoped: self.link_scoped.checked_sub(before.link_scoped)?,
+        })
+    }
+
+    /// Whether the devices have sent enough to be compared.
+    pub const fn is_enough(&self) -> bool {
+        self.uplinks_sent + self.overlays_sent >= ENOUGH
+    }
+
+    /// What an interval with these counters says of the hook.
+    pub fn compare(&self) -> Compared {
+        let left_out = self.outer + self.outer / OUTER_HEADERS_PART + self.link_scoped;
+        let uplinks_missed = self.uplinks_sent.saturating_sub(self.uplinks_seen + left_out);
+        let overlays_missed = self.overlays_sent.saturating_sub(self.overlays_seen);
+        let is_blind =
+            |missed: u64, seen: u64| missed >= ENOUGH / 4 && missed * 100 > (seen + missed) * TOLERATED_PERCENT;
+        let seen = self.uplinks_seen + self.overlays_seen;
+        Compared {
+            sent: seen + uplinks_missed + overlays_missed,
+            seen,
+            is_blind: is_blind(uplinks_missed, self.uplinks_seen) || is_blind(overlays_missed, self.overlays_seen),
+        }
+    }
+}
+
+impl Datapath {
+    /// What the devices have sent and what of it the hook saw, up to now.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn coverage(&self) -> Result<Coverage, Error> {
+        // Before the hook's own counters: what is sent meanwhile must not look as if it was missed.
+        let (uplinks_sent, overlays_sent) = devices::sent(self.devices())?;
+        let cells = self.matrix()?.into_iter();
+        let counted: u64 =
+            cells.filter(|cell| cell.direction == Direction::Egress).map(|cell| cell.counter.bytes).sum();
+        let encapsulated = self.stat(Stat::Encapsulated)?;
+        let overlay_headers = encapsulated.packets * u64::from(self.options.overlay_header_len);
+        Ok(Coverage {
+            uplinks_sent,
+            overlays_sent,
+            uplinks_seen: counted.saturating_sub(encapsulated.bytes + overlay_headers),
+            overlays_seen: encapsulated.bytes,
+            outer: self.stat(Stat::Overlay)?.bytes,
+            link_scoped: self.stat(Stat::LinkScoped)?.bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    fn says(coverage: Coverage) -> (u64, bool) {
+        let compared = coverage.compare();
+        (compared.percent(), compared.is_blind)
+    }
+
+    #[test]
+    fn a_hook_that_sees_an_overlays_outer_packets_only_is_blind() {
+        // VXLAN past the host's stack: 25 MB of pods' packets, each with 50 bytes around it.
+        let tunnel = Coverage { overlays_sent: 25 * MB, uplinks_sent: 26 * MB, outer: 26 * MB, ..Coverage::default() };
+        assert_eq!(says(tunnel), (0, true));
+        assert_eq!(says(Coverage { overlays_seen: 25 * MB, ..tunnel }), (100, false));
+        // Super-packets' outer packets are counted before they are cut.
+        let cut = Coverage { overlays_seen: 26 * MB, outer: 24 * MB, ..tunnel };
+        assert_eq!(says(cut), (100, false));
+    }
+
+    #[test]
+    fn what_an_overlay_sends_hides_no_blindness_on_an_uplink_nor_the_other_way_round() {
+        let overlay =
+            Coverage { overlays_sent: 10 * MB, overlays_seen: 10 * MB, outer: 11 * MB, ..Coverage::default() };
+        assert_eq!(says(Coverage { uplinks_sent: 41 * MB, uplinks_seen: 30 * MB, ..overlay }), (100, false));
+        let (percent, is_blind) = says(Coverage { uplinks_sent: 41 * MB, uplinks_seen: 2 * MB, ..overlay });
+        assert!(is_blind && percent < 35, "{percent}");
+        let native = Coverage { uplinks_sent: 90 * MB, uplinks_seen: 90 * MB, ..Coverage::default() };
+        assert_eq!(says(Coverage { overlays_sent: 9 * MB, ..native }), (90, true));
+    }
+
+    #[test]
+    fn the_share_is_that_of_all_bytes() {
+        let native = |seen| Coverage { uplinks_sent: 100 * MB, uplinks_seen: seen, ..Coverage::default() };
+        assert_eq!(says(native(3 * MB)), (3, true));
+        assert_eq!(says(native(89 * MB)), (89, true));
+        assert_eq!(says(native(91 * MB)), (91, false));
+        // Segments have headers that a device without a wire does not count.
+        assert_eq!(says(native(104 * MB)), (100, false));
+        assert_eq!(says(Coverage { link_scoped: 60 * MB, ..native(40 * MB) }), (100, false));
+    }
+
+    #[test]
+    fn little_traffic_and_devices_that_go_say_nothing() {
+        let little = Coverage { uplinks_sent: 40_000, ..Coverage::default() };
+        assert!(!little.is_enough() && !little.compare().is_blind);
+        assert!(Coverage { uplinks_sent: ENOUGH, ..Coverage::default() }.is_enough());
+        assert_eq!(Coverage::default().since(&little), None);
+        assert_eq!(little.since(&Coverage::default()), Some(little));
+        assert_eq!(Coverage::default().compare().percent(), 100);
+    }
+}

@@ -1,0 +1,157 @@
+//! Moves counting from one hook to another while packets pass, so that none is lost and none counts twice.
+//!
+//! A packet passes netfilter first and traffic control a moment later, or traffic control alone. While the
+//! hook changes, both have programs: netfilter notes each packet that it counts, and traffic control crosses
+//! it out and counts only what is not noted ([`settings::COUNT_THE_REST`]), or nothing ([`settings::NOTE`]).
+//! Between two steps lies a time in which every packet that passed the first hook has passed the second one:
+//! the caller lets [`GRACE`] go by. No packet pays for this while the hook does not change.
+//!
+//! A datagram that is cut between the hooks becomes several packets: while netfilter notes, traffic control
+//! counts its fragments. That changes by one system call for each hook, and a datagram that is cut between
+//! the two calls counts twice.
+
+use super::{
+    Datapath, Error, Hook,
+    object::{Options, Programs},
+    sys::{self, Side},
+};
+use meridian_abi::settings;
+use std::{io, time::Duration};
+
+/// For how long a packet may be between the two hooks: it waits there for a neighbour's address, or for a
+/// task that was interrupted.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// A change that has begun.
+pub(super) struct HookChange {
+    to: Hook,
+    step: Step,
+}
+
+/// What comes next.
+enum Step {
+    /// Traffic control begins to count, and netfilter ends.
+    CountTheRest(Box<Later>),
+    /// All that netfilter has counted has passed traffic control.
+    LeaveNetfilter(Programs),
+    /// All packets that come to traffic control have passed netfilter's programs: it counts them alone.
+    LeaveTrafficControl(Box<Later>),
+}
+
+/// Programs that are loaded before the change begins, so that nothing can fail in the middle.
+struct Later {
+    /// For while both hooks have programs.
+    meanwhile: Programs,
+    /// For afterwards.
+    after: Programs,
+}
+
+impl Datapath {
+    /// Begins to count at another hook, with the same counters. [`Datapath::go_on_changing`] goes on.
+    ///
+    /// # Errors
+    /// The kernel lacks the hook, or its answer: then packets are counted where they were.
+    pub fn begin_to_change(&mut self, to: Hook) -> Result<(), Error> {
+        let from = self.options.hook;
+        let traffic_control = if to == Hook::Netfilter { from } else { to };
+        let at = |hook| Options { hook, ..self.options };
+        let noting = self.loaded.programs_for(&at(Hook::Netfilter), settings::NOTE)?;
+        let rest = self.loaded.programs_for(&at(traffic_control), settings::COUNT_THE_REST)?;
+        let after = self.loaded.programs_for(&at(to), settings::COUNT)?;
+        let step = if to == Hook::Netfilter {
+            self.set_egress(traffic_control, rest)?;
+            self.attach_netfilter(noting.at_netfilter()?)?;
+            Step::LeaveTrafficControl(Box::new(Later { meanwhile: noting, after }))
+        } else {
+            let before = self.loaded.programs.netfilter.take();
+            let begun = noting
+                .at_netfilter()
+                .and_then(|noting| self.set_cores(noting))
+                .and_then(|()| self.set_egress(traffic_control, noting))
+                .and_then(|()| self.forget_passing());
+            self.loaded.programs.netfilter = before;
+            if let Err(error) = begun {
+                self.set_cores(self.loaded.programs.at_netfilter()?)?;
+                self.leave_egress()?;
+                return Err(error);
+            }
+            Step::CountTheRest(Box::new(Later { meanwhile: rest, after }))
+        };
+        self.changing = Some(HookChange { to, step });
+        Ok(())
+    }
+
+    /// Goes on with a change, at least [`GRACE`] after the step before. Returns the hook when it is done.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn go_on_changing(&mut self) -> Result<Option<Hook>, Error> {
+        let Some(HookChange { to, step }) = self.changing.take() else { return Ok(None) };
+        match step {
+            Step::CountTheRest(later) => {
+                let Later { meanwhile, after } = *later;
+                self.set_egress(to, meanwhile)?;
+                self.clear_cores()?;
+                self.changing = Some(HookChange { to, step: Step::LeaveNetfilter(after) });
+                return Ok(None);
+            }
+            Step::LeaveNetfilter(after) => {
+                self.set_egress(to, after)?;
+                self.attached.leave_netfilter(self.pins.as_ref())?;
+                self.loaded.programs.netfilter = None;
+            }
+            Step::LeaveTrafficControl(later) => {
+                let Later { meanwhile, after } = *later;
+                self.set_egress(self.options.hook, meanwhile)?;
+                self.set_cores(after.at_netfilter()?)?;
+                self.leave_egress()?;
+                self.loaded.programs.netfilter = after.netfilter;
+            }
+        }
+        self.options.hook = to;
+        Ok(Some(to))
+    }
+
+    /// Whether the hook is changing.
+    pub const fn is_changing(&self) -> bool {
+        self.changing.is_some()
+    }
+
+    /// Puts these programs at the egress of every device, and of those that come later.
+    fn set_egress(&mut self, hook: Hook, programs: Programs) -> Result<(), Error> {
+        self.device_hooks.egress = Some(hook);
+        self.loaded.programs.egress = programs.egress;
+        let Self { attached, loaded, pins, devices, .. } = self;
+        for device in &devices.devices {
+            let program = &loaded.programs.egress[usize::from(!device.ethernet)];
+            match attached.side(Side::Egress, hook, program, device, pins.as_ref()) {
+                // The device has gone.
+                Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+                placed => placed.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets packets that were noted before traffic control crossed any out: other packets have their
+    /// addresses by now. Those that are on their way are not counted again, noted or not: traffic control
+    /// does not count yet.
+    fn forget_passing(&self) -> Result<(), Error> {
+        let map = self.loaded.map("PASSING")?;
+        let failed = |source| Error::Map { map: "PASSING".into(), source };
+        // New ones come all the time, and are crossed out.
+        for _ in 0..2 * settings::PASSING {
+            let Some(packet) = sys::first_key::<u64>(map).map_err(failed)? else { break };
+            match sys::delete(map, &packet) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                deleted => deleted.map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_egress(&mut self) -> Result<(), Error> {
+        self.device_hooks.egress = None;
+        self.attached.leave_egress(self.pins.as_ref())
+    }
+}

@@ -1,0 +1,133 @@
+//! The hook changes while packets pass: none is lost, none counts twice.
+
+use crate::network::{
+    BpfFs, Counting, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS,
+    traffic::{datagrams, sink, tcp},
+};
+use meridian::{
+    datapath::{Datapath, Hook, Options, Pins},
+    demo::namespace::Namespace,
+};
+use meridian_abi::{Counter, IpVersion};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+const PORT: u16 = 9000;
+/// Shorter than for an agent: no packet waits here for a neighbour's address.
+const GRACE: Duration = Duration::from_millis(150);
+
+/// Changes the hook as an agent does.
+fn change(node: &Namespace, datapath: &mut Datapath, to: Hook) {
+    node.run(|| datapath.begin_to_change(to)).unwrap().unwrap();
+    let mut done = None;
+    while done.is_none() {
+        assert!(datapath.is_changing());
+        thread::sleep(GRACE);
+        done = node.run(|| datapath.go_on_changing()).unwrap().unwrap();
+    }
+    assert_eq!((done, datapath.hook(), datapath.is_changing()), (Some(to), to, false));
+}
+
+/// Datagrams from pod and node, small ones and such as are cut before the wire, and TCP, until `done`.
+fn traffic([pod, node, peer]: [&Namespace; 3], version: IpVersion, done: &AtomicBool) {
+    let ports = |n| std::iter::repeat_n((0, PORT), n);
+    while !done.load(Ordering::Relaxed) {
+        datagrams(pod, POD.of(version), PEER.of(version), 100, ports(20));
+        datagrams(node, NODE.of(version), PEER.of(version), 1200, ports(20));
+        tcp((pod, POD.of(version)), (peer, SocketAddr::new(PEER.of(version), PORT + 1)), 100_000);
+        // What is dropped at the receiver's backlog is on no wire.
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Sends while the hook changes, and compares with the wire. False: the wire has lost packets.
+fn change_under_traffic(network: &mut Network, to: Hook, version: IpVersion) -> bool {
+    let _sink = sink(&network.peer, PEER.of(version), PORT);
+    let (wire, counted) = (network.wire(), network.counting.all());
+    let done = AtomicBool::new(false);
+    let Network { pod, node, peer, counting: Counting { datapath, .. }, .. } = &mut *network;
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| traffic([pod, node, peer], version, &done));
+        thread::sleep(GRACE);
+        change(node, datapath, to);
+        thread::sleep(GRACE);
+        done.store(true, Ordering::Relaxed);
+        sending.join().unwrap();
+    });
+    let less = |a: Counter, b: Counter| Counter { bytes: a.bytes - b.bytes, packets: a.packets - b.packets };
+    for last in [false; 50].into_iter().chain([true]) {
+        if network.has_lost() {
+            return false;
+        }
+        let (counted, wire) = (less(network.counting.all(), counted), less(network.wire(), wire));
+        if counted == wire {
+            assert!(wire.packets > 200, "too little was sent");
+            return true;
+        }
+        assert!(!last, "to {to}, {version:?}: the matrix says {counted:?}, the wire {wire:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+#[test]
+fn a_change_of_the_hook_loses_and_doubles_nothing() {
+    for device_hook in [Hook::Tcx, Hook::Clsact] {
+        let mut network = Network::new(Hook::Netfilter);
+        for version in VERSIONS {
+            let mut exact = 0;
+            for round in 0..40 {
+                let to = if network.counting.datapath.hook() == device_hook { Hook::Netfilter } else { device_hook };
+                exact += u32::from(change_under_traffic(&mut network, to, version));
+                // There and back.
+                if exact >= 4 && round % 2 == 1 {
+                    break;
+                }
+            }
+            assert!(exact >= 4, "{NO_TRUTH}, forty times");
+        }
+    }
+}
+
+/// Another agent's programs over the same pins, attached where it finds that the one before has counted.
+fn next(network: &mut Network, pins: &Pins, hook: Hook) {
+    let before = std::mem::replace(
+        &mut network.counting.datapath,
+        Datapath::load_pinned(Options { hook, ..Options::default() }, Some(pins.clone())).unwrap(),
+    );
+    // It was killed: nothing of it was taken away.
+    std::mem::forget(before);
+    network.counting.apply_again();
+    network.attach();
+}
+
+#[test]
+fn an_agent_that_is_killed_while_the_hook_changes_is_followed_by_one_that_counts() {
+    let bpf = BpfFs::temporary("hook-change");
+    let mut network = Network::unattached(Options::default(), Mtus(1500, 1500));
+    let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
+    assert_eq!(pins.hook(), None);
+    for steps in 0..3 {
+        next(&mut network, &pins, Hook::Netfilter);
+        assert_eq!(pins.hook(), Some(Hook::Netfilter));
+        let Network { node, counting: Counting { datapath, .. }, .. } = &mut network;
+        node.run(|| datapath.begin_to_change(Hook::Tcx)).unwrap().unwrap();
+        for _ in 0..steps {
+            thread::sleep(GRACE);
+            node.run(|| datapath.go_on_changing()).unwrap().unwrap();
+        }
+        assert_eq!(pins.hook(), Some(Hook::Tcx), "after {steps} steps");
+        next(&mut network, &pins, Hook::Tcx);
+        for version in VERSIONS {
+            let _sink = sink(&network.peer, PEER.of(version), PORT);
+            let ports = std::iter::repeat_n((0, PORT), 20);
+            let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), 100, ports);
+            network.measure(work).is_all_in("a", "b", version);
+        }
+    }
+    network.node.run(|| meridian::datapath::unload(&pins)).unwrap().unwrap();
+}
