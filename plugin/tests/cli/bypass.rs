@@ -5,15 +5,25 @@ use crate::{
     machine::{Machine, alone},
     meridian,
     network::{
-        Mtus, Network, PEER, POD,
-        programs::redirect_neigh,
+        Mtus, NODE, Network, PEER, POD,
+        programs::{redirect, redirect_neigh},
         traffic::{datagrams, sink},
     },
     running::{Running, until},
 };
-use meridian::datapath::Options;
+use meridian::{
+    datapath::Options,
+    demo::{links::configure, namespace::Namespace},
+};
 use meridian_abi::IpVersion;
-use std::sync::atomic::{AtomicBool, Ordering};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+use std::{
+    io::BufReader,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::AsRawFd,
+    process::{ChildStderr, Command},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 const PORT: u16 = 9000;
 
@@ -71,8 +81,16 @@ fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
     before.is_restored();
 }
 
-/// Sends through the node meanwhile.
+/// Sends from the pod through the node meanwhile.
 fn while_sending<T>(network: &Network, work: impl FnOnce() -> T) -> T {
+    let pod = &network.pod;
+    let ports = || std::iter::repeat_n((0, PORT), 100);
+    let send = || datagrams(pod, POD.of(IpVersion::V4), PEER.of(IpVersion::V4), 1400, ports());
+    meanwhile(network, send, work)
+}
+
+/// Does `send` again and again while `work` is done.
+fn meanwhile<T>(network: &Network, send: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
     /// Ends the sender also where the test fails: what is read from an agent ends with the test.
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
@@ -81,16 +99,135 @@ fn while_sending<T>(network: &Network, work: impl FnOnce() -> T) -> T {
         }
     }
     let _sink = sink(&network.peer, PEER.of(IpVersion::V4), PORT);
-    let (done, pod) = (AtomicBool::new(false), &network.pod);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                let ports = std::iter::repeat_n((0, PORT), 100);
-                datagrams(pod, POD.of(IpVersion::V4), PEER.of(IpVersion::V4), 1400, ports);
+                send();
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         });
         let _done = Done(&done);
         work()
     })
+}
+
+/// An agent with `auto`, which takes netfilter on a node where nothing is configured that bypasses it.
+fn agent(network: &Network, scratch: &Scratch) -> (Running, BufReader<ChildStderr>) {
+    let zones = "zones:\n- {name: a, region: r, cidrs: [10.0.1.0/24, 10.0.2.0/24]}\n";
+    let zones = scratch.file("zones.yaml", zones.as_bytes());
+    let args = ["agent", "--zones-file", zones.to_str().unwrap(), "--hubble-socket", "off"];
+    let quiet = ["--pair-log", "off", "--pin-dir", "off", "--hook", "auto"];
+    let mut agent = network.node.run(|| Running::spawn(meridian(&args).args(quiet))).unwrap();
+    let (said, rest) = agent.stderr_until("counting");
+    assert!(said.contains("hook=netfilter"), "{said}");
+    (agent, rest)
+}
+
+/// The share that netfilter saw, in percent, when the hook was changed for tcx.
+fn share(said: &str) -> u64 {
+    let (_, rest) = said.split_once("hook=tcx why=netfilter saw ").unwrap_or_else(|| panic!("{said}"));
+    rest.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn half_of_the_traffic_past_the_hook_is_said_to_be_half() {
+    let _alone = alone();
+    let scratch = Scratch::new("half");
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    let (agent, mut rest) = agent(&network, &scratch);
+    let redirects = redirect_neigh(&network);
+    let (pod, node) = (&network.pod, &network.node);
+    let send = || {
+        let ports = || std::iter::repeat_n((0, PORT), 50);
+        datagrams(pod, POD.of(IpVersion::V4), PEER.of(IpVersion::V4), 1400, ports());
+        datagrams(node, NODE.of(IpVersion::V4), PEER.of(IpVersion::V4), 1400, ports());
+    };
+    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!((45..=60).contains(&share(&said)), "{said}");
+    drop((agent, rest, redirects));
+}
+
+#[test]
+fn a_redirect_where_packets_arrive_is_noticed() {
+    let _alone = alone();
+    let scratch = Scratch::new("arrive");
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    let (agent, mut rest) = agent(&network, &scratch);
+    // As a load balancer does that sends to a backend on another node.
+    let redirects = redirect(&network, "up0", "up0");
+    let peer = &network.peer;
+    let send = || {
+        // Beyond the node, and no further than back here.
+        let socket = peer.run(|| UdpSocket::bind((PEER.of(IpVersion::V4), 0))).unwrap().unwrap();
+        socket.set_ttl(2).unwrap();
+        (0..100).for_each(|_| drop(socket.send_to(&[0; 1400], ("10.1.0.5", PORT))));
+    };
+    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!(share(&said) <= 5, "{said}");
+    drop((agent, rest, redirects));
+}
+
+#[test]
+fn a_redirect_to_a_second_uplink_is_noticed() {
+    let _alone = alone();
+    let scratch = Scratch::new("second");
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    let other = Namespace::new("other").unwrap();
+    configure(&network.node, "adding an uplink", async |links| {
+        links.veth("up1", "eth0", other.as_raw_fd()).await?;
+        links.up("up1", None).await?;
+        links.address("up1", "10.0.3.1".parse().unwrap(), 24).await?;
+        let index = links.index("up1").await?;
+        // As a second interface of a cloud's machine.
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).table_id(1000);
+        links.handle().route().add(route.build()).execute().await
+    })
+    .unwrap();
+    configure(&other, "setting up", async |links| {
+        links.up("eth0", None).await?;
+        links.address("eth0", "10.0.3.2".parse().unwrap(), 24).await
+    })
+    .unwrap();
+    let (agent, mut rest) = agent(&network, &scratch);
+    let redirects = redirect(&network, "pod0", "up1");
+    let pod = &network.pod;
+    let ports = || std::iter::repeat_n((0, PORT), 100);
+    let send = || datagrams(pod, POD.of(IpVersion::V4), "10.0.3.2".parse().unwrap(), 1400, ports());
+    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!(share(&said) <= 5, "{said}");
+    drop((agent, rest, redirects));
+}
+
+#[test]
+fn pods_on_macvlan_children_of_the_uplink_are_noticed() {
+    let _alone = alone();
+    let scratch = Scratch::new("macvlan");
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    let added = network.node.run(|| {
+        let add = ["link", "add", "link", "up0", "name", "mv0", "type", "macvlan", "mode", "bridge"];
+        Command::new("ip").args(add).output().unwrap()
+    });
+    let added = added.unwrap();
+    if !added.status.success() {
+        println!("skipped: this kernel has no macvlan: {}", String::from_utf8_lossy(&added.stderr));
+        return;
+    }
+    configure(&network.node, "moving it", async |links| {
+        let moved = LinkUnspec::new_with_name("mv0").setns_by_fd(network.pod.as_raw_fd());
+        links.handle().link().set(moved.build()).execute().await
+    })
+    .unwrap();
+    configure(&network.pod, "setting up", async |links| {
+        links.up("mv0", None).await?;
+        links.address("mv0", "10.0.2.9".parse().unwrap(), 24).await
+    })
+    .unwrap();
+    let (agent, mut rest) = agent(&network, &scratch);
+    let pod = &network.pod;
+    let ports = || std::iter::repeat_n((0, PORT), 100);
+    let send = || datagrams(pod, "10.0.2.9".parse().unwrap(), PEER.of(IpVersion::V4), 1400, ports());
+    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!(share(&said) <= 5, "{said}");
+    drop((agent, rest));
 }

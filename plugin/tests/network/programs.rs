@@ -16,12 +16,18 @@ pub fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
 
 /// A program of somebody else at tcx ingress of the pod's device, which forwards past netfilter.
 pub fn redirect_neigh(network: &Network) -> OwnedFd {
-    let uplink = configure(&network.node, "finding it", async |links| links.index("up0").await).unwrap();
-    let pod = configure(&network.node, "finding it", async |links| links.index("pod0").await).unwrap();
-    // bpf_redirect_neigh(uplink, NULL, 0, 0), the helper 152.
+    redirect(network, "pod0", "up0")
+}
+
+/// A program of somebody else at tcx ingress of a device of the node, which hands every packet to another
+/// device, past netfilter.
+pub fn redirect(network: &Network, from: &str, to: &str) -> OwnedFd {
+    let index = |name| configure(&network.node, "finding it", async |links| links.index(name).await).unwrap();
+    let (from, to) = (index(from), index(to));
+    // bpf_redirect_neigh(to, NULL, 0, 0), the helper 152.
     let [set, call, exit] = [0xb7, 0x85, 0x95];
     let program = [
-        instruction(set, 1, uplink as i32),
+        instruction(set, 1, to as i32),
         instruction(set, 2, 0),
         instruction(set, 3, 0),
         instruction(set, 4, 0),
@@ -29,5 +35,5 @@ pub fn redirect_neigh(network: &Network) -> OwnedFd {
         instruction(exit, 0, 0),
     ];
     let program = sys::load_program(ProgramKind::TrafficControl, "redirect", &program).unwrap();
-    network.node.run(|| sys::attach_tcx(program.as_fd(), pod, Side::Ingress)).unwrap().unwrap()
+    network.node.run(|| sys::attach_tcx(program.as_fd(), from, Side::Ingress)).unwrap().unwrap()
 }
