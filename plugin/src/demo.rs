@@ -15,11 +15,11 @@ pub use report::{Report, live, progress};
 
 use crate::{
     accounting::{Accounting, Line},
-    agent::{Agent, Attribution, Sink},
+    agent::{Agent, Attribution},
+    counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
-    flows::Node,
+    flows::{Node, Sink},
     identity::Index,
-    metrics::Sample,
     yaml,
     zones::{Matrix, Slots, StaticTable},
 };

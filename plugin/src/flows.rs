@@ -11,6 +11,7 @@ mod event;
 pub mod icmp;
 mod namespaces;
 mod ring;
+mod sink;
 mod tracker;
 
 pub use encoded::{Encoded, Part, Parts};
@@ -18,4 +19,5 @@ pub use entry::{Entry, Event, SlotId};
 pub use event::{Node, Observer};
 pub use namespaces::Namespaces;
 pub use ring::{Batch, Held, Lost, READERS, Record, Ring};
+pub use sink::{Listener, Sink};
 pub use tracker::{Known, News, Tracker};

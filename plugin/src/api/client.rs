@@ -1,11 +1,12 @@
 //! The asking side of meridian.v1, for the command line.
 
+use super::services::{counters_client::CountersClient, zones_client::ZonesClient};
 use crate::{
+    feed::services::controller_client::ControllerClient,
+    leader::holder_in,
     proto::v1::{
         ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
-        controller_client::ControllerClient, counters_client::CountersClient, zones_client::ZonesClient,
     },
-    reports::holder_in,
 };
 use std::{fmt, fs, io, path::PathBuf, str::FromStr, time::Duration};
 use tonic::{

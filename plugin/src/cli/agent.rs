@@ -15,16 +15,17 @@ use super::{
     watched::{Look, Watched},
 };
 use crate::{
-    agent::{Agent, HookWatch, Sink},
+    agent::{Agent, HookWatch},
     api::ZonesService,
+    counters::Sample,
     datapath::{
         Alone, Only, Pins, auto,
         devices::{self, Watch},
     },
     export::{PairLog, Pairs},
-    flows::Ring,
+    flows::{Ring, Sink},
     identity::Index,
-    metrics::{Process, Sample, Sources},
+    metrics::{Process, Sources},
     proto::v1::FlowServer,
     reports,
     zones::{Change, Place, SharedTable, StaticTable, Table},
@@ -67,7 +68,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // Where a cilium-agent is, it has metrics of these names.
     let wants_metrics = !auto::has_cilium(&devices, &settings.cilium_state_dir);
     let outputs = Outputs::start(&settings.hubble_outputs, &ring, settings.node.clone(), wants_metrics)?;
-    let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
+    let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let table = SharedTable::default();
     let (mut zones, first) = Zones::start(&settings, &runtime, &table, &index)?;
 
@@ -148,7 +149,7 @@ fn alone(settings: &Settings) -> Result<Vec<Only>, Failure> {
 
 fn open_pair_log(settings: &Settings, process: &Arc<Process>) -> Result<Option<PairLog>, Failure> {
     let Some(output) = &settings.pair_log.0 else { return Ok(None) };
-    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(process));
+    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(&process.pair_log));
     log.map(Some).map_err(|error| Failure::failed(format!("the pair log {output}: {error}")))
 }
 

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     export::Output,
-    feed,
+    link,
     metrics::{Families, Listen},
-    tls, yaml,
+    yaml,
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -316,7 +316,7 @@ pub(super) enum ZoneSource {
     /// A static table.
     File(PathBuf),
     /// A controller.
-    Controller(feed::ClientSettings),
+    Controller(link::Settings),
 }
 
 /// The configuration in force.
@@ -334,7 +334,7 @@ pub(super) struct Settings {
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) hubble: Listen,
     pub(super) hubble_name: Name,
-    pub(super) hubble_tls: Option<tls::Files>,
+    pub(super) hubble_tls: Option<link::Files>,
     pub(super) hubble_peers: Vec<Peer>,
     pub(super) hubble_zones_in_summary: bool,
     pub(super) hubble_capacity: usize,
@@ -391,7 +391,7 @@ impl Settings {
                 ));
             }
             (None, Some(file)) => ZoneSource::File(file),
-            (Some(server), None) => ZoneSource::Controller(controller(feed::ClientSettings {
+            (Some(server), None) => ZoneSource::Controller(controller(link::Settings {
                 node: node.clone(),
                 server,
                 authority: args.controller_ca.or(file.controller.ca_file),
@@ -502,7 +502,7 @@ impl Args {
 }
 
 /// A controller that can be found, and to whom no token is shown in the clear.
-pub(super) fn controller(settings: feed::ClientSettings) -> Result<feed::ClientSettings, Failure> {
+pub(super) fn controller(settings: link::Settings) -> Result<link::Settings, Failure> {
     let server = &settings.server;
     let host = server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     let Some((host, _)) = host else {

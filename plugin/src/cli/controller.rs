@@ -11,15 +11,14 @@ use super::{
     watched::{Look, Watched},
 };
 use crate::{
-    api::{CountersService, ZonesService},
+    api::{CountersService, HolderCounters, ZonesService},
     cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Timing, Tokens},
-    feed::{Agents, Authenticate, FeedService, Limits, Store},
-    grpc::{self, ControllerServices},
+    feed::{Agents, FeedService, Limits, Store},
+    grpc::{self, AgentServices, ControllerServices},
     hubble::{KnownPeers, PeerService},
     identity::Index,
+    link::{Authenticate, Files, Tls},
     metrics::{self, Controller, Listen, Process},
-    reports::HolderCounters,
-    tls::{Files, Tls},
     zones::{SharedTable, StaticTable},
 };
 use std::{
@@ -197,7 +196,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let peers = PeerService::new(KnownPeers::Here(peers), shutdown.clone());
     let hubble_tls = hubble::tls(files, args.listen.0);
     let counters = HolderCounters {
-        counters: CountersService::new(totals.clone(), Arc::clone(&process), shutdown.clone()),
+        counters: CountersService::new(totals.clone(), Arc::clone(&process.missed), shutdown.clone()),
         role: reports.role.clone(),
     };
     let feed = FeedService {
@@ -225,9 +224,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let served = |result: io::Result<()>| result.map_err(|error| error.to_string());
     let mut tasks = vec![
         runtime.spawn({
-            let (feed, peers, tls) = (feed.clone(), peers.clone(), tls.clone());
+            let tls = tls.clone();
+            let services = AgentServices { feed: feed.clone(), reports, peers: peers.clone() };
             async move {
-                feed.serve(reports, peers, feed_at, tls).await;
+                grpc::serve_agents(services, feed_at, tls).await;
                 Ok(())
             }
         }),

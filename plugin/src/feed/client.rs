@@ -1,17 +1,15 @@
 //! The agent's end of the feed.
 
 use super::{
-    BUCKETS, Backoff, Changes, Position,
+    Position,
     buckets::{Bucket, Digest, bucket, digest_of},
-    connect::{ConnectError, Settings},
-    wire::{self, Reader, WireError},
+    services::feed_client::FeedClient,
 };
 use crate::{
     identity::Index,
-    proto::{
-        feed::feed_client::FeedClient,
-        v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
-    },
+    link::{Backoff, ConnectError, Settings},
+    proto::v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
+    wire::{self, BUCKETS, Changes, Reader, WireError},
     zones::SharedTable,
 };
 use meridian_abi::zone::PrefixKind;

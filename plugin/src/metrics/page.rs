@@ -1,10 +1,11 @@
 //! Zone pairs, and the agent itself.
 
-use super::{Counted, FeedState, Process, Sample, Seen, Sources, Whose, outputs, traffic};
+use super::{Process, Sources, outputs, traffic};
 use crate::{
     accounting::Totals,
+    counters::{Counted, FeedState, Sample, Seen, Whose},
     flows::READERS,
-    tls::Tls,
+    link::Tls,
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
@@ -242,7 +243,7 @@ impl Writer<'_, '_> {
             (
                 "meridian_counters_missed",
                 "Intervals without an answer to a client of Counters.Watch that was too slow",
-                &process.counters_missed,
+                &process.missed.0,
             ),
             (
                 "meridian_http_refused_connections",
@@ -275,11 +276,11 @@ impl Writer<'_, '_> {
     pub(super) fn pair_log(&mut self, process: &Process) -> fmt::Result {
         let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
         let help = "Lines of the pair log that were written";
-        self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log_lines))?;
+        self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log.lines))?;
         let help = "Lines of the pair log that could not be written, or not in time";
-        self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log_lost_lines))?;
+        self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log.lost_lines))?;
         let help = "IP bytes that the lost lines of the pair log tell of";
-        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log_lost_bytes))
+        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log.lost_bytes))
     }
 }
 

@@ -1,14 +1,17 @@
 //! The agent's end: reports to whichever replica takes them.
 
-use super::{Reporter, holder_in};
+use super::{Reporter, services::reports_client::ReportsClient};
 use crate::{
     causes::causes,
-    feed::{ClientSettings, ConnectError},
-    metrics::{ReportState, Samples},
-    proto::feed::reports_client::ReportsClient,
+    counters::Samples,
+    leader::holder_in,
+    link::{ConnectError, Settings},
 };
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -26,10 +29,21 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long the last report may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How an agent's reports to its controller go.
+#[derive(Debug, Default)]
+pub struct ReportState {
+    /// Whether the last one was taken.
+    pub is_connected: AtomicBool,
+    /// Reports that were taken.
+    pub taken: AtomicU64,
+    /// Streams that failed or broke.
+    pub failures: AtomicU64,
+}
+
 /// Reports what an agent counts.
 pub struct Client {
     /// The controller.
-    pub settings: ClientSettings,
+    pub settings: Settings,
     /// What is counted.
     pub samples: Samples,
     /// How often it is reported.
@@ -103,7 +117,7 @@ impl Client {
         }
     }
 
-    async fn stream(&mut self, server: &ClientSettings) -> Result<Ended, Ended> {
+    async fn stream(&mut self, server: &Settings) -> Result<Ended, Ended> {
         let channel = tokio::select! {
             channel = server.connect() => channel?,
             () = self.shutdown.cancelled() => return Ok(Ended::Agent),

@@ -3,10 +3,10 @@
 use super::{super::Failure, change};
 use crate::{
     accounting::Accounting,
-    agent::{Agent, Sink},
+    agent::Agent,
     cli::config::Settings,
     datapath::{Datapath, Devices, Options, Pins, auto::Choice},
-    flows::Node,
+    flows::{Node, Sink},
     identity::Index,
     zones::{Change, Place, SharedTable, Slots},
 };

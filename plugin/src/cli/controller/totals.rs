@@ -9,12 +9,14 @@ use crate::{
         usage,
     },
     cluster::{Client, Health, Kind, Lease},
+    counters::Counted,
     export::PairLog,
-    feed::{Authenticate, ClientSettings},
     hubble::{PeerAddress, Peers, node_name, server_name},
-    metrics::{Counted, Families, Process},
+    leader::{Holder, Role, Term},
+    link::{Authenticate, Settings},
+    metrics::{Families, Process},
     proto::v1::FlowServer,
-    reports::{Holder, Ledger, Mirror, Reporting, ReportsService, Role, Tally, Term},
+    reports::{Ledger, Mirror, Reporting, ReportsService, Tally},
 };
 use std::{
     fs,
@@ -189,7 +191,7 @@ impl Totals<'_> {
         } else {
             let place = args.place(self.feed, self.api)?;
             let server = place.feed.clone();
-            let settings = controller(ClientSettings {
+            let settings = controller(Settings {
                 node: String::new(),
                 server,
                 authority: args.replica_ca.clone(),
@@ -325,7 +327,7 @@ impl Serving {
     fn log(&mut self) -> Result<(), String> {
         let (PairLogOutput(Some(output)), every) = &self.pair_log else { return Ok(()) };
         if self.log.is_none() {
-            let log = PairLog::start(output, *every, Arc::clone(&self.process));
+            let log = PairLog::start(output, *every, Arc::clone(&self.process.pair_log));
             self.log = Some(log.map_err(|error| format!("the pair log {output}: {error}"))?);
         }
         if let Some(log) = &mut self.log {

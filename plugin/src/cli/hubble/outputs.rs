@@ -6,13 +6,13 @@ use super::super::{
 };
 use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig},
-    flows::Ring,
-    hubble::Exported,
-    identity::Index,
-    metrics::{
-        self, Reloads,
-        hubble::{Config, FlowMetrics},
+    flows::{Listener, Ring},
+    hubble::{
+        Exported,
+        metrics::{Config, ConfigError, FlowMetrics},
     },
+    identity::Index,
+    metrics::{self, Reloads},
     proto::{flow::FlowFilter, json},
     yaml,
 };
@@ -116,7 +116,7 @@ impl FromStr for Wanted {
         Ok(match text.trim() {
             "auto" => Self::Auto,
             "off" => Self::These(Config::default()),
-            list => Self::These(list.parse().map_err(|error: metrics::hubble::ConfigError| error.to_string())?),
+            list => Self::These(list.parse().map_err(|error: ConfigError| error.to_string())?),
         })
     }
 }
@@ -255,9 +255,9 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// The metrics, for flows that come.
-    pub(in super::super) fn metrics(&self) -> Option<Arc<FlowMetrics>> {
-        self.metrics.clone()
+    /// Who counts flows that come.
+    pub(in super::super) fn listener(&self) -> Option<Arc<dyn Listener>> {
+        self.metrics.clone().map(|metrics| metrics as _)
     }
 
     /// What is shown of it.

@@ -9,9 +9,9 @@ mod seen;
 
 pub use config::{Config, ConfigError, MetricConfig, filters, or_none};
 
+use super::Filters;
 use crate::{
-    flows::{Encoded, Lost},
-    hubble::Filters,
+    flows::{Encoded, Listener, Lost},
     proto::flow::LostEventSource,
 };
 use ahash::{AHashMap, AHashSet};
@@ -37,6 +37,16 @@ struct Inner {
     refused: u64,
     /// The key that is looked up, kept for the next one.
     key: Vec<u8>,
+}
+
+impl Listener for FlowMetrics {
+    fn flow(&self, flow: &Encoded) {
+        self.count(flow);
+    }
+
+    fn lost(&self, lost: &Lost) {
+        self.count_lost(lost);
+    }
 }
 
 /// A handler, and what it has counted.
