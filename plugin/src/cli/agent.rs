@@ -3,6 +3,7 @@
 mod followed;
 mod following;
 mod peers;
+mod place;
 mod start;
 mod unload;
 
@@ -28,10 +29,11 @@ use crate::{
     metrics::{Process, Sources},
     proto::v1::FlowServer,
     reports,
-    zones::{Change, Place, SharedTable, StaticTable, Table},
+    zones::{Change, SharedTable, StaticTable, Table},
 };
 use followed::Followed;
 use following::Following;
+use place::change;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
@@ -202,27 +204,6 @@ impl Zones {
             followed.follow(runtime, index);
         }
     }
-}
-
-/// Changes the table in force.
-fn change(agent: &mut Agent, changes: Vec<Change>) -> Result<(), Failure> {
-    if let Some(too_many) = agent.change_zones(changes, SystemTime::now()).map_err(Failure::failed)? {
-        tracing::error!(%too_many, "the table is in force without some of its zones");
-    }
-    place_node(agent)
-}
-
-/// The node is in the zone of the first address of an uplink that is in one.
-fn place_node(agent: &mut Agent) -> Result<(), Failure> {
-    let zones = agent.zones();
-    let place = {
-        let table = zones.read();
-        let mut addresses = agent.datapath().devices().uplinks().flat_map(|uplink| &uplink.addresses);
-        let zone = addresses
-            .find_map(|address| table.lookup(*address).filter(|(_, placement)| placement.place.zone().is_some()));
-        zone.map_or(Place::Unknown, |(_, placement)| placement.place.clone())
-    };
-    agent.place_node(&place).map_err(Failure::failed)
 }
 
 /// What the agent does once it is attached.

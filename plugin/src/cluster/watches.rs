@@ -6,8 +6,9 @@
 
 use super::{
     facts::{Key, Kind},
+    health::{Health, State},
+    message::Message,
     reduce::{self, LabelKeys, Seen},
-    state::{Health, Message, State},
 };
 use crate::causes::causes;
 use futures_util::{

@@ -18,7 +18,10 @@ use ahash::{AHashMap, AHashSet};
 use context::Context;
 use handler::Handler;
 use seen::Seen;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    str::FromStr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Series of all families together. What would need another one is counted as refused.
 pub const SERIES: usize = 10_000;
@@ -37,6 +40,16 @@ struct Inner {
     refused: u64,
     /// The key that is looked up, kept for the next one.
     key: Vec<u8>,
+}
+
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let config = Self::listed(text);
+        // What can't be is said where it is written.
+        FlowMetrics::new(&config).map(|_| config)
+    }
 }
 
 impl Listener for FlowMetrics {

@@ -1,9 +1,8 @@
 //! The controller's page: what it watches, what it tells, and to how many.
 
 use super::{
-    Families, Measured, Process,
-    page::{Labels, Writer},
-    traffic,
+    Families, Measured, Process, traffic,
+    writer::{Labels, Writer},
 };
 use crate::{
     cluster::{Health, KindHealth, State},

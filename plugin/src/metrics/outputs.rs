@@ -2,7 +2,7 @@
 
 use super::{
     Outputs,
-    page::{Labels, Writer},
+    writer::{Labels, Writer},
 };
 use crate::{flows::Ring, hubble::metrics::SERIES};
 use std::{

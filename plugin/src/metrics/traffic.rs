@@ -2,7 +2,7 @@
 
 use super::{
     Families,
-    page::{Labels, Writer, each},
+    writer::{Labels, Writer, each},
 };
 use crate::{
     accounting::{Between, ByLocality, Placed, Pod, Top, Totals, Workload},

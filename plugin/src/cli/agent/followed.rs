@@ -2,7 +2,7 @@
 
 use super::{
     super::{Failure, process::Signal},
-    change,
+    place::change,
 };
 use crate::{
     agent::Agent,

@@ -1,6 +1,6 @@
 //! Loads the programs, gives them the table and attaches them; or takes over where an agent has ended.
 
-use super::{super::Failure, change};
+use super::{super::Failure, place::change};
 use crate::{
     accounting::Accounting,
     agent::Agent,

@@ -2,7 +2,7 @@
 
 use crate::proto::{flow::FlowFilter, json};
 use serde::{Deserialize, Deserializer, de::Error};
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 /// The families.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -56,10 +56,9 @@ pub enum ConfigError {
 }
 
 /// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`, as cilium-agent's `--hubble-metrics` has it.
-impl FromStr for Config {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+impl Config {
+    /// What a list asks for, whether that can be or not.
+    pub(super) fn listed(text: &str) -> Self {
         let metric = |text: &str| {
             let (name, options) = text.split_once(':').unwrap_or((text, ""));
             let options = options.split(';').filter(|option| !option.is_empty());
@@ -71,9 +70,7 @@ impl FromStr for Config {
             };
             MetricConfig { name: name.to_owned(), context_options: options.map(option).collect(), ..Default::default() }
         };
-        let config = Self { metrics: text.split_whitespace().map(metric).collect() };
-        // What can't be is said where it is written.
-        super::FlowMetrics::new(&config).map(|_| config)
+        Self { metrics: text.split_whitespace().map(metric).collect() }
     }
 }
 
