@@ -18,6 +18,7 @@ mod names;
 mod object;
 mod only;
 mod pins;
+mod probe;
 mod read;
 pub mod sys;
 mod wireguard;
@@ -29,9 +30,10 @@ pub use error::Error;
 pub use flow_maps::Retiring;
 pub use hook::Hook;
 pub use hook_change::GRACE;
-pub use object::{Options, accept_all, next};
+pub use object::Options;
 pub use only::{Only, Role as Alone};
 pub use pins::Pins;
+pub use probe::{accept_all, next};
 pub use read::Cell;
 
 use crate::{
