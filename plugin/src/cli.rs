@@ -17,7 +17,6 @@ mod replay;
 mod top;
 mod trust;
 mod unload_nodes;
-mod watched;
 mod zones;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};

@@ -31,6 +31,7 @@ pub mod proto;
 pub mod replay;
 pub mod reports;
 pub mod units;
+pub mod watched;
 pub mod wire;
 pub mod yaml;
 pub mod zones;

@@ -5,4 +5,4 @@ pub mod json;
 pub mod schema;
 pub mod wire;
 
-pub use generated::{DESCRIPTORS, flow, number, observer, peer, relay, v1};
+pub use generated::{DESCRIPTORS, POOL, flow, number, observer, peer, relay, v1};

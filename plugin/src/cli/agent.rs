@@ -13,7 +13,6 @@ use super::{
     hubble::{self, Outputs},
     process::{Offer, PATIENCE, Places, Servers, Signal, end_pair_log, signals, wait},
     usage,
-    watched::{Look, Watched},
 };
 use crate::{
     agent::{Agent, HookWatch},
@@ -29,6 +28,7 @@ use crate::{
     metrics::{Process, Sources},
     proto::v1::FlowServer,
     reports,
+    watched::{Look, Watched},
     zones::{Change, SharedTable, StaticTable, Table},
 };
 use followed::Followed;

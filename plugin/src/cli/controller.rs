@@ -8,7 +8,6 @@ use super::{
     hubble::{self, TlsArgs},
     process::{PATIENCE, Signal, signals},
     usage,
-    watched::{Look, Watched},
 };
 use crate::{
     api::{CountersService, HolderCounters, ZonesService},
@@ -19,6 +18,7 @@ use crate::{
     identity::Index,
     link::{Authenticate, Files, Tls},
     metrics::{self, Controller, Listen, Process},
+    watched::{Look, Watched},
     zones::{SharedTable, StaticTable},
 };
 use std::{

@@ -2,7 +2,7 @@
 
 use super::{
     facts::{Key, Kind},
-    reduce::Seen,
+    objects::Seen,
 };
 use std::collections::HashSet;
 use tokio::sync::mpsc;

@@ -5,7 +5,7 @@ use super::{
     health::Health,
     message::{Message, WAITING, messages},
     model::{Model, Notice},
-    reduce::LabelKeys,
+    objects::LabelKeys,
     watches::{Timing, Watch},
 };
 use crate::{

@@ -1,77 +1,52 @@
-//! When an agent that has lost its controller tries again: agents must not come all at once.
+//! When somebody tries again that has failed: waits that double, and are random, so that not all come at once.
 
 use std::{ops::RangeInclusive, time::Duration};
 
-/// The first waits are from a range this wide: a controller's agents come back spread over it.
-const FIRST: Duration = Duration::from_secs(15);
-/// No wait is longer.
-const LONGEST: Duration = Duration::from_secs(60);
-/// Where the controller ended the stream, so that agents spread over its replicas: it knows how many it
-/// sends away.
-const MOVED: Duration = Duration::from_secs(2);
-
-/// The waits of one agent.
-#[derive(Clone, Copy, Debug, Default)]
+/// The waits of one who tries.
+#[derive(Clone, Debug)]
 pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    /// Each wait is this part of what it could be.
+    part: RangeInclusive<f64>,
     failures: u32,
 }
 
 impl Backoff {
-    /// How long to wait after a failure: random, and from a range that doubles with each one.
+    /// Waits of at most `first` at first, and of at most `longest`; of each a random part in this range.
+    pub const fn new(first: Duration, longest: Duration, part: RangeInclusive<f64>) -> Self {
+        Self { first, longest, part, failures: 0 }
+    }
+
+    /// How long to wait after a failure.
     pub fn failed(&mut self) -> Duration {
-        let widest = FIRST.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
+        let widest = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures += 1;
-        random(Duration::ZERO..=widest)
+        widest.mul_f64(rand::random_range(self.part.clone()))
     }
 
-    /// How long to wait where the controller asked to come again.
-    pub fn moved(&mut self) -> Duration {
-        self.failures = 0;
-        random(Duration::ZERO..=MOVED)
-    }
-
-    /// The controller has answered.
+    /// It has worked.
     pub const fn succeeded(&mut self) {
         self.failures = 0;
     }
 }
 
-fn random(range: RangeInclusive<Duration>) -> Duration {
-    rand::random_range(range)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_thousand_agents_come_back_spread_over_ten_seconds() {
-        let start = Instant::now();
-        let mut agents = tokio::task::JoinSet::new();
-        for _ in 0..1000 {
-            agents.spawn(async move {
-                tokio::time::sleep(Backoff::default().failed()).await;
-                start.elapsed().as_secs_f64()
-            });
-        }
-        let mut back = agents.join_all().await;
-        back.sort_by(f64::total_cmp);
-        assert!(back[999] - back[0] >= 10.0, "{} to {}", back[0], back[999]);
-        // A fifteenth of them is expected in each second.
-        for second in 0..15 {
-            let came = back.iter().filter(|at| **at as usize == second).count();
-            assert!((20..=150).contains(&came), "{came} in second {second}");
-        }
-    }
 
     #[test]
     fn waits_grow_to_a_limit_and_begin_anew() {
-        let mut backoff = Backoff::default();
-        for _ in 0..1000 {
-            assert!(backoff.failed() <= LONGEST);
+        let (first, longest) = (Duration::from_millis(500), Duration::from_secs(10));
+        let mut backoff = Backoff::new(first, longest, 0.5..=1.0);
+        for widest in [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0] {
+            let wait = backoff.failed().as_secs_f64();
+            assert!((widest / 2.0..=widest).contains(&wait), "{wait} of {widest}");
         }
-        assert!(backoff.moved() <= MOVED);
-        assert!(backoff.failed() <= FIRST);
+        for _ in 0..1000 {
+            assert!(backoff.failed() <= longest);
+        }
+        backoff.succeeded();
+        assert!(backoff.failed() <= first);
     }
 }

@@ -9,6 +9,9 @@
     reason = "generated code; the .proto files carry the words"
 )]
 
+use prost_reflect::DescriptorPool;
+use std::sync::LazyLock;
+
 /// Field numbers: a module for each message of flows and of Hubble's Observer.
 pub mod number {
     include!(concat!(env!("OUT_DIR"), "/numbers.rs"));
@@ -16,6 +19,12 @@ pub mod number {
 
 /// Every message and service: a `google.protobuf.FileDescriptorSet`.
 pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The same, decoded: once for all who ask for messages by name.
+pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    // The build has made it; a test reads it.
+    DescriptorPool::decode(DESCRIPTORS).unwrap_or_default()
+});
 
 /// Package `flow`.
 pub mod flow {

@@ -5,7 +5,7 @@ use crate::{
     causes::causes,
     counters::Samples,
     leader::holder_in,
-    link::{ConnectError, Settings},
+    link::{Backoff, ConnectError, Settings},
 };
 use std::{
     sync::{
@@ -82,13 +82,15 @@ impl From<Status> for Ended {
 impl Client {
     /// Reports until `shutdown`.
     pub async fn run(mut self) {
-        let (mut server, mut wait, mut told) = (self.settings.clone(), WAIT.0, String::new());
+        let (mut server, mut told) = (self.settings.clone(), String::new());
+        let mut backoff = Backoff::new(WAIT.0, WAIT.1, 0.5..=1.0);
         loop {
             let taken = self.state.taken.load(Ordering::Relaxed);
             let ended = self.stream(&server).await.unwrap_or_else(|ended| ended);
             self.state.is_connected.store(false, Ordering::Relaxed);
             if self.state.taken.load(Ordering::Relaxed) != taken {
-                (wait, told) = (WAIT.0, String::new());
+                backoff.succeeded();
+                told = String::new();
             }
             server = match ended {
                 Ended::Agent => return,
@@ -110,10 +112,9 @@ impl Client {
                 }
             };
             tokio::select! {
-                () = sleep(wait.mul_f64(rand::random_range(0.5..=1.0))) => {}
+                () = sleep(backoff.failed()) => {}
                 () = self.shutdown.cancelled() => return,
             }
-            wait = (wait * 2).min(WAIT.1);
         }
     }
 

@@ -1,9 +1,6 @@
 //! What is made of flows beside their streams: Hubble's own metrics, and flow logs.
 
-use super::super::{
-    Failure, usage,
-    watched::{Look, Watched},
-};
+use super::super::{Failure, usage};
 use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig},
     flows::{Listener, Ring},
@@ -14,6 +11,7 @@ use crate::{
     identity::Index,
     metrics::{self, Reloads},
     proto::{flow::FlowFilter, json},
+    watched::{Look, Watched},
     yaml,
 };
 use serde::{Deserialize, de::DeserializeOwned};
