@@ -5,7 +5,7 @@ mod counters;
 mod leader;
 mod zones;
 
-pub use client::{Client, ClientError, Stream, Target, Trust};
+pub use client::{Client, ClientError, InvalidTarget, Stream, Target, Trust};
 pub use counters::{CountersService, Missed};
 pub use leader::HolderCounters;
 pub use zones::ZonesService;

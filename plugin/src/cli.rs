@@ -12,6 +12,7 @@ mod demo;
 mod failure;
 mod hook;
 mod hubble;
+mod invalid;
 mod process;
 mod replay;
 mod top;

@@ -16,7 +16,7 @@ mod tokens;
 mod unload;
 mod watches;
 
-pub use connect::connect;
+pub use connect::{ConnectError, connect};
 pub use events::Reporter;
 pub use facts::{Key, Kind, ObjectRef};
 pub use health::{Health, KindHealth, State};

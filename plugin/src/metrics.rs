@@ -14,5 +14,5 @@ mod traffic;
 mod writer;
 
 pub use controller::Controller;
-pub use http::{Listen, serve};
+pub use http::{InvalidListen, Listen, serve};
 pub use sources::{Families, Measured, Outputs, Process, Reloads, Sources};

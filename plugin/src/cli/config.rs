@@ -7,6 +7,7 @@ pub(super) use command::{Config, run};
 use super::{
     Failure, HookChoice,
     hubble::{Capacity, Cluster, ExportKeys, Name, OutputArgs, OutputKeys, OutputSettings, Peer, TlsArgs, TlsKeys},
+    invalid::Invalid,
     usage,
 };
 use crate::{
@@ -284,11 +285,11 @@ struct MetricsKeys {
 pub(super) struct PairLogOutput(pub(super) Option<Output>);
 
 impl FromStr for PairLogOutput {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self(match text {
-            "" => return Err("name a file, `stdout` or `off`".to_owned()),
+            "" => return Err(Invalid::NoOutput),
             OFF => None,
             "stdout" | "-" => Some(Output::Stdout),
             path => Some(Output::File(path.into())),
@@ -301,12 +302,12 @@ impl FromStr for PairLogOutput {
 pub(super) struct Seconds(pub(super) Duration);
 
 impl FromStr for Seconds {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time: SignedDuration = text.parse().map_err(|_| format!("`{text}` is not a time like 10s or 1m30s"))?;
+        let time: SignedDuration = text.parse().map_err(|_| Invalid::Time(text.to_owned()))?;
         let time = Duration::try_from(time).ok().filter(|time| *time >= Duration::from_secs(1));
-        time.map(Self).ok_or_else(|| format!("`{text}` is less than a second"))
+        time.map(Self).ok_or_else(|| Invalid::ShortTime(text.to_owned()))
     }
 }
 
@@ -359,11 +360,11 @@ fn read_file(path: &Path) -> Result<File, Failure> {
 }
 
 /// A value by its flag, or by its key, or by default.
-fn value<T: FromStr<Err = String>>(
+fn value<T: FromStr<Err: std::fmt::Display>>(
     flag: Option<T>,
     text: Option<String>,
     key: &str,
-    default: impl FnOnce() -> Result<T, String>,
+    default: impl FnOnce() -> Result<T, T::Err>,
 ) -> Result<T, Failure> {
     match (flag, text) {
         (Some(flag), _) => Ok(flag),
@@ -412,7 +413,7 @@ impl Settings {
         let hubble_peers = match args.hubble_peers {
             none if none.is_empty() => {
                 let peers = file.hubble.peers.iter().map(|peer| peer.parse());
-                peers.collect::<Result<_, String>>().map_err(|error| usage(format!("hubble.peers: {error}")))?
+                peers.collect::<Result<_, Invalid>>().map_err(|error| usage(format!("hubble.peers: {error}")))?
             }
             peers => peers,
         };
@@ -568,7 +569,7 @@ mod tests {
     #[test]
     fn an_interval_is_at_least_a_second() {
         assert_eq!("1m30s".parse(), Ok(Seconds(Duration::from_secs(90))));
-        assert_eq!("500ms".parse::<Seconds>(), Err("`500ms` is less than a second".to_owned()));
-        assert_eq!("ten".parse::<Seconds>(), Err("`ten` is not a time like 10s or 1m30s".to_owned()));
+        assert_eq!("500ms".parse::<Seconds>(), Err(Invalid::ShortTime("500ms".to_owned())));
+        assert_eq!("ten".parse::<Seconds>(), Err(Invalid::Time("ten".to_owned())));
     }
 }

@@ -221,7 +221,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         families: args.totals.families(),
         tls: tls.iter().chain(&hubble_tls).cloned().collect(),
     };
-    let served = |result: io::Result<()>| result.map_err(|error| error.to_string());
+    let served = |result: io::Result<()>| result.map_err(Failure::failed);
     let mut tasks = vec![
         runtime.spawn({
             let tls = tls.clone();
@@ -304,11 +304,11 @@ fn look(file: &mut Watched, reload: bool, fixed: &watch::Sender<Arc<StaticTable>
 }
 
 /// The error of a task that has ended by itself.
-fn ended(runtime: &Runtime, tasks: &mut Vec<JoinHandle<Result<(), String>>>) -> Option<String> {
+fn ended(runtime: &Runtime, tasks: &mut Vec<JoinHandle<Result<(), Failure>>>) -> Option<String> {
     let ended = tasks.iter().position(JoinHandle::is_finished)?;
     Some(match runtime.block_on(tasks.remove(ended)) {
         Ok(Ok(())) => "a part of the controller has ended".to_owned(),
-        Ok(Err(error)) => error,
+        Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     })
 }

@@ -7,7 +7,7 @@ mod context;
 mod handler;
 mod seen;
 
-pub use config::{Config, ConfigError, MetricConfig, filters, or_none};
+pub use config::{Config, ConfigError, MetricConfig, MetricError, filters, or_none};
 
 use super::Filters;
 use crate::{
@@ -207,7 +207,8 @@ impl Family {
         let of = |reason| ConfigError::Metric(config.name.clone(), reason);
         let (context, own) = Context::new(&config.context_options).map_err(of)?;
         let Some(handler) = Handler::new(&config.name, &own).map_err(of)? else { return Ok(None) };
-        let filters = Filters::new(&config.include_filters, &config.exclude_filters).map_err(of)?;
+        let filters = Filters::new(&config.include_filters, &config.exclude_filters)
+            .map_err(|error| of(MetricError::Filter(error)))?;
         let mut labels = handler.labels();
         labels.extend(context.labels());
         let (series, gone) = (AHashMap::default(), AHashSet::default());

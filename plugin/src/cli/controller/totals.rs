@@ -179,7 +179,7 @@ pub(super) struct Served {
     /// Ends when the Lease is given back.
     pub(super) lease: Option<tokio::task::JoinHandle<()>>,
     /// Ends when the pair log is written.
-    pub(super) serving: tokio::task::JoinHandle<Result<(), String>>,
+    pub(super) serving: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
 impl Totals<'_> {
@@ -248,7 +248,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(mut self, shutdown: CancellationToken) -> Result<(), String> {
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut held, mut expected, mut is_whole) = (None, 0, false);
@@ -324,11 +324,11 @@ impl Serving {
         expected > 0 && self.reporting(Instant::now(), held) >= expected || held >= WHOLE
     }
 
-    fn log(&mut self) -> Result<(), String> {
+    fn log(&mut self) -> Result<(), Failure> {
         let (PairLogOutput(Some(output)), every) = &self.pair_log else { return Ok(()) };
         if self.log.is_none() {
             let log = PairLog::start(output, *every, Arc::clone(&self.process.pair_log));
-            self.log = Some(log.map_err(|error| format!("the pair log {output}: {error}"))?);
+            self.log = Some(log.map_err(|error| Failure::failed(format!("the pair log {output}: {error}")))?);
         }
         if let Some(log) = &mut self.log {
             log.tick(|| vec![(String::new(), self.ledger.take_interval())]);

@@ -108,13 +108,13 @@ enum Wanted {
 }
 
 impl FromStr for Wanted {
-    type Err = String;
+    type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text.trim() {
             "auto" => Self::Auto,
             "off" => Self::These(Config::default()),
-            list => Self::These(list.parse().map_err(|error: ConfigError| error.to_string())?),
+            list => Self::These(list.parse()?),
         })
     }
 }
@@ -151,7 +151,7 @@ pub(in super::super) struct OutputSettings {
 impl OutputArgs {
     /// The flags, or else the keys.
     pub(in super::super) fn or(self, keys: OutputKeys) -> Result<OutputSettings, Failure> {
-        fn parsed<T: FromStr<Err = String>>(key: &str, text: Option<String>) -> Result<Option<T>, Failure> {
+        fn parsed<T: FromStr<Err: std::fmt::Display>>(key: &str, text: Option<String>) -> Result<Option<T>, Failure> {
             text.map(|text| text.parse().map_err(|error| usage(format!("{key}: {error}")))).transpose()
         }
         let export = keys.export;

@@ -46,13 +46,36 @@ pub struct ContextOption {
 pub enum ConfigError {
     /// One of them.
     #[error("{0}: {1}")]
-    Metric(String, String),
+    Metric(String, MetricError),
     /// It is there twice.
     #[error("{0}: it is there twice")]
     Twice(String),
     /// It has other labels already.
     #[error("{0}: its labels can't change without a restart")]
     Labels(String),
+}
+
+/// Why a family can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetricError {
+    /// It has no name.
+    #[error("a metric has no name")]
+    NoName,
+    /// Hubble has no such handler.
+    #[error("there is no such metric; there are {0}")]
+    Unknown(&'static str),
+    /// The handler has no such option.
+    #[error("it has no option `{0}`")]
+    Option(String),
+    /// No label of this name can be chosen.
+    #[error("invalid labelsContext value: {0}")]
+    Label(String),
+    /// An end can't be named like this.
+    #[error("unknown context '{0}'")]
+    Context(String),
+    /// A filter can't be.
+    #[error("{0}")]
+    Filter(String),
 }
 
 /// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`, as cilium-agent's `--hubble-metrics` has it.
