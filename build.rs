@@ -19,6 +19,18 @@ const PROTOS: [&str; 8] = [
     "google/protobuf/struct.proto",
 ];
 
+/// Many small messages are sent together.
+const CODEC: Option<&str> = Some("crate::link::Codec");
+/// The folders of the services' code, included where they are served; the services; and their codec. Thousands of
+/// agents follow and report, each with a buffer of its own: the library's are small.
+const SERVICES: [(&str, &[&str], Option<&str>); 5] = [
+    ("hubble", &["Observer", "Peer"], CODEC),
+    ("api", &["Counters", "Zones"], CODEC),
+    ("controller", &["Controller"], CODEC),
+    ("feed", &["Feed"], None),
+    ("reports", &["Reports"], None),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
@@ -35,40 +47,51 @@ fn main() -> Result<(), Box<dyn Error>> {
     bare.file.iter_mut().for_each(|file| file.source_code_info = None);
     fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
     fs::write(out.join("numbers.rs"), numbers(&bare))?;
-    let (feed, rest) = apart(descriptors, &["Feed", "Reports"]);
     tonic_prost_build::configure()
-        .build_transport(false)
-        .codec_path("crate::grpc::Codec")
-        // Sent as the ring keeps it, without being decoded and encoded again.
-        .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
         // Shared by the streams that it is sent on.
         .bytes(".meridian.v1.FollowResponse.updates")
-        .compile_fds(rest)?;
-    // Thousands of agents follow, each with a buffer of its own: the library's are small.
-    let folder = out.join("feed");
-    fs::create_dir_all(&folder)?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .extern_path(".meridian.v1", "crate::proto::v1")
-        .out_dir(folder)
-        .compile_fds(feed)?;
+        .compile_fds(messages(&descriptors))?;
+    for (folder, services, codec) in SERVICES {
+        let folder = out.join(folder);
+        fs::create_dir_all(&folder)?;
+        let mut code = tonic_prost_build::configure()
+            .build_transport(false)
+            // Sent as the ring keeps it, without being decoded and encoded again.
+            .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
+            .extern_path(".observer", "crate::proto::observer")
+            .extern_path(".peer", "crate::proto::peer")
+            .extern_path(".meridian.v1", "crate::proto::v1")
+            .out_dir(folder);
+        if let Some(codec) = codec {
+            code = code.codec_path(codec);
+        }
+        code.compile_fds(alone(&descriptors, services))?;
+    }
     Ok(())
 }
 
-/// Services alone, and everything but those.
-fn apart(mut all: FileDescriptorSet, services: &[&str]) -> (FileDescriptorSet, FileDescriptorSet) {
+/// All messages, without the services.
+fn messages(all: &FileDescriptorSet) -> FileDescriptorSet {
+    let mut messages = all.clone();
+    for file in &mut messages.file {
+        if !file.service.is_empty() {
+            // Its comments are found by their places in the file.
+            file.source_code_info = None;
+            file.service.clear();
+        }
+    }
+    messages
+}
+
+/// These services alone.
+fn alone(all: &FileDescriptorSet, services: &[&str]) -> FileDescriptorSet {
     let mut alone = all.clone();
     alone.file.retain_mut(|file| {
         file.service.retain(|of| services.contains(&of.name()));
+        file.source_code_info = None;
         !file.service.is_empty()
     });
-    for file in &mut all.file {
-        // Its comments are found by its place in the file.
-        file.source_code_info = None;
-        file.service.retain(|of| !services.contains(&of.name()));
-    }
-    alone.file.iter_mut().for_each(|file| file.source_code_info = None);
-    (alone, all)
+    alone
 }
 
 /// The field numbers of the messages of flows: a module for each message, a constant for each field.

@@ -14,35 +14,6 @@ fmt() {
     (cd plugin-ebpf && cargo fmt --check)
 }
 
-# Dependencies point one way, and few rooms may name a foreign library.
-layers() {
-    local found=0 what where
-    while read -r what where; do
-        # shellcheck disable=SC2086 # several patterns in one word
-        if grep -rnE "^\s*(pub )?use $what(::|;| )|[^a-z_]$what::" plugin/src --include '*.rs' | grep -vE "^plugin/src/($where)"; then
-            say "$what may be named only in: $where"
-            found=1
-        fi
-    done <<'END'
-aya datapath
-tonic hubble|api|feed|grpc|reports|proto/generated.rs
-kube cluster
-k8s_openapi cluster
-tokio_rustls tls.rs
-x509_parser tls.rs
-hyper feed
-cel hubble/
-chrono hubble/
-axum metrics/
-nix demo/|datapath/
-rtnetlink demo/|datapath/
-END
-    local domain
-    domain=$(grep -rnE 'crate::(datapath|hubble|api|grpc|metrics|export|agent|demo|cli)' plugin/src/{zones,identity,flows,accounting}* || true)
-    [ -z "$domain" ] || { say "$domain"; say "the domain must not know the edges"; found=1; }
-    return $found
-}
-
 deny() {
     local tool=$CACHE/cargo-deny-$DENY_VERSION
     if [ ! -x "$tool/bin/cargo-deny" ]; then
@@ -74,7 +45,6 @@ shell() {
 }
 
 step "formatting" fmt
-step "layers" layers
 step "shell scripts" shell
 step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
 step "dependencies: bans, licences, sources" deny
@@ -105,5 +75,6 @@ alerts() {
 step "alerts" alerts
 step "the chart" scripts/chart.sh
 step "the static binary" scripts/image.sh
+# `structure` among them: imports point one way.
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
 step "kernels" scripts/test-kernels.sh check

@@ -3,23 +3,12 @@
 //! Of the two maps the one that the epoch's low bit names is read; the other one is free for
 //! userspace to prepare, so that a packet never sees half of a change.
 
+pub use crate::slot::{FIRST_ZONE, INTERNET, MAX_ZONES, Slot, UNKNOWN};
 use crate::{
     IpVersion,
     flow::{V4, V6},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// The index of a zone in the matrix. Two slots are not zones: [`UNKNOWN`] and [`INTERNET`].
-pub type Slot = u16;
-
-/// Not known: a private address in no prefix, or a node without a zone.
-pub const UNKNOWN: Slot = 0;
-/// A public address in no prefix.
-pub const INTERNET: Slot = 1;
-/// The slot of the first named zone.
-pub const FIRST_ZONE: Slot = 2;
-/// The most zones that a node can name.
-pub const MAX_ZONES: usize = 255;
 
 /// Bits of a key before the address: the IP version.
 pub const VERSION_BITS: u32 = 32;

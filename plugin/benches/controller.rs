@@ -10,14 +10,13 @@ mod report;
 use meridian::{
     cluster::{Anybody, Health, Key, Kind, LabelKeys, Message, Publisher, messages, read},
     datapath::{Datapath, Options},
-    feed::{Agents, FeedService, Limits, Store, Watches},
+    feed::{Agents, FeedService, Limits, Store, Watches, services::feed_client::FeedClient},
+    grpc::{self, AgentServices},
     hubble::{KnownPeers, PeerService},
     identity::Index,
-    proto::{
-        feed::feed_client::FeedClient,
-        v1::{FollowRequest, Hello, follow_request::Request},
-    },
-    reports::{Ledger, ReportsService, Role, Term},
+    leader::{Role, Term},
+    proto::v1::{FollowRequest, Hello, follow_request::Request},
+    reports::{Ledger, ReportsService},
     units::grouped,
     zones::{SharedTable, Slots, StaticTable},
 };
@@ -297,7 +296,7 @@ async fn run_controller(addresses: bool) -> Shown {
     };
     let nobody = KnownPeers::Here(watch::Sender::new(Arc::default()).subscribe());
     let peers = PeerService::new(nobody, CancellationToken::new());
-    tokio::spawn(service.serve(reports, peers, listener, None));
+    tokio::spawn(grpc::serve_agents(AgentServices { feed: service, reports, peers }, listener, None));
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["agents", &at])
         .stdin(Stdio::piped())

@@ -7,11 +7,11 @@ mod report;
 
 use meridian::{
     accounting::Accounting,
-    agent::{Agent, Sink},
+    agent::Agent,
     datapath::{Datapath, Device, Devices, Options, sys},
-    flows::{Node, Ring},
+    flows::{Node, Ring, Sink},
+    hubble::metrics::FlowMetrics,
     identity::Index,
-    metrics::hubble::FlowMetrics,
     units::grouped,
     zones::{Place, StaticTable},
 };
@@ -50,7 +50,7 @@ fn main() {
     let index = Arc::new(Index::default());
     index.replace(&table.endpoints);
     let metrics = Arc::new(FlowMetrics::default());
-    let sink = Sink { metrics: Some(Arc::clone(&metrics)), ..Sink::new(Arc::new(Ring::new(4095))) };
+    let sink = Sink { listener: Some(Arc::clone(&metrics) as _), ..Sink::new(Arc::new(Ring::new(4095))) };
     let node = Node::new("node-a", Place::Unknown);
     let datapath = Datapath::load(Options::default()).unwrap();
     let mut agent = Agent::new(node, datapath, index, Accounting::new(1000, true), sink);

@@ -6,13 +6,14 @@
 mod report;
 
 use meridian::{
+    hubble::services::observer_client::ObserverClient,
     proto::{
         DESCRIPTORS,
         flow::{
             CiliumEventType, Emitter, Endpoint, Flow, FlowFilter, Ip, IpVersion, Layer4, Tcp, TcpFlags, Verdict,
             Workload, flow_filter::Experimental, layer4::Protocol,
         },
-        observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes, observer_client::ObserverClient},
+        observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes},
     },
     units::grouped,
 };

@@ -5,44 +5,15 @@
 
 mod interval;
 mod party;
-mod saved;
 mod top;
 
 pub use interval::{Interval, Line};
-pub use party::{Party, Pod, Workload};
-pub use saved::{Known, Names};
+pub use party::{Between, End, Party, Placed, Pod, Workload};
 pub use top::{ByLocality, Top};
 
-use crate::{
-    identity::Endpoint,
-    proto::v1::Sums,
-    zones::{Locality, Place},
-};
+use crate::zones::Locality;
 use meridian_abi::Counter;
-use std::{net::IpAddr, sync::Arc, time::Instant};
-
-/// One end of a transfer.
-#[derive(Clone, Debug)]
-pub struct End {
-    /// Its address, if it is one.
-    pub address: Option<IpAddr>,
-    /// Who has the address, if that is known.
-    pub owner: Option<Arc<Endpoint>>,
-    /// Where it is.
-    pub place: Place,
-}
-
-/// The two sides of a sum.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Between<T> {
-    /// Who sent.
-    pub source: T,
-    /// Who received.
-    pub destination: T,
-}
-
-/// A pod, if it is known which, and its place.
-pub type Placed = (Option<Pod>, Place);
+use std::{sync::Arc, time::Instant};
 
 /// Sums since the start, each of a bounded number of series.
 #[derive(Clone, Debug)]
@@ -150,14 +121,19 @@ impl Accounting {
         &self.totals
     }
 
-    /// Takes the sums down, for another process to go on with.
-    pub fn save(&self) -> Sums {
-        saved::save(self)
+    /// The same, to go on with what another process had counted.
+    pub const fn totals_mut(&mut self) -> &mut Totals {
+        &mut self.totals
     }
 
-    /// Goes on with the sums of another process.
-    pub fn restore(&mut self, saved: Sums, now: Instant) {
-        saved::restore(self, saved, now);
+    /// The pairs of this interval, if they are kept.
+    pub const fn interval(&self) -> Option<&Interval> {
+        self.interval.as_ref()
+    }
+
+    /// The same, to go on with what another process had counted.
+    pub const fn interval_mut(&mut self) -> Option<&mut Interval> {
+        self.interval.as_mut()
     }
 
     /// What went between pods of two zones since the last call, the most first. Nothing if it is not kept.
@@ -169,7 +145,11 @@ impl Accounting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{identity, zones::Zone};
+    use crate::{
+        identity::{self, Endpoint},
+        zones::{Place, Zone},
+    };
+    use std::net::IpAddr;
 
     const PODS: usize = 10_000;
     const SERIES: usize = 1000;

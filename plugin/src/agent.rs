@@ -6,16 +6,16 @@ pub use hook_watch::HookWatch;
 
 use crate::{
     accounting::{Accounting, End, Line},
+    counters::{Counted, FeedState, Sample, Seen, TableState, Whose},
     datapath::{Datapath, Error, Retiring},
     durable,
-    flows::{Encoded, Entry, Known, Lost, Namespaces, News, Node, Observer, Record, Ring, SlotId, Tracker},
+    flows::{Encoded, Entry, Known, Lost, News, Node, Observer, Record, Sink, SlotId, Tracker},
     identity::Index,
-    metrics::{Counted, FeedState, Sample, Seen, TableState, Whose, hubble::FlowMetrics},
     proto::{
         flow::LostEventSource,
-        number,
         v1::{SavedCounters, saved_counters},
     },
+    wire,
     zones::{Change, Matrix, Pair, Place, SharedTable, Slots, Table, TooManyZones},
 };
 use ipnetwork::IpNetwork;
@@ -26,54 +26,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-
-/// Where an agent's flow events go; several agents may share it.
-#[derive(Clone, Debug)]
-pub struct Sink {
-    /// The flow events.
-    pub ring: Arc<Ring>,
-    /// The namespaces that they named.
-    pub namespaces: Arc<Namespaces>,
-    /// Counts them as Hubble does, where that is asked for.
-    pub metrics: Option<Arc<FlowMetrics>>,
-}
-
-impl Sink {
-    /// To this ring, and counted by nobody.
-    pub fn new(ring: Arc<Ring>) -> Self {
-        Self { ring, namespaces: Arc::default(), metrics: None }
-    }
-
-    /// Takes flow events in the order of their time; they come from several CPUs or nodes.
-    pub fn take_all(&self, mut flows: Vec<Encoded>, now: Instant) {
-        flows.sort_by_key(|flow| flow.time().map(|time| (time.seconds, time.nanos)));
-        flows.into_iter().for_each(|flow| self.take(flow, now));
-    }
-
-    fn take(&self, flow: Encoded, now: Instant) {
-        self.see(&flow, now);
-        self.ring.push(flow);
-    }
-
-    /// Takes what was recorded earlier, as it is.
-    pub fn take_recorded(&self, record: Record, now: Instant) {
-        match (&record, &self.metrics) {
-            (Record::Flow(flow), _) => self.see(flow, now),
-            (Record::Lost(lost), Some(metrics)) => metrics.count_lost(lost),
-            (Record::Lost(_), None) => {}
-        }
-        self.ring.push_record(record);
-    }
-
-    fn see(&self, flow: &Encoded, now: Instant) {
-        if let Some(metrics) = &self.metrics {
-            metrics.count(flow);
-        }
-        for end in [flow.source(), flow.destination()].into_iter().flatten() {
-            self.namespaces.see(end.message().string(number::endpoint::NAMESPACE), now);
-        }
-    }
-}
 
 /// A node's programs with what userspace knows of them.
 pub struct Agent {
@@ -371,7 +323,7 @@ impl Agent {
             told: Some(known.told.into()),
         };
         let entries = self.tracker.known().map(entry).collect();
-        let saved = SavedCounters { boot_id, entries, sums: Some(self.accounting.save()) };
+        let saved = SavedCounters { boot_id, entries, sums: Some(wire::sums(&self.accounting)) };
         // Whatever ends this machine ends the counters, too.
         durable::write(path, MAGIC, &saved.encode_to_vec(), false)?;
         self.empty_idle();
@@ -398,7 +350,7 @@ impl Agent {
             (SlotId(entry.slot as usize), Known { generation: entry.generation as u16, read, told })
         };
         self.tracker.restore(saved.entries.iter().map(known), now);
-        self.accounting.restore(saved.sums.unwrap_or_default(), now);
+        wire::restore(&mut self.accounting, saved.sums.unwrap_or_default(), now);
         Ok(true)
     }
 

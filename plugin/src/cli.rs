@@ -9,26 +9,24 @@ mod check;
 mod config;
 mod controller;
 mod demo;
+mod failure;
+mod hook;
 mod hubble;
+mod invalid;
 mod process;
 mod replay;
 mod top;
 mod trust;
 mod unload_nodes;
-mod watched;
 mod zones;
 
-use crate::datapath::{
-    Devices, Hook,
-    auto::{self, Choice},
-};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
-use std::{
-    io::{self, IsTerminal, Write},
-    path::Path,
-};
+use failure::{print, usage};
+use hook::HookChoice;
+use std::io::{self, IsTerminal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+pub use failure::Failure;
 
 /// Measures the traffic that crosses availability zones, in the kernel, and speaks it in Hubble's language.
 #[derive(Debug, Parser)]
@@ -93,70 +91,6 @@ enum Command {
     Zones(zones::Zones),
 }
 
-/// Where packets are counted.
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum HookChoice {
-    /// The one that sees this node's packets, of those that this kernel has.
-    Auto,
-    /// netfilter POSTROUTING (Linux 6.4 and newer).
-    Netfilter,
-    /// tcx egress of the uplinks (Linux 6.6 and newer).
-    Tcx,
-    /// clsact egress of the uplinks (every Linux that is in use).
-    Clsact,
-}
-
-impl HookChoice {
-    /// The hook, unless the kernel is to decide.
-    const fn fixed(self) -> Option<Hook> {
-        match self {
-            Self::Auto => None,
-            Self::Netfilter => Some(Hook::Netfilter),
-            Self::Tcx => Some(Hook::Tcx),
-            Self::Clsact => Some(Hook::Clsact),
-        }
-    }
-
-    /// The hook that was chosen, or the one for these devices.
-    fn resolve(self, devices: &Devices, cilium_state: &Path, pinned: Option<Hook>) -> Result<Choice, Failure> {
-        match self.fixed() {
-            Some(hook) => Ok(Choice { hook, why: "as asked for".into() }),
-            None => auto::choose(devices, cilium_state, pinned).map_err(Failure::failed),
-        }
-    }
-}
-
-/// Why a command ended without success.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// Bad usage or configuration.
-    #[error("{0}")]
-    Usage(String),
-    /// Something did not work.
-    #[error("{0}")]
-    Failed(String),
-    /// A signal asked to end.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-impl Failure {
-    /// The exit code.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::Failed(_) => 1,
-            // As shells say it of SIGINT.
-            Self::Interrupted => 130,
-        }
-    }
-
-    fn failed(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
 /// Runs a command.
 ///
 /// # Errors
@@ -185,18 +119,5 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Zones(command) => zones::run(&command),
-    }
-}
-
-fn usage(error: impl std::fmt::Display) -> Failure {
-    Failure::Usage(error.to_string())
-}
-
-/// Writes a result to stdout. A reader who has gone away is no error.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("stdout: {error}"))),
-        _ => Ok(()),
     }
 }

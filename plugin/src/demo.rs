@@ -4,6 +4,7 @@
 //! Namespaces have no names and nothing is pinned, so all of it is gone with this process, however
 //! it ends.
 
+mod error;
 pub mod links;
 pub mod namespace;
 mod report;
@@ -11,21 +12,20 @@ pub mod topology;
 mod traffic;
 mod truth;
 
+pub use error::Error;
 pub use report::{Report, live, progress};
 
 use crate::{
     accounting::{Accounting, Line},
-    agent::{Agent, Attribution, Sink},
+    agent::{Agent, Attribution},
+    counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
-    flows::Node,
+    flows::{Node, Sink},
     identity::Index,
-    metrics::Sample,
-    yaml,
     zones::{Matrix, Slots, StaticTable},
 };
 use meridian_abi::{Counter, stats::Stat};
 use std::{
-    io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -41,39 +41,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const SETTLE_TRIES: usize = 100;
 /// Series by pod and by workload: more than the demo has.
 const SERIES: usize = 1000;
-
-/// Why the demo does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// This process may not make namespaces.
-    #[error("making a network namespace is not permitted ({source}): run as root (the demo needs CAP_SYS_ADMIN)")]
-    NotPermitted {
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Something failed in a namespace.
-    #[error("network namespace {name}, {what}: {source}")]
-    Namespace {
-        /// The namespace.
-        name: String,
-        /// What was tried.
-        what: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A client or server of the demo failed.
-    #[error("the demo's traffic: {source}")]
-    Traffic {
-        /// What it met.
-        source: io::Error,
-    },
-    /// The kernel side.
-    #[error(transparent)]
-    Datapath(#[from] datapath::Error),
-    /// The demo's own table.
-    #[error(transparent)]
-    Table(#[from] yaml::Error),
-}
 
 /// The cluster with its agents, and the taps on its wire. Fields are dropped in this order: the
 /// traffic ends first, links are detached before their namespaces go.

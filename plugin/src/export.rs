@@ -6,4 +6,4 @@ mod pair_log;
 mod rotated;
 
 pub use flow_logs::{FlowLog, FlowLogs, FlowLogsConfig, Known as KnownFlowLogs, Output as FlowLogOutput, Refused};
-pub use pair_log::{Output, PairLog, Pairs};
+pub use pair_log::{Output, PairLog, PairLogTally, Pairs};

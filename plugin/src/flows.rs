@@ -10,12 +10,16 @@ mod entry;
 mod event;
 pub mod icmp;
 mod namespaces;
+mod node;
 mod ring;
+mod sink;
 mod tracker;
 
 pub use encoded::{Encoded, Part, Parts};
 pub use entry::{Entry, Event, SlotId};
-pub use event::{Node, Observer};
+pub use event::Observer;
 pub use namespaces::Namespaces;
+pub use node::Node;
 pub use ring::{Batch, Held, Lost, READERS, Record, Ring};
+pub use sink::{Listener, Sink};
 pub use tracker::{Known, News, Tracker};

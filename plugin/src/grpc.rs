@@ -1,23 +1,23 @@
 //! The gRPC server of a process: Hubble's services and ours, on a port and on a unix socket.
 
+mod agents;
 mod coalesced;
-mod codec;
 
-pub use codec::Codec;
+pub use agents::{AgentServices, serve as serve_agents};
 
 use crate::{
-    api::{CountersService, ZonesService},
-    feed::FeedService,
-    hubble,
-    metrics::Sample,
-    proto::{
-        DESCRIPTORS,
-        observer::observer_server::ObserverServer,
-        peer::peer_server::PeerServer,
-        v1::{controller_server::ControllerServer, counters_server::CountersServer, zones_server::ZonesServer},
+    api::{
+        CountersService, HolderCounters, ZonesService,
+        services::{counters_server::CountersServer, zones_server::ZonesServer},
     },
-    reports::HolderCounters,
-    tls::{self, Tls},
+    counters::Sample,
+    feed::{FeedService, services::controller_server::ControllerServer},
+    hubble::{
+        self,
+        services::{observer_server::ObserverServer, peer_server::PeerServer},
+    },
+    link::{self, Tls},
+    proto::DESCRIPTORS,
 };
 use coalesced::Coalesced;
 use std::{
@@ -149,8 +149,8 @@ fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
-) -> impl Stream<Item = io::Result<Coalesced<tls::Connection>>> {
-    let accepted = ReceiverStream::new(tls::connections(listener, tls, shutdown));
+) -> impl Stream<Item = io::Result<Coalesced<link::Connection>>> {
+    let accepted = ReceiverStream::new(link::connections(listener, tls, shutdown));
     accepted.map(|(stream, from)| Ok(Coalesced::new(stream, Some(from))))
 }
 

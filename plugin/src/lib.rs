@@ -1,11 +1,11 @@
 //! Meridian measures the traffic that crosses availability zones, in the kernel, and speaks it in
 //! Hubble's language.
 //!
-//! Dependencies point one way: the domain (`zones`, `identity`, `flows`, `accounting`) knows neither
-//! kernel nor network; the edges (`datapath`, `hubble`, `api`, `metrics`, `export`) translate; `agent`
-//! joins them; `demo` and `cli` use it. `cluster` makes the zone table of what a Kubernetes API server
-//! says, `feed` brings it to the agents, and `reports` brings back what they counted. `tls` is that of all
-//! servers.
+//! Imports point one way; docs/ARCHITECTURE.md has the table, and `tests/structure` holds us to it. In the order
+//! in which they build on each other: `zones`, `identity`, `flows`, `accounting` and `counters` are the domain and
+//! know neither kernel nor network; `proto` and `wire` are its messages; `leader` and `link` are what our processes
+//! have in common; `datapath`, `hubble`, `feed`, `reports`, `api`, `cluster`, `export` and `metrics` are the edges;
+//! `agent` joins those of a node; `grpc` serves them; `demo` and `cli` use it all.
 
 pub mod accounting;
 pub mod agent;
@@ -13,6 +13,7 @@ pub mod api;
 mod causes;
 pub mod cli;
 pub mod cluster;
+pub mod counters;
 pub mod datapath;
 pub mod demo;
 mod durable;
@@ -23,11 +24,14 @@ pub mod grpc;
 mod hash;
 pub mod hubble;
 pub mod identity;
+pub mod leader;
+pub mod link;
 pub mod metrics;
 pub mod proto;
 pub mod replay;
 pub mod reports;
-pub mod tls;
 pub mod units;
+pub mod watched;
+pub mod wire;
 pub mod yaml;
 pub mod zones;

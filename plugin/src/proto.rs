@@ -1,8 +1,8 @@
-//! Messages and services of Hubble and our own; how they are read and written without being decoded.
+//! Messages of Hubble and our own; how they are read and written without being decoded.
 
 mod generated;
 pub mod json;
 pub mod schema;
 pub mod wire;
 
-pub use generated::{DESCRIPTORS, feed, flow, number, observer, peer, relay, v1};
+pub use generated::{DESCRIPTORS, POOL, flow, number, observer, peer, relay, v1};

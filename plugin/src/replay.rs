@@ -3,12 +3,12 @@
 use crate::{
     flows::{Encoded, Lost, Parts, Record},
     proto::{
-        DESCRIPTORS,
+        POOL,
         flow::{Flow, LostEventSource},
         observer::{ExportEvent, export_event::ResponseTypes},
     },
 };
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 use prost_types::Timestamp;
 use serde_json::Value;
 use std::{
@@ -45,8 +45,7 @@ impl Reader {
     /// The build's own descriptors are not whole; a test reads them.
     #[expect(clippy::expect_used, reason = "the build made them")]
     pub fn new() -> Self {
-        let pool = DescriptorPool::decode(DESCRIPTORS).expect("the build's descriptors");
-        let message = |name: &str| pool.get_message_by_name(name).expect("a message of the build");
+        let message = |name: &str| POOL.get_message_by_name(name).expect("a message of the build");
         Self { event: message("observer.ExportEvent"), flow: message("flow.Flow"), parts: Parts::default() }
     }
 

@@ -1,13 +1,16 @@
 //! What crossed zones in one interval, pair by pair.
 
-use super::{Between, ByLocality, End, Party, Pod};
+use super::{
+    party::{Between, End, Party, Pod},
+    top::ByLocality,
+};
 use crate::zones::{Locality, Place};
 use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
 /// A party and its place.
-pub(super) type Key = Between<(Party, Place)>;
+pub type Key = Between<(Party, Place)>;
 
 /// What went between two parties in two zones.
 #[derive(Clone, Debug)]
@@ -65,12 +68,12 @@ impl Interval {
     }
 
     /// Everything since the last call to [`take`](Self::take).
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&Key, Locality, Counter)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&Key, Locality, Counter)> {
         self.pairs.iter().map(|((key, locality), counter)| (key, *locality, *counter))
     }
 
     /// Adds what another process had counted since it took an interval.
-    pub(super) fn restore(&mut self, key: Key, locality: Locality, counter: Counter) {
+    pub fn restore(&mut self, key: Key, locality: Locality, counter: Counter) {
         *self.pairs.entry((key, locality)).or_default() += counter;
     }
 

@@ -1,11 +1,35 @@
-//! Keys of the sums. An endpoint is compared only by what names the sum, without its labels.
+//! The ends of a transfer, and the keys of the sums. An endpoint is compared only by what names the sum, without
+//! its labels.
 
-use crate::identity::Endpoint;
+use crate::{identity::Endpoint, zones::Place};
 use std::{
     hash::{Hash, Hasher},
     net::IpAddr,
     sync::Arc,
 };
+
+/// One end of a transfer.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Its address, if it is one.
+    pub address: Option<IpAddr>,
+    /// Who has the address, if that is known.
+    pub owner: Option<Arc<Endpoint>>,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// The two sides of a sum.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Between<T> {
+    /// Who sent.
+    pub source: T,
+    /// Who received.
+    pub destination: T,
+}
+
+/// A pod, if it is known which, and its place.
+pub type Placed = (Option<Pod>, Place);
 
 /// A pod: two endpoints are the same one if namespace and name are.
 #[derive(Clone, Debug)]

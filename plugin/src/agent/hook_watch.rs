@@ -5,8 +5,8 @@
 
 use super::Agent;
 use crate::{
+    counters::Seen,
     datapath::{Compared, Coverage, GRACE, Hook},
-    metrics::Seen,
 };
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,12 @@
 //! The asking side of meridian.v1, for the command line.
 
+use super::services::{counters_client::CountersClient, zones_client::ZonesClient};
 use crate::{
+    feed::services::controller_client::ControllerClient,
+    leader::holder_in,
     proto::v1::{
         ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
-        controller_client::ControllerClient, counters_client::CountersClient, zones_client::ZonesClient,
     },
-    reports::holder_in,
 };
 use std::{fmt, fs, io, path::PathBuf, str::FromStr, time::Duration};
 use tonic::{
@@ -25,16 +26,20 @@ pub enum Target {
     Unix(PathBuf),
 }
 
+/// A text that names no server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a server like 127.0.0.1:4344 or unix:/run/meridian/hubble.sock")]
+pub struct InvalidTarget(String);
+
 impl FromStr for Target {
-    type Err = String;
+    type Err = InvalidTarget;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.trim_start_matches("//").into()));
         }
         let port = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        port.map(|_| Self::Tcp(text.to_owned()))
-            .ok_or_else(|| format!("`{text}` is not a server like 127.0.0.1:4344 or unix:/run/meridian/hubble.sock"))
+        port.map(|_| Self::Tcp(text.to_owned())).ok_or_else(|| InvalidTarget(text.to_owned()))
     }
 }
 

@@ -1,20 +1,23 @@
 //! `meridian.v1.Counters`.
 
+use super::services::counters_server::Counters;
 use crate::{
     accounting::{Between, Placed},
-    metrics::{Counted, Process},
-    proto::v1::{
-        Counter, Party, Place, PodPair, Reason, WatchRequest, WatchResponse, ZonePair, counters_server::Counters,
-    },
-    zones::{self, Locality, Matrix},
+    counters::Counted,
+    proto::v1::{PodPair, Reason, WatchRequest, WatchResponse, ZonePair},
+    wire::{party, reason, zone_pair},
+    zones::{Locality, Matrix},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
-use meridian_abi::{self as abi, IpVersion};
+use meridian_abi as abi;
 use prost_types::Timestamp;
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::watch;
@@ -27,18 +30,22 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// A client that wants to know less often than once a day does not want a stream.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// Intervals without an answer to a client that was too slow, of all clients together.
+#[derive(Debug, Default)]
+pub struct Missed(pub AtomicU64);
+
 /// Streams the counters of one or more nodes, or of a cluster.
 #[derive(Debug)]
 pub struct CountersService<S> {
     samples: watch::Receiver<Arc<[S]>>,
-    process: Arc<Process>,
+    missed_by_all: Arc<Missed>,
     shutdown: CancellationToken,
 }
 
 impl<S> CountersService<S> {
-    /// Over `samples`. Streams end with `shutdown`; what clients missed is counted in `process`.
-    pub const fn new(samples: watch::Receiver<Arc<[S]>>, process: Arc<Process>, shutdown: CancellationToken) -> Self {
-        Self { samples, process, shutdown }
+    /// Over `samples`. Streams end with `shutdown`; what clients missed is counted in `missed`.
+    pub const fn new(samples: watch::Receiver<Arc<[S]>>, missed: Arc<Missed>, shutdown: CancellationToken) -> Self {
+        Self { samples, missed_by_all: missed, shutdown }
     }
 }
 
@@ -61,7 +68,7 @@ impl<S: AsRef<Counted> + Send + Sync + 'static> Counters for CountersService<S> 
         }
         let watcher = Watcher {
             samples: self.samples.clone(),
-            process: Arc::clone(&self.process),
+            missed_by_all: Arc::clone(&self.missed_by_all),
             shutdown: self.shutdown.clone(),
             pairs: usize::try_from(pairs).unwrap_or(usize::MAX),
             period,
@@ -80,7 +87,7 @@ type Pair = (Between<Placed>, Locality);
 /// A stream in progress.
 struct Watcher<S> {
     samples: watch::Receiver<Arc<[S]>>,
-    process: Arc<Process>,
+    missed_by_all: Arc<Missed>,
     shutdown: CancellationToken,
     pairs: usize,
     period: Duration,
@@ -116,7 +123,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
                 let missed = at.saturating_duration_since(self.due).as_nanos() / self.period.as_nanos();
                 let missed = u64::try_from(missed).unwrap_or(u64::MAX);
                 self.missed += missed;
-                self.process.counters_missed.fetch_add(missed, Ordering::Relaxed);
+                self.missed_by_all.0.fetch_add(missed, Ordering::Relaxed);
                 self.due = at + self.period;
             }
         }
@@ -131,7 +138,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
             nodes: samples.iter().flat_map(|sample| sample.as_ref().whose.nodes()).cloned().collect(),
             zones: zone_pairs(samples),
             pairs,
-            other_pairs: Some(counter(other_pairs)),
+            other_pairs: Some(other_pairs.into()),
             reasons: reasons(samples),
             missed: self.missed,
         }
@@ -162,7 +169,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
             source: Some(party(&source)),
             destination: Some(party(&destination)),
             locality: locality.to_string(),
-            counter: Some(counter(sum)),
+            counter: Some(sum.into()),
         };
         sorted.truncate(listed);
         (sorted.into_iter().map(pair).collect(), rest)
@@ -184,57 +191,14 @@ fn reasons<S: AsRef<Counted>>(samples: &[S]) -> Vec<Reason> {
     abi::stats::Stat::ALL.into_iter().map(sum_of).collect()
 }
 
-/// What went between two zones.
-pub fn zone_pair(pair: &zones::Pair, sum: abi::Counter) -> ZonePair {
-    ZonePair {
-        source: Some(place(&pair.source)),
-        destination: Some(place(&pair.destination)),
-        locality: pair.locality().to_string(),
-        ip_version: match pair.version {
-            IpVersion::V4 => 4,
-            IpVersion::V6 => 6,
-        },
-        counter: Some(counter(sum)),
-        direction: pair.direction.name().to_owned(),
-    }
-}
-
-/// What a reason was given for.
-pub fn reason(stat: abi::stats::Stat, sum: abi::Counter) -> Reason {
-    Reason { name: stat.name().to_owned(), outside: stat.is_outside(), counter: Some(counter(sum)) }
-}
-
-const fn counter(abi::Counter { bytes, packets }: abi::Counter) -> Counter {
-    Counter { bytes, packets }
-}
-
-fn place(place: &zones::Place) -> Place {
-    let region = place.zone().map_or_else(String::new, |zone| zone.region.clone());
-    Place { zone: place.to_string(), region }
-}
-
-fn party((pod, at): &Placed) -> Party {
-    let place = Some(place(at));
-    let Some(pod) = pod else { return Party { place, ..Party::default() } };
-    let (namespace, pod) = (pod.0.namespace.to_string(), &pod.0);
-    let workload = pod.workload.as_ref();
-    Party {
-        namespace,
-        pod: pod.pod.to_string(),
-        workload_kind: workload.map_or_else(String::new, |workload| workload.kind.clone()),
-        workload: workload.map_or_else(String::new, |workload| workload.name.clone()),
-        place,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         accounting::{Accounting, End},
+        counters::{Sample, TableState, Whose},
         demo::topology::place,
         identity::Endpoint,
-        metrics::{Sample, TableState, Whose},
     };
     use std::time::SystemTime;
 
@@ -285,8 +249,8 @@ mod tests {
             accounting.add(&end(1, 0), &end(to, 2), abi::Counter { bytes, packets: 1 }, now);
         };
         let samples = watch::Sender::new(Arc::from([]));
-        let process = Arc::new(Process::default());
-        let service = CountersService::new(samples.subscribe(), Arc::clone(&process), CancellationToken::new());
+        let missed = Arc::new(Missed::default());
+        let service = CountersService::new(samples.subscribe(), Arc::clone(&missed), CancellationToken::new());
         let request = WatchRequest { interval: None, pairs: 1 };
         let mut stream = service.watch(Request::new(request)).await.unwrap().into_inner();
 
@@ -303,7 +267,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(4500)).await;
         let third = stream.next().await.unwrap().unwrap();
         assert_eq!(shown(&third).2, 3, "of the answers after 1, 2, 3 and 4 seconds it gets one");
-        assert_eq!(process.counters_missed.load(Ordering::Relaxed), 3);
+        assert_eq!(missed.0.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]

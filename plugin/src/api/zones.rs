@@ -1,9 +1,10 @@
 //! `meridian.v1.Zones`.
 
-use super::{identity, prefix};
+use super::services::zones_server::Zones;
 use crate::{
     identity::Index,
-    proto::v1::{ListRequest, LookupRequest, LookupResponse, Prefix, zones_server::Zones},
+    proto::v1::{ListRequest, LookupRequest, LookupResponse, Prefix},
+    wire::{identity, prefix},
     zones::SharedTable,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};

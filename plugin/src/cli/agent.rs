@@ -3,6 +3,7 @@
 mod followed;
 mod following;
 mod peers;
+mod place;
 mod start;
 mod unload;
 
@@ -12,25 +13,27 @@ use super::{
     hubble::{self, Outputs},
     process::{Offer, PATIENCE, Places, Servers, Signal, end_pair_log, signals, wait},
     usage,
-    watched::{Look, Watched},
 };
 use crate::{
-    agent::{Agent, HookWatch, Sink},
+    agent::{Agent, HookWatch},
     api::ZonesService,
+    counters::Sample,
     datapath::{
         Alone, Only, Pins, auto,
         devices::{self, Watch},
     },
     export::{PairLog, Pairs},
-    flows::Ring,
+    flows::{Ring, Sink},
     identity::Index,
-    metrics::{Process, Sample, Sources},
+    metrics::{Process, Sources},
     proto::v1::FlowServer,
     reports,
-    zones::{Change, Place, SharedTable, StaticTable, Table},
+    watched::{Look, Watched},
+    zones::{Change, SharedTable, StaticTable, Table},
 };
 use followed::Followed;
 use following::Following;
+use place::change;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
@@ -67,7 +70,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // Where a cilium-agent is, it has metrics of these names.
     let wants_metrics = !auto::has_cilium(&devices, &settings.cilium_state_dir);
     let outputs = Outputs::start(&settings.hubble_outputs, &ring, settings.node.clone(), wants_metrics)?;
-    let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
+    let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let table = SharedTable::default();
     let (mut zones, first) = Zones::start(&settings, &runtime, &table, &index)?;
 
@@ -148,7 +151,7 @@ fn alone(settings: &Settings) -> Result<Vec<Only>, Failure> {
 
 fn open_pair_log(settings: &Settings, process: &Arc<Process>) -> Result<Option<PairLog>, Failure> {
     let Some(output) = &settings.pair_log.0 else { return Ok(None) };
-    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(process));
+    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(&process.pair_log));
     log.map(Some).map_err(|error| Failure::failed(format!("the pair log {output}: {error}")))
 }
 
@@ -201,27 +204,6 @@ impl Zones {
             followed.follow(runtime, index);
         }
     }
-}
-
-/// Changes the table in force.
-fn change(agent: &mut Agent, changes: Vec<Change>) -> Result<(), Failure> {
-    if let Some(too_many) = agent.change_zones(changes, SystemTime::now()).map_err(Failure::failed)? {
-        tracing::error!(%too_many, "the table is in force without some of its zones");
-    }
-    place_node(agent)
-}
-
-/// The node is in the zone of the first address of an uplink that is in one.
-fn place_node(agent: &mut Agent) -> Result<(), Failure> {
-    let zones = agent.zones();
-    let place = {
-        let table = zones.read();
-        let mut addresses = agent.datapath().devices().uplinks().flat_map(|uplink| &uplink.addresses);
-        let zone = addresses
-            .find_map(|address| table.lookup(*address).filter(|(_, placement)| placement.place.zone().is_some()));
-        zone.map_or(Place::Unknown, |(_, placement)| placement.place.clone())
-    };
-    agent.place_node(&place).map_err(Failure::failed)
 }
 
 /// What the agent does once it is attached.

@@ -7,13 +7,14 @@ pub(super) use command::{Config, run};
 use super::{
     Failure, HookChoice,
     hubble::{Capacity, Cluster, ExportKeys, Name, OutputArgs, OutputKeys, OutputSettings, Peer, TlsArgs, TlsKeys},
+    invalid::Invalid,
     usage,
 };
 use crate::{
     export::Output,
-    feed,
+    link,
     metrics::{Families, Listen},
-    tls, yaml,
+    yaml,
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -284,11 +285,11 @@ struct MetricsKeys {
 pub(super) struct PairLogOutput(pub(super) Option<Output>);
 
 impl FromStr for PairLogOutput {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self(match text {
-            "" => return Err("name a file, `stdout` or `off`".to_owned()),
+            "" => return Err(Invalid::NoOutput),
             OFF => None,
             "stdout" | "-" => Some(Output::Stdout),
             path => Some(Output::File(path.into())),
@@ -301,12 +302,12 @@ impl FromStr for PairLogOutput {
 pub(super) struct Seconds(pub(super) Duration);
 
 impl FromStr for Seconds {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time: SignedDuration = text.parse().map_err(|_| format!("`{text}` is not a time like 10s or 1m30s"))?;
+        let time: SignedDuration = text.parse().map_err(|_| Invalid::Time(text.to_owned()))?;
         let time = Duration::try_from(time).ok().filter(|time| *time >= Duration::from_secs(1));
-        time.map(Self).ok_or_else(|| format!("`{text}` is less than a second"))
+        time.map(Self).ok_or_else(|| Invalid::ShortTime(text.to_owned()))
     }
 }
 
@@ -316,7 +317,7 @@ pub(super) enum ZoneSource {
     /// A static table.
     File(PathBuf),
     /// A controller.
-    Controller(feed::ClientSettings),
+    Controller(link::Settings),
 }
 
 /// The configuration in force.
@@ -334,7 +335,7 @@ pub(super) struct Settings {
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) hubble: Listen,
     pub(super) hubble_name: Name,
-    pub(super) hubble_tls: Option<tls::Files>,
+    pub(super) hubble_tls: Option<link::Files>,
     pub(super) hubble_peers: Vec<Peer>,
     pub(super) hubble_zones_in_summary: bool,
     pub(super) hubble_capacity: usize,
@@ -359,11 +360,11 @@ fn read_file(path: &Path) -> Result<File, Failure> {
 }
 
 /// A value by its flag, or by its key, or by default.
-fn value<T: FromStr<Err = String>>(
+fn value<T: FromStr<Err: std::fmt::Display>>(
     flag: Option<T>,
     text: Option<String>,
     key: &str,
-    default: impl FnOnce() -> Result<T, String>,
+    default: impl FnOnce() -> Result<T, T::Err>,
 ) -> Result<T, Failure> {
     match (flag, text) {
         (Some(flag), _) => Ok(flag),
@@ -391,7 +392,7 @@ impl Settings {
                 ));
             }
             (None, Some(file)) => ZoneSource::File(file),
-            (Some(server), None) => ZoneSource::Controller(controller(feed::ClientSettings {
+            (Some(server), None) => ZoneSource::Controller(controller(link::Settings {
                 node: node.clone(),
                 server,
                 authority: args.controller_ca.or(file.controller.ca_file),
@@ -412,7 +413,7 @@ impl Settings {
         let hubble_peers = match args.hubble_peers {
             none if none.is_empty() => {
                 let peers = file.hubble.peers.iter().map(|peer| peer.parse());
-                peers.collect::<Result<_, String>>().map_err(|error| usage(format!("hubble.peers: {error}")))?
+                peers.collect::<Result<_, Invalid>>().map_err(|error| usage(format!("hubble.peers: {error}")))?
             }
             peers => peers,
         };
@@ -502,7 +503,7 @@ impl Args {
 }
 
 /// A controller that can be found, and to whom no token is shown in the clear.
-pub(super) fn controller(settings: feed::ClientSettings) -> Result<feed::ClientSettings, Failure> {
+pub(super) fn controller(settings: link::Settings) -> Result<link::Settings, Failure> {
     let server = &settings.server;
     let host = server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     let Some((host, _)) = host else {
@@ -568,7 +569,7 @@ mod tests {
     #[test]
     fn an_interval_is_at_least_a_second() {
         assert_eq!("1m30s".parse(), Ok(Seconds(Duration::from_secs(90))));
-        assert_eq!("500ms".parse::<Seconds>(), Err("`500ms` is less than a second".to_owned()));
-        assert_eq!("ten".parse::<Seconds>(), Err("`ten` is not a time like 10s or 1m30s".to_owned()));
+        assert_eq!("500ms".parse::<Seconds>(), Err(Invalid::ShortTime("500ms".to_owned())));
+        assert_eq!("ten".parse::<Seconds>(), Err(Invalid::Time("ten".to_owned())));
     }
 }

@@ -8,18 +8,17 @@ use super::{
     hubble::{self, TlsArgs},
     process::{PATIENCE, Signal, signals},
     usage,
-    watched::{Look, Watched},
 };
 use crate::{
-    api::{CountersService, ZonesService},
+    api::{CountersService, HolderCounters, ZonesService},
     cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Timing, Tokens},
-    feed::{Agents, Authenticate, FeedService, Limits, Store},
-    grpc::{self, ControllerServices},
+    feed::{Agents, FeedService, Limits, Store},
+    grpc::{self, AgentServices, ControllerServices},
     hubble::{KnownPeers, PeerService},
     identity::Index,
+    link::{Authenticate, Files, Tls},
     metrics::{self, Controller, Listen, Process},
-    reports::HolderCounters,
-    tls::{Files, Tls},
+    watched::{Look, Watched},
     zones::{SharedTable, StaticTable},
 };
 use std::{
@@ -197,7 +196,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let peers = PeerService::new(KnownPeers::Here(peers), shutdown.clone());
     let hubble_tls = hubble::tls(files, args.listen.0);
     let counters = HolderCounters {
-        counters: CountersService::new(totals.clone(), Arc::clone(&process), shutdown.clone()),
+        counters: CountersService::new(totals.clone(), Arc::clone(&process.missed), shutdown.clone()),
         role: reports.role.clone(),
     };
     let feed = FeedService {
@@ -222,12 +221,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         families: args.totals.families(),
         tls: tls.iter().chain(&hubble_tls).cloned().collect(),
     };
-    let served = |result: io::Result<()>| result.map_err(|error| error.to_string());
+    let served = |result: io::Result<()>| result.map_err(Failure::failed);
     let mut tasks = vec![
         runtime.spawn({
-            let (feed, peers, tls) = (feed.clone(), peers.clone(), tls.clone());
+            let tls = tls.clone();
+            let services = AgentServices { feed: feed.clone(), reports, peers: peers.clone() };
             async move {
-                feed.serve(reports, peers, feed_at, tls).await;
+                grpc::serve_agents(services, feed_at, tls).await;
                 Ok(())
             }
         }),
@@ -304,11 +304,11 @@ fn look(file: &mut Watched, reload: bool, fixed: &watch::Sender<Arc<StaticTable>
 }
 
 /// The error of a task that has ended by itself.
-fn ended(runtime: &Runtime, tasks: &mut Vec<JoinHandle<Result<(), String>>>) -> Option<String> {
+fn ended(runtime: &Runtime, tasks: &mut Vec<JoinHandle<Result<(), Failure>>>) -> Option<String> {
     let ended = tasks.iter().position(JoinHandle::is_finished)?;
     Some(match runtime.block_on(tasks.remove(ended)) {
         Ok(Ok(())) => "a part of the controller has ended".to_owned(),
-        Ok(Err(error)) => error,
+        Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     })
 }

@@ -8,14 +8,14 @@ use super::{
     process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
 };
 use crate::{
-    agent::Sink,
     api::ZonesService,
+    counters::Sample,
     datapath::Devices,
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
-    flows::Ring,
+    flows::{Ring, Sink},
     identity::Index,
-    metrics::{Families, Outputs, Process, Sample, Sources},
+    metrics::{Families, Outputs, Process, Sources},
     zones::{Matrix, SharedTable},
 };
 use clap::ValueEnum;
@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn open_pair_log(path: &Path, process: &Arc<Process>) -> Result<PairLog, Failure> {
-    let log = PairLog::start(&PairLogFile::File(path.to_owned()), PAIR_LOG_INTERVAL, Arc::clone(process));
+    let log = PairLog::start(&PairLogFile::File(path.to_owned()), PAIR_LOG_INTERVAL, Arc::clone(&process.pair_log));
     log.map_err(|error| Failure::failed(format!("the pair log {}: {error}", path.display())))
 }
 

@@ -6,6 +6,7 @@ mod tls;
 pub(super) use outputs::{ExportKeys, OutputArgs, OutputKeys, OutputSettings, Outputs};
 pub(super) use tls::{TlsArgs, TlsKeys, tls};
 
+use super::invalid::Invalid;
 use crate::hubble::{self, DEFAULT_CLUSTER, PeerAddress};
 
 /// A server of flows: the node's name and where it serves.
@@ -16,13 +17,13 @@ pub(super) struct Peer {
 }
 
 impl std::str::FromStr for Peer {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, address) = text.split_once('=').unwrap_or_default();
         let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         if name.is_empty() || !has_port(address) {
-            return Err(format!("`{text}` is not a name, `=`, a host and a port, such as node-a=10.0.0.1:4244"));
+            return Err(Invalid::Peer(text.to_owned()));
         }
         Ok(Self { name: name.to_owned(), address: address.to_owned() })
     }
@@ -67,13 +68,11 @@ impl Name {
 pub(super) struct Cluster(pub(super) String);
 
 impl std::str::FromStr for Cluster {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_good = !text.is_empty() && !text.contains(['/', ' ', ',']);
-        is_good
-            .then(|| Self(text.to_owned()))
-            .ok_or_else(|| format!("`{text}` is not a cluster's name like production"))
+        is_good.then(|| Self(text.to_owned())).ok_or_else(|| Invalid::Cluster(text.to_owned()))
     }
 }
 
@@ -94,11 +93,11 @@ impl std::fmt::Display for Cluster {
 pub(super) struct Capacity(pub(super) usize);
 
 impl std::str::FromStr for Capacity {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let capacity = text.parse().ok().filter(|n: &usize| (1..1 << 26).contains(n) && (n + 1).is_power_of_two());
-        capacity.map(Self).ok_or_else(|| format!("`{text}` is not a power of two less one, such as 4095 or 65535"))
+        capacity.map(Self).ok_or_else(|| Invalid::Capacity(text.to_owned()))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::{Failure, hubble::Name};
 use crate::{
-    agent::Sink,
     api::{CountersService, ZonesService},
     export::{PairLog, Pairs},
+    flows::Sink,
     grpc::{self, Services, Socket},
     hubble::{self, KnownPeers, PeerService},
+    link::Tls,
     metrics::{self, Sources},
-    tls::Tls,
 };
 use std::{
     io,
@@ -139,8 +139,8 @@ impl Servers {
         let socket = places.socket.map(bind).transpose()?;
         let Offer { nodes, peers, sink, sources, zones } = offer;
         let own = zones.map(|zones| {
-            let (samples, process) = (sources.samples.clone(), Arc::clone(&sources.process));
-            (Arc::new(CountersService::new(samples, process, shutdown.clone())), Arc::new(zones))
+            let (samples, missed) = (sources.samples.clone(), Arc::clone(&sources.process.missed));
+            (Arc::new(CountersService::new(samples, missed, shutdown.clone())), Arc::new(zones))
         });
         let cluster = nodes.first().map(Name::said_cluster).unwrap_or_default();
         let told = nodes.iter().map(Name::told_as).collect();

@@ -7,8 +7,7 @@ use super::{
     process::{Offer, PATIENCE, Places, Servers, Signal, signals, wait},
 };
 use crate::{
-    agent::Sink,
-    flows::Ring,
+    flows::{Ring, Sink},
     hubble::{KnownPeers, PeerAddress, Peers},
     metrics::{Families, Listen, Process, Sources},
     replay::{Line, Reader},
@@ -78,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let name = Name { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
     let settings = args.outputs.clone().or(OutputKeys::default())?;
     let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false)?;
-    let sink = Sink { metrics: outputs.metrics(), ..Sink::new(Arc::clone(&ring)) };
+    let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
     let tls = hubble::tls(files_of_tls, args.listen.0);
     let (at, http) = (args.listen.0, args.http_listen.map(|listen| listen.0));

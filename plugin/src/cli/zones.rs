@@ -2,8 +2,9 @@
 
 use super::{Failure, config::SOCKET, print, trust::TrustArgs, usage};
 use crate::{
-    api::{self, Target},
+    api::Target,
     proto::v1::{Identity, LookupResponse, Prefix, StatusResponse},
+    wire,
     zones::StaticTable,
 };
 use clap::{Args, Subcommand};
@@ -61,8 +62,8 @@ impl Table {
     async fn lookup(&self, ip: IpAddr, trust: &TrustArgs) -> Result<Option<LookupResponse>, Failure> {
         if let Some(table) = self.file()? {
             let holder = table.endpoints.iter().find(|entry| entry.ip == ip);
-            let holder = holder.map(|entry| api::identity(ip, &entry.into()));
-            let found = table.zones.lookup(ip).map(|(network, placement)| api::prefix(&network, placement));
+            let holder = holder.map(|entry| wire::identity(ip, &entry.into()));
+            let found = table.zones.lookup(ip).map(|(network, placement)| wire::prefix(&network, placement));
             return Ok(found.map(|prefix| LookupResponse { prefix: Some(prefix), holder }));
         }
         let client = trust.connect(self.server.clone()).await.map_err(Failure::failed)?;
@@ -71,7 +72,7 @@ impl Table {
 
     async fn list(&self, trust: &TrustArgs) -> Result<Vec<Prefix>, Failure> {
         if let Some(table) = self.file()? {
-            return Ok(table.zones.prefixes().map(|(network, placement)| api::prefix(network, placement)).collect());
+            return Ok(table.zones.prefixes().map(|(network, placement)| wire::prefix(network, placement)).collect());
         }
         let client = trust.connect(self.server.clone()).await.map_err(Failure::failed)?;
         let mut prefixes = client.list().await.map_err(Failure::failed)?;

@@ -68,20 +68,29 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BlockAffinityV3 => "BlockAffinity (v3)",
-            _ => self.resource().2,
+            Self::Node
+            | Self::Pod
+            | Self::ReplicaSet
+            | Self::Job
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::CiliumNode
+            | Self::CiliumEndpoint
+            | Self::CiliumEndpointSlice
+            | Self::BlockAffinity => self.resource().2,
         }
     }
 
     /// Whether a cluster may lack it.
     pub const fn is_optional(self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Node | Self::Pod | Self::ReplicaSet | Self::Job | Self::Service | Self::EndpointSlice => false,
             Self::CiliumNode
-                | Self::CiliumEndpoint
-                | Self::CiliumEndpointSlice
-                | Self::BlockAffinity
-                | Self::BlockAffinityV3
-        )
+            | Self::CiliumEndpoint
+            | Self::CiliumEndpointSlice
+            | Self::BlockAffinity
+            | Self::BlockAffinityV3 => true,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! been seen here without a change. The holder gives up before another one may take over, so there are
 //! never two.
 
-use crate::reports::{Holder, Role, Term};
+use crate::leader::{Holder, Role, Term};
 use k8s_openapi::{
     api::coordination::v1::{Lease as Object, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,

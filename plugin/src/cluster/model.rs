@@ -5,7 +5,7 @@ use super::{
     claims::{Claim, Claims},
     facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Owner, Pod, Range},
     identities::Identities,
-    reduce::Seen,
+    objects::Seen,
 };
 use crate::{
     feed::Changes,
@@ -179,7 +179,8 @@ impl Model {
                     self.end_range(kind, key, &object, range);
                 }
             }
-            _ => {}
+            // They are put in the place of what was there.
+            Some(Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_)) | None => {}
         }
     }
 

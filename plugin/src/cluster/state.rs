@@ -1,21 +1,22 @@
 //! Runs the watches, and tells the agents what follows from them.
 
 use super::{
-    facts::{Key, Kind},
+    facts::Kind,
+    health::Health,
+    message::{Message, WAITING, messages},
     model::{Model, Notice},
-    reduce::{LabelKeys, Seen},
+    objects::LabelKeys,
     watches::{Timing, Watch},
 };
 use crate::{
-    feed::{Changes, Store, Watches},
+    feed::{Changes, Store},
     identity::Index,
-    proto::v1::status_response,
     zones::{SharedTable, StaticTable},
 };
 use kube::Client;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -25,136 +26,8 @@ use tokio::{
 
 /// Changes are told together at most this often.
 const GATHER: Duration = Duration::from_millis(250);
-/// Messages of the watches that wait to be taken.
-const WAITING: usize = 1024;
 /// Notices that wait to be told; further ones are only in the log.
 const NOTICES: usize = 256;
-
-/// What a watch has seen, and at which version.
-#[derive(Debug)]
-pub enum Message {
-    /// An object as it is now.
-    Set(Kind, Seen),
-    /// An object is no more.
-    Gone(Kind, Key, String),
-    /// A list is whole: these are all.
-    Listed(Kind, HashSet<Key>, String),
-    /// Nothing has changed up to this version.
-    Seen(Kind, String),
-    /// The cluster does not have the kind.
-    Absent(Kind),
-    /// Nothing can be known of the kind for now.
-    Unavailable(Kind),
-}
-
-/// How the watch of a kind is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// It lists.
-    #[default]
-    Listing,
-    /// It is up to date.
-    Watching,
-    /// The cluster does not have the kind.
-    NotInstalled,
-    /// It may not be read.
-    Forbidden,
-    /// It is tried again.
-    Failing,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Listing, Self::Watching, Self::NotInstalled, Self::Forbidden, Self::Failing];
-
-    /// The name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listing => "listing",
-            Self::Watching => "watching",
-            Self::NotInstalled => "not installed",
-            Self::Forbidden => "forbidden",
-            Self::Failing => "failing",
-        }
-    }
-}
-
-/// The watch of a kind.
-#[derive(Clone, Debug, Default)]
-pub struct KindHealth {
-    /// How it is.
-    pub state: State,
-    /// The last error, while there is one.
-    pub error: Option<String>,
-    /// Errors since the start.
-    pub errors: u64,
-    /// Lists because a watch had expired.
-    pub relists: u64,
-    /// Objects that are known.
-    pub objects: usize,
-    /// Objects of which a part could not be understood.
-    pub unreadable: usize,
-    /// The last version that was seen.
-    resource_version: String,
-    /// The version of the table that it is in.
-    version: u64,
-}
-
-/// How all watches are.
-#[derive(Debug, Default)]
-pub struct Health {
-    kinds: Mutex<BTreeMap<Kind, KindHealth>>,
-    /// Prefixes of which objects say different things, and nodes without a zone.
-    troubles: Mutex<(usize, usize)>,
-}
-
-impl Health {
-    /// How a kind's watch is now. Returns whether that is news.
-    pub(crate) fn set(&self, kind: Kind, state: State, error: Option<String>) -> bool {
-        let mut kinds = self.lock();
-        let known = kinds.entry(kind).or_default();
-        let is_news = known.state != state;
-        (known.state, known.error) = (state, error);
-        is_news
-    }
-
-    pub(super) fn count_error(&self, kind: Kind) {
-        self.lock().entry(kind).or_default().errors += 1;
-    }
-
-    pub(super) fn count_relist(&self, kind: Kind) {
-        self.lock().entry(kind).or_default().relists += 1;
-    }
-
-    /// Every kind that is watched.
-    pub fn all(&self) -> BTreeMap<Kind, KindHealth> {
-        self.lock().clone()
-    }
-
-    /// Prefixes of which objects say different things, and nodes without a zone.
-    pub fn troubles(&self) -> (usize, usize) {
-        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, KindHealth>> {
-        // Every field stands for itself.
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Watches for Health {
-    fn kinds(&self) -> Vec<status_response::Kind> {
-        let kind = |(kind, health): (&Kind, &KindHealth)| status_response::Kind {
-            name: kind.name().to_owned(),
-            state: health.state.name().to_owned(),
-            error: health.error.clone().unwrap_or_default(),
-            objects: health.objects as u64,
-            resource_version: health.resource_version.clone(),
-            version: health.version,
-        };
-        self.lock().iter().map(kind).collect()
-    }
-}
 
 /// Watches the cluster until the process ends.
 pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<Health>) -> mpsc::Receiver<Message> {
@@ -165,11 +38,6 @@ pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<
         tokio::spawn(watch.run());
     }
     messages
-}
-
-/// What watches say, and who hears it: who says more than can be taken waits.
-pub fn messages() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
-    mpsc::channel(WAITING)
 }
 
 /// Makes the table of what watches say, and publishes it.
@@ -231,14 +99,8 @@ impl Publisher {
         let Changes { zones, identities } = &changes;
         tracing::debug!(prefixes = zones.len(), addresses = identities.len(), "changes");
         let version = self.store.publish(changes);
-        let mut kinds = self.health.lock();
-        for (kind, seen) in std::mem::take(&mut taken.seen) {
-            let health = kinds.entry(kind).or_default();
-            (health.objects, health.unreadable) = taken.model.count(kind);
-            (health.resource_version, health.version) = (seen, version);
-        }
-        drop(kinds);
-        *self.health.troubles.lock().unwrap_or_else(PoisonError::into_inner) = taken.model.troubles();
+        let seen = std::mem::take(&mut taken.seen);
+        self.health.published(version, seen, |kind| taken.model.count(kind), taken.model.troubles());
         for notice in taken.model.take_notices() {
             tracing::warn!(object = %notice.object, reason = notice.reason, "{}", notice.message);
             // Told in the log at least.

@@ -1,6 +1,6 @@
 //! Whose token an agent shows: the API server is asked.
 
-use crate::feed::{Authenticate, RefusedToken as Refused};
+use crate::link::{Authenticate, RefusedToken as Refused};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};

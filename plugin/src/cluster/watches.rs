@@ -6,10 +6,11 @@
 
 use super::{
     facts::{Key, Kind},
-    reduce::{self, LabelKeys, Seen},
-    state::{Health, Message, State},
+    health::{Health, State},
+    message::Message,
+    objects::{LabelKeys, Seen, calico, cilium, endpoint_slice, node, owner, pod, service},
 };
-use crate::causes::causes;
+use crate::{causes::causes, link::Backoff};
 use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, StreamExt},
@@ -161,14 +162,14 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Sou
 
 impl Source for Meta {
     fn list(&self, params: ListParams) -> BoxFuture<'_, Result<Page, Failure>> {
-        Box::pin(async move { Ok(page(self.api.list_metadata(&params).await?, reduce::owned)) })
+        Box::pin(async move { Ok(page(self.api.list_metadata(&params).await?, owner::read)) })
     }
 
     fn watch(&self, params: WatchParams, version: String) -> BoxFuture<'_, Result<Events, Failure>> {
         Box::pin(async move {
             let stream = self.api.watch_metadata(&params, &version).await?;
             Ok(stream
-                .map(|one: kube::Result<WatchEvent<PartialObjectMeta<DynamicObject>>>| event(one, reduce::owned))
+                .map(|one: kube::Result<WatchEvent<PartialObjectMeta<DynamicObject>>>| event(one, owner::read))
                 .boxed())
         })
     }
@@ -188,11 +189,15 @@ fn source(client: Client, kind: Kind, labels: LabelKeys) -> Box<dyn Source> {
         Box::new(Arc::new(Whole { api: Api::all_with(client, resource), reduce: Box::new(reduce) }))
     }
     match kind {
-        Kind::Node => whole(client, &resource, move |object| reduce::node(object, &labels)),
-        Kind::Pod => whole(client, &resource, move |object| reduce::pod(object, &labels)),
-        Kind::Service => whole(client, &resource, reduce::service),
+        Kind::Node => whole(client, &resource, move |object| node::read(object, &labels)),
+        Kind::Pod => whole(client, &resource, move |object| pod::read(object, &labels)),
         Kind::ReplicaSet | Kind::Job => Box::new(Meta { api: Api::all_with(client, &resource) }),
-        _ => whole(client, &resource, move |object| reduce::custom(kind, object)),
+        Kind::Service => whole(client, &resource, service::read),
+        Kind::EndpointSlice => whole(client, &resource, endpoint_slice::read),
+        Kind::CiliumNode => whole(client, &resource, cilium::node),
+        Kind::CiliumEndpoint => whole(client, &resource, cilium::endpoint),
+        Kind::CiliumEndpointSlice => whole(client, &resource, cilium::endpoint_slice),
+        Kind::BlockAffinity | Kind::BlockAffinityV3 => whole(client, &resource, calico::block_affinity),
     }
 }
 
@@ -207,7 +212,7 @@ pub(super) struct Watch {
     version: Option<String>,
     /// Whether lists are streamed.
     streams: bool,
-    wait: Duration,
+    backoff: Backoff,
     /// Why it fails, while it does.
     failing: Option<String>,
     /// Whether the cluster does not have the kind.
@@ -233,7 +238,7 @@ impl Watch {
             health,
             version: None,
             streams: true,
-            wait: FIRST_WAIT,
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, 0.5..=1.0),
             failing: None,
             is_absent: false,
             started: Instant::now(),
@@ -297,7 +302,8 @@ impl Watch {
     }
 
     fn is_watching(&mut self) {
-        (self.wait, self.is_absent) = (FIRST_WAIT, false);
+        self.backoff.succeeded();
+        self.is_absent = false;
         let is_news = self.health.set(self.kind, State::Watching, None);
         if self.failing.take().is_some() {
             tracing::info!(kind = self.kind.name(), "watching again");
@@ -400,8 +406,6 @@ impl Watch {
         if state == State::Forbidden || is_slow {
             self.send(Message::Unavailable(self.kind)).await;
         }
-        let jitter = self.wait.mul_f64(rand::random_range(0.5..=1.0));
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        sleep(jitter).await;
+        sleep(self.backoff.failed()).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The hooks, and which of them this kernel has.
 
-use super::{Error, object, sys};
+use super::{Error, probe, sys};
 use std::fmt;
 
 /// Where packets are counted.
@@ -28,11 +28,11 @@ impl Hook {
     /// What it lacks, or eBPF is not permitted to this process.
     pub fn require(self) -> Result<(), Error> {
         match self {
-            Self::Netfilter => object::accept_all().map(drop),
+            Self::Netfilter => probe::accept_all().map(drop),
             Self::Tcx => {
                 sys::query_tcx(LOOPBACK, sys::Side::Egress).map(drop).map_err(|source| match source.raw_os_error() {
                     Some(libc::EPERM) => Error::NotPermitted { what: "asking for eBPF programs", source },
-                    _ => Error::NoTcx { release: object::release(), source },
+                    _ => Error::NoTcx { release: probe::release(), source },
                 })
             }
             Self::Clsact => Ok(()),

@@ -214,44 +214,6 @@ fn load_programs<'a>(
     })
 }
 
-/// Loads a program of traffic control that does nothing: what any program costs there.
-///
-/// # Errors
-/// The kernel does not let us load one.
-pub fn next() -> Result<OwnedFd, Error> {
-    // r0 = -1 (TCX_NEXT); exit
-    let next = [instruction(0xb7, -1), instruction(0x95, 0)];
-    sys::load_program(ProgramKind::TrafficControl, "next", &next).map_err(|(source, log)| Error::Load {
-        program: "next",
-        source,
-        log,
-    })
-}
-
-/// Loads a netfilter program that does nothing: what any program costs at this hook.
-///
-/// # Errors
-/// The kernel has no netfilter programs, or does not let us load one.
-pub fn accept_all() -> Result<OwnedFd, Error> {
-    // r0 = 1 (NF_ACCEPT); exit
-    let accept = [instruction(0xb7, 1), instruction(0x95, 0)];
-    sys::load_program(ProgramKind::Netfilter, "accept_all", &accept).map_err(|(source, _)| {
-        match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { what: "loading an eBPF program", source },
-            Some(libc::ENOSYS) => Error::NotPermitted { what: "the bpf system call", source },
-            _ => Error::NoNetfilter { release: release(), source },
-        }
-    })
-}
-
-fn instruction(code: u8, imm: i32) -> bpf_insn {
-    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm }
-}
-
-pub(super) fn release() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| "?".to_owned(), |name| name.release().to_string_lossy().into_owned())
-}
-
 fn settings(kernel: Option<&Btf>, options: &Options) -> Result<Settings, Error> {
     let settings = Settings {
         matrix_slots: options.matrix_slots,

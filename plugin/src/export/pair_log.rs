@@ -6,7 +6,6 @@
 use super::lines::{Lines, Reopened, Target};
 use crate::{
     accounting::{Line, Party},
-    metrics::Process,
     zones::Place,
 };
 use jiff::Timestamp;
@@ -47,6 +46,17 @@ impl fmt::Display for Output {
     }
 }
 
+/// Lines of the pair log, and lines that were lost.
+#[derive(Debug, Default)]
+pub struct PairLogTally {
+    /// Lines that were written.
+    pub lines: AtomicU64,
+    /// Lines that were not.
+    pub lost_lines: AtomicU64,
+    /// The bytes of traffic in the lost lines.
+    pub lost_bytes: AtomicU64,
+}
+
 /// The time in which pairs were counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
@@ -62,7 +72,7 @@ pub type Pairs = Vec<(String, Vec<Line>)>;
 pub struct PairLog {
     queue: SyncSender<Interval>,
     writer: JoinHandle<()>,
-    process: Arc<Process>,
+    tally: Arc<PairLogTally>,
     every: Duration,
     /// When the interval began.
     began: (Instant, SystemTime),
@@ -75,22 +85,22 @@ struct Interval {
 }
 
 impl PairLog {
-    /// Opens the output, for intervals of this length. What is written and lost is counted in `process`.
+    /// Opens the output, for intervals of this length. What is written and lost is counted in `tally`.
     ///
     /// # Errors
     /// The file can't be opened.
-    pub fn start(output: &Output, every: Duration, process: Arc<Process>) -> io::Result<Self> {
+    pub fn start(output: &Output, every: Duration, tally: Arc<PairLogTally>) -> io::Result<Self> {
         Ok(match output {
-            Output::Stdout => Self::write_to(io::stdout(), every, process),
-            Output::File(path) => Self::write_to(Reopened::new(path)?, every, process),
+            Output::Stdout => Self::write_to(io::stdout(), every, tally),
+            Output::File(path) => Self::write_to(Reopened::new(path)?, every, tally),
         })
     }
 
-    fn write_to(to: impl Target + Send + 'static, every: Duration, process: Arc<Process>) -> Self {
+    fn write_to(to: impl Target + Send + 'static, every: Duration, tally: Arc<PairLogTally>) -> Self {
         let (queue, intervals) = sync_channel(QUEUE);
-        let counted = Arc::clone(&process);
+        let counted = Arc::clone(&tally);
         let writer = thread::spawn(move || Writer { lines: Lines::new(to), fails: false }.run(&intervals, &counted));
-        Self { queue, writer, process, every, began: (Instant::now(), SystemTime::now()) }
+        Self { queue, writer, tally, every, began: (Instant::now(), SystemTime::now()) }
     }
 
     /// If the interval is over, hands its pairs to the writer. Never waits.
@@ -106,7 +116,7 @@ impl PairLog {
         if let Err(TrySendError::Full(Interval { pairs, .. }) | TrySendError::Disconnected(Interval { pairs, .. })) =
             self.queue.try_send(Interval { span, pairs })
         {
-            pairs.iter().flat_map(|(_, lines)| lines).for_each(|line| lose(&self.process, line));
+            pairs.iter().flat_map(|(_, lines)| lines).for_each(|line| lose(&self.tally, line));
         }
     }
 
@@ -123,9 +133,9 @@ impl PairLog {
     }
 }
 
-fn lose(process: &Process, line: &Line) {
-    add(&process.pair_log_lost_lines, 1);
-    add(&process.pair_log_lost_bytes, line.counter.bytes);
+fn lose(tally: &PairLogTally, line: &Line) {
+    add(&tally.lost_lines, 1);
+    add(&tally.lost_bytes, line.counter.bytes);
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -138,15 +148,15 @@ struct Writer<T> {
 }
 
 impl<T: Target> Writer<T> {
-    fn run(mut self, intervals: &Receiver<Interval>, process: &Process) {
+    fn run(mut self, intervals: &Receiver<Interval>, tally: &PairLogTally) {
         while let Ok(Interval { span, pairs }) = intervals.recv() {
             self.lines.to.prepare();
             let mut error = None;
             for (node, line) in pairs.iter().flat_map(|(node, lines)| lines.iter().map(move |line| (node, line))) {
                 match self.line(node, span, line) {
-                    Ok(()) => add(&process.pair_log_lines, 1),
+                    Ok(()) => add(&tally.lines, 1),
                     Err(why) => {
-                        lose(process, line);
+                        lose(tally, line);
                         error = Some(why);
                     }
                 }
@@ -267,15 +277,15 @@ mod tests {
         vec![("node-a".into(), (1..=count).map(line).collect())]
     }
 
-    fn to_file(path: &Path, process: &Arc<Process>) -> PairLog {
-        PairLog::start(&Output::File(path.to_owned()), Duration::ZERO, Arc::clone(process)).unwrap()
+    fn to_file(path: &Path, tally: &Arc<PairLogTally>) -> PairLog {
+        PairLog::start(&Output::File(path.to_owned()), Duration::ZERO, Arc::clone(tally)).unwrap()
     }
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    fn counts(process: &Process) -> (u64, u64, u64) {
+    fn counts(tally: &PairLogTally) -> (u64, u64, u64) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (get(&process.pair_log_lines), get(&process.pair_log_lost_lines), get(&process.pair_log_lost_bytes))
+        (get(&tally.lines), get(&tally.lost_lines), get(&tally.lost_bytes))
     }
 
     struct Folder(PathBuf);
@@ -306,56 +316,56 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_counts_them() {
-        let process = Arc::new(Process::default());
-        let log = to_file(Path::new("/dev/full"), &process);
+        let tally = Arc::new(PairLogTally::default());
+        let log = to_file(Path::new("/dev/full"), &tally);
         assert!(log.finish(lines(3), PATIENCE));
-        assert_eq!(counts(&process), (0, 3, 6));
+        assert_eq!(counts(&tally), (0, 3, 6));
     }
 
     impl Target for io::PipeWriter {}
 
     #[test]
     fn a_stuck_reader_holds_nobody_and_what_it_misses_is_counted() {
-        let process = Arc::new(Process::default());
+        let tally = Arc::new(PairLogTally::default());
         let (reader, writer) = io::pipe().unwrap();
-        let mut log = PairLog::write_to(writer, Duration::ZERO, Arc::clone(&process));
+        let mut log = PairLog::write_to(writer, Duration::ZERO, Arc::clone(&tally));
         // An interval fills the pipe, and two wait. The rest is lost, at once.
         for _ in 0..10 {
             log.tick(|| lines(2000));
         }
-        let (_, lost, bytes) = counts(&process);
+        let (_, lost, bytes) = counts(&tally);
         assert!(lost >= 2000 * 7 && bytes >= 2001 * 1000 * 7, "{lost}");
         assert!(!log.finish(Vec::new(), Duration::ZERO), "it is stuck");
         // What the reader gets when it goes on are whole lines.
         let text = io::read_to_string(reader).unwrap();
         let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count();
         assert_eq!(whole, text.lines().count());
-        assert_eq!(whole as u64 + counts(&process).1, 20_000);
+        assert_eq!(whole as u64 + counts(&tally).1, 20_000);
     }
 
     #[test]
     fn a_file_that_was_moved_away_is_made_anew() {
-        let (folder, process) = (Folder::new("rotated"), Arc::new(Process::default()));
+        let (folder, tally) = (Folder::new("rotated"), Arc::new(PairLogTally::default()));
         let (file, moved) = (folder.0.join("pairs.json"), folder.0.join("pairs.json.1"));
-        let mut log = to_file(&file, &process);
+        let mut log = to_file(&file, &tally);
         log.tick(|| lines(2));
-        while counts(&process).0 < 2 {
+        while counts(&tally).0 < 2 {
             thread::sleep(LOOK);
         }
         std::fs::rename(&file, &moved).unwrap();
         assert!(log.finish(lines(3), PATIENCE));
         let count = |path| std::fs::read_to_string(path).unwrap().lines().count();
         assert_eq!((count(&moved), count(&file)), (2, 3));
-        assert_eq!(counts(&process), (5, 0, 0));
+        assert_eq!(counts(&tally), (5, 0, 0));
     }
 
     #[test]
     fn an_interval_that_is_not_over_goes_on() {
-        let (folder, process) = (Folder::new("interval"), Arc::new(Process::default()));
+        let (folder, tally) = (Folder::new("interval"), Arc::new(PairLogTally::default()));
         let output = Output::File(folder.0.join("pairs.json"));
-        let mut log = PairLog::start(&output, Duration::from_secs(3600), Arc::clone(&process)).unwrap();
+        let mut log = PairLog::start(&output, Duration::from_secs(3600), Arc::clone(&tally)).unwrap();
         log.tick(|| panic!("it has only begun"));
         assert!(log.finish(lines(1), PATIENCE));
-        assert_eq!(counts(&process).0, 1);
+        assert_eq!(counts(&tally).0, 1);
     }
 }

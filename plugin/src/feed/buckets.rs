@@ -1,13 +1,14 @@
 //! Into which bucket an address falls, and what a bucket's content is worth comparing by.
 
-use super::wire;
-use crate::{hash::fnv1a, identity::Endpoint, zones::Placement};
+use crate::{
+    hash::fnv1a,
+    identity::Endpoint,
+    wire::{self, BUCKETS},
+    zones::Placement,
+};
 use ipnetwork::IpNetwork;
 use ring::digest::{SHA256, digest};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
-
-/// How many there are.
-pub const BUCKETS: usize = 1024;
 
 /// What tells two contents of a bucket apart.
 pub type Digest = [u8; 16];

@@ -1,17 +1,15 @@
 //! The agent's end of the feed.
 
 use super::{
-    BUCKETS, Backoff, Changes, Position,
+    Position,
     buckets::{Bucket, Digest, bucket, digest_of},
-    connect::{ConnectError, Settings},
-    wire::{self, Reader, WireError},
+    services::feed_client::FeedClient,
 };
 use crate::{
     identity::Index,
-    proto::{
-        feed::feed_client::FeedClient,
-        v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
-    },
+    link::{Backoff, ConnectError, Settings},
+    proto::v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
+    wire::{self, BUCKETS, Changes, Reader, WireError},
     zones::SharedTable,
 };
 use meridian_abi::zone::PrefixKind;
@@ -22,6 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -34,6 +33,19 @@ use tonic::Status;
 const MESSAGE_BYTES: usize = 4 << 20;
 /// Prefixes and addresses that are taken before the state is whole.
 const ENTRIES: usize = 4 << 20;
+
+/// The first waits are from a range this wide: a controller's agents come back spread over it.
+const FIRST_WAIT: Duration = Duration::from_secs(15);
+/// No wait is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Where the controller ended the stream, so that agents spread over its replicas: it knows how many it
+/// sends away.
+const MOVED: Duration = Duration::from_secs(2);
+
+/// The waits of an agent that has lost its controller.
+const fn waits() -> Backoff {
+    Backoff::new(FIRST_WAIT, LONGEST_WAIT, 0.0..=1.0)
+}
 
 /// How the connection is, for metrics.
 #[derive(Debug, Default)]
@@ -127,7 +139,7 @@ enum Ended {
 impl Client {
     /// Follows until nobody takes batches any more.
     pub async fn follow(mut self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = waits();
         let mut gathered = Gathered::default();
         let mut told = String::new();
         loop {
@@ -139,7 +151,10 @@ impl Client {
             }
             let wait = match &ended {
                 Ended::Agent => return,
-                Ended::Moved => backoff.moved(),
+                Ended::Moved => {
+                    backoff.succeeded();
+                    MOVED.mul_f64(rand::random_range(0.0..=1.0))
+                }
                 failed => {
                     self.connection.failures.fetch_add(1, Ordering::Relaxed);
                     let wait = backoff.failed();
@@ -341,6 +356,26 @@ mod tests {
                 pods.insert(address, endpoint.pod.to_string());
             });
             (named.map(|(prefix, said)| (prefix.to_string(), said.place.to_string())).collect(), pods)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_agents_come_back_spread_over_ten_seconds() {
+        let start = tokio::time::Instant::now();
+        let mut agents = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            agents.spawn(async move {
+                sleep(waits().failed()).await;
+                start.elapsed().as_secs_f64()
+            });
+        }
+        let mut back = agents.join_all().await;
+        back.sort_by(f64::total_cmp);
+        assert!(back[999] - back[0] >= 10.0, "{} to {}", back[0], back[999]);
+        // A fifteenth of them is expected in each second.
+        for second in 0..15 {
+            let came = back.iter().filter(|at| **at as usize == second).count();
+            assert!((20..=150).contains(&came), "{came} in second {second}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! The last table on disk: an agent that starts classifies by it until a controller answers.
 
-use super::{Changes, Position, buckets::Bucket, client::buckets, wire::Reader};
+use super::{Position, buckets::Bucket, client::buckets};
 use crate::{
     durable,
     identity::Index,
     proto::{v1::SavedTable, wire::put_bytes},
+    wire::{Changes, Reader},
     zones::SharedTable,
 };
 use prost::Message;

@@ -2,97 +2,33 @@
 
 use super::{
     agents::{Agents, Following},
-    buckets::{BUCKETS, Digest},
+    buckets::Digest,
+    services::{controller_server::Controller, feed_server::Feed},
     store::{Cursor, Position, Store},
 };
-use crate::proto::{
-    feed::{
-        feed_server::{Feed, FeedServer},
-        reports_server::ReportsServer,
-    },
-    peer::{
-        NotifyRequest,
-        peer_server::{Peer, PeerServer},
-    },
-    v1::{
-        FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse, controller_server::Controller,
-        follow_request, status_response,
-    },
-};
 use crate::{
-    hubble::{PeerChanges, PeerService},
-    reports::ReportsService,
-    tls::{self, Tls},
+    link::{Authenticate, check_token},
+    proto::v1::{FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse, follow_request, status_response},
+    wire::BUCKETS,
 };
-use futures_util::future::BoxFuture;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
     sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    Request, Response, Status, Streaming,
-    codegen::{Service, http},
-    service::Routes,
-    transport::server::TcpConnectInfo,
-};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
-/// A hello is the largest of an agent's messages: 16 KiB of digests.
-const REQUEST_BYTES: usize = 32 << 10;
-/// A report of as many pairs as one may have, each named anew.
-const REPORT_BYTES: usize = 16 << 20;
 /// A node's name is a DNS name.
 const NODE_NAME: usize = 253;
 /// How long an agent may take to say hello.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an agent may take to hear why its stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// What of a stream waits to be sent.
-const SEND_BYTES: usize = 16 << 10;
-/// An agent that has vanished is noticed after this time, and once more.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-
-/// Why a token is not good enough.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Whose it is can't be found out, or it is nobody's.
-    #[error("{0}")]
-    Unauthenticated(String),
-    /// Somebody else's.
-    #[error("{0}")]
-    PermissionDenied(String),
-    /// It can't be looked at now.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Self {
-        let text = refused.to_string();
-        match refused {
-            Refused::Unauthenticated(_) => Self::unauthenticated(text),
-            Refused::PermissionDenied(_) => Self::permission_denied(text),
-            Refused::Unavailable(_) => Self::unavailable(text),
-        }
-    }
-}
-
-/// Looks at the token that an agent shows, and says on which node it is; `None` if the token does not say
-/// that.
-pub trait Authenticate: Send + Sync {
-    /// Looks at a token; `None` is none.
-    fn check(&self, token: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
-}
 
 /// What is watched in the cluster.
 pub trait Watches: Send + Sync {
@@ -134,28 +70,6 @@ pub struct FeedService {
 }
 
 impl FeedService {
-    /// Serves it, `reports` and `peers` until `shutdown`; without TLS if there is none.
-    pub async fn serve(
-        self,
-        reports: ReportsService,
-        peers: PeerService,
-        listener: TcpListener,
-        tls: Option<Arc<Tls>>,
-    ) {
-        let shutdown = self.shutdown.clone();
-        let peers = PeersForAgents { tokens: Arc::clone(&self.tokens), peers };
-        let routes = Routes::new(FeedServer::new(self).max_decoding_message_size(REQUEST_BYTES))
-            .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES))
-            .add_service(PeerServer::new(peers));
-        let connections = TaskTracker::new();
-        let mut accepted = tls::connections(listener, tls, shutdown.clone());
-        while let Some((stream, from)) = accepted.recv().await {
-            connections.spawn(serve_connection(stream, from, routes.clone(), shutdown.clone()));
-        }
-        connections.close();
-        connections.wait().await;
-    }
-
     /// Whose stream it is.
     async fn hello(
         &self,
@@ -189,32 +103,6 @@ impl FeedService {
             _ => &refused.request,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Looks at the token of a request, and says on which node its owner is, if the token says that.
-///
-/// # Errors
-/// It is not good enough.
-pub(crate) async fn check_token<T>(of: &dyn Authenticate, request: &Request<T>) -> Result<Option<String>, Status> {
-    let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-    of.check(token).await.map_err(Refused::into)
-}
-
-/// Peers, for agents that are asked for them.
-struct PeersForAgents {
-    tokens: Arc<dyn Authenticate>,
-    peers: PeerService,
-}
-
-#[tonic::async_trait]
-impl Peer for PeersForAgents {
-    type NotifyStream = PeerChanges;
-
-    async fn notify(&self, request: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
-        check_token(&*self.tokens, &request).await?;
-        self.peers.notify(request).await
     }
 }
 
@@ -323,40 +211,5 @@ impl FeedService {
                 Err(status) => return Some(Status::invalid_argument(status.message())),
             }
         }
-    }
-}
-
-/// Serves a connection until one of the two ends it. In hyper's own words: tonic's server has none for how
-/// much of a stream waits to be sent, of which there are thousands.
-async fn serve_connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    from: SocketAddr,
-    routes: Routes,
-    shutdown: CancellationToken,
-) {
-    let service = service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(from) });
-        let mut routes = routes.clone();
-        // It is always ready.
-        async move { routes.call(request).await }
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        // An agent needs one stream, and another one when it comes again.
-        .max_concurrent_streams(8)
-        .max_send_buf_size(SEND_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%from, %error, "a connection has broken");
     }
 }

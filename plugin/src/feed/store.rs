@@ -1,11 +1,10 @@
 //! The state that a controller tells its agents, and where each of them is in it.
 
-use super::{
-    Changes,
-    buckets::{BUCKETS, Bucket, Digest, bucket, digest_of},
-    wire,
+use super::buckets::{Bucket, Digest, bucket, digest_of};
+use crate::{
+    proto::v1::{self, FollowResponse},
+    wire::{self, BUCKETS, Changes},
 };
-use crate::proto::v1::{self, FollowResponse};
 use prost::bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},

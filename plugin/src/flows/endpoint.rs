@@ -1,6 +1,6 @@
 //! Who an end of a flow is, in Hubble's words: labels, identity, workloads.
 
-use super::Node;
+use super::node::Node;
 use crate::{
     hash::fnv1a,
     identity::Endpoint,

@@ -10,6 +10,7 @@ use super::{
     endpoint::{endpoint, service, topology},
     entry::{Entry, Event},
     icmp,
+    node::Node,
 };
 use crate::{
     identity::{Endpoint, Index},
@@ -33,29 +34,6 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 const EVENT_TRACE: i32 = 4;
 /// The type of what is in `extensions`.
 const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
-
-/// The node that observes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// Its name in flows, which may have the cluster's before it.
-    pub told_as: String,
-    /// The cluster that it is in.
-    pub cluster: String,
-    /// Where it is.
-    pub place: Place,
-    /// Whether the text at the end of a flow's line says its zones, too.
-    pub zones_in_summary: bool,
-}
-
-impl Node {
-    /// A node of a cluster without a name, told as it is named.
-    pub fn new(name: &str, place: Place) -> Self {
-        let cluster = "default".to_owned();
-        Self { name: name.to_owned(), told_as: name.to_owned(), cluster, place, zones_in_summary: false }
-    }
-}
 
 /// Ends that are kept encoded; an end that is not is encoded anew.
 const ENDS: usize = 8192;

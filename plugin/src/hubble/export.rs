@@ -29,7 +29,7 @@ impl Exported {
         let mask = Mask::new(Some(&FieldMask { paths: fields.to_vec() }));
         Ok(Self {
             filters: Filters::new(allow, deny)?,
-            mask: mask.map_err(|status| format!("{}: {}", status.message(), fields.join(", ")))?,
+            mask: mask.map_err(|error| format!("{error}: {}", fields.join(", ")))?,
             encoded: Vec::new(),
         })
     }

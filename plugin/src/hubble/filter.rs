@@ -7,6 +7,7 @@
 
 mod address;
 mod cel;
+mod field;
 mod go;
 mod http;
 mod label;
@@ -17,10 +18,11 @@ use crate::{
     proto::{
         flow::{EventTypeFilter, FlowFilter, NetworkInterface, TcpFlags, Verdict, Workload},
         number::{self, endpoint, flow},
-        wire::{Field, Message},
+        wire::Message,
     },
 };
 use ahash::AHashMap;
+use field::{EndCheck, FlowCheck, ip, l4, l7, record, verdict_of};
 use go::quote;
 
 /// The values that all filters of a request may have together. Each may be compared with each flow of the ring.
@@ -40,9 +42,6 @@ enum Check {
     /// At one end. Many flows have the same one: it is looked at once.
     End { side: Side, check: EndCheck, known: AHashMap<u64, bool> },
 }
-
-type FlowCheck = Box<dyn Fn(&Encoded) -> bool + Send + Sync>;
-type EndCheck = Box<dyn Fn(Option<Message<'_>>) -> bool + Send + Sync>;
 
 #[derive(Clone, Copy)]
 enum Side {
@@ -372,34 +371,6 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
 
 /// The event type of layer 7.
 const EVENT_L7: i32 = 129;
-
-fn verdict_of(flow: &Encoded) -> i32 {
-    flow.own().varint(flow::VERDICT) as i32
-}
-
-fn ip(flow: &Encoded) -> Option<Message<'_>> {
-    flow.own().message(flow::IP)
-}
-
-/// The protocol of layer 4: the number of its field, and the message.
-fn l4(flow: &Encoded) -> Option<(u64, Message<'_>)> {
-    flow.own().message(flow::L4)?.fields().last().map(numbered)
-}
-
-/// The record of layer 7: the number of its field, and the message.
-fn l7(flow: &Encoded) -> Option<(u64, Message<'_>)> {
-    use number::layer7::{DNS, HTTP, KAFKA};
-    let l7 = flow.own().message(flow::L7)?;
-    l7.fields().filter(|field| [DNS, HTTP, KAFKA].contains(&field.number)).last().map(numbered)
-}
-
-fn record(flow: &Encoded, number: u64) -> Option<Message<'_>> {
-    l7(flow).filter(|(has, _)| *has == number).map(|(_, record)| record)
-}
-
-const fn numbered(field: Field<'_>) -> (u64, Message<'_>) {
-    (field.number, field.value.message())
-}
 
 /// Type 0 is any; the sub type counts only if it is asked for.
 fn event_type(wanted: Vec<EventTypeFilter>) -> FlowCheck {

@@ -95,7 +95,7 @@ pub(super) fn stream(
     shutdown: CancellationToken,
 ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
     let query = Query::new(request)?;
-    let mask = Mask::new(request.field_mask.as_ref())?;
+    let mask = Mask::new(request.field_mask.as_ref()).map_err(|error| Status::unknown(error.to_string()))?;
     let too_many = || Status::resource_exhausted(format!("too many readers of flows (at most {READERS})"));
     let reader = Reader {
         _place: ring.place().ok_or_else(too_many)?,
@@ -457,5 +457,13 @@ mod tests {
         let mut stream = Box::pin(stream(&ring(3, 1), &request, "node-a", CancellationToken::new()).unwrap());
         let response = stream.next().await.unwrap().unwrap().event().unwrap();
         assert_eq!((response.node_name.as_str(), response.time.unwrap().seconds), ("", 1));
+    }
+
+    #[tokio::test]
+    async fn a_mask_that_can_not_be_is_refused_with_hubbles_code() {
+        let field_mask = Some(prost_types::FieldMask { paths: vec!["colour".into()] });
+        let request = GetFlowsRequest { field_mask, ..GetFlowsRequest::default() };
+        let status = stream(&ring(3, 1), &request, "node-a", CancellationToken::new()).map(drop).unwrap_err();
+        assert_eq!((status.code(), status.message()), (tonic::Code::Unknown, "invalid fieldmask"));
     }
 }

@@ -1,6 +1,7 @@
 //! Peer: whose flows are served where, for hubble-relay.
 
-use crate::proto::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, Tls, peer_server::Peer};
+use super::services::peer_server::Peer;
+use crate::proto::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, Tls};
 use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream, StreamExt},

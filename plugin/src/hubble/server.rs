@@ -1,14 +1,13 @@
 //! The gRPC service.
 
-use super::{get_flows, reply::Reply};
+use super::{get_flows, reply::Reply, services::observer_server::Observer};
 use crate::{
-    agent::Sink,
-    flows::{Batch, Encoded},
+    flows::{Batch, Encoded, Sink},
     proto::{
         observer::{
             GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
             GetFlowsRequest, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest, GetNodesResponse, Namespace,
-            Node, ServerStatusRequest, ServerStatusResponse, Tls, observer_server::Observer,
+            Node, ServerStatusRequest, ServerStatusResponse, Tls,
         },
         relay::NodeState,
     },

@@ -1,15 +1,16 @@
 //! The controller's page: what it watches, what it tells, and to how many.
 
 use super::{
-    Counted, Families, Measured, Process,
-    page::{Labels, Writer},
-    traffic,
+    Families, Measured, Process, traffic,
+    writer::{Labels, Writer},
 };
 use crate::{
     cluster::{Health, KindHealth, State},
+    counters::Counted,
     feed::{Agents, Store},
-    reports::{Ledger, Role, Tally},
-    tls::Tls,
+    leader::Role,
+    link::Tls,
+    reports::{Ledger, Tally},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
@@ -160,7 +161,7 @@ impl Controller {
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
         let help = "Replicas standing by that were sent away because they were behind";
         page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))?;
-        let missed = count(&self.process.counters_missed);
+        let missed = count(&self.process.missed.0);
         let help = "Intervals without an answer to a client of Counters.Watch that was too slow";
         page.counters("meridian_counters_missed", help, None, &missed)
     }
@@ -195,7 +196,7 @@ pub(super) mod tests {
             reloads: Arc::default(),
             process: Arc::default(),
             tally: Arc::default(),
-            role: watch::Sender::new(Role::Holder(crate::reports::Term::default())).subscribe(),
+            role: watch::Sender::new(Role::Holder(crate::leader::Term::default())).subscribe(),
             totals: watch::Sender::new(totals(&ledger)).subscribe(),
             ledger,
             families: Families::default(),

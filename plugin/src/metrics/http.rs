@@ -24,12 +24,17 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub SocketAddr);
 
+/// A text that is no address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address like 127.0.0.1:9980 or :9980")]
+pub struct InvalidListen(String);
+
 impl std::str::FromStr for Listen {
-    type Err = String;
+    type Err = InvalidListen;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
-        full.parse().map(Self).map_err(|_| format!("`{text}` is not an address like 127.0.0.1:9980 or :9980"))
+        full.parse().map(Self).map_err(|_| InvalidListen(text.to_owned()))
     }
 }
 

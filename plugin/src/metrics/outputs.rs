@@ -2,10 +2,9 @@
 
 use super::{
     Outputs,
-    hubble::SERIES,
-    page::{Labels, Writer},
+    writer::{Labels, Writer},
 };
-use crate::flows::Ring;
+use crate::{flows::Ring, hubble::metrics::SERIES};
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},

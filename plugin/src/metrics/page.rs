@@ -1,19 +1,20 @@
 //! Zone pairs, and the agent itself.
 
-use super::{Counted, FeedState, Process, Sample, Seen, Sources, Whose, outputs, traffic};
+use super::{
+    outputs,
+    sources::{Measured, Process, Sources},
+    traffic,
+    writer::{Labels, Writer, each},
+};
 use crate::{
     accounting::Totals,
+    counters::{Counted, FeedState, Sample, Seen},
     flows::READERS,
-    tls::Tls,
+    link::Tls,
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
-    registry::Unit,
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
 use std::{
     fmt,
     sync::{
@@ -27,7 +28,15 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Page(pub(super) Sources);
 
-pub(super) type Labels = Vec<(&'static str, String)>;
+impl Measured for Sources {
+    fn collector(&self) -> Box<dyn Collector> {
+        Box::new(Page(self.clone()))
+    }
+
+    fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+}
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -45,45 +54,7 @@ impl Collector for Page {
     }
 }
 
-pub(super) struct Writer<'a, 'e>(pub(super) &'a mut DescriptorEncoder<'e>);
-
 impl Writer<'_, '_> {
-    pub(super) fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        series: &[(Labels, u64)],
-    ) -> fmt::Result {
-        self.family(name, help, unit, series.iter().map(|(labels, value)| (labels, ConstCounter::new(*value))))
-    }
-
-    pub(super) fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        series: &[(Labels, f64)],
-    ) -> fmt::Result {
-        self.family(name, help, unit, series.iter().map(|(labels, value)| (labels, ConstGauge::new(*value))))
-    }
-
-    fn family<'l, M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        series: impl Iterator<Item = (&'l Labels, M)>,
-    ) -> fmt::Result {
-        let mut series = series.peekable();
-        let Some((labels, first)) = series.peek() else { return Ok(()) };
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), first.metric_type())?;
-        if labels.is_empty() {
-            return first.encode(family);
-        }
-        series.try_for_each(|(labels, metric)| metric.encode(family.encode_family(labels)?))
-    }
-
     fn info(&mut self, samples: &[Sample]) -> fmt::Result {
         let series = each(samples, |sample| {
             vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("hook", sample.hook.to_owned())], 1.0)]
@@ -242,7 +213,7 @@ impl Writer<'_, '_> {
             (
                 "meridian_counters_missed",
                 "Intervals without an answer to a client of Counters.Watch that was too slow",
-                &process.counters_missed,
+                &process.missed.0,
             ),
             (
                 "meridian_http_refused_connections",
@@ -275,27 +246,12 @@ impl Writer<'_, '_> {
     pub(super) fn pair_log(&mut self, process: &Process) -> fmt::Result {
         let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
         let help = "Lines of the pair log that were written";
-        self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log_lines))?;
+        self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log.lines))?;
         let help = "Lines of the pair log that could not be written, or not in time";
-        self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log_lost_lines))?;
+        self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log.lost_lines))?;
         let help = "IP bytes that the lost lines of the pair log tell of";
-        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log_lost_bytes))
+        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log.lost_bytes))
     }
-}
-
-/// The series of every node, each with the node's name; those of a cluster as they are.
-pub(super) fn each<S: AsRef<Counted>, T>(samples: &[S], series: impl Fn(&S) -> Vec<(Labels, T)>) -> Vec<(Labels, T)> {
-    let of_node = |sample| {
-        let named = move |(mut labels, value): (Labels, T)| {
-            let sample: &S = sample;
-            if let Whose::Node(name) = &sample.as_ref().whose {
-                labels.push(("node", name.clone()));
-            }
-            (labels, value)
-        };
-        series(sample).into_iter().map(named)
-    };
-    samples.iter().flat_map(of_node).collect()
 }
 
 fn pair_labels(pair: &Pair) -> Labels {

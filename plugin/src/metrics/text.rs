@@ -68,15 +68,15 @@ mod tests {
     use super::*;
     use crate::{
         accounting::{Accounting, End},
+        counters::{Counted, FeedState, Sample, TableState, Whose},
         demo::topology::place,
         export::{FlowLog, FlowLogs},
         flows::{Encoded, Ring},
+        hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
-        metrics::{
-            Counted, Families, FeedState, Process, Sample, Sources, TableState, Whose, controller, hubble::FlowMetrics,
-        },
+        link::{Files, Tls},
+        metrics::{Families, Process, Sources, controller},
         proto::flow::{self, layer4::Protocol},
-        tls::{Files, Tls},
         zones::{Matrix, Pair, Place},
     };
     use meridian_abi::{Counter, IpVersion, stats::Stat};
@@ -128,7 +128,7 @@ mod tests {
             hook: "netfilter",
             why: "test".into(),
             hook_changes: 0,
-            seen: Some(crate::metrics::Seen { sent: 1500, seen: 1500 }),
+            seen: Some(crate::counters::Seen { sent: 1500, seen: 1500 }),
             preceded: 0,
             flow_entries: (2, 131_072),
             table: TableState {

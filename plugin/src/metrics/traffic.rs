@@ -1,11 +1,12 @@
 //! Traffic by workload and by pod: our own series, and those that other tools' dashboards ask for.
 
 use super::{
-    Counted, Families,
-    page::{Labels, Writer, each},
+    Families,
+    writer::{Labels, Writer, each},
 };
 use crate::{
     accounting::{Between, ByLocality, Placed, Pod, Top, Totals, Workload},
+    counters::Counted,
     zones::{Locality, Place},
 };
 use meridian_abi::Counter;

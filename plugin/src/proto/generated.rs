@@ -9,6 +9,9 @@
     reason = "generated code; the .proto files carry the words"
 )]
 
+use prost_reflect::DescriptorPool;
+use std::sync::LazyLock;
+
 /// Field numbers: a module for each message of flows and of Hubble's Observer.
 pub mod number {
     include!(concat!(env!("OUT_DIR"), "/numbers.rs"));
@@ -17,32 +20,33 @@ pub mod number {
 /// Every message and service: a `google.protobuf.FileDescriptorSet`.
 pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The same, decoded: once for all who ask for messages by name.
+pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    // The build has made it; a test reads it.
+    DescriptorPool::decode(DESCRIPTORS).unwrap_or_default()
+});
+
 /// Package `flow`.
 pub mod flow {
-    tonic::include_proto!("flow");
+    include!(concat!(env!("OUT_DIR"), "/flow.rs"));
 }
 
 /// Package `observer`.
 pub mod observer {
-    tonic::include_proto!("observer");
+    include!(concat!(env!("OUT_DIR"), "/observer.rs"));
 }
 
 /// Package `peer`.
 pub mod peer {
-    tonic::include_proto!("peer");
+    include!(concat!(env!("OUT_DIR"), "/peer.rs"));
 }
 
 /// Package `relay`.
 pub mod relay {
-    tonic::include_proto!("relay");
+    include!(concat!(env!("OUT_DIR"), "/relay.rs"));
 }
 
 /// Package `meridian.v1`.
 pub mod v1 {
-    tonic::include_proto!("meridian.v1");
-}
-
-/// The services of which there are thousands of streams: `meridian.v1.Feed` and `meridian.v1.Reports`.
-pub mod feed {
-    include!(concat!(env!("OUT_DIR"), "/feed/meridian.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/meridian.v1.rs"));
 }

@@ -6,20 +6,12 @@
 //! field is where the encoding has it once.
 
 use super::{
-    DESCRIPTORS,
+    POOL,
     wire::{Message, Value},
 };
 use ahash::AHashMap;
-use prost_reflect::{
-    Cardinality, DescriptorPool, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor,
-};
+use prost_reflect::{Cardinality, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use std::sync::LazyLock;
-
-/// Every message of the build.
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    // The build has made it; a test reads it.
-    DescriptorPool::decode(DESCRIPTORS).unwrap_or_default()
-});
 
 /// How each message is written, by its full name.
 static SHAPES: LazyLock<AHashMap<String, Shape>> =

@@ -1,10 +1,9 @@
 //! What messages are made of: fields by their names, from the descriptors that the build kept.
 
-use super::DESCRIPTORS;
+use super::POOL;
 use ahash::AHashMap;
-use prost::Message;
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto,
     field_descriptor_proto::{Label, Type},
 };
 use std::sync::LazyLock;
@@ -79,7 +78,7 @@ impl Schema {
     fn new() -> Self {
         let mut schema = Self::default();
         // The build has made it; a test decodes it.
-        for file in FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file {
+        for file in POOL.file_descriptor_protos() {
             file.enum_type.iter().for_each(|of| schema.add_enum(file.package(), of));
             file.message_type.iter().for_each(|message| schema.add_message(file.package(), message));
         }

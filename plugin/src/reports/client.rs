@@ -1,14 +1,17 @@
 //! The agent's end: reports to whichever replica takes them.
 
-use super::{Reporter, holder_in};
+use super::{Reporter, services::reports_client::ReportsClient};
 use crate::{
     causes::causes,
-    feed::{ClientSettings, ConnectError},
-    metrics::{ReportState, Samples},
-    proto::feed::reports_client::ReportsClient,
+    counters::Samples,
+    leader::holder_in,
+    link::{Backoff, ConnectError, Settings},
 };
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -26,10 +29,21 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long the last report may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How an agent's reports to its controller go.
+#[derive(Debug, Default)]
+pub struct ReportState {
+    /// Whether the last one was taken.
+    pub is_connected: AtomicBool,
+    /// Reports that were taken.
+    pub taken: AtomicU64,
+    /// Streams that failed or broke.
+    pub failures: AtomicU64,
+}
+
 /// Reports what an agent counts.
 pub struct Client {
     /// The controller.
-    pub settings: ClientSettings,
+    pub settings: Settings,
     /// What is counted.
     pub samples: Samples,
     /// How often it is reported.
@@ -68,13 +82,15 @@ impl From<Status> for Ended {
 impl Client {
     /// Reports until `shutdown`.
     pub async fn run(mut self) {
-        let (mut server, mut wait, mut told) = (self.settings.clone(), WAIT.0, String::new());
+        let (mut server, mut told) = (self.settings.clone(), String::new());
+        let mut backoff = Backoff::new(WAIT.0, WAIT.1, 0.5..=1.0);
         loop {
             let taken = self.state.taken.load(Ordering::Relaxed);
             let ended = self.stream(&server).await.unwrap_or_else(|ended| ended);
             self.state.is_connected.store(false, Ordering::Relaxed);
             if self.state.taken.load(Ordering::Relaxed) != taken {
-                (wait, told) = (WAIT.0, String::new());
+                backoff.succeeded();
+                told = String::new();
             }
             server = match ended {
                 Ended::Agent => return,
@@ -96,14 +112,13 @@ impl Client {
                 }
             };
             tokio::select! {
-                () = sleep(wait.mul_f64(rand::random_range(0.5..=1.0))) => {}
+                () = sleep(backoff.failed()) => {}
                 () = self.shutdown.cancelled() => return,
             }
-            wait = (wait * 2).min(WAIT.1);
         }
     }
 
-    async fn stream(&mut self, server: &ClientSettings) -> Result<Ended, Ended> {
+    async fn stream(&mut self, server: &Settings) -> Result<Ended, Ended> {
         let channel = tokio::select! {
             channel = server.connect() => channel?,
             () = self.shutdown.cancelled() => return Ok(Ended::Agent),

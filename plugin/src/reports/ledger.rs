@@ -4,13 +4,12 @@
 //! does not matter how many reports were lost, or how many replicas took them before: whoever knows
 //! nothing of a node adds all of it.
 
-use super::wire::{self, Malformed};
 use crate::{
-    accounting::{Accounting, Between, ByLocality, End, Known, Line, Names, Placed, Pod},
-    api,
+    accounting::{Accounting, Between, ByLocality, End, Line, Placed, Pod},
+    counters::{Counted, Whose},
     identity::Endpoint,
-    metrics::{Counted, Whose},
     proto::v1::{self, ClusterSums, FlowServer, KnownNode, MirrorResponse, ReportRequest, mirror_response::Response},
+    wire::{self, Known, Malformed, Names},
     zones::{Locality, Matrix, Pair},
 };
 use ahash::{AHashMap, AHashSet};
@@ -193,9 +192,9 @@ impl Ledger {
         let inner = self.lock();
         let sums = ClusterSums {
             since: Some(inner.since.into()),
-            zones: inner.matrix.cells().map(|(pair, counter)| api::zone_pair(pair, counter)).collect(),
+            zones: inner.matrix.cells().map(|(pair, counter)| wire::zone_pair(pair, counter)).collect(),
             reasons: reasons(&inner.stats),
-            sums: Some(inner.accounting.save()),
+            sums: Some(wire::sums(&inner.accounting)),
         };
         let known = inner.nodes.iter().map(|(name, node)| {
             // A node that has long been silent is no less silent for who hears of it now.
@@ -251,7 +250,7 @@ impl Inner {
         };
         wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| anew.matrix.add(pair, counter));
         wire::stats(&sums.reasons).into_iter().for_each(|(stat, counter)| anew.stats[stat as usize] = counter);
-        anew.accounting.restore(sums.sums.unwrap_or_default(), now);
+        wire::restore(&mut anew.accounting, sums.sums.unwrap_or_default(), now);
         Ok(anew)
     }
 
@@ -346,7 +345,7 @@ impl Node {
             boot_id: self.boot_id.to_vec(),
             time: self.time.map(Into::into),
             flow_server: self.flow_server.clone(),
-            zones: self.matrix.iter().map(|(pair, counter)| api::zone_pair(pair, *counter)).collect(),
+            zones: self.matrix.iter().map(|(pair, counter)| wire::zone_pair(pair, *counter)).collect(),
             reasons: reasons(&self.stats),
             names: Some(names.into()),
             pods,
@@ -372,7 +371,7 @@ struct Read {
 
 impl Read {
     fn new(report: &ReportRequest, owners: &mut AHashSet<Pod>) -> Result<Self, Malformed> {
-        wire::name(&report.node)?;
+        wire::node_name(&report.node)?;
         let boot_id = report.boot_id.as_slice().try_into().map_err(|_| Malformed("the boot id is not 16 bytes"))?;
         if report.pods.len() > PAIRS || report.ended.len() > PAIRS {
             return Err(Malformed("it has too many pairs of pods"));
@@ -416,7 +415,7 @@ impl Read {
 }
 
 fn reasons(stats: &Stats) -> Vec<v1::Reason> {
-    Stat::ALL.into_iter().zip(stats).map(|(stat, counter)| api::reason(stat, *counter)).collect()
+    Stat::ALL.into_iter().zip(stats).map(|(stat, counter)| wire::reason(stat, *counter)).collect()
 }
 
 fn minus(a: Counter, b: Counter) -> Counter {

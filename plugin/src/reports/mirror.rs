@@ -1,13 +1,11 @@
 //! A replica that stands by: it knows what the holder knows, so that it can take over.
 
-use super::{Ledger, Role};
+use super::{Ledger, services::reports_client::ReportsClient};
 use crate::{
     causes::causes,
-    feed::ClientSettings,
-    proto::{
-        feed::reports_client::ReportsClient,
-        v1::{MirrorRequest, mirror_response::Response},
-    },
+    leader::Role,
+    link::Settings,
+    proto::v1::{MirrorRequest, mirror_response::Response},
 };
 use std::{
     sync::Arc,
@@ -26,7 +24,7 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 /// Listens to the holder while another replica is that.
 pub struct Mirror {
     /// How replicas reach each other.
-    pub settings: ClientSettings,
+    pub settings: Settings,
     /// The totals.
     pub ledger: Arc<Ledger>,
     /// Who takes reports.
@@ -78,7 +76,7 @@ impl Mirror {
 }
 
 /// Listens to a holder until that ends, and says why it did.
-async fn listen(settings: &ClientSettings, ledger: &Ledger, heard: &mut Option<Instant>) -> String {
+async fn listen(settings: &Settings, ledger: &Ledger, heard: &mut Option<Instant>) -> String {
     let stream = async {
         let channel = settings.connect().await.map_err(|error| causes(&error))?;
         let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);

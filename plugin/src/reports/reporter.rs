@@ -1,10 +1,10 @@
 //! What an agent reports.
 
 use crate::{
-    accounting::{Between, Names, Placed},
-    api,
-    metrics::Sample,
+    accounting::{Between, Placed},
+    counters::Sample,
     proto::v1::{FlowServer, Line, ReportRequest},
+    wire::{self, Names},
 };
 use ahash::AHashMap;
 use meridian_abi::Counter;
@@ -78,8 +78,8 @@ impl Reporter {
             boot_id: sample.boot_id.to_vec(),
             time: Some(counted.time.into()),
             flow_server: self.flow_server.clone(),
-            zones: counted.matrix.cells().map(|(pair, counter)| api::zone_pair(pair, counter)).collect(),
-            reasons: counted.stats.iter().map(|(stat, counter)| api::reason(*stat, *counter)).collect(),
+            zones: counted.matrix.cells().map(|(pair, counter)| wire::zone_pair(pair, counter)).collect(),
+            reasons: counted.stats.iter().map(|(stat, counter)| wire::reason(*stat, *counter)).collect(),
             pods,
             whole,
             ended,

@@ -1,17 +1,10 @@
 //! The controller's end.
 
-use super::{Holder, Ledger, Refused, Role, until_lost};
+use super::{Ledger, Refused, services::reports_server::Reports};
 use crate::{
-    api::CountersService,
-    feed::{self, Authenticate},
-    metrics::Counted,
-    proto::{
-        feed::reports_server::Reports,
-        v1::{
-            MirrorRequest, MirrorResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse,
-            counters_server::Counters,
-        },
-    },
+    leader::{Role, until_lost},
+    link::{Authenticate, check_token},
+    proto::v1::{MirrorRequest, MirrorResponse, ReportRequest, ReportResponse},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::{
@@ -139,7 +132,7 @@ impl Reports for ReportsService {
         if let Some(status) = self.refusal() {
             return Err(status);
         }
-        let node = feed::check_token(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
+        let node = check_token(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
         let (sender, receiver) = mpsc::channel(1);
         let mut service = self.clone();
         service.role.mark_unchanged();
@@ -154,7 +147,7 @@ impl Reports for ReportsService {
         if let Some(status) = self.refusal() {
             return Err(status);
         }
-        feed::check_token(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
+        check_token(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
         let (known, news) = self.ledger.mirror(Instant::now());
         let tally = Arc::clone(&self.tally);
         let news = stream::unfold(Some(news), move |news| {
@@ -179,76 +172,5 @@ impl Reports for ReportsService {
             }
         };
         Ok(Response::new(stream::iter(known.into_iter().map(Ok)).chain(news).take_until(Box::pin(end)).boxed()))
-    }
-}
-
-/// `meridian.v1.Counters` of the cluster: answered by the replica that takes reports.
-#[derive(Debug)]
-pub struct HolderCounters {
-    /// The totals, once they are whole.
-    pub counters: CountersService<Counted>,
-    /// Whether they are here.
-    pub role: watch::Receiver<Role>,
-}
-
-#[tonic::async_trait]
-impl Counters for HolderCounters {
-    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
-
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let refusal = |role: &Role| role.refusal(|holder: &Holder| &holder.api);
-        if let Some(status) = refusal(&self.role.borrow()) {
-            return Err(status);
-        }
-        let answers = self.counters.watch(request).await?.into_inner();
-        let last = stream::once(async { Err(Status::unavailable("another replica takes reports now")) });
-        let role = self.role.clone();
-        let answers = answers.take_while(move |_| std::future::ready(role.borrow().is_holder()));
-        // The client is told why it ends.
-        Ok(Response::new(answers.take_until(Box::pin(until_lost(self.role.clone()))).chain(last).boxed()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{metrics::Process, reports::Term};
-
-    fn counters(role: watch::Receiver<Role>) -> HolderCounters {
-        let ledger = Ledger::new(10, false, 10);
-        let totals = watch::Sender::new(Arc::from([ledger.counted()])).subscribe();
-        let counters = CountersService::new(totals, Arc::new(Process::default()), CancellationToken::new());
-        HolderCounters { counters, role }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn totals_are_told_for_as_long_as_this_replica_is_the_holder() {
-        // The only replica: nobody can take it away.
-        let alone = counters(watch::Sender::new(Role::Holder(Term::default())).subscribe());
-        let mut answers = alone.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
-        for _ in 0..3 {
-            assert!(answers.next().await.unwrap().is_ok());
-        }
-        let role = watch::Sender::new(Role::Holder(Term::default()));
-        let service = counters(role.subscribe());
-        let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
-        assert!(answers.next().await.unwrap().is_ok());
-        role.send_replace(Role::Standby(None));
-        let end = answers.next().await.unwrap().unwrap_err();
-        assert_eq!(end.message(), "another replica takes reports now");
-        assert!(answers.next().await.is_none());
-        // One that was frozen finds its term over, before it is told.
-        let term = Term::default();
-        role.send_replace(Role::Holder(term.clone()));
-        let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
-        assert!(answers.next().await.unwrap().is_ok());
-        term.lasts_until(Instant::now());
-        assert!(answers.next().await.unwrap().is_err());
-        assert!(service.watch(Request::new(WatchRequest::default())).await.is_err());
-        let holder = Holder { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
-        role.send_replace(Role::Standby(Some(holder)));
-        let refused = service.watch(Request::new(WatchRequest::default())).await.map(drop).unwrap_err();
-        assert_eq!(refused.message(), "not the holder: 10.0.0.2:4344 (b)");
-        assert_eq!(super::super::holder_in(&refused).as_deref(), Some("10.0.0.2:4344"));
     }
 }

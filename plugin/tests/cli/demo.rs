@@ -6,11 +6,13 @@ use crate::{
     meridian, run,
     running::Running,
 };
-use meridian::proto::{
-    flow::{Flow, Verdict, layer4::Protocol},
-    observer::{
-        GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
-        observer_client::ObserverClient,
+use meridian::{
+    hubble::services::observer_client::ObserverClient,
+    proto::{
+        flow::{Flow, Verdict, layer4::Protocol},
+        observer::{
+            GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
+        },
     },
 };
 use nix::sys::signal::Signal;

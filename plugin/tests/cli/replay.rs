@@ -1,13 +1,15 @@
 //! `meridian replay`: recorded flows, served as they were.
 
 use crate::{Said, Scratch, meridian, run, running::Running};
-use meridian::proto::{
-    flow::FlowFilter,
-    observer::{
-        GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
-        observer_client::ObserverClient,
+use meridian::{
+    hubble::services::{observer_client::ObserverClient, peer_client::PeerClient},
+    proto::{
+        flow::FlowFilter,
+        observer::{
+            GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
+        },
+        peer::{ChangeNotification, ChangeNotificationType, NotifyRequest},
     },
-    peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, peer_client::PeerClient},
 };
 use nix::sys::signal::Signal;
 use tonic::transport::{Channel, Endpoint};

@@ -2,9 +2,12 @@
 //! is disturbed, and the server's memory is bounded.
 
 use crate::{meridian, running::Running};
-use meridian::proto::{
-    flow::{FlowFilter, flow_filter::Experimental},
-    observer::{GetFlowsRequest, ServerStatusRequest, export_event::ResponseTypes, observer_client::ObserverClient},
+use meridian::{
+    hubble::services::observer_client::ObserverClient,
+    proto::{
+        flow::{FlowFilter, flow_filter::Experimental},
+        observer::{GetFlowsRequest, ServerStatusRequest, export_event::ResponseTypes},
+    },
 };
 use nix::sys::signal::Signal;
 use prost_types::FieldMask;

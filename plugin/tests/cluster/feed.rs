@@ -5,9 +5,9 @@ use crate::{
     lab::{AGENT, CONTROLLER, Lab, NAMESPACE, inside, until},
     objects::Object,
 };
-use meridian::proto::{
-    feed::feed_client::FeedClient,
-    v1::{FollowRequest, Hello, Position, follow_request::Request},
+use meridian::{
+    feed::services::feed_client::FeedClient,
+    proto::v1::{FollowRequest, Hello, Position, follow_request::Request},
 };
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -8,11 +8,11 @@ use crate::{
     lab::{Agent, Lab, free_port, inside, until},
     nodes::{CONTROL, Node, PORT, Trust, lay_out, pod},
 };
-use meridian::proto::{
-    flow::{FlowFilter, Verdict},
-    observer::{
-        GetFlowsRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes,
-        observer_client::ObserverClient,
+use meridian::{
+    hubble::services::observer_client::ObserverClient,
+    proto::{
+        flow::{FlowFilter, Verdict},
+        observer::{GetFlowsRequest, GetNodesRequest, ServerStatusRequest, export_event::ResponseTypes},
     },
 };
 use nix::sys::signal::Signal;

@@ -9,8 +9,9 @@ use crate::{
 };
 use meridian::{
     api::{self, Target},
+    hubble::services::peer_client::PeerClient,
     proto::{
-        peer::{NotifyRequest, peer_client::PeerClient},
+        peer::NotifyRequest,
         v1::{WatchRequest, WatchResponse},
     },
 };

@@ -4,7 +4,7 @@
 use crate::recorded::flows;
 use meridian::{
     flows::Record,
-    metrics::hubble::{Config, FlowMetrics},
+    hubble::metrics::{Config, FlowMetrics},
     replay::{Line, Reader},
     yaml,
 };

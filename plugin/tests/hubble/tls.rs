@@ -7,9 +7,9 @@ use crate::{
     recorded::flows,
     relay::Lab,
 };
-use meridian::proto::{
-    observer::{GetFlowsRequest, observer_client::ObserverClient},
-    peer::{NotifyRequest, peer_client::PeerClient},
+use meridian::{
+    hubble::services::{observer_client::ObserverClient, peer_client::PeerClient},
+    proto::{observer::GetFlowsRequest, peer::NotifyRequest},
 };
 use std::{
     fs,

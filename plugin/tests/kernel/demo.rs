@@ -1,12 +1,11 @@
 //! The demo, in this process: what the wire carried is what everybody is told.
 
 use meridian::{
-    agent::Sink,
     api::{Client, CountersService, Target, ZonesService},
     datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{Demo, topology::NodeNet},
     export::{Output, PairLog},
-    flows::Ring,
+    flows::{Ring, Sink},
     grpc::{self, Services},
     hubble,
     metrics::{self, Families, Outputs, Process, Sources},
@@ -139,8 +138,7 @@ fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
 
 fn pair_log_tells(demo: &Demo, truth: &Sums) {
     let path = std::env::temp_dir().join(format!("meridian-pairs-{}.json", std::process::id()));
-    let process = Arc::new(Process::default());
-    let log = PairLog::start(&Output::File(path.clone()), Duration::from_secs(3600), process).unwrap();
+    let log = PairLog::start(&Output::File(path.clone()), Duration::from_secs(3600), Arc::default()).unwrap();
     let pairs = demo.take_interval().into_iter().map(|(node, lines)| (node.to_owned(), lines)).collect();
     assert!(log.finish(pairs, Duration::from_secs(60)));
     let text = std::fs::read_to_string(&path).unwrap();
@@ -181,7 +179,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
         observer: Arc::new(hubble::Server::new(sink.clone(), Vec::new(), shutdown.clone())),
         peers: None,
         own: Some((
-            Arc::new(CountersService::new(samples.subscribe(), process, shutdown.clone())),
+            Arc::new(CountersService::new(samples.subscribe(), Arc::clone(&process.missed), shutdown.clone())),
             Arc::new(ZonesService { table, index: Arc::default() }),
         )),
     };

@@ -9,9 +9,9 @@ use crate::{
 };
 use meridian::{
     accounting::Accounting,
-    agent::{Agent, Sink},
+    agent::Agent,
     datapath::{Datapath, Devices, Options, Pins, sys},
-    flows::{Node, Ring},
+    flows::{Node, Ring, Sink},
     identity::Index,
     zones::{Place, StaticTable},
 };

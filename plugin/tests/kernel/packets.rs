@@ -4,9 +4,9 @@
 use ipnetwork::IpNetwork;
 use meridian::{
     accounting::Accounting,
-    agent::{Agent, Sink},
+    agent::Agent,
     datapath::{Datapath, Device, Devices, Hook, Options, sys},
-    flows::{Entry, Node, Record, Ring},
+    flows::{Entry, Node, Record, Ring, Sink},
     identity::Index,
     zones::{Place, Placement, Slots, Table, Zone},
 };

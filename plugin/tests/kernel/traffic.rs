@@ -2,13 +2,13 @@
 
 use meridian::{
     accounting::Accounting,
-    agent::{Agent, Sink},
+    agent::Agent,
     datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{
         links::{configure, sysctl},
         namespace::Namespace,
     },
-    flows::{Node, Ring},
+    flows::{Node, Ring, Sink},
     identity::Index,
     zones::{Place, Slots, StaticTable, Table},
 };

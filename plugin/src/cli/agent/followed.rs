@@ -2,13 +2,15 @@
 
 use super::{
     super::{Failure, process::Signal},
-    change,
+    place::change,
 };
 use crate::{
     agent::Agent,
-    feed::{Batch, Changes, Client, ClientSettings, Connection, Position, Saved},
+    counters::FeedState,
+    feed::{Batch, Changes, Client, Connection, Position, Saved},
     identity::Index,
-    metrics::{FeedState, ReportState},
+    link,
+    reports::ReportState,
     zones::{Change, SharedTable},
 };
 use ipnetwork::IpNetwork;
@@ -37,7 +39,7 @@ const SAVE: Duration = Duration::from_secs(60);
 
 /// Follows a controller.
 pub(super) struct Followed {
-    settings: ClientSettings,
+    settings: link::Settings,
     table: SharedTable,
     state_dir: PathBuf,
     connection: Arc<Connection>,
@@ -67,7 +69,7 @@ struct Waiting {
 impl Followed {
     /// With the table that was saved, to begin with. Without one it asks the controller at once.
     pub(super) fn start(
-        settings: &ClientSettings,
+        settings: &link::Settings,
         state_dir: &Path,
         runtime: &Runtime,
         table: &SharedTable,

@@ -1,6 +1,6 @@
 //! Follows the devices of the node: uplinks and overlays come and go.
 
-use super::place_node;
+use super::place::place_node;
 use crate::{
     agent::Agent,
     datapath::devices::{self, Device, Devices, Watch},

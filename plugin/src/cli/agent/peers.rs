@@ -4,7 +4,7 @@
 use super::super::config::{Settings, ZoneSource};
 use crate::{
     datapath::Devices,
-    hubble::{KnownPeers, PeerAddress, Peers},
+    hubble::{self, KnownPeers, PeerAddress, Peers},
     proto::v1::FlowServer,
 };
 use futures_util::FutureExt;
@@ -30,7 +30,7 @@ pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> KnownPee
     if let ZoneSource::Controller(controller) = &settings.zones {
         let controller = controller.clone();
         // Asked for by few: the relay asks one of the agents.
-        return KnownPeers::Elsewhere(Arc::new(move || controller.clone().peers().boxed()));
+        return KnownPeers::Elsewhere(Arc::new(move || hubble::peers_of(controller.clone()).boxed()));
     }
     let with_tls = settings.hubble_tls.is_some();
     let mut peers: Peers = settings.hubble_peers.iter().map(|peer| peer.announced(with_tls)).collect();

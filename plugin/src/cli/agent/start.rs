@@ -1,12 +1,12 @@
 //! Loads the programs, gives them the table and attaches them; or takes over where an agent has ended.
 
-use super::{super::Failure, change};
+use super::{super::Failure, place::change};
 use crate::{
     accounting::Accounting,
-    agent::{Agent, Sink},
+    agent::Agent,
     cli::config::Settings,
     datapath::{Datapath, Devices, Options, Pins, auto::Choice},
-    flows::Node,
+    flows::{Node, Sink},
     identity::Index,
     zones::{Change, Place, SharedTable, Slots},
 };

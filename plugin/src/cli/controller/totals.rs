@@ -9,12 +9,14 @@ use crate::{
         usage,
     },
     cluster::{Client, Health, Kind, Lease},
+    counters::Counted,
     export::PairLog,
-    feed::{Authenticate, ClientSettings},
     hubble::{PeerAddress, Peers, node_name, server_name},
-    metrics::{Counted, Families, Process},
+    leader::{Holder, Role, Term},
+    link::{Authenticate, Settings},
+    metrics::{Families, Process},
     proto::v1::FlowServer,
-    reports::{Holder, Ledger, Mirror, Reporting, ReportsService, Role, Tally, Term},
+    reports::{Ledger, Mirror, Reporting, ReportsService, Tally},
 };
 use std::{
     fs,
@@ -177,7 +179,7 @@ pub(super) struct Served {
     /// Ends when the Lease is given back.
     pub(super) lease: Option<tokio::task::JoinHandle<()>>,
     /// Ends when the pair log is written.
-    pub(super) serving: tokio::task::JoinHandle<Result<(), String>>,
+    pub(super) serving: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
 impl Totals<'_> {
@@ -189,7 +191,7 @@ impl Totals<'_> {
         } else {
             let place = args.place(self.feed, self.api)?;
             let server = place.feed.clone();
-            let settings = controller(ClientSettings {
+            let settings = controller(Settings {
                 node: String::new(),
                 server,
                 authority: args.replica_ca.clone(),
@@ -246,7 +248,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(mut self, shutdown: CancellationToken) -> Result<(), String> {
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut held, mut expected, mut is_whole) = (None, 0, false);
@@ -322,11 +324,11 @@ impl Serving {
         expected > 0 && self.reporting(Instant::now(), held) >= expected || held >= WHOLE
     }
 
-    fn log(&mut self) -> Result<(), String> {
+    fn log(&mut self) -> Result<(), Failure> {
         let (PairLogOutput(Some(output)), every) = &self.pair_log else { return Ok(()) };
         if self.log.is_none() {
-            let log = PairLog::start(output, *every, Arc::clone(&self.process));
-            self.log = Some(log.map_err(|error| format!("the pair log {output}: {error}"))?);
+            let log = PairLog::start(output, *every, Arc::clone(&self.process.pair_log));
+            self.log = Some(log.map_err(|error| Failure::failed(format!("the pair log {output}: {error}")))?);
         }
         if let Some(log) = &mut self.log {
             log.tick(|| vec![(String::new(), self.ledger.take_interval())]);

@@ -1,19 +1,17 @@
 //! What is made of flows beside their streams: Hubble's own metrics, and flow logs.
 
-use super::super::{
-    Failure, usage,
-    watched::{Look, Watched},
-};
+use super::super::{Failure, usage};
 use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig},
-    flows::Ring,
-    hubble::Exported,
-    identity::Index,
-    metrics::{
-        self, Reloads,
-        hubble::{Config, FlowMetrics},
+    flows::{Listener, Ring},
+    hubble::{
+        Exported,
+        metrics::{Config, ConfigError, FlowMetrics},
     },
+    identity::Index,
+    metrics::{self, Reloads},
     proto::{flow::FlowFilter, json},
+    watched::{Look, Watched},
     yaml,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -110,13 +108,13 @@ enum Wanted {
 }
 
 impl FromStr for Wanted {
-    type Err = String;
+    type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text.trim() {
             "auto" => Self::Auto,
             "off" => Self::These(Config::default()),
-            list => Self::These(list.parse().map_err(|error: metrics::hubble::ConfigError| error.to_string())?),
+            list => Self::These(list.parse()?),
         })
     }
 }
@@ -153,7 +151,7 @@ pub(in super::super) struct OutputSettings {
 impl OutputArgs {
     /// The flags, or else the keys.
     pub(in super::super) fn or(self, keys: OutputKeys) -> Result<OutputSettings, Failure> {
-        fn parsed<T: FromStr<Err = String>>(key: &str, text: Option<String>) -> Result<Option<T>, Failure> {
+        fn parsed<T: FromStr<Err: std::fmt::Display>>(key: &str, text: Option<String>) -> Result<Option<T>, Failure> {
             text.map(|text| text.parse().map_err(|error| usage(format!("{key}: {error}")))).transpose()
         }
         let export = keys.export;
@@ -255,9 +253,9 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// The metrics, for flows that come.
-    pub(in super::super) fn metrics(&self) -> Option<Arc<FlowMetrics>> {
-        self.metrics.clone()
+    /// Who counts flows that come.
+    pub(in super::super) fn listener(&self) -> Option<Arc<dyn Listener>> {
+        self.metrics.clone().map(|metrics| metrics as _)
     }
 
     /// What is shown of it.

@@ -1,7 +1,7 @@
 //! TLS of a server of flows.
 
 use super::super::{Failure, usage};
-use crate::tls::{Files, Tls};
+use crate::link::{Files, Tls};
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 

@@ -2,7 +2,7 @@
 
 use super::super::rotated::Rotation;
 use crate::{
-    metrics::hubble::{filters, or_none},
+    hubble::metrics::{filters, or_none},
     proto::flow::FlowFilter,
 };
 use jiff::Timestamp;

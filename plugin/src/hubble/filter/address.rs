@@ -1,6 +1,9 @@
 //! Filters by IP address: the same text, or in a prefix.
 
-use super::{FlowCheck, go::quote, ip};
+use super::{
+    field::{FlowCheck, ip},
+    go::quote,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `number` is the one of the address in `flow.IP`.

@@ -8,24 +8,22 @@
 mod check;
 mod cost;
 mod declarations;
+mod program;
 mod types;
 mod value;
 
-use super::{FlowCheck, go};
-use crate::{flows::Encoded, proto::schema::FieldType};
+use super::field::FlowCheck;
+use crate::flows::Encoded;
 use cel::{
-    Context, Env, IdedExpr, Value,
+    Context, Env, Value,
     common::{
         types::{CelBool, CelString},
-        value::{CowVal, StaticVal, Val},
+        value::CowVal,
     },
     context::VariableResolver,
 };
-use regex::Regex;
-use std::{
-    any::Any,
-    sync::{Arc, LazyLock},
-};
+use program::{PATH, PATTERN, Pattern, Program};
+use std::sync::{Arc, LazyLock};
 
 /// The longest expression that is taken.
 const LONGEST: usize = 4096;
@@ -40,26 +38,6 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let _ = cel::add_overload!(env, fn matches: (CelString, Pattern) -> CelBool);
     Arc::new(env)
 });
-
-/// An expression that has been checked.
-#[derive(Debug, Default)]
-struct Program {
-    expression: IdedExpr,
-    paths: Vec<Path>,
-    patterns: Vec<Pattern>,
-}
-
-/// A path from the flow through messages to a field.
-#[derive(Debug)]
-struct Path {
-    fields: Vec<&'static FieldType>,
-    /// Whether the field is there, rather than what it holds.
-    is_test: bool,
-}
-
-/// A regular expression.
-#[derive(Clone, Debug)]
-struct Pattern(Regex);
 
 /// One that any of the expressions lets through; an expression that fails lets none through.
 pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, String> {
@@ -97,10 +75,6 @@ impl Program {
     }
 }
 
-/// The names that the check has put in place of what it found: no identifier starts with these.
-const PATH: char = '#';
-const PATTERN: char = '~';
-
 struct Names<'n> {
     program: &'n Program,
     flow: &'n Encoded,
@@ -114,36 +88,6 @@ impl VariableResolver for Names<'_> {
         }
         let index = variable.strip_prefix(PATTERN)?.parse::<usize>().ok()?;
         self.program.patterns.get(index).map(|pattern| CowVal::Borrowed(pattern))
-    }
-}
-
-static PATTERN_TYPE: cel::common::types::Type = cel::common::types::Type::new_unspecified_type("pattern");
-
-impl Val for Pattern {
-    fn get_type(&self) -> &cel::common::types::Type {
-        &PATTERN_TYPE
-    }
-
-    fn cel_type() -> &'static cel::common::types::Type {
-        &PATTERN_TYPE
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(self.clone())
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-}
-
-impl StaticVal for Pattern {}
-
-impl Pattern {
-    fn new(pattern: &str) -> Result<Self, String> {
-        go::regexps(&[pattern.to_owned()])
-            .map_err(|(_, error)| error)
-            .and_then(|mut patterns| patterns.pop().map(Self).ok_or_else(String::new))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Filters by HTTP: only flows of layer 7 have it.
 
-use super::{FlowCheck, go, record};
+use super::{
+    field::{FlowCheck, record},
+    go,
+};
 use crate::{
     flows::Encoded,
     proto::{

@@ -3,7 +3,10 @@
 //! A key in a selector may name the source before a colon; without one it means the key of any
 //! source.
 
-use super::{EndCheck, FlowCheck, go::quote};
+use super::{
+    field::{EndCheck, FlowCheck},
+    go::quote,
+};
 use crate::proto::number;
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! Filters by name pattern: DNS names and node names, where `*` stands for any part.
 
-use super::FlowCheck;
+use super::field::FlowCheck;
 use regex::Regex;
 
 /// Any DNS name.

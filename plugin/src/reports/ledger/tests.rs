@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     accounting::Totals,
+    counters::{Sample, TableState},
     demo::topology::place,
-    metrics::{Sample, TableState},
     reports::Reporter,
 };
 use meridian_abi::{IpVersion, matrix::Direction};
@@ -68,9 +68,9 @@ impl Agent {
 
     /// Another agent goes on with the same counters.
     fn restart(&mut self, now: Instant) {
-        let saved = self.accounting.save();
+        let saved = wire::sums(&self.accounting);
         self.accounting = self.accounting.anew();
-        self.accounting.restore(saved, now);
+        wire::restore(&mut self.accounting, saved, now);
         self.reporter = Reporter::new(None, true);
     }
 

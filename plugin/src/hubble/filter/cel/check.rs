@@ -1,8 +1,9 @@
 //! Finds the types of an expression, and puts what is known before it is evaluated in place of names.
 
 use super::{
-    PATH, PATTERN, Path, Pattern, Program, cost,
+    cost,
     declarations::{self, Declaration},
+    program::{PATH, PATTERN, Path, Pattern, Program},
     types::{Bindings, Type},
 };
 use crate::proto::schema::{self, FieldType};

@@ -1,6 +1,6 @@
 //! What expressions see of a flow: its fields, read where they are encoded.
 
-use super::Path;
+use super::program::Path;
 use crate::{
     flows::{Encoded, Part},
     proto::{

@@ -7,18 +7,21 @@ mod context;
 mod handler;
 mod seen;
 
-pub use config::{Config, ConfigError, MetricConfig, filters, or_none};
+pub use config::{Config, ConfigError, MetricConfig, MetricError, filters, or_none};
 
+use super::Filters;
 use crate::{
-    flows::{Encoded, Lost},
-    hubble::Filters,
+    flows::{Encoded, Listener, Lost},
     proto::flow::LostEventSource,
 };
 use ahash::{AHashMap, AHashSet};
 use context::Context;
 use handler::Handler;
 use seen::Seen;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    str::FromStr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Series of all families together. What would need another one is counted as refused.
 pub const SERIES: usize = 10_000;
@@ -37,6 +40,26 @@ struct Inner {
     refused: u64,
     /// The key that is looked up, kept for the next one.
     key: Vec<u8>,
+}
+
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let config = Self::listed(text);
+        // What can't be is said where it is written.
+        FlowMetrics::new(&config).map(|_| config)
+    }
+}
+
+impl Listener for FlowMetrics {
+    fn flow(&self, flow: &Encoded) {
+        self.count(flow);
+    }
+
+    fn lost(&self, lost: &Lost) {
+        self.count_lost(lost);
+    }
 }
 
 /// A handler, and what it has counted.
@@ -184,7 +207,8 @@ impl Family {
         let of = |reason| ConfigError::Metric(config.name.clone(), reason);
         let (context, own) = Context::new(&config.context_options).map_err(of)?;
         let Some(handler) = Handler::new(&config.name, &own).map_err(of)? else { return Ok(None) };
-        let filters = Filters::new(&config.include_filters, &config.exclude_filters).map_err(of)?;
+        let filters = Filters::new(&config.include_filters, &config.exclude_filters)
+            .map_err(|error| of(MetricError::Filter(error)))?;
         let mut labels = handler.labels();
         labels.extend(context.labels());
         let (series, gone) = (AHashMap::default(), AHashSet::default());

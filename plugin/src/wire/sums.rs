@@ -1,7 +1,7 @@
 //! The sums as they are kept on disk and told, and back.
 
-use super::{Accounting, Between, ByLocality, Interval, Party, Placed, Pod, Top, Totals, Workload};
 use crate::{
+    accounting::{Accounting, Between, ByLocality, Interval, Party, Placed, Pod, Top, Totals, Workload},
     identity::{self, Endpoint},
     proto::v1::{self, End, Line, Owner, Series, Sums, Zone as SavedZone},
     zones::{self, Locality, Place},
@@ -16,9 +16,9 @@ const INTERNET: u32 = 1;
 const FIRST_ZONE: u32 = 2;
 
 /// Takes the sums down.
-pub(super) fn save(accounting: &Accounting) -> Sums {
+pub fn sums(accounting: &Accounting) -> Sums {
     let mut names = Names::default();
-    let Totals { pods, workloads, senders, namespaces } = &accounting.totals;
+    let Totals { pods, workloads, senders, namespaces } = accounting.totals();
     let pods = series(pods, |Between { source, destination }| {
         let mut end = |(pod, place): &Placed| names.end(pod.as_ref().map(|pod| &*pod.0), place);
         (end(source), Some(end(destination)))
@@ -45,7 +45,7 @@ pub(super) fn save(accounting: &Accounting) -> Sums {
         let (source, destination) = (Some(end(&pair.source)), Some(end(&pair.destination)));
         Line { source, destination, counters: vec![counter.into()], locality: locality as u32 }
     };
-    let interval = accounting.interval.iter().flat_map(Interval::pairs).map(line).collect();
+    let interval = accounting.interval().into_iter().flat_map(Interval::pairs).map(line).collect();
     Sums {
         pods: Some(pods),
         workloads: Some(workloads),
@@ -57,9 +57,9 @@ pub(super) fn save(accounting: &Accounting) -> Sums {
 }
 
 /// Goes on with sums that were taken down. What does not make sense is left out.
-pub(super) fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
+pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
     let known = Known::new(&saved.names.unwrap_or_default(), |owner| owner);
-    let Totals { pods, workloads, senders, namespaces } = &mut accounting.totals;
+    let Totals { pods, workloads, senders, namespaces } = accounting.totals_mut();
     fill(pods, saved.pods, now, |source, destination| {
         let placed = |end: &End| (known.owner(end).map(Pod), known.place(end));
         Some(Between { source: placed(source), destination: placed(destination?) })
@@ -73,7 +73,7 @@ pub(super) fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
         let namespace = |end: &End| known.owner(end).map(|owner| Arc::clone(&owner.namespace)).unwrap_or_default();
         Some(Between { source: namespace(source), destination: namespace(destination?) })
     });
-    let Some(interval) = &mut accounting.interval else { return };
+    let Some(interval) = accounting.interval_mut() else { return };
     for line in saved.interval {
         let (Some(source), Some(destination)) = (&line.source, &line.destination) else { continue };
         let party = |end: &End| {
@@ -203,20 +203,6 @@ fn fill<K: Clone + Eq + Hash>(
     top.restore(keyed, other.as_slice().into(), ended.as_slice().into(), now);
 }
 
-impl From<ByLocality> for Vec<v1::Counter> {
-    fn from(by_locality: ByLocality) -> Self {
-        by_locality.iter().map(|(_, counter)| counter.into()).collect()
-    }
-}
-
-impl From<&[v1::Counter]> for ByLocality {
-    fn from(counters: &[v1::Counter]) -> Self {
-        let mut sum = Self::default();
-        Locality::ALL.into_iter().zip(counters).for_each(|(locality, counter)| sum.add(locality, (*counter).into()));
-        sum
-    }
-}
-
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().into(),
@@ -227,16 +213,4 @@ fn octets(address: IpAddr) -> Vec<u8> {
 fn address(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).ok().map(IpAddr::from);
     v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
-}
-
-impl From<Counter> for v1::Counter {
-    fn from(Counter { bytes, packets }: Counter) -> Self {
-        Self { bytes, packets }
-    }
-}
-
-impl From<v1::Counter> for Counter {
-    fn from(v1::Counter { bytes, packets }: v1::Counter) -> Self {
-        Self { bytes, packets }
-    }
 }

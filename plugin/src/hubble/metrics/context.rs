@@ -1,6 +1,9 @@
 //! Labels that are asked for: who the ends of a flow are.
 
-use super::{config::ContextOption, seen::Seen};
+use super::{
+    config::{ContextOption, MetricError},
+    seen::Seen,
+};
 use crate::proto::{
     flow::TrafficDirection,
     number::{self, endpoint as field},
@@ -93,7 +96,7 @@ pub(super) struct Context {
 
 impl Context {
     /// Of these options, and those that are the handler's own.
-    pub(super) fn new(options: &[ContextOption]) -> Result<(Self, Vec<&ContextOption>), String> {
+    pub(super) fn new(options: &[ContextOption]) -> Result<(Self, Vec<&ContextOption>), MetricError> {
         let (mut context, mut rest) = (Self::default(), Vec::new());
         for option in options {
             let values = || option.values.iter().map(|value| identifier(value)).collect::<Result<Vec<_>, _>>();
@@ -106,7 +109,7 @@ impl Context {
                 "destinationingresscontext" => context.destination.ingress = Some(values()?),
                 "labelscontext" => {
                     if let Some(bad) = option.values.iter().find(|value| !LABELS.contains(&value.as_str())) {
-                        return Err(format!("invalid labelsContext value: {bad}"));
+                        return Err(MetricError::Label(bad.clone()));
                     }
                     context.labels =
                         LABELS.into_iter().filter(|label| option.values.iter().any(|value| value == label)).collect();
@@ -166,7 +169,7 @@ impl Context {
     }
 }
 
-fn identifier(text: &str) -> Result<Identifier, String> {
+fn identifier(text: &str) -> Result<Identifier, MetricError> {
     Ok(match &*text.to_lowercase() {
         "identity" => Identifier::Identity,
         "namespace" => Identifier::Namespace,
@@ -179,7 +182,7 @@ fn identifier(text: &str) -> Result<Identifier, String> {
         "workload-name" => Identifier::WorkloadName,
         "app" => Identifier::App,
         "zone" => Identifier::Zone,
-        _ => return Err(format!("unknown context '{text}'")),
+        _ => return Err(MetricError::Context(text.to_owned())),
     })
 }
 

@@ -1,11 +1,6 @@
 //! How an agent reaches a controller.
 
-use crate::{
-    causes::causes,
-    hubble::PeerChanges,
-    proto::peer::{NotifyRequest, peer_client::PeerClient},
-};
-use futures_util::StreamExt;
+use crate::causes::causes;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -13,7 +8,7 @@ use std::{
 };
 use tokio::time::timeout;
 use tonic::{
-    Request, Status,
+    Request,
     metadata::{Ascii, MetadataValue},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
@@ -98,17 +93,6 @@ impl Settings {
             request.metadata_mut().insert("authorization", token(path)?);
         }
         Ok(request)
-    }
-
-    /// Who serves flows in the cluster, and what becomes of them.
-    ///
-    /// # Errors
-    /// The controller can't be reached, or refuses.
-    pub async fn peers(self) -> Result<PeerChanges, Status> {
-        let failed = |error| Status::unavailable(format!("the controller {}: {error}", self.server));
-        let channel = self.connect().await.map_err(failed)?;
-        let request = self.request(NotifyRequest {}).map_err(failed)?;
-        Ok(PeerClient::new(channel).notify(request).await?.into_inner().boxed())
     }
 
     /// The same controller, at the address of one of its replicas.

@@ -2,7 +2,7 @@
 
 use crate::proto::{flow::FlowFilter, json};
 use serde::{Deserialize, Deserializer, de::Error};
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 /// The families.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -46,7 +46,7 @@ pub struct ContextOption {
 pub enum ConfigError {
     /// One of them.
     #[error("{0}: {1}")]
-    Metric(String, String),
+    Metric(String, MetricError),
     /// It is there twice.
     #[error("{0}: it is there twice")]
     Twice(String),
@@ -55,11 +55,33 @@ pub enum ConfigError {
     Labels(String),
 }
 
-/// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`, as cilium-agent's `--hubble-metrics` has it.
-impl FromStr for Config {
-    type Err = ConfigError;
+/// Why a family can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetricError {
+    /// It has no name.
+    #[error("a metric has no name")]
+    NoName,
+    /// Hubble has no such handler.
+    #[error("there is no such metric; there are {0}")]
+    Unknown(&'static str),
+    /// The handler has no such option.
+    #[error("it has no option `{0}`")]
+    Option(String),
+    /// No label of this name can be chosen.
+    #[error("invalid labelsContext value: {0}")]
+    Label(String),
+    /// An end can't be named like this.
+    #[error("unknown context '{0}'")]
+    Context(String),
+    /// A filter can't be.
+    #[error("{0}")]
+    Filter(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+/// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`, as cilium-agent's `--hubble-metrics` has it.
+impl Config {
+    /// What a list asks for, whether that can be or not.
+    pub(super) fn listed(text: &str) -> Self {
         let metric = |text: &str| {
             let (name, options) = text.split_once(':').unwrap_or((text, ""));
             let options = options.split(';').filter(|option| !option.is_empty());
@@ -71,9 +93,7 @@ impl FromStr for Config {
             };
             MetricConfig { name: name.to_owned(), context_options: options.map(option).collect(), ..Default::default() }
         };
-        let config = Self { metrics: text.split_whitespace().map(metric).collect() };
-        // What can't be is said where it is written.
-        super::FlowMetrics::new(&config).map(|_| config)
+        Self { metrics: text.split_whitespace().map(metric).collect() }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Changes as the feed's messages, and back.
 
-use super::Changes;
+use super::zones;
 use crate::{
-    api,
     identity::{Endpoint, Pool, Workload},
     proto::v1::{Identity, Prefix, Update},
     zones::{Place, Placement, Zone},
@@ -18,6 +17,25 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
+
+/// Buckets into which the addresses fall.
+pub const BUCKETS: usize = 1024;
+
+/// What becomes different.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Of prefixes.
+    pub zones: Vec<crate::zones::Change>,
+    /// Of addresses.
+    pub identities: Vec<crate::identity::Change>,
+}
+
+impl Changes {
+    /// Whether nothing does.
+    pub fn is_empty(&self) -> bool {
+        self.zones.is_empty() && self.identities.is_empty()
+    }
+}
 
 /// A message of the feed that says nothing sensible.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +64,7 @@ pub enum WireError {
 const UPDATE_BYTES: u64 = 16 << 20;
 
 /// An update as it is sent: compressed, since names repeat.
-pub(super) fn pack(update: &[u8]) -> Bytes {
+pub fn pack(update: &[u8]) -> Bytes {
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::fast());
     // A Vec takes what comes.
     let _ = packed.write_all(update);
@@ -54,7 +72,7 @@ pub(super) fn pack(update: &[u8]) -> Bytes {
 }
 
 /// An update as it was before.
-pub(super) fn unpack(packed: &[u8]) -> Result<Update, WireError> {
+pub fn unpack(packed: &[u8]) -> Result<Update, WireError> {
     let mut update = Vec::new();
     if !packed.is_empty() {
         DeflateDecoder::new(packed).take(UPDATE_BYTES).read_to_end(&mut update)?;
@@ -63,32 +81,32 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Update, WireError> {
 }
 
 /// The update that replaces a bucket by this content, or that only adds it where no bucket is named.
-pub(super) fn encode_bucket(
+pub fn encode_bucket(
     bucket: Option<u32>,
     prefixes: &BTreeMap<IpNetwork, Placement>,
     identities: &BTreeMap<IpAddr, Arc<Endpoint>>,
 ) -> Vec<u8> {
     let update = Update {
         bucket,
-        prefixes: prefixes.iter().map(|(prefix, placement)| api::prefix(prefix, placement)).collect(),
-        identities: identities.iter().map(|(address, endpoint)| api::identity(*address, endpoint)).collect(),
+        prefixes: prefixes.iter().map(|(prefix, placement)| zones::prefix(prefix, placement)).collect(),
+        identities: identities.iter().map(|(address, endpoint)| zones::identity(*address, endpoint)).collect(),
         ..Update::default()
     };
     update.encode_to_vec()
 }
 
 /// The update that tells of changes.
-pub(super) fn encode_changes(changes: &Changes) -> Vec<u8> {
+pub fn encode_changes(changes: &Changes) -> Vec<u8> {
     let mut update = Update::default();
     for (prefix, placement) in &changes.zones {
         match placement {
-            Some(placement) => update.prefixes.push(api::prefix(prefix, placement)),
+            Some(placement) => update.prefixes.push(zones::prefix(prefix, placement)),
             None => update.removed_prefixes.push(prefix.to_string()),
         }
     }
     for (address, endpoint) in &changes.identities {
         match endpoint {
-            Some(endpoint) => update.identities.push(api::identity(*address, endpoint)),
+            Some(endpoint) => update.identities.push(zones::identity(*address, endpoint)),
             None => update.removed_addresses.push(address.to_string()),
         }
     }
@@ -97,16 +115,16 @@ pub(super) fn encode_changes(changes: &Changes) -> Vec<u8> {
 
 /// Reads updates. What is named again is the same.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub struct Reader {
     zones: HashSet<Arc<Zone>>,
     pool: Pool,
 }
 
 impl Reader {
     /// What an update says, and the bucket that it replaces.
-    pub(super) fn read(&mut self, update: Update) -> Result<(Option<usize>, Changes), WireError> {
+    pub fn read(&mut self, update: Update) -> Result<(Option<usize>, Changes), WireError> {
         let bucket = update.bucket.map(|index| {
-            let known = usize::try_from(index).ok().filter(|index| *index < super::BUCKETS);
+            let known = usize::try_from(index).ok().filter(|index| *index < BUCKETS);
             known.ok_or(WireError::Bucket(index))
         });
         let mut changes = Changes::default();

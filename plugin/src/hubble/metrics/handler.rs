@@ -1,7 +1,7 @@
 //! What each of Hubble's handlers counts.
 
 use super::{
-    config::ContextOption,
+    config::{ContextOption, MetricError},
     seen::{Seen, l4_name},
 };
 use crate::{
@@ -40,7 +40,7 @@ const WORLD: [&str; 3] = ["reserved:world", "reserved:world-ipv4", "reserved:wor
 
 impl Handler {
     /// By its name in Hubble's configuration; `None` for one that would count nothing here.
-    pub(super) fn new(name: &str, options: &[&ContextOption]) -> Result<Option<Self>, String> {
+    pub(super) fn new(name: &str, options: &[&ContextOption]) -> Result<Option<Self>, MetricError> {
         let mut given: Vec<String> = options.iter().map(|option| option.name.to_lowercase()).collect();
         let mut take = |option: &str| {
             let before = given.len();
@@ -57,11 +57,11 @@ impl Handler {
                 Self::FlowsToWorld { any_drop: take("any-drop"), port: take("port"), syn_only: take("syn-only") }
             }
             known if NOT_SEEN.contains(&known) => return Ok(None),
-            "" => return Err("a metric has no name".to_owned()),
-            _ => return Err(format!("there is no such metric; there are {NAMES}")),
+            "" => return Err(MetricError::NoName),
+            _ => return Err(MetricError::Unknown(NAMES)),
         };
         match given.first() {
-            Some(unknown) => Err(format!("it has no option `{unknown}`")),
+            Some(unknown) => Err(MetricError::Option(unknown.clone())),
             None => Ok(Some(handler)),
         }
     }

@@ -1,7 +1,8 @@
 //! TLS of our servers: certificates that are read again when their files change, and connections that agree on them.
 
+use crate::watched::Stamp;
 use std::{
-    fmt, fs,
+    fmt,
     io::{self, Error, ErrorKind},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -62,7 +63,7 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     in_use: Option<Certificate>,
-    changed: Vec<Option<SystemTime>>,
+    stamps: Vec<Option<Stamp>>,
 }
 
 #[derive(Clone)]
@@ -83,17 +84,17 @@ impl Tls {
     /// # Errors
     /// They can't be read, or are not a certificate and its key.
     pub fn new(server: &'static str, files: Files) -> io::Result<Self> {
-        let (changed, in_use) = (files.changed(), files.read()?);
-        Ok(Self::with(server, files, Current { in_use: Some(in_use), changed }))
+        let (stamps, in_use) = (files.stamps(), files.read()?);
+        Ok(Self::with(server, files, Current { in_use: Some(in_use), stamps }))
     }
 
     /// The same; where the files are not good yet, connections are refused until they are.
     pub fn waiting(server: &'static str, files: Files) -> Self {
-        let (changed, read) = (files.changed(), files.read());
+        let (stamps, read) = (files.stamps(), files.read());
         if let Err(error) = &read {
             tracing::error!(server, %error, "the certificate is not there yet; connections are refused until it is");
         }
-        Self::with(server, files, Current { in_use: read.ok(), changed })
+        Self::with(server, files, Current { in_use: read.ok(), stamps })
     }
 
     fn with(server: &'static str, files: Files, current: Current) -> Self {
@@ -108,9 +109,10 @@ impl Tls {
 
     /// For the next connection. New files that are not good leave the old ones in use.
     fn acceptor(&self) -> Option<TlsAcceptor> {
+        // Files are looked at before the lock is taken: nobody waits for a slow disk of another.
+        let stamps = self.files.stamps();
         let (server, mut current) = (self.server, self.lock());
-        let changed = self.files.changed();
-        if changed != current.changed {
+        if stamps != current.stamps {
             let file = self.files.certificate.display();
             match self.files.read() {
                 Ok(certificate) => {
@@ -119,7 +121,7 @@ impl Tls {
                 }
                 Err(error) => tracing::error!(server, %error, "the new certificate is refused"),
             }
-            current.changed = changed;
+            current.stamps = stamps;
         }
         current.in_use.as_ref().map(|certificate| certificate.acceptor.clone())
     }
@@ -152,8 +154,8 @@ impl Files {
         [&self.certificate, &self.key].into_iter().chain(&self.client_authorities)
     }
 
-    fn changed(&self) -> Vec<Option<SystemTime>> {
-        self.all().map(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok()).collect()
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.all().map(|path| Stamp::of(path)).collect()
     }
 
     fn read(&self) -> io::Result<Certificate> {

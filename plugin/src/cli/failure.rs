@@ -1,0 +1,47 @@
+//! How commands end, and what they say on stdout.
+
+use std::io::{self, Write};
+
+/// Why a command ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Bad usage or configuration.
+    #[error("{0}")]
+    Usage(String),
+    /// Something did not work.
+    #[error("{0}")]
+    Failed(String),
+    /// A signal asked to end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// The exit code.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            // As shells say it of SIGINT.
+            Self::Interrupted => 130,
+        }
+    }
+
+    pub(super) fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Bad usage or configuration.
+pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
+    Failure::Usage(error.to_string())
+}
+
+/// Writes a result to stdout. A reader who has gone away is no error.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,35 @@
+//! From an object as the API server sends it to what is needed of it: a file for each kind. What can't be
+//! understood is said and left out; the rest counts.
+
+pub(super) mod calico;
+pub(super) mod cilium;
+pub(super) mod endpoint_slice;
+pub(super) mod node;
+pub(super) mod owner;
+pub(super) mod pod;
+mod reading;
+mod seen;
+pub(super) mod service;
+
+pub use seen::{LabelKeys, Seen};
+
+use super::facts::Kind;
+use serde_json::from_slice;
+
+/// An object as the API server sends it, reduced to what is needed.
+///
+/// # Errors
+/// It is no object of this kind.
+pub fn read(kind: Kind, json: &[u8], labels: &LabelKeys) -> serde_json::Result<Seen> {
+    Ok(match kind {
+        Kind::Node => node::read(&from_slice(json)?, labels),
+        Kind::Pod => pod::read(&from_slice(json)?, labels),
+        Kind::ReplicaSet | Kind::Job => owner::read(&from_slice(json)?),
+        Kind::Service => service::read(&from_slice(json)?),
+        Kind::EndpointSlice => endpoint_slice::read(&from_slice(json)?),
+        Kind::CiliumNode => cilium::node(&from_slice(json)?),
+        Kind::CiliumEndpoint => cilium::endpoint(&from_slice(json)?),
+        Kind::CiliumEndpointSlice => cilium::endpoint_slice(&from_slice(json)?),
+        Kind::BlockAffinity | Kind::BlockAffinityV3 => calico::block_affinity(&from_slice(json)?),
+    })
+}

@@ -1,0 +1,62 @@
+//! Reads texts, lists, addresses and prefixes, and collects what could not be understood.
+
+use super::super::claims::truncate;
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// Collects what could not be understood.
+#[derive(Default)]
+pub(super) struct Reading(pub(super) Vec<String>);
+
+impl Reading {
+    pub(super) fn prefix(&mut self, text: &str, what: &str) -> Option<IpNetwork> {
+        let parsed: Option<IpNetwork> = text.parse().ok();
+        let network = parsed.and_then(|prefix| truncate(prefix.ip(), prefix.prefix()));
+        if network.is_none() {
+            self.0.push(format!("{what}: `{text}` is no prefix"));
+        }
+        network
+    }
+
+    pub(super) fn address(&mut self, text: &str, what: &str) -> Option<IpAddr> {
+        let parsed: Option<IpAddr> = text.parse().ok();
+        if parsed.is_none() {
+            self.0.push(format!("{what}: `{text}` is no address"));
+        }
+        parsed
+    }
+
+    /// A text at a place of a custom resource; anything else there is a problem.
+    pub(super) fn text<'a>(&mut self, at: &'a Value, path: &str) -> Option<&'a str> {
+        match at.pointer(path) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text),
+            Some(_) => {
+                self.0.push(format!("{path}: it is no text"));
+                None
+            }
+        }
+    }
+
+    /// A list at a place of a custom resource.
+    pub(super) fn list<'a>(&mut self, at: &'a Value, path: &str) -> &'a [Value] {
+        match at.pointer(path) {
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(list)) => list,
+            Some(_) => {
+                self.0.push(format!("{path}: it is no list"));
+                &[]
+            }
+        }
+    }
+
+    pub(super) fn texts<'a>(&mut self, at: &'a Value, path: &str) -> Vec<&'a str> {
+        let list = self.list(at, path);
+        let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+        if texts.len() < list.len() {
+            self.0.push(format!("{path}: not all of it is text"));
+        }
+        texts
+    }
+}

@@ -1,0 +1,51 @@
+//! What is kept of an object that was seen.
+
+use super::super::facts::{Fact, Key};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// What is read of labels.
+#[derive(Clone, Debug)]
+pub struct LabelKeys {
+    /// The node label with the zone's name.
+    pub zone: String,
+    /// The node label with the region's name.
+    pub region: String,
+    /// Labels of pods that are told with their flows; one that ends in `*` stands for all that begin so.
+    pub pod: Vec<String>,
+}
+
+impl Default for LabelKeys {
+    fn default() -> Self {
+        Self {
+            zone: "topology.kubernetes.io/zone".into(),
+            region: "topology.kubernetes.io/region".into(),
+            pod: ["app", "k8s-app", "name", "app.kubernetes.io/*"].map(str::to_owned).into(),
+        }
+    }
+}
+
+/// An object that was seen.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub(in super::super) key: Key,
+    pub(in super::super) resource_version: String,
+    pub(in super::super) fact: Fact,
+    /// What could not be understood.
+    pub(in super::super) problems: Vec<String>,
+}
+
+impl Seen {
+    /// The object's name.
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(super) fn new(meta: &ObjectMeta, fact: Fact, problems: Vec<String>) -> Self {
+        Self { key: key(meta), resource_version: meta.resource_version.clone().unwrap_or_default(), fact, problems }
+    }
+}
+
+fn key(meta: &ObjectMeta) -> Key {
+    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+    Key { namespace: text(&meta.namespace), name: text(&meta.name) }
+}

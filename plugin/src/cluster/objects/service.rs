@@ -1,0 +1,20 @@
+//! Service: whether it has an address of its own.
+
+use super::{
+    super::facts::{Fact, Service},
+    seen::Seen,
+};
+use kube::core::{NotUsed, Object};
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in super::super) struct ServiceSpec {
+    #[serde(rename = "clusterIP")]
+    cluster_ip: String,
+}
+
+pub(in super::super) fn read(object: &Object<ServiceSpec, NotUsed>) -> Seen {
+    let is_headless = object.spec.cluster_ip.is_empty() || object.spec.cluster_ip == "None";
+    Seen::new(&object.metadata, Fact::Service(Service { is_headless }), Vec::new())
+}

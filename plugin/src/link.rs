@@ -1,0 +1,13 @@
+//! Connections between our own processes, and TLS of all servers: settings, tokens, waits and codec.
+
+mod backoff;
+mod codec;
+mod connect;
+mod tls;
+mod tokens;
+
+pub use backoff::Backoff;
+pub use codec::Codec;
+pub use connect::{ConnectError, Settings};
+pub use tls::{Connection, Files, Tls, connections};
+pub use tokens::{Authenticate, Refused as RefusedToken, check_token};

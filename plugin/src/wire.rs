@@ -1,0 +1,11 @@
+//! The domain's values as messages of meridian.v1, and back.
+
+mod counters;
+mod sums;
+mod updates;
+mod zones;
+
+pub use counters::{Malformed, matrix, node_name, party, reason, stats, zone_pair};
+pub use sums::{Known, Names, restore, sums};
+pub use updates::{BUCKETS, Changes, Reader, WireError, encode_bucket, encode_changes, pack, unpack};
+pub use zones::{identity, prefix};
