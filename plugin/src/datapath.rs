@@ -4,6 +4,7 @@
 mod attach;
 pub mod auto;
 mod btf;
+mod change_step;
 mod clsact;
 mod coverage;
 pub mod devices;
@@ -41,9 +42,9 @@ use crate::{
     zones::{Slots, Table, Zone},
 };
 use attach::{Attached, DeviceHooks};
+use change_step::HookChange;
 use events::Events;
 use flow_maps::FlowMaps;
-use hook_change::HookChange;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
     Counter, control, device,

@@ -1,5 +1,6 @@
 //! `meridian check`: tries what an agent needs, and says what it found.
 
+mod finding;
 mod trial;
 
 use super::{
@@ -12,7 +13,8 @@ use crate::datapath::{
     auto::{self, Choice},
     devices,
 };
-use std::{fmt, fs, path::PathBuf};
+use finding::{Finding, Findings};
+use std::{fs, path::PathBuf};
 
 /// What an agent would be told.
 #[derive(Debug, clap::Args)]
@@ -44,39 +46,6 @@ pub(super) struct Args {
     /// For how long the hooks are compared with what the devices send.
     #[arg(long, value_name = "TIME", default_value = "3s")]
     duration: Seconds,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Finding {
-    Good,
-    /// An agent can run without it.
-    Missing,
-    /// A person should know.
-    Note,
-    /// An agent can't run so.
-    Bad,
-}
-
-/// What was found, a line each.
-#[derive(Default)]
-struct Findings {
-    lines: String,
-    bad: Option<String>,
-}
-
-impl Findings {
-    fn say(&mut self, finding: Finding, what: &str, found: impl fmt::Display) {
-        let word = match finding {
-            Finding::Good => "ok",
-            Finding::Missing => "missing",
-            Finding::Note => "note",
-            Finding::Bad => "BAD",
-        };
-        if finding == Finding::Bad {
-            self.bad.get_or_insert_with(|| format!("{what}: {found}"));
-        }
-        self.lines.push_str(&format!("{word:<8} {what:<13} {found}\n"));
-    }
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {

@@ -4,8 +4,6 @@ use super::{Error, Hook, devices::Devices};
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// Devices that only a data path makes that may bypass netfilter: Cilium's, and Calico's with eBPF.
-pub(super) const MARKS: [&str; 3] = ["cilium_host", "bpfin.cali", "bpfout.cali"];
 const CILIUM: &str = "cilium_host";
 
 /// Where cilium-agent writes its configuration down, below its state folder.

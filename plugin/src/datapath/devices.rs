@@ -24,6 +24,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+/// Devices that only a data path makes that may bypass netfilter: Cilium's, and Calico's with eBPF.
+const MARKS: [&str; 3] = ["cilium_host", "bpfin.cali", "bpfout.cali"];
+
 /// What a device is to the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -371,7 +374,7 @@ impl<'a> Link<'a> {
     }
 
     fn bypasses_netfilter(&self) -> bool {
-        self.kind == Some(&InfoKind::Netkit) || super::auto::MARKS.contains(&self.name.as_str())
+        self.kind == Some(&InfoKind::Netkit) || MARKS.contains(&self.name.as_str())
     }
 }
 

@@ -12,6 +12,7 @@
 
 use super::{
     Datapath, Error, Hook,
+    change_step::{HookChange, Later, Step},
     object::{Options, Programs},
     sys::{self, Side},
 };
@@ -21,30 +22,6 @@ use std::{io, time::Duration};
 /// For how long a packet may be between the two hooks: it waits there for a neighbour's address, or for a
 /// task that was interrupted.
 pub const GRACE: Duration = Duration::from_secs(1);
-
-/// A change that has begun.
-pub(super) struct HookChange {
-    to: Hook,
-    step: Step,
-}
-
-/// What comes next.
-enum Step {
-    /// Traffic control begins to count, and netfilter ends.
-    CountTheRest(Box<Later>),
-    /// All that netfilter has counted has passed traffic control.
-    LeaveNetfilter(Programs),
-    /// All packets that come to traffic control have passed netfilter's programs: it counts them alone.
-    LeaveTrafficControl(Box<Later>),
-}
-
-/// Programs that are loaded before the change begins, so that nothing can fail in the middle.
-struct Later {
-    /// For while both hooks have programs.
-    meanwhile: Programs,
-    /// For afterwards.
-    after: Programs,
-}
 
 impl Datapath {
     /// Begins to count at another hook, with the same counters. [`Datapath::go_on_changing`] goes on.

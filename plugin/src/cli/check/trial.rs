@@ -1,7 +1,7 @@
 //! Tries the hooks on this node's own packets for a few seconds: counts at each, and compares with what the
 //! devices have sent. Nothing is pinned, and an agent that counts here is not disturbed.
 
-use super::{Finding, Findings};
+use super::finding::{Finding, Findings};
 use crate::datapath::{Compared, Coverage, Datapath, Devices, Error, Hook, Options};
 use std::{thread, time::Duration};
 

@@ -1,0 +1,36 @@
+//! What is found, a line each.
+
+use std::fmt;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    Good,
+    /// An agent can run without it.
+    Missing,
+    /// A person should know.
+    Note,
+    /// An agent can't run so.
+    Bad,
+}
+
+/// What was found, a line each.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) lines: String,
+    pub(super) bad: Option<String>,
+}
+
+impl Findings {
+    pub(super) fn say(&mut self, finding: Finding, what: &str, found: impl fmt::Display) {
+        let word = match finding {
+            Finding::Good => "ok",
+            Finding::Missing => "missing",
+            Finding::Note => "note",
+            Finding::Bad => "BAD",
+        };
+        if finding == Finding::Bad {
+            self.bad.get_or_insert_with(|| format!("{what}: {found}"));
+        }
+        self.lines.push_str(&format!("{word:<8} {what:<13} {found}\n"));
+    }
+}
