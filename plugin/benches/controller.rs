@@ -292,6 +292,7 @@ async fn run_controller(addresses: bool) -> Shown {
         agents: Arc::new(Anybody),
         replicas: Arc::new(Anybody),
         tally: Arc::default(),
+        hook_changed: Arc::new(drop),
         shutdown: CancellationToken::new(),
     };
     let nobody = KnownPeers::Here(watch::Sender::new(Arc::default()).subscribe());

@@ -176,7 +176,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         table: table.clone(),
         index: Arc::clone(&index),
         health: Arc::clone(&health),
-        notices,
+        notices: notices.clone(),
         fixed: fixed.subscribe(),
     };
     let ledger = Arc::new(args.totals.ledger(args.max_agents));
@@ -188,6 +188,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         ledger: Arc::clone(&ledger),
         agents: Arc::clone(&tokens),
         replicas,
+        notices: notices.clone(),
         health: Arc::clone(&health),
         process: Arc::clone(&process),
         shutdown: shutdown.clone(),

@@ -32,6 +32,20 @@ pub struct Notice {
     pub message: String,
 }
 
+impl Notice {
+    /// The hook of a node was changed, because it did not see the node's packets.
+    pub fn hook_changed(node: &str, hook: &str, reason: &str) -> Self {
+        let key = Key { namespace: Arc::default(), name: node.into() };
+        Self {
+            object: ObjectRef::new(Kind::Node, key),
+            // As the kubelet does for its own Events of the node.
+            uid: node.into(),
+            reason: "HookChanged",
+            message: format!("packets of this node are counted at {hook} now: {reason}"),
+        }
+    }
+}
+
 /// The cluster as far as it has been seen.
 #[derive(Debug, Default)]
 pub struct Model {

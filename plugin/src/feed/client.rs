@@ -42,9 +42,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// sends away.
 const MOVED: Duration = Duration::from_secs(2);
 
-/// The waits of an agent that has lost its controller.
-const fn waits() -> Backoff {
-    Backoff::new(FIRST_WAIT, LONGEST_WAIT, 0.0..=1.0)
+/// The same for an agent that has no table yet: nothing is counted before it has.
+const WAITS_WITHOUT_TABLE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// The waits of an agent that has lost its controller, or has not found it yet.
+const fn waits(has_table: bool) -> Backoff {
+    let (first, longest) = if has_table { (FIRST_WAIT, LONGEST_WAIT) } else { WAITS_WITHOUT_TABLE };
+    Backoff::new(first, longest, 0.0..=1.0)
 }
 
 /// How the connection is, for metrics.
@@ -139,13 +143,17 @@ enum Ended {
 impl Client {
     /// Follows until nobody takes batches any more.
     pub async fn follow(mut self) {
-        let mut backoff = waits();
+        let mut has_table = self.has_table();
+        let mut backoff = waits(has_table);
         let mut gathered = Gathered::default();
         let mut told = String::new();
         loop {
             let connects = self.connection.connects.load(Ordering::Relaxed);
             let ended = self.once(&mut backoff, &mut gathered).await;
             self.connection.is_current.store(false, Ordering::Relaxed);
+            if !has_table && self.has_table() {
+                (has_table, backoff) = (true, waits(true));
+            }
             if self.connection.connects.load(Ordering::Relaxed) != connects {
                 told.clear();
             }
@@ -163,7 +171,8 @@ impl Client {
                     if reason == told {
                         tracing::debug!(controller, reason, ?wait, "still no controller");
                     } else {
-                        tracing::warn!(controller, reason, ?wait, "no controller: the last table stays in force");
+                        let table = if has_table { "the last table stays in force" } else { "there is no table yet" };
+                        tracing::warn!(controller, reason, ?wait, "no controller: {table}");
                         told = reason;
                     }
                     wait
@@ -174,6 +183,11 @@ impl Client {
                 () = self.batches.closed() => return,
             }
         }
+    }
+
+    /// Whether a table of the controller's is in force, now or from the disk.
+    fn has_table(&self) -> bool {
+        *self.applied.borrow() != Position::default()
     }
 
     async fn once(&mut self, backoff: &mut Backoff, gathered: &mut Gathered) -> Ended {
@@ -365,7 +379,7 @@ mod tests {
         let mut agents = tokio::task::JoinSet::new();
         for _ in 0..1000 {
             agents.spawn(async move {
-                sleep(waits().failed()).await;
+                sleep(waits(true).failed()).await;
                 start.elapsed().as_secs_f64()
             });
         }

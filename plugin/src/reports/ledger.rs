@@ -354,6 +354,8 @@ impl Node {
             attributed: self.attributed.into(),
             sent_by_known: self.sent_by_known.into(),
             taken_before: true,
+            // Whoever takes over asks the agents.
+            hook: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     accounting::{Between, Placed},
     counters::Sample,
-    proto::v1::{FlowServer, Line, ReportRequest},
+    proto::v1::{FlowServer, Hook, Line, ReportRequest},
     wire::{self, Names},
 };
 use ahash::AHashMap;
@@ -87,6 +87,11 @@ impl Reporter {
             sent_by_known: totals.senders.sum().into(),
             taken_before: self.taken_before,
             names: Some(names.into()),
+            hook: Some(Hook {
+                name: sample.hook.to_owned(),
+                reason: sample.why.to_string(),
+                changes: sample.hook_changes,
+            }),
         }
     }
 }

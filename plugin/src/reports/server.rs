@@ -4,7 +4,7 @@ use super::{Ledger, Refused, services::reports_server::Reports};
 use crate::{
     leader::{Role, until_lost},
     link::{Authenticate, check_token},
-    proto::v1::{MirrorRequest, MirrorResponse, ReportRequest, ReportResponse},
+    proto::v1::{Hook, MirrorRequest, MirrorResponse, ReportRequest, ReportResponse},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::{
@@ -38,6 +38,31 @@ pub struct Tally {
     pub mirrors_behind: AtomicU64,
 }
 
+/// A hook that did not see its node's packets was changed for another one. What an agent says of it is text
+/// from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookChange {
+    /// The node.
+    pub node: String,
+    /// The hook that counts now.
+    pub hook: String,
+    /// Why it is that one.
+    pub reason: String,
+}
+
+impl HookChange {
+    /// Characters of a text that are kept.
+    const TEXT: usize = 200;
+
+    /// What a report says that the stream has not said before: that was `known` changes.
+    fn of(report: &ReportRequest, known: &mut u64) -> Option<Self> {
+        let Hook { name, reason, changes } = report.hook.as_ref()?;
+        let before = std::mem::replace(known, *changes);
+        let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(Self::TEXT).collect();
+        (*changes > before).then(|| Self { node: report.node.clone(), hook: text(name), reason: text(reason) })
+    }
+}
+
 /// `meridian.v1.Reports`.
 #[derive(Clone)]
 pub struct ReportsService {
@@ -51,6 +76,8 @@ pub struct ReportsService {
     pub replicas: Arc<dyn Authenticate>,
     /// What was taken and refused.
     pub tally: Arc<Tally>,
+    /// Hears of hooks that were changed.
+    pub hook_changed: Arc<dyn Fn(HookChange) + Send + Sync>,
     /// Ends every stream.
     pub shutdown: CancellationToken,
 }
@@ -73,7 +100,7 @@ impl ReportsService {
         mut reports: Streaming<ReportRequest>,
         answers: mpsc::Sender<Result<ReportResponse, Status>>,
     ) {
-        let mut taken = 0;
+        let (mut taken, mut hook_changes) = (0, 0);
         let end = loop {
             let patience = if taken == 0 { PATIENCE } else { SILENCE };
             let report = tokio::select! {
@@ -102,6 +129,7 @@ impl ReportsService {
             if let Some(status) = self.refusal() {
                 break Some(status);
             }
+            let hook_change = HookChange::of(&report, &mut hook_changes);
             // The lock is not held for longer than it takes to add up one report.
             match self.ledger.take(report, Instant::now()) {
                 Ok(()) => {}
@@ -110,6 +138,7 @@ impl ReportsService {
                 }
                 Err(full @ Refused::Full(_)) => break Some(self.refuse(Status::resource_exhausted(full.to_string()))),
             }
+            hook_change.map(|change| (self.hook_changed)(change));
             taken += 1;
             self.tally.taken.fetch_add(1, Ordering::Relaxed);
             if answers.send(Ok(ReportResponse { taken })).await.is_err() {
@@ -172,5 +201,28 @@ impl Reports for ReportsService {
             }
         };
         Ok(Response::new(stream::iter(known.into_iter().map(Ok)).chain(news).take_until(Box::pin(end)).boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_hook_is_told_once_a_stream_and_in_bounds() {
+        let report = |changes, reason: &str| ReportRequest {
+            node: "a".into(),
+            hook: Some(Hook { name: "tcx".into(), reason: reason.into(), changes }),
+            ..ReportRequest::default()
+        };
+        let mut known = 0;
+        assert_eq!(HookChange::of(&report(0, "as asked for"), &mut known), None);
+        assert_eq!(HookChange::of(&ReportRequest::default(), &mut known), None, "an older agent");
+        let long = format!("\u{1b}[2J{}", "x".repeat(5000));
+        let change = HookChange::of(&report(1, &long), &mut known).unwrap();
+        assert_eq!((change.node.as_str(), change.hook.as_str()), ("a", "tcx"));
+        assert!(change.reason.len() == 200 && change.reason.starts_with("[2Jxx"), "{}", change.reason);
+        assert_eq!(HookChange::of(&report(1, &long), &mut known), None, "said");
+        assert!(HookChange::of(&report(2, ""), &mut known).is_some());
     }
 }

@@ -2,7 +2,7 @@
 //! the controller is away.
 
 use crate::{
-    lab::{AGENT, CONTROLLER, Lab, NAMESPACE, inside, until},
+    lab::{AGENT, CONTROLLER, Lab, NAMESPACE, free_port, inside, until},
     objects::Object,
 };
 use meridian::{
@@ -306,5 +306,27 @@ fn agents_that_never_read_hold_no_memory() {
         // What is encoded is there once, for all; each connection has its windows.
         let each = controller.process.resident().saturating_sub(before) / stuck.len() as u64;
         assert!(each <= 256 << 10, "{} KiB each", each >> 10);
+    });
+}
+
+#[test]
+fn an_agent_that_starts_before_its_controller_counts_from_the_first_table_on() {
+    inside("first", async |lab: &mut Lab| {
+        let version = node(lab).await;
+        let feed = format!("127.0.0.1:{}", free_port());
+        let agent = lab.agent_at("node-a", &feed, &[]);
+        until("its word", async || {
+            agent.log().contains("nothing is counted before the controller's first table is here").then_some(())
+        })
+        .await;
+        // It is alive, and says so; but nothing of what passes is of an unknown zone for good.
+        until("its page", async || agent.metric("meridian_flow_ring_limit").await).await;
+        assert_eq!(agent.metric("meridian_build_info").await, None);
+        assert!(!agent.log().contains("packets are counted here"), "{}", agent.log());
+
+        let controller = lab.controller_at(&feed, &["--agent-accounts", "off"]).await;
+        controller.settle("Node", &version, 1).await;
+        until("its start", async || agent.log().contains("packets are counted here").then_some(())).await;
+        agent.has_exactly(&table()).await;
     });
 }

@@ -8,7 +8,7 @@ use crate::{
         process::PATIENCE,
         usage,
     },
-    cluster::{Client, Health, Kind, Lease},
+    cluster::{Client, Health, Kind, Lease, Notice},
     counters::Counted,
     export::PairLog,
     hubble::{PeerAddress, Peers, node_name, server_name},
@@ -16,7 +16,7 @@ use crate::{
     link::{Authenticate, Settings},
     metrics::{Families, Process},
     proto::v1::FlowServer,
-    reports::{Ledger, Mirror, Reporting, ReportsService, Tally},
+    reports::{HookChange, Ledger, Mirror, Reporting, ReportsService, Tally},
 };
 use std::{
     fs,
@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -166,6 +166,8 @@ pub(super) struct Totals<'a> {
     pub(super) ledger: Arc<Ledger>,
     pub(super) agents: Arc<dyn Authenticate>,
     pub(super) replicas: Arc<dyn Authenticate>,
+    /// Where it is said that a node's hook was changed.
+    pub(super) notices: mpsc::Sender<Notice>,
     pub(super) health: Arc<Health>,
     pub(super) process: Arc<Process>,
     pub(super) shutdown: CancellationToken,
@@ -180,6 +182,15 @@ pub(super) struct Served {
     pub(super) lease: Option<tokio::task::JoinHandle<()>>,
     /// Ends when the pair log is written.
     pub(super) serving: tokio::task::JoinHandle<Result<(), Failure>>,
+}
+
+/// Says in the log and in an Event of the node that its hook was changed.
+fn say_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
+    move |HookChange { node, hook, reason }| {
+        tracing::warn!(node, hook, reason, "the hook of a node was changed");
+        // Told in the log at least.
+        let _ = notices.try_send(Notice::hook_changed(&node, &hook, &reason));
+    }
 }
 
 impl Totals<'_> {
@@ -212,6 +223,7 @@ impl Totals<'_> {
             agents: Arc::clone(&self.agents),
             replicas: Arc::clone(&self.replicas),
             tally: Arc::new(Tally::default()),
+            hook_changed: Arc::new(say_hook_change(self.notices.clone())),
             shutdown: shutdown.clone(),
         };
         let (sender, peers) = (watch::Sender::new(Arc::from([])), watch::Sender::new(Arc::default()));
