@@ -137,16 +137,22 @@ impl Reader {
                 true
             }
             // A collector's own, with the flow in one of its fields.
-            None => object.into_values().fold(false, |found, value| self.value(value, texts, see) || found),
+            None => self.values(object.into_values(), texts, see),
         }
+    }
+
+    fn values(&mut self, values: impl Iterator<Item = Value>, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+        let mut found = false;
+        for value in values {
+            found |= self.value(value, texts, see);
+        }
+        found
     }
 
     fn value(&mut self, value: Value, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
         match value {
             Value::Object(object) => self.object(object, texts, see),
-            Value::Array(values) => {
-                values.into_iter().fold(false, |found, value| self.value(value, texts, see) || found)
-            }
+            Value::Array(values) => self.values(values.into_iter(), texts, see),
             Value::String(text) if texts < TEXTS && text.contains('{') => {
                 let (mut scanner, mut found) = (Scanner::new(text.as_bytes()), false);
                 while let Ok(Some((_, piece))) = scanner.next() {

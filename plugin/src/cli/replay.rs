@@ -6,7 +6,7 @@ use super::{
     Failure,
     config::host_name,
     hubble::{self, Capacity, Cluster, Name, OutputArgs, OutputKeys, Outputs, Peer, TlsArgs},
-    process::{Offer, PATIENCE, Places, Servers, Signal, signals, wait},
+    process::{Offer, Places, Servers, Signal, signals, wait},
 };
 use crate::{
     flows::{Ring, Sink},
@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(500);
 /// The largest ring that Hubble's own server has.
 const CAPACITY: Capacity = Capacity(65_535);
+/// How long flow logs may take to write what was read, when the command ends.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether files have been read.
 const SHORT_TICK: Duration = Duration::from_millis(20);
 
@@ -199,6 +201,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(servers) = servers {
         servers.end(&runtime);
     }
-    outputs.finish(PATIENCE);
+    outputs.finish(WRITTEN_WITHIN);
     result
 }

@@ -56,7 +56,7 @@ impl<R: Read> Scanner<R> {
                 return Ok(Some((line, Piece::Left(Reason::NotJson, format!("not JSON: `{}`", shortened(&text))))));
             }
             if let Some((stream, true)) = container_line(&prefix) {
-                return Ok(Some((line, self.parts(&stream.to_vec())?)));
+                return Ok(Some((line, self.parts(stream)?)));
             }
         }
     }

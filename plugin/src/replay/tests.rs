@@ -97,9 +97,9 @@ fn the_flow_in_a_collectors_object_is_read() {
         format!(r#"{{"date":1767322447.5,"log":"2026-01-02T03:04:05Z stdout F {}"}}"#, &text[1..text.len() - 1]),
         format!(r#"{{"labels":{{"app":"cilium"}},"line":{text},"timestamp":"2026-01-02T03:04:05Z"}}"#),
         format!(r#"{{"insertId":"x","jsonPayload":{flow}}}"#),
-        format!(r#"{{"insertId":"x","jsonPayload":{{"uuid":"u","verdict":"DROPPED","Summary":"UDP"}}}}"#),
+        r#"{"insertId":"x","jsonPayload":{"uuid":"u","verdict":"DROPPED","Summary":"UDP"}}"#.to_owned(),
         format!(r#"{{"data":{{"result":[{{"stream":{{}},"values":[["1",{text}]]}}]}}}}"#),
-        format!(r#"{{"flow":{{"uuid":"u"}},"nodeName":"n"}}"#),
+        r#"{"flow":{"uuid":"u"},"nodeName":"n"}"#.to_owned(),
     ];
     for line in &wrapped {
         assert_eq!(short(line), ["u"], "{line}");

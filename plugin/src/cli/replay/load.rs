@@ -75,7 +75,7 @@ impl Input {
 /// What the reading thread has found.
 enum Found {
     File(PathBuf),
-    Line(u64, Line),
+    Line(u64, Box<Line>),
     Failed(PathBuf, io::Error),
     /// The end, and what the flows had that is not known here.
     End(String),
@@ -88,7 +88,7 @@ fn read(inputs: Inputs, to: &SyncSender<Found>) {
         if to.send(Found::File(path.clone())).is_err() {
             return;
         }
-        if let Err(error) = reader.read(from, |number, line| drop(to.send(Found::Line(number, line)))) {
+        if let Err(error) = reader.read(from, |number, line| drop(to.send(Found::Line(number, Box::new(line))))) {
             let _ = to.send(Found::Failed(path, error));
             return;
         }
@@ -172,7 +172,7 @@ impl Loading {
                     self.order.begin_file();
                     path = next;
                 }
-                Ok(Found::Line(number, line)) => self.take(line, || match number {
+                Ok(Found::Line(number, line)) => self.take(*line, || match number {
                     // Of no line.
                     0 => path.display().to_string(),
                     number => format!("{}:{number}", path.display()),
