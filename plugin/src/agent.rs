@@ -370,7 +370,8 @@ impl Agent {
         if count > 0 {
             let node = self.observer.node().name.clone();
             let source = LostEventSource::PerfEventRingBuffer;
-            let lost = Lost { node, source, count, first, last: now };
+            let (first, last) = (Some(first.into()), Some(now.into()));
+            let lost = Lost { node, source, count, cpu: None, first, last, time: last };
             self.sink.take_recorded(Record::Lost(Box::new(lost)), Instant::now());
         }
         Ok(())

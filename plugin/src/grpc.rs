@@ -2,6 +2,8 @@
 
 mod agents;
 mod coalesced;
+mod reflection;
+mod unimplemented;
 
 pub use agents::{AgentServices, serve as serve_agents};
 
@@ -17,9 +19,9 @@ use crate::{
         services::{observer_server::ObserverServer, peer_server::PeerServer},
     },
     link::{self, Tls},
-    proto::DESCRIPTORS,
 };
 use coalesced::Coalesced;
+use reflection::Reflection;
 use std::{
     fs, io,
     os::unix::{fs::PermissionsExt, net::UnixStream},
@@ -33,7 +35,8 @@ use tokio_stream::{
     wrappers::{ReceiverStream, UnixListenerStream},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::pb::{v1, v1alpha};
 
 /// The health service's name for the Observer; it is not the gRPC service's.
 const HEALTH_NAME: &str = "hubble.server.Observer";
@@ -51,56 +54,54 @@ pub struct Services {
     pub own: Option<(Arc<CountersService<Sample>>, Arc<ZonesService>)>,
 }
 
-/// Serves on both until `shutdown`; on the port with TLS if there is any.
+/// Serves on a port and on a socket, where they are given, until `shutdown`; on the port with TLS if there is any.
 ///
 /// # Errors
 /// A listener fails.
 pub async fn serve(
     services: Services,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     tls: Option<Arc<Tls>>,
     socket: Option<Socket>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status(HEALTH_NAME, tonic_health::ServingStatus::Serving).await;
+    let health = health(HEALTH_NAME).await;
     let (own, peers) = (services.own.as_ref(), services.peers.as_ref());
+    let mut names = vec!["observer.Observer"];
+    names.extend(peers.map(|_| "peer.Peer"));
+    names.extend(own.iter().flat_map(|_| ["meridian.v1.Counters", "meridian.v1.Zones"]));
     // Old clients ask the one, new ones the other.
-    let reflection = || {
-        let mut builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .with_service_name("observer.Observer");
-        if peers.is_some() {
-            builder = builder.with_service_name("peer.Peer");
-        }
-        if own.is_some() {
-            builder = builder.with_service_name("meridian.v1.Counters").with_service_name("meridian.v1.Zones");
-        }
-        builder
-    };
-    let failed = io::Error::other::<tonic_reflection::server::Error>;
-    let (v1, v1alpha) = (reflection().build_v1().map_err(failed)?, reflection().build_v1alpha().map_err(failed)?);
-    let router = || -> Router {
+    let reflection = Reflection::of(&names);
+    let router = || {
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
+            .layer(reflection.named())
             .add_service(ObserverServer::from_arc(Arc::clone(&services.observer)))
             .add_optional_service(peers.map(|peers| PeerServer::from_arc(Arc::clone(peers))))
             .add_optional_service(own.map(|(counters, _)| CountersServer::from_arc(Arc::clone(counters))))
             .add_optional_service(own.map(|(_, zones)| ZonesServer::from_arc(Arc::clone(zones))))
-            .add_service(health_service.clone())
-            .add_service(v1.clone())
-            .add_service(v1alpha.clone())
+            .add_service(health.clone())
+            .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
+            .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
     };
     let unix = |listener| UnixListenerStream::new(listener).map(|stream| stream.map(|it| Coalesced::new(it, None)));
-    let port = connections(listener, tls, shutdown.clone());
-    let port = router().serve_with_incoming_shutdown(port, shutdown.cancelled());
-    match socket {
-        None => port.await.map_err(io::Error::other),
-        Some(Socket { listener, path: _path }) => {
-            let local = router().serve_with_incoming_shutdown(unix(listener), shutdown.cancelled());
-            tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
-        }
-    }
+    let port = async {
+        let Some(listener) = listener else { return Ok(()) };
+        let port = connections(listener, tls, shutdown.clone());
+        router().serve_with_incoming_shutdown(port, shutdown.cancelled()).await
+    };
+    let local = async {
+        let Some(Socket { listener, path: _path }) = socket else { return Ok(()) };
+        router().serve_with_incoming_shutdown(unix(listener), shutdown.cancelled()).await
+    };
+    tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
+}
+
+/// The health service, which says that these serve: the process, and the one of this name.
+async fn health(name: &str) -> HealthServer<impl Health> {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+    service
 }
 
 /// What a controller says to people.
@@ -125,21 +126,18 @@ pub async fn serve_controller(
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .with_service_name("meridian.v1.Controller")
-        .with_service_name("meridian.v1.Counters")
-        .with_service_name("peer.Peer")
-        .with_service_name("meridian.v1.Zones")
-        .build_v1()
-        .map_err(io::Error::other)?;
+    let reflection =
+        Reflection::of(&["meridian.v1.Controller", "meridian.v1.Counters", "peer.Peer", "meridian.v1.Zones"]);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(reflection.named())
         .add_service(ControllerServer::new(services.controller))
         .add_service(CountersServer::new(services.counters))
         .add_service(PeerServer::new(services.peers))
         .add_service(ZonesServer::new(services.zones))
-        .add_service(reflection)
+        .add_service(health("meridian.v1.Controller").await)
+        .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
+        .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection))
         .serve_with_incoming_shutdown(connections(listener, tls, shutdown.clone()), shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)

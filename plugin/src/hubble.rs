@@ -1,5 +1,6 @@
 //! Hubble's Observer over the flow ring, and Peer: what `hubble observe`, hubble-relay and hubble-ui ask.
 
+mod events;
 mod export;
 mod filter;
 mod get_flows;

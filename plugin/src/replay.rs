@@ -1,41 +1,62 @@
-//! Reads flow logs: lines of JSON as Hubble's exporter and `hubble observe --output jsonpb` write them.
+//! Reads flow logs: JSON as Hubble's exporter and `hubble observe --output jsonpb` write it, and as others
+//! hand it on.
+//!
+//! A log may be packed, in UTF-16, an array, indented, or behind what a container runtime writes before its
+//! lines; a flow may be in a field of a collector's own object. What is no flow is left out, with a reason.
+//! How much is held at once is bounded, whatever a file has in it.
+
+mod known;
+mod order;
+mod reason;
+mod scan;
+mod unpack;
+
+pub use known::Unknown;
+pub use order::Order;
+pub use reason::Reason;
 
 use crate::{
-    flows::{Encoded, Lost, Parts, Record},
+    flows::{Beside, Encoded, Lost, Parts, Record},
     proto::{
         POOL,
-        flow::{Flow, LostEventSource},
-        observer::{ExportEvent, export_event::ResponseTypes},
+        flow::{AgentEvent, DebugEvent, Flow, LostEvent, LostEventSource},
+        observer::{GetAgentEventsResponse, GetDebugEventsResponse},
     },
 };
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
-use prost_types::Timestamp;
-use serde_json::Value;
-use std::{
-    io::{self, BufRead, Read},
-    time::SystemTime,
-};
+use known::decode;
+use prost_reflect::MessageDescriptor;
+use prost_types::{Any, Timestamp};
+use scan::{Piece, Scanner};
+use serde_json::{Map, Value};
+use std::io::{self, ErrorKind, Read};
 
-/// The longest line that is read. A flow is a thousand times smaller.
-const LONGEST_LINE: u64 = 1 << 20;
+/// How many texts deep a flow may be in others: a collector's line in another one's.
+const TEXTS: usize = 3;
 
-/// Understands lines.
+/// Understands flow logs.
 #[derive(Debug)]
 pub struct Reader {
-    event: MessageDescriptor,
     flow: MessageDescriptor,
+    endpoint: MessageDescriptor,
+    lost: MessageDescriptor,
+    agent_event: MessageDescriptor,
+    debug_event: MessageDescriptor,
+    node_status: MessageDescriptor,
     parts: Parts,
+    unknown: Unknown,
 }
 
-/// What a line is.
+/// What is in a log.
 #[derive(Debug)]
 pub enum Line {
     /// A flow or a loss.
     Record(Record),
-    /// Something of a cluster or an agent, which is no flow.
-    Other,
-    /// Not a line of a flow log, and why.
-    Bad(String),
+    /// Something that happened in Cilium's agent.
+    Agent(GetAgentEventsResponse),
+    /// A debug event of Cilium's agent.
+    Debug(GetDebugEventsResponse),
+    /// What is left out, why, and the same in detail.
+    Left(Reason, String),
 }
 
 impl Reader {
@@ -46,62 +67,212 @@ impl Reader {
     #[expect(clippy::expect_used, reason = "the build made them")]
     pub fn new() -> Self {
         let message = |name: &str| POOL.get_message_by_name(name).expect("a message of the build");
-        Self { event: message("observer.ExportEvent"), flow: message("flow.Flow"), parts: Parts::default() }
+        Self {
+            flow: message("flow.Flow"),
+            endpoint: message("flow.Endpoint"),
+            lost: message("flow.LostEvent"),
+            agent_event: message("flow.AgentEvent"),
+            debug_event: message("flow.DebugEvent"),
+            node_status: message("relay.NodeStatusEvent"),
+            parts: Parts::default(),
+            unknown: Unknown::default(),
+        }
     }
 
-    /// Shows each line to `see`, with its number from 1. Empty lines are none.
+    /// The fields and values that were left out of flows because this build does not know them.
+    pub const fn unknown(&self) -> &Unknown {
+        &self.unknown
+    }
+
+    /// Shows what is in a file to `see`, with the number of the line from 1.
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn read(&mut self, mut lines: impl BufRead, mut see: impl FnMut(u64, Line)) -> io::Result<()> {
-        let (mut number, mut bytes) = (0, Vec::new());
-        loop {
-            bytes.clear();
-            number += 1;
-            if lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)? == 0 {
+    pub fn read(&mut self, from: impl Read, mut see: impl FnMut(u64, Line)) -> io::Result<()> {
+        let text = match unpack::text(from) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                see(1, Line::Left(Reason::Packed, error.to_string()));
                 return Ok(());
             }
-            if bytes.len() as u64 == LONGEST_LINE && bytes.last() != Some(&b'\n') {
-                see(number, Line::Bad(format!("the line is longer than {LONGEST_LINE} bytes")));
-                skip_line(&mut lines)?;
-            } else if !bytes.trim_ascii().is_empty() {
-                see(number, self.line(&bytes));
+            Err(error) => return Err(error),
+        };
+        let (mut scanner, mut reported) = (Scanner::new(text), 0);
+        loop {
+            let (number, piece) = match scanner.next() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let is_broken = |kind| matches!(kind, ErrorKind::InvalidData | ErrorKind::InvalidInput);
+                    if !is_broken(error.kind()) && error.kind() != ErrorKind::UnexpectedEof {
+                        return Err(error);
+                    }
+                    see(0, Line::Left(Reason::Broken, format!("the rest of the file can't be unpacked: {error}")));
+                    return Ok(());
+                }
+            };
+            let mut see = |line: Line| {
+                // A line is left out once, whatever parts it has.
+                let is_left = matches!(line, Line::Left(Reason::NotJson | Reason::NoFlow, _));
+                if !is_left || std::mem::replace(&mut reported, number) != number {
+                    see(number, line);
+                }
+            };
+            match piece {
+                Piece::Left(reason, text) => see(Line::Left(reason, text)),
+                Piece::Object(object) => {
+                    if !self.object(object, 0, &mut see) {
+                        see(Line::Left(Reason::NoFlow, "JSON without a flow".into()));
+                    }
+                }
             }
         }
     }
 
-    fn line(&mut self, bytes: &[u8]) -> Line {
-        self.parse(bytes).unwrap_or_else(Line::Bad)
-    }
-
-    fn parse(&mut self, bytes: &[u8]) -> Result<Line, String> {
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
-        let object = value.as_object().ok_or("not a JSON object")?;
-        // Older logs hold the flow alone.
-        let wrapped = ["flow", "lost_events", "node_status", "agent_event", "debug_event"];
-        if !wrapped.iter().any(|key| object.contains_key(*key) || object.contains_key(&camel(key))) {
-            let flow: Flow = decode(&self.flow, &value)?.transcode_to().map_err(|error| error.to_string())?;
-            return Ok(self.record(flow));
-        }
-        let event: ExportEvent = decode(&self.event, &value)?.transcode_to().map_err(|error| error.to_string())?;
-        Ok(match event.response_types {
-            Some(ResponseTypes::Flow(flow)) => self.record(flow),
-            Some(ResponseTypes::LostEvents(lost)) => {
-                let time = |time: Option<Timestamp>| SystemTime::try_from(time.or(event.time)?).ok();
-                Line::Record(Record::Lost(Box::new(Lost {
-                    node: event.node_name,
-                    source: LostEventSource::try_from(lost.source).unwrap_or_default(),
-                    count: lost.num_events_lost,
-                    first: time(lost.first).unwrap_or(SystemTime::UNIX_EPOCH),
-                    last: time(lost.last).unwrap_or(SystemTime::UNIX_EPOCH),
-                })))
+    /// Shows what is in an object; whether there was anything.
+    fn object(&mut self, object: Map<String, Value>, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+        match self.event(&object) {
+            Some(line) => {
+                see(line);
+                true
             }
-            _ => Line::Other,
-        })
+            // A collector's own, with the flow in one of its fields.
+            None => self.values(object.into_values(), texts, see),
+        }
     }
 
-    fn record(&mut self, flow: Flow) -> Line {
-        Line::Record(Record::Flow(Encoded::new(flow, &mut self.parts)))
+    fn values(&mut self, values: impl Iterator<Item = Value>, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+        let mut found = false;
+        for value in values {
+            found |= self.value(value, texts, see);
+        }
+        found
+    }
+
+    fn value(&mut self, value: Value, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+        match value {
+            Value::Object(object) => self.object(object, texts, see),
+            Value::Array(values) => self.values(values.into_iter(), texts, see),
+            Value::String(text) if texts < TEXTS && text.contains('{') => {
+                let (mut scanner, mut found) = (Scanner::new(text.as_bytes()), false);
+                while let Ok(Some((_, piece))) = scanner.next() {
+                    if let Piece::Object(object) = piece {
+                        found |= self.object(object, texts + 1, see);
+                    }
+                }
+                found
+            }
+            _ => false,
+        }
+    }
+
+    /// The event that the object is, if it is one.
+    fn event(&mut self, object: &Map<String, Value>) -> Option<Line> {
+        let inner = |key: &str| object.get(key).filter(|value| value.is_object());
+        let kinds = [
+            (inner("flow"), &self.flow),
+            (inner("lost_events").or_else(|| inner("lostEvents")), &self.lost),
+            (inner("agent_event").or_else(|| inner("agentEvent")), &self.agent_event),
+            (inner("debug_event").or_else(|| inner("debugEvent")), &self.debug_event),
+            (inner("node_status").or_else(|| inner("nodeStatus")), &self.node_status),
+        ];
+        // Others have such keys, too, with other things in them.
+        let beside = beside(object);
+        // A mask may have left nothing of a flow.
+        let is_masked =
+            |it: &Map<String, Value>| it.is_empty() && !beside.node_name.is_empty() && beside.time.is_some();
+        let is_it = |value: &Value, message| {
+            value.as_object().is_some_and(|it| known::fields(message, it) > 0 || is_masked(it))
+        };
+        let found =
+            kinds.into_iter().find_map(|(value, message)| Some((value.filter(|it| is_it(it, message))?, message)));
+        let Some((value, message)) = found else {
+            // Older logs hold the flow alone.
+            let is_flow = self.is_flow(object);
+            return is_flow.then(|| self.read_flow(&Value::Object(object.clone()), &Beside::default()));
+        };
+        let message = message.clone();
+        self.note_beside(object);
+        Some(self.read_event(&message, value, beside))
+    }
+
+    fn read_event(&mut self, message: &MessageDescriptor, value: &Value, beside: Beside) -> Line {
+        let Beside { node_name, time } = beside.clone();
+        let unknown = &mut self.unknown;
+        let read = match message.name() {
+            "Flow" => Ok(self.read_flow(value, &beside)),
+            "LostEvent" => decode(message, value, unknown).map(|lost| Line::Record(loss(&lost, beside))),
+            "AgentEvent" => decode::<AgentEvent>(message, value, unknown)
+                .map(|event| Line::Agent(GetAgentEventsResponse { agent_event: Some(event), node_name, time })),
+            "DebugEvent" => decode::<DebugEvent>(message, value, unknown)
+                .map(|event| Line::Debug(GetDebugEventsResponse { debug_event: Some(event), node_name, time })),
+            _ => Ok(Line::Left(Reason::NodeStatus, "the state of nodes".into())),
+        };
+        read.unwrap_or_else(|error| Line::Left(Reason::Malformed, error.to_string()))
+    }
+
+    fn read_flow(&mut self, value: &Value, beside: &Beside) -> Line {
+        match decode::<Flow>(&self.flow, value, &mut self.unknown) {
+            Ok(mut flow) => {
+                // An empty one is written as an object without anything.
+                let is_empty = |any: &Value| any.as_object().is_some_and(Map::is_empty);
+                if flow.extensions.is_none() && value.get("extensions").is_some_and(is_empty) {
+                    flow.extensions = Some(Any::default());
+                }
+                Line::Record(Record::Flow(Encoded::recorded(flow, beside, &mut self.parts)))
+            }
+            Err(error) => Line::Left(Reason::Malformed, format!("not Hubble's flow: {error}")),
+        }
+    }
+
+    /// Whether the object is a flow without anything around it: by what nothing else has, and as most of it.
+    fn is_flow(&self, object: &Map<String, Value>) -> bool {
+        const OWN: [&str; 16] = [
+            "verdict",
+            "IP",
+            "l4",
+            "l7",
+            "Type",
+            "Summary",
+            "ethernet",
+            "event_type",
+            "eventType",
+            "is_reply",
+            "isReply",
+            "traffic_direction",
+            "trafficDirection",
+            "trace_observation_point",
+            "traceObservationPoint",
+            "drop_reason_desc",
+        ];
+        let is_end = |key: &str| match object.get(key) {
+            Some(Value::Object(end)) => known::fields(&self.endpoint, end) > 0,
+            _ => false,
+        };
+        let known = known::fields(&self.flow, object);
+        let has_own = OWN.iter().any(|key| object.contains_key(*key)) || is_end("source") && is_end("destination");
+        has_own && 2 * known > object.len()
+    }
+
+    /// Names what stands beside an event and is not known; keys of collectors begin otherwise.
+    fn note_beside(&mut self, object: &Map<String, Value>) {
+        const KNOWN: [&str; 12] = [
+            "flow",
+            "lost_events",
+            "lostEvents",
+            "agent_event",
+            "agentEvent",
+            "debug_event",
+            "debugEvent",
+            "node_status",
+            "nodeStatus",
+            "node_name",
+            "nodeName",
+            "time",
+        ];
+        for key in object.keys().filter(|key| !KNOWN.contains(&key.as_str()) && !key.starts_with(['_', '@'])) {
+            self.unknown.add(key.clone());
+        }
     }
 }
 
@@ -111,89 +282,30 @@ impl Default for Reader {
     }
 }
 
-/// Fields that a newer Cilium has and this build does not know are left out.
-fn decode(message: &MessageDescriptor, value: &Value) -> Result<DynamicMessage, String> {
-    let options = DeserializeOptions::new().deny_unknown_fields(false);
-    prost_reflect::DynamicMessage::deserialize_with_options(message.clone(), value, &options)
-        .map_err(|error| error.to_string())
+fn beside(object: &Map<String, Value>) -> Beside {
+    let text = |key: &str| object.get(key).and_then(Value::as_str);
+    let node_name = text("node_name").or_else(|| text("nodeName")).unwrap_or_default().to_owned();
+    // A collector may have put a time of its own there, in another form.
+    let time = text("time").and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let time = time.map(|time| {
+        let nanos = time.as_nanosecond();
+        let seconds = nanos.div_euclid(1_000_000_000) as i64;
+        Timestamp { seconds, nanos: nanos.rem_euclid(1_000_000_000) as i32 }
+    });
+    Beside { node_name, time }
 }
 
-fn camel(key: &str) -> String {
-    let mut parts = key.split('_');
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |camel, part| camel + &part[..1].to_uppercase() + &part[1..])
-}
-
-fn skip_line(lines: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let (len, ended) = {
-            let buffer = lines.fill_buf()?;
-            match buffer.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (end + 1, true),
-                None => (buffer.len(), buffer.is_empty()),
-            }
-        };
-        lines.consume(len);
-        if ended {
-            return Ok(());
-        }
-    }
+fn loss(lost: &LostEvent, beside: Beside) -> Record {
+    Record::Lost(Box::new(Lost {
+        node: beside.node_name,
+        source: LostEventSource::try_from(lost.source).unwrap_or_default(),
+        count: lost.num_events_lost,
+        cpu: lost.cpu,
+        first: lost.first,
+        last: lost.last,
+        time: beside.time,
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::flow::Verdict;
-
-    fn lines(text: &[u8]) -> Vec<(u64, Line)> {
-        let mut lines = Vec::new();
-        Reader::new().read(text, |number, line| lines.push((number, line))).unwrap();
-        lines
-    }
-
-    #[test]
-    fn lines_are_flows_losses_or_named_as_bad() {
-        let text = br#"{"flow":{"time":"2026-11-23T10:00:00.123456789Z","verdict":"FORWARDED","IP":{"source":"10.0.0.1","ipVersion":"IPv4"},"is_reply":false,"Summary":"UDP","new_field":1,"extensions":{"@type":"type.googleapis.com/google.protobuf.Struct","value":{"bytes":1500}}},"node_name":"node-a","time":"2026-11-23T10:00:00.123456789Z"}
-
-{"uuid":"old","node_name":"n"}
-{"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"7"},"node_name":"node-a","time":"2026-11-23T10:00:01Z"}
-{"node_status":{"state_change":"NODE_CONNECTED"}}
-{"flow":{"verdict":[]}}
-[1]
-{"flow":
-"#;
-        let lines = lines(text);
-        let flow = |index: usize| match &lines[index] {
-            (number, Line::Record(Record::Flow(flow))) => (*number, flow.decode()),
-            other => panic!("{other:?}"),
-        };
-        let (number, first) = flow(0);
-        assert_eq!((number, first.verdict, first.is_reply), (1, Verdict::Forwarded as i32, Some(false)));
-        assert_eq!(first.time.unwrap().nanos, 123_456_789);
-        assert_eq!(first.ip.as_ref().unwrap().source, "10.0.0.1");
-        assert_eq!(first.extensions.as_ref().unwrap().type_url, "type.googleapis.com/google.protobuf.Struct");
-        assert_eq!((flow(1).0, flow(1).1.uuid.as_str()), (3, "old"));
-        assert!(matches!(
-            &lines[2],
-            (4, Line::Record(Record::Lost(lost))) if (lost.count, lost.source) == (7, LostEventSource::HubbleRingBuffer)
-        ));
-        assert!(matches!(&lines[3], (5, Line::Other)));
-        let bad: Vec<u64> = lines[4..]
-            .iter()
-            .map(|(number, line)| match line {
-                Line::Bad(_) => *number,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(bad, [6, 7, 8]);
-    }
-
-    #[test]
-    fn a_line_without_end_does_not_fill_the_memory() {
-        let mut text = vec![b'x'; 3 << 20];
-        text.extend(b"\n{\"uuid\":\"after\"}\n");
-        let lines = lines(&text);
-        assert!(matches!(&lines[0], (1, Line::Bad(why)) if why.contains("longer than")));
-        assert!(matches!(&lines[1], (2, Line::Record(Record::Flow(flow))) if flow.decode().uuid == "after"));
-    }
-}
+mod tests;

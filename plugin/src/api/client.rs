@@ -195,7 +195,13 @@ impl Client {
     /// The server refuses.
     pub async fn status(&self) -> Result<StatusResponse, ClientError> {
         let answer = ControllerClient::new(self.channel.clone()).status(StatusRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.refused(&status))
+        answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+            Code::Unimplemented => {
+                let message = "no controller answers there, and only that knows it: --server names one".to_owned();
+                ClientError::Refused { target: self.target.clone(), message }
+            }
+            _ => self.refused(&status),
+        })
     }
 
     fn refused(&self, status: &Status) -> ClientError {

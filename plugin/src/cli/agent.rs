@@ -80,13 +80,14 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flow_server = peers::flow_server(&settings, &devices);
     let tls = hubble::tls(settings.hubble_tls.clone(), settings.hubble.0);
     let places = Places {
-        grpc: settings.hubble.0,
+        grpc: Some(settings.hubble.0),
         tls: tls.clone(),
         socket: settings.socket.as_deref(),
         http: Some(settings.http.0),
     };
     let offer = Offer {
         nodes: vec![settings.hubble_name.clone()],
+        is_recorded: false,
         peers: Some(peers::known(&settings, flow_server.clone())),
         sink: sink.clone(),
         sources: Sources {

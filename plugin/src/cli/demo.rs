@@ -14,6 +14,7 @@ use crate::{
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
     flows::{Ring, Sink},
+    hubble::{KnownPeers, PeerAddress, Peers},
     identity::Index,
     metrics::{Families, Outputs, Process, Sources},
     zones::{Matrix, SharedTable},
@@ -32,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Where `--serve` listens for Hubble's clients, as their own relay does.
 const OBSERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4245);
+/// Its name for hubble-relay.
+const PEER: &str = "demo";
 /// Where `--serve` offers metrics.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9980);
 /// Hubble's default.
@@ -78,18 +81,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
     let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
     let servers = if args.serve {
-        let places = Places { grpc: OBSERVER, tls: None, socket: None, http: Some(METRICS) };
+        let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
         let (table, index) = (SharedTable::default(), Index::default());
         let fixed = Demo::table().map_err(Failure::failed)?;
         index.replace(&fixed.endpoints);
         *table.write() = fixed.zones;
         let families = Families { pods: true, ..Families::default() };
+        let own = PeerAddress { address: OBSERVER.to_string(), server_name: None };
+        let own = Peers::from([(PEER.to_owned(), own)]);
         let offer = Offer {
             nodes: NODES
                 .iter()
                 .map(|node| Name { cluster: Cluster::default().0, node: node.name.to_owned() })
                 .collect(),
-            peers: None,
+            is_recorded: false,
+            // One server has the flows of all four nodes.
+            peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(own)).subscribe())),
             sink: sink.clone(),
             sources: Sources {
                 samples: samples.subscribe(),

@@ -21,8 +21,9 @@ impl std::str::FromStr for Peer {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, address) = text.split_once('=').unwrap_or_default();
+        let is_socket = address.strip_prefix("unix:").is_some_and(|path| !path.trim_start_matches('/').is_empty());
         let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if name.is_empty() || !has_port(address) {
+        if name.is_empty() || !(is_socket || has_port(address)) {
             return Err(Invalid::Peer(text.to_owned()));
         }
         Ok(Self { name: name.to_owned(), address: address.to_owned() })

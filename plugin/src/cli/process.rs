@@ -96,7 +96,7 @@ pub(super) fn end_pair_log(log: PairLog, pairs: Pairs) {
 
 /// Where clients are served.
 pub(super) struct Places<'a> {
-    pub(super) grpc: SocketAddr,
+    pub(super) grpc: Option<SocketAddr>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) socket: Option<&'a Path>,
     pub(super) http: Option<SocketAddr>,
@@ -106,6 +106,8 @@ pub(super) struct Places<'a> {
 pub(super) struct Offer {
     /// The flows of these nodes.
     pub(super) nodes: Vec<Name>,
+    /// Whether the flows were recorded elsewhere: the nodes are then those that they name.
+    pub(super) is_recorded: bool,
     /// Who is announced to hubble-relay, if it may ask.
     pub(super) peers: Option<KnownPeers>,
     pub(super) sink: Sink,
@@ -130,14 +132,14 @@ impl Servers {
             let failed = |error| Failure::failed(format!("listening on {at} for {what}: {error}"));
             runtime.block_on(TcpListener::bind(at)).map_err(failed)
         };
-        let port = listen(places.grpc, "Hubble's clients")?;
+        let port = places.grpc.map(|at| listen(at, "Hubble's clients")).transpose()?;
         let http = places.http.map(|at| listen(at, "metrics")).transpose()?;
         let bind = |path: &Path| {
             let failed = |error| Failure::failed(format!("the socket {}: {error}", path.display()));
             Socket::bind(path).map_err(failed)
         };
         let socket = places.socket.map(bind).transpose()?;
-        let Offer { nodes, peers, sink, sources, zones } = offer;
+        let Offer { nodes, is_recorded, peers, sink, sources, zones } = offer;
         let own = zones.map(|zones| {
             let (samples, missed) = (sources.samples.clone(), Arc::clone(&sources.process.missed));
             (Arc::new(CountersService::new(samples, missed, shutdown.clone())), Arc::new(zones))
@@ -145,6 +147,9 @@ impl Servers {
         let cluster = nodes.first().map(Name::said_cluster).unwrap_or_default();
         let told = nodes.iter().map(Name::told_as).collect();
         let mut observer = hubble::Server::new(sink, told, shutdown.clone()).in_cluster(cluster);
+        if is_recorded {
+            observer = observer.recorded();
+        }
         if let (Some(_), [node]) = (&places.tls, &*nodes) {
             observer = observer.with_tls(node.server_name());
         }

@@ -1,27 +1,29 @@
 //! `meridian replay`: yesterday's flows for today's tools.
 
+mod load;
+
 use super::{
     Failure,
     config::host_name,
     hubble::{self, Capacity, Cluster, Name, OutputArgs, OutputKeys, Outputs, Peer, TlsArgs},
-    process::{Offer, PATIENCE, Places, Servers, Signal, signals, wait},
+    process::{Offer, Places, Servers, Signal, signals, wait},
 };
 use crate::{
     flows::{Ring, Sink},
     hubble::{KnownPeers, PeerAddress, Peers},
-    metrics::{Families, Listen, Process, Sources},
-    replay::{Line, Reader},
+    metrics::{Families, InvalidListen, Listen, Process, Sources},
 };
+use load::{Inputs, Loading};
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader},
-    path::{Path, PathBuf},
+    net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -30,20 +32,23 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(500);
 /// The largest ring that Hubble's own server has.
 const CAPACITY: Capacity = Capacity(65_535);
-/// Bad lines that are named; of the others only the number is said.
-const NAMED: u64 = 10;
+/// How long flow logs may take to write what was read, when the command ends.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is looked whether files have been read.
+const SHORT_TICK: Duration = Duration::from_millis(20);
 
 /// What to serve, and where.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Flow logs, read in this order: lines of JSON as Hubble's exporter and `hubble observe --output jsonpb` write
-    /// them; `-` is stdin.
+    /// Flow logs, put in the order of time: JSON as Hubble's exporter and `hubble observe --output jsonpb` write it, also
+    /// packed with gzip or zstd, in an array, indented, or in the lines of a container runtime or a collector; `-` is
+    /// stdin.
     #[arg(required = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     files: Vec<PathBuf>,
-    /// Where Hubble's clients are served; beyond loopback with TLS.
+    /// Where Hubble's clients are served, HOST:PORT or unix:PATH; beyond loopback with TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4245")]
-    listen: Listen,
-    /// Flows that are kept, the newest ones: a power of two, less one.
+    listen: At,
+    /// Flows that are kept, those with the newest times: a power of two, less one.
     #[arg(long, value_name = "FLOWS", default_value_t = CAPACITY)]
     capacity: Capacity,
     /// Flows a second; 0 is all at once.
@@ -67,9 +72,57 @@ pub(super) struct Args {
     outputs: OutputArgs,
 }
 
+/// Where clients are served.
+#[derive(Clone, Debug)]
+enum At {
+    Port(SocketAddr),
+    Socket(PathBuf),
+}
+
+/// A text that is no place to serve at.
+#[derive(Debug, thiserror::Error)]
+enum InvalidAt {
+    #[error("`{0}` is not a socket like unix:/run/hubble.sock")]
+    Socket(String),
+    #[error(transparent)]
+    Port(#[from] InvalidListen),
+}
+
+impl std::str::FromStr for At {
+    type Err = InvalidAt;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAt> {
+        match text.strip_prefix("unix:").map(|path| path.strip_prefix("//").unwrap_or(path)) {
+            Some("") => Err(InvalidAt::Socket(text.to_owned())),
+            Some(path) => Ok(Self::Socket(path.into())),
+            None => Ok(text.parse().map(|Listen(at)| Self::Port(at))?),
+        }
+    }
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port(at) => at.fmt(f),
+            Self::Socket(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+impl At {
+    const fn port(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Port(at) => Some(*at),
+            Self::Socket(_) => None,
+        }
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let files = args.files.iter().map(|path| open(path).map(|file| (path.clone(), file))).collect::<Result<_, _>>()?;
-    let files_of_tls = args.tls.files(args.listen.0, "--listen")?;
+    let inputs = Inputs::open(&args.files)?;
+    // Only this machine's users reach a socket.
+    let at = args.listen.port().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let files_of_tls = args.tls.files(at, "--listen")?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let received = signals(&runtime)?;
     let shutdown = CancellationToken::new();
@@ -79,16 +132,18 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false)?;
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
-    let tls = hubble::tls(files_of_tls, args.listen.0);
-    let (at, http) = (args.listen.0, args.http_listen.map(|listen| listen.0));
-    let places = Places { grpc: at, tls: tls.clone(), socket: None, http };
+    let tls = hubble::tls(files_of_tls, at);
+    let http = args.http_listen.map(|listen| listen.0);
+    let socket = if let At::Socket(path) = &args.listen { Some(path.as_path()) } else { None };
+    let places = Places { grpc: args.listen.port(), tls: tls.clone(), socket, http };
     let mut peers: Peers = args.peers.iter().map(|peer| peer.announced(tls.is_some())).collect();
     if peers.is_empty() {
         let server_name = tls.is_some().then(|| name.server_name());
-        peers.insert(name.told_as(), PeerAddress { address: at.to_string(), server_name });
+        peers.insert(name.told_as(), PeerAddress { address: args.listen.to_string(), server_name });
     }
     let offer = Offer {
         nodes: vec![name],
+        is_recorded: true,
         // They are what they are: nobody keeps the sender.
         peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(peers)).subscribe())),
         sink: sink.clone(),
@@ -102,20 +157,35 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         },
         zones: None,
     };
-    let mut servers = Servers::start(&runtime, &places, offer, &shutdown)?;
-    tracing::info!("serving Hubble's clients on {}", args.listen.0);
-    let loading = {
-        let (rate, ended) = (args.rate, Arc::clone(&ended));
-        thread::spawn(move || load(files, rate, &sink, &process, &ended))
-    };
-    let mut loading = Some(loading);
+    let (go, may_go) = mpsc::channel();
+    let (has_read, read) = mpsc::channel();
+    let is_endless = inputs.is_endless();
+    let loading = Loading::new(args.capacity.0, args.rate, sink, Arc::clone(&ended));
+    let mut loading = Some(thread::spawn(move || {
+        let result = loading.load(inputs, || {
+            let _ = has_read.send(());
+            // Ends with the command.
+            let _ = may_go.recv();
+        });
+        process.ready.store(result.is_ok(), Ordering::Relaxed);
+        result
+    }));
+    let (mut offer, mut servers) = (Some(offer), None);
     let result = loop {
+        // Clients find a server when there is something to serve.
+        if (is_endless || read.try_recv().is_ok())
+            && let Some(offer) = offer.take()
+        {
+            servers = Some(Servers::start(&runtime, &places, offer, &shutdown)?);
+            tracing::info!("serving Hubble's clients on {}", args.listen);
+            let _ = go.send(());
+        }
         // The flows are not read again.
-        match wait(&received, TICK, || {})? {
+        match wait(&received, if servers.is_some() { TICK } else { SHORT_TICK }, || {})? {
             Some(Signal::End) => break Ok(()),
             Some(Signal::Reload) | None => outputs.look(),
         }
-        if let Some(error) = servers.failed(&runtime) {
+        if let Some(error) = servers.as_mut().and_then(|servers| servers.failed(&runtime)) {
             break Err(Failure::failed(error));
         }
         if let Some(done) = loading.take_if(|loading| loading.is_finished()) {
@@ -128,46 +198,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     ended.store(true, Ordering::Relaxed);
     shutdown.cancel();
-    servers.end(&runtime);
-    outputs.finish(PATIENCE);
+    if let Some(servers) = servers {
+        servers.end(&runtime);
+    }
+    outputs.finish(WRITTEN_WITHIN);
     result
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Failure> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    let file = File::open(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
-    Ok(Box::new(BufReader::new(file)))
-}
-
-type Files = Vec<(PathBuf, Box<dyn BufRead + Send>)>;
-
-/// Reads every line into the ring.
-fn load(files: Files, rate: u32, sink: &Sink, process: &Process, ended: &AtomicBool) -> Result<(), Failure> {
-    let (mut reader, start) = (Reader::new(), Instant::now());
-    let (mut flows, mut bad) = (0u64, 0u64);
-    for (path, file) in files {
-        let read = reader.read(file, |number, line| match line {
-            Line::Record(record) => {
-                if rate > 0 && !ended.load(Ordering::Relaxed) {
-                    let due = Duration::from_secs_f64(flows as f64 / f64::from(rate));
-                    thread::sleep(due.saturating_sub(start.elapsed()));
-                }
-                flows += 1;
-                sink.take_recorded(record, Instant::now());
-            }
-            Line::Other => {}
-            Line::Bad(reason) => {
-                bad += 1;
-                if bad <= NAMED {
-                    tracing::warn!("{}:{number}: the line is left out: {reason}", path.display());
-                }
-            }
-        });
-        read.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-    }
-    process.ready.store(true, Ordering::Relaxed);
-    tracing::info!(flows, left_out = bad, "loaded");
-    Ok(())
 }

@@ -2,13 +2,17 @@
 
 use super::{Failure, config::SOCKET, print, trust::TrustArgs, usage};
 use crate::{
-    api::Target,
+    api::{Client, ClientError, Target},
     proto::v1::{Identity, LookupResponse, Prefix, StatusResponse},
     wire,
     zones::StaticTable,
 };
 use clap::{Args, Subcommand};
-use std::{fmt::Write, net::IpAddr, path::PathBuf};
+use std::{
+    fmt::Write,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 /// Questions to a table.
 #[derive(Debug, Subcommand)]
@@ -31,27 +35,42 @@ pub(super) enum Zones {
     },
     /// How current a controller's table is: what it sees of the cluster, and which agents have it.
     Status {
-        /// The controller to ask, as HOST:PORT.
-        #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value = CONTROLLER)]
-        server: Target,
+        /// The controller to ask: HOST:PORT or unix:PATH; by default as for `lookup`.
+        #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
+        server: Option<Target>,
         #[command(flatten)]
         trust: TrustArgs,
     },
 }
 
-/// Where a controller answers on its own machine.
-const CONTROLLER: &str = "127.0.0.1:4344";
+/// Where an agent or a controller answers on its own machine, and in its own pod.
+const PORT: &str = "127.0.0.1:4344";
 
-/// Where the table is: that of the running agent, if nothing else is said.
+/// Connects to the server that was named, or else to the one that is here: at the agent's socket, or at the port
+/// that agents and controllers have.
+async fn connect(server: Option<&Target>, trust: &TrustArgs) -> Result<Client, Failure> {
+    let (server, has_socket) = (server.cloned(), Path::new(SOCKET).exists());
+    let is_default = server.is_none() && !has_socket;
+    let here = || if has_socket { Target::Unix(SOCKET.into()) } else { Target::Tcp(PORT.to_owned()) };
+    trust.connect(server.unwrap_or_else(here)).await.map_err(|error| match error {
+        ClientError::Unreachable { .. } if is_default => {
+            Failure::failed(format!("there is no agent's socket {SOCKET} here, and {error}"))
+        }
+        error => Failure::failed(error),
+    })
+}
+
+/// Where the table is: that of the agent or controller that is here, if nothing else is said.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct Table {
     /// A static table to ask, without any agent.
     #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     zones_file: Option<PathBuf>,
-    /// The agent or controller to ask: HOST:PORT or unix:PATH.
-    #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value_t = Target::Unix(SOCKET.into()))]
-    server: Target,
+    /// The agent or controller to ask: HOST:PORT or unix:PATH; by default the agent's socket, or 127.0.0.1:4344 where
+    /// there is none, as in a controller's pod.
+    #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
+    server: Option<Target>,
 }
 
 impl Table {
@@ -66,7 +85,7 @@ impl Table {
             let found = table.zones.lookup(ip).map(|(network, placement)| wire::prefix(&network, placement));
             return Ok(found.map(|prefix| LookupResponse { prefix: Some(prefix), holder }));
         }
-        let client = trust.connect(self.server.clone()).await.map_err(Failure::failed)?;
+        let client = connect(self.server.as_ref(), trust).await?;
         client.lookup(ip.to_string()).await.map_err(Failure::failed)
     }
 
@@ -74,7 +93,7 @@ impl Table {
         if let Some(table) = self.file()? {
             return Ok(table.zones.prefixes().map(|(network, placement)| wire::prefix(network, placement)).collect());
         }
-        let client = trust.connect(self.server.clone()).await.map_err(Failure::failed)?;
+        let client = connect(self.server.as_ref(), trust).await?;
         let mut prefixes = client.list().await.map_err(Failure::failed)?;
         let mut all = Vec::new();
         while let Some(prefix) = prefixes.next().await.map_err(Failure::failed)? {
@@ -101,7 +120,7 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
                 text
             }
             Zones::Status { server, trust } => {
-                let client = trust.connect(server.clone()).await.map_err(Failure::failed)?;
+                let client = connect(server.as_ref(), trust).await?;
                 status(&client.status().await.map_err(Failure::failed)?)
             }
         })

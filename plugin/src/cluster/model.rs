@@ -326,8 +326,10 @@ impl Model {
                 self.zoneless.remove(&key.name);
                 let regions = self.regions.entry(zone.name.clone()).or_default();
                 *regions.entry(zone.region.clone()).or_default() += 1;
-                let others: Vec<String> = regions.keys().filter(|region| **region != zone.region).cloned().collect();
-                if !others.is_empty() && old != new {
+                // A node that names no region contradicts none.
+                let others = regions.keys().filter(|region| **region != zone.region && !region.is_empty());
+                let others: Vec<String> = others.cloned().collect();
+                if !others.is_empty() && !zone.region.is_empty() && old != new {
                     let message = format!(
                         "zone {} is in region {} here and in {} at other nodes: a zone belongs to one region",
                         zone.name,

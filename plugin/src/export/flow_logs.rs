@@ -201,8 +201,9 @@ impl Writer {
             if overtaken > 0 {
                 self.lose(overtaken);
                 self.ring.overtook(overtaken);
-                let (node, source, now) = (self.node.clone(), LostEventSource::HubbleRingBuffer, SystemTime::now());
-                let lost = Lost { node, source, count: overtaken, first: now, last: now };
+                let (node, source) = (self.node.clone(), LostEventSource::HubbleRingBuffer);
+                let now = Some(SystemTime::now().into());
+                let lost = Lost { node, source, count: overtaken, cpu: None, first: now, last: now, time: now };
                 line.clear();
                 if self.exported.write_lost(&lost, &mut line).is_ok() {
                     let _ = self.write(&mut lines, &line);
@@ -332,7 +333,7 @@ mod tests {
         let mut logs = FlowLogs::new(Arc::clone(&ring), "node-a".into());
         let bad = FlowLog { field_mask: vec!["colour".into()], ..folder.log("bad") };
         let refused = logs.apply(&[bad, folder.log("good")]).unwrap_err().to_string();
-        assert_eq!(refused, "the flow log bad: invalid fieldmask: colour");
+        assert_eq!(refused, "the flow log bad: invalid fieldmask: `colour` is no field of a flow");
         push(&ring, 0..1);
         assert!(logs.finish(PATIENCE));
         assert_eq!(folder.lines("good").len(), 1);

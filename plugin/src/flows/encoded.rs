@@ -23,6 +23,8 @@ use std::{
 pub struct Encoded {
     /// Apart, as the ring sees to it that it rises.
     pub(super) time: Option<Time>,
+    /// The time stands beside the flow only, not in it.
+    is_time_beside: bool,
     /// Every field that is not in one of the others.
     own: Arc<[u8]>,
     source: Option<Arc<Part>>,
@@ -61,18 +63,35 @@ impl From<Timestamp> for Time {
 #[derive(Debug)]
 pub(super) struct Node {
     fields: Arc<Part>,
+    /// The name beside the flow, where it is not the one in it.
+    beside: Box<str>,
     /// The name as a field of the response that holds the flow.
     in_response: Box<[u8]>,
 }
 
 impl Node {
     pub(super) fn new(fields: Arc<Part>) -> Arc<Self> {
-        let mut in_response = Vec::new();
-        if let Some(name) = fields.message().message(number::flow::NODE_NAME) {
-            put_bytes(number::getflowsresponse::NODE_NAME, name.0, &mut in_response);
-        }
-        Arc::new(Self { fields, in_response: in_response.into() })
+        Self::beside(fields, "")
     }
+
+    /// With another name beside the flow than in it; with the same if it is empty.
+    fn beside(fields: Arc<Part>, beside: &str) -> Arc<Self> {
+        let mut in_response = Vec::new();
+        let name = if beside.is_empty() { fields.message().string(number::flow::NODE_NAME) } else { beside };
+        if !name.is_empty() {
+            put_bytes(number::getflowsresponse::NODE_NAME, name.as_bytes(), &mut in_response);
+        }
+        Arc::new(Self { fields, beside: beside.into(), in_response: in_response.into() })
+    }
+}
+
+/// What stands beside a recorded flow, in the message around it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The node's name; empty where there is none.
+    pub node_name: String,
+    /// When the flow was seen.
+    pub time: Option<Timestamp>,
 }
 
 /// Bytes that flows have in common.
@@ -119,8 +138,8 @@ impl Hash for Part {
 #[derive(Debug, Default)]
 pub struct Parts {
     known: AHashSet<Arc<Part>>,
-    /// By the number of their fields.
-    nodes: AHashMap<u64, Arc<Node>>,
+    /// By the number of their fields and the name beside the flow.
+    nodes: AHashMap<(u64, String), Arc<Node>>,
     /// When so many are known, those that nobody holds any more are forgotten.
     limit: usize,
 }
@@ -142,20 +161,30 @@ impl Parts {
         part
     }
 
-    fn node(&mut self, bytes: Vec<u8>) -> Arc<Node> {
+    fn node(&mut self, bytes: Vec<u8>, beside: &str) -> Arc<Node> {
         let fields = self.share(bytes);
-        Arc::clone(self.nodes.entry(fields.id()).or_insert_with(|| Node::new(fields)))
+        let is_same = fields.message().string(number::flow::NODE_NAME) == beside;
+        let beside = if is_same { "" } else { beside };
+        let node = self.nodes.entry((fields.id(), beside.to_owned()));
+        Arc::clone(node.or_insert_with_key(|(_, beside)| Node::beside(fields, beside)))
     }
 }
 
 impl Encoded {
     /// A flow that comes from elsewhere.
-    pub fn new(mut flow: Flow, parts: &mut Parts) -> Self {
+    pub fn new(flow: Flow, parts: &mut Parts) -> Self {
+        Self::recorded(flow, &Beside::default(), parts)
+    }
+
+    /// A flow that comes from elsewhere, with what stands beside it.
+    pub fn recorded(mut flow: Flow, beside: &Beside, parts: &mut Parts) -> Self {
         let time = flow.time.take();
+        let is_time_beside = time.is_none() && beside.time.is_some();
         let mut end = |end: Option<Endpoint>| end.map(|end| parts.share(end.encode_to_vec()));
         let (source, destination) = (end(flow.source.take()), end(flow.destination.take()));
-        let node = parts.node(node(&mut flow));
-        Self::join(time, &flow.encode_to_vec(), (source, destination), node)
+        let node = parts.node(node(&mut flow), &beside.node_name);
+        let joined = Self::join(time.or(beside.time), &flow.encode_to_vec(), (source, destination), node);
+        Self { is_time_beside, ..joined }
     }
 
     /// A flow whose ends and node are encoded already: `own` is every other field, and not the time.
@@ -181,7 +210,7 @@ impl Encoded {
         // A flow of four gigabytes is none.
         let len = u32::try_from(own.len() + ends + node.fields.bytes.len()).unwrap_or(u32::MAX);
         let time = time.map(Time::from);
-        Self { time, own: own.into(), source, destination, node, len }
+        Self { time, is_time_beside: false, own: own.into(), source, destination, node, len }
     }
 
     /// When it was seen.
@@ -189,9 +218,14 @@ impl Encoded {
         self.time.as_ref().map(|time| time.at)
     }
 
-    /// The same, encoded.
-    pub fn time_message(&self) -> Option<Message<'_>> {
+    /// The same, encoded, as it stands beside the flow.
+    pub fn time_beside(&self) -> Option<Message<'_>> {
         self.time.as_ref().map(|time| Message(time.bytes()))
+    }
+
+    /// The time in the flow itself, encoded: there is none where it stands beside the flow only.
+    pub fn time_message(&self) -> Option<Message<'_>> {
+        self.time_beside().filter(|_| !self.is_time_beside)
     }
 
     /// The fields that are neither of an end nor of the node, and not the time.
@@ -219,14 +253,17 @@ impl Encoded {
         &self.node.in_response
     }
 
-    /// The name of the node that saw it.
+    /// The name of the node that saw it: the one in the flow, or else the one beside it.
     pub fn node_name(&self) -> &str {
-        self.node().message().string(number::flow::NODE_NAME)
+        match self.node().message().string(number::flow::NODE_NAME) {
+            "" => &self.node.beside,
+            name => name,
+        }
     }
 
     /// The length of [`Self::write`].
     pub fn encoded_len(&self) -> usize {
-        let time = self.time.as_ref().map_or(0, |time| len_of_bytes(number::flow::TIME, time.len.into()));
+        let time = self.time_message().map_or(0, |time| len_of_bytes(number::flow::TIME, time.0.len()));
         time + self.len as usize
     }
 
@@ -294,6 +331,21 @@ mod tests {
             assert_eq!(bytes.len(), encoded.encoded_len());
             assert_eq!((encoded.decode(), encoded.node_name()), (flow.clone(), flow.node_name.as_str()));
         }
+    }
+
+    #[test]
+    fn what_stands_beside_a_flow_does_not_come_into_it() {
+        let beside = |name: &str| Beside { node_name: name.into(), time: Some(Timestamp { seconds: 9, nanos: 0 }) };
+        let mut parts = Parts::default();
+        let bare = Flow { uuid: "u".into(), ..Flow::default() };
+        let encoded = Encoded::recorded(bare.clone(), &beside("node-b"), &mut parts);
+        assert_eq!((encoded.decode(), encoded.node_name(), encoded.time().unwrap().seconds), (bare, "node-b", 9));
+        assert!(encoded.time_message().is_none() && encoded.time_beside().is_some());
+        // What the flow says itself counts; the other name stays where it was.
+        let encoded = Encoded::recorded(flow("u"), &beside("east/node-a"), &mut parts);
+        assert_eq!((encoded.decode(), encoded.node_name(), encoded.time().unwrap().seconds), (flow("u"), "node-a", 7));
+        assert!(encoded.node_in_response().ends_with(b"east/node-a"));
+        assert!(Encoded::recorded(flow("u"), &beside("node-a"), &mut parts).node_in_response().ends_with(b"node-a"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     zones::{Locality, Place},
 };
 
-/// The identity of everything outside the cluster.
+/// The identity of what is no pod and no node of the cluster.
 const IDENTITY_WORLD: u32 = 2;
 /// The identities of the observing node and of other nodes.
 const IDENTITY_HOST: u32 = 1;
@@ -18,6 +18,8 @@ const IDENTITY_BASE: u32 = 3 << 24;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const REGION_LABEL: &str = "topology.kubernetes.io/region";
+/// Of Kubernetes' source, as hubble-ui asks for labels with that alone.
+const LOCALITY_LABEL: &str = "k8s:meridian.io/locality";
 
 /// The service that sends to it, if there is just one: otherwise it is not known which one it was.
 pub(super) fn service(owner: &Endpoint) -> Option<flow::Service> {
@@ -28,7 +30,7 @@ pub(super) fn service(owner: &Endpoint) -> Option<flow::Service> {
 /// An end of a flow that is there, as this node tells it; nobody if it has no owner.
 pub(super) fn endpoint(node: &Node, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
     let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
-    labels.push(format!("meridian:locality={locality}"));
+    labels.push(format!("{LOCALITY_LABEL}={locality}"));
     let mut endpoint = match owner {
         Some(owner) if owner.is_node() => {
             let is_this = *owner.node == *node.name;
@@ -42,11 +44,11 @@ pub(super) fn endpoint(node: &Node, owner: Option<&Endpoint>, place: &Place, loc
             labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
             owned(owner, &node.cluster)
         }
-        None if *place == Place::Internet => {
+        // As Cilium names every address that is of no pod and no node: hubble-ui has no other word for it.
+        None => {
             labels.push("reserved:world".into());
             flow::Endpoint { identity: IDENTITY_WORLD, ..flow::Endpoint::default() }
         }
-        None => flow::Endpoint::default(),
     };
     labels.sort_unstable();
     endpoint.labels = labels;

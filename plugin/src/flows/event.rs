@@ -401,13 +401,13 @@ mod tests {
             [
                 "k8s:app=cart",
                 "k8s:io.kubernetes.pod.namespace=shop",
+                "k8s:meridian.io/locality=cross-zone",
                 "k8s:topology.kubernetes.io/region=eu-1",
                 "k8s:topology.kubernetes.io/zone=eu-1a",
-                "meridian:locality=cross-zone",
             ]
         );
         let destination = flow.destination.unwrap();
-        assert_eq!((destination.identity, destination.namespace.as_str()), (0, ""));
+        assert_eq!((destination.identity, destination.namespace.as_str()), (2, ""));
         assert!(destination.labels.contains(&"k8s:topology.kubernetes.io/zone=eu-1b".to_owned()));
         assert_eq!(flow.verdict, flow::Verdict::Forwarded as i32);
         assert_eq!((flow.is_reply, flow.summary.as_str()), (Some(false), "TCP"));
@@ -478,14 +478,16 @@ mod tests {
     }
 
     #[test]
-    fn a_public_address_is_the_world_and_a_private_one_is_nobody() {
-        let world = flow(&entry(ServiceSide::Destination, 6), &Place::Internet).destination.unwrap();
-        assert_eq!(
-            (world.identity, world.labels.as_slice()),
-            (2, &["meridian:locality=internet".into(), "reserved:world".into()][..])
-        );
-        let nobody = flow(&entry(ServiceSide::Destination, 6), &Place::Unknown).destination.unwrap();
-        assert_eq!((nobody.identity, nobody.labels.as_slice()), (0, &["meridian:locality=unknown".into()][..]));
+    fn an_address_of_no_pod_is_the_world_and_its_locality_says_more() {
+        for (place, locality) in [(Place::Internet, "internet"), (Place::Unknown, "unknown")] {
+            let world = flow(&entry(ServiceSide::Destination, 6), &place).destination.unwrap();
+            let labels = [format!("k8s:meridian.io/locality={locality}"), "reserved:world".into()];
+            assert_eq!((world.identity, world.labels.as_slice()), (2, &labels[..]));
+        }
+        // Such as a database of the static table.
+        let database = flow(&entry(ServiceSide::Destination, 6), &zone("eu-1b")).destination.unwrap();
+        assert!(database.identity == 2 && database.labels.contains(&"reserved:world".into()), "{database:?}");
+        assert!(database.labels.contains(&"k8s:topology.kubernetes.io/zone=eu-1b".into()), "{database:?}");
     }
 
     #[test]

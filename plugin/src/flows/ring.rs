@@ -1,9 +1,11 @@
 //! The flow ring: the newest flows, in the order in which they came, for any number of readers.
 //!
-//! A reader that falls behind loses the oldest flows and is told how many. Writers never wait.
+//! A reader that falls behind loses the oldest flows and is told how many. Writers never wait. Losses stand
+//! among the flows and take no flow's place.
 
 use super::encoded::Encoded;
 use crate::proto::flow::LostEventSource;
+use prost_types::Timestamp;
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::{Deref, Range},
@@ -11,7 +13,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -20,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub const READERS: usize = 4096;
 /// Records that are kept together: a reader takes hold of all of them at once.
 const SEGMENT: usize = 64;
+/// Nodes whose flows are counted one by one; those of further ones are counted together, without a name.
+const NODES: usize = 16_384;
 
 /// Records by their sequence number, from 0. It holds a bounded number of them.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ struct Records {
     newest: Vec<Record>,
     oldest: u64,
     next: u64,
+    /// Of the records that the ring holds, those that are flows.
+    flows: u64,
     seen_by_node: BTreeMap<String, u64>,
 }
 
@@ -61,6 +66,14 @@ impl Record {
             Self::Lost(_) => None,
         }
     }
+
+    /// When it was, if that is known.
+    pub fn time(&self) -> Option<Timestamp> {
+        match self {
+            Self::Flow(flow) => flow.time(),
+            Self::Lost(lost) => lost.time.or(lost.last),
+        }
+    }
 }
 
 /// Flows that never came into the ring.
@@ -72,10 +85,14 @@ pub struct Lost {
     pub source: LostEventSource,
     /// How many.
     pub count: u64,
+    /// The CPU whose buffer was full, where that is known.
+    pub cpu: Option<i32>,
     /// Not before this time.
-    pub first: SystemTime,
+    pub first: Option<Timestamp>,
     /// Not after this time.
-    pub last: SystemTime,
+    pub last: Option<Timestamp>,
+    /// When it was noticed.
+    pub time: Option<Timestamp>,
 }
 
 /// Some records of the ring.
@@ -123,7 +140,7 @@ impl Deref for Held {
 }
 
 impl Ring {
-    /// An empty ring for `capacity` records, at least one.
+    /// An empty ring for `capacity` flows, at least one; there may be as many losses.
     pub fn new(capacity: usize) -> Self {
         let records = Mutex::new(Records::default());
         let capacity = capacity.max(1) as u64;
@@ -151,25 +168,47 @@ impl Ring {
         self.add(self.lock(), record);
     }
 
+    /// Counts a flow that is older than all that the ring is to hold.
+    pub fn pass(&self, flow: &Encoded) {
+        self.lock().see(flow);
+    }
+
+    /// Puts what the ring holds in the order of time; a record without one stays after the one before it.
+    pub fn sort(&self) {
+        let mut records = self.lock();
+        let Records { full, newest, .. } = &*records;
+        let all: Vec<Record> = full.iter().flat_map(|full| full.iter()).chain(newest).cloned().collect();
+        let (first, mut latest) = (records.first(), None);
+        let gone = (records.oldest - first) as usize;
+        let mut timed = Vec::with_capacity(all.len() - gone);
+        for record in &all[gone..] {
+            latest = record.time().map(|time| (time.seconds, time.nanos)).or(latest);
+            timed.push((latest, record.clone()));
+        }
+        timed.sort_by_key(|(time, _)| *time);
+        let mut sorted = all[..gone].iter().cloned().chain(timed.into_iter().map(|(_, record)| record));
+        let segments = records.full.len();
+        let full = (0..segments).map(|_| sorted.by_ref().take(SEGMENT).collect::<Vec<_>>().into()).collect();
+        (records.full, records.newest) = (full, sorted.collect());
+    }
+
     fn add(&self, mut records: MutexGuard<'_, Records>, record: Record) {
         if let Record::Flow(flow) = &record {
-            match records.seen_by_node.get_mut(flow.node_name()) {
-                Some(seen) => *seen += 1,
-                None => {
-                    records.seen_by_node.insert(flow.node_name().to_owned(), 1);
-                }
-            }
+            records.see(flow);
+            records.flows += 1;
         }
         records.newest.push(record);
         records.next += 1;
-        records.oldest = records.oldest.max(records.next.saturating_sub(self.capacity));
-        let mut left = None;
+        while records.flows > self.capacity || records.next - records.oldest > 2 * self.capacity {
+            records.forget_oldest();
+        }
         if records.newest.len() == SEGMENT {
             let full = std::mem::replace(&mut records.newest, Vec::with_capacity(SEGMENT));
             records.full.push_back(full.into());
-            if records.oldest >= records.first() + SEGMENT as u64 {
-                left = records.full.pop_front();
-            }
+        }
+        let mut left = Vec::new();
+        while records.oldest >= records.first() + SEGMENT as u64 {
+            left.extend(records.full.pop_front());
         }
         let next = records.next;
         drop(records);
@@ -244,18 +283,17 @@ impl Ring {
         self.next.subscribe()
     }
 
-    /// How many records the ring holds.
+    /// How many flows the ring holds.
     pub fn len(&self) -> u64 {
-        let Range { start, end } = self.range();
-        end - start
+        self.lock().flows
     }
 
-    /// Whether it holds none.
+    /// Whether it holds no flow.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many it can hold.
+    /// How many flows it can hold.
     pub const fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -284,6 +322,28 @@ impl Records {
     /// The sequence number of the first record of the first segment.
     fn first(&self) -> u64 {
         self.next - (self.full.len() * SEGMENT + self.newest.len()) as u64
+    }
+
+    fn see(&mut self, flow: &Encoded) {
+        let name = flow.node_name();
+        let is_known = self.seen_by_node.contains_key(name);
+        let name = if is_known || self.seen_by_node.len() < NODES { name } else { "" };
+        match self.seen_by_node.get_mut(name) {
+            Some(seen) => *seen += 1,
+            None => {
+                self.seen_by_node.insert(name.to_owned(), 1);
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let at = (self.oldest - self.first()) as usize;
+        let record = match self.full.get(at / SEGMENT) {
+            Some(segment) => segment.get(at % SEGMENT),
+            None => self.newest.get(at % SEGMENT),
+        };
+        self.flows -= u64::from(record.is_some_and(|record| record.flow().is_some()));
+        self.oldest += 1;
     }
 }
 
@@ -369,13 +429,58 @@ mod tests {
     fn a_loss_has_its_place_among_the_flows() {
         let ring = Ring::new(3);
         ring.push(named(0));
-        let now = SystemTime::now();
-        let (node, source) = ("a".into(), LostEventSource::PerfEventRingBuffer);
-        ring.push_record(Record::Lost(Box::new(Lost { node, source, count: 7, first: now, last: now })));
+        ring.push_record(lost(7, None));
         ring.push(named(1));
         let batch = ring.read(0, u64::MAX);
         let [Record::Flow(_), Record::Lost(lost), Record::Flow(_)] = batch.records() else { panic!("{batch:?}") };
-        assert_eq!((lost.count, ring.len(), ring.seen()), (7, 3, 2));
+        assert_eq!((lost.count, ring.len(), ring.seen()), (7, 2, 2));
+    }
+
+    fn lost(count: u64, seconds: Option<i64>) -> Record {
+        let (node, source) = ("a".into(), LostEventSource::PerfEventRingBuffer);
+        let time = seconds.map(|seconds| Timestamp { seconds, nanos: 0 });
+        Record::Lost(Box::new(Lost { node, source, count, cpu: None, first: None, last: None, time }))
+    }
+
+    #[test]
+    fn losses_take_no_flows_place_and_are_bounded() {
+        for capacity in [1, 3, 63, 64, 65, 200] {
+            let ring = Ring::new(capacity);
+            (0..300).for_each(|n| ring.push(named(n)));
+            (0..capacity as u64).for_each(|_| ring.push_record(lost(1, None)));
+            assert_eq!(all(&ring), (300 - capacity as u64..300).collect::<Vec<_>>());
+            assert_eq!(ring.len(), capacity as u64);
+            (0..1000).for_each(|_| ring.push_record(lost(1, None)));
+            let Range { start, end } = ring.range();
+            assert_eq!((end - start, ring.len(), all(&ring).len()), (2 * capacity as u64, 0, 0));
+            (300..900).for_each(|n| ring.push(named(n)));
+            assert_eq!(all(&ring), (900 - capacity as u64..900).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_sorted_ring_is_in_the_order_of_time() {
+        let ring = Ring::new(200);
+        let flow = |n: i64, seconds: Option<i64>| {
+            let time = seconds.map(|seconds| Timestamp { seconds, nanos: 0 });
+            Record::Flow(Flow { uuid: n.to_string(), time, ..Flow::default() }.into())
+        };
+        (0..250).for_each(|n| ring.push_record(flow(n, Some(n * 7 % 251))));
+        let held = all(&ring);
+        ring.push_record(lost(9, Some(100)));
+        ring.push_record(flow(250, None));
+        let (before, range) = (held.len() + 1, ring.range());
+        ring.sort();
+        assert_eq!((ring.range(), ring.len()), (range, 200));
+        let times: Vec<i64> = ring
+            .batches()
+            .flat_map(|batch| batch.flows().filter_map(Encoded::time).map(|time| time.seconds).collect::<Vec<_>>())
+            .collect();
+        assert!(times.is_sorted() && times.len() == before - 2, "{times:?}");
+        // What has no time is still after what it came after.
+        let all: Vec<Record> = ring.batches().flat_map(|batch| batch.records().to_vec()).collect();
+        let at = all.iter().position(|record| record.flow().is_none()).unwrap();
+        assert_eq!(all[at + 1].flow().unwrap().decode().uuid, "250");
     }
 
     #[test]

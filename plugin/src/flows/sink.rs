@@ -2,10 +2,14 @@
 
 use super::{
     encoded::Encoded,
+    events::EventLog,
     namespaces::Namespaces,
     ring::{Lost, Record, Ring},
 };
-use crate::proto::number;
+use crate::proto::{
+    number,
+    observer::{GetAgentEventsResponse, GetDebugEventsResponse},
+};
 use std::{fmt, sync::Arc, time::Instant};
 
 /// Looks at every flow on its way into the ring, such as one who counts them.
@@ -25,12 +29,17 @@ pub struct Sink {
     pub namespaces: Arc<Namespaces>,
     /// Who else looks at each of them.
     pub listener: Option<Arc<dyn Listener>>,
+    /// What happened in the agent of a recorded node.
+    pub agent_events: Arc<EventLog<GetAgentEventsResponse>>,
+    /// Its debug events.
+    pub debug_events: Arc<EventLog<GetDebugEventsResponse>>,
 }
 
 impl Sink {
     /// To this ring, and looked at by nobody.
     pub fn new(ring: Arc<Ring>) -> Self {
-        Self { ring, namespaces: Arc::default(), listener: None }
+        let (agent_events, debug_events) = (Arc::default(), Arc::default());
+        Self { ring, namespaces: Arc::default(), listener: None, agent_events, debug_events }
     }
 
     /// Takes flow events in the order of their time; they come from several CPUs or nodes.
@@ -53,6 +62,14 @@ impl Sink {
             (Record::Lost(_), None) => {}
         }
         self.ring.push_record(record);
+    }
+
+    /// Counts a recorded flow that is older than all that is kept.
+    pub fn pass_recorded(&self, flow: &Encoded) {
+        if let Some(listener) = &self.listener {
+            listener.flow(flow);
+        }
+        self.ring.pass(flow);
     }
 
     fn see(&self, flow: &Encoded, now: Instant) {

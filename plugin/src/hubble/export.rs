@@ -26,10 +26,12 @@ impl Exported {
     /// # Errors
     /// A filter can't be, or a path is no field of a flow.
     pub fn new(allow: &[FlowFilter], deny: &[FlowFilter], fields: &[String]) -> Result<Self, String> {
-        let mask = Mask::new(Some(&FieldMask { paths: fields.to_vec() }));
+        // Cilium's ConfigMap has spaces between the paths, its flag commas; an empty text is none.
+        let paths = fields.iter().flat_map(|paths| paths.split([',', ' ', '\t', '\n'])).filter(|path| !path.is_empty());
+        let mask = Mask::new(Some(&FieldMask { paths: paths.map(str::to_owned).collect() }));
         Ok(Self {
             filters: Filters::new(allow, deny)?,
-            mask: mask.map_err(|error| format!("{error}: {}", fields.join(", ")))?,
+            mask: mask.map_err(|error| error.to_string())?,
             encoded: Vec::new(),
         })
     }
@@ -57,7 +59,7 @@ impl Exported {
     /// # Errors
     /// A time is in no calendar.
     pub fn write_lost(&mut self, lost: &Lost, to: &mut String) -> Result<(), Unwritable> {
-        self.write_reply(&loss(lost.source, lost.count, &lost.node, (lost.first, lost.last)), to)
+        self.write_reply(&loss(lost), to)
     }
 
     fn write_reply(&mut self, reply: &Reply, to: &mut String) -> Result<(), Unwritable> {
@@ -66,5 +68,39 @@ impl Exported {
         json::write("observer.ExportEvent", Message(&self.encoded), to)?;
         to.push('\n');
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{flows::Ring, proto::flow::Flow};
+
+    fn line(fields: &[&str]) -> Result<String, String> {
+        let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+        let mut exported = Exported::new(&[], &[], &fields)?;
+        let ring = Ring::new(1);
+        ring.push(Flow { uuid: "u".into(), verdict: 1, socket_cookie: 7, ..Flow::default() }.into());
+        let mut line = String::new();
+        exported.write(ring.read(0, 1).take(|_| true).unwrap(), &mut line).unwrap();
+        Ok(line)
+    }
+
+    #[test]
+    fn a_mask_has_commas_or_spaces_and_an_empty_one_is_none() {
+        let masked = "{\"flow\":{\"uuid\":\"u\",\"verdict\":\"FORWARDED\"}}\n";
+        for fields in [&["uuid verdict"][..], &["uuid, verdict"], &["uuid", " verdict "], &["uuid,,verdict\n", ""]] {
+            assert_eq!(line(fields).unwrap(), masked, "{fields:?}");
+        }
+        for none in [&[][..], &[""], &[" , "], &["", ""]] {
+            assert!(line(none).unwrap().contains("socket_cookie"), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_field_is_named() {
+        let error = "invalid fieldmask: `source.pod` is no field of a flow";
+        assert_eq!(line(&["uuid source.pod verdict"]).unwrap_err(), error);
+        assert_eq!(line(&["uuid;verdict"]).unwrap_err(), "invalid fieldmask: `uuid;verdict` is no field of a flow");
     }
 }

@@ -5,14 +5,13 @@
 
 use super::{mask::Mask, query::Query, reply::Reply};
 use crate::{
-    flows::{Batch, READERS, Record, Ring},
+    flows::{Batch, Lost, READERS, Record, Ring},
     proto::{
         flow::{LostEvent, LostEventSource},
         observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes},
     },
 };
 use futures_util::stream::{self, Stream};
-use prost_types::Timestamp;
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -79,8 +78,16 @@ impl Overtaken {
     fn tell(&mut self, server: &str) -> Option<Reply> {
         let times = self.times.take()?;
         self.told = Some(Instant::now());
-        let lost = std::mem::take(&mut self.count);
-        Some(loss(LostEventSource::HubbleRingBuffer, lost, server, times))
+        let (first, last) = (Some(times.0.into()), Some(times.1.into()));
+        Some(loss(&Lost {
+            node: server.to_owned(),
+            source: LostEventSource::HubbleRingBuffer,
+            count: std::mem::take(&mut self.count),
+            cpu: None,
+            first,
+            last,
+            time: last,
+        }))
     }
 }
 
@@ -95,7 +102,7 @@ pub(super) fn stream(
     shutdown: CancellationToken,
 ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
     let query = Query::new(request)?;
-    let mask = Mask::new(request.field_mask.as_ref()).map_err(|error| Status::unknown(error.to_string()))?;
+    let mask = Mask::new(request.field_mask.as_ref())?;
     let too_many = || Status::resource_exhausted(format!("too many readers of flows (at most {READERS})"));
     let reader = Reader {
         _place: ring.place().ok_or_else(too_many)?,
@@ -137,7 +144,7 @@ impl Reader {
         while let Some(record) = self.pending.as_mut()?.take(|flow| self.query.is_over(flow) || self.query.wants(flow))
         {
             match &*record {
-                Record::Lost(lost) => return Some(loss(lost.source, lost.count, &lost.node, (lost.first, lost.last))),
+                Record::Lost(lost) => return Some(loss(lost)),
                 Record::Flow(flow) if self.query.is_over(flow) => self.end(),
                 Record::Flow(flow) => {
                     self.passed = 0;
@@ -204,26 +211,23 @@ impl Reader {
     }
 }
 
-pub(super) fn loss(
-    source: LostEventSource,
-    num_events_lost: u64,
-    node: &str,
-    (first, last): (SystemTime, SystemTime),
-) -> Reply {
-    let (first, last) = (Some(Timestamp::from(first)), Some(Timestamp::from(last)));
-    let event = LostEvent { source: source.into(), num_events_lost, cpu: None, first, last };
+pub(super) fn loss(lost: &Lost) -> Reply {
+    let Lost { node, source, count, cpu, first, last, time } = lost;
+    let (source, num_events_lost) = ((*source).into(), *count);
+    let event = LostEvent { source, num_events_lost, cpu: *cpu, first: *first, last: *last };
     let response_types = Some(ResponseTypes::LostEvents(event));
-    ExportEvent { node_name: node.to_owned(), time: last, response_types }.into()
+    ExportEvent { node_name: node.clone(), time: *time, response_types }.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        flows::{Encoded, Lost},
+        flows::Encoded,
         proto::flow::{Flow, FlowFilter},
     };
     use futures_util::StreamExt;
+    use prost_types::Timestamp;
 
     /// Flows at the seconds 1 to `newest`.
     fn ring(capacity: usize, newest: i64) -> Arc<Ring> {
@@ -425,20 +429,54 @@ mod tests {
     #[tokio::test]
     async fn a_loss_in_the_kernel_is_told_where_it_was_and_is_no_flow() {
         let ring = ring(9, 2);
-        let now = SystemTime::now();
-        ring.push_record(Record::Lost(Box::new(Lost {
-            node: "node-b".into(),
-            source: LostEventSource::PerfEventRingBuffer,
-            count: 70,
-            first: now,
-            last: now,
-        })));
+        ring.push_record(lost(70));
         ring.push(at(3).into());
         ring.push(at(4).into());
         assert_eq!(get(&ring, &request(3, false, None, None)).await, [2, -70, 3, 4]);
         assert_eq!(get(&ring, &request(3, true, None, None)).await, [1, 2, -70, 3]);
         assert_eq!(get(&ring, &request(0, false, Some(2), Some(3))).await, [2, -70, 3]);
         assert_eq!(get(&ring, &request(2, false, None, None)).await, [3, 4]);
+        // What was lost after the newest flow is told, too; not to a reader of the oldest.
+        ring.push_record(lost(9));
+        assert_eq!(get(&ring, &request(2, false, None, None)).await, [3, 4, -9]);
+        assert_eq!(get(&ring, &request(2, true, None, None)).await, [1, 2]);
+        assert_eq!(get(&ring, &request(1, false, Some(3), None)).await, [-70, 3]);
+    }
+
+    fn lost(count: u64) -> Record {
+        let (node, source) = ("node-b".into(), LostEventSource::PerfEventRingBuffer);
+        Record::Lost(Box::new(Lost { node, source, count, cpu: Some(5), first: None, last: None, time: None }))
+    }
+
+    #[tokio::test]
+    async fn a_loss_keeps_its_cpu_and_has_no_time_that_nobody_said() {
+        let ring = ring(3, 0);
+        ring.push_record(lost(3));
+        let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
+        let event = Box::pin(stream).next().await.unwrap().unwrap().event().unwrap();
+        let Some(ResponseTypes::LostEvents(lost)) = event.response_types else { panic!("{event:?}") };
+        assert_eq!((lost.cpu, lost.first, lost.last, event.time), (Some(5), None, None, None));
+    }
+
+    #[tokio::test]
+    async fn a_flow_without_a_time_cuts_nothing() {
+        let ring = Arc::new(Ring::new(15));
+        for seconds in 1..=6 {
+            ring.push_record(Record::Flow(at(seconds).into()));
+            ring.push_record(Record::Flow(Flow { time: None, ..at(0) }.into()));
+        }
+        let timed = async |request| -> Vec<i64> {
+            let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+            let time = |reply: Reply| match reply.event().unwrap().response_types {
+                Some(ResponseTypes::Flow(flow)) => flow.time.map(|time| time.seconds),
+                other => panic!("{other:?}"),
+            };
+            stream.map(|reply| time(reply.unwrap())).collect::<Vec<_>>().await.into_iter().flatten().collect()
+        };
+        assert_eq!(timed(request(0, false, Some(3), Some(5))).await, [3, 4, 5]);
+        assert_eq!(timed(request(0, false, Some(2), None)).await, [2, 3, 4, 5, 6]);
+        assert_eq!(timed(request(0, false, None, Some(2))).await, [1, 2]);
+        assert_eq!(timed(request(3, false, None, None)).await, [6]);
     }
 
     #[tokio::test]

@@ -13,14 +13,10 @@ use crate::{
 };
 use ahash::AHashMap;
 use prost_types::FieldMask;
+use tonic::Status;
 
 /// Masked ends that are kept; when there are more, all are forgotten.
 const ENDS: usize = 4096;
-
-/// A path of a mask that is no field of a flow, in the words of Hubble's own server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid fieldmask")]
-pub(super) struct InvalidMask;
 
 /// A mask over `flow.Flow`.
 #[derive(Debug)]
@@ -29,6 +25,18 @@ pub(super) struct Mask {
     /// What is left of the ends of flows, by the number of the field and the end's.
     ends: AHashMap<(u64, u64), Vec<u8>>,
     masked: Vec<u8>,
+}
+
+/// A path that is no field of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid fieldmask: `{0}` is no field of a flow")]
+pub(super) struct NoSuchField(String);
+
+impl From<NoSuchField> for Status {
+    /// With the code and text of Hubble's own server.
+    fn from(_: NoSuchField) -> Self {
+        Self::unknown("invalid fieldmask")
+    }
 }
 
 /// A masked flow, encoded, and what of it stands beside it in a response.
@@ -60,11 +68,13 @@ impl Mask {
     ///
     /// # Errors
     /// A path that is no field of a flow.
-    pub(super) fn new(mask: Option<&FieldMask>) -> Result<Option<Self>, InvalidMask> {
+    pub(super) fn new(mask: Option<&FieldMask>) -> Result<Option<Self>, NoSuchField> {
         let paths = mask.map_or(&[][..], |mask| &mask.paths);
         let mut fields = Fields::default();
         for path in paths {
-            schema::message("flow.Flow").and_then(|flow| fields.keep(flow, path)).ok_or(InvalidMask)?;
+            schema::message("flow.Flow")
+                .and_then(|flow| fields.keep(flow, path))
+                .ok_or_else(|| NoSuchField(path.clone()))?;
         }
         Ok((!paths.is_empty()).then(|| Self { fields, ends: AHashMap::default(), masked: Vec::new() }))
     }
@@ -185,7 +195,7 @@ mod tests {
     use prost::Message as _;
     use prost_types::Timestamp;
 
-    fn mask(paths: &[&str]) -> Result<Option<Mask>, InvalidMask> {
+    fn mask(paths: &[&str]) -> Result<Option<Mask>, NoSuchField> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         Mask::new(Some(&FieldMask { paths }))
     }
@@ -282,7 +292,10 @@ mod tests {
     #[test]
     fn a_path_that_is_no_field_is_refused_as_hubble_does() {
         for path in ["nothing", "source.id", "source.", "", "verdict.x", "node_labels.x", "source.labels.x"] {
-            assert_eq!(mask(&[path]).unwrap_err().to_string(), "invalid fieldmask", "{path}");
+            let error = mask(&["uuid", path]).unwrap_err();
+            assert_eq!(error, NoSuchField(path.into()));
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (tonic::Code::Unknown, "invalid fieldmask"), "{path}");
         }
     }
 

@@ -276,7 +276,8 @@ mod tests {
 
     fn flow(pod: &str, port: u32) -> Encoded {
         let end = |name: &str| {
-            let labels = vec!["k8s:topology.kubernetes.io/zone=eu-1a".into(), "meridian:locality=cross-zone".into()];
+            let labels =
+                vec!["k8s:topology.kubernetes.io/zone=eu-1a".into(), "k8s:meridian.io/locality=cross-zone".into()];
             let (namespace, pod_name) = ("shop".into(), name.into());
             Some(Endpoint { namespace, pod_name, labels, ..Endpoint::default() })
         };

@@ -40,6 +40,9 @@ impl Query {
         }
         // As Hubble answers: its clients show the text of this code alone.
         let filters = Filters::new(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
+        for bound in [&request.since, &request.until].into_iter().flatten() {
+            check(bound).map_err(|error| Status::unknown(error.to_string()))?;
+        }
         let number = usize::try_from(request.number).unwrap_or(usize::MAX);
         Ok(Self {
             number: (number > 0).then_some(number),
@@ -56,9 +59,10 @@ impl Query {
         self.follow
     }
 
-    /// How many flows are sent.
+    /// How many flows are sent. Where they are counted from the newest, the start is the limit.
     pub(super) fn limit(&self) -> usize {
-        self.number.filter(|_| !self.follow).unwrap_or(usize::MAX)
+        let counted = self.first || self.since.is_some();
+        self.number.filter(|_| counted && !self.follow).unwrap_or(usize::MAX)
     }
 
     /// The sequence number to read from, when the ring's records end at `newest`.
@@ -77,7 +81,8 @@ impl Query {
             let from = batch.next - batch.records().len() as u64;
             for (sequence, record) in (from..batch.next).rev().zip(batch.records().iter().rev()) {
                 let Some(flow) = record.flow().filter(|flow| self.filters.match_flow(flow)) else { continue };
-                if self.since.is_some_and(|since| time(flow) < since) {
+                // One without a time says nothing of those before it.
+                if self.since.is_some_and(|since| flow.time().is_some() && time(flow) < since) {
                     return sequence + 1;
                 }
                 number = number.map(|number| number - 1);
@@ -110,10 +115,73 @@ impl Query {
     }
 }
 
+/// The first and the last second that a `google.protobuf.Timestamp` may have.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// A time that is in no calendar, as the text format has it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("proto: timestamp ({fields}) {wrong}")]
+pub(super) struct OutOfRange {
+    fields: String,
+    wrong: &'static str,
+}
+
+/// Refuses a time that is in no calendar, in the words of Go's library.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check(timestamp: &Timestamp) -> Result<(), OutOfRange> {
+    let Timestamp { seconds, nanos } = timestamp;
+    let wrong = if seconds < SECONDS.start() {
+        "before 0001-01-01"
+    } else if seconds > SECONDS.end() {
+        "after 9999-12-31"
+    } else if !(0..1_000_000_000).contains(nanos) {
+        "has out-of-range nanos"
+    } else {
+        return Ok(());
+    };
+    // As its text format has them: what is zero is not there.
+    let fields = [("seconds", *seconds), ("nanos", (*nanos).into())];
+    let fields: Vec<_> = fields.iter().filter(|(_, n)| *n != 0).map(|(name, n)| format!("{name}:{n}")).collect();
+    Err(OutOfRange { fields: fields.join(" "), wrong })
+}
+
 fn instant(timestamp: &Timestamp) -> Instant {
     (timestamp.seconds, timestamp.nanos)
 }
 
 fn time(flow: &Encoded) -> Instant {
     flow.time().as_ref().map_or((0, 0), instant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_out_of_range_is_refused_as_gos_library_does() {
+        let cases = [
+            ((1, -5), "(seconds:1 nanos:-5) has out-of-range nanos"),
+            ((0, 2_000_000_000), "(nanos:2000000000) has out-of-range nanos"),
+            ((-62_135_596_801, 0), "(seconds:-62135596801) before 0001-01-01"),
+            ((253_402_300_800, 7), "(seconds:253402300800 nanos:7) after 9999-12-31"),
+            ((i64::MIN, i32::MAX), "(seconds:-9223372036854775808 nanos:2147483647) before 0001-01-01"),
+        ];
+        for ((seconds, nanos), expected) in cases {
+            let bound = Some(Timestamp { seconds, nanos });
+            let requests = [
+                GetFlowsRequest { since: bound, ..GetFlowsRequest::default() },
+                GetFlowsRequest { until: bound, ..GetFlowsRequest::default() },
+            ];
+            for request in requests {
+                let status = Query::new(&request).unwrap_err();
+                assert_eq!(status.code(), tonic::Code::Unknown);
+                assert_eq!(status.message(), format!("proto: timestamp {expected}"));
+            }
+        }
+        for (seconds, nanos) in [(*SECONDS.start(), 0), (*SECONDS.end(), 999_999_999), (0, 0), (-1, 1)] {
+            assert!(check(&Timestamp { seconds, nanos }).is_ok());
+        }
+    }
 }

@@ -71,7 +71,7 @@ impl Message for Reply {
         put_len(number::FLOW, flow.encoded_len(), to);
         flow.write(to);
         to.put_slice(flow.node_in_response());
-        if let Some(time) = flow.time_message() {
+        if let Some(time) = flow.time_beside() {
             put_bytes(number::TIME, time.0, to);
         }
     }
@@ -104,7 +104,7 @@ impl Message for Reply {
             Self::Fields(fields) => return fields.len(),
         };
         let Some(flow) = flow else { return 0 };
-        let time = flow.time_message().map_or(0, |time| len_of_bytes(number::TIME, time.0.len()));
+        let time = flow.time_beside().map_or(0, |time| len_of_bytes(number::TIME, time.0.len()));
         len_of_bytes(number::FLOW, flow.encoded_len()) + flow.node_in_response().len() + time
     }
 

@@ -1,9 +1,15 @@
 //! The gRPC service.
 
-use super::{get_flows, reply::Reply, services::observer_server::Observer};
+use super::{
+    events::{self, Asked},
+    get_flows,
+    reply::Reply,
+    services::observer_server::Observer,
+};
 use crate::{
-    flows::{Batch, Encoded, Sink},
+    flows::{Encoded, Sink},
     proto::{
+        number,
         observer::{
             GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
             GetFlowsRequest, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest, GetNodesResponse, Namespace,
@@ -12,8 +18,10 @@ use crate::{
         relay::NodeState,
     },
 };
-use futures_util::stream::{self, BoxStream, StreamExt};
+use ahash::AHashSet;
+use futures_util::stream::{BoxStream, StreamExt};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -29,6 +37,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 pub struct Server {
     sink: Sink,
     nodes: Vec<String>,
+    /// Whether the nodes are those that its flows name.
+    is_recorded: bool,
     /// Empty where it is the default one.
     cluster: String,
     /// The name in its certificate, where it has TLS.
@@ -40,7 +50,8 @@ pub struct Server {
 impl Server {
     /// Over `sink`, for the flows of these nodes. Streams end with `shutdown`.
     pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
-        Self { sink, nodes, cluster: String::new(), tls: None, started: Instant::now(), shutdown }
+        let (cluster, started) = (String::new(), Instant::now());
+        Self { sink, nodes, is_recorded: false, cluster, tls: None, started, shutdown }
     }
 
     /// In a cluster of this name, which is said beside namespaces.
@@ -53,6 +64,34 @@ impl Server {
     #[must_use]
     pub fn with_tls(self, server_name: String) -> Self {
         Self { tls: Some(server_name), ..self }
+    }
+
+    /// Of recorded flows: the nodes are those that they name.
+    #[must_use]
+    pub fn recorded(self) -> Self {
+        Self { is_recorded: true, ..self }
+    }
+
+    /// The nodes whose flows are served; this one, if none is named in recorded flows.
+    fn nodes(&self) -> Vec<String> {
+        let named = || self.sink.ring.seen_by_node().into_keys().filter(|name| !name.is_empty());
+        let recorded: Vec<String> = if self.is_recorded { named().collect() } else { Vec::new() };
+        if recorded.is_empty() { self.nodes.clone() } else { recorded }
+    }
+
+    /// The namespaces of the last hour, and those of flows that are still here.
+    fn namespaces(&self) -> BTreeSet<String> {
+        let mut namespaces = BTreeSet::from_iter(self.sink.namespaces.list(Instant::now()));
+        let mut known = AHashSet::new();
+        for batch in self.sink.ring.batches() {
+            for end in batch.flows().flat_map(|flow| [flow.source(), flow.destination()]).flatten() {
+                if known.insert(end.id()) {
+                    namespaces.insert(end.message().string(number::endpoint::NAMESPACE).to_owned());
+                }
+            }
+        }
+        namespaces.remove("");
+        namespaces
     }
 
     fn uptime_ns(&self) -> u64 {
@@ -109,47 +148,56 @@ impl Observer for Server {
 
     async fn get_agent_events(
         &self,
-        _: Request<GetAgentEventsRequest>,
+        request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
-        // These are events of Cilium's agent: there is none here.
-        Ok(Response::new(stream::empty().boxed()))
+        // These are events of Cilium's agent: there are none but recorded ones.
+        let asked = Asked::try_from(request.into_inner())?;
+        Ok(Response::new(events::stream(&self.sink.agent_events, asked, self.shutdown.clone()).boxed()))
     }
 
     async fn get_debug_events(
         &self,
-        _: Request<GetDebugEventsRequest>,
+        request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
-        Ok(Response::new(stream::empty().boxed()))
+        let asked = Asked::try_from(request.into_inner())?;
+        Ok(Response::new(events::stream(&self.sink.debug_events, asked, self.shutdown.clone()).boxed()))
     }
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
         let ring = &self.sink.ring;
         let seen = ring.seen_by_node();
-        // All that a single node serves is its own, also what others have recorded.
-        let alone = self.nodes.len() == 1;
-        let held = |name: &String| {
-            let of_node = |batch: Batch| batch.flows().filter(|flow| alone || flow.node_name() == name).count() as u64;
-            ring.batches().map(of_node).sum()
-        };
+        let nodes = self.nodes();
+        // All that a single node serves is its own.
+        let alone = nodes.len() == 1;
+        let mut held: BTreeMap<String, u64> = BTreeMap::new();
+        for batch in ring.batches() {
+            for flow in batch.flows() {
+                let name = if alone { nodes[0].as_str() } else { flow.node_name() };
+                match held.get_mut(name) {
+                    Some(held) => *held += 1,
+                    None => drop(held.insert(name.to_owned(), 1)),
+                }
+            }
+        }
         let node = |name: &String| Node {
             name: name.clone(),
             version: version(),
             state: NodeState::NodeConnected.into(),
             tls: Some(Tls { enabled: self.tls.is_some(), server_name: self.tls.clone().unwrap_or_default() }),
             uptime_ns: self.uptime_ns(),
-            num_flows: held(name),
+            num_flows: held.get(name).copied().unwrap_or_default(),
             max_flows: ring.capacity(),
             seen_flows: if alone { ring.seen() } else { seen.get(name).copied().unwrap_or_default() },
             ..Node::default()
         };
-        Ok(Response::new(GetNodesResponse { nodes: self.nodes.iter().map(node).collect() }))
+        Ok(Response::new(GetNodesResponse { nodes: nodes.iter().map(node).collect() }))
     }
 
     async fn get_namespaces(
         &self,
         _: Request<GetNamespacesRequest>,
     ) -> Result<Response<GetNamespacesResponse>, Status> {
-        let namespaces = self.sink.namespaces.list(Instant::now());
+        let namespaces = self.namespaces();
         // The cluster's name is said only where it is not the default one.
         let namespace = |namespace| Namespace { cluster: self.cluster.clone(), namespace };
         Ok(Response::new(GetNamespacesResponse { namespaces: namespaces.into_iter().map(namespace).collect() }))
@@ -162,7 +210,7 @@ impl Observer for Server {
             max_flows: ring.capacity(),
             seen_flows: ring.seen(),
             uptime_ns: self.uptime_ns(),
-            num_connected_nodes: Some(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)),
+            num_connected_nodes: Some(u32::try_from(self.nodes().len()).unwrap_or(u32::MAX)),
             num_unavailable_nodes: Some(0),
             unavailable_nodes: Vec::new(),
             version: version(),

@@ -33,7 +33,12 @@ impl std::str::FromStr for Listen {
     type Err = InvalidListen;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+        let full = match text.strip_prefix("localhost:") {
+            // As Go's listeners take it.
+            Some(port) => format!("127.0.0.1:{port}"),
+            None if text.starts_with(':') => format!("[::]{text}"),
+            None => text.to_owned(),
+        };
         full.parse().map(Self).map_err(|_| InvalidListen(text.to_owned()))
     }
 }
@@ -81,6 +86,7 @@ mod tests {
         let listen = |text: &str| text.parse::<Listen>().map(|listen| listen.0.to_string());
         assert_eq!(listen(":9980").unwrap(), "[::]:9980");
         assert_eq!(listen("127.0.0.1:0").unwrap(), "127.0.0.1:0");
-        assert!(listen("9980").is_err() && listen("localhost:1").is_err());
+        assert_eq!(listen("localhost:1").unwrap(), "127.0.0.1:1");
+        assert!(listen("9980").is_err() && listen("localhost").is_err() && listen("example.com:1").is_err());
     }
 }

@@ -142,7 +142,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     assert!(flows.len() >= 20);
     flows.iter().for_each(has_what_clients_need);
     for locality in ["same-zone", "cross-zone", "cross-region", "unknown"] {
-        assert!(flows.iter().any(|flow| label(flow, &format!("meridian:locality={locality}"))), "{locality}");
+        assert!(flows.iter().any(|flow| label(flow, &format!("k8s:meridian.io/locality={locality}"))), "{locality}");
     }
     assert!(
         flows.iter().any(|flow| flow.is_reply == Some(true)) && flows.iter().any(|flow| flow.is_reply == Some(false))
@@ -186,12 +186,12 @@ fn has_what_clients_need(flow: &Flow) {
     }
     for endpoint in [source, destination] {
         // Of the outsider nothing is known but that.
-        if endpoint.labels == ["meridian:locality=unknown"] {
+        if endpoint.labels == ["k8s:meridian.io/locality=unknown", "reserved:world"] {
             continue;
         }
         assert!(!endpoint.namespace.is_empty() && !endpoint.pod_name.is_empty(), "{endpoint:?}");
         assert_eq!(endpoint.workloads.len(), 1);
         let has = |prefix: &str| endpoint.labels.iter().any(|label| label.starts_with(prefix));
-        assert!(has("k8s:topology.kubernetes.io/zone=eu-") && has("k8s:app=") && has("meridian:locality="));
+        assert!(has("k8s:topology.kubernetes.io/zone=eu-") && has("k8s:app=") && has("k8s:meridian.io/locality="));
     }
 }

@@ -86,7 +86,12 @@ fn the_stock_command_observes_the_demo() {
         };
         hubble.prints(line).lines().map(of_line).collect()
     };
-    for asked in ["--label meridian:locality=cross-zone", "--cel-expression _flow.extensions.locality=='cross-zone'"] {
+    for asked in [
+        "--label meridian.io/locality=cross-zone",
+        // As hubble-ui asks when it is typed there.
+        "--label k8s:meridian.io/locality=cross-zone",
+        "--cel-expression _flow.extensions.locality=='cross-zone'",
+    ] {
         let found = localities(&format!("observe --last 20 -o jsonpb {asked}"));
         assert!(found.len() == 20 && found.iter().all(|locality| locality == "cross-zone"), "{asked}: {found:?}");
     }

@@ -184,7 +184,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
         )),
     };
     runtime.spawn(metrics::serve(sources, http, shutdown.clone()));
-    runtime.spawn(grpc::serve(services, port, None, None, shutdown.clone()));
+    runtime.spawn(grpc::serve(services, Some(port), None, None, shutdown.clone()));
 
     let mut stream = TcpStream::connect(http_at).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();

@@ -157,7 +157,8 @@ impl OutputArgs {
         let export = keys.export;
         let allow = parsed("hubble.export.allow", export.allow)?;
         let deny = parsed("hubble.export.deny", export.deny)?;
-        let fields = self.hubble_export_fieldmask;
+        let mut fields = self.hubble_export_fieldmask;
+        fields.retain(|field| !field.trim().is_empty());
         let log = self.hubble_export_file_path.or(export.file).map(|file_path| FlowLog {
             name: FLAGS.to_owned(),
             file_path,

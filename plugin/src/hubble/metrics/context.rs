@@ -53,7 +53,7 @@ const LABELS: [&str; 18] = [
 const APP: [&str; 3] = ["k8s:app.kubernetes.io/name=", "k8s:k8s-app=", "k8s:app="];
 const ZONE: &str = "k8s:topology.kubernetes.io/zone=";
 const REGION: &str = "k8s:topology.kubernetes.io/region=";
-const LOCALITY: &str = "meridian:locality=";
+const LOCALITY: &str = "k8s:meridian.io/locality=";
 
 /// How one of the two ends is named: the first identifier that says something.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,133 @@
+//! What happened besides flows: the newest events, in the order of their time, for any number of readers.
+
+use prost_types::Timestamp;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::watch;
+
+/// Events that are kept.
+const CAPACITY: usize = 4095;
+
+/// Events of one kind.
+#[derive(Debug)]
+pub struct EventLog<T> {
+    kept: Mutex<VecDeque<Kept<T>>>,
+    /// The number that the next event will have.
+    next: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    number: u64,
+    time: Option<(i64, i32)>,
+    event: T,
+}
+
+/// Which events are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// How many of those that there are; `None` is all.
+    pub number: Option<usize>,
+    /// Whether these are the oldest ones.
+    pub first: bool,
+    /// Not before this time.
+    pub since: Option<Timestamp>,
+    /// Not after this time.
+    pub until: Option<Timestamp>,
+}
+
+impl Wanted {
+    fn is_in_range(&self, time: Option<(i64, i32)>) -> bool {
+        let time = time.unwrap_or_default();
+        self.since.is_none_or(|since| time >= instant(&since)) && !self.is_over(time)
+    }
+
+    fn is_over(&self, time: (i64, i32)) -> bool {
+        self.until.is_some_and(|until| time > instant(&until))
+    }
+}
+
+impl<T> Default for EventLog<T> {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), next: watch::Sender::new(0) }
+    }
+}
+
+impl<T: Clone> EventLog<T> {
+    /// Adds an event; the oldest one leaves a full log. One without a time is the newest.
+    pub fn push(&self, time: Option<Timestamp>, event: T) {
+        let mut kept = self.lock();
+        let time = time.as_ref().map(instant).or_else(|| kept.back().and_then(|newest| newest.time));
+        let number = *self.next.borrow();
+        let at = kept.partition_point(|before| before.time <= time);
+        kept.insert(at, Kept { number, time, event });
+        if kept.len() > CAPACITY {
+            kept.pop_front();
+        }
+        drop(kept);
+        self.next.send_replace(number + 1);
+    }
+
+    /// Those that are asked for, and the number of the next one.
+    pub fn read(&self, wanted: &Wanted) -> (Vec<T>, u64) {
+        let kept = self.lock();
+        let next = *self.next.borrow();
+        let number = wanted.number.unwrap_or(usize::MAX);
+        // As for flows: `since` counts before the number, which counts from the newest of all.
+        let skipped = if wanted.first || wanted.since.is_some() { 0 } else { kept.len().saturating_sub(number) };
+        let found = kept.iter().skip(skipped).filter(|kept| wanted.is_in_range(kept.time));
+        (found.take(number).map(|kept| kept.event.clone()).collect(), next)
+    }
+
+    /// Those that came as number `from` or later, and the number of the next one.
+    pub fn read_from(&self, from: u64, wanted: &Wanted) -> (Vec<T>, u64) {
+        let kept = self.lock();
+        let next = *self.next.borrow();
+        let mut found: Vec<&Kept<T>> =
+            kept.iter().filter(|kept| kept.number >= from && wanted.is_in_range(kept.time)).collect();
+        found.sort_by_key(|kept| kept.number);
+        (found.into_iter().map(|kept| kept.event.clone()).collect(), next)
+    }
+
+    /// Tells of events to come: the watched value is the number of the next one.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.next.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept<T>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn instant(time: &Timestamp) -> (i64, i32) {
+    (time.seconds, time.nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Option<Timestamp> {
+        Some(Timestamp { seconds, nanos: 0 })
+    }
+
+    #[test]
+    fn events_are_in_the_order_of_time_and_the_newest_are_kept() {
+        let log = EventLog::default();
+        for n in [3, 1, 2] {
+            log.push(at(n), n);
+        }
+        log.push(None, 9);
+        let read = |wanted| log.read(&wanted).0;
+        assert_eq!(read(Wanted::default()), [1, 2, 3, 9]);
+        assert_eq!(read(Wanted { number: Some(2), ..Wanted::default() }), [3, 9]);
+        assert_eq!(read(Wanted { number: Some(2), first: true, ..Wanted::default() }), [1, 2]);
+        assert_eq!(read(Wanted { number: Some(1), since: at(2), ..Wanted::default() }), [2]);
+        assert_eq!(read(Wanted { since: at(2), until: at(2), ..Wanted::default() }), [2]);
+        assert_eq!(log.read_from(2, &Wanted::default()), (vec![2, 9], 4));
+        (0..2 * CAPACITY as i64).for_each(|n| log.push(at(n), n));
+        assert_eq!(log.read(&Wanted::default()).0.len(), CAPACITY);
+    }
+}

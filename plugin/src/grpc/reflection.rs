@@ -1,0 +1,211 @@
+//! Reflection: which services there are, and the files that describe them; in both of its versions.
+//!
+//! What is not known is answered with an error in the stream, which goes on.
+
+use super::unimplemented::Named;
+use crate::proto::DESCRIPTORS;
+use prost::Message;
+use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio_stream::StreamExt;
+use tonic::{Code, Request, Response, Status, Streaming, codegen::BoxStream};
+use tonic_reflection::pb::{v1, v1alpha};
+
+/// The services of every server.
+const ALWAYS: [&str; 3] =
+    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
+/// What can be asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Reflection(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    services: Vec<String>,
+    /// Encoded, by their names.
+    files: BTreeMap<String, Vec<u8>>,
+    /// The file that declares each name.
+    symbols: BTreeMap<String, String>,
+}
+
+/// An answer, in no version yet.
+enum Answer {
+    File(Vec<u8>),
+    /// No extension of a message.
+    Extensions(String),
+    Services(Vec<String>),
+    Unknown(String),
+}
+
+impl Reflection {
+    /// Of these services, beside those that every server has.
+    pub(super) fn of(services: &[&str]) -> Self {
+        let mut services: Vec<String> = services.iter().chain(&ALWAYS).map(|name| (*name).to_owned()).collect();
+        services.sort_unstable();
+        let mut known = Known { services, ..Known::default() };
+        let sets =
+            [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
+        for set in sets {
+            // The builds have made them; a test reads them.
+            for file in FileDescriptorSet::decode(set).unwrap_or_default().file {
+                known.add(&file);
+            }
+        }
+        Self(Arc::new(known))
+    }
+}
+
+impl Reflection {
+    /// What names the services that there are in answers about those that there are not.
+    pub(super) fn named(&self) -> Named {
+        Named::new(self.0.services.iter().cloned())
+    }
+}
+
+impl Known {
+    fn add(&mut self, file: &FileDescriptorProto) {
+        let scope = file.package();
+        file.message_type.iter().for_each(|message| self.add_message(file.name(), scope, message));
+        file.enum_type.iter().for_each(|of| self.add_enum(file.name(), scope, of));
+        for service in &file.service {
+            let name = format!("{scope}.{}", service.name());
+            service.method.iter().for_each(|method| self.name(file.name(), &name, method.name()));
+            self.symbols.insert(name, file.name().to_owned());
+        }
+        self.files.insert(file.name().to_owned(), file.encode_to_vec());
+    }
+
+    fn add_message(&mut self, file: &str, scope: &str, message: &DescriptorProto) {
+        let name = format!("{scope}.{}", message.name());
+        message.field.iter().for_each(|field| self.name(file, &name, field.name()));
+        message.oneof_decl.iter().for_each(|choice| self.name(file, &name, choice.name()));
+        message.nested_type.iter().for_each(|nested| self.add_message(file, &name, nested));
+        message.enum_type.iter().for_each(|of| self.add_enum(file, &name, of));
+        self.symbols.insert(name, file.to_owned());
+    }
+
+    fn add_enum(&mut self, file: &str, scope: &str, of: &EnumDescriptorProto) {
+        let name = format!("{scope}.{}", of.name());
+        for value in &of.value {
+            // Its scope is the enum's own; clients also ask below the enum.
+            self.name(file, scope, value.name());
+            self.name(file, &name, value.name());
+        }
+        self.symbols.insert(name, file.to_owned());
+    }
+
+    fn name(&mut self, file: &str, scope: &str, name: &str) {
+        self.symbols.insert(format!("{scope}.{name}"), file.to_owned());
+    }
+
+    fn file(&self, name: &str) -> Answer {
+        let found = self.files.get(name).cloned();
+        found.map_or_else(|| Answer::Unknown(format!("file not found: {name}")), Answer::File)
+    }
+
+    fn symbol(&self, name: &str) -> Answer {
+        let found = self.symbols.get(name.trim_start_matches('.')).map(|file| self.file(file));
+        found.unwrap_or_else(|| Answer::Unknown(format!("symbol not found: {name}")))
+    }
+
+    fn extensions(&self, of: String) -> Answer {
+        if self.symbols.contains_key(&of) { Answer::Extensions(of) } else { self.symbol(&of) }
+    }
+}
+
+macro_rules! serve {
+    ($version:ident) => {
+        #[tonic::async_trait]
+        impl $version::server_reflection_server::ServerReflection for Reflection {
+            type ServerReflectionInfoStream = BoxStream<$version::ServerReflectionResponse>;
+
+            async fn server_reflection_info(
+                &self,
+                request: Request<Streaming<$version::ServerReflectionRequest>>,
+            ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
+                use $version::server_reflection_request::MessageRequest as Asked;
+                use $version::server_reflection_response::MessageResponse as Answered;
+                let known = Arc::clone(&self.0);
+                let answer = move |asked: Result<$version::ServerReflectionRequest, Status>| {
+                    let asked = asked?;
+                    let answer = match asked.message_request.clone() {
+                        Some(Asked::FileByFilename(name)) => known.file(&name),
+                        Some(Asked::FileContainingSymbol(name)) => known.symbol(&name),
+                        Some(Asked::FileContainingExtension(of)) => Answer::Unknown(format!(
+                            "extension not found: {} of {}",
+                            of.extension_number, of.containing_type
+                        )),
+                        Some(Asked::AllExtensionNumbersOfType(of)) => known.extensions(of),
+                        Some(Asked::ListServices(_)) => Answer::Services(known.services.clone()),
+                        None => return Err(Status::invalid_argument("invalid MessageRequest: nothing is asked")),
+                    };
+                    let answer = match answer {
+                        Answer::File(file) => Answered::FileDescriptorResponse($version::FileDescriptorResponse {
+                            file_descriptor_proto: vec![file],
+                        }),
+                        Answer::Extensions(base_type_name) => {
+                            Answered::AllExtensionNumbersResponse($version::ExtensionNumberResponse {
+                                base_type_name,
+                                extension_number: Vec::new(),
+                            })
+                        }
+                        Answer::Services(names) => Answered::ListServicesResponse($version::ListServiceResponse {
+                            service: names.into_iter().map(|name| $version::ServiceResponse { name }).collect(),
+                        }),
+                        Answer::Unknown(error_message) => Answered::ErrorResponse($version::ErrorResponse {
+                            error_code: Code::NotFound as i32,
+                            error_message,
+                        }),
+                    };
+                    Ok($version::ServerReflectionResponse {
+                        valid_host: asked.host.clone(),
+                        original_request: Some(asked),
+                        message_response: Some(answer),
+                    })
+                };
+                Ok(Response::new(Box::pin(request.into_inner().map(answer))))
+            }
+        }
+    };
+}
+
+serve!(v1);
+serve!(v1alpha);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_that_is_listed_is_described() {
+        let Reflection(known) = Reflection::of(&["observer.Observer", "peer.Peer", "meridian.v1.Zones"]);
+        assert_eq!(known.services.len(), 6);
+        assert!(known.services.is_sorted());
+        for service in &known.services {
+            assert!(matches!(known.symbol(service), Answer::File(_)), "{service}");
+        }
+        for name in [
+            "flow.Flow",
+            ".flow.Flow",
+            "flow.Flow.verdict",
+            "flow.Verdict.DROPPED",
+            "flow.DROPPED",
+            "observer.Observer.GetFlows",
+            "google.protobuf.Struct",
+            "grpc.health.v1.HealthCheckRequest",
+        ] {
+            assert!(matches!(known.symbol(name), Answer::File(_)), "{name}");
+        }
+        for name in ["", "flow", "flow.nothing", "Flow", "nope.Nope"] {
+            assert!(matches!(known.symbol(name), Answer::Unknown(text) if text.ends_with(name)), "{name}");
+        }
+        assert!(matches!(known.extensions("flow.Flow".into()), Answer::Extensions(_)));
+        assert!(matches!(known.extensions("flow.Nope".into()), Answer::Unknown(_)));
+        // Each file's dependencies can be asked for, too.
+        for file in known.files.values() {
+            for dependency in FileDescriptorProto::decode(file.as_slice()).unwrap().dependency {
+                assert!(known.files.contains_key(&dependency), "{dependency}");
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Reads messages from JSON that may be of a newer Cilium: what this build does not know is left out and named.
+
+use prost_reflect::{DeserializeOptions, DynamicMessage, Kind, MessageDescriptor};
+use serde_json::{Map, Value};
+use std::{collections::BTreeSet, fmt};
+
+/// Names that are kept; of the others only that there are more is said.
+const NAMES: usize = 32;
+
+/// What was left out because this build does not know it.
+#[derive(Debug, Default)]
+pub struct Unknown {
+    names: BTreeSet<String>,
+    has_more: bool,
+}
+
+impl Unknown {
+    /// Whether everything was known.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub(super) fn add(&mut self, name: String) {
+        if self.names.len() < NAMES || self.names.contains(&name) {
+            self.names.insert(name);
+        } else {
+            self.has_more = true;
+        }
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, name) in self.names.iter().enumerate() {
+            write!(f, "{}{name}", if n == 0 { "" } else { ", " })?;
+        }
+        if self.has_more { f.write_str(" and others") } else { Ok(()) }
+    }
+}
+
+/// A message that is not what its fields say.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    /// In JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// In its encoding.
+    #[error(transparent)]
+    Message(#[from] prost::DecodeError),
+}
+
+/// How many of an object's keys are fields of the message.
+pub(super) fn fields(message: &MessageDescriptor, object: &Map<String, Value>) -> usize {
+    object.keys().filter(|key| field(message, key).is_some()).count()
+}
+
+/// A message, without what is not known.
+///
+/// # Errors
+/// A field has a value of another type.
+pub(super) fn decode<M: prost::Message + Default>(
+    message: &MessageDescriptor,
+    value: &Value,
+    unknown: &mut Unknown,
+) -> Result<M, Malformed> {
+    let mut read = strict(message, value);
+    if read.is_err() {
+        let mut known = value.clone();
+        let name = message.name().to_lowercase();
+        prune(message, &mut known, &name, unknown);
+        read = strict(message, &known);
+        if read.is_err() && known.as_object_mut().and_then(|flow| flow.remove("extensions")).is_some() {
+            // Of a known type, but not as this build knows it.
+            unknown.add(format!("{name}.extensions"));
+            read = strict(message, &known);
+        }
+    }
+    Ok(read?.transcode_to()?)
+}
+
+fn strict(message: &MessageDescriptor, value: &Value) -> Result<DynamicMessage, serde_json::Error> {
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    DynamicMessage::deserialize_with_options(message.clone(), value, &options)
+}
+
+fn field(message: &MessageDescriptor, key: &str) -> Option<prost_reflect::FieldDescriptor> {
+    message.get_field_by_name(key).or_else(|| message.get_field_by_json_name(key))
+}
+
+fn prune(message: &MessageDescriptor, value: &mut Value, path: &str, unknown: &mut Unknown) {
+    let Value::Object(object) = value else { return };
+    object.retain(|key, value| {
+        let path = format!("{path}.{key}");
+        let Some(field) = field(message, key) else {
+            unknown.add(path);
+            return false;
+        };
+        match field.kind() {
+            Kind::Enum(of) => {
+                let is_known = |value: &Value| match value.as_str() {
+                    Some(name) if of.get_value_by_name(name).is_none() => {
+                        unknown.add(format!("{path} {name}"));
+                        false
+                    }
+                    _ => true,
+                };
+                keep(value, is_known)
+            }
+            Kind::Message(of) if of.full_name() == "google.protobuf.Any" => keep(value, |value| {
+                let Some(kind) = value.get("@type").and_then(Value::as_str) else {
+                    // An empty one is written as an object without anything.
+                    return value.as_object().is_none_or(|any| !any.is_empty());
+                };
+                let name = kind.rsplit_once('/').map_or(kind, |(_, name)| name);
+                let is_known = message.parent_pool().get_message_by_name(name).is_some();
+                if !is_known {
+                    unknown.add(format!("{path} of the type {name}"));
+                }
+                is_known
+            }),
+            Kind::Message(of) if of.parent_file().package_name() != "google.protobuf" => {
+                match value {
+                    Value::Array(values) if field.is_list() => {
+                        values.iter_mut().for_each(|value| prune(&of, value, &path, unknown));
+                    }
+                    value => prune(&of, value, &path, unknown),
+                }
+                true
+            }
+            _ => true,
+        }
+    });
+}
+
+/// Whether the value stays; of several, only those that do.
+fn keep(value: &mut Value, mut stays: impl FnMut(&Value) -> bool) -> bool {
+    match value {
+        Value::Array(values) => {
+            values.retain(stays);
+            true
+        }
+        value => stays(value),
+    }
+}

@@ -1,0 +1,363 @@
+//! Finds JSON objects in the text of a log: line by line, in an array, indented, or after each other; behind
+//! what a container runtime or `kubectl logs` writes before a line.
+
+use super::reason::Reason;
+use serde_json::{Deserializer, Map, Value};
+use std::io::{self, ErrorKind, Read};
+
+/// The longest object that is read, in bytes. A flow is a thousand times smaller.
+pub(super) const LONGEST: usize = 1 << 20;
+/// How much is read at once.
+const CHUNK: usize = 1 << 16;
+/// How much of the text before an object is looked at.
+const PREFIX: usize = 128;
+/// Where an object is looked for again in a line that is broken: a writer that was killed leaves half a flow,
+/// and the next one goes on in the same line.
+const FLOW: &[u8] = b"{\"flow\":";
+
+/// What is found.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// An object.
+    Object(Map<String, Value>),
+    /// What can't be read, and why.
+    Left(Reason, String),
+}
+
+/// A text that is looked through.
+pub(super) struct Scanner<R> {
+    from: R,
+    buffer: Vec<u8>,
+    /// What is before this in the buffer was looked at.
+    at: usize,
+    /// The line of that, from 1.
+    line: u64,
+    ended: bool,
+}
+
+impl<R: Read> Scanner<R> {
+    pub(super) const fn new(from: R) -> Self {
+        Self { from, buffer: Vec::new(), at: 0, line: 1, ended: false }
+    }
+
+    /// The next object, or what stands in its place, with the number of its line. `None` at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<(u64, Piece)>> {
+        loop {
+            self.skip_blanks()?;
+            let line = self.line;
+            match self.rest().first() {
+                None => return Ok(None),
+                Some(b'{') => return Ok(Some((line, self.object()?))),
+                Some(_) => {}
+            }
+            let prefix = self.prefix()?;
+            if self.rest().first() != Some(&b'{') {
+                let text = String::from_utf8_lossy(&prefix).trim().to_owned();
+                return Ok(Some((line, Piece::Left(Reason::NotJson, format!("not JSON: `{}`", shortened(&text))))));
+            }
+            if let Some((stream, true)) = container_line(&prefix) {
+                return Ok(Some((line, self.parts(stream)?)));
+            }
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.at..]
+    }
+
+    /// Reads more; whether there was any.
+    fn fill(&mut self) -> io::Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let len = self.buffer.len();
+        // Twice as much each time: an object that is read again for each piece of it costs twice its length.
+        let more = len.max(CHUNK);
+        self.buffer.resize(len + more, 0);
+        let read = loop {
+            match self.from.read(&mut self.buffer[len..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        self.buffer.truncate(len + read.as_ref().map_or(0, |n| *n));
+        self.ended = !matches!(read, Ok(1..));
+        Ok(read? > 0)
+    }
+
+    /// Goes to what is no blank, nor stands between the values of an array: those are looked at one by one.
+    fn skip_blanks(&mut self) -> io::Result<()> {
+        loop {
+            match self.rest() {
+                [] => {
+                    if !self.fill()? {
+                        return Ok(());
+                    }
+                }
+                [b'\n', ..] => {
+                    self.at += 1;
+                    self.line += 1;
+                }
+                // NUL is what a file has that was cut while it was written; RS begins a text in a JSON sequence.
+                [b' ' | b'\t' | b'\r' | b',' | b'[' | b']' | 0 | 0x1e, ..] => self.at += 1,
+                // The mark of UTF-8, also where files were joined.
+                [0xef, 0xbb, 0xbf, ..] => self.at += 3,
+                [0xef] | [0xef, 0xbb] => {
+                    if !self.fill()? {
+                        return Ok(());
+                    }
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Goes to the next object or the end of the line; what was before it, as far as that matters.
+    fn prefix(&mut self) -> io::Result<Vec<u8>> {
+        let mut prefix = Vec::new();
+        loop {
+            let rest = self.rest();
+            let end = rest.iter().position(|byte| matches!(byte, b'{' | b'\n'));
+            let text = &rest[..end.unwrap_or(rest.len())];
+            prefix.extend_from_slice(&text[..text.len().min(PREFIX - prefix.len())]);
+            self.at += text.len();
+            if end.is_some() || !self.fill()? {
+                return Ok(prefix);
+            }
+        }
+    }
+
+    /// The object that begins here.
+    fn object(&mut self) -> io::Result<Piece> {
+        loop {
+            let mut values = Deserializer::from_slice(self.rest()).into_iter::<Map<String, Value>>();
+            let error = match values.next() {
+                Some(Ok(object)) => {
+                    let len = values.byte_offset();
+                    self.line += self.rest()[..len].iter().filter(|byte| **byte == b'\n').count() as u64;
+                    self.at += len;
+                    return Ok(Piece::Object(object));
+                }
+                Some(Err(error)) => error,
+                None => return Ok(Piece::Left(Reason::NotJson, "not JSON".into())),
+            };
+            if error.is_eof() && self.rest().len() < LONGEST && self.fill()? {
+                continue;
+            }
+            if error.is_eof() && !self.ended {
+                // In a line of its own, the line is left out; otherwise what is in it is looked for.
+                if self.rest().contains(&b'\n') {
+                    self.skip_line()?
+                } else {
+                    self.at += 1
+                }
+                return Ok(Piece::Left(Reason::TooLong, format!("an object is longer than {LONGEST} bytes")));
+            }
+            self.at += 1;
+            self.skip_broken()?;
+            return Ok(Piece::Left(Reason::NotJson, format!("not JSON: {error}")));
+        }
+    }
+
+    /// Goes to the end of the line.
+    fn skip_line(&mut self) -> io::Result<()> {
+        self.line(&mut Vec::new(), 0)
+    }
+
+    /// Goes to the end of the line, or to the next flow in it.
+    fn skip_broken(&mut self) -> io::Result<()> {
+        loop {
+            let rest = self.rest();
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let line = &rest[..end.unwrap_or(rest.len())];
+            if let Some(flow) = line.windows(FLOW.len()).position(|text| text == FLOW) {
+                self.at += flow;
+                return Ok(());
+            }
+            if end.is_some() || self.ended {
+                self.at += line.len();
+                return Ok(());
+            }
+            // A flow may begin here and go on in what is not read yet.
+            self.at += line.len().saturating_sub(FLOW.len() - 1);
+            self.fill()?;
+        }
+    }
+
+    /// Appends the rest of the line, without its end and as far as there is room; goes to its end.
+    fn line(&mut self, to: &mut Vec<u8>, room: usize) -> io::Result<()> {
+        loop {
+            let rest = self.rest();
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let text = &rest[..end.unwrap_or(rest.len())];
+            to.extend_from_slice(&text[..text.len().min(room.saturating_sub(to.len()))]);
+            self.at += text.len();
+            if end.is_some() || !self.fill()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// An object that a container runtime has cut into several lines.
+    fn parts(&mut self, stream: &[u8]) -> io::Result<Piece> {
+        let mut whole = Vec::new();
+        self.line(&mut whole, LONGEST)?;
+        while self.rest().first() == Some(&b'\n') {
+            self.at += 1;
+            self.line += 1;
+            while self.rest().len() < PREFIX && !self.rest().contains(&b'\n') && self.fill()? {}
+            let head = &self.rest()[..self.rest().len().min(PREFIX)];
+            let Some((of, is_part)) = container_line(head).filter(|(of, _)| *of == stream) else { break };
+            let content = of.as_ptr() as usize - head.as_ptr() as usize + of.len() + FLAG;
+            self.at += content.min(self.rest().len());
+            self.line(&mut whole, LONGEST)?;
+            if !is_part {
+                break;
+            }
+        }
+        if whole.len() >= LONGEST {
+            return Ok(Piece::Left(Reason::TooLong, format!("an object is longer than {LONGEST} bytes")));
+        }
+        Ok(match serde_json::from_slice(&whole) {
+            Ok(object) => Piece::Object(object),
+            Err(error) => Piece::Left(Reason::NotJson, format!("not JSON: {error}")),
+        })
+    }
+}
+
+/// The length of what is between the stream and the text: ` P `.
+const FLAG: usize = 3;
+
+/// Whether a line is a container runtime's: its stream, and whether it is only a part: `TIME stdout P …`.
+fn container_line(line: &[u8]) -> Option<(&[u8], bool)> {
+    let mut words = line.splitn(4, |byte| *byte == b' ');
+    let (time, stream, flag) = (words.next()?, words.next()?, words.next()?);
+    let is_time = time.first().is_some_and(u8::is_ascii_digit) && time.contains(&b'T');
+    let is_line = is_time && matches!(stream, b"stdout" | b"stderr") && matches!(flag, b"P" | b"F");
+    is_line.then_some((stream, flag == b"P"))
+}
+
+/// The beginning of a text, on one line.
+fn shortened(text: &str) -> String {
+    let mut start: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if start.len() < text.len() {
+        start.push('…');
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a few bytes at a time.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(to.len());
+            self.0.read(&mut to[..n])
+        }
+    }
+
+    fn scan(text: &[u8]) -> Vec<String> {
+        let pieces = |at_once: usize| {
+            let mut scanner = Scanner::new(Slow(text, at_once));
+            std::iter::from_fn(move || scanner.next().unwrap())
+                .map(|(line, piece)| match piece {
+                    Piece::Object(object) => format!("{line} {}", Value::Object(object)),
+                    Piece::Left(reason, text) => format!("{line} {reason:?} {text}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        let all = pieces(usize::MAX);
+        if text.len() < 1 << 12 {
+            assert_eq!(pieces(1), all, "byte by byte");
+        }
+        all
+    }
+
+    #[test]
+    fn objects_are_found_in_any_arrangement() {
+        let expected = ["1 {\"a\":1}", "1 {\"b\":[{}]}"];
+        for text in ["{\"a\":1}{\"b\":[{}]}", "[{\"a\":1},{\"b\":[{}]}]", "\u{feff}{\"a\":1} \u{feff}{\"b\":[{}]}\n\n"]
+        {
+            assert_eq!(scan(text.as_bytes()), expected, "{text}");
+        }
+        for text in [
+            "{\"a\":\n1\n}\n\n{\"b\":[\n{}]}",
+            "[\n{\"a\":1}\n\n\n,{\"b\":[{}]}\n]",
+            "\0\0{\"a\":1}\r\n\n\n\x1e{\"b\":[{}]}",
+        ] {
+            let lines: Vec<String> = scan(text.as_bytes()).iter().map(|piece| piece[2..].to_owned()).collect();
+            assert_eq!(lines, expected.map(|piece| &piece[2..]), "{text}");
+        }
+        assert_eq!(scan(b"{\n}\n{}"), ["1 {}", "3 {}"]);
+        assert!(scan(b" \n[\n]\n").is_empty());
+    }
+
+    #[test]
+    fn what_is_written_before_a_line_is_no_part_of_it() {
+        let lines = [
+            "2026-01-02T03:04:05.10Z stdout F {\"a\":1}",
+            "[pod/cilium-x2/cilium-agent] {\"a\":1}",
+            "cilium-x2 cilium-agent {\"a\":1}",
+            "\u{1b}[36magent |\u{1b}[0m {\"a\":1}",
+            "Jan  2 03:04:05 host cilium[1]: {\"a\":1}",
+        ];
+        for line in lines {
+            assert_eq!(scan(line.as_bytes()), ["1 {\"a\":1}"], "{line}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_a_runtime_has_cut_is_whole_again() {
+        let line = |flag: &str, text: &str| format!("2026-01-02T03:04:05Z stdout {flag} {text}\n");
+        let log = [line("P", "{\"a\":\"one "), line("P", "two "), line("F", "three\"}"), line("F", "{}")].concat();
+        assert_eq!(scan(log.as_bytes()), ["1 {\"a\":\"one two three\"}", "4 {}"]);
+        let log = [line("P", "{\"a\":"), "other\n".into(), line("F", "{}")].concat();
+        let found = scan(log.as_bytes());
+        assert!(
+            found[0].starts_with("1 NotJson") && found[1].starts_with("2 NotJson") && found[2] == "3 {}",
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_broken_costs_its_line_alone() {
+        let torn =
+            ["{\"flow\":{\"time\":\"2026-1", "{\"flow\":{\"a\":{\"b\":1},", "{\"flow\":", "text {b}", "nonsense", "1"];
+        for torn in torn {
+            let found = scan(format!("{{}}\n{torn}\n{{\"a\":1}}\n{{\"b\":1}}\n").as_bytes());
+            assert_eq!((found.len(), &*found[2], &*found[3]), (4, "3 {\"a\":1}", "4 {\"b\":1}"), "{torn}: {found:?}");
+            assert!(found[1].starts_with("2 NotJson not JSON"), "{found:?}");
+        }
+        assert_eq!(scan(b"{\"flow\":{\"ti{\"flow\":{}}\n")[1..], ["1 {\"flow\":{}}"]);
+        assert_eq!(scan(b"{\"a\":1}\n{\"flow\":{").len(), 2);
+        assert!(scan(&[&b"{\"a\":\"\xff\"}\n"[..], b"{}"].concat())[1] == "2 {}");
+    }
+
+    #[test]
+    fn what_never_ends_does_not_fill_the_memory() {
+        let text = format!("{{\"a\":\"{}\"}}\n{{}}", "x".repeat(3 * LONGEST));
+        let found = scan(text.as_bytes());
+        assert!(found[0].starts_with("1 TooLong") && found.last().unwrap() == "2 {}", "{}", found.len());
+        let mut scanner = Scanner::new(text.as_bytes());
+        while scanner.next().unwrap().is_some() {
+            assert!(scanner.buffer.capacity() <= 4 * LONGEST, "{}", scanner.buffer.capacity());
+        }
+        // An answer of a search, in one line and in many.
+        for separator in ["", "\n"] {
+            let hits: Vec<_> =
+                (0..30_000).map(|n| format!("{{\"_source\":{{\"flow\":{{\"uuid\":\"{n}\"}}}}}}")).collect();
+            let text = format!("{{\"hits\":{{\"hits\":[{separator}{}]}}}}", hits.join(&format!(",{separator}")));
+            assert!(text.len() > LONGEST);
+            let found: usize = scan(text.as_bytes()).iter().map(|piece| piece.matches("uuid").count()).sum();
+            assert_eq!(found, 30_000);
+        }
+        assert!(scan("{\"a\":".repeat(LONGEST).as_bytes()).iter().all(|piece| piece.contains("NotJson")));
+        assert!(scan("x".repeat(3 * LONGEST).as_bytes()).len() == 1);
+    }
+}

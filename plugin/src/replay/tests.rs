@@ -1,0 +1,249 @@
+use super::*;
+use crate::proto::flow::{AgentEventType, Verdict};
+
+fn lines_of(reader: &mut Reader, text: &[u8]) -> Vec<(u64, Line)> {
+    let mut lines = Vec::new();
+    reader.read(text, |number, line| lines.push((number, line))).unwrap();
+    lines
+}
+
+fn lines(text: &[u8]) -> Vec<(u64, Line)> {
+    lines_of(&mut Reader::new(), text)
+}
+
+/// The flows' names, and what is left out, in short.
+fn short(text: &str) -> Vec<String> {
+    let short = |(_, line)| match line {
+        Line::Record(Record::Flow(flow)) => flow.decode().uuid,
+        Line::Record(Record::Lost(lost)) => format!("lost {}", lost.count),
+        Line::Agent(event) => event.agent_event.unwrap().r#type().as_str_name().to_owned(),
+        Line::Debug(_) => "debug".to_owned(),
+        Line::Left(reason, _) => format!("{reason:?}"),
+    };
+    lines(text.as_bytes()).into_iter().map(short).collect()
+}
+
+fn flow(line: &(u64, Line)) -> Flow {
+    match line {
+        (_, Line::Record(Record::Flow(flow))) => flow.decode(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn lines_are_flows_losses_or_named_as_left_out() {
+    let text = br#"{"flow":{"time":"2026-11-23T10:00:00.123456789Z","verdict":"FORWARDED","IP":{"source":"10.0.0.1","ipVersion":"IPv4"},"is_reply":false,"Summary":"UDP","extensions":{"@type":"type.googleapis.com/google.protobuf.Struct","value":{"bytes":1500}}},"node_name":"node-a","time":"2026-11-23T10:00:00.123456789Z"}
+
+{"uuid":"old","node_name":"n","verdict":"DROPPED"}
+{"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"7"},"node_name":"node-a","time":"2026-11-23T10:00:01Z"}
+{"node_status":{"state_change":"NODE_CONNECTED"}}
+{"flow":{"verdict":[]}}
+[1]
+{"flow":
+"#;
+    let lines = lines(text);
+    let first = flow(&lines[0]);
+    assert_eq!((lines[0].0, first.verdict, first.is_reply), (1, Verdict::Forwarded as i32, Some(false)));
+    assert_eq!(first.time.unwrap().nanos, 123_456_789);
+    assert_eq!(first.ip.as_ref().unwrap().source, "10.0.0.1");
+    assert_eq!(first.extensions.as_ref().unwrap().type_url, "type.googleapis.com/google.protobuf.Struct");
+    assert_eq!((lines[1].0, flow(&lines[1]).uuid.as_str()), (3, "old"));
+    assert!(matches!(
+        &lines[2],
+        (4, Line::Record(Record::Lost(lost))) if (lost.count, lost.source) == (7, LostEventSource::HubbleRingBuffer)
+    ));
+    let left = |line: &(u64, Line)| match line {
+        (number, Line::Left(reason, _)) => (*number, *reason),
+        other => panic!("{other:?}"),
+    };
+    let left: Vec<_> = lines[3..].iter().map(left).collect();
+    let expected = [(5, Reason::NodeStatus), (6, Reason::Malformed), (7, Reason::NotJson), (8, Reason::NotJson)];
+    assert_eq!(left, expected);
+}
+
+#[test]
+fn an_object_without_a_flow_is_no_flow() {
+    let others = [
+        // An agent's own log, an empty object, our pair log, the state of a firewall's flow.
+        r#"{"time":"2026-01-02T03:04:05.1Z","level":"info","msg":"Regenerated endpoint","subsys":"endpoint","endpointID":12}"#,
+        "{}",
+        r#"{"start":"2026-01-02T03:04:05Z","end":"2026-01-02T03:05:05Z","node":"n","source":{"namespace":"shop","pod":"a","zone":"z"},"destination":{"namespace":"shop","pod":"b","zone":"y"},"locality":"cross-zone","bytes":1,"packets":1}"#,
+        r#"{"timestamp":"2026-01-02T03:04:05Z","event_type":"flow","proto":"TCP","flow":{"pkts_toserver":4,"state":"closed","alerted":false}}"#,
+        // Tetragon's event; a document of a packet capture; a message about a flow; a job with an id.
+        r#"{"process_exec":{"process":{"pid":1}},"node_name":"n","time":"2026-01-02T03:04:05Z"}"#,
+        r#"{"@timestamp":"2026-01-02T03:04:05Z","source":{"ip":"10.0.0.1"},"destination":{"ip":"10.0.0.2"},"network":{"transport":"tcp"}}"#,
+        r#"{"level":"debug","msg":"flow","flow":"10.0.0.1 -> 10.0.0.2","verdict":"ok"}"#,
+        r#"{"uuid":"a7","time":"2026-01-02T03:04:05Z","msg":"{done}"}"#,
+        r#"{"lost_events":{"dropped":3}}"#,
+        r#"{"agent_event":"started"}"#,
+        r#"{"flow":{}}"#,
+    ];
+    for other in others {
+        assert_eq!(short(other), ["NoFlow"], "{other}");
+    }
+    assert_eq!(short(&others.join("\n")), ["NoFlow"; 11]);
+}
+
+#[test]
+fn the_flow_in_a_collectors_object_is_read() {
+    let flow = r#"{"flow":{"uuid":"u","verdict":"DROPPED"},"node_name":"n"}"#;
+    let text = serde_json::to_string(flow).unwrap();
+    let wrapped = [
+        format!(r#"{{"log":{text},"stream":"stdout","time":"2026-01-02T03:04:07.5Z"}}"#),
+        format!(r#"{{"@timestamp":"2026-01-02T03:04:08Z","message":{text},"host":"n"}}"#),
+        format!(r#"{{"_index":"a","_source":{flow}}}"#),
+        format!(r#"{{"_source":{{"message":{text},"kubernetes":{{"labels":{{"app":"cilium"}}}}}}}}"#),
+        format!(r#"{{"hits":{{"total":1,"hits":[{{"_source":{flow}}}]}}}}"#),
+        format!(r#"{{"date":1767322447.5,"log":"2026-01-02T03:04:05Z stdout F {}"}}"#, &text[1..text.len() - 1]),
+        format!(r#"{{"labels":{{"app":"cilium"}},"line":{text},"timestamp":"2026-01-02T03:04:05Z"}}"#),
+        format!(r#"{{"insertId":"x","jsonPayload":{flow}}}"#),
+        r#"{"insertId":"x","jsonPayload":{"uuid":"u","verdict":"DROPPED","Summary":"UDP"}}"#.to_owned(),
+        format!(r#"{{"data":{{"result":[{{"stream":{{}},"values":[["1",{text}]]}}]}}}}"#),
+        r#"{"flow":{"uuid":"u"},"nodeName":"n"}"#.to_owned(),
+    ];
+    for line in &wrapped {
+        assert_eq!(short(line), ["u"], "{line}");
+    }
+    let two = format!("{{\"log\":{}}}", serde_json::to_string(&format!("{flow}\n{flow}\n")).unwrap());
+    assert_eq!(short(&two), ["u", "u"]);
+    let deep = (0..5).fold(flow.to_owned(), |text, _| serde_json::json!({ "log": text }).to_string());
+    assert_eq!(short(&deep), ["NoFlow"]);
+}
+
+#[test]
+fn a_log_is_read_in_any_form() {
+    let flows =
+        |n: u8| format!(r#"{{"flow":{{"uuid":"u{n}","l4":{{"TCP":{{"flags":{{"SYN":true}}}}}}}},"node_name":"n"}}"#);
+    let expected = ["u0", "u1", "u2"];
+    let all: Vec<String> = (0..3).map(flows).collect();
+    let indented: Vec<String> = all
+        .iter()
+        .map(|flow| serde_json::to_string_pretty(&serde_json::from_str::<Value>(flow).unwrap()).unwrap())
+        .collect();
+    let forms = [
+        all.join("\n"),
+        all.join("\r\n"),
+        all.concat(),
+        format!("[{}]", all.join(",")),
+        format!("[\n{}\n]\n", all.join(",\n")),
+        indented.join("\n"),
+        format!("[\n{}\n]", indented.join(",\n")),
+        format!("\u{feff}{}", all.join("\n\u{feff}")),
+        all.iter().map(|flow| format!("2026-01-02T03:04:05.1Z stdout F {flow}\n")).collect(),
+        all.iter().map(|flow| format!("[pod/cilium-7/cilium-agent] {flow}\n")).collect(),
+    ];
+    for form in &forms {
+        assert_eq!(short(form), expected, "{form}");
+    }
+    let utf_16: Vec<u8> = format!("\u{feff}{}", forms[1]).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(lines(&utf_16).iter().map(|line| flow(line).uuid).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn what_a_newer_cilium_has_is_left_out_and_named() {
+    let text = br#"{"flow":{"uuid":"newer","verdict":"FORWARDED","l4":{"SCTP":{"source_port":1,"destination_port":2,"chunk_type":"INIT"}},"source_node_labels":["a=b"],"drop_reason_desc":"A_REASON_OF_TOMORROW","source":{"workloads":[{"name":"w","owner":"x"}]}},"node_name":"node-a","cluster":"c","_id":"1"}
+{"flow":{"uuid":"newer","verdict":"TOMORROW"}}
+{"flow":{"uuid":"known","verdict":"DROPPED"}}"#;
+    let mut reader = Reader::new();
+    let lines = lines_of(&mut reader, text);
+    let first = flow(&lines[0]);
+    assert_eq!(
+        (first.uuid.as_str(), first.verdict, first.source.unwrap().workloads[0].name.as_str()),
+        ("newer", 1, "w")
+    );
+    assert!(first.l4.is_some());
+    assert_eq!((flow(&lines[1]).verdict, flow(&lines[2]).verdict), (0, 2));
+    let named = "cluster, flow.drop_reason_desc A_REASON_OF_TOMORROW, flow.l4.SCTP.chunk_type, \
+                 flow.source.workloads.owner, flow.source_node_labels, flow.verdict TOMORROW";
+    assert_eq!(reader.unknown().to_string(), named);
+    let many: String = (0..99).map(|n| format!("{{\"flow\":{{\"uuid\":\"u\",\"new_{n}\":1}}}}")).collect();
+    let mut reader = Reader::new();
+    assert_eq!(lines_of(&mut reader, many.as_bytes()).len(), 99);
+    assert!(reader.unknown().to_string().ends_with(" and others"), "{}", reader.unknown());
+}
+
+#[test]
+fn an_extension_that_nobody_here_knows_costs_the_extension_alone() {
+    let read = |extensions: &str| {
+        let mut reader = Reader::new();
+        let lines = lines_of(&mut reader, format!(r#"{{"flow":{{"uuid":"u","extensions":{extensions}}}}}"#).as_bytes());
+        (flow(&lines[0]).extensions, reader.unknown().to_string())
+    };
+    let retina = r#"{"@type":"type.googleapis.com/utils.RetinaMetadata","bytes":74}"#;
+    assert_eq!(read(retina), (None, "flow.extensions of the type utils.RetinaMetadata".into()));
+    assert_eq!(read("{}"), (Some(Any::default()), String::new()));
+    let torn = r#"{"@type":"type.googleapis.com/google.protobuf.Struct","value":5}"#;
+    assert_eq!(read(torn), (None, "flow.extensions".into()));
+    let known = r#"{"@type":"type.googleapis.com/google.protobuf.Struct","value":{"bytes":5}}"#;
+    let (extension, unknown) = read(known);
+    assert!(extension.unwrap().type_url.ends_with("Struct") && unknown.is_empty());
+}
+
+#[test]
+fn a_loss_keeps_what_it_says_and_gets_nothing_else() {
+    let text = br#"{"lost_events":{"source":"PERF_EVENT_RING_BUFFER","num_events_lost":"3","cpu":5},"node_name":"node-a","time":"2026-01-02T03:04:07Z"}
+{"lostEvents":{"numEventsLost":"1","first":"2026-01-02T03:04:07Z"}}"#;
+    let lost: Vec<_> = lines(text)
+        .into_iter()
+        .map(|(_, line)| match line {
+            Line::Record(Record::Lost(lost)) => {
+                (lost.count, lost.cpu, lost.first.is_some(), lost.last, lost.time.is_some())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(lost, [(3, Some(5), false, None, true), (1, None, true, None, false)]);
+}
+
+#[test]
+fn events_of_an_agent_are_read() {
+    let text = br#"{"agent_event":{"type":"POLICY_UPDATED","policy_update":{"labels":["a=b"],"revision":"7","rule_count":"1"}},"node_name":"node-a","time":"2026-01-02T03:04:05Z"}
+{"debug_event":{"type":"DBG_CT_VERDICT","cpu":3},"node_name":"node-a","time":"2026-01-02T03:04:05Z"}"#;
+    let lines = lines(text);
+    let (1, Line::Agent(event)) = &lines[0] else { panic!("{lines:?}") };
+    assert_eq!((event.node_name.as_str(), event.time.unwrap().seconds), ("node-a", 1_767_323_045));
+    assert_eq!(event.agent_event.as_ref().unwrap().r#type(), AgentEventType::PolicyUpdated);
+    assert!(
+        matches!(&lines[1], (2, Line::Debug(event)) if event.debug_event.as_ref().unwrap().cpu == Some(3)),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn what_stands_beside_a_flow_is_kept() {
+    let text = r#"{"flow":{"uuid":"u"},"node_name":"east/node-a","time":"2026-01-02T03:04:05.25+01:00"}
+{"flow":{},"node_name":"node-b","time":"1969-12-31T23:59:59.5Z"}
+{"flow":{"uuid":"v","time":"2026-01-02T03:04:05Z"},"time":1767322447.5,"node_name":7}"#;
+    let lines = lines(text.as_bytes());
+    let beside = |line: &(u64, Line)| match line {
+        (_, Line::Record(Record::Flow(flow))) => (flow.node_name().to_owned(), flow.time().unwrap()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(beside(&lines[0]), ("east/node-a".into(), Timestamp { seconds: 1_767_319_445, nanos: 250_000_000 }));
+    assert_eq!(beside(&lines[1]), ("node-b".into(), Timestamp { seconds: -1, nanos: 500_000_000 }));
+    assert_eq!(beside(&lines[2]), (String::new(), Timestamp { seconds: 1_767_323_045, nanos: 0 }));
+    assert_eq!((flow(&lines[0]).time, flow(&lines[0]).node_name.as_str()), (None, ""));
+}
+
+#[test]
+fn a_broken_archive_costs_its_rest() {
+    use std::io::Write;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    let log: String = (0..20_000).map(|n| format!("{{\"flow\":{{\"uuid\":\"{n}\"}}}}\n")).collect();
+    packed.write_all(log.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let lines = lines(&packed[..packed.len() / 2]);
+    assert!(lines.len() > 5000, "{}", lines.len());
+    assert!(matches!(lines.last(), Some((_, Line::Left(Reason::Broken, _)))), "{:?}", lines.last());
+    assert!(matches!(&super::tests::lines(b"BZh91AY")[..], [(1, Line::Left(Reason::Packed, _))]));
+}
+
+#[test]
+fn a_line_without_end_does_not_fill_the_memory() {
+    let mut text = b"{\"uuid\":\"".to_vec();
+    text.resize(3 << 20, b'x');
+    text.extend(b"\"}\n{\"flow\":{\"uuid\":\"after\"}}\n");
+    let lines = lines(&text);
+    assert!(matches!(&lines[0], (1, Line::Left(Reason::TooLong, why)) if why.contains("longer than")));
+    assert_eq!((lines.last().unwrap().0, flow(lines.last().unwrap()).uuid.as_str()), (2, "after"));
+}
