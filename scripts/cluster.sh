@@ -84,7 +84,8 @@ enter() {
         control-plane) exec nsenter --net="/run/netns/$NAME-control-plane" "$@" ;;
         *)
             leader=$(cat "$DIR/pids/$machine")
-            read -r inside _ <"/proc/$leader/task/$leader/children"
+            inside=$(xargs -n 1 <"/proc/$leader/task/$leader/children" | head -n 1)
+            [ -n "$inside" ] || die "$machine has no first process"
             exec nsenter --target "$inside" --mount --uts --ipc --net --pid --cgroup --root --wd "$@"
             ;;
     esac

@@ -47,7 +47,8 @@ case $program in
         packages=("${packages[@]/#/github.com/cilium/cilium/}")
         version=$(sed -n 's/^.*github.com\/cilium\/cilium v//p' "$sources/go.mod")
         flags+=(-tags "osusergo,ipam_provider_operator"
-            -ldflags "-s -w -X github.com/cilium/cilium/pkg/version.ciliumVersion=$version")
+            # Version, commit and date: it is read by its words.
+            -ldflags "-s -w -X 'github.com/cilium/cilium/pkg/version.ciliumVersion=$version module unknown'")
         ;;
     *)
         # hubble-relay runs in an image without libraries, too.

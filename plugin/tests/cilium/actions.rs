@@ -1,6 +1,6 @@
 //! Traffic of known kinds between pods, and from outside; and what is done to the cluster meanwhile.
 
-use crate::cluster::{Cluster, OUTSIDE, until};
+use crate::cluster::{Cluster, NODES, OUTSIDE, until};
 use std::{
     process::Child,
     sync::atomic::{AtomicBool, Ordering},
@@ -64,19 +64,19 @@ pub fn burst_while(cluster: &Cluster, work: impl FnOnce()) {
 
 /// Ends the cilium-agent of each node, and starts it again.
 pub fn restart_cilium(cluster: &Cluster) {
-    for (node, _) in crate::cluster::NODES {
+    let restart = |node| {
         cluster.script(&["cilium", "stop", node]);
         cluster.script(&["cilium", "start", node]);
         until("cilium-agent", || {
-            cluster
-                .command(&["cilium", "dbg", node, "status", "--brief"])
-                .output()
-                .unwrap()
-                .status
-                .success()
-                .then_some(())
+            let status = cluster.command(&["cilium", "dbg", node, "status", "--brief"]).output().unwrap();
+            status.status.success().then_some(())
         });
-    }
+    };
+    thread::scope(|scope| {
+        for (node, _) in NODES {
+            scope.spawn(move || restart(node));
+        }
+    });
 }
 
 /// Replaces each of our agents.

@@ -7,9 +7,15 @@ use crate::{
     machine::Machine,
     offsets::{Offsets, REPORTS},
     said,
-    wire::Wire,
+    wire::{Pair, Wire},
 };
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian");
+const PRESET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian/presets/cilium.yaml");
 
 /// What a mode of Cilium asks for.
 struct Mode {
@@ -66,68 +72,99 @@ fn multi_pool() {
 fn holds(mode: &Mode) {
     let machine = Machine::look();
     {
-        let cluster = Cluster::up(mode.name);
-        cluster.apply("conformance/cluster/workloads.yaml");
-        cluster.rolled_out("shop", "deployment/web");
-        cluster.rolled_out("billing", "daemonset/client");
+        let cluster = timed("the cluster", || Cluster::up(mode.name));
+        timed("its pods", || {
+            cluster.apply("conformance/cluster/workloads.yaml");
+            cluster.rolled_out("shop", "deployment/web");
+            cluster.rolled_out("billing", "daemonset/client");
+        });
         let wire = Wire::tap(&cluster);
         let ciliums = Objects::look(&cluster);
 
-        install(&cluster, &["--values", "helm/meridian/presets/cilium.yaml"]);
+        timed("installation with the preset", || install(&cluster, &["--values", PRESET]));
         assert_eq!(said::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
-        counts_all_that_happens(&cluster, &wire);
+        let mut sums = Sums::start(&cluster, &wire);
+        sums.grow("pods to pods, to a service, and from outside to a node's port", |sums| sums.all_traffic());
+        sums.grow("while cilium-agents start again", |_| burst_while(&cluster, || restart_cilium(&cluster)));
+        sums.grow("while our agents start again", |_| burst_while(&cluster, || restart_agents(&cluster)));
         ciliums.must_still_be(&Objects::look(&cluster));
-        uninstall(&cluster);
+        timed("uninstallation", || uninstall(&cluster));
         ciliums.must_be_as_before(&cluster);
 
-        // Whoever knows of no preset.
-        install(&cluster, &[]);
-        let start = Offsets::look(&cluster, &wire);
-        burst(&cluster);
-        node_port(&cluster);
-        start.must_be_as_before("without a preset", &cluster, &wire);
-        uninstall(&cluster);
+        timed("installation without a preset", || install(&cluster, &[]));
+        let mut sums = Sums::start(&cluster, &wire);
+        sums.grow("the same without a preset", |sums| sums.all_traffic());
+        timed("uninstallation", || uninstall(&cluster));
         ciliums.must_be_as_before(&cluster);
-        burst(&cluster);
+        timed("traffic without Meridian", || burst(&cluster));
     }
     machine.must_be_as_before();
 }
 
-fn counts_all_that_happens(cluster: &Cluster, wire: &Wire) {
-    let start = Offsets::look(cluster, wire);
-    let carried = wire.by_pods(&wire.carried());
-    burst(cluster);
-    let burst = wire.by_pods(&wire.carried());
-    assert_eq!(burst.len(), 8, "each client and each server on another node, there and back: {burst:#?}");
-    for (pair, bytes) in &burst {
-        assert!(bytes - carried.get(pair).unwrap_or(&0) > 900_000, "the wire carried too little: {pair:?} {bytes}");
+/// What Meridian says, followed from one action to the next.
+struct Sums<'c> {
+    cluster: &'c Cluster,
+    wire: &'c Wire<'c>,
+    offsets: Offsets,
+}
+
+impl<'c> Sums<'c> {
+    fn start(cluster: &'c Cluster, wire: &'c Wire<'c>) -> Self {
+        let offsets = timed("a first look", || Offsets::look(cluster, wire));
+        Self { cluster, wire, offsets }
     }
-    let after = start.must_be_as_before("pods to pods and to a service", cluster, wire);
-    let zones = wire.by_zones(&wire.carried());
-    node_port(cluster);
-    let now = wire.by_zones(&wire.carried());
-    let to_servers: u64 =
-        now.iter().filter(|((from, to), _)| from == "eu-1a" && to.starts_with("eu")).map(|(_, b)| b).sum();
-    let before: u64 =
-        zones.iter().filter(|((from, to), _)| from == "eu-1a" && to.starts_with("eu")).map(|(_, b)| b).sum();
-    assert!(to_servers - before > 1_500_000, "the wire carried too little from the node to the servers: {now:?}");
-    let after = after.must_be_as_before("from outside to a node's port", cluster, wire);
-    burst_while(cluster, || restart_cilium(cluster));
-    let after = after.must_be_as_before("while cilium-agents start again", cluster, wire);
-    burst_while(cluster, || restart_agents(cluster));
-    after.must_be_as_before("while our agents start again", cluster, wire);
+
+    /// Meridian must say of the action what the wire carried.
+    fn grow(&mut self, what: &str, action: impl FnOnce(&Self)) {
+        timed(what, || action(self));
+        timed("what Meridian says of it", || {
+            self.offsets.must_be_as_before(what, self.cluster, self.wire);
+        });
+    }
+
+    /// Every kind of traffic, of which the wire must have carried its part.
+    fn all_traffic(&self) {
+        let carried = || {
+            let carried = self.wire.carried();
+            (self.wire.by_pods(&carried), self.wire.by_zones(&carried))
+        };
+        let (before, _) = carried();
+        burst(self.cluster);
+        let (after, zones) = carried();
+        let grown = growth(&before, &after);
+        assert_eq!(grown.len(), 8, "clients and servers on different nodes, there and back: {grown:#?}");
+        assert!(grown.values().all(|bytes| *bytes > 900_000), "the wire carried too little: {grown:#?}");
+        node_port(self.cluster);
+        let grown = growth(&zones, &carried().1);
+        let to_servers = |((from, to), _): &(&Pair, &u64)| from == "eu-1a" && matches!(to.as_str(), "eu-1b" | "eu-2a");
+        let forwarded: u64 = grown.iter().filter(to_servers).map(|(_, bytes)| bytes).sum();
+        assert!(forwarded > 1_500_000, "the wire carried too little from the node to the servers: {grown:#?}");
+    }
+}
+
+/// What has grown, and by how much.
+fn growth(before: &BTreeMap<Pair, u64>, after: &BTreeMap<Pair, u64>) -> BTreeMap<Pair, u64> {
+    let differences = after.iter().map(|(pair, bytes)| (pair.clone(), bytes - before.get(pair).unwrap_or(&0)));
+    differences.filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+/// Prints how long it took: for people, who wait.
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    eprintln!("    {what}: {:.0} s", start.elapsed().as_secs_f64());
+    result
 }
 
 fn install(cluster: &Cluster, values: &[&str]) {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let chart = format!("{root}/helm/meridian");
-    let mut arguments = vec!["helm", "install", "meridian", &chart, "--namespace", "meridian", "--create-namespace"];
+    let mut arguments = vec!["helm", "install", "meridian", CHART, "--namespace", "meridian", "--create-namespace"];
     arguments.extend(["--wait", "--timeout", "3m", "--set", "image.repository=meridian.test/meridian"]);
     let reports = format!("agent.reportInterval={REPORTS},metrics.pods=true");
     arguments.extend(["--set", &reports]);
-    let values: Vec<String> = values.iter().map(|value| value.replace("helm/meridian", &chart)).collect();
-    arguments.extend(values.iter().map(String::as_str));
+    arguments.extend(values);
     cluster.script(&arguments);
+    // helm is content with fewer agents.
+    cluster.rolled_out("meridian", "daemonset/meridian-agent");
 }
 
 fn uninstall(cluster: &Cluster) {

@@ -82,13 +82,14 @@ impl Offsets {
     }
 
     /// Looks again, and fails if there is a pair whose difference is not what it was.
-    pub fn must_be_as_before(self, what: &str, cluster: &Cluster, wire: &Wire) -> Self {
+    pub fn must_be_as_before(&mut self, what: &str, cluster: &Cluster, wire: &Wire) {
         let mut changes = Vec::new();
         for _ in 0..LOOKS {
             let now = Self::look(cluster, wire);
-            changes = now.changes(&self);
+            changes = now.changes(self);
             if changes.is_empty() {
-                return now;
+                *self = now;
+                return;
             }
         }
         panic!("{what}: {changes:#?}");
