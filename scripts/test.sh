@@ -77,4 +77,5 @@ step "the chart" scripts/chart.sh
 step "the static binary" scripts/image.sh
 # `structure` among them: imports point one way.
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
+step "beside Cilium" scripts/test-cilium.sh default
 step "kernels" scripts/test-kernels.sh check
