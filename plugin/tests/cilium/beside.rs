@@ -17,42 +17,51 @@ pub struct Objects {
     programs: BTreeMap<String, u32>,
     /// Queueing disciplines, clsact's among them, by node and device.
     qdiscs: BTreeSet<String>,
-    /// Maps, programs and links in the nodes' bpf file systems.
+    /// Cilium's maps, programs and links in the nodes' bpf file systems.
     pins: BTreeSet<String>,
+    /// The same of Meridian.
+    ours: BTreeSet<String>,
 }
 
 impl Objects {
     pub fn look(cluster: &Cluster) -> Self {
-        let (mut programs, mut qdiscs, mut pins) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut programs, mut qdiscs, mut paths) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for (node, _) in NODES {
             programs.extend(attached(cluster, node));
             let list = cluster.ask(node, &["tc", "qdisc", "show"]);
             qdiscs.extend(list.lines().map(|line| format!("{node}: {}", line.trim_end())));
             let list = cluster.script(&["on", node, "find", "/sys/fs/bpf"]);
-            pins.extend(list.lines().map(|path| format!("{node}: {path}")));
+            paths.extend(list.lines().map(|path| format!("{node}: {path}")));
         }
-        Self { programs, qdiscs, pins }
+        let (ours, pins) = paths.into_iter().partition(|path| path.contains("meridian"));
+        Self { programs, qdiscs, pins, ours }
+    }
+
+    /// The same after cilium-agent has started again: it may then take away what it has no use for.
+    pub fn after_restart(self, cluster: &Cluster) -> Self {
+        let Self { qdiscs, pins, ours, .. } = Self::look(cluster);
+        Self { programs: self.programs, qdiscs, pins, ours }
     }
 
     /// Fails if something that was there is not, or if something of Meridian's is.
     pub fn must_be_as_before(&self, cluster: &Cluster) {
-        let now = Self::look(cluster);
-        self.must_still_be(&now);
+        let now = self.must_still_be(cluster);
         for (device, programs) in &self.programs {
             assert_eq!(now.programs.get(device), Some(programs), "programs at {device}");
         }
-        let ours: Vec<_> = now.pins.iter().filter(|path| path.contains("meridian")).collect();
-        assert!(ours.is_empty(), "Meridian's in the kernel, though it is uninstalled: {ours:?}");
+        assert!(now.ours.is_empty(), "Meridian's in the kernel, though it is uninstalled: {:?}", now.ours);
     }
 
     /// Fails if something is not there any more.
-    pub fn must_still_be(&self, now: &Self) {
+    pub fn must_still_be(&self, cluster: &Cluster) -> Self {
+        let now = Self::look(cluster);
         let gone: Vec<_> = self.pins.difference(&now.pins).chain(self.qdiscs.difference(&now.qdiscs)).collect();
         assert!(gone.is_empty(), "Cilium's in the kernel before, and not now: {gone:#?}");
         for (device, programs) in &self.programs {
             let here = now.programs.get(device);
             assert!(here >= Some(programs), "programs at {device}: {programs} before, and {here:?}");
         }
+        now
     }
 }
 

@@ -22,49 +22,51 @@ struct Mode {
     name: &'static str,
     /// The hook with the preset for Cilium, which lets the agent read Cilium's configuration.
     hook: &'static str,
+    /// What is asked for beside the preset.
+    values: &'static [&'static str],
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh default"]
 fn default() {
-    holds(&Mode { name: "default", hook: "tcx" });
+    holds(&Mode { name: "default", hook: "tcx", values: &[] });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh tunnel-ebpf"]
 fn tunnel_ebpf() {
-    holds(&Mode { name: "tunnel-ebpf", hook: "tcx" });
+    holds(&Mode { name: "tunnel-ebpf", hook: "tcx", values: &[] });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-ebpf"]
 fn native_ebpf() {
-    holds(&Mode { name: "native-ebpf", hook: "tcx" });
+    holds(&Mode { name: "native-ebpf", hook: "tcx", values: &[] });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-legacy"]
 fn native_legacy() {
-    holds(&Mode { name: "native-legacy", hook: "tcx" });
+    holds(&Mode { name: "native-legacy", hook: "tcx", values: &[] });
 }
 
 /// The only one in which every packet of a pod passes netfilter.
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-iptables"]
 fn native_iptables() {
-    holds(&Mode { name: "native-iptables", hook: "netfilter" });
+    holds(&Mode { name: "native-iptables", hook: "netfilter", values: &[] });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh endpoint-slices"]
 fn endpoint_slices() {
-    holds(&Mode { name: "endpoint-slices", hook: "tcx" });
+    holds(&Mode { name: "endpoint-slices", hook: "tcx", values: &["--set", "agent.hook=tcx"] });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh multi-pool"]
 fn multi_pool() {
-    holds(&Mode { name: "multi-pool", hook: "tcx" });
+    holds(&Mode { name: "multi-pool", hook: "tcx", values: &[] });
 }
 
 /// Whatever happens, what Meridian says grows by what the wire carried; Cilium keeps what it has; and when all is
@@ -79,15 +81,16 @@ fn holds(mode: &Mode) {
             cluster.rolled_out("billing", "daemonset/client");
         });
         let wire = Wire::tap(&cluster);
-        let ciliums = Objects::look(&cluster);
+        let mut ciliums = Objects::look(&cluster);
 
-        timed("installation with the preset", || install(&cluster, &["--values", PRESET]));
+        timed("installation with the preset", || install(&cluster, &[&["--values", PRESET], mode.values].concat()));
         assert_eq!(said::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
         let mut sums = Sums::start(&cluster, &wire);
         sums.grow("pods to pods, to a service, and from outside to a node's port", |sums| sums.all_traffic());
+        ciliums.must_still_be(&cluster);
         sums.grow("while cilium-agents start again", |_| burst_while(&cluster, || restart_cilium(&cluster)));
+        ciliums = ciliums.after_restart(&cluster);
         sums.grow("while our agents start again", |_| burst_while(&cluster, || restart_agents(&cluster)));
-        ciliums.must_still_be(&Objects::look(&cluster));
         timed("uninstallation", || uninstall(&cluster));
         ciliums.must_be_as_before(&cluster);
 

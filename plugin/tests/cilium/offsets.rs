@@ -91,6 +91,7 @@ impl Offsets {
                 *self = now;
                 return;
             }
+            eprintln!("    to be looked at again: {changes:#?}");
         }
         panic!("{what}: {changes:#?}");
     }
