@@ -211,14 +211,20 @@ groups() {
     done
 }
 
-# end_machines MACHINE...: ends everything in their cgroups, and takes them and their networks away.
+# end_machines MACHINE...: ends everything in their cgroups and networks, and takes both away.
 end_machines() {
     local group pids machine end=$((SECONDS + 30))
     while :; do
-        pids=$(for group in $(groups "$@"); do
-            # One may go while it is read.
-            find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null || true
-        done | sort -u)
+        pids=$({
+            for group in $(groups "$@"); do
+                # One may go while it is read.
+                find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+            done
+            for machine in "$@"; do
+                # A client of the cluster, such as helm, is in the network alone.
+                [ ! -e "/run/netns/$NAME-$machine" ] || ip netns pids "$NAME-$machine"
+            done
+        } | sort -u)
         [ -n "$pids" ] || break
         [ $SECONDS -lt $end ] || die "these processes don't end: $pids"
         # shellcheck disable=SC2086 # one word for each

@@ -39,8 +39,9 @@ impl Objects {
 
     /// The same after cilium-agent has started again: it may then take away what it has no use for.
     pub fn after_restart(self, cluster: &Cluster) -> Self {
-        let Self { qdiscs, pins, ours, .. } = Self::look(cluster);
-        Self { programs: self.programs, qdiscs, pins, ours }
+        let now = Self::look(cluster);
+        let both = |then: &BTreeSet<String>, now: &BTreeSet<String>| then.intersection(now).cloned().collect();
+        Self { qdiscs: both(&self.qdiscs, &now.qdiscs), pins: both(&self.pins, &now.pins), ..self }
     }
 
     /// Fails if something that was there is not, or if something of Meridian's is.

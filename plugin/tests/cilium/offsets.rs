@@ -11,17 +11,17 @@ use crate::{
     wire::{Pair, Wire},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     thread,
     time::{Duration, Instant},
 };
 
-/// How long the wire is watched for one look. Agents read the kernel's counters once a second.
-const LOOK: Duration = Duration::from_millis(2500);
+/// What agents say is the kernel's counters of this time ago at most: they read them once a second.
+const READ: Duration = Duration::from_millis(1500);
 /// How often agents report in these tests.
-pub const REPORTS: &str = "5s";
+pub const REPORTS: &str = "4s";
 /// From the wire through an agent's report to the controller's page.
-const REPORTED: Duration = Duration::from_secs(9);
+const REPORTED: Duration = Duration::from_secs(8);
 /// Looks that may fail: on a busy machine an agent may read late.
 const LOOKS: usize = 3;
 
@@ -71,11 +71,20 @@ impl Offsets {
     }
 
     fn look_at_zones(&mut self, cluster: &Cluster, wire: &Wire) {
+        let mut carried = VecDeque::new();
         until("a moment without traffic between zones", || {
-            let before = wire.by_zones(&wire.carried());
-            thread::sleep(LOOK);
+            let now = Instant::now();
+            carried.push_back((now, wire.by_zones(&wire.carried())));
+            while carried.get(1).is_some_and(|(time, _)| now - *time >= READ) {
+                carried.pop_front();
+            }
             let said = said::by_zones(cluster);
-            narrow(&mut self.zones, &before, &said, &wire.by_zones(&wire.carried()));
+            let after = wire.by_zones(&wire.carried());
+            let (time, before) = &carried[0];
+            if now - *time < READ {
+                return None;
+            }
+            narrow(&mut self.zones, before, &said, &after);
             let exact = |(pair, bounds): (&Pair, &Bounds)| pair.1 == "unknown" || bounds.is_exact();
             self.zones.iter().all(exact).then_some(())
         });
