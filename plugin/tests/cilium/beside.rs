@@ -10,6 +10,9 @@ use std::{
     thread,
 };
 
+/// A map that cilium-agent takes away by itself, some time after it has started again.
+const MOVING: &str = "/cilium_l2_responder_";
+
 /// The objects of all nodes at one moment.
 #[derive(Debug)]
 pub struct Objects {
@@ -31,7 +34,8 @@ impl Objects {
             let list = cluster.ask(node, &["tc", "qdisc", "show"]);
             qdiscs.extend(list.lines().map(|line| format!("{node}: {}", line.trim_end())));
             let list = cluster.script(&["on", node, "find", "/sys/fs/bpf"]);
-            paths.extend(list.lines().map(|path| format!("{node}: {path}")));
+            let list = list.lines().filter(|path| !path.contains(MOVING));
+            paths.extend(list.map(|path| format!("{node}: {path}")));
         }
         let (ours, pins) = paths.into_iter().partition(|path| path.contains("meridian"));
         Self { programs, qdiscs, pins, ours }

@@ -50,11 +50,11 @@ fn native_legacy() {
     holds(&Mode { name: "native-legacy", hook: "tcx", values: &[] });
 }
 
-/// The only one in which every packet of a pod passes netfilter.
+/// The only one in which every packet of a pod passes netfilter, so that it may be asked for.
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-iptables"]
 fn native_iptables() {
-    holds(&Mode { name: "native-iptables", hook: "netfilter", values: &[] });
+    holds(&Mode { name: "native-iptables", hook: "netfilter", values: &["--set", "agent.hook=netfilter"] });
 }
 
 #[test]
