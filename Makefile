@@ -3,7 +3,7 @@
 export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
 export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
 
-.PHONY: help demo test bench ebpf test-kernels
+.PHONY: help demo test bench ebpf test-kernels test-cilium cluster cluster-down
 
 help: ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,3 +22,12 @@ ebpf: ## builds the eBPF object that the repository keeps
 
 test-kernels: ## runs every case on older kernels in qemu, writes docs/kernels.md
 	@scripts/test-kernels.sh
+
+test-cilium: ## runs Meridian beside the real Cilium in each of its modes
+	@scripts/test-cilium.sh all
+
+cluster: ## brings up a real cluster with Meridian on this machine; ARGS="--cilium default" with Cilium
+	@scripts/cluster.sh demo $(ARGS)
+
+cluster-down: ## takes the cluster away
+	@scripts/cluster.sh down

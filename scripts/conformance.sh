@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds what others' own code judges us with: `conformance.sh filters` prints the program's path.
-# Programs of conformance/hubble by their name, and `apiserver`. Built once for each version of their
-# sources, and kept in the cache.
+# Programs of conformance/hubble by their name; `cluster`, every part of Kubernetes; `traffic`, which its
+# pods run; `cilium`, a folder with Cilium's programs and the sources of its kernel programs. Built once
+# for each version of their sources, and kept in the cache.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -27,22 +28,49 @@ need_go() {
 }
 
 program=${1:?which program}
-flags=()
+# The module's folder and its packages; the build's environment and flags.
+settings=() flags=(-trimpath -buildvcs=false)
 case $program in
-    apiserver)
-        sources=$ROOT/conformance/apiserver package=.
+    cluster)
+        sources=$ROOT/conformance/cluster/program packages=(.)
         # A program that is built from a module does not know its version; helm asks for it.
         version=$(sed -n 's/^.*k8s.io\/kubernetes v/v/p' "$sources/go.mod" | head -n 1)
-        flags=(-ldflags "-X k8s.io/component-base/version.gitVersion=$version")
+        flags+=(-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version")
         ;;
-    *) sources=$ROOT/conformance/hubble package=./$program ;;
+    traffic)
+        # Alone in its image.
+        sources=$ROOT/conformance/cluster/traffic packages=(.) settings=(CGO_ENABLED=0)
+        ;;
+    cilium)
+        sources=$ROOT/conformance/cilium/programs settings=(CGO_ENABLED=0)
+        packages=(daemon operator plugins/cilium-cni cilium-dbg)
+        packages=("${packages[@]/#/github.com/cilium/cilium/}")
+        version=$(sed -n 's/^.*github.com\/cilium\/cilium v//p' "$sources/go.mod")
+        flags+=(-tags "osusergo,ipam_provider_operator"
+            # Version, commit and date: it is read by its words.
+            -ldflags "-s -w -X 'github.com/cilium/cilium/pkg/version.ciliumVersion=$version module unknown'")
+        ;;
+    *)
+        # hubble-relay runs in an image without libraries, too.
+        sources=$ROOT/conformance/hubble packages=("./$program") settings=(CGO_ENABLED=0)
+        ;;
 esac
-[ -d "$sources/$package" ] || die "there is no ${sources#"$ROOT/"}/$program"
-hash=$(cd "$sources" && { find . -type f | LC_ALL=C sort | xargs sha256sum && printf '%s' "${flags[@]}"; } | sha256sum | cut -c1-16)
+[ -f "$sources/go.mod" ] || die "there is no ${sources#"$ROOT/"}"
+hash=$(cd "$sources" && { find . -type f | LC_ALL=C sort | xargs sha256sum && printf '%s' "${settings[@]}" "${flags[@]}"; } | sha256sum | cut -c1-16)
 built=$CACHE/conformance-$hash/$program
-if [ ! -x "$built" ]; then
+if [ ! -e "$built" ]; then
     need_go
-    (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "$GO" build -trimpath "${flags[@]}" -o "$built.new" "$package") >&2
-    mv "$built.new" "$built"
+    rm -rf "$built.new"
+    mkdir -p "$built.new"
+    (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "${settings[@]}" "$GO" build "${flags[@]}" -o "$built.new/" "${packages[@]}") >&2
+    if [ "$program" = cilium ]; then
+        # cilium-agent compiles its kernel programs by itself: their sources come with the module.
+        from=$(cd "$sources" && GOTOOLCHAIN=local "$GO" list -m -f '{{.Dir}}' github.com/cilium/cilium)
+        cp -r --no-preserve=mode "$from/bpf" "$built.new/bpf"
+        mv "$built.new" "$built"
+    else
+        mv "$built.new/$program" "$built"
+        rmdir "$built.new"
+    fi
 fi
 echo "$built"

@@ -41,7 +41,7 @@ pure_kernel_parts() {
 
 shell() {
     need_packages shellcheck
-    shellcheck -x scripts/*.sh .ci/run
+    shellcheck -x scripts/*.sh conformance/*/*.sh .ci/run
 }
 
 step "formatting" fmt
@@ -63,12 +63,12 @@ MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
 MERIDIAN_HUBBLE_RELAY=$(scripts/conformance.sh relay)
 MERIDIAN_HUBBLE_REFERENCE_METRICS=$(scripts/conformance.sh metrics)
 MERIDIAN_HUBBLE_REFERENCE_EXPORT=$(scripts/conformance.sh export)
-MERIDIAN_APISERVER=$(scripts/conformance.sh apiserver)
+MERIDIAN_KUBERNETES=$(scripts/conformance.sh cluster)
 MERIDIAN_HELM=$(scripts/helm.sh 3):$(scripts/helm.sh 4)
 export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
 export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
 export MERIDIAN_HUBBLE_RELAY MERIDIAN_HUBBLE_REFERENCE_METRICS MERIDIAN_HUBBLE_REFERENCE_EXPORT
-export MERIDIAN_APISERVER MERIDIAN_HELM
+export MERIDIAN_KUBERNETES MERIDIAN_HELM
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }
@@ -77,4 +77,5 @@ step "the chart" scripts/chart.sh
 step "the static binary" scripts/image.sh
 # `structure` among them: imports point one way.
 step "tests, on a fresh eBPF object" cargo test --locked --workspace
+step "beside Cilium" scripts/test-cilium.sh default
 step "kernels" scripts/test-kernels.sh check

@@ -44,7 +44,7 @@ pub fn inside_with<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, flags: &'static 
 
 fn run<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, own: Option<&'static [&'static str]>, test: T) {
     let Some(api) = Api::here() else {
-        eprintln!("skipped: MERIDIAN_APISERVER names no API server (scripts/conformance.sh apiserver builds it)");
+        eprintln!("skipped: MERIDIAN_KUBERNETES names no program (scripts/conformance.sh cluster builds it)");
         return;
     };
     let here = api.clone();
@@ -90,7 +90,7 @@ pub fn free_port() -> u16 {
 /// Where the API server comes from.
 #[derive(Clone)]
 enum Api {
-    /// The one of conformance/apiserver.
+    /// The one of conformance/cluster.
     Program(PathBuf),
     /// A running one.
     Running(PathBuf),
@@ -99,7 +99,7 @@ enum Api {
 impl Api {
     fn here() -> Option<Self> {
         let path = |name: &str| env::var_os(name).map(PathBuf::from);
-        path("MERIDIAN_TEST_KUBECONFIG").map(Self::Running).or_else(|| path("MERIDIAN_APISERVER").map(Self::Program))
+        path("MERIDIAN_TEST_KUBECONFIG").map(Self::Running).or_else(|| path("MERIDIAN_KUBERNETES").map(Self::Program))
     }
 }
 
@@ -125,7 +125,7 @@ struct Server {
 impl Server {
     fn start(&mut self) {
         let mut command = Command::new(&self.program);
-        command.arg(&self.folder).arg(self.port.to_string()).args(self.flags);
+        command.arg("standalone").arg(&self.folder).arg(self.port.to_string()).args(self.flags);
         let mut process = Running::spawn_fed(&mut command);
         // Nobody reads what it says, and it must not wait for that.
         let log = fs::File::create(self.folder.join("log")).unwrap();

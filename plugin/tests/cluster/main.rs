@@ -1,6 +1,6 @@
 //! The controller and its agents against a real API server.
 //!
-//! Needs root, and conformance/apiserver, named by MERIDIAN_APISERVER; `make test` builds it. What does
+//! Needs root, and conformance/cluster, named by MERIDIAN_KUBERNETES; `make test` builds it. What does
 //! not restart the API server runs against any other one that MERIDIAN_TEST_KUBECONFIG names: one
 //! without nodes, since the table must be exactly what the test makes.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]

@@ -1,9 +1,3 @@
-// Command apiserver is a Kubernetes API server with its etcd, in one process and on loopback, for
-// the tests of the controller: the real watches, authorisation and errors, without a cluster.
-//
-// Arguments: a folder for what must outlast it, the API server's port, and further flags of
-// kube-apiserver. It writes DIR/kubeconfig, the administrator's. It ends with its stdin, and goes on
-// from where it was when it is started on the same folder.
 package main
 
 import (
@@ -20,33 +14,30 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"time"
 
-	"go.etcd.io/etcd/server/v3/embed"
 	certutil "k8s.io/client-go/util/cert"
-	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 )
 
 // What the administrator shows; the server listens on loopback only.
 const token = "administrator"
 
-func main() {
-	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: apiserver DIR PORT [FLAG]...")
-		os.Exit(2)
+// standalone serves Kubernetes' API with its etcd in one process and on loopback: real watches,
+// authorisation and errors, without nodes.
+//
+// Arguments: a folder for what must outlast it, the API server's port, and further flags of
+// kube-apiserver. It writes DIR/kubeconfig, the administrator's. It ends with its stdin, and goes on
+// from where it was when it is started on the same folder.
+func standalone(arguments []string) error {
+	if len(arguments) < 2 {
+		return errors.New("usage: cluster standalone DIR PORT [FLAG]...")
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	if err := run(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
-		fmt.Fprintln(os.Stderr, "apiserver:", err)
-		os.Exit(1)
-	}
-}
-
-func run(dir, port string, flags []string) error {
-	storage, err := etcd(dir)
+	dir, port, flags := arguments[0], arguments[1], arguments[2:]
+	storage, err := freeEtcd(dir)
 	if err != nil {
 		return err
 	}
@@ -56,7 +47,7 @@ func run(dir, port string, flags []string) error {
 			return err
 		}
 	}
-	server := app.NewAPIServerCommand()
+	server := apiserver.NewAPIServerCommand()
 	server.SetArgs(append([]string{
 		"--etcd-servers=" + storage,
 		"--bind-address=127.0.0.1",
@@ -76,12 +67,8 @@ func run(dir, port string, flags []string) error {
 	return server.Execute()
 }
 
-// etcd starts the storage on a free port and says where it is.
-func etcd(dir string) (string, error) {
-	config := embed.NewConfig()
-	config.Dir = filepath.Join(dir, "etcd")
-	config.LogLevel = "error"
-	config.UnsafeNoFsync = true
+// freeEtcd starts the storage on a free port and says where it is.
+func freeEtcd(dir string) (string, error) {
 	clients, err := free()
 	if err != nil {
 		return "", err
@@ -90,21 +77,10 @@ func etcd(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{clients}, []url.URL{clients}
-	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peers}, []url.URL{peers}
-	config.InitialCluster = config.InitialClusterFromName(config.Name)
-	server, err := embed.StartEtcd(config)
-	if err != nil {
+	if _, err := startEtcd(filepath.Join(dir, "etcd"), clients, peers); err != nil {
 		return "", err
 	}
-	select {
-	case <-server.Server.ReadyNotify():
-		return clients.String(), nil
-	case err := <-server.Err():
-		return "", err
-	case <-time.After(time.Minute):
-		return "", errors.New("etcd did not start within a minute")
-	}
+	return clients.String(), nil
 }
 
 func free() (url.URL, error) {

@@ -1,0 +1,3 @@
+module meridian/conformance/traffic
+
+go 1.26.0

@@ -1,0 +1,90 @@
+//! What Cilium has in the kernels of the nodes, and Meridian: that neither touches the other's.
+
+use crate::cluster::{Cluster, NAME, NODES};
+use meridian::datapath::sys::{Side, query_tcx};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    thread,
+};
+
+/// A map that cilium-agent takes away by itself, some time after it has started again.
+const MOVING: &str = "/cilium_l2_responder_";
+
+/// The objects of all nodes at one moment.
+#[derive(Debug)]
+pub struct Objects {
+    /// Programs at tcx, by node, device and side.
+    programs: BTreeMap<String, u32>,
+    /// Queueing disciplines, clsact's among them, by node and device.
+    qdiscs: BTreeSet<String>,
+    /// Cilium's maps, programs and links in the nodes' bpf file systems.
+    pins: BTreeSet<String>,
+    /// The same of Meridian.
+    ours: BTreeSet<String>,
+}
+
+impl Objects {
+    pub fn look(cluster: &Cluster) -> Self {
+        let (mut programs, mut qdiscs, mut paths) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        for (node, _) in NODES {
+            programs.extend(attached(cluster, node));
+            let list = cluster.ask(node, &["tc", "qdisc", "show"]);
+            qdiscs.extend(list.lines().map(|line| format!("{node}: {}", line.trim_end())));
+            let list = cluster.script(&["on", node, "find", "/sys/fs/bpf"]);
+            let list = list.lines().filter(|path| !path.contains(MOVING));
+            paths.extend(list.map(|path| format!("{node}: {path}")));
+        }
+        let (ours, pins) = paths.into_iter().partition(|path| path.contains("meridian"));
+        Self { programs, qdiscs, pins, ours }
+    }
+
+    /// The same after cilium-agent has started again: it may then take away what it has no use for.
+    pub fn after_restart(self, cluster: &Cluster) -> Self {
+        let now = Self::look(cluster);
+        let both = |then: &BTreeSet<String>, now: &BTreeSet<String>| then.intersection(now).cloned().collect();
+        Self { qdiscs: both(&self.qdiscs, &now.qdiscs), pins: both(&self.pins, &now.pins), ..self }
+    }
+
+    /// Fails if something that was there is not, or if something of Meridian's is.
+    pub fn must_be_as_before(&self, cluster: &Cluster) {
+        let now = self.must_still_be(cluster);
+        for (device, programs) in &self.programs {
+            assert_eq!(now.programs.get(device), Some(programs), "programs at {device}");
+        }
+        assert!(now.ours.is_empty(), "Meridian's in the kernel, though it is uninstalled: {:?}", now.ours);
+    }
+
+    /// Fails if something is not there any more.
+    pub fn must_still_be(&self, cluster: &Cluster) -> Self {
+        let now = Self::look(cluster);
+        let gone: Vec<_> = self.pins.difference(&now.pins).chain(self.qdiscs.difference(&now.qdiscs)).collect();
+        assert!(gone.is_empty(), "Cilium's in the kernel before, and not now: {gone:#?}");
+        for (device, programs) in &self.programs {
+            let here = now.programs.get(device);
+            assert!(here >= Some(programs), "programs at {device}: {programs} before, and {here:?}");
+        }
+        now
+    }
+}
+
+/// How many programs are at tcx of each device of the node.
+fn attached(cluster: &Cluster, node: &str) -> BTreeMap<String, u32> {
+    let links: Value = serde_json::from_str(&cluster.ask(node, &["ip", "-json", "link"])).unwrap();
+    let links = links.as_array().unwrap();
+    let network = File::open(format!("/run/netns/{NAME}-{node}")).unwrap();
+    let inside = || {
+        // A thread of its own, since the namespace is the thread's.
+        setns(&network, CloneFlags::CLONE_NEWNET).unwrap();
+        let of = |link: &Value| {
+            let index = u32::try_from(link["ifindex"].as_u64().unwrap()).unwrap();
+            [("ingress", Side::Ingress), ("egress", Side::Egress)].map(|(name, side)| {
+                (format!("{node}: {} {name}", link["ifname"].as_str().unwrap()), query_tcx(index, side).unwrap())
+            })
+        };
+        links.iter().flat_map(of).collect()
+    };
+    thread::scope(|scope| scope.spawn(inside).join().unwrap())
+}

@@ -1,0 +1,106 @@
+//! A cluster with Cilium, brought up by `scripts/cluster.sh` and taken away with the last of its tests.
+
+use serde_json::Value;
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long something may take before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The nodes, and where each is.
+pub const NODES: [(&str, &str); 3] = [("node-1", "172.30.0.11"), ("node-2", "172.30.0.12"), ("node-3", "172.30.0.13")];
+/// Where the control plane and the nodes' bridge are.
+pub const OUTSIDE: &str = "control-plane";
+/// Beside a cluster that a person has.
+pub const NAME: &str = "meridian-cilium";
+
+/// A running cluster.
+pub struct Cluster;
+
+impl Cluster {
+    /// Brings it up, Cilium in this mode.
+    pub fn up(mode: &str) -> Self {
+        // From here on, so that a cluster that doesn't come up is taken away, too.
+        let cluster = Self;
+        cluster.script(&["up", "--cilium", mode]);
+        cluster
+    }
+
+    /// Runs `scripts/cluster.sh`, and returns what it printed.
+    pub fn script(&self, arguments: &[&str]) -> String {
+        expect(arguments, self.command(arguments).stderr(Stdio::inherit()).output().unwrap())
+    }
+
+    /// The same, to be run by the caller.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cluster.sh");
+        let mut command = Command::new(script);
+        command.args(arguments).env("MERIDIAN_CLUSTER", NAME).stdin(Stdio::null());
+        command
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.script(&[&["kubectl"], arguments].concat())
+    }
+
+    /// The objects that `kubectl get` finds.
+    pub fn get(&self, arguments: &[&str]) -> Vec<Value> {
+        let text = self.kubectl(&[&["get", "--output=json"], arguments].concat());
+        let list: Value = serde_json::from_str(&text).unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    pub fn apply(&self, file: &str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        self.kubectl(&["apply", "--filename", file.to_str().unwrap()]);
+    }
+
+    /// Waits until what a workload asks for is there.
+    pub fn rolled_out(&self, namespace: &str, workload: &str) {
+        self.kubectl(&["--namespace", namespace, "rollout", "status", workload, "--timeout=120s"]);
+    }
+
+    /// Runs a program of this machine in the network of a node, or outside.
+    pub fn in_network<S: AsRef<OsStr>>(&self, machine: &str, command: &[S]) -> Output {
+        let network = format!("--net=/run/netns/{NAME}-{machine}");
+        Command::new("nsenter").arg(network).args(command).output().unwrap()
+    }
+
+    /// The same, which must succeed.
+    pub fn ask<S: AsRef<OsStr>>(&self, machine: &str, command: &[S]) -> String {
+        let shown: Vec<&str> = command.iter().filter_map(|word| word.as_ref().to_str()).collect();
+        expect(&shown, self.in_network(machine, command))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if thread::panicking() && std::env::var_os("MERIDIAN_KEEP").is_some() {
+            eprintln!("the cluster {NAME} stays as it is");
+            return;
+        }
+        let _ = self.command(&["down"]).status();
+    }
+}
+
+fn expect(arguments: &[&str], output: Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Waits until something is so.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(300));
+    }
+}

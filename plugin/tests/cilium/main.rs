@@ -1,0 +1,16 @@
+//! Beside the real Cilium: its agents, operator and CNI plugin on three real kubelets in three zones, Meridian
+//! installed by its chart, and what it says compared with what the wire carried, byte by byte.
+//!
+//! Each test brings a cluster up by `scripts/cluster.sh`, in one of Cilium's modes, and takes it away. They
+//! need root, and programs that take half an hour to build, so they are ignored unless asked for:
+//! `scripts/test-cilium.sh default` (in `make test`) and `make test-cilium`.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
+
+mod actions;
+mod beside;
+mod cluster;
+mod machine;
+mod modes;
+mod offsets;
+mod said;
+mod wire;

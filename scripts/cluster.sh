@@ -1,0 +1,389 @@
+#!/usr/bin/env bash
+# A Kubernetes cluster of three nodes in three zones on this machine: real parts, each node in namespaces of its own.
+#
+#   cluster.sh up [--cilium MODE]     brings it up, the pod network from the bridge plugin or from Cilium
+#   cluster.sh demo [--cilium MODE]   the same, with Meridian and pods that talk, and says how to look
+#   cluster.sh kubectl|helm|hubble|top ARGUMENT...
+#   cluster.sh on NODE COMMAND...     runs it on a node, node-1 to node-3; `outside` for a machine beside them
+#   cluster.sh reboot NODE            pulls a node's plug, and puts it back
+#   cluster.sh cilium stop|start NODE
+#                                     ends a node's cilium-agent, and starts it; `dbg` is cilium-dbg
+#   cluster.sh down                   takes away everything, also what an earlier one left that was killed
+#
+# Clusters with different names in MERIDIAN_CLUSTER run beside one another. The program in MERIDIAN_BINARY, a static
+# one, goes into Meridian's image instead of one that is built first.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=conformance/cilium/modes.sh
+. "$ROOT/conformance/cilium/modes.sh"
+
+NAME=${MERIDIAN_CLUSTER:-meridian-cluster}
+DIR=$CACHE/clusters/$NAME
+ADMIN=$DIR/control-plane/admin.kubeconfig
+# The machine beside the nodes: it has the control plane, the cluster's DNS and the bridge that joins the nodes.
+GATEWAY=172.30.0.1
+ZONES=("eu-1a eu-1" "eu-1b eu-1" "eu-2a eu-2")
+
+MACHINES=(control-plane node-1 node-2 node-3)
+
+# hierarchies: the machine's cgroup hierarchies. A node has a group of its own in each.
+hierarchies() {
+    awk '($3 == "cgroup" || $3 == "cgroup2") && $2 ~ "^/sys/fs/cgroup/[^/]*$" && $2 !~ "/systemd$" { print substr($2, 16) }' /proc/mounts
+}
+
+# image FILE NAME ENTRYPOINT PATH=FILE...: an image of one layer, as an archive that containerd imports.
+image() {
+    local file=$1 name=$2 entrypoint=$3 root archive config item
+    shift 3
+    root=$(mktemp -d) archive=$(mktemp -d)
+    for item in "$@"; do install -D "${item#*=}" "$root/${item%%=*}"; done
+    tar -C "$root" --owner=0 --group=0 --sort=name --mtime=@0 -cf "$archive/layer.tar" .
+    printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["%s"],"Env":["PATH=/usr/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+        "$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')" "$entrypoint" "$(sha256sum "$archive/layer.tar" | cut -d' ' -f1)" >"$archive/config.json"
+    config=$(sha256sum "$archive/config.json" | cut -d' ' -f1).json
+    mv "$archive/config.json" "$archive/$config"
+    printf '[{"Config":"%s","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$config" "$name" >"$archive/manifest.json"
+    tar -C "$archive" -cf "$file" .
+    rm -r "$root" "$archive"
+}
+
+images() {
+    mkdir -p "$DIR/images"
+    image "$DIR/images/traffic.tar" meridian.test/traffic:1 /usr/bin/traffic usr/bin/traffic="$TRAFFIC"
+    image "$DIR/images/meridian.tar" meridian.test/meridian:0.1.0 /meridian meridian="$BINARY"
+    image "$DIR/images/relay.tar" meridian.test/hubble-relay:v1.19.4 /usr/bin/hubble-relay usr/bin/hubble-relay="$RELAY"
+}
+
+# kubeconfig FILE TOKEN
+kubeconfig() {
+    cat >"$1" <<END
+apiVersion: v1
+kind: Config
+current-context: $NAME
+contexts: [{name: $NAME, context: {cluster: $NAME, user: user}}]
+clusters: [{name: $NAME, cluster: {server: "https://$GATEWAY:6443", certificate-authority: $DIR/control-plane/ca.crt}}]
+users: [{name: user, user: {token: $2}}]
+END
+}
+
+# start_in MACHINE LOG COMMAND...: starts it there, in the machine's cgroups: whatever is in them ends with the cluster.
+start_in() {
+    local machine=$1 log=$2
+    shift 2
+    nice -n "${MERIDIAN_CLUSTER_NICE:-10}" "${BASH_SOURCE[0]}" on "$machine" setsid "$@" >>"$DIR/log/$log.log" 2>&1 </dev/null &
+    echo $! >"$DIR/pids/$log"
+    disown
+}
+
+# enter MACHINE COMMAND...: replaces this process by one there.
+enter() {
+    local machine=$1 hierarchy leader inside
+    shift
+    for hierarchy in $(hierarchies); do echo $BASHPID >"/sys/fs/cgroup/$hierarchy/$NAME-$machine/cgroup.procs"; done
+    case $machine in
+        control-plane) exec nsenter --net="/run/netns/$NAME-control-plane" "$@" ;;
+        *)
+            leader=$(cat "$DIR/pids/$machine")
+            inside=$(xargs -n 1 <"/proc/$leader/task/$leader/children" | head -n 1)
+            [ -n "$inside" ] || die "$machine has no first process"
+            exec nsenter --target "$inside" --mount --uts --ipc --net --pid --cgroup --root --wd "$@"
+            ;;
+    esac
+}
+
+# machine NAME: the network namespace and the cgroups of a node or of the control plane.
+machine() {
+    local hierarchy setting group
+    ip netns add "$NAME-$1"
+    ip -n "$NAME-$1" link set lo up
+    for hierarchy in $(hierarchies); do
+        group=/sys/fs/cgroup/$hierarchy/$NAME-$1
+        mkdir -p "$group"
+        # A new group of this hierarchy takes no process before it has processors and memory.
+        [ "$hierarchy" != cpuset ] || for setting in cpus mems; do
+            cat "/sys/fs/cgroup/cpuset/cpuset.$setting" >"$group/cpuset.$setting"
+        done
+    done
+}
+
+control_plane() {
+    local part=$DIR/control-plane network=$NAME-control-plane i
+    local key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+    mkdir -p "$part"
+    machine control-plane
+    ip -n "$network" link add bridge0 type bridge
+    ip -n "$network" addr add "$GATEWAY/24" dev bridge0
+    ip -n "$network" link set bridge0 up
+    {
+        openssl req -x509 "${key[@]}" -days 30 -subj /CN=cluster-ca -keyout "$part/ca.key" -out "$part/ca.crt"
+        openssl req "${key[@]}" -subj /CN=apiserver -keyout "$part/server.key" -out "$part/server.csr"
+        openssl x509 -req -in "$part/server.csr" -CA "$part/ca.crt" -CAkey "$part/ca.key" -CAcreateserial -days 30 \
+            -out "$part/server.crt" -extfile <(echo "subjectAltName=IP:$GATEWAY,IP:10.96.0.1,IP:127.0.0.1,DNS:kubernetes.default.svc")
+        openssl ecparam -name prime256v1 -genkey -noout -out "$part/accounts.key"
+    } 2>"$DIR/log/openssl.log"
+    echo 'admin,administrator,1,"system:masters"' >"$part/tokens.csv"
+    kubeconfig "$ADMIN" admin
+    for i in "${!ZONES[@]}"; do
+        i=$((i + 1))
+        echo "node-$i,system:node:node-$i,node-$i,\"system:nodes\"" >>"$part/tokens.csv"
+        kubeconfig "$part/node-$i.kubeconfig" "node-$i"
+    done
+    start_in control-plane etcd "$CLUSTER" etcd "$part/etcd" http://127.0.0.1:2379 http://127.0.0.1:2380
+    start_in control-plane apiserver "$CLUSTER" apiserver --etcd-servers=http://127.0.0.1:2379 \
+        --bind-address=0.0.0.0 --advertise-address="$GATEWAY" --secure-port=6443 \
+        --tls-cert-file="$part/server.crt" --tls-private-key-file="$part/server.key" --token-auth-file="$part/tokens.csv" \
+        --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
+        --service-account-issuer=https://kubernetes.default.svc --service-account-signing-key-file="$part/accounts.key" \
+        --service-account-key-file="$part/accounts.key" --service-cluster-ip-range=10.96.0.0/16 \
+        --kubelet-preferred-address-types=InternalIP
+    wait_until "the API server" kubectl get --raw=/readyz
+    # Nodes get a prefix from Kubernetes beside Cilium, too, as kubeadm has it.
+    start_in control-plane controller-manager "$CLUSTER" controller-manager --kubeconfig="$ADMIN" --leader-elect=false \
+        --allocate-node-cidrs --cluster-cidr=10.244.0.0/16 --service-cluster-ip-range=10.96.0.0/16 \
+        --service-account-private-key-file="$part/accounts.key" --root-ca-file="$part/ca.crt" --bind-address=127.0.0.1
+    start_in control-plane scheduler "$CLUSTER" scheduler --kubeconfig="$ADMIN" --leader-elect=false --bind-address=127.0.0.1
+    start_in control-plane dns "$CLUSTER" dns "$ADMIN" "$GATEWAY:53"
+}
+
+# wait_until WHAT COMMAND...: until the command succeeds, two minutes at most.
+wait_until() {
+    local what=$1 end=$((SECONDS + 120))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || die "$what: not within two minutes; see $DIR/log"
+        sleep 0.3
+    done
+}
+
+# node NUMBER
+node() {
+    local number=$1 name=node-$1 zone region address=172.30.0.1$1
+    read -r zone region <<<"${ZONES[number - 1]}"
+    machine "$name"
+    ip -n "$NAME-control-plane" link add "$name" type veth peer name eth0 netns "$NAME-$name"
+    ip -n "$NAME-control-plane" link set "$name" master bridge0 up
+    ip -n "$NAME-$name" addr add "$address/24" dev eth0
+    ip -n "$NAME-$name" link set eth0 up
+    ip -n "$NAME-$name" route add default via "$GATEWAY"
+    # What crosses the bridge is what a wire would carry: packets, not the large ones that a device cuts.
+    nsenter --net="/run/netns/$NAME-$name" ethtool -K eth0 tso off gso off gro off >/dev/null
+    (
+        export DIR CLUSTER GATEWAY PODS PROXY CILIUM HIERARCHIES
+        for hierarchy in $HIERARCHIES; do echo $BASHPID >"/sys/fs/cgroup/$hierarchy/$NAME-$name/cgroup.procs"; done
+        exec setsid nice -n "${MERIDIAN_CLUSTER_NICE:-10}" nsenter --net="/run/netns/$NAME-$name" \
+            unshare --mount --uts --ipc --pid --cgroup --fork --kill-child \
+            "$ROOT/conformance/cluster/node.sh" "$name" "$address" "$zone" "$region"
+    ) >>"$DIR/log/$name.log" 2>&1 </dev/null &
+    echo $! >"$DIR/pids/$name"
+    disown
+}
+
+# routes: the way to each node's pods, where no pod network knows it.
+routes() {
+    local to name address prefix
+    kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[?(@.type=="InternalIP")].address} {.spec.podCIDR}{"\n"}{end}' |
+        while read -r name address prefix; do
+            for to in "${MACHINES[@]}"; do
+                [ "$to" = "$name" ] || ip -n "$NAME-$to" route replace "$prefix" via "$address"
+            done
+        done
+}
+
+# all_have PATH: whether each node has it.
+all_have() {
+    [ "$(kubectl get nodes -o jsonpath="{.items[*]$1}" | wc -w)" = ${#ZONES[@]} ]
+}
+
+kubectl() { command nsenter --net="/run/netns/$NAME-control-plane" kubectl --kubeconfig "$ADMIN" "$@"; }
+
+helm() {
+    HELM_CACHE_HOME=$DIR/helm HELM_CONFIG_HOME=$DIR/helm HELM_DATA_HOME=$DIR/helm \
+        nsenter --net="/run/netns/$NAME-control-plane" "$("$ROOT/scripts/helm.sh" 3)" --kubeconfig "$ADMIN" "$@"
+}
+
+# groups MACHINE...: the cgroups of machines that are there.
+groups() {
+    local hierarchy machine
+    for hierarchy in $(hierarchies); do
+        for machine in "$@"; do
+            [ ! -d "/sys/fs/cgroup/$hierarchy/$NAME-$machine" ] || echo "/sys/fs/cgroup/$hierarchy/$NAME-$machine"
+        done
+    done
+}
+
+# end_machines MACHINE...: ends everything in their cgroups and networks, and takes both away.
+end_machines() {
+    local group pids machine end=$((SECONDS + 30))
+    while :; do
+        pids=$({
+            for group in $(groups "$@"); do
+                # One may go while it is read.
+                find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+            done
+            for machine in "$@"; do
+                # A client of the cluster, such as helm, is in the network alone.
+                [ ! -e "/run/netns/$NAME-$machine" ] || ip netns pids "$NAME-$machine"
+            done
+        } | sort -u)
+        [ -n "$pids" ] || break
+        [ $SECONDS -lt $end ] || die "these processes don't end: $pids"
+        # shellcheck disable=SC2086 # one word for each
+        kill -KILL $pids 2>/dev/null || true
+        sleep 0.2
+    done
+    for group in $(groups "$@"); do find "$group" -depth -type d -exec rmdir {} +; done
+    for machine in "$@"; do
+        [ ! -e "/run/netns/$NAME-$machine" ] || ip netns del "$NAME-$machine"
+    done
+}
+
+down() {
+    end_machines "${MACHINES[@]}"
+    rm -rf "$DIR"
+}
+
+# up [--cilium MODE]
+up() {
+    local number start=$SECONDS
+    CILIUM='' PROXY=yes PODS=10.244.0.0/16
+    if [ "${1:-}" = --cilium ]; then
+        cilium_mode "${2:?which mode}"
+        CILIUM=$("$ROOT/scripts/conformance.sh" cilium)
+        need_packages clang-19 ipset
+    fi
+    [ "$(id -u)" = 0 ] || die "nodes are namespaces: run as root"
+    HIERARCHIES=$(hierarchies | xargs)
+    [[ $HIERARCHIES = *memory*unified* ]] || die "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
+    need_packages containerd runc containernetworking-plugins nftables conntrack socat iptables ethtool iproute2 openssl curl
+    CLUSTER=$("$ROOT/scripts/conformance.sh" cluster)
+    TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)
+    RELAY=$("$ROOT/scripts/conformance.sh" relay)
+    BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh")}
+    down
+    mkdir -p "$DIR/log" "$DIR/pids" "$DIR/nodes"
+    # Not to be forgotten by those who come later.
+    MODE=${2:-}
+    printf 'MODE=%q CILIUM=%q CLUSTER=%q BINARY=%q\n' "$MODE" "$CILIUM" "$CLUSTER" "$BINARY" >"$DIR/settings"
+    images
+    control_plane
+    for number in 1 2 3; do node "$number"; done
+    wait_until "the nodes' prefixes" all_have .spec.podCIDR
+    wait_until "the nodes' addresses" all_have '.status.addresses[?(@.type=="InternalIP")].address'
+    if [ -n "$CILIUM" ]; then
+        start_operator
+        for number in 1 2 3; do start_agent "node-$number"; done
+    else
+        routes
+    fi
+    kubectl wait --for=condition=Ready nodes --all --timeout=180s >/dev/null
+    say "three nodes are ready: $((SECONDS - start)) s"
+}
+
+# settings: what `up` was told and found.
+settings() {
+    [ -f "$DIR/settings" ] || die "there is no cluster $NAME: cluster.sh up"
+    # shellcheck source=/dev/null
+    . "$DIR/settings"
+    HIERARCHIES=$(hierarchies | xargs)
+    if [ -n "$CILIUM" ]; then cilium_mode "$MODE"; else PROXY=yes PODS=10.244.0.0/16; fi
+}
+
+# in_network MACHINE COMMAND...: runs a program of this machine in the network of another, services included.
+in_network() {
+    local machine=$1 hierarchy
+    shift
+    (
+        # Cilium's service addresses are known to the processes of the node's group.
+        for hierarchy in $(hierarchies); do echo $BASHPID >"/sys/fs/cgroup/$hierarchy/$NAME-$machine/cgroup.procs"; done
+        exec nsenter --net="/run/netns/$NAME-$machine" "$@"
+    )
+}
+
+# demo [--cilium MODE]: Meridian as its README installs it, the relay beside it, and pods that talk.
+demo() {
+    local preset=generic client=$ROOT/scripts/cluster.sh
+    up "$@"
+    [ -z "$CILIUM" ] || preset=cilium
+    kubectl apply -f "$ROOT/conformance/cluster/workloads.yaml" >/dev/null
+    helm install meridian "$ROOT/helm/meridian" --namespace meridian --create-namespace --wait --timeout 3m >/dev/null \
+        --values "$ROOT/helm/meridian/presets/$preset.yaml" --set image.repository=meridian.test/meridian \
+        --set hubble.tls.enabled=false --set controller.listenInCluster=true \
+        --set relay.enabled=true --set relay.image.repository=meridian.test/hubble-relay
+    kubectl -n billing create deployment report --image=meridian.test/traffic:1 -- \
+        /usr/bin/traffic repeat 1s tcp:web.shop.svc:80:20000:60000:1 udp:web.shop.svc:80:500:3 >/dev/null
+    cat <<END
+Meridian counts in three zones. To look at it:
+
+    $client kubectl -n meridian get pods -o wide
+    $client hubble observe --follow --label meridian:locality=cross-zone
+    $client top
+    $client kubectl -n meridian logs -l app.kubernetes.io/component=controller --follow --prefix   # the pair log
+    $client on node-1 bash
+
+    $client down         # or: make cluster-down
+END
+}
+
+# hubble ARGUMENT...: the stock client, of the relay over all nodes.
+hubble() {
+    local relay
+    relay=$(kubectl -n meridian get service meridian-relay -o jsonpath='{.spec.clusterIP}')
+    in_network node-1 "$("$ROOT/scripts/conformance.sh" hubble)" --server "$relay:80" "$@"
+}
+
+# top ARGUMENT...: the whole cluster's, from the controller.
+top() {
+    local address
+    settings
+    address=$(kubectl -n meridian get pods -l app.kubernetes.io/component=controller -o jsonpath='{.items[0].status.podIP}')
+    in_network node-1 "$BINARY" top --server "$address:4344" "$@"
+}
+
+# reboot NODE
+reboot() {
+    settings
+    [[ ${1:-} =~ ^node-[1-3]$ ]] || die "which node, node-1 to node-3"
+    end_machines "$1"
+    node "${1#node-}"
+    if [ -n "$CILIUM" ]; then
+        wait_until "$1's first process" enter_in_subshell "$1" true
+        start_agent "$1"
+    else
+        wait_until "$1's address" routes
+    fi
+}
+
+enter_in_subshell() { (enter "$@"); }
+
+# cilium stop|start NODE, cilium dbg NODE ARGUMENT...
+cilium() {
+    settings
+    [ -n "$CILIUM" ] || die "this cluster is without Cilium"
+    local what=$1 node=$2 agent
+    shift 2
+    case $what in
+        start) start_agent "$node" ;;
+        stop)
+            agent=$(cat "$DIR/pids/$node-cilium")
+            # It is the child of the process that entered the node.
+            xargs kill -TERM <"/proc/$agent/task/$agent/children"
+            while kill -0 "$agent" 2>/dev/null; do sleep 0.2; done
+            ;;
+        dbg) (enter "$node" "$CILIUM/cilium-dbg" "$@") ;;
+        *) die "cilium stop|start|dbg NODE, not $what" ;;
+    esac
+}
+
+command=${1:-}
+[ $# = 0 ] || shift
+case $command in
+    up | down | demo | kubectl | helm | hubble | top | reboot | cilium) "$command" "$@" ;;
+    on)
+        [ "$1" != outside ] || set -- control-plane "${@:2}"
+        enter "$@"
+        ;;
+    *)
+        sed -n '/^#   /s/^#   //p' "${BASH_SOURCE[0]}" >&2
+        exit 2
+        ;;
+esac
