@@ -89,6 +89,8 @@ impl Drop for Rotated {
     fn drop(&mut self) {
         if let Some(tidying) = self.tidying.take() {
             let _ = tidying.join();
+            // Files that were full while it ran were not looked at.
+            let _ = self.rotation.tidy();
         }
     }
 }
