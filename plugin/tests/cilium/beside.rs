@@ -78,13 +78,17 @@ fn attached(cluster: &Cluster, node: &str) -> BTreeMap<String, u32> {
     let inside = || {
         // A thread of its own, since the namespace is the thread's.
         setns(&network, CloneFlags::CLONE_NEWNET).unwrap();
-        let of = |link: &Value| {
+        let mut programs = BTreeMap::new();
+        for link in links {
             let index = u32::try_from(link["ifindex"].as_u64().unwrap()).unwrap();
-            [("ingress", Side::Ingress), ("egress", Side::Egress)].map(|(name, side)| {
-                (format!("{node}: {} {name}", link["ifname"].as_str().unwrap()), query_tcx(index, side).unwrap())
-            })
-        };
-        links.iter().flat_map(of).collect()
+            for (name, side) in [("ingress", Side::Ingress), ("egress", Side::Egress)] {
+                // A pod's device may go after it was listed.
+                if let Ok(count) = query_tcx(index, side) {
+                    programs.insert(format!("{node}: {} {name}", link["ifname"].as_str().unwrap()), count);
+                }
+            }
+        }
+        programs
     };
     thread::scope(|scope| scope.spawn(inside).join().unwrap())
 }
