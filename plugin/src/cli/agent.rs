@@ -202,6 +202,7 @@ impl Zones {
     /// Begins to follow, where there is somebody to follow.
     fn follow(&mut self, runtime: &Runtime, index: &Arc<Index>) {
         if let Self::Controller(followed) = self {
+            followed.first_is_in_force();
             followed.follow(runtime, index);
         }
     }

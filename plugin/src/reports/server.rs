@@ -138,7 +138,9 @@ impl ReportsService {
                 }
                 Err(full @ Refused::Full(_)) => break Some(self.refuse(Status::resource_exhausted(full.to_string()))),
             }
-            hook_change.map(|change| (self.hook_changed)(change));
+            if let Some(change) = hook_change {
+                (self.hook_changed)(change);
+            }
             taken += 1;
             self.tally.taken.fetch_add(1, Ordering::Relaxed);
             if answers.send(Ok(ReportResponse { taken })).await.is_err() {

@@ -50,6 +50,8 @@ pub(super) struct Followed {
     applied: watch::Sender<Position>,
     /// What has come and is not in force yet.
     waiting: Waiting,
+    /// The position of the controller's first table, until that is in force.
+    first: Option<Position>,
     /// When the table in force was last known to be the controller's; `None` if there is none.
     confirmed: Option<SystemTime>,
     saved: Option<Instant>,
@@ -93,6 +95,7 @@ impl Followed {
             sender: Some(sender),
             applied: watch::Sender::new(Position::default()),
             waiting: Waiting::default(),
+            first: None,
             confirmed: None,
             saved: None,
             is_unsaved: false,
@@ -129,7 +132,7 @@ impl Followed {
             if let Some(position) = self.waiting.position.take() {
                 let Waiting { zones, identities, .. } = std::mem::take(&mut self.waiting);
                 index.apply(identities);
-                self.is_in_force(position);
+                self.first = Some(position);
                 return Ok(Some(zones.into_iter().collect()));
             }
             match received.recv_timeout(Duration::from_millis(50)) {
@@ -146,6 +149,13 @@ impl Followed {
     /// How reports go, for those who write them.
     pub(super) fn reports(&self) -> Arc<ReportState> {
         Arc::clone(&self.reports)
+    }
+
+    /// The first table is in force now, and the controller may hear of it.
+    pub(super) fn first_is_in_force(&mut self) {
+        if let Some(position) = self.first.take() {
+            self.is_in_force(position);
+        }
     }
 
     /// Begins to follow, once.
