@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
 # Every check and test. Each step prints its seconds.
+#
+#   test.sh                    all of them
+#   test.sh SUITE [FILTER...]  one suite, or those of its tests whose names hold a filter: `test.sh cluster totals`,
+#                              also written `test.sh cluster::totals`; suites: see plugin/tests/README.md
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -44,6 +48,64 @@ shell() {
     shellcheck -x scripts/*.sh conformance/*/*.sh .ci/run
 }
 
+# What each suite needs beside cargo: programs of others, built once and kept in the cache.
+needs_hubble() {
+    MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
+    MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
+    MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
+    MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
+    MERIDIAN_HUBBLE_RELAY=$(scripts/conformance.sh relay)
+    MERIDIAN_HUBBLE_REFERENCE_METRICS=$(scripts/conformance.sh metrics)
+    MERIDIAN_HUBBLE_REFERENCE_EXPORT=$(scripts/conformance.sh export)
+    export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
+    export MERIDIAN_HUBBLE_RELAY MERIDIAN_HUBBLE_REFERENCE_METRICS MERIDIAN_HUBBLE_REFERENCE_EXPORT
+}
+
+needs_cluster() {
+    needs_hubble
+    MERIDIAN_KUBERNETES=$(scripts/conformance.sh cluster)
+    MERIDIAN_HELM=$(scripts/helm.sh 3):$(scripts/helm.sh 4)
+    export MERIDIAN_KUBERNETES MERIDIAN_HELM
+}
+
+needs_tools() {
+    need_packages nftables iproute2
+    MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
+    MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
+    export MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
+}
+
+SUITES=(lib structure cli kernel hubble cluster cilium)
+
+# suite NAME [FILTER...]: exports what the suite needs, and runs it.
+suite() {
+    local name=$1
+    shift
+    case $name in
+    lib) cargo test --locked --workspace --lib -- "$@" ;;
+    structure) cargo test --locked --test structure -- "$@" ;;
+    cli | kernel)
+        needs_tools
+        cargo test --locked --test "$name" -- "$@"
+        ;;
+    hubble | cluster)
+        needs_tools
+        "needs_$name"
+        # Ignored where what they need is not there; here it is.
+        cargo test --locked --test "$name" -- --include-ignored "$@"
+        ;;
+    cilium) scripts/test-cilium.sh "${@:-default}" ;;
+    *) die "there is no suite $name; there are: ${SUITES[*]}" ;;
+    esac
+}
+
+if [ $# -gt 0 ]; then
+    name=${1%%::*}
+    [ "$name" = "$1" ] || set -- "$name" "${1#*::}" "${@:2}"
+    suite "$@"
+    exit
+fi
+
 step "formatting" fmt
 step "shell scripts" shell
 step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
@@ -52,30 +114,19 @@ step "clippy" clippy
 step "documentation" docs
 step "pure parts of the kernel programs" pure_kernel_parts
 
-need_packages nftables iproute2
+
+needs_tools
+needs_cluster
 MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
-MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
-MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
-MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
-MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
-MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
-MERIDIAN_HUBBLE_CLI=$(scripts/conformance.sh hubble)
-MERIDIAN_HUBBLE_RELAY=$(scripts/conformance.sh relay)
-MERIDIAN_HUBBLE_REFERENCE_METRICS=$(scripts/conformance.sh metrics)
-MERIDIAN_HUBBLE_REFERENCE_EXPORT=$(scripts/conformance.sh export)
-MERIDIAN_KUBERNETES=$(scripts/conformance.sh cluster)
-MERIDIAN_HELM=$(scripts/helm.sh 3):$(scripts/helm.sh 4)
-export MERIDIAN_EBPF_OBJECT MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
-export MERIDIAN_HUBBLE_FILTERS MERIDIAN_HUBBLE_DESCRIPTORS MERIDIAN_HUBBLE_OBSERVER MERIDIAN_HUBBLE_CLI
-export MERIDIAN_HUBBLE_RELAY MERIDIAN_HUBBLE_REFERENCE_METRICS MERIDIAN_HUBBLE_REFERENCE_EXPORT
-export MERIDIAN_KUBERNETES MERIDIAN_HELM
+export MERIDIAN_EBPF_OBJECT
 alerts() {
     "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
 }
 step "alerts" alerts
 step "the chart" scripts/chart.sh
 step "the static binary" scripts/image.sh
-# `structure` among them: imports point one way.
-step "tests, on a fresh eBPF object" cargo test --locked --workspace
-step "beside Cilium" scripts/test-cilium.sh default
+# On a fresh eBPF object. `structure` among them: imports point one way.
+for name in "${SUITES[@]}"; do
+    step "suite $name" suite "$name"
+done
 step "kernels" scripts/test-kernels.sh check

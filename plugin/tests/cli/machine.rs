@@ -119,7 +119,7 @@ fn is_of_this_test(mut pid: u32) -> bool {
 }
 
 /// The objects of eBPF that a process has descriptors of.
-fn ids(pid: u32, key: &str) -> Vec<u32> {
+pub(crate) fn ids(pid: u32, key: &str) -> Vec<u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let id = |text: String| {

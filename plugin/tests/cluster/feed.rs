@@ -42,6 +42,7 @@ pub fn authority(lab: &Lab, name: &str) -> (CertifiedIssuer<'static, KeyPair>, P
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn agents_and_controller_know_each_other() {
     inside("tokens", async |lab: &mut Lab| {
         let version = node(lab).await;
@@ -133,6 +134,7 @@ fn hello(node: &str, digests: Vec<u8>) -> FollowRequest {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn nonsense_is_refused_and_costs_no_memory() {
     inside("nonsense", async |lab: &mut Lab| {
         node(lab).await;
@@ -203,6 +205,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn agents_go_on_without_their_controller_and_start_without_it() {
     inside("away", async |lab: &mut Lab| {
         let version = node(lab).await;
@@ -258,6 +261,7 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn streams_end_after_their_time_and_agents_come_again() {
     inside("moves", async |lab: &mut Lab| {
         let version = node(lab).await;
@@ -272,6 +276,7 @@ fn streams_end_after_their_time_and_agents_come_again() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn agents_that_never_read_hold_no_memory() {
     inside("slow", async |lab: &mut Lab| {
         // A table of some size: 20,000 prefixes of one node.
@@ -310,6 +315,7 @@ fn agents_that_never_read_hold_no_memory() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn an_agent_that_starts_before_its_controller_counts_from_the_first_table_on() {
     inside("first", async |lab: &mut Lab| {
         let version = node(lab).await;

@@ -23,6 +23,7 @@ fn node(name: &str, zone: &str, third: u8) -> Object {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn the_table_outlives_what_the_api_server_does() {
     inside_with("restarts", &[], async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
@@ -75,6 +76,7 @@ fn the_table_outlives_what_the_api_server_does() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn the_role_allows_what_is_needed_and_no_more() {
     inside("role", async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
@@ -106,6 +108,7 @@ fn the_role_allows_what_is_needed_and_no_more() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn one_kind_that_may_not_be_read_harms_no_other() {
     inside("forbidden", async |lab: &mut Lab| {
         lab.put(Object::namespace("shop")).await;
@@ -147,6 +150,7 @@ fn one_kind_that_may_not_be_read_harms_no_other() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn what_can_t_be_understood_is_said_and_the_rest_counts() {
     inside("malformed", async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
@@ -190,6 +194,7 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
 }
 
 #[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn a_server_that_can_t_stream_lists_is_asked_for_pages() {
     inside_with("pages", &["--feature-gates=WatchList=false"], async |lab: &mut Lab| {
         // More than a page.

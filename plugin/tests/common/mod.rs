@@ -1,6 +1,7 @@
 //! What tests of the command share.
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
+pub mod programs;
 pub mod running;
 
 use std::{

@@ -3,13 +3,14 @@
 
 use crate::{
     compatibility::{self, Case},
+    programs::program,
     recorded::flows,
 };
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -109,12 +110,9 @@ fn difference(theirs: &str, ours: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn the_stock_command_prints_the_same_of_our_server_as_of_ciliums() {
-    let program = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let (Some(hubble), Some(observer)) = (program("MERIDIAN_HUBBLE_CLI"), program("MERIDIAN_HUBBLE_OBSERVER")) else {
-        println!("skipped: MERIDIAN_HUBBLE_CLI or MERIDIAN_HUBBLE_OBSERVER is not set");
-        return;
-    };
+    let (hubble, observer) = (program("MERIDIAN_HUBBLE_CLI"), program("MERIDIAN_HUBBLE_OBSERVER"));
     let folder = std::env::temp_dir().join(format!("meridian-hubble-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("flows.json");

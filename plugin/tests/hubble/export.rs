@@ -3,13 +3,14 @@
 
 use crate::{
     cli::{free_address, serve},
+    programs::program,
     recorded::flows,
 };
 use std::{
     collections::BTreeMap,
     fs,
     io::Read,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -89,13 +90,9 @@ fn exported(folder: &Path, name: &str, program: impl FnOnce(&Path)) -> BTreeMap<
 }
 
 #[test]
+#[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn flow_logs_are_ciliums_byte_by_byte() {
-    let program = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let (Some(export), Some(hubble)) = (program("MERIDIAN_HUBBLE_REFERENCE_EXPORT"), program("MERIDIAN_HUBBLE_CLI"))
-    else {
-        println!("skipped: MERIDIAN_HUBBLE_REFERENCE_EXPORT or MERIDIAN_HUBBLE_CLI is not set");
-        return;
-    };
+    let (export, hubble) = (program("MERIDIAN_HUBBLE_REFERENCE_EXPORT"), program("MERIDIAN_HUBBLE_CLI"));
     let folder = std::env::temp_dir().join(format!("meridian-export-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let recorded = folder.join("flows.json");
@@ -153,11 +150,9 @@ fn flow_logs_are_ciliums_byte_by_byte() {
 }
 
 #[test]
+#[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn flags_and_stdout_are_an_output_as_any_other() {
-    let Some(hubble) = std::env::var_os("MERIDIAN_HUBBLE_CLI") else {
-        println!("skipped: MERIDIAN_HUBBLE_CLI is not set");
-        return;
-    };
+    let hubble = program("MERIDIAN_HUBBLE_CLI");
     let folder = std::env::temp_dir().join(format!("meridian-export-flags-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let recorded = folder.join("flows.json");

@@ -64,8 +64,9 @@ fn metric(at: &str, series: &str) -> Option<f64> {
 }
 
 #[test]
+#[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn who_is_refused_is_told_why_in_the_log() {
-    let Some(lab) = Lab::new("tls") else { return };
+    let lab = Lab::new("tls");
     let (ours, other) = (Authority::new(&lab.folder, "ours"), Authority::new(&lab.folder, "other"));
     let http = free_address();
     let good = server(&lab, &ours.until("server", SERVERS, 2040), &ours.file, &["--http-listen", &http]);
@@ -115,8 +116,9 @@ fn who_is_refused_is_told_why_in_the_log() {
 }
 
 #[test]
+#[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn a_relay_and_its_peers_know_each_other() {
-    let Some(lab) = Lab::new("mtls") else { return };
+    let lab = Lab::new("mtls");
     let (ours, other) = (Authority::new(&lab.folder, "ours"), Authority::new(&lab.folder, "other"));
     let issued = ours.issue("server", SERVERS);
     let [certificate, key] = issued.files().map(str::to_owned);
@@ -172,6 +174,7 @@ async fn channel(at: &str, authority: &Path, client: &Issued) -> Result<Channel,
 }
 
 #[test]
+#[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn new_certificates_end_no_stream() {
     const CONNECTIONS: usize = 20;
     const STREAMS: usize = 50;

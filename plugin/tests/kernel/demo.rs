@@ -1,5 +1,6 @@
 //! The demo, in this process: what the wire carried is what everybody is told.
 
+use crate::programs::program;
 use meridian::{
     api::{Client, CountersService, Target, ZonesService},
     datapath::{Datapath, Device, Devices, Hook, Options},
@@ -259,10 +260,7 @@ fn page_tells(page: &str, truth: &Sums) {
 
 /// ZONE_MATRIX of every node, read by bpftool as docs/maps.md says: nothing of ours helps.
 fn bpftool_tells(demo: &Demo, report: &Value) {
-    let Some(bpftool) = std::env::var_os("MERIDIAN_BPFTOOL") else {
-        println!("skipped: MERIDIAN_BPFTOOL is not set");
-        return;
-    };
+    let bpftool = program("MERIDIAN_BPFTOOL");
     let zones = ["unknown", "internet", "eu-1a", "eu-1b", "eu-2a"];
     let mut read: BTreeMap<(String, String, u64), (u64, u64)> = BTreeMap::new();
     for id in demo.matrix_ids().unwrap() {

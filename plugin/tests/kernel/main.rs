@@ -11,4 +11,6 @@ mod load;
 #[path = "../network/mod.rs"]
 mod network;
 mod packets;
+#[path = "../common/programs.rs"]
+mod programs;
 mod traffic;
