@@ -102,13 +102,13 @@ impl Controller {
                 (labels, f64::from(u8::from(health.state == state)))
             })
         });
-        let help = "How the watch of a kind of object is: 1 for its state";
+        let help = "State of the watch of a kind of object. 1 for the current state.";
         page.gauges("meridian_watch_state", help, None, &states.collect::<Vec<_>>())?;
         page.gauges("meridian_watch_objects", "Objects that are known", None, &gauge(|h| h.objects as f64))?;
-        let help = "Objects of which a part can't be understood and does not count";
+        let help = "Number of objects with a part that could not be read and is ignored.";
         page.gauges("meridian_watch_unreadable_objects", help, None, &gauge(|h| h.unreadable as f64))?;
         page.counters("meridian_watch_errors", "Errors of watches and lists", None, &counter(|h| h.errors))?;
-        let help = "Lists because a watch had expired";
+        let help = "Number of full lists made because a watch had expired.";
         page.counters("meridian_watch_relists", help, None, &counter(|h| h.relists))
     }
 
@@ -118,51 +118,51 @@ impl Controller {
         let version = self.store.version() as f64;
         page.gauges("meridian_table_version", "How often the table has changed since the start", None, &one(version))?;
         page.gauges("meridian_table_prefixes", "Prefixes that agents are told", None, &one(prefixes as f64))?;
-        let help = "Addresses of which agents are told who has them";
+        let help = "Number of addresses whose endpoint is sent to agents.";
         page.gauges("meridian_table_addresses", help, None, &one(addresses as f64))?;
-        let help = "Prefixes of which objects say different things: they count as unknown";
+        let help = "Number of prefixes with conflicting zones, which count as unknown.";
         page.gauges("meridian_table_conflicts", help, None, &one(conflicts as f64))?;
-        let help = "Nodes without a zone: what their pods send and receive counts as unknown";
+        let help = "Number of nodes without a zone. The traffic of their pods counts as unknown.";
         page.gauges("meridian_nodes_without_zone", help, None, &one(zoneless as f64))?;
         let results = ["taken", "refused"].into_iter().zip(&*self.reloads);
         let reloads = results.map(|(name, n)| (vec![("result", name.to_owned())], n.load(Ordering::Relaxed)));
-        let help = "Static tables read after the first, by result";
+        let help = "Number of times the static table was reloaded, by result.";
         page.counters("meridian_static_table_reloads", help, None, &reloads.collect::<Vec<_>>())
     }
 
     fn feed(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let (agents, behind) = self.agents.count(self.store.version());
         page.gauges("meridian_feed_agents", "Agents that follow", None, &one(agents as f64))?;
-        let help = "Agents that have not acknowledged the last version yet";
+        let help = "Number of agents that have not acknowledged the latest version.";
         page.gauges("meridian_feed_agents_behind", help, None, &one(behind as f64))?;
         let refused = &self.agents.refused;
         let reasons = [("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
         let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
-        let help = "Streams of agents that were refused, by reason";
+        let help = "Number of agent streams refused, by reason.";
         page.counters("meridian_feed_refused", help, None, &refused)?;
         let closed = one(self.process.http_refused.load(Ordering::Relaxed));
-        let help = "Connections to the HTTP port that were closed because there were too many";
+        let help = "Number of HTTP connections closed because of the connection limit.";
         page.counters("meridian_http_refused_connections", help, None, &closed)
     }
 
     fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let is_holder = f64::from(u8::from(self.role.borrow().is_holder()));
-        let help = "Whether this replica takes the agents' reports";
+        let help = "Whether this replica is the leader, which accepts the agents' reports.";
         page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
         let nodes = self.ledger.nodes(Instant::now());
         let silent = nodes.iter().filter(|node| node.age > SILENT).count();
         page.gauges("meridian_reporting_nodes", "Nodes in the totals", None, &one(nodes.len() as f64))?;
-        let help = "Nodes in the totals that have not reported for a minute";
+        let help = "Number of nodes in the totals without a report for one minute.";
         page.gauges("meridian_reporting_nodes_silent", help, None, &one(silent as f64))?;
         let tally = &self.tally;
         let count = |of: &AtomicU64| one(of.load(Ordering::Relaxed));
         page.counters("meridian_reports", "Reports that were taken", None, &count(&tally.taken))?;
-        let help = "Streams of reports that were refused, or ended because of what was said";
+        let help = "Number of report streams refused or ended because of their content.";
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
-        let help = "Replicas standing by that were sent away because they were behind";
+        let help = "Number of standby replicas disconnected because they fell behind.";
         page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))?;
         let missed = count(&self.process.missed.0);
-        let help = "Intervals without an answer to a client of Counters.Watch that was too slow";
+        let help = "Number of intervals skipped for slow clients of Counters.Watch.";
         page.counters("meridian_counters_missed", help, None, &missed)
     }
 }

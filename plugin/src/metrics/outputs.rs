@@ -23,7 +23,7 @@ pub(super) fn write(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -
             (vec![("file", file.to_owned()), ("result", result.to_owned())], count.load(Ordering::Relaxed))
         })
     });
-    let help = "Files of metrics and flow logs that were read after the first, by result";
+    let help = "Number of times a configuration file of metrics or flow logs was reloaded, by result.";
     page.counters("meridian_hubble_config_reloads", help, None, &results.collect::<Vec<_>>())
 }
 
@@ -41,9 +41,9 @@ fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Res
     page.counters("hubble_lost_events", "Flows that were lost, by where", None, &lost.collect::<Vec<_>>())?;
     let one = |value: usize| vec![(Vec::new(), value as f64)];
     page.gauges("meridian_hubble_metrics_series", "Series of Hubble's own metrics", None, &one(shown.series))?;
-    let help = "Series of Hubble's own metrics that there may be";
+    let help = "Limit of series in each of Hubble's metrics.";
     page.gauges("meridian_hubble_metrics_series_limit", help, None, &one(SERIES))?;
-    let help = "Flows that one of Hubble's own metrics did not count because there were too many series";
+    let help = "Number of flows not counted by one of Hubble's metrics because of the series limit.";
     page.counters("meridian_hubble_metrics_refused", help, None, &[(Vec::new(), shown.refused)])
 }
 
@@ -54,7 +54,7 @@ fn flow_logs(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
     let active = logs.iter().map(|log| (labels(&log.log.name), f64::from(u8::from(log.is_active()))));
     page.gauges(
         "meridian_flow_log_active",
-        "Whether the end of a flow log has not come",
+        "Whether the flow log is active.",
         None,
         &active.collect::<Vec<_>>(),
     )?;
@@ -62,6 +62,6 @@ fn flow_logs(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
         logs.iter().map(|log| (labels(&log.log.name), value(log).load(Ordering::Relaxed))).collect()
     };
     page.counters("meridian_flow_log_lines", "Lines of flow logs that were written", None, &count(|log| &log.written))?;
-    let help = "Flows that are not in a flow log because it was too slow or could not be written";
+    let help = "Number of flows missing from a flow log because it was slow or could not be written.";
     page.counters("meridian_flow_log_lost", help, None, &count(|log| &log.lost))
 }

@@ -59,7 +59,7 @@ impl Writer<'_, '_> {
         let series = each(samples, |sample| {
             vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("hook", sample.hook.to_owned())], 1.0)]
         });
-        self.gauges("meridian_build_info", "The version and the hook that counts packets; always 1", None, &series)
+        self.gauges("meridian_build_info", "The version and the hook that counts packets. Always 1.", None, &series)
     }
 
     fn hook(&mut self, samples: &[Sample]) -> fmt::Result {
@@ -68,21 +68,21 @@ impl Writer<'_, '_> {
         });
         self.gauges(
             "meridian_hook_info",
-            "The hook that counts packets, and why it is that one; always 1",
+            "The hook that counts packets, with the reason for the choice. Always 1.",
             None,
             &series,
         )?;
-        let help = "Changes of the hook because it did not see what left the node";
+        let help = "Number of times a blind hook was replaced.";
         self.counters("meridian_hook_changes", help, None, &each(samples, |s| vec![(Vec::new(), s.hook_changes)]))?;
-        let help = "Filters of others at clsact that run before ours, and may keep packets from it";
+        let help = "Number of foreign clsact filters that run before Meridian's and can hide packets from it.";
         self.gauges("meridian_foreign_filters", help, None, &each(samples, |s| vec![(Vec::new(), s.preceded as f64)]))?;
         let compared = |value: fn(Seen) -> u64| {
             each(samples, |sample| sample.seen.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
         };
         let help =
-            "IP bytes sent through uplinks and overlays, by the devices' own counters, without overlays' outer packets";
+            "IP bytes sent through uplinks and overlay devices, by the devices' own counters, without the outer packets of overlays.";
         self.counters("meridian_device_sent", help, Some(Unit::Bytes), &compared(|seen| seen.sent))?;
-        let help = "IP bytes of those that the hook saw";
+        let help = "IP bytes seen by the hook, of those sent through uplinks and overlay devices.";
         self.counters("meridian_device_seen", help, Some(Unit::Bytes), &compared(|seen| seen.seen))
     }
 
@@ -94,9 +94,9 @@ impl Writer<'_, '_> {
                 cells.map(|(pair, counter)| (pair_labels(pair), value(counter))).collect()
             })
         };
-        let help = "IP bytes that left the node, by zone pair, as on the wire";
+        let help = "IP bytes that left the node, by zone pair, as on the wire.";
         self.counters(&format!("{whose}_zone"), help, Some(Unit::Bytes), &cells(|counter| counter.bytes))?;
-        let help = "Packets that left the node, by zone pair, as on the wire";
+        let help = "Packets that left the node, by zone pair, as on the wire.";
         self.counters(&format!("{whose}_zone_packets"), help, None, &cells(|counter| counter.packets))
     }
 
@@ -107,13 +107,13 @@ impl Writer<'_, '_> {
                 stats.map(|(stat, counter)| (vec![("reason", stat.name().to_owned())], value(*counter))).collect()
             })
         };
-        let help = "IP bytes that the hook saw and that are outside the sums, by reason";
+        let help = "IP bytes seen but left out of the zone counters, by reason.";
         self.counters("meridian_outside", help, Some(Unit::Bytes), &stats(true, |counter| counter.bytes))?;
-        let help = "Packets that the hook saw and that are outside the sums, by reason";
+        let help = "Packets seen but left out of the zone counters, by reason.";
         self.counters("meridian_outside_packets", help, None, &stats(true, |counter| counter.packets))?;
-        let help = "IP bytes in the sums of which something is to be said, by what it is";
+        let help = "IP bytes counted with a caveat, by reason.";
         self.counters("meridian_noted", help, Some(Unit::Bytes), &stats(false, |counter| counter.bytes))?;
-        let help = "Packets in the sums of which something is to be said, by what it is";
+        let help = "Packets counted with a caveat, by reason.";
         self.counters("meridian_noted_packets", help, None, &stats(false, |counter| counter.packets))
     }
 
@@ -125,19 +125,19 @@ impl Writer<'_, '_> {
             })
         };
         self.gauges("meridian_flow_entries", "Entries of the flow maps", None, &one(|s| s.flow_entries.0 as f64))?;
-        let help = "Entries that the flow maps hold; bytes of further ones are unattributed";
+        let help = "Capacity of the flow maps. Bytes of further flows are unattributed.";
         self.gauges("meridian_flow_entries_limit", help, None, &one(|s| s.flow_entries.1 as f64))?;
-        let help = "Prefixes of the zone table, public and private address space included";
+        let help = "Number of prefixes in the zone table, including the public and private address ranges.";
         self.gauges("meridian_zone_table_prefixes", help, None, &one(|s| s.table.prefixes.0 as f64))?;
-        let help = "Prefixes that the kernel's maps hold; a table with more is refused";
+        let help = "Capacity of the kernel's prefix maps. A larger table is refused.";
         self.gauges("meridian_zone_table_prefixes_limit", help, None, &one(|s| s.table.prefixes.1 as f64))?;
-        let help = "Zones that tables have named since the start";
+        let help = "Number of zones named by zone tables since the start.";
         self.gauges("meridian_zones", help, None, &one(|s| s.table.zones.0 as f64))?;
-        let help = "Zones that there is room for until a restart; further ones count as unknown";
+        let help = "Capacity for zones. Further zones count as unknown until a restart.";
         self.gauges("meridian_zones_limit", help, None, &one(|s| s.table.zones.1 as f64))?;
-        let help = "When the zone table in force was read, in seconds since 1970";
+        let help = "Unix time at which the current zone table was read.";
         self.gauges("meridian_zone_table_loaded_timestamp", help, Some(Unit::Seconds), &time(|s| s.table.loaded))?;
-        let help = "When the zone table in force was last known to be what its source says, in seconds since 1970";
+        let help = "Unix time at which the current zone table was last confirmed by its source.";
         let confirmed = time(|s| s.table.confirmed);
         self.gauges("meridian_zone_table_confirmed_timestamp", help, Some(Unit::Seconds), &confirmed)?;
         let reloads = each(samples, |sample| {
@@ -145,10 +145,10 @@ impl Writer<'_, '_> {
             [("taken", taken), ("refused", refused)].map(|(result, n)| (vec![("result", result.to_owned())], n)).into()
         });
         self.counters("meridian_zone_table_reloads", "Zone tables read after the first, by result", None, &reloads)?;
-        let help = "Addresses of which it is known who has them";
+        let help = "Number of addresses with a known endpoint.";
         self.gauges("meridian_addresses", help, None, &one(|s| s.table.addresses as f64))?;
         self.feed(samples)?;
-        let help = "How long the last drain of the flow maps took";
+        let help = "Duration of the last read of the flow maps in seconds.";
         self.gauges("meridian_drain_duration", help, Some(Unit::Seconds), &one(|s| s.drain_seconds))?;
         self.series(samples)
     }
@@ -169,7 +169,7 @@ impl Writer<'_, '_> {
             })
         };
         self.gauges("meridian_series", "Series of a sum by pod, workload or sender", None, &by_sum(|(len, _)| len))?;
-        let help = "Series that such a sum has room for; what has none is `other`";
+        let help = "Capacity for series, by level. Further series are added up in `other`.";
         self.gauges("meridian_series_limit", help, None, &by_sum(|(_, room)| room))
     }
 
@@ -178,19 +178,19 @@ impl Writer<'_, '_> {
         fn of<T>(samples: &[Sample], value: fn(FeedState) -> T) -> Vec<(Labels, T)> {
             each(samples, |sample| sample.table.feed.map(|feed| (Vec::new(), value(feed))).into_iter().collect())
         }
-        let help = "Whether the agent has its controller's table and hears of changes";
+        let help = "Whether the agent follows its controller's zone table.";
         let connected = of(samples, |feed| f64::from(u8::from(feed.is_connected)));
         self.gauges("meridian_feed_connected", help, None, &connected)?;
-        let help = "Connections to the controller";
+        let help = "Number of connections made to the controller.";
         self.counters("meridian_feed_connections", help, None, &of(samples, |feed| feed.connects))?;
-        let help = "Connections to the controller that failed or broke";
+        let help = "Number of connections to the controller that failed.";
         self.counters("meridian_feed_failures", help, None, &of(samples, |feed| feed.failures))?;
-        let help = "Whether the controller has taken the last report";
+        let help = "Whether the controller accepted the last report.";
         let taken = of(samples, |feed| f64::from(u8::from(feed.is_reported)));
         self.gauges("meridian_reports_connected", help, None, &taken)?;
-        let help = "Reports that the controller has taken";
+        let help = "Number of reports accepted by the controller.";
         self.counters("meridian_reports_taken", help, None, &of(samples, |feed| feed.reports))?;
-        let help = "Streams of reports to the controller that failed or broke";
+        let help = "Number of report streams to the controller that failed.";
         self.counters("meridian_reports_failures", help, None, &of(samples, |feed| feed.report_failures))
     }
 
@@ -199,25 +199,25 @@ impl Writer<'_, '_> {
         let counter = |value: u64| vec![(Vec::new(), value)];
         self.gauges("meridian_flow_ring_flows", "Flows in the ring", None, &gauge(ring.len()))?;
         self.gauges("meridian_flow_ring_limit", "Flows that the ring holds", None, &gauge(ring.capacity()))?;
-        let help = "Flows that have ever been in the ring";
+        let help = "Number of flows added to the flow ring.";
         self.counters("meridian_flow_ring_seen", help, None, &counter(ring.seen()))?;
-        let help = "Flows that were overwritten before a client read them, summed over the clients, who are told";
+        let help = "Number of flows overwritten before a client read them, summed over clients.";
         self.counters("meridian_flow_ring_lost", help, None, &counter(ring.overtaken()))?;
         let (readers, refused) = ring.readers();
         self.gauges("meridian_flow_ring_readers", "Streams of flows to clients", None, &gauge(readers))?;
-        let help = "Streams of flows that there may be";
+        let help = "Limit of concurrent flow streams.";
         self.gauges("meridian_flow_ring_readers_limit", help, None, &gauge(READERS as u64))?;
-        let help = "Requests for flows that were refused because there were too many streams";
+        let help = "Number of flow requests refused because of the stream limit.";
         self.counters("meridian_flow_ring_refused_readers", help, None, &counter(refused))?;
         let counters = [
             (
                 "meridian_counters_missed",
-                "Intervals without an answer to a client of Counters.Watch that was too slow",
+                "Number of intervals skipped for slow clients of Counters.Watch.",
                 &process.missed.0,
             ),
             (
                 "meridian_http_refused_connections",
-                "Connections to the HTTP port that were closed because there were too many",
+                "Number of HTTP connections closed because of the connection limit.",
                 &process.http_refused,
             ),
         ];
@@ -234,22 +234,22 @@ impl Writer<'_, '_> {
             let expires = tls.expires()?.duration_since(UNIX_EPOCH).ok()?;
             Some((labels(tls), expires.as_secs_f64()))
         });
-        let help = "When the certificate that a server shows expires, in seconds since 1970";
+        let help = "Unix time at which the server's certificate expires.";
         let expires: Vec<_> = expires.collect();
         self.gauges("meridian_tls_certificate_expiry_timestamp", help, Some(Unit::Seconds), &expires)?;
         let refused = servers.iter().map(|tls| (labels(tls), tls.refused.load(Ordering::Relaxed)));
-        let help = "Connections that did not agree on TLS: the log says why";
+        let help = "Number of connections refused during the TLS handshake.";
         self.counters("meridian_tls_refused_connections", help, None, &refused.collect::<Vec<_>>())
     }
 
     /// What was written to the pair log, and what was not.
     pub(super) fn pair_log(&mut self, process: &Process) -> fmt::Result {
         let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
-        let help = "Lines of the pair log that were written";
+        let help = "Number of pair log lines written.";
         self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log.lines))?;
-        let help = "Lines of the pair log that could not be written, or not in time";
+        let help = "Number of pair log lines that could not be written in time.";
         self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log.lost_lines))?;
-        let help = "IP bytes that the lost lines of the pair log tell of";
+        let help = "IP bytes in the lost lines of the pair log.";
         self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log.lost_bytes))
     }
 }

@@ -55,14 +55,14 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
         };
         sums.into_iter().flat_map(series).collect()
     });
-    let help = "IP bytes of series that have ended because they were idle or outgrown, by sum";
+    let help = "IP bytes of series that ended because they were idle or displaced, by level.";
     page.counters("meridian_ended_series", help, Some(Unit::Bytes), &ended)?;
     if families.kubezonnet {
-        let help = "IP bytes that the pod sent to another zone, also of another region";
+        let help = "IP bytes sent by the pod to other zones, including those of other regions.";
         page.counters("pod_cross_zone_network_traffic", help, Some(Unit::Bytes), &kubezonnet(samples))?;
     }
     if families.opencost {
-        let help = "IP bytes that the pod sent, by where they went";
+        let help = "IP bytes sent by the pod, by destination class.";
         page.counters("kubecost_pod_network_egress", help, Some(Unit::Bytes), &opencost(samples))?;
     }
     Ok(())
