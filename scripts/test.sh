@@ -9,9 +9,12 @@
 
 DENY_VERSION=0.20.2
 
-[ "$(id -u)" = 0 ] || die "the tests load eBPF programs and make network namespaces: run as root"
 need_userspace
 cd "$ROOT"
+
+need_root() {
+    [ "$(id -u)" = 0 ] || die "these tests load eBPF programs and make network namespaces: run as root"
+}
 
 fmt() {
     cargo fmt --all --check
@@ -85,10 +88,12 @@ suite() {
     lib) cargo test --locked --workspace --lib -- "$@" ;;
     structure) cargo test --locked --test structure -- "$@" ;;
     cli | kernel)
+        need_root
         needs_tools
         cargo test --locked --test "$name" -- "$@"
         ;;
     hubble | cluster)
+        need_root
         needs_tools
         "needs_$name"
         # Ignored where what they need is not there; here it is.
@@ -106,6 +111,7 @@ if [ $# -gt 0 ]; then
     exit
 fi
 
+need_root
 step "formatting" fmt
 step "shell scripts" shell
 step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
