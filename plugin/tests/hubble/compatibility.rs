@@ -342,3 +342,8 @@ fn flags(help: &str) -> BTreeSet<String> {
     let flag = regex::Regex::new(r"(?m)^ +(?:-\w, )?--([a-z0-9-]+)").unwrap();
     flag.captures_iter(help).map(|found| found[1].to_owned()).collect()
 }
+
+#[test]
+fn random_filters_have_every_field_but_expressions_which_have_a_test_of_their_own() {
+    assert_eq!(crate::random::Random::FIELDS, filter_fields().len() - 1, "a field that is never tried looks the same");
+}
