@@ -65,7 +65,7 @@ pub enum Locality {
     SameZone,
     /// Two zones of one region.
     CrossZone,
-    /// Two regions.
+    /// Two regions, both of which are known.
     CrossRegion,
     /// One end is a public address in no prefix.
     Internet,
@@ -83,7 +83,10 @@ impl Locality {
             (Place::Unknown, _) | (_, Place::Unknown) => Self::Unknown,
             (Place::Internet, _) | (_, Place::Internet) => Self::Internet,
             (Place::Zone(a), Place::Zone(b)) if a.name == b.name => Self::SameZone,
-            (Place::Zone(a), Place::Zone(b)) if a.region == b.region => Self::CrossZone,
+            // A region that is not known is no other region.
+            (Place::Zone(a), Place::Zone(b)) if a.region == b.region || a.region.is_empty() || b.region.is_empty() => {
+                Self::CrossZone
+            }
             (Place::Zone(_), Place::Zone(_)) => Self::CrossRegion,
         }
     }
@@ -126,6 +129,9 @@ mod tests {
             (&Place::Unknown, &Place::Unknown, Locality::Unknown),
             (&Place::Internet, &Place::Unknown, Locality::Unknown),
             (&Place::Internet, &Place::Internet, Locality::Internet),
+            (&a, &zone("eu-1b", ""), Locality::CrossZone),
+            (&zone("eu-1a", ""), &zone("us-1a", ""), Locality::CrossZone),
+            (&zone("eu-1a", ""), &a, Locality::SameZone),
         ];
         for (source, destination, expected) in cases {
             assert_eq!(Locality::between(source, destination), expected, "{source} -> {destination}");

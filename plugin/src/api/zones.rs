@@ -30,8 +30,10 @@ impl Zones for ZonesService {
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let ip = request.into_inner().ip;
-        let address: IpAddr =
-            ip.parse().map_err(|_| Status::invalid_argument(format!("`{ip}` is not an IPv4 or IPv6 address")))?;
+        let address: IpAddr = ip
+            .parse()
+            .map(|address: IpAddr| address.to_canonical())
+            .map_err(|_| Status::invalid_argument(format!("`{ip}` is not an IPv4 or IPv6 address")))?;
         let holder = self.index.at(address, SystemTime::now()).map(|endpoint| identity(address, &endpoint));
         let table = self.table.read();
         let found = table.lookup(address).map(|(network, placement)| prefix(&network, placement));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{CountersService, HolderCounters, ZonesService},
-    cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Timing, Tokens},
+    cluster::{self, Anybody, Client, Health, LabelKeys, Publisher, Reporter, Source, Timing, Tokens},
     feed::{Agents, FeedService, Limits, Store},
     grpc::{self, AgentServices, ControllerServices},
     hubble::{KnownPeers, PeerService},
@@ -85,6 +85,10 @@ pub(super) struct Args {
         default_value = "app,k8s-app,name,app.kubernetes.io/*"
     )]
     pod_labels: Vec<String>,
+    /// Sources of the zone table that count for nothing: `pods`, `node-addresses`, `node-annotations`,
+    /// `cilium-endpoints`, `cilium-nodes`, `calico-blocks` and `node-pod-cidrs`.
+    #[arg(long = "ignore-source", env = "MERIDIAN_IGNORE_SOURCES", value_name = "SOURCE", value_delimiter = ',')]
+    ignored: Vec<Source>,
     /// Where `meridian top`, `meridian zones` and hubble-relay are answered; beyond loopback with TLS.
     #[arg(long, env = "MERIDIAN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4344")]
     listen: Listen,
@@ -177,6 +181,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         index: Arc::clone(&index),
         health: Arc::clone(&health),
         notices: notices.clone(),
+        ignored: args.ignored.clone(),
         fixed: fixed.subscribe(),
     };
     let ledger = Arc::new(args.totals.ledger(args.max_agents));

@@ -79,6 +79,7 @@ impl Table {
     }
 
     async fn lookup(&self, ip: IpAddr, trust: &TrustArgs) -> Result<Option<LookupResponse>, Failure> {
+        let ip = ip.to_canonical();
         if let Some(table) = self.file()? {
             let holder = table.endpoints.iter().find(|entry| entry.ip == ip);
             let holder = holder.map(|entry| wire::identity(ip, &entry.into()));

@@ -1,36 +1,65 @@
 //! Which object says where which prefix is, and what follows from all of them.
 //!
-//! The most specific prefix wins. Objects that say different things of the same prefix are a conflict:
-//! it is reported, and the prefix is unknown. An address of a pod needs a prefix of its own only where
-//! no wider one says the same.
+//! What counts most is the rank of the source, then the most specific prefix. Objects of one rank that say
+//! different things of the same prefix are a conflict: it is reported, and the prefix is unknown. An address
+//! of a pod needs a prefix of its own only where no wider one says the same.
 
-use super::facts::ObjectRef;
+use super::{facts::ObjectRef, source::Rank};
 use crate::zones::{self, Place, Placement, Table, Zone};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use meridian_abi::zone::PrefixKind;
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     ops::Bound,
     sync::Arc,
+    time::SystemTime,
 };
+
+/// Objects of a conflict that are named, one for each zone.
+const NAMED: usize = 4;
 
 /// What an object says of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     /// The node that the addresses are of.
     pub(super) node: Arc<str>,
+    /// How much it counts.
+    pub(super) rank: Rank,
     /// Whether it is said of single addresses: such a prefix is left out where a wider one says the same.
     pub(super) is_address: bool,
-    /// Whether the object is about to go: it counts only if no other one says anything.
-    pub(super) is_ending: bool,
+    /// Of pods with one address the newest counts.
+    pub(super) since: Option<SystemTime>,
 }
 
 /// Objects that say different things of one prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Conflict {
-    /// The objects, and the zone that each one says.
-    pub(super) said: Vec<(ObjectRef, Place)>,
+    /// An object for each zone, and the zone that it says.
+    pub(super) named: Vec<(ObjectRef, Place)>,
+    /// How many objects more say something.
+    pub(super) more: usize,
+    /// The zones.
+    zones: BTreeSet<Place>,
+}
+
+/// A prefix of the static table of which a part is in another zone.
+#[derive(Clone, Debug)]
+pub(super) struct Overruled {
+    /// The prefix, and what the table says of it.
+    pub(super) prefix: IpNetwork,
+    pub(super) fixed: Placement,
+    /// The first part that is elsewhere.
+    pub(super) part: IpNetwork,
+    pub(super) placement: Placement,
+}
+
+/// What a person should know.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    Conflict(IpNetwork, Conflict),
+    Overruled(Box<Overruled>),
 }
 
 /// Claims by prefix, and the table that follows from them.
@@ -45,14 +74,16 @@ pub(super) struct Claims {
     by_node: HashMap<Arc<str>, BTreeSet<IpNetwork>>,
     /// What follows.
     table: BTreeMap<IpNetwork, Placement>,
-    /// The same without the prefixes that only single addresses have asked for.
-    wide: BTreeMap<IpNetwork, Place>,
+    /// The same without the prefixes that only single addresses have asked for, and how much it counts.
+    wide: BTreeMap<IpNetwork, (Rank, Place)>,
     lengths: Lengths,
     /// Prefixes to look at, the widest first.
     dirty: BTreeSet<(u8, IpNetwork)>,
     conflicts: BTreeMap<IpNetwork, Conflict>,
-    /// Conflicts that have begun or changed since they were asked for.
-    news: Vec<(IpNetwork, Conflict)>,
+    /// Prefixes of the static table that were said to be overruled.
+    overruled: BTreeSet<IpNetwork>,
+    /// What has begun or changed since it was asked for.
+    news: Vec<News>,
 }
 
 /// How many wide prefixes there are of each length, so that a look-up tries only lengths that there are.
@@ -82,18 +113,11 @@ impl Lengths {
 impl Claims {
     /// Says where a node is; `None` if it is no more, `Some(None)` if it has no zone.
     pub(super) fn set_node(&mut self, node: &Arc<str>, zone: Option<Option<Arc<Zone>>>) {
-        let before = match zone {
-            Some(zone) => {
-                let before = self.nodes.insert(Arc::clone(node), zone.clone());
-                if before.as_ref() == Some(&zone) {
-                    return;
-                }
-                before
-            }
+        let before = match zone.clone() {
+            Some(zone) => self.nodes.insert(Arc::clone(node), zone),
             None => self.nodes.remove(node),
         };
-        // Nobody who is on a node that was not known and has no zone moves.
-        if before.flatten().is_none() && self.place(node) == Place::Unknown {
+        if before == zone {
             return;
         }
         let touched = self.by_node.get(node).into_iter().flatten();
@@ -135,6 +159,9 @@ impl Claims {
         let before = std::mem::replace(&mut self.fixed, fixed);
         let differs = |prefix: &&IpNetwork| self.fixed.get(prefix) != before.get(prefix);
         let changed: Vec<IpNetwork> = before.keys().chain(self.fixed.keys()).filter(differs).copied().collect();
+        changed.iter().for_each(|prefix| {
+            self.overruled.remove(prefix);
+        });
         self.dirty.extend(changed.into_iter().map(|prefix| (prefix.prefix(), prefix)));
     }
 
@@ -142,8 +169,10 @@ impl Claims {
     pub(super) fn evaluate(&mut self) -> Vec<zones::Change> {
         let mut changes = Vec::new();
         while let Some((length, prefix)) = self.dirty.pop_first() {
-            let now = self.decide(&prefix);
-            let wide = now.as_ref().filter(|_| self.is_wide(&prefix)).map(|now| now.place.clone());
+            let decided = self.decide(&prefix);
+            let is_wide = self.is_wide(&prefix);
+            let wide = decided.as_ref().filter(|_| is_wide).map(|(rank, now)| (*rank, now.place.clone()));
+            let now = decided.map(|(_, now)| now);
             if self.set_wide(prefix, wide) {
                 // What is within may follow from it.
                 let within = self.by_prefix.range((Bound::Excluded(prefix), Bound::Unbounded));
@@ -163,15 +192,15 @@ impl Claims {
     }
 
     /// Says where a wide prefix is; returns whether that is news.
-    fn set_wide(&mut self, prefix: IpNetwork, place: Option<Place>) -> bool {
-        let is_there = place.is_some();
-        let before = match place.clone() {
-            Some(place) => self.wide.insert(prefix, place),
+    fn set_wide(&mut self, prefix: IpNetwork, wide: Option<(Rank, Place)>) -> bool {
+        let is_there = wide.is_some();
+        let before = match wide.clone() {
+            Some(wide) => self.wide.insert(prefix, wide),
             None => self.wide.remove(&prefix),
         };
         let count = self.lengths.count(&prefix);
         *count = *count + u32::from(is_there) - u32::from(before.is_some());
-        before != place
+        before != wide
     }
 
     /// Conflicts now.
@@ -179,8 +208,8 @@ impl Claims {
         self.conflicts.len()
     }
 
-    /// Conflicts that have begun or changed since the last call.
-    pub(super) fn take_news(&mut self) -> Vec<(IpNetwork, Conflict)> {
+    /// What has begun or changed since the last call.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
@@ -194,75 +223,139 @@ impl Claims {
         self.fixed.contains_key(prefix) || said.is_some_and(|said| said.iter().any(|(_, claim)| !claim.is_address))
     }
 
-    /// What is said of a prefix, if the table needs it.
-    fn decide(&mut self, prefix: &IpNetwork) -> Option<Placement> {
+    /// The claims that count: of nodes that are known those of the highest rank, and of pods the newest.
+    fn counted(&self, prefix: &IpNetwork) -> Vec<&(ObjectRef, Claim)> {
         let said = self.by_prefix.get(prefix).map(Vec::as_slice).unwrap_or_default();
-        let fixed = self.fixed.get(prefix);
-        let staying = |(_, claim): &&(ObjectRef, Claim)| !claim.is_ending;
-        let is_ending = said.iter().all(|said| !staying(&said));
-        let counted: Vec<&(ObjectRef, Claim)> = said.iter().filter(|said| is_ending || staying(said)).collect();
-        let mut places: Vec<(ObjectRef, Place)> =
-            counted.iter().map(|(object, claim)| (object.clone(), self.place(&claim.node))).collect();
-        if let Some(fixed) = fixed {
-            places.push((ObjectRef::fixed(&fixed.origin), fixed.place.clone()));
-        }
-        // A node without a zone contradicts nobody.
-        let mut named: Vec<&Place> =
-            places.iter().map(|(_, place)| place).filter(|place| **place != Place::Unknown).collect();
-        named.sort_unstable();
-        named.dedup();
-        if named.len() > 1 {
-            let text: Vec<String> = places.iter().map(|(object, place)| format!("{object}: {place}")).collect();
-            let origin = format!("conflict ({})", text.join(", ")).into();
-            self.report(*prefix, Conflict { said: places });
-            return Some(Placement { place: Place::Unknown, kind: PrefixKind::Cluster, origin });
-        }
-        let place = named.first().map_or(Place::Unknown, |place| (*place).clone());
-        self.conflicts.remove(prefix);
+        // A node that is not known contradicts nobody.
+        let order =
+            |(_, claim): &(ObjectRef, Claim)| (!self.nodes.contains_key(&claim.node), claim.rank, Reverse(claim.since));
+        let best = said.iter().map(order).min();
+        said.iter().filter(|said| Some(order(said)) == best).collect()
+    }
+
+    /// What is said of a prefix, and how much that counts, if the table needs it.
+    fn decide(&mut self, prefix: &IpNetwork) -> Option<(Rank, Placement)> {
+        let fixed = self.fixed.get(prefix).map(|fixed| (rank_of(fixed), fixed.clone()));
+        let counted = self.counted(prefix);
         // Who says the most of it: the one that speaks of more than an address.
         let best = counted.iter().min_by_key(|(object, claim)| {
             (self.place(&claim.node) == Place::Unknown, claim.is_address, object.clone())
         });
-        let Some((object, claim)) = best else { return fixed.cloned() };
-        if let Some(fixed) = fixed.filter(|_| self.place(&claim.node) == Place::Unknown) {
-            return Some(fixed.clone());
+        let Some((object, claim)) = best else {
+            self.conflicts.remove(prefix);
+            return fixed;
+        };
+        let (rank, place) = (claim.rank, self.place(&claim.node));
+        let is_fixed = fixed.as_ref().is_some_and(|(of, _)| *of < rank || place == Place::Unknown);
+        if is_fixed || (rank.is_range() && self.is_outranked(prefix, rank)) {
+            self.conflicts.remove(prefix);
+            return fixed;
         }
-        if place == Place::Unknown {
-            // It would hide what the static table says of it.
-            let covering = self.fixed_covering(prefix);
-            if covering.is_some_and(|covering| covering.place != Place::Unknown) {
+        // A node without a zone contradicts nobody.
+        let said = counted.iter().map(|(object, claim)| (object.clone(), self.place(&claim.node)));
+        let said: Vec<_> = said.filter(|(_, place)| *place != Place::Unknown).collect();
+        let zones: BTreeSet<Place> = said.iter().map(|(_, place)| place.clone()).collect();
+        let covering = self.fixed_covering(prefix).filter(|(_, covering)| covering.place != Place::Unknown);
+        if zones.len() > 1 {
+            if covering.is_some_and(|(_, covering)| rank_of(covering) == Rank::Fixed) {
+                // The static table settles it.
+                self.conflicts.remove(prefix);
                 return None;
             }
+            let conflict = Conflict::new(said, zones);
+            let placement =
+                Placement { place: Place::Unknown, kind: PrefixKind::Cluster, origin: conflict.origin().into() };
+            self.report(*prefix, conflict);
+            return Some((rank, placement));
         }
-        if !self.is_wide(prefix) && self.covering(prefix) == Some(&place) {
-            return None;
-        }
+        // It would hide what the static table says of it.
+        let hides = place == Place::Unknown && covering.is_some();
+        let is_said = !self.is_wide(prefix) && self.covering(prefix) == Some(&place);
         let origin = if object.is_node() { object.to_string() } else { format!("{object} on {}", claim.node) }.into();
         // An external prefix is one that only the static table knows.
-        Some(Placement { place, kind: PrefixKind::Cluster, origin })
+        let placement = Placement { place, kind: PrefixKind::Cluster, origin };
+        let other = covering.filter(|(_, covering)| covering.place != placement.place);
+        let other = other.map(|(wider, fixed)| (*wider, fixed.clone()));
+        self.conflicts.remove(prefix);
+        if hides || is_said {
+            return None;
+        }
+        if let Some((wider, fixed)) = other
+            && self.overruled.insert(wider)
+        {
+            let (part, placement) = (*prefix, placement.clone());
+            self.news.push(News::Overruled(Box::new(Overruled { prefix: wider, fixed, part, placement })));
+        }
+        Some((rank, placement))
     }
 
     fn report(&mut self, prefix: IpNetwork, conflict: Conflict) {
-        if self.conflicts.get(&prefix) != Some(&conflict) {
-            self.news.push((prefix, conflict.clone()));
-            self.conflicts.insert(prefix, conflict);
+        // Another object that says the same as one before is no news.
+        if self.conflicts.get(&prefix).is_none_or(|known| known.zones != conflict.zones) {
+            self.news.push(News::Conflict(prefix, conflict.clone()));
         }
+        self.conflicts.insert(prefix, conflict);
+    }
+
+    /// What wider prefixes say, the longest first.
+    fn wider(&self, prefix: &IpNetwork) -> impl Iterator<Item = &(Rank, Place)> {
+        let (lengths, address) = (self.lengths.of(prefix), prefix.ip());
+        let shorter = (0..prefix.prefix()).rev().filter(|length| lengths[usize::from(*length)] > 0);
+        shorter.filter_map(move |length| truncate(address, length)).filter_map(|wider| self.wide.get(&wider))
     }
 
     /// Where the longest wide prefix is that holds a prefix and is shorter.
     fn covering(&self, prefix: &IpNetwork) -> Option<&Place> {
-        let lengths = self.lengths.of(prefix);
-        let shorter = (0..prefix.prefix()).rev().filter(|length| lengths[usize::from(*length)] > 0);
-        shorter.filter_map(|length| truncate(prefix.ip(), length)).find_map(|wider| self.wide.get(&wider))
+        self.wider(prefix).next().map(|(_, place)| place)
+    }
+
+    /// Whether a wider prefix with a zone counts more.
+    fn is_outranked(&self, prefix: &IpNetwork, rank: Rank) -> bool {
+        self.wider(prefix).any(|(wider, place)| *wider < rank && *place != Place::Unknown)
     }
 
     /// The longest prefix of the static table that holds a prefix.
-    fn fixed_covering(&self, prefix: &IpNetwork) -> Option<&Placement> {
+    fn fixed_covering(&self, prefix: &IpNetwork) -> Option<(&IpNetwork, &Placement)> {
         if self.fixed.is_empty() {
             return None;
         }
-        (0..=prefix.prefix()).rev().find_map(|length| self.fixed.get(&truncate(prefix.ip(), length)?))
+        (0..=prefix.prefix()).rev().find_map(|length| self.fixed.get_key_value(&truncate(prefix.ip(), length)?))
     }
+}
+
+impl Conflict {
+    /// Names one object for each zone, so that what is said does not grow with the number of objects.
+    fn new(mut said: Vec<(ObjectRef, Place)>, zones: BTreeSet<Place>) -> Self {
+        said.sort_unstable();
+        let all = said.len();
+        let mut seen = BTreeSet::new();
+        said.retain(|(_, place)| seen.len() < NAMED && seen.insert(place.clone()));
+        Self { more: all - said.len(), named: said, zones }
+    }
+
+    fn names(&self) -> String {
+        let named: Vec<String> = self.named.iter().map(|(object, place)| format!("{object}: {place}")).collect();
+        named.join(", ")
+    }
+
+    /// For the table, which must not change with each object more.
+    fn origin(&self) -> String {
+        let more = if self.more > 0 { " and more" } else { "" };
+        format!("conflict ({}{more})", self.names())
+    }
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let more = if self.more > 0 { format!(" and {} more", self.more) } else { String::new() };
+        write!(f, "{}{more}", self.names())
+    }
+}
+
+/// The static table counts first for what it puts into a zone as ours, and last for what is outside.
+fn rank_of(fixed: &Placement) -> Rank {
+    let is_ours = fixed.kind == PrefixKind::Cluster && fixed.place != Place::Unknown;
+    if is_ours { Rank::Fixed } else { Rank::Outside }
 }
 
 /// A node's objects speak of a prefix no more, if no other one does.

@@ -157,9 +157,39 @@ pub(super) enum Fact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) uid: Arc<str>,
+    /// As its labels say: the region can be missing.
     pub(super) zone: Option<Arc<Zone>>,
+    /// Whether somebody may still say its zone, or never will: nobody need know that it has none.
+    pub(super) zoneless: Zoneless,
+    pub(super) created: Option<SystemTime>,
+    /// `spec.podCIDRs`.
     pub(super) prefixes: Vec<IpNetwork>,
+    /// Subnets that a CNI has noted.
+    pub(super) subnets: Vec<IpNetwork>,
     pub(super) addresses: Vec<IpAddr>,
+    /// Addresses that a CNI has given to the node itself.
+    pub(super) cni_addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    /// Whether an address is the node's own.
+    pub(super) fn has(&self, address: &IpAddr) -> bool {
+        self.addresses.contains(address) || self.cni_addresses.contains(address)
+    }
+}
+
+/// What it means that a node has no zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Zoneless {
+    /// Its labels say so.
+    #[default]
+    Labelled,
+    /// There is no label: there may be one soon.
+    Unlabelled,
+    /// The cloud has not looked at it yet.
+    Uninitialized,
+    /// It is no machine: no traffic leaves it.
+    Virtual,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +225,8 @@ pub(super) struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) service: Arc<str>,
-    pub(super) addresses: Vec<IpAddr>,
+    /// Each with the name of the pod that is meant, where that is said.
+    pub(super) addresses: Vec<(IpAddr, Option<Arc<str>>)>,
 }
 
 /// Prefixes and addresses of one node.

@@ -72,14 +72,14 @@ impl Identities {
         };
         let slices = self.slices_of_service.get(key).into_iter().flatten();
         let addresses = slices.filter_map(|slice| self.slices.get(slice)).flat_map(|slice| &slice.addresses);
-        self.dirty.extend(addresses);
+        self.dirty.extend(addresses.map(|(address, _)| address));
     }
 
     pub(super) fn set_slice(&mut self, key: &Key, slice: Option<Slice>) {
         let service = |slice: &Slice| Key { namespace: Arc::clone(&key.namespace), name: Arc::clone(&slice.service) };
         if let Some(slice) = &slice {
             self.slices_of_service.entry(service(slice)).or_default().insert(key.clone());
-            for address in &slice.addresses {
+            for (address, _) in &slice.addresses {
                 add_to(&mut self.slices_of_address, *address, key);
                 self.dirty.insert(*address);
             }
@@ -93,9 +93,9 @@ impl Identities {
         if now.as_ref().is_none_or(|now| now.service != before.service) {
             take(&mut self.slices_of_service, &service(&before), key);
         }
-        for address in &before.addresses {
+        for (address, _) in &before.addresses {
             self.dirty.insert(*address);
-            if now.as_ref().is_none_or(|now| !now.addresses.contains(address)) {
+            if now.as_ref().is_none_or(|now| now.addresses.iter().all(|(kept, _)| kept != address)) {
                 drop_from(&mut self.slices_of_address, address, key);
             }
         }
@@ -157,18 +157,23 @@ impl Identities {
             pod: Arc::clone(&key.name),
             workload: top.map(|owner| Arc::new(Workload { kind: owner.kind.clone(), name: owner.name.clone() })),
             labels: Arc::clone(&pod.labels),
-            services: self.services(address, &key.namespace).into(),
+            services: self.services(address, key).into(),
             node: Arc::clone(&pod.node),
             since: pod.started.or(pod.created),
         }
     }
 
-    /// The services of a namespace that send to an address: those with an address of their own, or if
-    /// there is none, headless ones.
-    fn services(&self, address: IpAddr, namespace: &Arc<str>) -> Vec<String> {
+    /// The services that send to a pod at an address: those with an address of their own, or if there is
+    /// none, headless ones. An endpoint that names another pod is of one that had the address before.
+    fn services(&self, address: IpAddr, pod: &Key) -> Vec<String> {
+        let namespace = &pod.namespace;
         let slices = self.slices_of_address.get(&address).into_iter().flatten();
         let of_namespace = slices.filter(|key| key.namespace == *namespace).filter_map(|key| self.slices.get(key));
-        let names: BTreeSet<&Arc<str>> = of_namespace.map(|slice| &slice.service).collect();
+        let is_meant = |(of, name): &(IpAddr, Option<Arc<str>>)| {
+            *of == address && name.as_ref().is_none_or(|name| *name == pod.name)
+        };
+        let of_pod = of_namespace.filter(|slice| slice.addresses.iter().any(is_meant));
+        let names: BTreeSet<&Arc<str>> = of_pod.map(|slice| &slice.service).collect();
         let known = names.into_iter().filter_map(|name| {
             let key = Key { namespace: Arc::clone(namespace), name: Arc::clone(name) };
             self.services.get(&key).map(|service| (service.is_headless, name.to_string()))

@@ -1,23 +1,31 @@
 //! All that is known of the cluster, and the zone table and identities that follow from it. Without
 //! kube: it is fed by the watches, and by whoever wants to know what would follow.
 
+mod places;
+
 use super::{
-    claims::{Claim, Claims},
+    claims::{Claim, Claims, News},
     facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Owner, Pod, Range},
     identities::Identities,
     objects::Seen,
+    source::{Rank, Source},
 };
 use crate::{
     feed::Changes,
     identity::{Endpoint, Kept, Pool},
-    zones::StaticTable,
+    zones::{StaticTable, Zone},
 };
 use ipnetwork::IpNetwork;
+use places::Places;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::SystemTime,
 };
+
+/// The reason of notices that are told to several objects.
+pub(super) const CONFLICT: &str = "PrefixConflict";
 
 /// Something that a person should know of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,10 +63,14 @@ pub struct Model {
     identities: Identities,
     /// Objects that name a node by an address.
     by_node_address: HashMap<IpAddr, BTreeSet<(Kind, Key)>>,
-    /// Nodes without a zone.
-    zoneless: BTreeSet<Arc<str>>,
-    /// Regions of zones, and how many nodes say so.
-    regions: HashMap<String, BTreeMap<String, usize>>,
+    /// The zones of nodes, and nodes without one.
+    places: Places,
+    /// What nodes themselves say of prefixes.
+    of_nodes: HashMap<Arc<str>, BTreeMap<IpNetwork, Claim>>,
+    /// How many ranges a CNI has given to a node: it takes no notice of `spec.podCIDRs` then.
+    ranges: HashMap<Arc<str>, usize>,
+    /// Sources that count for nothing.
+    ignored: BTreeSet<Source>,
     /// Objects of which something could not be understood.
     unreadable: BTreeSet<(Kind, Key)>,
     notices: Vec<Notice>,
@@ -67,9 +79,16 @@ pub struct Model {
 }
 
 impl Model {
+    /// Leaves out what these sources say of prefixes. To be called first.
+    pub fn ignore(&mut self, sources: impl IntoIterator<Item = Source>) {
+        self.ignored.extend(sources);
+    }
+
     /// Takes the static table.
     pub fn set_static(&mut self, table: &StaticTable) {
         self.claims.set_fixed(&table.zones);
+        self.places.set_fixed(&table.zones);
+        self.place_nodes(|_| true);
         let endpoints = table.endpoints.iter().map(|entry| (entry.ip, Arc::new(Endpoint::from(entry))));
         self.identities.set_fixed(endpoints.collect());
     }
@@ -77,6 +96,7 @@ impl Model {
     /// Takes an object as it is now.
     pub(super) fn apply(&mut self, kind: Kind, seen: Seen) {
         let Seen { mut key, mut fact, problems, .. } = seen;
+        self.strip(kind, &mut fact);
         if let Fact::Pod(pod) = &mut fact {
             // There are many, and much of each is that of others, too.
             key.namespace = self.pool.text(key.namespace);
@@ -119,27 +139,69 @@ impl Model {
     /// What has changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let zones = self.claims.evaluate();
-        for (prefix, conflict) in self.claims.take_news() {
-            let said: Vec<String> = conflict.said.iter().map(|(object, place)| format!("{object}: {place}")).collect();
-            let message = format!(
-                "prefix {prefix} is said to be in different zones ({}): its traffic counts as unknown",
-                said.join(", ")
-            );
-            for (object, _) in conflict.said {
-                self.notice(object, "PrefixConflict", message.clone());
+        for news in self.claims.take_news() {
+            match news {
+                News::Conflict(prefix, conflict) => {
+                    let message = format!(
+                        "prefix {prefix} is said to be in different zones ({conflict}): its traffic counts as unknown"
+                    );
+                    for (object, _) in conflict.named {
+                        self.notice(object, CONFLICT, message.clone());
+                    }
+                }
+                News::Overruled(overruled) => {
+                    let message = format!(
+                        "{} is in zone {} by the static table, but {} in zone {} by {}, which counts: take it out of \
+                         the static table, or correct it",
+                        overruled.prefix,
+                        overruled.fixed.place,
+                        overruled.part,
+                        overruled.placement.place,
+                        overruled.placement.origin
+                    );
+                    self.notice(ObjectRef::fixed(&overruled.fixed.origin), "StaticPrefixOverruled", message);
+                }
             }
         }
         Changes { zones, identities: self.identities.evaluate() }
     }
 
-    /// What a person should know and has not been told.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
+    /// What a person should know and has not been told. That a node has no zone is told when it has had time to
+    /// get one.
+    pub fn take_notices(&mut self, now: SystemTime) -> Vec<Notice> {
+        for name in self.places.take_zoneless(now) {
+            let message = "the node has no zone: what its pods send and receive counts as unknown";
+            let key = Key { namespace: Arc::default(), name };
+            self.notice(ObjectRef::new(Kind::Node, key), "NodeWithoutZone", message.to_owned());
+        }
         std::mem::take(&mut self.notices)
     }
 
     /// Prefixes of which objects say different things, and nodes without a zone.
     pub fn troubles(&self) -> (usize, usize) {
-        (self.claims.conflicts(), self.zoneless.len())
+        (self.claims.conflicts(), self.places.zoneless())
+    }
+
+    /// Takes out of an object what is to be ignored. Who has which address is not among it.
+    fn strip(&self, kind: Kind, fact: &mut Fact) {
+        match fact {
+            Fact::Ranges(ranges) if Source::of(kind).is_some_and(|source| self.ignored.contains(&source)) => {
+                ranges.clear();
+            }
+            Fact::Node(node) => {
+                if self.ignored.contains(&Source::NodeAddresses) {
+                    node.addresses.clear();
+                }
+                if self.ignored.contains(&Source::NodeAnnotations) {
+                    node.subnets.clear();
+                    node.cni_addresses.clear();
+                }
+                if self.ignored.contains(&Source::NodePodCidrs) {
+                    node.prefixes.clear();
+                }
+            }
+            Fact::Ranges(_) | Fact::Pod(_) | Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_) => {}
+        }
     }
 
     fn fact(&self, kind: Kind, key: &Key) -> Option<&Fact> {
@@ -203,8 +265,10 @@ impl Model {
         match fact {
             Some(Fact::Node(node)) => self.change_node(key, None, Some(&node)),
             Some(Fact::Pod(pod)) => {
-                for address in &pod.addresses {
-                    let claim = Claim { node: Arc::clone(&pod.node), is_address: true, is_ending: pod.is_ending };
+                let rank = if pod.is_ending { Rank::EndingPod } else { Rank::Pod };
+                let counted = pod.addresses.iter().filter(|_| !self.ignored.contains(&Source::Pods));
+                for address in counted {
+                    let claim = Claim { node: Arc::clone(&pod.node), rank, is_address: true, since: pod.created };
                     self.claims.put(single(*address), &object, claim);
                 }
                 self.identities.set_pod(key, Some(pod));
@@ -225,12 +289,14 @@ impl Model {
         if let NodeName::Address(address) = range.node {
             self.by_node_address.entry(address).or_default().insert((kind, key.clone()));
         }
+        self.count_range(range, true);
         let Some(node) = self.node_of(range) else { return };
-        let claim = |is_address| Claim { node: Arc::clone(&node), is_address, is_ending: false };
-        range.prefixes.iter().for_each(|prefix| self.claims.put(*prefix, object, claim(false)));
-        for address in range.addresses.iter().chain(&range.own) {
-            self.claims.put(single(*address), object, claim(true));
-        }
+        let rank = if Source::of(kind) == Some(Source::CiliumEndpoints) { Rank::Endpoint } else { Rank::CniRange };
+        let claim = |rank, is_address| Claim { node: Arc::clone(&node), rank, is_address, since: None };
+        range.prefixes.iter().for_each(|prefix| self.claims.put(*prefix, object, claim(rank, false)));
+        range.addresses.iter().for_each(|address| self.claims.put(single(*address), object, claim(rank, true)));
+        let own = claim(Rank::CniNodeAddress, true);
+        range.own.iter().for_each(|address| self.claims.put(single(*address), object, own.clone()));
         range.own.iter().for_each(|address| self.set_node_address(*address, &node, true));
     }
 
@@ -243,6 +309,7 @@ impl Model {
                 self.by_node_address.remove(&address);
             }
         }
+        self.count_range(range, false);
         range.prefixes.iter().for_each(|prefix| self.claims.remove(*prefix, object));
         let addresses = range.addresses.iter().chain(&range.own);
         addresses.for_each(|address| self.claims.remove(single(*address), object));
@@ -250,8 +317,7 @@ impl Model {
             for address in &range.own {
                 // It may be a Node's as well.
                 let key = Key { namespace: Arc::default(), name: Arc::clone(node) };
-                let is_own =
-                    matches!(self.fact(Kind::Node, &key), Some(Fact::Node(node)) if node.addresses.contains(address));
+                let is_own = matches!(self.fact(Kind::Node, &key), Some(Fact::Node(node)) if node.has(address));
                 self.set_node_address(*address, node, is_own);
             }
         }
@@ -275,23 +341,30 @@ impl Model {
         }
     }
 
-    fn change_node(&mut self, key: &Key, before: Option<&Node>, now: Option<&Node>) {
-        let (name, object) = (&key.name, ObjectRef::new(Kind::Node, key.clone()));
-        self.note_zone(key, before, now);
-        self.claims.set_node(name, now.map(|node| node.zone.clone()));
-        let prefixes = |node: Option<&Node>| -> BTreeSet<IpNetwork> {
-            let node = node.into_iter();
-            node.flat_map(|node| node.prefixes.iter().copied().chain(node.addresses.iter().copied().map(single)))
-                .collect()
-        };
-        let (old, new) = (prefixes(before), prefixes(now));
-        old.difference(&new).for_each(|prefix| self.claims.remove(*prefix, &object));
-        for prefix in new.difference(&old) {
-            let claim = Claim { node: Arc::clone(name), is_address: false, is_ending: false };
-            self.claims.put(*prefix, &object, claim);
+    /// Counts the ranges that a CNI has given to a node.
+    fn count_range(&mut self, range: &Range, is_new: bool) {
+        let NodeName::Name(node) = &range.node else { return };
+        if range.prefixes.is_empty() && range.addresses.is_empty() {
+            return;
         }
+        let count = self.ranges.entry(Arc::clone(node)).or_default();
+        let before = *count;
+        *count = if is_new { before + 1 } else { before.saturating_sub(1) };
+        let now = *count;
+        if now == 0 {
+            self.ranges.remove(node);
+        }
+        if (before == 0) != (now == 0) {
+            self.claim_of_node(node);
+        }
+    }
+
+    fn change_node(&mut self, key: &Key, before: Option<&Node>, now: Option<&Node>) {
+        let name = &key.name;
+        self.note_zone(key, before, now);
+        self.claim_of_node(name);
         let addresses = |node: Option<&Node>| -> BTreeSet<IpAddr> {
-            node.into_iter().flat_map(|node| node.addresses.clone()).collect()
+            node.into_iter().flat_map(|node| node.addresses.iter().chain(&node.cni_addresses)).copied().collect()
         };
         let (old, new) = (addresses(before), addresses(now));
         for address in old.symmetric_difference(&new) {
@@ -300,56 +373,75 @@ impl Model {
         }
     }
 
+    /// Says what a Node says of prefixes, in place of what it said before.
+    fn claim_of_node(&mut self, name: &Arc<str>) {
+        let key = Key { namespace: Arc::default(), name: Arc::clone(name) };
+        let now = match self.fact(Kind::Node, &key) {
+            Some(Fact::Node(node)) => claims_of(name, node, self.ranges.contains_key(name)),
+            _ => BTreeMap::new(),
+        };
+        let object = ObjectRef::new(Kind::Node, key);
+        let before = self.of_nodes.remove(name).unwrap_or_default();
+        let gone = before.keys().filter(|prefix| !now.contains_key(prefix));
+        gone.for_each(|prefix| self.claims.remove(*prefix, &object));
+        now.iter().for_each(|(prefix, claim)| self.claims.put(*prefix, &object, claim.clone()));
+        if !now.is_empty() {
+            self.of_nodes.insert(Arc::clone(name), now);
+        }
+    }
+
     fn is_cilium_own(&self, node: &Arc<str>, address: &IpAddr) -> bool {
         let key = Key { namespace: Arc::default(), name: Arc::clone(node) };
         matches!(self.fact(Kind::CiliumNode, &key), Some(Fact::Ranges(ranges)) if ranges.iter().any(|range| range.own.contains(address)))
     }
 
-    /// Says of a node what a person should know of its zone.
+    /// Takes the zone of a node, and says what a person should know of it.
     fn note_zone(&mut self, key: &Key, before: Option<&Node>, now: Option<&Node>) {
         let zone = |node: Option<&Node>| node.and_then(|node| node.zone.clone());
         let (old, new) = (zone(before), zone(now));
-        if let Some(zone) = &old
-            && let Some(regions) = self.regions.get_mut(&zone.name)
-        {
-            if let Some(count) = regions.get_mut(&zone.region) {
-                *count -= 1;
-            }
-            regions.retain(|_, count| *count > 0);
-            if regions.is_empty() {
-                self.regions.remove(&zone.name);
+        let names: BTreeSet<String> = [&old, &new].into_iter().flatten().map(|zone| zone.name.clone()).collect();
+        let regions: Vec<String> = names.iter().map(|name| self.places.region(name)).collect();
+        self.places.set(&key.name, before, now);
+        self.claims.set_node(&key.name, now.map(|node| node.zone.as_ref().map(|zone| self.places.whole(zone))));
+        for (name, region) in names.iter().zip(regions) {
+            if self.places.region(name) != region {
+                self.place_nodes(|zone| zone.name == *name);
             }
         }
-        let object = ObjectRef::new(Kind::Node, key.clone());
-        match (&new, now) {
-            (Some(zone), _) => {
-                self.zoneless.remove(&key.name);
-                let regions = self.regions.entry(zone.name.clone()).or_default();
-                *regions.entry(zone.region.clone()).or_default() += 1;
-                // A node that names no region contradicts none.
-                let others = regions.keys().filter(|region| **region != zone.region && !region.is_empty());
-                let others: Vec<String> = others.cloned().collect();
-                if !others.is_empty() && !zone.region.is_empty() && old != new {
-                    let message = format!(
-                        "zone {} is in region {} here and in {} at other nodes: a zone belongs to one region",
-                        zone.name,
-                        zone.region,
-                        others.join(", ")
-                    );
-                    self.notice(object, "ZoneInTwoRegions", message);
-                }
-            }
-            (None, Some(_)) => {
-                if self.zoneless.insert(Arc::clone(&key.name)) {
-                    let message = "the node has no zone: what its pods send and receive counts as unknown";
-                    self.notice(object, "NodeWithoutZone", message.to_owned());
-                }
-            }
-            (None, None) => {
-                self.zoneless.remove(&key.name);
+        let Some(zone) = new.filter(|zone| !zone.region.is_empty()) else { return };
+        let others = self.places.other_regions(&zone);
+        if !others.is_empty() && old.as_ref() != Some(&zone) {
+            let message = format!(
+                "zone {} is in region {} here and in {others} at other nodes: a zone belongs to one region",
+                zone.name, zone.region
+            );
+            self.notice(ObjectRef::new(Kind::Node, key.clone()), "ZoneInTwoRegions", message);
+        }
+    }
+
+    /// Says again where nodes are whose zone has got another region.
+    fn place_nodes(&mut self, concerned: impl Fn(&Zone) -> bool) {
+        for (key, fact) in self.facts.get(&Kind::Node).into_iter().flatten() {
+            let Fact::Node(node) = fact else { continue };
+            if let Some(zone) = node.zone.as_ref().filter(|zone| zone.region.is_empty() && concerned(zone)) {
+                self.claims.set_node(&key.name, Some(Some(self.places.whole(zone))));
             }
         }
     }
+}
+
+/// What a Node says of prefixes. Its pods' prefixes count for nothing where a CNI gives out its own.
+fn claims_of(name: &Arc<str>, node: &Node, has_ranges: bool) -> BTreeMap<IpNetwork, Claim> {
+    let claim = |rank, is_address| Claim { node: Arc::clone(name), rank, is_address, since: None };
+    let mut claims = BTreeMap::new();
+    let is_used = node.subnets.is_empty() && !has_ranges;
+    let prefixes = node.prefixes.iter().filter(|_| is_used);
+    // What counts most of a prefix is put last.
+    claims.extend(prefixes.map(|prefix| (*prefix, claim(Rank::PodCidr, false))));
+    claims.extend(node.subnets.iter().map(|prefix| (*prefix, claim(Rank::CniRange, false))));
+    claims.extend(node.cni_addresses.iter().map(|address| (single(*address), claim(Rank::CniNodeAddress, true))));
+    claims.extend(node.addresses.iter().map(|address| (single(*address), claim(Rank::NodeAddress, false))));
+    claims
 }
 
 /// The prefix of one address.

@@ -4,8 +4,9 @@ use super::{
     facts::Kind,
     health::Health,
     message::{Message, WAITING, messages},
-    model::{Model, Notice},
+    model::{CONFLICT, Model, Notice},
     objects::LabelKeys,
+    source::Source,
     watches::{Timing, Watch},
 };
 use crate::{
@@ -17,7 +18,7 @@ use kube::Client;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -26,6 +27,8 @@ use tokio::{
 
 /// Changes are told together at most this often.
 const GATHER: Duration = Duration::from_millis(250);
+/// How often it is looked for what has lasted long enough to be told.
+const LOOK: Duration = Duration::from_secs(10);
 /// Notices that wait to be told; further ones are only in the log.
 const NOTICES: usize = 256;
 
@@ -52,6 +55,8 @@ pub struct Publisher {
     pub health: Arc<Health>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
+    /// Sources that count for nothing.
+    pub ignored: Vec<Source>,
     /// The static table, as its file is now.
     pub fixed: watch::Receiver<Arc<StaticTable>>,
 }
@@ -65,8 +70,11 @@ impl Publisher {
     /// Publishes until nobody says anything any more.
     pub async fn follow(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut taken = Taken { unsettled: BTreeSet::from(Kind::ALL), ..Taken::default() };
+        taken.model.ignore(self.ignored.iter().copied());
         taken.model.set_static(&self.fixed.borrow_and_update().clone());
         let mut due = Instant::now();
+        // Some things are told only when they have lasted.
+        let mut look = tokio::time::interval(LOOK);
         let mut batch = Vec::with_capacity(WAITING);
         loop {
             let is_due = taken.unsettled.is_empty() && taken.is_news;
@@ -83,6 +91,7 @@ impl Publisher {
                     taken.model.set_static(&table);
                     taken.is_news = true;
                 }
+                _ = look.tick(), if taken.unsettled.is_empty() => self.tell(&mut taken.model),
                 () = sleep_until(due), if is_due => {
                     self.publish(&mut taken);
                     due = Instant::now() + GATHER;
@@ -101,8 +110,17 @@ impl Publisher {
         let version = self.store.publish(changes);
         let seen = std::mem::take(&mut taken.seen);
         self.health.published(version, seen, |kind| taken.model.count(kind), taken.model.troubles());
-        for notice in taken.model.take_notices() {
-            tracing::warn!(object = %notice.object, reason = notice.reason, "{}", notice.message);
+        self.tell(&mut taken.model);
+    }
+
+    fn tell(&self, model: &mut Model) {
+        let mut last = None;
+        for notice in model.take_notices(SystemTime::now()) {
+            // The log says once what is said to several objects.
+            if last.as_ref() != Some(&notice.message) || notice.reason != CONFLICT {
+                tracing::warn!(object = %notice.object, reason = notice.reason, "{}", notice.message);
+            }
+            last = Some(notice.message.clone());
             // Told in the log at least.
             let _ = self.notices.try_send(notice);
         }

@@ -15,6 +15,9 @@ use std::{
     sync::Arc,
 };
 
+/// The name of no zone: the addresses are ours, and nobody knows where they are.
+const UNKNOWN: &str = "unknown";
+
 /// A static table that has been checked.
 #[derive(Clone, Debug, Default)]
 pub struct StaticTable {
@@ -65,6 +68,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct ZoneEntry {
     name: Spanned<String>,
+    #[serde(default)]
     region: String,
     #[serde(default)]
     cidrs: Vec<Spanned<String>>,
@@ -75,7 +79,8 @@ struct ZoneEntry {
 struct ExternalEntry {
     name: Spanned<String>,
     cidr: Spanned<String>,
-    zone: Spanned<String>,
+    /// Missing or `unknown` where it is not known.
+    zone: Option<Spanned<String>>,
     #[expect(dead_code, reason = "checked here; who reads it comes with the cost of external traffic")]
     class: ExternalClass,
 }
@@ -113,34 +118,39 @@ impl StaticTable {
 #[derive(Default)]
 struct Checker {
     zones: HashMap<String, (Arc<Zone>, u64)>,
-    prefixes: HashMap<IpNetwork, (Arc<Zone>, u64)>,
+    prefixes: HashMap<IpNetwork, (Place, u64)>,
     table: StaticTable,
 }
 
 impl Checker {
     fn check(mut self, file: File) -> Result<StaticTable, Refusal> {
         for entry in file.zones {
-            let zone = self.zone(entry.name, entry.region)?;
-            let origin: Arc<str> = format!("zone {}", zone.name).into();
+            let place = self.zone(entry.name, entry.region)?;
+            let origin: Arc<str> = format!("zone {place}").into();
             for cidr in entry.cidrs {
-                self.prefix(&cidr, &zone, PrefixKind::Cluster, &origin)?;
+                self.prefix(&cidr, &place, PrefixKind::Cluster, &origin)?;
             }
         }
         for entry in file.external {
-            let line = entry.zone.referenced.line();
             if entry.name.value.is_empty() {
-                return Err((line, "an external prefix has an empty name".into()));
+                return Err((entry.name.referenced.line(), "an external prefix has an empty name".into()));
             }
-            let zone = self.zones.get(&entry.zone.value).map(|(zone, _)| Arc::clone(zone));
-            let zone = zone.ok_or_else(|| {
-                let (name, zone) = (&entry.name.value, &entry.zone.value);
-                (line, format!("{name} is in zone {zone}, which is not one of `zones`"))
-            })?;
+            let place = match entry.zone.filter(|zone| zone.value != UNKNOWN) {
+                None => Place::Unknown,
+                Some(zone) => {
+                    let known = self.zones.get(&zone.value).map(|(known, _)| Place::Zone(Arc::clone(known)));
+                    known.ok_or_else(|| {
+                        let (name, line) = (&entry.name.value, zone.referenced.line());
+                        (line, format!("{name} is in zone {}, which is not one of `zones`", zone.value))
+                    })?
+                }
+            };
             let origin: Arc<str> = format!("external {}", entry.name.value).into();
-            self.prefix(&entry.cidr, &zone, PrefixKind::External, &origin)?;
+            self.prefix(&entry.cidr, &place, PrefixKind::External, &origin)?;
         }
         let mut addresses = HashMap::new();
-        for Spanned { value, referenced, .. } in file.endpoints {
+        for Spanned { mut value, referenced, .. } in file.endpoints {
+            value.ip = value.ip.to_canonical();
             if let Some(first) = addresses.insert(value.ip, referenced.line()) {
                 return Err((
                     referenced.line(),
@@ -152,25 +162,28 @@ impl Checker {
         Ok(self.table)
     }
 
-    fn zone(&mut self, name: Spanned<String>, region: String) -> Result<Arc<Zone>, Refusal> {
+    fn zone(&mut self, name: Spanned<String>, region: String) -> Result<Place, Refusal> {
         let line = name.referenced.line();
         let name = name.value;
+        if name == UNKNOWN {
+            return Ok(Place::Unknown);
+        }
         if name.is_empty() || region.is_empty() {
             return Err((line, "a zone needs a name and a region".into()));
         }
-        if matches!(name.as_str(), "unknown" | "internet") {
-            return Err((line, format!("`{name}` says that there is no zone, so no zone can have this name")));
+        if name == Place::Internet.name() {
+            return Err((line, format!("`{name}` says whose addresses are not ours, so no zone can have this name")));
         }
         match self.zones.get(&name) {
             Some((zone, first)) if zone.region != region => {
                 let reason = format!("zone {name} is in region {region} and in region {} (line {first})", zone.region);
                 Err((line, reason))
             }
-            Some((zone, _)) => Ok(Arc::clone(zone)),
+            Some((zone, _)) => Ok(Place::Zone(Arc::clone(zone))),
             None => {
                 let zone = Arc::new(Zone { name: name.clone(), region });
                 self.zones.insert(name, (Arc::clone(&zone), line));
-                Ok(zone)
+                Ok(Place::Zone(zone))
             }
         }
     }
@@ -178,7 +191,7 @@ impl Checker {
     fn prefix(
         &mut self,
         cidr: &Spanned<String>,
-        zone: &Arc<Zone>,
+        place: &Place,
         kind: PrefixKind,
         origin: &Arc<str>,
     ) -> Result<(), Refusal> {
@@ -189,19 +202,29 @@ impl Checker {
             return Err(bad("it has no length"));
         }
         let prefix: IpNetwork = text.parse().map_err(|error: ipnetwork::IpNetworkError| bad(&error.to_string()))?;
+        let prefix = canonical(prefix);
         if prefix.ip() != prefix.network() {
             return Err(bad(&format!("bits are set after the length; {}/{} is", prefix.network(), prefix.prefix())));
         }
         if let Some((other, first)) = self.prefixes.get(&prefix)
-            && other.name != zone.name
+            && other != place
         {
-            let reason = format!("prefix {prefix} is in zone {} and in zone {} (line {first})", zone.name, other.name);
+            let reason = format!("prefix {prefix} is in zone {place} and in zone {other} (line {first})");
             return Err((line, reason));
         }
-        self.prefixes.insert(prefix, (Arc::clone(zone), line));
-        let placement = Placement { place: Place::Zone(Arc::clone(zone)), kind, origin: Arc::clone(origin) };
+        self.prefixes.insert(prefix, (place.clone(), line));
+        let placement = Placement { place: place.clone(), kind, origin: Arc::clone(origin) };
         self.table.zones.insert(prefix, placement);
         Ok(())
+    }
+}
+
+/// The prefix of IPv4 that one of IPv6 stands for, if it does.
+fn canonical(prefix: IpNetwork) -> IpNetwork {
+    let mapped = prefix.prefix().checked_sub(96).filter(|_| prefix.is_ipv6());
+    match (prefix.ip().to_canonical(), mapped) {
+        (ip @ IpAddr::V4(_), Some(length)) => IpNetwork::new(ip, length).unwrap_or(prefix),
+        _ => prefix,
     }
 }
 
@@ -232,6 +255,24 @@ external:
         assert_eq!(place("10.9.8.7").place.to_string(), "eu-1b");
         assert_eq!((place("10.9.8.7").kind, &*place("10.9.8.7").origin), (PrefixKind::External, "external orders-db"));
         assert_eq!(table.endpoints[0].workload.as_ref().unwrap().kind, "StatefulSet");
+    }
+
+    #[test]
+    fn addresses_can_be_ours_without_a_zone() {
+        let text = "zones:\n- {name: a, region: r, cidrs: [\"::ffff:10.0.0.0/112\"]}\n- {name: unknown, cidrs: [11.0.0.0/16]}\nexternal:\n- {name: peer, cidr: 12.0.0.0/8, class: vm}\n- {name: nat, cidr: 13.0.0.0/8, zone: unknown, class: nat}\n";
+        let table = parse(text).unwrap();
+        let place = |ip: &str| table.zones.lookup(ip.parse().unwrap()).unwrap().1.clone();
+        assert_eq!((place("11.0.9.9").place, place("11.0.9.9").kind), (Place::Unknown, PrefixKind::Cluster));
+        assert_eq!((place("12.0.9.9").place, place("12.0.9.9").kind), (Place::Unknown, PrefixKind::External));
+        assert_eq!((place("13.0.9.9").place, place("13.0.9.9").kind), (Place::Unknown, PrefixKind::External));
+        assert_eq!(place("10.0.9.9").place.to_string(), "a");
+        assert_eq!(place("11.1.0.1").place, Place::Internet);
+        refused("zones: [{name: internet, region: r}]\n", "zones.yaml:1: `internet` says whose");
+        refused("zones: [{name: a}]\n", "zones.yaml:1: a zone needs a name and a region");
+        refused(
+            "zones: [{name: a, region: r, cidrs: [11.0.0.0/16]}, {name: unknown, cidrs: [11.0.0.0/16]}]\n",
+            "zones.yaml:1: prefix 11.0.0.0/16 is in zone unknown and in zone a",
+        );
     }
 
     #[track_caller]

@@ -91,7 +91,11 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
             ("10.3.1.0/24", "eu-1c"),
             ("fd00:3::/80", "eu-1c"),
             ("10.3.64.0/20", "eu-1c"),
+            ("10.0.1.5/32", "eu-1a"),
+            ("fd00:1::5/128", "eu-1a"),
         ]);
+        // Who gives out ranges of its own takes no notice of the nodes' prefixes.
+        watched.forget(&["10.0.1.0/24", "fd00:1::/64", "10.0.2.0/24", "10.0.3.0/24"]);
         watched.holds("CiliumNode", &version).await;
         assert_eq!(
             watched.agents[0].pod("10.3.1.77").await,
@@ -113,23 +117,24 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         };
         let version = lab.put(block("confirmed", "false")).await;
         watched.expect(&[("10.4.1.0/26", "eu-1c")]);
+        watched.forget(&["10.0.4.0/24"]);
         watched.holds("BlockAffinity", &version).await;
         let version = lab.put(Object::pod("at-home", "node-d", "Running", &["10.4.1.8"])).await;
         watched.holds("Pod", &version).await;
         let version = lab.put(block("confirmed", "true")).await;
         watched.forget(&["10.4.1.0/26"]);
-        watched.expect(&[("10.4.1.8/32", "eu-1c")]);
+        watched.expect(&[("10.4.1.8/32", "eu-1c"), ("10.0.4.0/24", "eu-1c")]);
         watched.holds("BlockAffinity", &version).await;
 
         // The definition goes, and with it what was said by it.
         let version = lab.put(block("confirmed", "false")).await;
         watched.expect(&[("10.4.1.0/26", "eu-1c")]);
-        watched.forget(&["10.4.1.8/32"]);
+        watched.forget(&["10.4.1.8/32", "10.0.4.0/24"]);
         watched.holds("BlockAffinity", &version).await;
         lab.delete_definition("blockaffinities.crd.projectcalico.org").await;
         watched.controller.watches("BlockAffinity", "not installed").await;
         watched.forget(&["10.4.1.0/26"]);
-        watched.expect(&[("10.4.1.8/32", "eu-1c")]);
+        watched.expect(&[("10.4.1.8/32", "eu-1c"), ("10.0.4.0/24", "eu-1c")]);
         let version = lab.mark(&node_d("")).await;
         watched.holds("Node", &version).await;
 

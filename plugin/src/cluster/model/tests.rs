@@ -1,8 +1,16 @@
 //! What follows from which objects, in whatever order they come.
 
-use super::*;
-use crate::zones::{Place, Placement, Table, Zone};
-use std::{path::Path, time::SystemTime};
+mod azure;
+mod nodes;
+mod sources;
+
+use super::{super::objects, *};
+use crate::{
+    cluster::LabelKeys,
+    zones::{Place, Placement, Table, Zone},
+};
+use serde_json::{Value, json};
+use std::{path::Path, time::Duration};
 
 fn key(namespace: &str, name: &str) -> Key {
     Key { namespace: namespace.into(), name: name.into() }
@@ -16,8 +24,12 @@ fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {
     Fact::Node(Box::new(Node {
         uid: "uid".into(),
         zone: zone.map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })),
+        zoneless: Default::default(),
+        created: None,
         prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        subnets: Vec::new(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        cni_addresses: Vec::new(),
     }))
 }
 
@@ -26,7 +38,7 @@ fn pod(node: &str, addresses: &[&str], created: u64) -> Pod {
         node: node.into(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         is_ending: false,
-        created: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(created)),
+        created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(created)),
         started: None,
         owner: None,
         labels: Arc::default(),
@@ -51,6 +63,66 @@ struct Told {
 }
 
 impl Told {
+    /// A model that has been told these objects, as the API server writes them, in this order or backwards.
+    fn of(objects: &[Value], is_forwards: bool) -> Self {
+        let mut told = Self::default();
+        let mut all: Vec<&Value> = objects.iter().collect();
+        if !is_forwards {
+            all.reverse();
+        }
+        all.into_iter().for_each(|object| told.read(object));
+        told
+    }
+
+    fn read(&mut self, object: &Value) {
+        let is_of = |kind: &&Kind| {
+            let (group, version, name, _) = kind.resource();
+            let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+            (object["apiVersion"].as_str(), object["kind"].as_str()) == (Some(&version), Some(name))
+        };
+        let kind = *Kind::ALL.iter().find(is_of).unwrap_or_else(|| panic!("no kind: {object}"));
+        let seen = objects::read(kind, object.to_string().as_bytes(), &LabelKeys::default()).unwrap();
+        self.model.apply(kind, seen);
+    }
+
+    fn fixed(&mut self, yaml: &str) {
+        self.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
+    }
+
+    /// The zone of an address, and where that comes from.
+    fn zone(&mut self, address: &str) -> String {
+        self.tell();
+        lookup(&self.table, address.parse().unwrap()).to_string()
+    }
+
+    fn region(&mut self, address: &str) -> String {
+        self.tell();
+        lookup(&self.table, address.parse().unwrap()).zone().unwrap().region.clone()
+    }
+
+    /// Who has an address: `Node NAME` or NAMESPACE/POD.
+    fn holder(&mut self, address: &str) -> String {
+        self.tell();
+        let Some(endpoint) = self.identities.get(&address.parse().unwrap()) else { return "nobody".into() };
+        if endpoint.pod.is_empty() {
+            return format!("Node {}", endpoint.node);
+        }
+        format!("{}/{}", endpoint.namespace, endpoint.pod)
+    }
+
+    /// Reasons and messages of what a person is told, long after it began.
+    fn notices(&mut self) -> Vec<(&'static str, String)> {
+        self.tell();
+        let mut notices = self.model.take_notices(SystemTime::now());
+        notices.extend(self.model.take_notices(SystemTime::now() + Duration::from_secs(3600)));
+        notices.into_iter().map(|notice| (notice.reason, notice.message)).collect()
+    }
+
+    fn notices_now(&mut self) -> Vec<String> {
+        self.tell();
+        self.model.take_notices(SystemTime::now()).into_iter().map(|notice| notice.message).collect()
+    }
+
     fn set(&mut self, kind: Kind, key: Key, fact: Fact) {
         self.model.apply(kind, seen(key, fact));
     }
@@ -89,9 +161,9 @@ fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
     told.set(Kind::Node, key("", "n"), node(None, &["10.0.1.0/24", "2a00:1::/64"], &["10.0.2.1"]));
     // The public prefix is not the internet.
     assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a"), ("2a00:1::/64", "unknown")]));
+    assert_eq!(told.model.take_notices(SystemTime::now()).len(), 1);
     told.set(Kind::Node, key("", "n"), node(Some("b"), &["10.0.1.0/24"], &[]));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a"), ("10.0.1.0/24", "b")]));
-    assert_eq!(told.model.take_notices().len(), 1);
+    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a")]), "nor does one with a zone");
 }
 
 #[test]
@@ -112,17 +184,18 @@ fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
 #[test]
 fn a_conflict_is_unknown_and_told_to_both() {
     let mut told = Told::default();
-    told.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
-    let ranges = range(NodeName::Name("m".into()), &["10.0.1.0/24"], &[]);
-    told.set(Kind::CiliumNode, key("", "m"), ranges);
+    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
+    let ranges = |node: &str| range(NodeName::Name(node.into()), &["10.0.1.0/24"], &[]);
+    told.set(Kind::CiliumNode, key("", "n"), ranges("n"));
+    told.set(Kind::BlockAffinity, key("", "m"), ranges("m"));
     assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "a")]), "a node that is not known contradicts nobody");
     told.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
     assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "unknown")]));
-    let notices = told.model.take_notices();
+    let notices = told.model.take_notices(SystemTime::now());
     let objects: Vec<String> = notices.iter().map(|notice| notice.object.to_string()).collect();
-    assert_eq!(objects, ["Node n", "CiliumNode m"]);
-    assert!(notices[0].message.contains("(Node n: a, CiliumNode m: b)"), "{}", notices[0].message);
-    told.model.remove(Kind::CiliumNode, &key("", "m"));
+    assert_eq!(objects, ["CiliumNode n", "BlockAffinity m"]);
+    assert!(notices[0].message.contains("(CiliumNode n: a, BlockAffinity m: b)"), "{}", notices[0].message);
+    told.model.remove(Kind::BlockAffinity, &key("", "m"));
     assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "a")]));
     assert_eq!(told.model.troubles(), (0, 0));
 }
@@ -212,7 +285,17 @@ impl World {
                 let (prefixes, addresses) = (self.several(Self::prefix), self.several(Self::address));
                 let unique: BTreeSet<IpAddr> = addresses.into_iter().collect();
                 let addresses = unique.into_iter().collect();
-                (Kind::Node, key("", &name), Fact::Node(Box::new(Node { uid: "u".into(), zone, prefixes, addresses })))
+                let node = Node {
+                    uid: "u".into(),
+                    zone,
+                    zoneless: Default::default(),
+                    created: None,
+                    prefixes,
+                    subnets: if self.below(4) == 0 { self.several(Self::prefix) } else { Vec::new() },
+                    addresses,
+                    cni_addresses: self.several(Self::address),
+                };
+                (Kind::Node, key("", &name), Fact::Node(Box::new(node)))
             }
             1 => {
                 let (name, node) = (format!("p{}", self.below(6)), self.node_name());
@@ -247,7 +330,7 @@ impl World {
 fn lookup(table: &BTreeMap<IpNetwork, Placement>, address: IpAddr) -> Place {
     let mut all = Table::new();
     table.iter().for_each(|(prefix, placement)| all.insert(*prefix, placement.clone()));
-    all.lookup(address).unwrap().1.place.clone()
+    all.lookup(address.to_canonical()).unwrap().1.place.clone()
 }
 
 #[test]
@@ -296,7 +379,10 @@ fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
         };
         let facts = last.iter().filter_map(|((kind, key), fact)| Some((kind, key, fact.as_ref()?)));
         let speaks = |fact: &Fact, address: &IpAddr| match fact {
-            Fact::Node(node) => node.addresses.contains(address) || node.prefixes.contains(&single(*address)),
+            Fact::Node(node) => {
+                let mut prefixes = node.prefixes.iter().chain(&node.subnets);
+                node.has(address) || prefixes.any(|prefix| *prefix == single(*address))
+            }
             Fact::Pod(pod) => pod.addresses.contains(address),
             Fact::Ranges(ranges) => ranges.iter().any(|range| {
                 let mut all = range.addresses.iter().chain(&range.own);

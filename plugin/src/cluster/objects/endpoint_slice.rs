@@ -6,7 +6,7 @@ use super::{
     seen::Seen,
 };
 use kube::core::DynamicObject;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 pub(in super::super) fn read(object: &DynamicObject) -> Seen {
     let mut reading = Reading::default();
@@ -15,8 +15,11 @@ pub(in super::super) fn read(object: &DynamicObject) -> Seen {
     // Names are not resolved.
     if reading.text(&object.data, "/addressType") != Some("FQDN") {
         for endpoint in reading.list(&object.data, "/endpoints") {
+            let is_pod = reading.text(endpoint, "/targetRef/kind") == Some("Pod");
+            let pod: Option<Arc<str>> = reading.text(endpoint, "/targetRef/name").filter(|_| is_pod).map(Into::into);
             for text in reading.texts(endpoint, "/addresses") {
-                addresses.extend(reading.address(text, "endpoints[].addresses"));
+                let address = reading.address(text, "endpoints[].addresses");
+                addresses.extend(address.map(|address| (address, pod.clone())));
             }
         }
     }

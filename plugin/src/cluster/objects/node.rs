@@ -1,20 +1,57 @@
 //! Node: its zone, the prefixes of its pods, its addresses.
 
 use super::{
-    super::facts::{Fact, Node},
+    super::{
+        claims::truncate,
+        facts::{Fact, Node, Zoneless},
+    },
     reading::Reading,
-    seen::{LabelKeys, Seen},
+    seen::{LabelKeys, Seen, time},
 };
 use crate::zones::Zone;
+use ipnetwork::IpNetwork;
 use kube::core::Object;
 use serde::Deserialize;
+use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+/// Addresses that CNIs give to the node itself: tunnels, and what its own packets to pods carry.
+const ADDRESSES: [&str; 11] = [
+    "projectcalico.org/IPv4Address",
+    "projectcalico.org/IPv6Address",
+    "projectcalico.org/IPv4IPIPTunnelAddr",
+    "projectcalico.org/IPv4VXLANTunnelAddr",
+    "projectcalico.org/IPv6VXLANTunnelAddr",
+    "projectcalico.org/IPv4WireguardInterfaceAddr",
+    "projectcalico.org/IPv6WireguardInterfaceAddr",
+    "network.cilium.io/ipv4-cilium-host",
+    "network.cilium.io/ipv6-cilium-host",
+    "flannel.alpha.coreos.com/public-ip",
+    "ovn.kubernetes.io/ip_address",
+];
+/// OVN-Kubernetes' subnets of a node, by network, as JSON.
+const OVN_SUBNETS: &str = "k8s.ovn.org/node-subnets";
+/// How flannel sends to other nodes.
+const FLANNEL: &str = "flannel.alpha.coreos.com/backend-type";
+/// A cloud that has not looked at the node yet.
+const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct NodeSpec {
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Vec<String>,
+    #[serde(rename = "podCIDR")]
+    pod_cidr: String,
+    #[serde(rename = "providerID")]
+    provider_id: String,
+    taints: Vec<Taint>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Taint {
+    key: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,28 +67,116 @@ struct NodeAddress {
     address: String,
 }
 
-pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, labels: &LabelKeys) -> Seen {
+type Texts = BTreeMap<String, String>;
+
+pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &LabelKeys) -> Seen {
     let mut reading = Reading::default();
-    let meta = &object.metadata;
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let none = Texts::new();
+    let (labels, notes) = (meta.labels.as_ref().unwrap_or(&none), meta.annotations.as_ref().unwrap_or(&none));
     let status = object.status.clone().unwrap_or_default();
     let of_node = status.addresses.iter().filter(|address| matches!(&*address.r#type, "InternalIP" | "ExternalIP"));
-    let mut addresses: Vec<IpAddr> =
-        of_node.filter_map(|address| reading.address(&address.address, "status.addresses")).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
+    let addresses = of_node.filter_map(|address| reading.address(&address.address, "status.addresses")).collect();
+    let one = Some(&spec.pod_cidr).filter(|one| spec.pod_cidrs.is_empty() && !one.is_empty());
+    let prefixes: Vec<IpNetwork> =
+        spec.pod_cidrs.iter().chain(one).filter_map(|text| reading.prefix(text, "spec.podCIDRs")).collect();
+    let subnets = subnets(notes, &mut reading);
+    let cni_addresses = cni_addresses(notes, &prefixes, &subnets, &mut reading);
+    let zoneless = zoneless(spec, labels, notes, keys);
+    let is_virtual = zoneless == Zoneless::Virtual;
     let fact = Fact::Node(Box::new(Node {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
-        zone: zone(meta.labels.as_ref(), labels).map(Arc::new),
-        prefixes: object.spec.pod_cidrs.iter().filter_map(|text| reading.prefix(text, "spec.podCIDRs")).collect(),
-        addresses,
+        zone: zone(labels, keys, is_azure(&spec.provider_id)).map(Arc::new),
+        zoneless,
+        created: meta.creation_timestamp.as_ref().and_then(time),
+        prefixes,
+        subnets,
+        // What is no machine has the address of the process that stands for it.
+        addresses: if is_virtual { Vec::new() } else { unique(addresses) },
+        cni_addresses,
     }));
     Seen::new(meta, fact, reading.0)
 }
 
-/// The zone that a node's labels name. Azure gives nodes that are in no zone the zone `0`, or the region with `-0`.
-fn zone(labels: Option<&BTreeMap<String, String>>, keys: &LabelKeys) -> Option<Zone> {
-    let value = |key: &str| labels.and_then(|labels| labels.get(key)).map_or("", String::as_str);
+fn unique(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn is_azure(provider: &str) -> bool {
+    provider.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("azure"))
+}
+
+/// The zone that a node's labels name. Azure gives nodes that are in no zone the region with `-0`, or the number
+/// of their fault domain, which is a part of one data centre; a zone's name begins with the region there.
+fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
+    let value = |key: &str| labels.get(key).map_or("", |value| value.trim());
     let (name, region) = (value(&keys.zone), value(&keys.region));
-    let is_none = matches!(name, "" | "0" | "unknown" | "internet") || name.strip_prefix(region) == Some("-0");
+    let is_number = || name.parse::<i32>().is_ok();
+    let is_none = matches!(name, "" | "0" | "unknown" | "internet")
+        || name.strip_prefix(region) == Some("-0")
+        || (is_azure && is_number());
     (!is_none).then(|| Zone { name: name.to_owned(), region: region.to_owned() })
+}
+
+/// What it means if the node has no zone.
+fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) -> Zoneless {
+    let is_tainted = |key: &str| spec.taints.iter().any(|taint| taint.key == key);
+    let kind = labels.get("type").map_or("", String::as_str);
+    if matches!(kind, "virtual-kubelet" | "kwok")
+        || notes.contains_key("kwok.x-k8s.io/node")
+        || is_tainted("virtual-kubelet.io/provider")
+    {
+        Zoneless::Virtual
+    } else if is_tainted(UNINITIALIZED) {
+        Zoneless::Uninitialized
+    } else if labels.get(&keys.zone).is_none_or(String::is_empty) {
+        Zoneless::Unlabelled
+    } else {
+        Zoneless::Labelled
+    }
+}
+
+/// OVN-Kubernetes' subnets of the cluster's own network: a text or a list. Networks of users can overlap.
+fn subnets(notes: &Texts, reading: &mut Reading) -> Vec<IpNetwork> {
+    let Some(text) = notes.get(OVN_SUBNETS) else { return Vec::new() };
+    let Ok(networks) = serde_json::from_str::<Value>(text) else {
+        reading.0.push(format!("{OVN_SUBNETS}: it is no JSON"));
+        return Vec::new();
+    };
+    let texts = match networks.get("default") {
+        Some(Value::String(one)) => vec![&**one],
+        Some(_) => reading.texts(&networks, "/default"),
+        None => Vec::new(),
+    };
+    texts.into_iter().filter_map(|text| reading.prefix(text, OVN_SUBNETS)).collect()
+}
+
+fn cni_addresses(notes: &Texts, prefixes: &[IpNetwork], subnets: &[IpNetwork], reading: &mut Reading) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for key in ADDRESSES {
+        for text in notes.get(key).into_iter().flat_map(|text| text.split(',')) {
+            // Some are written with the length of their network.
+            let text = text.split_once('/').map_or(text, |(address, _)| address);
+            addresses.extend(reading.address(text, key));
+        }
+    }
+    // OVN-Kubernetes' management port has the second address of each subnet.
+    addresses.extend(subnets.iter().filter_map(|subnet| nth(subnet, 2)));
+    // Flannel's device has the network's own address. Where packets are only routed there is no device.
+    if notes.get(FLANNEL).is_some_and(|backend| !matches!(backend.as_str(), "host-gw" | "alloc")) {
+        addresses.extend(prefixes.iter().filter_map(|prefix| nth(prefix, 0)));
+    }
+    unique(addresses)
+}
+
+/// An address of a prefix by its number.
+fn nth(prefix: &IpNetwork, number: u8) -> Option<IpAddr> {
+    let address = match prefix.network() {
+        IpAddr::V4(first) => IpAddr::from(u32::from(first).checked_add(number.into())?.to_be_bytes()),
+        IpAddr::V6(first) => IpAddr::from(u128::from(first).checked_add(number.into())?.to_be_bytes()),
+    };
+    let is_within = truncate(address, prefix.prefix()) == Some(*prefix);
+    is_within.then_some(address)
 }

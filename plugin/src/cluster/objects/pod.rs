@@ -4,15 +4,12 @@ use super::{
     super::facts::{Fact, Pod},
     owner::owner,
     reading::Reading,
-    seen::{LabelKeys, Seen},
+    seen::{LabelKeys, Seen, time},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Object;
 use serde::Deserialize;
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, sync::Arc};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -25,6 +22,8 @@ pub(in super::super) struct PodSpec {
 #[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct PodStatus {
     phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
     #[serde(rename = "podIPs")]
     pod_ips: Vec<PodIp>,
     start_time: Option<Time>,
@@ -41,22 +40,29 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
     let meta = &object.metadata;
     let status = object.status.clone().unwrap_or_default();
     let has_ended = matches!(&*status.phase, "Succeeded" | "Failed");
-    let addresses = if object.spec.host_network || has_ended { &[][..] } else { &status.pod_ips[..] };
-    let time = |time: &Time| {
-        let seconds = u64::try_from(time.0.as_second()).ok()?;
-        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-    };
+    let texts = status.pod_ips.iter().map(|ip| &*ip.ip).chain([&*status.pod_ip]);
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in texts.filter_map(|text| reading.address(text, "status.podIPs")) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if object.spec.host_network || has_ended {
+        addresses.clear();
+    }
+    // A static pod is said to belong to its node; it is nobody's but its own.
+    let owner = owner(meta.owner_references.as_deref()).filter(|owner| owner.kind != "Node");
     let chosen = |key: &str| {
         labels.pod.iter().any(|wanted| wanted.strip_suffix('*').map_or(wanted == key, |start| key.starts_with(start)))
     };
     let own = meta.labels.iter().flatten().filter(|(key, _)| chosen(key));
     let fact = Fact::Pod(Arc::new(Pod {
         node: object.spec.node_name.as_str().into(),
-        addresses: addresses.iter().filter_map(|ip| reading.address(&ip.ip, "status.podIPs")).collect(),
+        addresses,
         is_ending: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().and_then(time),
         started: status.start_time.as_ref().and_then(time),
-        owner: owner(meta.owner_references.as_deref()),
+        owner,
         labels: Arc::new(own.map(|(key, value)| (key.clone(), value.clone())).collect()),
     }));
     Seen::new(meta, fact, reading.0)

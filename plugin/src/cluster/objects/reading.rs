@@ -11,20 +11,33 @@ pub(super) struct Reading(pub(super) Vec<String>);
 
 impl Reading {
     pub(super) fn prefix(&mut self, text: &str, what: &str) -> Option<IpNetwork> {
-        let parsed: Option<IpNetwork> = text.parse().ok();
-        let network = parsed.and_then(|prefix| truncate(prefix.ip(), prefix.prefix()));
+        let network = text.parse().ok().and_then(|prefix: IpNetwork| {
+            // An IPv4 prefix can be written as a part of IPv6.
+            let mapped = prefix.prefix().checked_sub(96).filter(|_| prefix.is_ipv6());
+            match (prefix.ip().to_canonical(), mapped) {
+                (ip @ IpAddr::V4(_), Some(length)) => truncate(ip, length),
+                _ => truncate(prefix.ip(), prefix.prefix()),
+            }
+        });
         if network.is_none() {
             self.0.push(format!("{what}: `{text}` is no prefix"));
         }
         network
     }
 
+    /// An address that traffic can come from; nothing, and no problem, where the text says that there is none.
     pub(super) fn address(&mut self, text: &str, what: &str) -> Option<IpAddr> {
-        let parsed: Option<IpAddr> = text.parse().ok();
-        if parsed.is_none() {
-            self.0.push(format!("{what}: `{text}` is no address"));
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
         }
-        parsed
+        let Ok(address) = text.parse::<IpAddr>() else {
+            self.0.push(format!("{what}: `{text}` is no address"));
+            return None;
+        };
+        let address = address.to_canonical();
+        let is_nobodys = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+        (!is_nobodys).then_some(address)
     }
 
     /// A text at a place of a custom resource; anything else there is a problem.

@@ -1,7 +1,8 @@
 //! What is kept of an object that was seen.
 
 use super::super::facts::{Fact, Key};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use std::time::{Duration, SystemTime};
 
 /// What is read of labels.
 #[derive(Clone, Debug)]
@@ -43,6 +44,12 @@ impl Seen {
     pub(super) fn new(meta: &ObjectMeta, fact: Fact, problems: Vec<String>) -> Self {
         Self { key: key(meta), resource_version: meta.resource_version.clone().unwrap_or_default(), fact, problems }
     }
+}
+
+/// A time of an object.
+pub(super) fn time(time: &Time) -> Option<SystemTime> {
+    let seconds = u64::try_from(time.0.as_second()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn key(meta: &ObjectMeta) -> Key {

@@ -1,0 +1,137 @@
+//! The zones of nodes: which region a zone is in, and which nodes have none.
+
+use super::super::facts::{Node, Zoneless};
+use crate::zones::{Place, Table, Zone};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// So long after it was made a node may be without a zone, and nobody is told.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// What nodes, and the static table, say of zones.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Regions of zones, and how many nodes say so.
+    regions: HashMap<String, BTreeMap<String, usize>>,
+    /// What the static table says.
+    fixed: HashMap<String, String>,
+    /// Nodes without a zone.
+    zoneless: BTreeSet<Arc<str>>,
+    /// Those of them that nobody has been told of, and when they were made, or seen first.
+    untold: BTreeMap<Arc<str>, Untold>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Untold {
+    Now,
+    /// When it has had time; if it is not known since when it is there, since it is asked for.
+    Later(Option<SystemTime>),
+    /// The cloud has yet to say something.
+    Waiting,
+}
+
+impl Places {
+    pub(super) fn set_fixed(&mut self, table: &Table) {
+        let zones = table.placements().filter_map(|placement| match &placement.place {
+            Place::Zone(zone) => Some((zone.name.clone(), zone.region.clone())),
+            Place::Unknown | Place::Internet => None,
+        });
+        self.fixed = zones.collect();
+    }
+
+    /// Takes what a node says of its zone.
+    pub(super) fn set(&mut self, name: &Arc<str>, before: Option<&Node>, now: Option<&Node>) {
+        let zone = |node: Option<&Node>| node.and_then(|node| node.zone.clone());
+        let (old, new) = (zone(before), zone(now));
+        if let Some(zone) = old.as_ref().filter(|zone| !zone.region.is_empty())
+            && let Some(regions) = self.regions.get_mut(&zone.name)
+        {
+            if let Some(count) = regions.get_mut(&zone.region) {
+                *count -= 1;
+            }
+            regions.retain(|_, count| *count > 0);
+            if regions.is_empty() {
+                self.regions.remove(&zone.name);
+            }
+        }
+        if let Some(zone) = new.as_ref().filter(|zone| !zone.region.is_empty()) {
+            let regions = self.regions.entry(zone.name.clone()).or_default();
+            *regions.entry(zone.region.clone()).or_default() += 1;
+        }
+        let Some(now) = now.filter(|_| new.is_none()) else {
+            self.zoneless.remove(name);
+            self.untold.remove(name);
+            return;
+        };
+        let is_new = self.zoneless.insert(Arc::clone(name));
+        if !is_new && !self.untold.contains_key(name) {
+            return;
+        }
+        let untold = match now.zoneless {
+            // It had one: there is nothing to wait for.
+            _ if old.is_some() => Untold::Now,
+            Zoneless::Labelled => Untold::Now,
+            Zoneless::Unlabelled => Untold::Later(now.created),
+            Zoneless::Uninitialized => Untold::Waiting,
+            Zoneless::Virtual => {
+                self.untold.remove(name);
+                return;
+            }
+        };
+        self.untold.insert(Arc::clone(name), untold);
+    }
+
+    /// The region that a zone is in; empty if nobody says it, or if it is said to be in several.
+    pub(super) fn region(&self, zone: &str) -> String {
+        let mut said = self.regions.get(zone).into_iter().flat_map(BTreeMap::keys);
+        match (said.next(), said.next()) {
+            (Some(only), None) => only.clone(),
+            (None, _) => self.fixed.get(zone).cloned().unwrap_or_default(),
+            (Some(_), Some(_)) => String::new(),
+        }
+    }
+
+    /// The zone with its region, which other nodes may name.
+    pub(super) fn whole(&self, zone: &Arc<Zone>) -> Arc<Zone> {
+        if zone.region.is_empty() {
+            Arc::new(Zone { name: zone.name.clone(), region: self.region(&zone.name) })
+        } else {
+            Arc::clone(zone)
+        }
+    }
+
+    /// Regions that a zone is also said to be in.
+    pub(super) fn other_regions(&self, zone: &Zone) -> String {
+        let said = self.regions.get(&zone.name).into_iter().flat_map(BTreeMap::keys);
+        let others: Vec<&str> = said.filter(|region| **region != zone.region).map(String::as_str).take(3).collect();
+        others.join(", ")
+    }
+
+    /// How many nodes have no zone.
+    pub(super) fn zoneless(&self) -> usize {
+        self.zoneless.len()
+    }
+
+    /// Nodes without a zone of which it is time to tell.
+    pub(super) fn take_zoneless(&mut self, now: SystemTime) -> Vec<Arc<str>> {
+        let mut due = Vec::new();
+        self.untold.retain(|name, untold| {
+            let is_due = match untold {
+                Untold::Now => true,
+                Untold::Waiting => false,
+                Untold::Later(since) => {
+                    let since = *since.get_or_insert(now);
+                    now.duration_since(since).is_ok_and(|age| age >= GRACE)
+                }
+            };
+            if is_due {
+                due.push(Arc::clone(name));
+            }
+            !is_due
+        });
+        due
+    }
+}
