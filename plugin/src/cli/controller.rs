@@ -173,7 +173,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (notices, to_report) = Publisher::notices();
     let labels =
         LabelKeys { zone: args.zone_label.clone(), region: args.region_label.clone(), pod: args.pod_labels.clone() };
-    let timing = Timing { watch: args.watch_timeout.0, absent: args.absent_interval.0 };
+    let timing = Timing { watch: args.watch_timeout.0, absent: args.absent_interval.0, ..Timing::default() };
     let messages = cluster::watch(&client, &labels, &timing, &health);
     let publisher = Publisher {
         store: Arc::clone(&store),

@@ -47,5 +47,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
         None => Config::infer().await.map_err(ConnectError::Nothing)?,
     };
     config.read_timeout = Some(READ_TIMEOUT);
+    // Who asks tries again by itself: it would not see for minutes that the server is overloaded, or that an
+    // aggregated one is away.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }

@@ -3,6 +3,10 @@
 //! A list is streamed where the server can do that. A watch goes on from the last version that was
 //! seen, also after an error; a version that has expired leads to a new list. What is known stays known
 //! until the server says otherwise.
+//!
+//! A store that was restored from a backup has older versions: a watch from one of its future is silent. So
+//! before a watch goes on, one object is listed to see the version. Where the store has overtaken the version
+//! meanwhile, that tells nothing, and so everything is listed anew now and then.
 
 use super::{
     facts::{Key, Kind},
@@ -36,7 +40,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the first list of a kind that a cluster may lack is waited for.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(30);
+/// How long an answer may take to begin.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How much earlier or later a list is made anew, so that not all are made at once.
+const JITTER: std::ops::RangeInclusive<f64> = 0.75..=1.25;
 
 /// How watches go about it.
 #[derive(Clone, Debug)]
@@ -45,11 +53,13 @@ pub struct Timing {
     pub watch: Duration,
     /// How often a kind that the cluster lacks is looked for.
     pub absent: Duration,
+    /// After about this time everything is listed anew.
+    pub relist: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { watch: Duration::from_secs(290), absent: Duration::from_secs(30) }
+        Self { watch: Duration::from_secs(290), absent: Duration::from_secs(30), relist: Duration::from_secs(3600) }
     }
 }
 
@@ -71,7 +81,9 @@ enum Failure {
     Absent,
     /// It may not be read.
     Forbidden(String),
-    /// The server answers with another error.
+    /// The server can't do what was asked, or has failed at it.
+    Refused(String),
+    /// The server answers with another error, for now.
     Answered(String),
     /// There is no answer.
     Unreachable(String),
@@ -93,6 +105,7 @@ impl Failure {
             403 => Self::Forbidden(message.to_owned()),
             // Gone, or a version of the future: the storage was restored from an older state.
             410 | 504 => Self::Expired(message.to_owned()),
+            400 | 405 | 406 | 415 | 422 | 500 | 501 => Self::Refused(format!("{message} (code {code})")),
             code => Self::Answered(format!("{message} (code {code})")),
         }
     }
@@ -217,6 +230,12 @@ pub(super) struct Watch {
     failing: Option<String>,
     /// Whether the cluster does not have the kind.
     is_absent: bool,
+    /// Whether there was a list, which stays in force while another one is made.
+    is_listed: bool,
+    /// Whether it is to be seen if versions have gone back.
+    is_doubtful: bool,
+    /// When everything is listed anew.
+    relist: Instant,
     started: Instant,
 }
 
@@ -230,6 +249,7 @@ impl Watch {
         health: Arc<Health>,
     ) -> Self {
         let source = source(client, kind, labels);
+        let relist = Instant::now() + jittered(timing.relist);
         Self {
             kind,
             source,
@@ -241,6 +261,9 @@ impl Watch {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, 0.5..=1.0),
             failing: None,
             is_absent: false,
+            is_listed: false,
+            is_doubtful: false,
+            relist,
             started: Instant::now(),
         }
     }
@@ -256,14 +279,33 @@ impl Watch {
     /// Lists if needed, and follows until the server ends the watch.
     async fn once(&mut self) -> Result<(), Failure> {
         let Some(version) = self.version.clone() else {
-            if self.failing.is_none() && !self.is_absent {
+            if self.failing.is_none() && !self.is_absent && !self.is_listed {
                 self.health.set(self.kind, State::Listing, None);
             }
             return if self.streams { self.list_streamed().await } else { self.list_in_pages().await };
         };
-        let events = self.source.watch(self.params(false), version).await?;
+        if Instant::now() >= self.relist {
+            tracing::debug!(kind = self.kind.name(), "listing anew");
+            self.version = None;
+            return Ok(());
+        }
+        if self.is_doubtful {
+            self.compare(&version).await?;
+        }
+        let events = answer(self.source.watch(self.params(false), version)).await?;
         self.is_watching();
         self.follow(events, None).await
+    }
+
+    /// Compares the version that was seen with the store's. One that is older than what was seen is another store.
+    async fn compare(&mut self, version: &str) -> Result<(), Failure> {
+        let page = answer(self.source.list(ListParams::default().limit(1))).await?;
+        if is_older(&page.version, version) {
+            let (now, before) = (&page.version, version);
+            return Err(Failure::Expired(format!("the store was set back from version {before} to {now}")));
+        }
+        self.is_doubtful = false;
+        Ok(())
     }
 
     fn params(&self, initial: bool) -> WatchParams {
@@ -272,7 +314,7 @@ impl Watch {
     }
 
     async fn list_streamed(&mut self) -> Result<(), Failure> {
-        let events = self.source.watch(self.params(true), "0".to_owned()).await?;
+        let events = answer(self.source.watch(self.params(true), "0".to_owned())).await?;
         self.follow(events, Some(HashSet::new())).await
     }
 
@@ -280,7 +322,7 @@ impl Watch {
         let mut keys = HashSet::new();
         let mut params = ListParams::default().limit(PAGE);
         loop {
-            let page = self.source.list(params.clone()).await?;
+            let page = answer(self.source.list(params.clone())).await?;
             for seen in page.objects {
                 keys.insert(seen.key.clone());
                 self.send(Message::Set(self.kind, seen)).await;
@@ -298,6 +340,8 @@ impl Watch {
     async fn listed(&mut self, keys: HashSet<Key>, version: String) {
         self.send(Message::Listed(self.kind, keys, version.clone())).await;
         self.version = Some(version);
+        self.relist = Instant::now() + jittered(self.timing.relist);
+        self.is_listed = true;
         self.is_watching();
     }
 
@@ -314,6 +358,7 @@ impl Watch {
 
     /// Follows a watch; with `listing`, its first events are the list.
     async fn follow(&mut self, mut events: Events, mut listing: Option<HashSet<Key>>) -> Result<(), Failure> {
+        self.is_doubtful = true;
         loop {
             let event = timeout(self.timing.watch + MARGIN, events.next()).await;
             let Ok(Some(event)) = event else {
@@ -372,6 +417,7 @@ impl Watch {
             }
             Failure::Absent if self.kind.is_optional() => {
                 self.version = None;
+                self.is_listed = false;
                 self.failing = None;
                 self.health.set(self.kind, State::NotInstalled, None);
                 if !std::mem::replace(&mut self.is_absent, true) {
@@ -384,14 +430,13 @@ impl Watch {
             Failure::Absent => (State::Failing, "the server does not know this kind".to_owned()),
             Failure::Forbidden(text) => (State::Forbidden, text),
             Failure::Unreachable(text) => (State::Failing, text),
-            Failure::Answered(text) => {
-                if is_listing && self.streams {
-                    // Not every server can stream a list.
-                    self.streams = false;
-                    tracing::debug!(kind, reason = text, "lists are not streamed");
-                }
-                (State::Failing, text)
+            Failure::Refused(text) if is_listing && self.streams => {
+                // Not every server can stream a list. If that is not the reason, the plain list fails, too.
+                self.streams = false;
+                tracing::debug!(kind, reason = text, "lists are not streamed");
+                return;
             }
+            Failure::Refused(text) | Failure::Answered(text) => (State::Failing, text),
         };
         self.health.count_error(self.kind);
         self.health.set(self.kind, state, Some(text.clone()));
@@ -402,10 +447,34 @@ impl Watch {
         }
         // Who waits for the first list is told that there is none yet: at once if that lasts, and of a kind that
         // a cluster may lack after a while, since another server than the API server may answer for it.
-        let is_slow = self.kind.is_optional() && self.started.elapsed() > SETTLE;
-        if state == State::Forbidden || is_slow {
+        let left = SETTLE.saturating_sub(self.started.elapsed());
+        let is_awaited = self.kind.is_optional() && state != State::Forbidden && !left.is_zero();
+        if state == State::Forbidden || (self.kind.is_optional() && left.is_zero()) {
             self.send(Message::Unavailable(self.kind)).await;
         }
-        sleep(self.backoff.failed()).await;
+        let wait = self.backoff.failed();
+        sleep(if is_awaited { wait.min(left) } else { wait }).await;
     }
 }
+
+/// What is answered in time: the API server can wait for another one that does not answer.
+async fn answer<T>(asked: BoxFuture<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    let none = || Err(Failure::Unreachable(format!("no answer within {} s", ANSWER.as_secs())));
+    timeout(ANSWER, asked).await.unwrap_or_else(|_| none())
+}
+
+/// A random time around this one.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(JITTER))
+}
+
+/// Whether a version comes before another one. Versions are numbers as a rule; of others nothing is known.
+fn is_older(version: &str, than: &str) -> bool {
+    match (version.parse::<u128>(), than.parse::<u128>()) {
+        (Ok(version), Ok(than)) => version < than,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

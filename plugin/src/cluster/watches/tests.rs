@@ -1,0 +1,198 @@
+//! What a watch does about an API server's answers; the server is a small one on loopback.
+
+use super::*;
+use crate::cluster::{connect, messages};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
+
+/// An answer: its code, what is written, and whether the connection stays open after it.
+struct Answer(u16, Value, bool);
+
+/// Starts a server, and the watch of nodes there.
+async fn watch(
+    answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    timing: Timing,
+) -> (Arc<Health>, mpsc::Receiver<Message>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let (mut first, mut line) = (String::new(), String::new());
+                stream.read_line(&mut first).await.unwrap();
+                while stream.read_line(&mut line).await.unwrap() > 2 {
+                    line.clear();
+                }
+                let Answer(code, body, stays) = answer(first.split(' ').nth(1).unwrap());
+                let head = format!("HTTP/1.1 {code} Answer\r\ncontent-type: application/json\r\nconnection: close\r\n");
+                let _ = stream.write_all(format!("{head}\r\n{body}\n").as_bytes()).await;
+                let _ = stream.flush().await;
+                if stays {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    let file = std::env::temp_dir().join(format!("meridian-watch-{}-{}", std::process::id(), address.port()));
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let client = connect(Some(&file)).await;
+    std::fs::remove_file(&file).unwrap();
+    let client = client.unwrap();
+    let (sender, receiver) = messages();
+    let health = Arc::new(Health::default());
+    let watch = Watch::new(Kind::Node, client, LabelKeys::default(), timing, sender, Arc::clone(&health));
+    tokio::spawn(watch.run());
+    (health, receiver)
+}
+
+fn status(code: u16, message: &str) -> Answer {
+    Answer(
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": "X", "code": code}),
+        false,
+    )
+}
+
+fn list(version: u64, nodes: &[&str]) -> Answer {
+    let items: Vec<Value> =
+        nodes.iter().map(|name| json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": {}})).collect();
+    let meta = json!({"resourceVersion": version.to_string()});
+    Answer(200, json!({"kind": "NodeList", "apiVersion": "v1", "metadata": meta, "items": items}), false)
+}
+
+fn bookmark(version: u64, stays: bool) -> Answer {
+    let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"resourceVersion": version.to_string()}});
+    Answer(200, json!({"type": "BOOKMARK", "object": object}), stays)
+}
+
+/// The next list that is whole: its nodes and its version.
+async fn listed(messages: &mut mpsc::Receiver<Message>) -> (Vec<String>, String) {
+    loop {
+        if let Message::Listed(_, keys, version) = messages.recv().await.unwrap() {
+            let mut names: Vec<String> = keys.iter().map(|key| key.name.to_string()).collect();
+            names.sort();
+            return (names, version);
+        }
+    }
+}
+
+async fn is(health: &Health, state: State) -> crate::cluster::KindHealth {
+    loop {
+        if let Some(known) = health.all().remove(&Kind::Node).filter(|known| known.state == state) {
+            return known;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_streams_no_lists_is_no_error() {
+    for code in [422, 400, 500] {
+        let answer = move |path: &str| match path {
+            path if path.contains("sendInitialEvents") => status(code, "not supported"),
+            path if path.contains("watch=true") => bookmark(7, true),
+            _ => list(7, &["n"]),
+        };
+        let (health, mut messages) = watch(answer, Timing::default()).await;
+        assert_eq!(listed(&mut messages).await, (vec!["n".to_owned()], "7".to_owned()));
+        let known = is(&health, State::Watching).await;
+        assert_eq!((known.errors, known.error), (0, None), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_or_overloaded_is_seen_from_the_first_answer() {
+    for code in [503, 429, 504, 502] {
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        let answer = move |_: &str| {
+            *count.lock().unwrap() += 1;
+            status(code, "currently unable")
+        };
+        let (health, _messages) = watch(answer, Timing::default()).await;
+        let known = is(&health, State::Failing).await;
+        assert!(known.error.is_some_and(|error| error.starts_with("currently unable")), "{code}");
+        assert_eq!(known.errors, *asked.lock().unwrap(), "the client asks no second time by itself: {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_was_set_back_is_listed_again() {
+    // The watch ends; from then on the store is an older one, and a watch from its future is silent.
+    for is_silent in [true, false] {
+        let is_old = Arc::new(Mutex::new(false));
+        let answer = move |path: &str| {
+            let mut is_old = is_old.lock().unwrap();
+            match path {
+                path if path.contains("sendInitialEvents") => status(422, "not supported"),
+                path if path.contains("watch=true") && path.contains("resourceVersion=90") && *is_old => {
+                    if is_silent {
+                        bookmark(90, true)
+                    } else {
+                        status(504, "Too large resource version")
+                    }
+                }
+                path if path.contains("watch=true") => {
+                    let was_old = std::mem::replace(&mut *is_old, true);
+                    bookmark(if was_old { 41 } else { 90 }, was_old)
+                }
+                _ if *is_old => list(40, &["n", "restored"]),
+                _ => list(80, &["n"]),
+            }
+        };
+        let (health, mut messages) = watch(answer, Timing::default()).await;
+        assert_eq!(listed(&mut messages).await, (vec!["n".to_owned()], "80".to_owned()));
+        let expected = (vec!["n".to_owned(), "restored".to_owned()], "40".to_owned());
+        assert_eq!(listed(&mut messages).await, expected);
+        let known = is(&health, State::Watching).await;
+        assert_eq!((known.relists, known.errors), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_goes_on_without_a_list_and_now_and_then_with_one() {
+    let answer = |path: &str| match path {
+        path if path.contains("sendInitialEvents") => status(422, "not supported"),
+        path if path.contains("watch=true") => bookmark(9, false),
+        path if path.contains("limit=1&") || path.ends_with("limit=1") => list(9, &["n"]),
+        _ => list(8, &["n", "m"]),
+    };
+    let (health, mut messages) =
+        watch(answer, Timing { relist: Duration::from_millis(200), ..Timing::default() }).await;
+    let mut watched = 0;
+    for _ in 0..3 {
+        assert_eq!(listed(&mut messages).await.0, ["m", "n"]);
+        // Each list is followed by a watch at least.
+        assert!(matches!(messages.recv().await.unwrap(), Message::Seen(_, version) if version == "9"));
+        watched += 1;
+    }
+    assert_eq!(watched, 3);
+    let known = is(&health, State::Watching).await;
+    assert_eq!((known.relists, known.errors), (0, 0));
+}
+
+#[test]
+fn versions_are_compared_as_numbers_and_others_not_at_all() {
+    assert!(is_older("99", "100") && !is_older("100", "99") && !is_older("100", "100"));
+    assert!(!is_older("", "100") && !is_older("7/8", "9/9") && !is_older("1", "x"));
+}
+
+#[test]
+fn times_are_spread() {
+    let times: HashSet<Duration> = (0..20).map(|_| jittered(Duration::from_secs(3600))).collect();
+    assert!(times.len() > 1);
+    assert!(times.iter().all(|time| (2700..=4500).contains(&time.as_secs())));
+}
