@@ -260,6 +260,7 @@ async fn run_controller(addresses: bool) -> Shown {
         index: Arc::clone(&index),
         health: Arc::clone(&health),
         notices,
+        ignored: Vec::new(),
         fixed: fixed.subscribe(),
     };
     tokio::spawn(publisher.follow(receiver));

@@ -16,16 +16,9 @@ fn a_conflict_of_many_nodes_is_said_once_and_shortly() {
     assert_eq!(told.zone("10.0.2.15"), "unknown");
     let said = told.model.take_notices(SystemTime::now());
     let objects: Vec<String> = said.iter().map(|notice| notice.object.to_string()).collect();
-    assert_eq!(
-        objects,
-        ["Node n-0", "Node n-1", "Node n-10"].map(str::to_owned)[..2]
-            .iter()
-            .cloned()
-            .chain(["Node n-101".to_owned()])
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(objects, ["Node n-0", "Node n-1", "Node n-101"], "one of each zone");
     assert!(said[0].message.contains("and 297 more"), "{}", said[0].message);
-    let origin = told.table[&"10.0.2.15/32".parse().unwrap()].origin.clone();
+    let origin = told.table[&"10.0.2.15/32".parse().unwrap()].origin.to_string();
     assert!(said[0].message.len() < 250 && origin.len() < 150, "{} {origin}", said[0].message);
     // More of them change nothing that anybody is told.
     for index in 300..305 {
