@@ -98,7 +98,9 @@ fn reference() -> String {
          endpoints: [{{ip: 10.0.1.7, namespace: shop, pod: cart-0, workload: {{kind: StatefulSet, name: cart}}, labels: {{app: cart}}}}]\n\
          external:  [{{name: orders-db, cidr: 10.9.8.0/24, zone: eu-1a, class: database}}]   # database, loadbalancer, nat or vm\n\
          ```\n\n\
-         A zone belongs to one region, a prefix to one zone; the most specific prefix wins. A public address in no \
+         A zone belongs to one region, a prefix to one zone; the most specific prefix wins. The zone `unknown` \
+         needs no region and says that addresses are ours without saying where: public ranges that are used \
+         privately are not the internet then. An `external` prefix may leave out `zone`. A public address in no \
          prefix is the internet, a private one is unknown. The file is read again when it changes and on SIGHUP; one \
          with an error is refused with file, line and reason, and the old one stays in force.\n\n\
          ## The controller\n\n\
