@@ -4,6 +4,7 @@
 mod attach;
 pub mod auto;
 mod btf;
+pub mod capabilities;
 mod change_step;
 mod clsact;
 mod coverage;
@@ -21,6 +22,7 @@ mod only;
 mod pins;
 mod probe;
 mod read;
+mod readable;
 pub mod sys;
 mod wireguard;
 mod zone_maps;
@@ -32,10 +34,11 @@ pub use flow_maps::Retiring;
 pub use hook::Hook;
 pub use hook_change::GRACE;
 pub use object::Options;
-pub use only::{Only, Role as Alone};
+pub use only::{NotAlone, Only, Role as Alone};
 pub use pins::Pins;
 pub use probe::{accept_all, next};
 pub use read::Cell;
+pub use readable::Readable;
 
 use crate::{
     flows::{Entry, Event, SlotId},
@@ -397,6 +400,14 @@ impl Datapath {
     /// The kernel's answer.
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
         read::stat(self.loaded.map("STATS")?, stat)
+    }
+
+    /// Tells when packets are announced. Inside a runtime.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn announcements(&self) -> Result<Readable, Error> {
+        self.events.readable().map_err(|source| Error::Map { map: "EVENTS".into(), source })
     }
 
     /// Shows every packet that was announced since the last time to `see`.

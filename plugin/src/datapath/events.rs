@@ -1,12 +1,14 @@
 //! Reads the ring buffer EVENTS.
 
-use super::Error;
+use super::{Error, Readable};
 use crate::flows::Event;
 use aya::maps::{Map, MapData, RingBuf};
 use meridian_abi::{IpVersion, event, flow::Verdict};
 use nix::time::{ClockId, clock_gettime};
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
     time::{Duration, SystemTime},
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -18,6 +20,13 @@ impl Events {
     pub(super) fn new(map: MapData) -> Result<Self, Error> {
         let failed = |error| Error::Map { map: "EVENTS".into(), source: std::io::Error::other(error) };
         RingBuf::try_from(Map::RingBuf(map)).map(Self).map_err(failed)
+    }
+
+    /// Tells when there are events. Inside a runtime.
+    ///
+    /// The kernel wakes with an event whose reader has read all before it.
+    pub(super) fn readable(&self) -> io::Result<Readable> {
+        Readable::new(self.0.as_fd())
     }
 
     /// Shows every event that is there to `see`.

@@ -6,13 +6,7 @@ use crate::{
     programs::program,
     recorded::flows,
 };
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Read,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, io::Read, path::Path, process::Command};
 
 const FLOWS: usize = 3000;
 
