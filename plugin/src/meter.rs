@@ -191,13 +191,12 @@ impl Meter {
     /// # Errors
     /// The kernel's answer.
     pub fn sample(&self, hook: &HookState, feed: Option<FeedState>) -> Result<Sample, Error> {
-        let stats = Stat::ALL.into_iter().map(|stat| self.datapath.stat(stat).map(|counter| (stat, counter)));
         Ok(Sample {
             counted: Counted {
                 whose: Whose::Node(self.observer.node().name.clone()),
                 time: SystemTime::now(),
                 matrix: self.matrix()?,
-                stats: stats.collect::<Result<_, _>>()?,
+                stats: self.datapath.stats()?.all(),
                 totals: self.accounting.totals().clone(),
             },
             boot_id: self.datapath.boot_id()?.into_bytes(),

@@ -13,10 +13,7 @@ use crate::{
 };
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
-use totals::TotalsArgs;
-
-/// What turns something off.
-const OFF: &str = "off";
+use totals::{OFF, TotalsArgs};
 
 /// The controller's configuration. A flag counts before a variable.
 #[derive(Debug, clap::Args)]

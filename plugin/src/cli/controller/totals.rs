@@ -1,6 +1,5 @@
 //! Flags of the totals of the cluster.
 
-use super::OFF;
 use crate::{
     cli::{
         Failure,
@@ -14,6 +13,8 @@ use crate::{
 };
 use std::{fs, net::IpAddr, path::PathBuf};
 
+/// What turns something off.
+pub(super) const OFF: &str = "off";
 /// Where a pod finds its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
