@@ -1,4 +1,4 @@
-//! What a drain costs: the agent reads full flow maps, resolves who the addresses are, sums up and makes
+//! What a drain costs: the meter reads full flow maps, resolves who the addresses are, sums up and makes
 //! flow events. Writes its table into docs/performance.md. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
@@ -7,11 +7,11 @@ mod report;
 
 use meridian::{
     accounting::Accounting,
-    agent::Agent,
     datapath::{Datapath, Device, Devices, Options, sys},
     flows::{Node, Ring, Sink},
     hubble::metrics::FlowMetrics,
     identity::Index,
+    meter::Meter,
     units::grouped,
     zones::{Place, StaticTable},
 };
@@ -53,9 +53,9 @@ fn main() {
     let sink = Sink { listener: Some(Arc::clone(&metrics) as _), ..Sink::new(Arc::new(Ring::new(4095))) };
     let node = Node::new("node-a", Place::Unknown);
     let datapath = Datapath::load(Options::default()).unwrap();
-    let mut agent = Agent::new(node, datapath, index, Accounting::new(1000, true), sink);
-    agent.datapath().set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();
-    agent.apply_zones(&table.zones, SystemTime::now()).unwrap();
+    let mut meter = Meter::new(node, datapath, index, Accounting::new(1000, true), sink);
+    meter.datapath().set_devices(Devices { devices: vec![Device::uplink(LOOPBACK)], ..Devices::default() }).unwrap();
+    meter.apply_zones(&table.zones, SystemTime::now()).unwrap();
 
     let entries = u64::from(PODS) * u64::from(PODS);
     let mut now = Instant::now();
@@ -76,16 +76,16 @@ fn main() {
         let mut took = Vec::new();
         for _ in 0..rounds {
             if active {
-                send_all(&mut agent);
+                send_all(&mut meter);
             }
             if name == "active, no event is due" {
                 // All were told right before.
-                agent.flush(now, SystemTime::now()).unwrap();
-                send_all(&mut agent);
+                meter.flush(now, SystemTime::now()).unwrap();
+                send_all(&mut meter);
             }
             now += Duration::from_secs(seconds);
             let start = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
-            agent.drain(now, SystemTime::now()).unwrap();
+            meter.drain(now, SystemTime::now()).unwrap();
             let end = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
             took.push(Duration::from(end - start));
         }
@@ -111,8 +111,8 @@ fn main() {
 }
 
 /// A packet for each entry.
-fn send_all(agent: &mut Agent) {
-    let datapath = agent.datapath();
+fn send_all(meter: &mut Meter) {
+    let datapath = meter.datapath();
     for (source, destination) in (0..PODS).flat_map(|source| (0..PODS).map(move |destination| (source, destination))) {
         let mut frame = vec![0; 12];
         frame.extend([0x08, 0x00, 0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0]);

@@ -4,7 +4,6 @@
 //! failure.
 
 mod agent;
-mod capabilities;
 mod check;
 mod config;
 mod controller;
@@ -13,8 +12,8 @@ mod failure;
 mod hook;
 mod hubble;
 mod invalid;
-mod process;
 mod replay;
+mod signals;
 mod top;
 mod trust;
 mod unload_nodes;

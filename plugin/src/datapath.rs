@@ -4,6 +4,7 @@
 mod attach;
 pub mod auto;
 mod btf;
+pub mod capabilities;
 mod change_step;
 mod clsact;
 mod coverage;
@@ -14,13 +15,16 @@ mod flow_maps;
 mod grace;
 mod hook;
 mod hook_change;
+mod maps;
 mod memory;
 mod names;
 mod object;
 mod only;
 mod pins;
+mod prefix_key;
 mod probe;
 mod read;
+mod readable;
 pub mod sys;
 mod wireguard;
 mod zone_maps;
@@ -32,10 +36,11 @@ pub use flow_maps::Retiring;
 pub use hook::Hook;
 pub use hook_change::GRACE;
 pub use object::Options;
-pub use only::{Only, Role as Alone};
+pub use only::{NotAlone, Only, Role as Alone};
 pub use pins::Pins;
 pub use probe::{accept_all, next};
-pub use read::Cell;
+pub use read::{Cell, Stats};
+pub use readable::Readable;
 
 use crate::{
     flows::{Entry, Event, SlotId},
@@ -46,6 +51,7 @@ use change_step::HookChange;
 use events::Events;
 use flow_maps::FlowMaps;
 use ipnetwork::IpNetwork;
+use maps::Maps;
 use meridian_abi::{
     Counter, control, device,
     flow::Verdict,
@@ -88,6 +94,7 @@ pub struct Datapath {
     zones: ZoneMaps,
     flows: FlowMaps,
     loaded: Loaded,
+    maps: Maps,
     options: Options,
     events: Events,
     pins: Option<Pins>,
@@ -126,15 +133,14 @@ impl Datapath {
             }
         }
         let loaded = object::load(&options, pins.as_ref())?;
-        let events = Events::new(loaded.reader("EVENTS")?)?;
-        let ledger = loaded.map("LEDGER")?;
-        names::begin(ledger)?;
-        let zones = ZoneMaps::new(loaded.map("CONTROL")?, ledger)?;
-        let (v4, v6) = (loaded.map("FLOWS_V4")?, loaded.map("FLOWS_V6")?);
-        let flows = FlowMaps::new(v4, v6, options.flow_slots, ledger)?;
+        let maps = Maps::find(&loaded.maps)?;
+        let events = Events::new(&maps.events)?;
+        names::begin(&maps.ledger)?;
+        let zones = ZoneMaps::new(&maps)?;
+        let flows = FlowMaps::new(&maps, options.flow_slots)?;
         let (attached, devices) = (Attached::default(), Devices::default());
         let (roles, addresses) = (BTreeMap::new(), BTreeSet::new());
-        let named_zones = names::read(loaded.map("ZONE_NAMES")?)?;
+        let named_zones = names::read(&maps.zone_names)?;
         let device_hooks = DeviceHooks::of(options.hook);
         Ok(Self {
             attached,
@@ -143,6 +149,7 @@ impl Datapath {
             zones,
             flows,
             loaded,
+            maps,
             options,
             events,
             pins,
@@ -181,23 +188,23 @@ impl Datapath {
     }
 
     fn attach_netfilter(&mut self, netfilter: &Netfilter) -> Result<Vec<String>, Error> {
-        let Self { attached, loaded, pins, .. } = self;
-        let seen = || read::stat(loaded.map("STATS")?, Stat::Loopback);
+        let Self { attached, maps, pins, .. } = self;
+        let seen = || read::stats(&maps.stats).map(|stats| stats.get(Stat::Loopback));
         let is_alive = |family| {
             let before = seen().unwrap_or_default();
             attach::send_probe(family).is_ok() && seen().is_ok_and(|after| after.packets > before.packets)
         };
-        attached.netfilter(netfilter, loaded.map("CORES")?, pins.as_ref(), is_alive)
+        attached.netfilter(netfilter, &maps.cores, pins.as_ref(), is_alive)
     }
 
     /// Lets netfilter's entries go on with these programs.
     fn set_cores(&self, netfilter: &Netfilter) -> Result<(), Error> {
-        attach::set_cores(self.loaded.map("CORES")?, Some(netfilter))
+        attach::set_cores(&self.maps.cores, Some(netfilter))
     }
 
     /// Lets netfilter's entries go on with nothing.
     fn clear_cores(&self) -> Result<(), Error> {
-        attach::set_cores(self.loaded.map("CORES")?, None)
+        attach::set_cores(&self.maps.cores, None)
     }
 
     /// Detaches the programs that are not pinned; the maps stay readable.
@@ -224,7 +231,9 @@ impl Datapath {
         }
         for (word, bits) in &roles {
             if self.roles.get(word) != Some(bits) {
-                sys::update(self.loaded.map("DEVICES")?, word, bits)
+                self.maps
+                    .devices
+                    .update(word, bits)
                     .map_err(|source| Error::Map { map: format!("DEVICES, word {word}"), source })?;
             }
         }
@@ -282,13 +291,13 @@ impl Datapath {
             );
         }
         let addresses: &BTreeSet<IpAddr> = &addresses.iter().copied().take(room).collect();
-        let map = self.loaded.map("NODE_ADDRESSES")?;
-        let failed = |source| Error::Map { map: "NODE_ADDRESSES".into(), source };
+        let map = &self.maps.node_addresses;
+        let failed = |source| map.failed(source);
         for gone in self.addresses.difference(addresses) {
-            sys::delete(map, &zone_maps::address(*gone)).map_err(failed)?;
+            map.delete(&prefix_key::address(*gone)).map_err(failed)?;
         }
         for new in addresses.difference(&self.addresses) {
-            sys::update(map, &zone_maps::address(*new), &1u8).map_err(failed)?;
+            map.update(&prefix_key::address(*new), &1).map_err(failed)?;
         }
         self.addresses.clone_from(addresses);
         Ok(())
@@ -306,9 +315,8 @@ impl Datapath {
         slots: &Slots,
     ) -> Result<(), Error> {
         // Before a slot is used its name is there for whoever reads the matrix.
-        names::write(self.loaded.map("ZONE_NAMES")?, slots)?;
-        let maps = [self.loaded.map("ZONES_0")?, self.loaded.map("ZONES_1")?];
-        self.zones.apply(maps, table, changed, slots, self.options.matrix_slots)
+        names::write(&self.maps.zone_names, slots)?;
+        self.zones.apply(&self.maps.zones, table, changed, slots, self.options.matrix_slots)
     }
 
     /// Says which zone this node is in: what it forwards for others leaves from there. `table` and
@@ -333,7 +341,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn boot_id(&self) -> Result<uuid::Uuid, Error> {
-        names::boot_id(self.loaded.map("LEDGER")?)
+        names::boot_id(&self.maps.ledger)
     }
 
     /// Files TCP, UDP and SCTP by this port where a packet does not say itself which end is the service.
@@ -341,13 +349,12 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn know_service(&mut self, port: u16) -> Result<(), Error> {
-        let map = self.loaded.map("SERVICE_PORTS")?;
-        let failed = |source| Error::Map { map: "SERVICE_PORTS".into(), source };
+        let map = &self.maps.service_ports;
         for protocol in [6, 17, 132] {
             let (chunk, at) = service::place(protocol, port);
-            let mut ports: [u8; service::CHUNK as usize] = sys::lookup(map, &chunk).map_err(failed)?;
+            let mut ports = map.lookup(&chunk)?;
             ports[at] = 1;
-            sys::update(map, &chunk, &ports).map_err(failed)?;
+            map.update(&chunk, &ports).map_err(|source| map.failed(source))?;
         }
         Ok(())
     }
@@ -367,7 +374,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn prefix_limit(&self) -> Result<u64, Error> {
-        Ok(self.loaded.info("ZONES_0")?.max_entries().into())
+        Ok(self.maps.zones[0].info()?.max_entries().into())
     }
 
     /// Slots of the flow maps together.
@@ -380,7 +387,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn matrix(&self) -> Result<Vec<Cell>, Error> {
-        read::matrix(self.loaded.map("ZONE_MATRIX")?, self.options.matrix_slots)
+        read::matrix(&self.maps.zone_matrix, self.options.matrix_slots)
     }
 
     /// The id by which the kernel and its tools name the map ZONE_MATRIX.
@@ -388,7 +395,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn matrix_id(&self) -> Result<u32, Error> {
-        Ok(self.loaded.info("ZONE_MATRIX")?.id())
+        Ok(self.maps.zone_matrix.info()?.id())
     }
 
     /// A counter of STATS, summed over the CPUs.
@@ -396,7 +403,23 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
-        read::stat(self.loaded.map("STATS")?, stat)
+        Ok(self.stats()?.get(stat))
+    }
+
+    /// The counters of STATS, read at once.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        read::stats(&self.maps.stats)
+    }
+
+    /// Tells when packets are announced. Inside a runtime.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn announcements(&self) -> Result<Readable, Error> {
+        self.events.readable().map_err(|source| Error::Map { map: "EVENTS".into(), source })
     }
 
     /// Shows every packet that was announced since the last time to `see`.
@@ -450,7 +473,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn reentries(&self) -> Result<u64, Error> {
-        read::reentries(self.loaded.map("REENTRIES")?)
+        read::reentries(&self.maps.reentries)
     }
 
     /// What is attached for IPv4 and IPv6, at traffic control one and the same.

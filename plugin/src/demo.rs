@@ -17,11 +17,11 @@ pub use report::{Report, live, progress};
 
 use crate::{
     accounting::{Accounting, Line},
-    agent::{Agent, Attribution},
     counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
     flows::{Node, Sink},
     identity::Index,
+    meter::{Attribution, HookState, Meter},
     zones::{Matrix, Slots, StaticTable},
 };
 use meridian_abi::{Counter, stats::Stat};
@@ -42,13 +42,13 @@ const SETTLE_TRIES: usize = 100;
 /// Series by pod and by workload: more than the demo has.
 const SERIES: usize = 1000;
 
-/// The cluster with its agents, and the taps on its wire. Fields are dropped in this order: the
+/// The cluster with its meters, and the taps on its wire. Fields are dropped in this order: the
 /// traffic ends first, links are detached before their namespaces go.
 pub struct Demo {
     hook: Hook,
     sink: Sink,
     traffic: Option<Traffic>,
-    agents: Vec<Mutex<Agent>>,
+    meters: Vec<Mutex<Meter>>,
     taps: Vec<Tap>,
     topology: Topology,
 }
@@ -64,20 +64,20 @@ impl Demo {
         index.replace(&table.endpoints);
         let mut topology = Topology::new()?;
         let taps = (0..NODES.len()).map(|node| Tap::new(&topology.wire, node)).collect::<Result<_, _>>()?;
-        let agents = topology
+        let meters = topology
             .nodes
             .iter()
             .enumerate()
-            .map(|(node, net)| agent(hook, node, net, &table, &index, sink).map(Mutex::new))
+            .map(|(node, net)| meter(hook, node, net, &table, &index, sink).map(Mutex::new))
             .collect::<Result<_, _>>()?;
         topology.start()?;
         let traffic = Some(Traffic::start(&topology)?);
-        Ok(Self { hook, sink: sink.clone(), traffic, agents, taps, topology })
+        Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology })
     }
 
     /// Makes flow events of the packets that the kernel has announced on every node.
     pub fn drain_events(&self) {
-        let flows = self.agents.iter().flat_map(|agent| lock(agent).announced()).collect();
+        let flows = self.meters.iter().flat_map(|meter| lock(meter).announced()).collect();
         self.sink.take_all(flows, Instant::now());
     }
 
@@ -86,9 +86,9 @@ impl Demo {
     /// # Errors
     /// The kernel's answer.
     pub fn drain(&self) -> Result<(), Error> {
-        self.each(|agent| {
-            agent.empty_idle();
-            agent.drain(Instant::now(), SystemTime::now())
+        self.each(|meter| {
+            meter.empty_idle();
+            meter.drain(Instant::now(), SystemTime::now())
         })
     }
 
@@ -98,7 +98,7 @@ impl Demo {
     /// The kernel's answer.
     pub fn counted(&self) -> Result<Matrix, Error> {
         let mut sum = Matrix::default();
-        self.each(|agent| agent.matrix().map(|matrix| sum.merge(&matrix)))?;
+        self.each(|meter| meter.matrix().map(|matrix| sum.merge(&matrix)))?;
         Ok(sum)
     }
 
@@ -108,14 +108,14 @@ impl Demo {
     /// The kernel's answer.
     pub fn samples(&self) -> Result<Vec<Sample>, Error> {
         let mut samples = Vec::new();
-        self.each(|agent| agent.sample().map(|sample| samples.push(sample)))?;
+        self.each(|meter| meter.sample(&HookState::default(), None).map(|sample| samples.push(sample)))?;
         Ok(samples)
     }
 
     /// What crossed zones on each node since the last call, pair by pair.
     pub fn take_interval(&self) -> Vec<(&'static str, Vec<Line>)> {
-        let of_node = |(node, agent): (&topology::NodeSpec, &Mutex<Agent>)| (node.name, lock(agent).take_interval());
-        NODES.iter().zip(&self.agents).map(of_node).collect()
+        let of_node = |(node, meter): (&topology::NodeSpec, &Mutex<Meter>)| (node.name, lock(meter).take_interval());
+        NODES.iter().zip(&self.meters).map(of_node).collect()
     }
 
     /// The demo's zone table.
@@ -137,7 +137,7 @@ impl Demo {
     /// The kernel's answer.
     pub fn matrix_ids(&self) -> Result<Vec<u32>, Error> {
         let mut ids = Vec::new();
-        self.each(|agent| agent.datapath().matrix_id().map(|id| ids.push(id)))?;
+        self.each(|meter| meter.datapath().matrix_id().map(|id| ids.push(id)))?;
         Ok(ids)
     }
 
@@ -147,8 +147,8 @@ impl Demo {
     /// The kernel's answer.
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
         let mut sum = Counter::default();
-        self.each(|agent| {
-            sum += agent.datapath().stat(stat)?;
+        self.each(|meter| {
+            sum += meter.datapath().stat(stat)?;
             Ok(())
         })?;
         Ok(sum)
@@ -169,10 +169,10 @@ impl Demo {
             thread::sleep(SETTLE);
         }
         self.drain_events();
-        self.each(|agent| agent.flush(Instant::now(), SystemTime::now()))?;
+        self.each(|meter| meter.flush(Instant::now(), SystemTime::now()))?;
         let mut attribution = Attribution::default();
-        self.each(|agent| {
-            let of_node = agent.attribution()?;
+        self.each(|meter| {
+            let of_node = meter.attribution()?;
             attribution.attributed += of_node.attributed;
             attribution.unattributed += of_node.unattributed;
             Ok(())
@@ -207,35 +207,35 @@ impl Demo {
         Ok(self.counted()? == self.sent())
     }
 
-    fn each(&self, mut work: impl FnMut(&mut Agent) -> Result<(), datapath::Error>) -> Result<(), Error> {
-        Ok(self.agents.iter().try_for_each(|agent| work(&mut lock(agent)))?)
+    fn each(&self, mut work: impl FnMut(&mut Meter) -> Result<(), datapath::Error>) -> Result<(), Error> {
+        Ok(self.meters.iter().try_for_each(|meter| work(&mut lock(meter)))?)
     }
 }
 
-fn lock(agent: &Mutex<Agent>) -> MutexGuard<'_, Agent> {
-    agent.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Loads and attaches the programs inside a node's namespace.
-fn agent(
+fn meter(
     hook: Hook,
     node: usize,
     net: &NodeNet,
     table: &StaticTable,
     index: &Arc<Index>,
     sink: &Sink,
-) -> Result<Agent, Error> {
+) -> Result<Meter, Error> {
     let mut slots = Slots::default();
     slots.assign(table.zones.placements());
     let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_slots: 16_384, ..Options::default() };
     let identity = Node::new(NODES[node].name, topology::place(node));
     let accounting = Accounting::new(SERIES, true);
-    let mut agent = Agent::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
-    agent.datapath().set_devices(Devices { devices: vec![Device::uplink(net.uplink)], ..Devices::default() })?;
+    let mut meter = Meter::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
+    meter.datapath().set_devices(Devices { devices: vec![Device::uplink(net.uplink)], ..Devices::default() })?;
     // There is room for its three zones.
-    agent.apply_zones(&table.zones, SystemTime::now())?;
-    agent.place_node(&topology::place(node))?;
-    let attached = net.namespace.run(|| agent.datapath().attach())??;
+    meter.apply_zones(&table.zones, SystemTime::now())?;
+    meter.place_node(&topology::place(node))?;
+    let attached = net.namespace.run(|| meter.datapath().attach())??;
     tracing::debug!(node = NODES[node].name, ?attached, "attached");
-    Ok(agent)
+    Ok(meter)
 }

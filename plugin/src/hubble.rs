@@ -6,6 +6,7 @@ mod filter;
 mod get_flows;
 mod mask;
 pub mod metrics;
+mod name;
 mod peer;
 mod peer_client;
 mod query;
@@ -14,6 +15,7 @@ mod server;
 
 pub use export::Exported;
 pub use filter::Filters;
+pub use name::NodeName;
 pub use peer::{
     Ask as AskPeers, Changes as PeerChanges, DEFAULT_CLUSTER, Known as KnownPeers, PeerAddress, PeerService, Peers,
     node_name, server_name,

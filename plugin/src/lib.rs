@@ -5,7 +5,8 @@
 //! in which they build on each other: `zones`, `identity`, `flows`, `accounting` and `counters` are the domain and
 //! know neither kernel nor network; `proto` and `wire` are its messages; `leader` and `link` are what our processes
 //! have in common; `datapath`, `hubble`, `feed`, `reports`, `api`, `cluster`, `export` and `metrics` are the edges;
-//! `agent` joins those of a node; `grpc` serves them; `demo` and `cli` use it all.
+//! `meter` joins those of a node; `grpc`, `outputs` and `servers` serve them; `agent` and `controller` are the programs;
+//! `demo` and `cli` use it all.
 
 pub mod accounting;
 pub mod agent;
@@ -13,6 +14,7 @@ pub mod api;
 mod causes;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod counters;
 pub mod datapath;
 pub mod demo;
@@ -26,10 +28,13 @@ pub mod hubble;
 pub mod identity;
 pub mod leader;
 pub mod link;
+pub mod meter;
 pub mod metrics;
+pub mod outputs;
 pub mod proto;
 pub mod replay;
 pub mod reports;
+pub mod servers;
 pub mod units;
 pub mod watched;
 pub mod wire;

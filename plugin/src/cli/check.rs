@@ -4,14 +4,14 @@ mod finding;
 mod trial;
 
 use super::{
-    Failure, HookChoice, capabilities,
+    Failure, HookChoice,
     config::{CILIUM_STATE_DIR, PIN_DIR, Seconds},
     print,
 };
 use crate::datapath::{
     Datapath, Device, Devices, Hook, Options, Pins,
     auto::{self, Choice},
-    devices,
+    capabilities, devices,
 };
 use finding::{Finding, Findings};
 use std::{fs, path::PathBuf};

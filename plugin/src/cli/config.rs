@@ -6,12 +6,14 @@ pub(super) use command::{Config, run};
 
 use super::{
     Failure, HookChoice,
-    hubble::{Capacity, Cluster, ExportKeys, Name, OutputArgs, OutputKeys, OutputSettings, Peer, TlsArgs, TlsKeys},
+    hubble::{Capacity, Cluster, ExportKeys, OutputArgs, OutputKeys, Peer, TlsArgs, TlsKeys},
     invalid::Invalid,
     usage,
 };
 use crate::{
+    agent::{Remains, Settings, ZoneSource},
     export::Output,
+    hubble::NodeName,
     link,
     metrics::{Families, Listen},
     yaml,
@@ -20,7 +22,6 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use std::{
     fs,
-    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -311,43 +312,6 @@ impl FromStr for Seconds {
     }
 }
 
-/// Who says which zone an address is in.
-#[derive(Debug)]
-pub(super) enum ZoneSource {
-    /// A static table.
-    File(PathBuf),
-    /// A controller.
-    Controller(link::Settings),
-}
-
-/// The configuration in force.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) node: String,
-    pub(super) zones: ZoneSource,
-    pub(super) report_interval: Duration,
-    pub(super) state_dir: PathBuf,
-    pub(super) hook: HookChoice,
-    pub(super) uplinks: Vec<String>,
-    pub(super) service_ports: Vec<u16>,
-    pub(super) overlay_header_bytes: u32,
-    pub(super) cilium_state_dir: PathBuf,
-    pub(super) pin_dir: Option<PathBuf>,
-    pub(super) hubble: Listen,
-    pub(super) hubble_name: Name,
-    pub(super) hubble_tls: Option<link::Files>,
-    pub(super) hubble_peers: Vec<Peer>,
-    pub(super) hubble_zones_in_summary: bool,
-    pub(super) hubble_capacity: usize,
-    pub(super) hubble_outputs: OutputSettings,
-    pub(super) socket: Option<PathBuf>,
-    pub(super) http: Listen,
-    pub(super) pair_log: PairLogOutput,
-    pub(super) pair_log_interval: Duration,
-    pub(super) families: Families,
-    pub(super) series: usize,
-}
-
 fn read_file(path: &Path) -> Result<File, Failure> {
     let refuse = |(line, reason)| yaml::Error::Refused { path: path.to_owned(), line, reason };
     let mut file: File = yaml::read(path)
@@ -373,8 +337,10 @@ fn value<T: FromStr<Err: std::fmt::Display>>(
     }
 }
 
-impl Settings {
-    pub(super) fn new(args: Args) -> Result<Self, Failure> {
+impl Args {
+    /// The configuration in force.
+    pub(super) fn settings(self) -> Result<Settings, Failure> {
+        let args = self;
         let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let folder = args.config.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         let node = args.node.or(file.node).unwrap_or_else(host_name);
@@ -392,13 +358,17 @@ impl Settings {
                 ));
             }
             (None, Some(file)) => ZoneSource::File(file),
-            (Some(server), None) => ZoneSource::Controller(controller(link::Settings {
-                node: node.clone(),
-                server,
-                authority: args.controller_ca.or(file.controller.ca_file),
-                server_name: args.controller_name.or(file.controller.server_name),
-                token: args.controller_token.or(file.controller.token_file),
-            })?),
+            (Some(server), None) => ZoneSource::Controller(
+                link::Settings {
+                    node: node.clone(),
+                    server,
+                    authority: args.controller_ca.or(file.controller.ca_file),
+                    server_name: args.controller_name.or(file.controller.server_name),
+                    token: args.controller_token.or(file.controller.token_file),
+                }
+                .checked()
+                .map_err(usage)?,
+            ),
         };
         let in_folder = |path: Option<PathBuf>| path.map(|path| folder.join(path));
         let outputs = OutputKeys {
@@ -410,7 +380,7 @@ impl Settings {
         let hubble = value(args.hubble_listen, file.hubble.listen, "hubble.listen", || HUBBLE_LISTEN.parse())?;
         let cluster = value(args.cluster_name, file.cluster_name, "cluster_name", || Ok(Cluster::default()))?.0;
         let hubble_name = args.hubble_node_name.or(file.hubble.node_name).unwrap_or_else(|| node.clone());
-        let hubble_peers = match args.hubble_peers {
+        let hubble_peers: Vec<Peer> = match args.hubble_peers {
             none if none.is_empty() => {
                 let peers = file.hubble.peers.iter().map(|peer| peer.parse());
                 peers.collect::<Result<_, Invalid>>().map_err(|error| usage(format!("hubble.peers: {error}")))?
@@ -429,12 +399,14 @@ impl Settings {
             value(args.report_interval, file.controller.report_interval, "controller.report_interval", || {
                 Ok(Seconds(REPORT_INTERVAL))
             })?;
-        Ok(Self {
+        let hubble_tls = args.hubble_tls.or(file.hubble.tls).files(hubble.0, "--hubble-listen")?;
+        let hubble_peers = hubble_peers.iter().map(|peer| peer.announced(hubble_tls.is_some())).collect();
+        Ok(Settings {
             node,
             zones,
             report_interval: report_interval.0,
             state_dir: args.state_dir.or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
-            hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto),
+            hook: args.hook.or(file.hook).unwrap_or(HookChoice::Auto).fixed(),
             uplinks: if args.uplinks.is_empty() { file.uplinks } else { args.uplinks },
             service_ports: if args.service_ports.is_empty() { file.service_ports } else { args.service_ports },
             overlay_header_bytes: args.overlay_header_bytes.or(file.overlay_header_bytes).unwrap_or_default(),
@@ -443,9 +415,9 @@ impl Settings {
                 .or(file.cilium_state_dir)
                 .unwrap_or_else(|| CILIUM_STATE_DIR.into()),
             pin_dir: pin_dir(args.pin_dir.or(file.pin_dir)),
-            hubble,
-            hubble_name: Name { cluster, node: hubble_name },
-            hubble_tls: args.hubble_tls.or(file.hubble.tls).files(hubble.0, "--hubble-listen")?,
+            hubble: hubble.0,
+            hubble_name: NodeName { cluster, node: hubble_name },
+            hubble_tls,
             hubble_peers,
             hubble_zones_in_summary: switch(args.hubble_zones_in_summary, file.hubble.zones_in_summary, false),
             hubble_capacity: value(
@@ -455,10 +427,10 @@ impl Settings {
                 || Ok(RING_CAPACITY),
             )?
             .0,
-            hubble_outputs: args.hubble_outputs.or(outputs)?,
+            outputs: args.hubble_outputs.or(outputs)?,
             socket: (socket != Path::new(OFF)).then_some(socket),
-            http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?,
-            pair_log: value(args.pair_log, output, "pair_log.output", || log_to.parse())?,
+            http: value(args.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?.0,
+            pair_log: value(args.pair_log, output, "pair_log.output", || log_to.parse())?.0,
             pair_log_interval: value(args.pair_log_interval, interval, "pair_log.interval", default_interval)?.0,
             families: Families {
                 namespaces: switch(args.metrics_namespaces, file.metrics.namespaces, families.namespaces),
@@ -477,43 +449,20 @@ fn pin_dir(chosen: Option<PathBuf>) -> Option<PathBuf> {
     (folder != Path::new(OFF)).then_some(folder)
 }
 
-/// What an agent leaves behind when it ends.
-#[derive(Debug)]
-pub(super) struct Remains {
-    pub(super) pin_dir: Option<PathBuf>,
-    pub(super) state_dir: PathBuf,
-    /// Where it is said that all is gone, if somebody waits for that.
-    pub(super) stay: Option<Listen>,
-}
-
 impl Args {
-    /// Whether all is to be taken away, and what.
-    pub(super) fn unload(&self) -> Result<Option<Remains>, Failure> {
+    /// What is to be taken away instead of running, and where it is said that it is gone, if somebody waits for that.
+    pub(super) fn unload(&self) -> Result<Option<(Remains, Option<Listen>)>, Failure> {
         if !self.unload {
             return Ok(None);
         }
         let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let listen = value(self.http_listen, file.http.listen, "http.listen", || HTTP_LISTEN.parse())?;
-        Ok(Some(Remains {
-            stay: self.stay.then_some(listen),
+        let remains = Remains {
             pin_dir: pin_dir(self.pin_dir.clone().or(file.pin_dir)),
             state_dir: self.state_dir.clone().or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
-        }))
+        };
+        Ok(Some((remains, self.stay.then_some(listen))))
     }
-}
-
-/// A controller that can be found, and to whom no token is shown in the clear.
-pub(super) fn controller(settings: link::Settings) -> Result<link::Settings, Failure> {
-    let server = &settings.server;
-    let host = server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    let Some((host, _)) = host else {
-        return Err(usage(format!("controller: `{server}` is not a server like meridian-controller.meridian:4345")));
-    };
-    let is_near = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if settings.token.is_some() && settings.authority.is_none() && !is_near {
-        return Err(usage("a token is shown only over TLS: name the authority with --controller-ca"));
-    }
-    Ok(settings)
 }
 
 /// This host's name.
@@ -533,10 +482,10 @@ mod tests {
         let path = folder.join("agent.yaml");
         fs::write(&path, "zones_file: z.yaml\nhubble: {socket: off}\npair_log: {output: a.json, interval: 1m}\nmetrics: {pods: true}\n").unwrap();
         let config = Some(path);
-        let file = Settings::new(Args { config: config.clone(), ..Args::default() }).unwrap();
+        let file = Args { config: config.clone(), ..Args::default() }.settings().unwrap();
         assert!(matches!(file.zones, ZoneSource::File(path) if path == folder.join("z.yaml")));
         assert_eq!(file.socket, None);
-        assert_eq!(file.pair_log, PairLogOutput(Some(Output::File("a.json".into()))));
+        assert_eq!(file.pair_log, Some(Output::File("a.json".into())));
         assert_eq!(file.pair_log_interval, Duration::from_secs(60));
         assert_eq!(file.families, Families { pods: true, ..Families::default() });
         let args = Args {
@@ -546,15 +495,15 @@ mod tests {
             hubble_socket: Some("/x".into()),
             ..Args::default()
         };
-        let flags = Settings::new(args).unwrap();
-        assert_eq!((flags.pair_log, flags.socket), (PairLogOutput(None), Some("/x".into())));
+        let flags = args.settings().unwrap();
+        assert_eq!((flags.pair_log, flags.socket), (None, Some("/x".into())));
         assert_eq!(flags.families, Families::default());
         fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn zones_come_from_one_source_and_a_token_is_not_shown_in_the_clear() {
-        let refused = |args: Args| Settings::new(args).unwrap_err().to_string();
+        let refused = |args: Args| args.settings().unwrap_err().to_string();
         let controller = |address: &str| Args { controller: Some(address.into()), ..Args::default() };
         assert!(refused(Args::default()).starts_with("there is no zone table"));
         let both = Args { zones_file: Some("z.yaml".into()), ..controller("c:4345") };
@@ -562,8 +511,8 @@ mod tests {
         assert!(refused(controller("c")).starts_with("controller: `c` is not a server"));
         let shown = |address: &str| Args { controller_token: Some("token".into()), ..controller(address) };
         assert!(refused(shown("c:4345")).starts_with("a token is shown only over TLS"));
-        assert!(Settings::new(shown("127.0.0.1:4345")).is_ok());
-        assert!(Settings::new(Args { controller_ca: Some("ca.crt".into()), ..shown("c:4345") }).is_ok());
+        assert!(shown("127.0.0.1:4345").settings().is_ok());
+        assert!(Args { controller_ca: Some("ca.crt".into()), ..shown("c:4345") }.settings().is_ok());
     }
 
     #[test]

@@ -1,22 +1,17 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
-use super::{
-    Failure, HookChoice,
-    config::CILIUM_STATE_DIR,
-    hubble::{Cluster, Name},
-    print,
-    process::{Offer, Places, Servers, Signal, end_pair_log, signals, wait},
-};
+use super::{Failure, HookChoice, config::CILIUM_STATE_DIR, hubble::Cluster, print, signals::signals};
 use crate::{
     api::ZonesService,
     counters::Sample,
-    datapath::Devices,
+    datapath::{Devices, auto},
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
     flows::{Ring, Sink},
-    hubble::{KnownPeers, PeerAddress, Peers},
+    hubble::{KnownPeers, NodeName, PeerAddress, Peers},
     identity::Index,
     metrics::{Families, Outputs, Process, Sources},
+    servers::{END_TIMEOUT, Offer, Places, Servers},
     zones::{Matrix, SharedTable},
 };
 use clap::ValueEnum;
@@ -25,10 +20,16 @@ use std::{
     io::{self, IsTerminal, Write},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering, mpsc::Receiver},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::{runtime::Runtime, sync::watch};
+use tokio::{
+    runtime::Runtime,
+    select,
+    sync::watch,
+    time::{interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Where `--serve` listens for Hubble's clients, as their own relay does.
@@ -41,6 +42,8 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 const RING_CAPACITY: usize = 4095;
 /// How often flows are drained and the progress is shown.
 const TICK: Duration = Duration::from_secs(1);
+/// How often announced packets are taken out of the kernel.
+const EVENT_TICK: Duration = Duration::from_millis(100);
 /// The interval of the pair log.
 const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -74,49 +77,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let duration = Duration::try_from(args.duration)
         .map_err(|_| Failure::Usage(format!("--duration {}: it can't be negative", args.duration)))?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
-    let interrupted = signals(&runtime)?;
+    runtime.block_on(show(args, duration))
+}
+
+async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
+    let interrupted = signals()?.end;
     let ring = Arc::new(Ring::new(RING_CAPACITY));
     let sink = Sink::new(Arc::clone(&ring));
     let shutdown = CancellationToken::new();
     let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
     let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
-    let servers = if args.serve {
-        let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
-        let (table, index) = (SharedTable::default(), Index::default());
-        let fixed = Demo::table().map_err(Failure::failed)?;
-        index.replace(&fixed.endpoints);
-        *table.write() = fixed.zones;
-        let families = Families { pods: true, ..Families::default() };
-        let own = PeerAddress { address: OBSERVER.to_string(), server_name: None };
-        let own = Peers::from([(PEER.to_owned(), own)]);
-        let offer = Offer {
-            nodes: NODES
-                .iter()
-                .map(|node| Name { cluster: Cluster::default().0, node: node.name.to_owned() })
-                .collect(),
-            is_recorded: false,
-            // One server has the flows of all four nodes.
-            peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(own)).subscribe())),
-            sink: sink.clone(),
-            sources: Sources {
-                samples: samples.subscribe(),
-                ring,
-                process: Arc::clone(&process),
-                families,
-                tls: Vec::new(),
-                outputs: Outputs::default(),
-            },
-            zones: Some(ZonesService { table, index: Arc::new(index) }),
-        };
-        Some(Servers::start(&runtime, &places, offer, &shutdown)?)
-    } else {
-        None
-    };
     let mut shown = Shown { sink, samples, process, pair_log, progress: Progress::new() };
-    let result = shown.run(args, duration, &interrupted);
+    let servers = if args.serve { Some(shown.serve(ring, &shutdown).await?) } else { None };
+    let result = shown.run(args, duration, &interrupted).await;
     shutdown.cancel();
     if let Some(servers) = servers {
-        servers.end(&runtime);
+        servers.end().await;
     }
     result
 }
@@ -136,8 +112,40 @@ struct Shown {
 }
 
 impl Shown {
-    fn run(&mut self, args: &Args, duration: Duration, interrupted: &Receiver<Signal>) -> Result<(), Failure> {
-        let hook = args.hook.resolve(&Devices::default(), CILIUM_STATE_DIR.as_ref(), None)?.hook;
+    /// Serves what is counted to Hubble's clients, `meridian top` and Prometheus.
+    async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Failure> {
+        let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
+        let (table, index) = (SharedTable::default(), Index::default());
+        let fixed = Demo::table().map_err(Failure::failed)?;
+        index.replace(&fixed.endpoints);
+        *table.write() = fixed.zones;
+        let own = PeerAddress { address: OBSERVER.to_string(), server_name: None };
+        let own = Peers::from([(PEER.to_owned(), own)]);
+        let offer = Offer {
+            nodes: NODES
+                .iter()
+                .map(|node| NodeName { cluster: Cluster::default().0, node: node.name.to_owned() })
+                .collect(),
+            is_recorded: false,
+            // One server has the flows of all four nodes.
+            peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(own)).subscribe())),
+            sink: self.sink.clone(),
+            sources: Sources {
+                samples: self.samples.subscribe(),
+                ring,
+                process: Arc::clone(&self.process),
+                families: Families { pods: true, ..Families::default() },
+                tls: Vec::new(),
+                outputs: Outputs::default(),
+            },
+            zones: Some(ZonesService { table, index: Arc::new(index) }),
+        };
+        Servers::start(&places, offer, shutdown).await.map_err(Failure::failed)
+    }
+
+    async fn run(&mut self, args: &Args, duration: Duration, interrupted: &CancellationToken) -> Result<(), Failure> {
+        let choice = auto::resolve(args.hook.fixed(), &Devices::default(), CILIUM_STATE_DIR.as_ref(), None);
+        let hook = choice.map_err(Failure::failed)?.hook;
         self.progress.say("building four nodes, attaching the programs");
         let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
         if args.serve {
@@ -145,21 +153,21 @@ impl Shown {
             self.progress
                 .say(&format!("counters: meridian top --server {OBSERVER}; metrics: http://{METRICS}/metrics"));
         }
-        let result = self.follow_to_the_end(args, &mut demo, duration, interrupted);
+        let result = self.follow_to_the_end(args, &mut demo, duration, interrupted).await;
         if let Some(log) = self.pair_log.take() {
-            end_pair_log(log, pairs(&demo));
+            log.end(pairs(&demo), END_TIMEOUT);
         }
         result
     }
 
-    fn follow_to_the_end(
+    async fn follow_to_the_end(
         &mut self,
         args: &Args,
         demo: &mut Demo,
         duration: Duration,
-        interrupted: &Receiver<Signal>,
+        interrupted: &CancellationToken,
     ) -> Result<(), Failure> {
-        self.follow(demo, Some(duration), interrupted)?;
+        self.follow(demo, Some(duration), interrupted).await?;
         self.progress.say("comparing with the wire");
         let report = demo.finish().map_err(Failure::failed)?;
         self.publish(demo)?;
@@ -170,7 +178,7 @@ impl Shown {
         if args.serve {
             demo.resume().map_err(Failure::failed)?;
             self.progress.say("the traffic goes on; Ctrl-C ends it");
-            match self.follow(demo, None, interrupted) {
+            match self.follow(demo, None, interrupted).await {
                 Err(Failure::Interrupted) => {}
                 end => end?,
             }
@@ -179,21 +187,17 @@ impl Shown {
     }
 
     /// Drains and shows the progress until the time is up.
-    fn follow(
+    async fn follow(
         &mut self,
         demo: &Demo,
         duration: Option<Duration>,
-        interrupted: &Receiver<Signal>,
+        interrupted: &CancellationToken,
     ) -> Result<(), Failure> {
         let start = Instant::now();
         self.progress.at = Duration::ZERO;
         loop {
             let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
-            match wait(interrupted, left, || demo.drain_events())? {
-                Some(Signal::End) => return Err(Failure::Interrupted),
-                // There is nothing to read again.
-                Some(Signal::Reload) | None => {}
-            }
+            take_events(demo, left, interrupted).await?;
             demo.drain().map_err(Failure::failed)?;
             self.publish(demo)?;
             self.progress.show(start.elapsed(), demo.counted().map_err(Failure::failed)?);
@@ -211,6 +215,20 @@ impl Shown {
         }
         Ok(())
     }
+}
+
+/// Takes announced packets for this time.
+async fn take_events(demo: &Demo, time: Duration, interrupted: &CancellationToken) -> Result<(), Failure> {
+    let (mut end, mut events) = (pin!(sleep(time)), interval(EVENT_TICK));
+    loop {
+        select! {
+            () = interrupted.cancelled() => return Err(Failure::Interrupted),
+            () = &mut end => break,
+            _ = events.tick() => demo.drain_events(),
+        }
+    }
+    demo.drain_events();
+    Ok(())
 }
 
 fn pairs(demo: &Demo) -> Pairs {

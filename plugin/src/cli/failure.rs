@@ -1,5 +1,6 @@
 //! How commands end, and what they say on stdout.
 
+use crate::{agent, controller};
 use std::io::{self, Write};
 
 /// Why a command ended without success.
@@ -29,6 +30,18 @@ impl Failure {
 
     pub(super) fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+impl From<agent::Error> for Failure {
+    fn from(error: agent::Error) -> Self {
+        if error.is_configuration() { usage(error) } else { Self::failed(error) }
+    }
+}
+
+impl From<controller::Error> for Failure {
+    fn from(error: controller::Error) -> Self {
+        if error.is_configuration() { usage(error) } else { Self::failed(error) }
     }
 }
 

@@ -1,13 +1,8 @@
 //! The hook that a person chooses.
 
-use super::failure::Failure;
-use crate::datapath::{
-    Devices, Hook,
-    auto::{self, Choice},
-};
+use crate::datapath::Hook;
 use clap::ValueEnum;
 use serde::Deserialize;
-use std::path::Path;
 
 /// Where packets are counted.
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
@@ -31,19 +26,6 @@ impl HookChoice {
             Self::Netfilter => Some(Hook::Netfilter),
             Self::Tcx => Some(Hook::Tcx),
             Self::Clsact => Some(Hook::Clsact),
-        }
-    }
-
-    /// The hook that was chosen, or the one for these devices.
-    pub(super) fn resolve(
-        self,
-        devices: &Devices,
-        cilium_state: &Path,
-        pinned: Option<Hook>,
-    ) -> Result<Choice, Failure> {
-        match self.fixed() {
-            Some(hook) => Ok(Choice { hook, why: "as asked for".into() }),
-            None => auto::choose(devices, cilium_state, pinned).map_err(Failure::failed),
         }
     }
 }

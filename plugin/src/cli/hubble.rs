@@ -1,10 +1,10 @@
-//! What every server of flows has beside its address: TLS, names, peers, and what is made of its flows.
+//! Flags of every server of flows beside its address: TLS, names, peers, and what is made of its flows.
 
 mod outputs;
 mod tls;
 
-pub(super) use outputs::{ExportKeys, OutputArgs, OutputKeys, OutputSettings, Outputs};
-pub(super) use tls::{TlsArgs, TlsKeys, tls};
+pub(super) use outputs::{ExportKeys, OutputArgs, OutputKeys};
+pub(super) use tls::{TlsArgs, TlsKeys};
 
 use super::invalid::Invalid;
 use crate::hubble::{self, DEFAULT_CLUSTER, PeerAddress};
@@ -36,31 +36,6 @@ impl Peer {
         let (cluster, node) = self.name.split_once('/').unwrap_or((DEFAULT_CLUSTER, &self.name));
         let server_name = with_tls.then(|| hubble::server_name(cluster, node));
         (self.name.clone(), PeerAddress { address: self.address.clone(), server_name })
-    }
-}
-
-/// A node's names for Hubble.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name {
-    pub(super) cluster: String,
-    /// Without the cluster's.
-    pub(super) node: String,
-}
-
-impl Name {
-    /// In flows and for the relay.
-    pub(super) fn told_as(&self) -> String {
-        hubble::node_name(&self.cluster, &self.node)
-    }
-
-    /// In its certificate.
-    pub(super) fn server_name(&self) -> String {
-        hubble::server_name(&self.cluster, &self.node)
-    }
-
-    /// The cluster, where it is said beside namespaces; empty where it is the default one.
-    pub(super) fn said_cluster(&self) -> String {
-        if self.cluster == DEFAULT_CLUSTER { String::new() } else { self.cluster.clone() }
     }
 }
 

@@ -5,13 +5,17 @@ mod load;
 use super::{
     Failure,
     config::host_name,
-    hubble::{self, Capacity, Cluster, Name, OutputArgs, OutputKeys, Outputs, Peer, TlsArgs},
-    process::{Offer, Places, Servers, Signal, signals, wait},
+    hubble::{Capacity, Cluster, OutputArgs, OutputKeys, Peer, TlsArgs},
+    signals::signals,
+    usage,
 };
 use crate::{
     flows::{Ring, Sink},
-    hubble::{KnownPeers, PeerAddress, Peers},
+    hubble::{KnownPeers, NodeName, PeerAddress, Peers},
+    link,
     metrics::{Families, InvalidListen, Listen, Process, Sources},
+    outputs::Outputs,
+    servers::{self, Error as ServerError, Offer, Places, Servers},
 };
 use load::{Inputs, Loading};
 use std::{
@@ -25,17 +29,20 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{runtime::Runtime, sync::watch};
+use tokio::{
+    runtime::Runtime,
+    select,
+    sync::{oneshot, watch},
+    time::interval,
+};
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether a signal has come or a server has failed.
+/// How often it is looked whether files of outputs have changed.
 const TICK: Duration = Duration::from_millis(500);
 /// The largest ring that Hubble's own server has.
 const CAPACITY: Capacity = Capacity(65_535);
 /// How long flow logs may take to write what was read, when the command ends.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
-/// How often it is looked whether files have been read.
-const SHORT_TICK: Duration = Duration::from_millis(20);
 
 /// What to serve, and where.
 #[derive(Debug, clap::Args)]
@@ -124,15 +131,19 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let at = args.listen.port().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
     let files_of_tls = args.tls.files(at, "--listen")?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
-    let received = signals(&runtime)?;
+    runtime.block_on(replay(args, inputs, at, files_of_tls))
+}
+
+async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<link::Files>) -> Result<(), Failure> {
+    let interrupted = signals()?.end;
     let shutdown = CancellationToken::new();
     let ring = Arc::new(Ring::new(args.capacity.0));
-    let name = Name { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
+    let name = NodeName { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
     let settings = args.outputs.clone().or(OutputKeys::default())?;
-    let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false)?;
+    let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false).map_err(usage)?;
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
-    let tls = hubble::tls(files_of_tls, at);
+    let tls = servers::tls(tls_files, at);
     let http = args.http_listen.map(|listen| listen.0);
     let socket = if let At::Socket(path) = &args.listen { Some(path.as_path()) } else { None };
     let places = Places { grpc: args.listen.port(), tls: tls.clone(), socket, http };
@@ -158,49 +169,62 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         zones: None,
     };
     let (go, may_go) = mpsc::channel();
-    let (has_read, read) = mpsc::channel();
-    let is_endless = inputs.is_endless();
+    let has_read = CancellationToken::new();
+    if inputs.is_endless() {
+        has_read.cancel();
+    }
+    let (has_ended, mut end) = oneshot::channel();
     let loading = Loading::new(args.capacity.0, args.rate, sink, Arc::clone(&ended));
-    let mut loading = Some(thread::spawn(move || {
+    let read = has_read.clone();
+    thread::spawn(move || {
         let result = loading.load(inputs, || {
-            let _ = has_read.send(());
+            read.cancel();
             // Ends with the command.
             let _ = may_go.recv();
         });
         process.ready.store(result.is_ok(), Ordering::Relaxed);
-        result
-    }));
-    let (mut offer, mut servers) = (Some(offer), None);
+        // Nobody waits for it once the command ends.
+        let _ = has_ended.send(result);
+    });
+    let (mut offer, mut servers, mut is_loading) = (Some(offer), None, true);
+    let mut looks = interval(TICK);
     let result = loop {
-        // Clients find a server when there is something to serve.
-        if (is_endless || read.try_recv().is_ok())
-            && let Some(offer) = offer.take()
-        {
-            servers = Some(Servers::start(&runtime, &places, offer, &shutdown)?);
-            tracing::info!("serving Hubble's clients on {}", args.listen);
-            let _ = go.send(());
-        }
         // The flows are not read again.
-        match wait(&received, if servers.is_some() { TICK } else { SHORT_TICK }, || {})? {
-            Some(Signal::End) => break Ok(()),
-            Some(Signal::Reload) | None => outputs.look(),
-        }
-        if let Some(error) = servers.as_mut().and_then(|servers| servers.failed(&runtime)) {
-            break Err(Failure::failed(error));
-        }
-        if let Some(done) = loading.take_if(|loading| loading.is_finished()) {
-            match done.join() {
-                Ok(Ok(())) => tracing::info!("Ctrl-C ends"),
-                Ok(Err(error)) => break Err(error),
-                Err(_) => break Err(Failure::failed("reading the flow logs has failed")),
+        select! {
+            () = interrupted.cancelled() => break Ok(()),
+            error = ended_server(&mut servers) => break Err(Failure::failed(error)),
+            // Clients find a server when there is something to serve.
+            () = has_read.cancelled(), if offer.is_some() => {
+                if let Some(offer) = offer.take() {
+                    servers = Some(Servers::start(&places, offer, &shutdown).await.map_err(Failure::failed)?);
+                    tracing::info!("serving Hubble's clients on {}", args.listen);
+                    let _ = go.send(());
+                }
             }
+            done = &mut end, if is_loading => {
+                is_loading = false;
+                match done {
+                    Ok(Ok(())) => tracing::info!("Ctrl-C ends"),
+                    Ok(Err(error)) => break Err(error),
+                    Err(_) => break Err(Failure::failed("reading the flow logs has failed")),
+                }
+            }
+            _ = looks.tick() => outputs.look(),
         }
     };
     ended.store(true, Ordering::Relaxed);
     shutdown.cancel();
     if let Some(servers) = servers {
-        servers.end(&runtime);
+        servers.end().await;
     }
     outputs.finish(WRITTEN_WITHIN);
     result
+}
+
+/// Waits until a server has ended by itself, if there are any.
+async fn ended_server(servers: &mut Option<Servers>) -> ServerError {
+    match servers {
+        Some(servers) => servers.ended().await,
+        None => std::future::pending().await,
+    }
 }

@@ -107,7 +107,7 @@ impl Table {
 pub(super) fn run(command: &Zones) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     let text = runtime.block_on(async {
-        Ok(match command {
+        Ok::<_, Failure>(match command {
             Zones::Lookup { ip, table, trust } => table
                 .lookup(*ip, trust)
                 .await?

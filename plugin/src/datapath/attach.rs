@@ -4,6 +4,7 @@
 use super::{
     Device, Error, Hook,
     clsact::{self, Filter},
+    maps::Map,
     object::{Netfilter, Programs},
     pins::Pins,
     sys::{self, Side},
@@ -35,15 +36,15 @@ pub(super) struct Attached {
 }
 
 /// Puts the programs into the map that netfilter's entries go on through; none: they go on to nothing.
-pub(super) fn set_cores(map: BorrowedFd<'_>, programs: Option<&Netfilter>) -> Result<(), Error> {
-    let failed = |source| Error::Map { map: "CORES".into(), source };
+pub(super) fn set_cores(map: &Map<u32, u32>, programs: Option<&Netfilter>) -> Result<(), Error> {
+    let failed = |source| map.failed(source);
     for slot in 0..FAMILIES.len() as u32 {
         match programs {
             Some(programs) => {
                 let core = std::os::fd::AsRawFd::as_raw_fd(&programs.cores[slot as usize]);
-                sys::update(map, &slot, &core).map_err(failed)?;
+                map.update(&slot, &core.cast_unsigned()).map_err(failed)?;
             }
-            None => sys::delete(map, &slot).map_err(failed)?,
+            None => drop(map.delete(&slot).map_err(failed)?),
         }
     }
     Ok(())
@@ -78,7 +79,7 @@ impl Attached {
     pub(super) fn netfilter(
         &mut self,
         programs: &Netfilter,
-        cores: BorrowedFd<'_>,
+        cores: &Map<u32, u32>,
         pins: Option<&Pins>,
         is_alive: impl Fn(i32) -> bool,
     ) -> Result<Vec<String>, Error> {

@@ -27,6 +27,22 @@ enum DataPath {
     Bypass,
 }
 
+/// The hook that is asked for, or else the one for these devices; see [`choose`].
+///
+/// # Errors
+/// eBPF is not permitted to this process.
+pub fn resolve(
+    asked_for: Option<Hook>,
+    devices: &Devices,
+    cilium_state: &Path,
+    pinned: Option<Hook>,
+) -> Result<Choice, Error> {
+    match asked_for {
+        Some(hook) => Ok(Choice { hook, why: "as asked for".into() }),
+        None => choose(devices, cilium_state, pinned),
+    }
+}
+
 /// The hook for these devices. `cilium_state` is the state folder of Cilium's agent; `pinned` is where an
 /// earlier agent has counted, if its programs are still there: it may have found that out by comparing.
 ///

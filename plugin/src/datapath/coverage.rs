@@ -98,15 +98,16 @@ impl Datapath {
         let cells = self.matrix()?.into_iter();
         let counted: u64 =
             cells.filter(|cell| cell.direction == Direction::Egress).map(|cell| cell.counter.bytes).sum();
-        let encapsulated = self.stat(Stat::Encapsulated)?;
+        let stats = self.stats()?;
+        let encapsulated = stats.get(Stat::Encapsulated);
         let overlay_headers = encapsulated.packets * u64::from(self.options.overlay_header_len);
         Ok(Coverage {
             uplinks_sent,
             overlays_sent,
             uplinks_seen: counted.saturating_sub(encapsulated.bytes + overlay_headers),
             overlays_seen: encapsulated.bytes,
-            outer: self.stat(Stat::Overlay)?.bytes,
-            link_scoped: self.stat(Stat::LinkScoped)?.bytes,
+            outer: stats.get(Stat::Overlay).bytes,
+            link_scoped: stats.get(Stat::LinkScoped).bytes,
         })
     }
 }

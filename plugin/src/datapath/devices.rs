@@ -1,7 +1,7 @@
 //! Finds the devices through which packets leave the node, and tells when they change.
 
 use super::{
-    Error, clsact,
+    Error, Readable, clsact,
     sys::{self, Side},
     wireguard,
 };
@@ -22,6 +22,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
 };
 
 /// Devices that only a data path makes that may bypass netfilter: Cilium's, and Calico's with eBPF.
@@ -141,7 +142,8 @@ fn netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> 
             answer.map_err(io::Error::other)
         })
     };
-    asked().map_err(|source| Error::Devices { source })
+    // It is this thread whose namespace is asked, also where it runs a future.
+    tokio::task::block_in_place(asked).map_err(|source| Error::Devices { source })
 }
 
 /// IP bytes that the devices have sent, by their own counters, less their link headers: uplinks, overlays.
@@ -396,6 +398,14 @@ impl Watch {
             Ok(socket)
         });
         bound.map(Self).map_err(|source| Error::Devices { source })
+    }
+
+    /// Tells when something has changed. Inside a runtime.
+    ///
+    /// # Errors
+    /// The runtime can't wait for it.
+    pub fn readable(&self) -> Result<Readable, Error> {
+        Readable::new(self.0.as_fd()).map_err(|source| Error::Devices { source })
     }
 
     /// Whether something has changed since the last time.

@@ -1,12 +1,14 @@
 //! Reads the ring buffer EVENTS.
 
-use super::Error;
+use super::{Error, Readable, maps};
 use crate::flows::Event;
 use aya::maps::{Map, MapData, RingBuf};
 use meridian_abi::{IpVersion, event, flow::Verdict};
 use nix::time::{ClockId, clock_gettime};
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
     time::{Duration, SystemTime},
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,9 +17,18 @@ use zerocopy::{FromBytes, IntoBytes};
 pub(super) struct Events(RingBuf<MapData>);
 
 impl Events {
-    pub(super) fn new(map: MapData) -> Result<Self, Error> {
-        let failed = |error| Error::Map { map: "EVENTS".into(), source: std::io::Error::other(error) };
-        RingBuf::try_from(Map::RingBuf(map)).map(Self).map_err(failed)
+    pub(super) fn new(map: &maps::Map<(), ()>) -> Result<Self, Error> {
+        let fd = map.as_fd().try_clone_to_owned().map_err(|source| map.failed(source))?;
+        let failed = |error| map.failed(io::Error::other(error));
+        let data = MapData::from_fd(fd).map_err(failed)?;
+        RingBuf::try_from(Map::RingBuf(data)).map(Self).map_err(failed)
+    }
+
+    /// Tells when there are events. Inside a runtime.
+    ///
+    /// The kernel wakes with an event whose reader has read all before it.
+    pub(super) fn readable(&self) -> io::Result<Readable> {
+        Readable::new(self.0.as_fd())
     }
 
     /// Shows every event that is there to `see`.

@@ -4,6 +4,7 @@
 use super::{
     Error,
     grace::wait_for_programs,
+    maps::Maps,
     memory::{Memory, SharedCounter, SharedLedger, SharedSlot},
 };
 use crate::flows::{Entry, SlotId};
@@ -14,7 +15,6 @@ use meridian_abi::{
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::BorrowedFd,
     sync::atomic::Ordering,
 };
 
@@ -60,17 +60,12 @@ impl Address for V6 {
 }
 
 impl FlowMaps {
-    /// Over maps with so many slots each. `ledger` is that of their counters.
-    pub(super) fn new(
-        v4: BorrowedFd<'_>,
-        v6: BorrowedFd<'_>,
-        slots: u32,
-        ledger: BorrowedFd<'_>,
-    ) -> Result<Self, Error> {
+    /// Over maps with so many slots each.
+    pub(super) fn new(maps: &Maps, slots: u32) -> Result<Self, Error> {
         let maps = Self {
-            v4: Memory::map("FLOWS_V4", v4, slots as usize)?,
-            v6: Memory::map("FLOWS_V6", v6, slots as usize)?,
-            ledger: Memory::map("LEDGER", ledger, 1)?,
+            v4: Memory::map(&maps.flows_v4, slots as usize)?,
+            v6: Memory::map(&maps.flows_v6, slots as usize)?,
+            ledger: Memory::map(&maps.ledger, 1)?,
         };
         maps.end_interrupted();
         Ok(maps)

@@ -14,10 +14,10 @@ use super::{
     Datapath, Error, Hook,
     change_step::{HookChange, Later, Step},
     object::{Options, Programs},
-    sys::{self, Side},
+    sys::Side,
 };
 use meridian_abi::settings;
-use std::{io, time::Duration};
+use std::time::Duration;
 
 /// For how long a packet may be between the two hooks: it waits there for a neighbour's address, or for a
 /// task that was interrupted.
@@ -114,15 +114,11 @@ impl Datapath {
     /// addresses by now. Those that are on their way are not counted again, noted or not: traffic control
     /// does not count yet.
     fn forget_passing(&self) -> Result<(), Error> {
-        let map = self.loaded.map("PASSING")?;
-        let failed = |source| Error::Map { map: "PASSING".into(), source };
+        let map = &self.maps.passing;
         // New ones come all the time, and are crossed out.
         for _ in 0..2 * settings::PASSING {
-            let Some(packet) = sys::first_key::<u64>(map).map_err(failed)? else { break };
-            match sys::delete(map, &packet) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                deleted => deleted.map_err(failed)?,
-            }
+            let Some(packet) = map.first_key()? else { break };
+            map.delete(&packet).map_err(|source| map.failed(source))?;
         }
         Ok(())
     }

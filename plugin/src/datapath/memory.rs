@@ -1,7 +1,7 @@
 //! A map's values in this process's memory (`BPF_F_MMAPABLE`): what the programs write is read, and
 //! what they read is written, without a system call.
 
-use super::Error;
+use super::{Error, maps::Map};
 use meridian_abi::{
     control::{Control, Ledger},
     flow::{FlowKey, FlowSlot, V4, V6},
@@ -13,7 +13,6 @@ use std::{
     io,
     marker::PhantomData,
     num::NonZeroUsize,
-    os::fd::BorrowedFd,
     ptr::NonNull,
     sync::atomic::{AtomicU16, AtomicU32, AtomicU64},
 };
@@ -42,14 +41,14 @@ unsafe impl<T: Shared> Send for Memory<T> {}
 
 impl<T: Shared> Memory<T> {
     /// The memory of a map with so many values.
-    pub(super) fn map(name: &'static str, map: BorrowedFd<'_>, values: usize) -> Result<Self, Error> {
+    pub(super) fn map(map: &Map<u32, T::Value>, values: usize) -> Result<Self, Error> {
         const { assert!(size_of::<T>() == size_of::<T::Value>() && align_of::<T>() <= 8) };
         // The kernel gives whole pages only.
         let bytes = NonZeroUsize::MIN.max(NonZeroUsize::new(values * size_of::<T>()).unwrap_or(NonZeroUsize::MIN));
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }
-            .map_err(|errno| Error::Map { map: name.into(), source: io::Error::from(errno) })?;
+            .map_err(|errno| map.failed(io::Error::from(errno)))?;
         Ok(Self { start, bytes, values, kind: PhantomData })
     }
 

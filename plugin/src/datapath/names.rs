@@ -3,21 +3,21 @@
 
 use super::{
     Error,
+    maps::Map,
     memory::{Memory, SharedLedger},
-    sys,
 };
 use crate::zones::{Slots, Zone};
-use meridian_abi::zone::{MAX_NAME, MAX_ZONES, Name};
-use std::{
-    os::fd::BorrowedFd,
-    sync::{Arc, atomic::Ordering},
+use meridian_abi::{
+    control::Ledger,
+    zone::{MAX_NAME, MAX_ZONES, Name},
 };
+use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
 use zerocopy::FromZeros;
 
 /// Gives counters that begin their id and the seed of their hashes.
-pub(super) fn begin(ledger: BorrowedFd<'_>) -> Result<(), Error> {
-    let memory = ledger_memory(ledger)?;
+pub(super) fn begin(ledger: &Map<u32, Ledger>) -> Result<(), Error> {
+    let memory: Memory<SharedLedger> = Memory::map(ledger, 1)?;
     for ledger in memory.values() {
         let [low, high] = &ledger.boot_id;
         if low.load(Ordering::SeqCst) == 0 {
@@ -32,34 +32,29 @@ pub(super) fn begin(ledger: BorrowedFd<'_>) -> Result<(), Error> {
 }
 
 /// Which counters these are.
-pub(super) fn boot_id(ledger: BorrowedFd<'_>) -> Result<Uuid, Error> {
-    let memory = ledger_memory(ledger)?;
+pub(super) fn boot_id(ledger: &Map<u32, Ledger>) -> Result<Uuid, Error> {
+    let memory: Memory<SharedLedger> = Memory::map(ledger, 1)?;
     let [ledger] = memory.values() else { return Ok(Uuid::nil()) };
     let [low, high] = ledger.boot_id.each_ref().map(|word| word.load(Ordering::SeqCst));
     Ok(Uuid::from_u64_pair(low, high))
 }
 
-fn ledger_memory(ledger: BorrowedFd<'_>) -> Result<Memory<SharedLedger>, Error> {
-    Memory::map("LEDGER", ledger, 1)
-}
-
 /// Writes the names of slots that have none yet; a region may change.
-pub(super) fn write(map: BorrowedFd<'_>, slots: &Slots) -> Result<(), Error> {
+pub(super) fn write(map: &Map<u32, Name>, slots: &Slots) -> Result<(), Error> {
     for (index, zone) in (0u32..).zip(slots.zones()) {
         let name = Name { zone: text(&zone.name), region: text(&zone.region) };
-        let failed = |source| Error::Map { map: "ZONE_NAMES".into(), source };
-        if sys::lookup::<_, Name>(map, &index).map_err(failed)? != name {
-            sys::update(map, &index, &name).map_err(failed)?;
+        if map.lookup(&index)? != name {
+            map.update(&index, &name).map_err(|source| map.failed(source))?;
         }
     }
     Ok(())
 }
 
 /// The zones of the slots, up to the first that was not given.
-pub(super) fn read(map: BorrowedFd<'_>) -> Result<Vec<Arc<Zone>>, Error> {
+pub(super) fn read(map: &Map<u32, Name>) -> Result<Vec<Arc<Zone>>, Error> {
     let mut zones = Vec::new();
     for index in 0..MAX_ZONES as u32 {
-        let name: Name = sys::lookup(map, &index).map_err(|source| Error::Map { map: "ZONE_NAMES".into(), source })?;
+        let name = map.lookup(&index)?;
         if name == Name::new_zeroed() {
             break;
         }

@@ -6,13 +6,11 @@
 use super::{
     Error, Hook,
     btf::Btf,
+    maps::Named,
     pins::{self, Pins},
     sys::{self, ProgramKind},
 };
-use aya::{
-    include_bytes_aligned,
-    maps::{MapData, MapInfo},
-};
+use aya::{include_bytes_aligned, maps::MapData};
 use aya_obj::{Object, generated::bpf_insn};
 use meridian_abi::{
     matrix,
@@ -20,7 +18,8 @@ use meridian_abi::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    sync::Arc,
 };
 use zerocopy::IntoBytes;
 
@@ -63,7 +62,8 @@ impl Default for Options {
 /// Programs and maps in the kernel.
 pub(super) struct Loaded {
     pub(super) programs: Programs,
-    maps: HashMap<String, MapData>,
+    /// By name, for programs that are loaded later.
+    pub(super) maps: Named,
 }
 
 /// The programs of a hook.
@@ -92,29 +92,6 @@ pub(super) struct Netfilter {
 }
 
 impl Loaded {
-    /// A map of the object.
-    pub(super) fn map(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
-        self.maps.get(name).map(|map| map.fd().as_fd()).ok_or(Error::Object { what: format!("no map {name}") })
-    }
-}
-
-impl Loaded {
-    /// What the kernel says of a map: its id, its size.
-    pub(super) fn info(&self, name: &'static str) -> Result<MapInfo, Error> {
-        let map = self.maps.get(name).ok_or(Error::Object { what: format!("no map {name}") })?;
-        map.info().map_err(|error| Error::Map { map: name.into(), source: std::io::Error::other(error) })
-    }
-
-    /// A map of the object, to be owned by its reader.
-    pub(super) fn reader(&self, name: &'static str) -> Result<MapData, Error> {
-        let failed = |error: &dyn std::fmt::Display| Error::Map {
-            map: name.into(),
-            source: std::io::Error::other(error.to_string()),
-        };
-        let fd = self.map(name)?.try_clone_to_owned().map_err(|error| failed(&error))?;
-        MapData::from_fd(fd).map_err(|error| failed(&error))
-    }
-
     /// The programs of a hook once more, over the same maps, that take the part of `handover` while
     /// counting moves from one hook to another; see [`Settings::handover`].
     ///
@@ -124,7 +101,7 @@ impl Loaded {
         let kernel = kernel(options.hook)?;
         let mut object = parse(&Settings { handover, ..settings(kernel.as_ref(), options)? })?;
         let own = settings_maps(&mut object)?;
-        let shared = self.maps.iter().filter(|(name, _)| !is_settings(name)).map(|(name, map)| (name.as_str(), map));
+        let shared = self.maps.iter().filter(|(name, _)| !is_settings(name)).map(|(name, map)| (name.as_str(), &**map));
         let all: HashMap<&str, &MapData> =
             shared.chain(own.iter().map(|(name, (map, _))| (name.as_str(), map))).collect();
         let shapes: HashMap<String, aya_obj::Map> = object.maps.drain().collect();
@@ -142,7 +119,7 @@ pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Err
     let maps = create_maps(&mut object, options, pins)?;
     let places = maps.iter().map(|(name, (data, map))| (name.as_str(), data.fd().as_fd().as_raw_fd(), map));
     let programs = load_programs(&mut object, places, options.hook, kernel.as_ref())?;
-    Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect() })
+    Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, Arc::new(data))).collect() })
 }
 
 /// What a hook's programs need to know of the running kernel.

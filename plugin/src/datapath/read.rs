@@ -1,13 +1,13 @@
 //! Reads the kernel's per-CPU counters, in batches, into the domain's types.
 
-use super::{Error, sys};
+use super::{Error, maps::Map, sys};
 use meridian_abi::{
     Counter, IpVersion,
     matrix::{self, Direction},
-    stats::Stat,
+    stats::{self, Stat},
     zone::Slot,
 };
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 
 /// Elements that one call reads.
 const BATCH: usize = 4096;
@@ -27,9 +27,25 @@ pub struct Cell {
     pub counter: Counter,
 }
 
-pub(super) fn matrix(map: BorrowedFd<'_>, slots: u32) -> Result<Vec<Cell>, Error> {
+/// The counters of STATS at one moment, summed over the CPUs.
+#[derive(Clone, Debug)]
+pub struct Stats(Vec<Counter>);
+
+impl Stats {
+    /// One of them.
+    pub fn get(&self, stat: Stat) -> Counter {
+        self.0.get(stat as usize).copied().unwrap_or_default()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(Stat, Counter)> {
+        Stat::ALL.into_iter().map(|stat| (stat, self.get(stat))).collect()
+    }
+}
+
+pub(super) fn matrix(map: &Map<u32, Counter>, slots: u32) -> Result<Vec<Cell>, Error> {
     let mut cells = Vec::new();
-    per_cpu("ZONE_MATRIX", map, |index, counter| {
+    per_cpu(map, |index, counter| {
         if counter != Counter::default() {
             let (direction, version, source, destination) = matrix::cell(slots, index);
             cells.push(Cell { direction, version, source, destination, counter });
@@ -38,28 +54,27 @@ pub(super) fn matrix(map: BorrowedFd<'_>, slots: u32) -> Result<Vec<Cell>, Error
     Ok(cells)
 }
 
-pub(super) fn stat(map: BorrowedFd<'_>, stat: Stat) -> Result<Counter, Error> {
-    let mut found = Counter::default();
-    per_cpu("STATS", map, |index, counter| {
-        if index == stat as u32 {
-            found = counter;
-        }
+pub(super) fn stats(map: &Map<u32, Counter>) -> Result<Stats, Error> {
+    let mut found = Vec::with_capacity(stats::ROOM as usize);
+    per_cpu(map, |index, counter| {
+        let at = index as usize;
+        found.resize(found.len().max(at + 1), Counter::default());
+        found[at] = counter;
     })?;
-    Ok(found)
+    Ok(Stats(found))
 }
 
-pub(super) fn reentries(map: BorrowedFd<'_>) -> Result<u64, Error> {
+pub(super) fn reentries(map: &Map<u32, Counter>) -> Result<u64, Error> {
     let mut found = 0;
-    // Depth and count have the layout of a Counter.
-    per_cpu("REENTRIES", map, |_, counter| found = counter.packets)?;
+    per_cpu(map, |_, counter| found = counter.packets)?;
     Ok(found)
 }
 
 /// Shows each element of a per-CPU array, summed over the CPUs.
-fn per_cpu(name: &'static str, map: BorrowedFd<'_>, mut see: impl FnMut(u32, Counter)) -> Result<(), Error> {
-    let failed = |source| Error::Map { map: name.into(), source };
+fn per_cpu(map: &Map<u32, Counter>, mut see: impl FnMut(u32, Counter)) -> Result<(), Error> {
+    let failed = |source| map.failed(source);
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
-    sys::read_all(map, BATCH, cpus, |index: &u32, values: &[Counter]| {
+    sys::read_all(map.as_fd(), BATCH, cpus, |index: &u32, values: &[Counter]| {
         let sum = values.iter().copied().sum();
         see(*index, sum);
     })

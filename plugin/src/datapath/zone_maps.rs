@@ -8,49 +8,22 @@ use super::{
     Error,
     devices::Overlays,
     grace::wait_for_programs,
+    maps::{Map, Maps},
     memory::{Memory, SharedControl, SharedLedger},
-    sys,
+    prefix_key::PrefixKey,
 };
 use crate::zones::{Slots, Table};
-use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
 use meridian_abi::{
     control::Control,
-    flow::{LAST_EPOCH, V4, V6},
-    zone::{Address, Slot, VERSION_BITS},
+    flow::LAST_EPOCH,
+    zone::{Entry, Slot},
 };
 use std::{
     collections::BTreeSet,
-    io, iter,
-    net::IpAddr,
-    os::fd::BorrowedFd,
+    iter,
     sync::atomic::{AtomicU16, Ordering},
 };
-use zerocopy::{Immutable, IntoBytes};
-
-/// A key of the longest-prefix maps as bpf(2) takes it.
-#[derive(IntoBytes, Immutable)]
-#[repr(C)]
-struct PrefixKey {
-    prefix_len: u32,
-    address: Address,
-}
-
-const _: () = assert!(size_of::<PrefixKey>() == size_of::<Key<Address>>());
-
-impl From<&IpNetwork> for PrefixKey {
-    fn from(prefix: &IpNetwork) -> Self {
-        Self { prefix_len: VERSION_BITS + u32::from(prefix.prefix()), address: address(prefix.network()) }
-    }
-}
-
-/// An address as the maps have it.
-pub(super) fn address(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => Address::v4(V4(u32::from_ne_bytes(v4.octets()))),
-        IpAddr::V6(v6) => Address::v6(V6(zerocopy::transmute!(v6.octets()))),
-    }
-}
 
 /// The two maps, and what tells the programs which one to read.
 pub(super) struct ZoneMaps {
@@ -62,9 +35,9 @@ pub(super) struct ZoneMaps {
 
 impl ZoneMaps {
     /// Over empty maps. No entry that earlier programs have made is of the epoch that begins here.
-    pub(super) fn new(control: BorrowedFd<'_>, ledger: BorrowedFd<'_>) -> Result<Self, Error> {
-        let control = Memory::map("CONTROL", control, 1)?;
-        let maps = Self { behind: BTreeSet::new(), control, ledger: Memory::map("LEDGER", ledger, 1)? };
+    pub(super) fn new(maps: &Maps) -> Result<Self, Error> {
+        let control = Memory::map(&maps.control, 1)?;
+        let maps = Self { behind: BTreeSet::new(), control, ledger: Memory::map(&maps.ledger, 1)? };
         let first = maps.ledger()?.epoch.load(Ordering::SeqCst).max(1);
         maps.begin(following(first))?;
         Ok(maps)
@@ -93,14 +66,14 @@ impl ZoneMaps {
     /// A map is full, or the kernel refuses. The old table stays in force then.
     pub(super) fn apply(
         &mut self,
-        maps: [BorrowedFd<'_>; 2],
+        maps: &[Map<PrefixKey, Entry>; 2],
         table: &Table,
         changed: impl IntoIterator<Item = IpNetwork>,
         slots: &Slots,
         capacity: u32,
     ) -> Result<(), Error> {
         let next = following(self.control()?.epoch.load(Ordering::Relaxed));
-        let map = maps[(next & 1) as usize];
+        let map = &maps[(next & 1) as usize];
         // A program that began before the last change may still be reading this map.
         wait_for_programs();
         let changed: BTreeSet<IpNetwork> = changed.into_iter().collect();
@@ -154,7 +127,7 @@ const fn following(epoch: u32) -> u32 {
 
 /// Makes a map that nobody reads say of the prefixes what the table says.
 fn write(
-    map: BorrowedFd<'_>,
+    map: &Map<PrefixKey, Entry>,
     prefixes: impl Iterator<Item = IpNetwork> + Clone,
     table: &Table,
     slots: &Slots,
@@ -162,14 +135,11 @@ fn write(
 ) -> Result<(), Error> {
     // Room is made first.
     for prefix in prefixes.clone().filter(|prefix| table.get(prefix).is_none()) {
-        match sys::delete(map, &PrefixKey::from(&prefix)) {
-            // It came and went while the other map was written.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(|source| Error::Prefix { prefix, source })?,
-        }
+        // One that is not there came and went while the other map was written.
+        map.delete(&PrefixKey::from(&prefix)).map_err(|source| Error::Prefix { prefix, source })?;
     }
     for (prefix, placement) in prefixes.filter_map(|prefix| Some((prefix, table.get(&prefix)?))) {
-        sys::update(map, &PrefixKey::from(&prefix), &slots.entry(placement, capacity))
+        map.update(&PrefixKey::from(&prefix), &slots.entry(placement, capacity))
             .map_err(|source| Error::Prefix { prefix, source })?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What the demo found: what the kernel counted beside what was on the wire.
 
 use crate::{
-    agent::Attribution,
+    meter::Attribution,
     units::{grouped, human},
     zones::{Locality, Matrix, Pair, Place},
 };

@@ -120,6 +120,13 @@ impl PairLog {
         }
     }
 
+    /// Writes the last interval and ends; a reader who is stuck does not hold us, and loses it.
+    pub fn end(self, pairs: Pairs, patience: Duration) {
+        if !self.finish(pairs, patience) {
+            tracing::warn!("the pair log can't be written in time: its last lines are lost");
+        }
+    }
+
     /// Hands over what came since the last interval and waits until everything is written, at most for `patience`.
     /// Returns whether it is.
     pub fn finish(mut self, pairs: Pairs, patience: Duration) -> bool {

@@ -3,6 +3,7 @@
 use crate::causes::causes;
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,7 +55,35 @@ pub enum ConnectError {
     Unreachable(String),
 }
 
+/// Settings that can't be.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The server is not one.
+    #[error("controller: `{server}` is not a server like meridian-controller.meridian:4345")]
+    Server {
+        /// What was named.
+        server: String,
+    },
+    /// Whoever is on the way would read the token.
+    #[error("a token is shown only over TLS: name the authority with --controller-ca")]
+    TokenInTheClear,
+}
+
 impl Settings {
+    /// The same, if the server is HOST:PORT, and no token is shown to it in the clear.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn checked(self) -> Result<Self, SettingsError> {
+        let host = self.server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let Some((host, _)) = host else { return Err(SettingsError::Server { server: self.server }) };
+        let is_near = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if self.token.is_some() && self.authority.is_none() && !is_near {
+            return Err(SettingsError::TokenInTheClear);
+        }
+        Ok(self)
+    }
+
     /// A connection.
     ///
     /// # Errors

@@ -52,12 +52,7 @@ fn flow_logs(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
     let logs = known.all();
     let labels = |name: &str| -> Labels { vec![("name", name.to_owned())] };
     let active = logs.iter().map(|log| (labels(&log.log.name), f64::from(u8::from(log.is_active()))));
-    page.gauges(
-        "meridian_flow_log_active",
-        "Whether the flow log is active.",
-        None,
-        &active.collect::<Vec<_>>(),
-    )?;
+    page.gauges("meridian_flow_log_active", "Whether the flow log is active.", None, &active.collect::<Vec<_>>())?;
     let count = |value: fn(&crate::export::FlowLogOutput) -> &AtomicU64| -> Vec<(Labels, u64)> {
         logs.iter().map(|log| (labels(&log.log.name), value(log).load(Ordering::Relaxed))).collect()
     };

@@ -79,8 +79,7 @@ impl Writer<'_, '_> {
         let compared = |value: fn(Seen) -> u64| {
             each(samples, |sample| sample.seen.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
         };
-        let help =
-            "IP bytes sent through uplinks and overlay devices, by the devices' own counters, without the outer packets of overlays.";
+        let help = "IP bytes sent through uplinks and overlay devices, by the devices' own counters, without the outer packets of overlays.";
         self.counters("meridian_device_sent", help, Some(Unit::Bytes), &compared(|seen| seen.sent))?;
         let help = "IP bytes seen by the hook, of those sent through uplinks and overlay devices.";
         self.counters("meridian_device_seen", help, Some(Unit::Bytes), &compared(|seen| seen.seen))

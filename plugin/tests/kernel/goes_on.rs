@@ -9,10 +9,10 @@ use crate::{
 };
 use meridian::{
     accounting::Accounting,
-    agent::Agent,
     datapath::{Datapath, Devices, Options, Pins, sys},
     flows::{Node, Ring, Sink},
     identity::Index,
+    meter::{HookState, Meter},
     zones::{Place, StaticTable},
 };
 use meridian_abi::{Counter, IpVersion, stats::Stat};
@@ -28,11 +28,11 @@ const ZONES: &str =
     "zones:\n- {name: a, region: r, cidrs: [10.0.2.1/32]}\n- {name: b, region: r, cidrs: [10.0.2.2/32]}\n";
 
 /// An agent over what is pinned, attached in the node. Returns whether it goes on with another's sums.
-fn agent(network: &Network, pins: &Pins, state: &Path) -> (Agent, bool) {
+fn agent(network: &Network, pins: &Pins, state: &Path) -> (Meter, bool) {
     let sink = Sink::new(Arc::new(Ring::new(1023)));
     let identity = Node::new("node", Place::Unknown);
     let datapath = Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap();
-    let mut agent = Agent::new(identity, datapath, Arc::new(Index::default()), Accounting::new(100, true), sink);
+    let mut agent = Meter::new(identity, datapath, Arc::new(Index::default()), Accounting::new(100, true), sink);
     let devices: Devices = network.node.run(|| meridian::datapath::devices::find(&[])).unwrap().unwrap();
     let start = || {
         agent.datapath().set_devices(devices).unwrap();
@@ -47,8 +47,8 @@ fn agent(network: &Network, pins: &Pins, state: &Path) -> (Agent, bool) {
 }
 
 /// What the agent's sums say, by pod.
-fn summed(agent: &Agent) -> Counter {
-    let totals = agent.sample().unwrap().counted.totals;
+fn summed(agent: &Meter) -> Counter {
+    let totals = agent.sample(&HookState::default(), None).unwrap().counted.totals;
     totals.pods.series().flat_map(|(_, total)| total.iter()).map(|(_, counter)| counter).sum()
 }
 
@@ -69,7 +69,7 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     send(&network, PORT, 10);
     send(&network, PORT + 1, 20);
     let start = Instant::now();
-    let drain = |agent: &mut Agent, seconds: u64| {
+    let drain = |agent: &mut Meter, seconds: u64| {
         agent.drain(start + Duration::from_secs(seconds), SystemTime::now()).unwrap();
     };
     drain(&mut first, 0);
@@ -79,7 +79,7 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     drain(&mut first, 301);
     send(&network, PORT + 1, 1);
     drain(&mut first, 302);
-    let entries = |agent: &mut Agent| {
+    let entries = |agent: &mut Meter| {
         let mut entries = Vec::new();
         agent.datapath().flows(|entry| entries.push((entry.service_port, entry.counter.packets)));
         entries.sort_unstable();
@@ -125,7 +125,7 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     std::fs::remove_file(&state).unwrap();
 }
 
-fn agent_after(network: &Network, pins: &Pins, state: &Path, kept: bool) -> Agent {
+fn agent_after(network: &Network, pins: &Pins, state: &Path, kept: bool) -> Meter {
     let (agent, goes_on) = agent(network, pins, state);
     assert_eq!(goes_on, kept);
     agent

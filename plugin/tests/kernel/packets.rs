@@ -4,10 +4,10 @@
 use ipnetwork::IpNetwork;
 use meridian::{
     accounting::Accounting,
-    agent::Agent,
     datapath::{Datapath, Device, Devices, Hook, Options, sys},
     flows::{Entry, Node, Record, Ring, Sink},
     identity::Index,
+    meter::Meter,
     zones::{Place, Placement, Slots, Table, Zone},
 };
 use meridian_abi::{
@@ -380,9 +380,9 @@ fn what_the_ring_buffer_loses_is_told_among_the_flows() {
     let sink = Sink::new(Arc::clone(&ring));
     let node = Node::new("node-a", Place::Unknown);
     let accounting = Accounting::new(10, false);
-    let mut agent = Agent::new(node, bench.datapath, Arc::new(Index::default()), accounting, sink);
+    let mut meter = Meter::new(node, bench.datapath, Arc::new(Index::default()), accounting, sink);
     for _ in 0..2 {
-        agent.drain(Instant::now(), SystemTime::now()).unwrap();
+        meter.drain(Instant::now(), SystemTime::now()).unwrap();
         let batches: Vec<_> = ring.batches().collect();
         let records: Vec<&Record> = batches.iter().flat_map(|batch| batch.records()).collect();
         let told: Vec<_> = records

@@ -2,7 +2,6 @@
 
 use meridian::{
     accounting::Accounting,
-    agent::Agent,
     datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{
         links::{configure, sysctl},
@@ -10,6 +9,7 @@ use meridian::{
     },
     flows::{Node, Ring, Sink},
     identity::Index,
+    meter::{HookState, Meter},
     zones::{Place, Slots, StaticTable, Table},
 };
 use meridian_abi::{Counter, stats::Stat};
@@ -308,7 +308,7 @@ fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
     let sink = Sink::new(Arc::new(Ring::new(1023)));
     let identity = Node::new("node", Place::Unknown);
     let accounting = Accounting::new(100, false);
-    let mut agent = Agent::new(identity, datapath, Arc::new(Index::default()), accounting, sink);
+    let mut meter = Meter::new(identity, datapath, Arc::new(Index::default()), accounting, sink);
     // The node is always in zone a. The peer moves, and the prefix that says so is another one each
     // time; the wider ones around it name zones that no packet may be in.
     let table = |n: usize| {
@@ -319,11 +319,11 @@ fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
         );
         StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap().zones
     };
-    agent.apply_zones(&table(0), SystemTime::now()).unwrap();
+    meter.apply_zones(&table(0), SystemTime::now()).unwrap();
     let receiver = peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
     flood(&node, NODE, 0, 1, 100);
     receiver.recv(&mut [0; 100]).unwrap();
-    let before = agent.matrix().unwrap();
+    let before = meter.matrix().unwrap();
     let before: u64 = before.cells().map(|(_, counter)| counter.packets).sum();
 
     let done = AtomicBool::new(false);
@@ -337,24 +337,24 @@ fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
             sent
         });
         for n in 1..=100 {
-            agent.drain(Instant::now(), SystemTime::now()).unwrap();
-            agent.apply_zones(&table(n), SystemTime::now()).unwrap();
+            meter.drain(Instant::now(), SystemTime::now()).unwrap();
+            meter.apply_zones(&table(n), SystemTime::now()).unwrap();
         }
         done.store(true, Ordering::Relaxed);
         flooding.join().unwrap()
     });
-    agent.flush(Instant::now(), SystemTime::now()).unwrap();
+    meter.flush(Instant::now(), SystemTime::now()).unwrap();
 
-    let matrix = agent.matrix().unwrap();
+    let matrix = meter.matrix().unwrap();
     let counted: Counter = matrix.cells().map(|(_, counter)| counter).sum();
     assert_eq!(counted.packets - before, sent, "nothing is lost, nothing counted twice");
     assert_eq!(counted.bytes, counted.packets * 128);
     let zones: Vec<String> = matrix.cells().map(|(pair, _)| format!("{} {}", pair.source, pair.destination)).collect();
     assert!(zones.iter().all(|zones| ["a b", "a c", "a d", "a e"].contains(&zones.as_str())), "{zones:?}");
     assert!(zones.len() > 1, "the tables were in force under traffic: {zones:?}");
-    let totals = agent.sample().unwrap().counted.totals;
+    let totals = meter.sample(&HookState::default(), None).unwrap().counted.totals;
     let attributed: u64 =
         totals.pods.series().flat_map(|(_, total)| total.iter()).map(|(_, counter)| counter.bytes).sum();
     assert_eq!(attributed, counted.bytes);
-    drop((agent, pod));
+    drop((meter, pod));
 }

@@ -3,9 +3,12 @@
 use super::{
     super::{Failure, controller, print, usage},
     Args, CILIUM_STATE_DIR, HTTP_LISTEN, HUBBLE_LISTEN, KEYS, PIN_DIR, RING_CAPACITY, SERIES, SOCKET, STATE_DIR,
-    Settings, ZoneSource,
 };
-use crate::zones::{StaticTable, Table};
+use crate::{
+    agent::ZoneSource,
+    outputs::Checked,
+    zones::{StaticTable, Table},
+};
 use clap::Args as _;
 use std::{
     fmt::Write,
@@ -34,7 +37,7 @@ pub(in super::super) fn run(command: &Config) -> Result<(), Failure> {
 }
 
 fn check(file: &Path) -> Result<(), Failure> {
-    let settings = Settings::new(Args { config: Some(file.to_owned()), ..Args::default() })?;
+    let settings = Args { config: Some(file.to_owned()), ..Args::default() }.settings()?;
     let mut text = format!("{}: good\n", file.display());
     if let ZoneSource::File(zones) = &settings.zones {
         let table = StaticTable::read(zones).map_err(usage)?;
@@ -42,8 +45,8 @@ fn check(file: &Path) -> Result<(), Failure> {
         // Writing to a string can't fail.
         let _ = writeln!(text, "{}: good, {prefixes} prefixes, {endpoints} endpoints", zones.display());
     }
-    for line in settings.hubble_outputs.check()? {
-        let _ = writeln!(text, "{line}");
+    for Checked { path, count, what } in settings.outputs.check().map_err(usage)? {
+        let _ = writeln!(text, "{}: good, {count} {what}", path.display());
     }
     print(&text)
 }

@@ -1,33 +1,17 @@
-//! What is made of flows beside their streams: Hubble's own metrics, and flow logs.
+//! Flags and keys of what is made of flows beside their streams.
 
 use super::super::{Failure, usage};
 use crate::{
-    export::{FlowLog, FlowLogs, FlowLogsConfig},
-    flows::{Listener, Ring},
+    export::FlowLog,
     hubble::{
         Exported,
-        metrics::{Config, ConfigError, FlowMetrics},
+        metrics::{Config, ConfigError},
     },
-    identity::Index,
-    metrics::{self, Reloads},
+    outputs::{FLAGS, Settings, Wanted},
     proto::{flow::FlowFilter, json},
-    watched::{Look, Watched},
-    yaml,
 };
-use serde::{Deserialize, de::DeserializeOwned};
-use std::{
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
-
-/// The flow log that flags ask for.
-const FLAGS: &str = "flags";
-/// The metrics where none are named and no cilium-agent has its own: those of Hubble's dashboard.
-const METRICS: &str = "flow drop tcp icmp port-distribution";
-/// How often it is looked for pods that are gone.
-const PODS: Duration = Duration::from_secs(60);
+use serde::Deserialize;
+use std::{path::PathBuf, str::FromStr};
 
 /// Metrics and flow logs. The names are those of cilium-agent's flags.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -36,7 +20,7 @@ pub(in super::super) struct OutputArgs {
     /// drop:sourceContext=pod;labelsContext=source_zone,destination_zone`; `off`; or `auto`: off where a cilium-agent
     /// is, that has its own, otherwise `flow drop tcp icmp port-distribution`.
     #[arg(long, env = "MERIDIAN_HUBBLE_METRICS", value_name = "METRICS")]
-    hubble_metrics: Option<Wanted>,
+    hubble_metrics: Option<WantedMetrics>,
     /// A file that says which of these metrics there are and which flows they count; it is read again when it changes.
     #[arg(
         long,
@@ -100,22 +84,19 @@ pub(in super::super) struct ExportKeys {
     fields: Vec<String>,
 }
 
-/// Which metrics are wanted.
+/// Which metrics are wanted, as a flag says it.
 #[derive(Clone, Debug, PartialEq)]
-enum Wanted {
-    Auto,
-    These(Config),
-}
+struct WantedMetrics(Wanted);
 
-impl FromStr for Wanted {
+impl FromStr for WantedMetrics {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.trim() {
-            "auto" => Self::Auto,
-            "off" => Self::These(Config::default()),
-            list => Self::These(list.parse()?),
-        })
+        Ok(Self(match text.trim() {
+            "auto" => Wanted::Auto,
+            "off" => Wanted::These(Config::default()),
+            list => Wanted::These(list.parse()?),
+        }))
     }
 }
 
@@ -139,18 +120,9 @@ impl FromStr for FilterList {
     }
 }
 
-/// What is wanted.
-#[derive(Debug)]
-pub(in super::super) struct OutputSettings {
-    metrics: Option<Wanted>,
-    metrics_file: Option<PathBuf>,
-    log: Option<FlowLog>,
-    logs_file: Option<PathBuf>,
-}
-
 impl OutputArgs {
     /// The flags, or else the keys.
-    pub(in super::super) fn or(self, keys: OutputKeys) -> Result<OutputSettings, Failure> {
+    pub(in super::super) fn or(self, keys: OutputKeys) -> Result<Settings, Failure> {
         fn parsed<T: FromStr<Err: std::fmt::Display>>(key: &str, text: Option<String>) -> Result<Option<T>, Failure> {
             text.map(|text| text.parse().map_err(|error| usage(format!("{key}: {error}")))).transpose()
         }
@@ -185,165 +157,14 @@ impl OutputArgs {
             ));
         }
         let logs_file = self.hubble_flowlogs_config_path.or(keys.flow_logs_file);
-        Ok(OutputSettings { metrics, metrics_file, log, logs_file })
-    }
-}
-
-impl OutputSettings {
-    /// Reads the files that it names, and says of each what is in it.
-    pub(in super::super) fn check(&self) -> Result<Vec<String>, Failure> {
-        let mut said = Vec::new();
-        if let Some(path) = &self.metrics_file {
-            let config = read::<Config>(path)?;
-            FlowMetrics::new(&config).map_err(|error| usage(format!("{}: {error}", path.display())))?;
-            said.push(format!("{}: good, {} metrics", path.display(), config.metrics.len()));
-        }
-        if let Some(path) = &self.logs_file {
-            let logs = read::<FlowLogsConfig>(path)?.flow_logs;
-            for log in &logs {
-                let refused = |error| usage(format!("{}: {}: {error}", path.display(), log.name));
-                Exported::new(&log.include_filters, &log.exclude_filters, &log.field_mask).map_err(refused)?;
-            }
-            said.push(format!("{}: good, {} flow logs", path.display(), logs.len()));
-        }
-        Ok(said)
-    }
-}
-
-/// What is made of flows.
-pub(in super::super) struct Outputs {
-    metrics: Option<Arc<FlowMetrics>>,
-    metrics_file: Option<Watched>,
-    logs: Option<FlowLogs>,
-    log: Option<FlowLog>,
-    logs_file: Option<Watched>,
-    reloads: Arc<Reloads>,
-    looked_for_pods: Instant,
-}
-
-impl Outputs {
-    /// Begins with the flows that come into the ring from now on. `node` says that flows were lost; `auto` stands for
-    /// metrics that are not said.
-    pub(in super::super) fn start(
-        settings: &OutputSettings,
-        ring: &Arc<Ring>,
-        node: String,
-        auto: bool,
-    ) -> Result<Self, Failure> {
-        let config = match (&settings.metrics_file, &settings.metrics) {
-            (Some(file), _) => Some(read(file)?),
-            (None, Some(Wanted::These(config))) => Some(config.clone()).filter(|config| !config.metrics.is_empty()),
-            (None, _) if auto => Some(METRICS.parse::<Config>().map_err(Failure::failed)?),
-            (None, _) => None,
-        };
-        let metrics = config.map(|config| FlowMetrics::new(&config)).transpose().map_err(usage)?;
-        let mut outputs = Self {
-            metrics: metrics.map(Arc::new),
-            metrics_file: settings.metrics_file.as_deref().map(Watched::new),
-            logs: None,
-            log: settings.log.clone(),
-            logs_file: settings.logs_file.as_deref().map(Watched::new),
-            reloads: Arc::default(),
-            looked_for_pods: Instant::now(),
-        };
-        if outputs.log.is_some() || outputs.logs_file.is_some() {
-            let mut logs = FlowLogs::new(Arc::clone(ring), node);
-            logs.apply(&outputs.wanted_logs()?).map_err(usage)?;
-            outputs.logs = Some(logs);
-        }
-        Ok(outputs)
-    }
-
-    /// Who counts flows that come.
-    pub(in super::super) fn listener(&self) -> Option<Arc<dyn Listener>> {
-        self.metrics.clone().map(|metrics| metrics as _)
-    }
-
-    /// What is shown of it.
-    pub(in super::super) fn shown(&self) -> metrics::Outputs {
-        metrics::Outputs {
-            metrics: self.metrics.clone(),
-            logs: self.logs.as_ref().map(FlowLogs::known),
-            reloads: Arc::clone(&self.reloads),
-        }
-    }
-
-    /// The flow logs that there are to be.
-    fn wanted_logs(&self) -> Result<Vec<FlowLog>, Failure> {
-        let file = self.logs_file.as_ref().map(|file| read::<FlowLogsConfig>(&file.path)).transpose()?;
-        let of_file = file.unwrap_or_default().flow_logs;
-        if let Some(log) = of_file.iter().find(|log| log.name == FLAGS && self.log.is_some()) {
-            return Err(usage(format!("the flow log {}: the name is that of the one of the flags", log.name)));
-        }
-        Ok(self.log.iter().cloned().chain(of_file).collect())
-    }
-
-    /// Takes files again that have changed. What is refused leaves in force what there was.
-    pub(in super::super) fn look(&mut self) {
-        if let Some(file) = &mut self.metrics_file
-            && matches!(file.look(), Look::Changed)
-        {
-            let taken = read::<Config>(&file.path).and_then(|config| match &self.metrics {
-                Some(metrics) => metrics.configure(&config).map_err(usage),
-                None => Ok(()),
-            });
-            say("metrics", &file.path, &taken);
-            self.reloads.metrics[usize::from(taken.is_err())].fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(file) = &mut self.logs_file
-            && matches!(file.look(), Look::Changed)
-        {
-            let path = file.path.clone();
-            let taken = self.wanted_logs().and_then(|wanted| match &mut self.logs {
-                Some(logs) => logs.apply(&wanted).map_err(usage),
-                None => Ok(()),
-            });
-            say("flow logs", &path, &taken);
-            self.reloads.logs[usize::from(taken.is_err())].fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Forgets series of pods that no address is known of any more.
-    pub(in super::super) fn forget_pods(&mut self, index: &Index, now: Instant) {
-        let Some(metrics) = &self.metrics else { return };
-        if now.duration_since(self.looked_for_pods) < PODS || !metrics.has_pods() {
-            return;
-        }
-        self.looked_for_pods = now;
-        let mut pods = ahash::AHashSet::new();
-        index.each(|_, owner| {
-            pods.insert((Arc::clone(&owner.namespace), Arc::clone(&owner.pod)));
-        });
-        let lives = |namespace: &str, pod: &str| pods.contains(&(namespace.into(), pod.into()));
-        metrics.forget_pods(lives);
-    }
-
-    /// Writes what has come, and ends.
-    pub(in super::super) fn finish(self, patience: Duration) {
-        if self.logs.is_some_and(|logs| !logs.finish(patience)) {
-            tracing::warn!("the flow logs can't be written in time: their last lines are lost");
-        }
-    }
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let refuse = |(line, reason)| yaml::Error::Refused { path: path.to_owned(), line, reason };
-    yaml::read(path)
-        .and_then(|text| yaml::parse(&text, "`metrics:` or `flowLogs:`, though it be empty").map_err(refuse))
-        .map_err(usage)
-}
-
-fn say(what: &str, path: &Path, taken: &Result<(), Failure>) {
-    let file = path.display();
-    match taken {
-        Ok(()) => tracing::info!(%file, "new {what} are in force"),
-        Err(reason) => tracing::error!(%file, %reason, "new {what} are refused; the old ones stay in force"),
+        Ok(Settings { metrics: metrics.map(|WantedMetrics(wanted)| wanted), metrics_file, log, logs_file })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yaml;
 
     #[test]
     fn a_flag_counts_before_the_file() {
@@ -356,7 +177,7 @@ mod tests {
         let log = file.log.unwrap();
         assert_eq!((log.file_path.as_str(), log.field_mask[0].as_str()), ("a.log", "verdict"));
         assert_eq!(log.exclude_filters[0].verdict, [2]);
-        assert_eq!(file.metrics, Some("drop".parse().unwrap()));
+        assert_eq!(file.metrics, Some(Wanted::These("drop".parse().unwrap())));
         let args = OutputArgs {
             hubble_metrics: Some("off".parse().unwrap()),
             hubble_export_fieldmask: vec!["uuid".into()],

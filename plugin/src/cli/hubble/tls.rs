@@ -1,9 +1,9 @@
 //! TLS of a server of flows.
 
 use super::super::{Failure, usage};
-use crate::link::{Files, Tls};
+use crate::link::Files;
 use serde::Deserialize;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// TLS of a server of flows. The names are those of cilium-agent's flags.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -74,12 +74,4 @@ impl TlsArgs {
             ))),
         }
     }
-}
-
-/// Begins to look after the certificate.
-pub(in super::super) fn tls(files: Option<Files>, at: SocketAddr) -> Option<Arc<Tls>> {
-    if files.is_none() && !at.ip().is_loopback() {
-        tracing::warn!(listen = %at, "served without TLS to whoever reaches this address, as asked for");
-    }
-    files.map(|files| Arc::new(Tls::waiting("hubble", files)))
 }

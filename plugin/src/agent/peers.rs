@@ -1,10 +1,10 @@
 //! Who serves flows, as this agent tells hubble-relay: all agents that the controller knows; without one itself and
 //! those that it is told of.
 
-use super::super::config::{Settings, ZoneSource};
+use super::settings::{Settings, ZoneSource};
 use crate::{
     datapath::Devices,
-    hubble::{self, KnownPeers, PeerAddress, Peers},
+    hubble::{self, KnownPeers, PeerAddress},
     proto::v1::FlowServer,
 };
 use futures_util::FutureExt;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 /// Where this node's flows are served beyond the node, if they are.
 pub(super) fn flow_server(settings: &Settings, devices: &Devices) -> Option<FlowServer> {
-    let listen = settings.hubble.0;
+    let listen = settings.hubble;
     let addresses = devices.uplinks().flat_map(|uplink| uplink.addresses.clone());
     let own = if listen.ip().is_unspecified() { addresses.min() } else { Some(listen.ip()) };
     let own = own.filter(|ip| !ip.is_loopback())?;
@@ -33,9 +33,9 @@ pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> KnownPee
         return KnownPeers::Elsewhere(Arc::new(move || hubble::peers_of(controller.clone()).boxed()));
     }
     let with_tls = settings.hubble_tls.is_some();
-    let mut peers: Peers = settings.hubble_peers.iter().map(|peer| peer.announced(with_tls)).collect();
+    let mut peers = settings.hubble_peers.clone();
     // Who asks on this machine reaches it on loopback, too.
-    let address = itself.map_or_else(|| settings.hubble.0.to_string(), |server| server.address);
+    let address = itself.map_or_else(|| settings.hubble.to_string(), |server| server.address);
     let server_name = with_tls.then(|| settings.hubble_name.server_name());
     peers.insert(settings.hubble_name.told_as(), PeerAddress { address, server_name });
     // They are what they are: nobody keeps the sender.

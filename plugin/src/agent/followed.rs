@@ -1,15 +1,12 @@
 //! The table that a controller says: taken once a second, and kept on disk.
 
-use super::{
-    super::{Failure, process::Signal},
-    place::change,
-};
+use super::place::change;
 use crate::{
-    agent::Agent,
     counters::FeedState,
     feed::{Batch, Changes, Client, Connection, Position, Saved},
     identity::Index,
     link,
+    meter::Meter,
     reports::ReportState,
     zones::{Change, SharedTable},
 };
@@ -17,17 +14,13 @@ use ipnetwork::IpNetwork;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
-    runtime::Runtime,
     sync::{mpsc, watch},
+    time::{sleep, timeout},
 };
 
 /// Changes that wait to be put in force; the controller waits when there are more.
@@ -69,11 +62,10 @@ struct Waiting {
 }
 
 impl Followed {
-    /// With the table that was saved, to begin with. Without one it asks the controller at once.
+    /// With the table that was saved, to begin with. Without one it asks the controller at once. Inside a runtime.
     pub(super) fn start(
         settings: &link::Settings,
         state_dir: &Path,
-        runtime: &Runtime,
         table: &SharedTable,
         index: &Arc<Index>,
     ) -> (Self, Option<Vec<Change>>) {
@@ -109,41 +101,35 @@ impl Followed {
             index.apply(changes.identities);
             return (followed, Some(changes.zones));
         }
-        followed.follow(runtime, index);
+        followed.follow(index);
         (followed, None)
     }
 
     /// Waits for the controller's first table: packets that are counted without any are of unknown zones for
-    /// good, so there is no end to the wait. `None` if a signal asked to end.
-    pub(super) fn first(
-        &mut self,
-        received: &Receiver<Signal>,
-        index: &Index,
-        mut server_failed: impl FnMut() -> Option<String>,
-    ) -> Result<Option<Vec<Change>>, Failure> {
-        let mut said: Option<Instant> = None;
+    /// good, so there is no end to the wait. Can be dropped at any time.
+    pub(super) async fn first(&mut self, index: &Index) -> Vec<Change> {
         loop {
-            if said.is_none_or(|said| said.elapsed() >= WAITING_SAID) {
-                said = Some(Instant::now());
-                let controller = &self.settings.server;
-                tracing::info!(controller, "nothing is counted before the controller's first table is here");
+            let controller = &self.settings.server;
+            tracing::info!(controller, "nothing is counted before the controller's first table is here");
+            match timeout(WAITING_SAID, self.batches.recv()).await {
+                Ok(Some(batch)) => self.take(batch, index),
+                // Nobody follows any more.
+                Ok(None) => sleep(WAITING_SAID).await,
+                Err(_) => {}
             }
             self.receive(index);
             if let Some(position) = self.waiting.position.take() {
                 let Waiting { zones, identities, .. } = std::mem::take(&mut self.waiting);
                 index.apply(identities);
                 self.first = Some(position);
-                return Ok(Some(zones.into_iter().collect()));
-            }
-            match received.recv_timeout(Duration::from_millis(50)) {
-                Ok(Signal::End) => return Ok(None),
-                Ok(Signal::Reload) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("signals can't be received")),
-            }
-            if let Some(error) = server_failed() {
-                return Err(Failure::failed(error));
+                return zones.into_iter().collect();
             }
         }
+    }
+
+    /// The controller.
+    pub(super) const fn settings(&self) -> &link::Settings {
+        &self.settings
     }
 
     /// How reports go, for those who write them.
@@ -159,7 +145,7 @@ impl Followed {
     }
 
     /// Begins to follow, once.
-    pub(super) fn follow(&mut self, runtime: &Runtime, index: &Arc<Index>) {
+    pub(super) fn follow(&mut self, index: &Arc<Index>) {
         let Some(batches) = self.sender.take() else { return };
         let client = Client {
             settings: self.settings.clone(),
@@ -169,45 +155,49 @@ impl Followed {
             applied: self.applied.subscribe(),
             connection: Arc::clone(&self.connection),
         };
-        runtime.spawn(client.follow());
+        tokio::spawn(client.follow());
     }
 
     /// Takes what has come. Owners of addresses that had none are known at once; the rest waits until
     /// what was counted before has been read.
     pub(super) fn receive(&mut self, index: &Index) {
         while let Ok(batch) = self.batches.try_recv() {
-            let position = batch.position;
-            // What waits is not in force yet, so replacing does not find it there.
-            self.waiting.zones.retain(|prefix, _| !batch.replaces(prefix.ip()));
-            self.waiting.identities.retain(|(address, _)| !batch.replaces(*address));
-            let Changes { zones, identities } = batch.changes(&self.table, index);
-            self.waiting.position = Some(position);
-            self.waiting.zones.extend(zones);
-            let (new, rest): (Vec<_>, Vec<_>) = identities
-                .into_iter()
-                .partition(|(address, owner)| owner.is_some() && index.at(*address, SystemTime::now()).is_none());
-            index.apply(new);
-            self.waiting.identities.extend(rest);
+            self.take(batch, index);
         }
     }
 
+    fn take(&mut self, batch: Batch, index: &Index) {
+        let position = batch.position;
+        // What waits is not in force yet, so replacing does not find it there.
+        self.waiting.zones.retain(|prefix, _| !batch.replaces(prefix.ip()));
+        self.waiting.identities.retain(|(address, _)| !batch.replaces(*address));
+        let Changes { zones, identities } = batch.changes(&self.table, index);
+        self.waiting.position = Some(position);
+        self.waiting.zones.extend(zones);
+        let (new, rest): (Vec<_>, Vec<_>) = identities
+            .into_iter()
+            .partition(|(address, owner)| owner.is_some() && index.at(*address, SystemTime::now()).is_none());
+        index.apply(new);
+        self.waiting.identities.extend(rest);
+    }
+
     /// Puts what waits in force. Returns whether there is a table.
-    pub(super) fn apply(&mut self, agent: &mut Agent, index: &Index) -> bool {
+    pub(super) fn apply(&mut self, meter: &mut Meter, index: &Index) -> bool {
         if let Some(position) = self.waiting.position {
             index.apply(self.waiting.identities.drain(..));
             let zones: Vec<Change> = self.waiting.zones.clone().into_iter().collect();
-            match if zones.is_empty() { Ok(()) } else { change(agent, zones) } {
+            match if zones.is_empty() { Ok(()) } else { change(meter, zones) } {
                 Ok(()) => {
                     self.waiting = Waiting::default();
                     self.is_in_force(position);
-                    agent.reloaded(true);
+                    meter.reloaded(true);
                 }
                 // What waits stays, and is tried again with what comes.
                 Err(reason) => {
                     if !std::mem::replace(&mut self.waiting.is_refused, true) {
                         tracing::error!(%reason, "the controller's table is refused; the old one stays in force");
                     }
-                    agent.reloaded(false);
+                    meter.reloaded(false);
                 }
             }
         }
@@ -216,18 +206,22 @@ impl Followed {
             self.confirmed = Some(SystemTime::now());
         }
         if let Some(confirmed) = self.confirmed {
-            agent.confirm_zones(confirmed);
+            meter.confirm_zones(confirmed);
         }
-        agent.tell_feed(FeedState {
-            is_connected: is_current,
+        self.save(index, false);
+        self.confirmed.is_some()
+    }
+
+    /// How the connection to the controller is.
+    pub(super) fn state(&self) -> FeedState {
+        FeedState {
+            is_connected: self.connection.is_current.load(Ordering::Relaxed),
             connects: self.connection.connects.load(Ordering::Relaxed),
             failures: self.connection.failures.load(Ordering::Relaxed),
             is_reported: self.reports.is_connected.load(Ordering::Relaxed),
             reports: self.reports.taken.load(Ordering::Relaxed),
             report_failures: self.reports.failures.load(Ordering::Relaxed),
-        });
-        self.save(index, false);
-        self.confirmed.is_some()
+        }
     }
 
     fn is_in_force(&mut self, position: Position) {

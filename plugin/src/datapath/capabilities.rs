@@ -10,12 +10,12 @@ const NEEDED: [(&str, u32, &str); 3] = [
 ];
 
 /// The names of all that are needed.
-pub(super) fn names() -> String {
+pub fn names() -> String {
     NEEDED.map(|(name, ..)| name).join(", ")
 }
 
 /// Those that this process lacks, each with what it can't do then; `None` if the kernel does not say.
-pub(super) fn missing() -> Option<Vec<String>> {
+pub fn missing() -> Option<Vec<String>> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(effective.trim(), 16).ok()?;

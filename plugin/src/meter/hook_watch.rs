@@ -3,7 +3,7 @@
 //! What is configured on a node says where packets should pass; this says where they do. A hook is changed
 //! once, and back only where the other one has been seen to be worse.
 
-use super::Agent;
+use super::{HookState, Meter};
 use crate::{
     counters::Seen,
     datapath::{Compared, Coverage, GRACE, Hook},
@@ -30,6 +30,7 @@ pub struct HookWatch {
     read: Option<Instant>,
     /// Since this agent runs.
     sum: Seen,
+    state: HookState,
     /// Hooks that were blind, with the share that each saw.
     blind: Vec<(Hook, u64)>,
     changes: usize,
@@ -40,31 +41,36 @@ pub struct HookWatch {
 }
 
 impl HookWatch {
-    /// A watch that has seen nothing yet.
-    pub fn new(may_change: bool) -> Self {
-        Self { may_change, ..Self::default() }
+    /// A watch that has seen nothing yet. `reason` says why packets are counted where they are.
+    pub fn new(may_change: bool, reason: &str) -> Self {
+        Self { may_change, state: HookState { reason: reason.into(), ..HookState::default() }, ..Self::default() }
+    }
+
+    /// What is known of the hook.
+    pub const fn state(&self) -> &HookState {
+        &self.state
     }
 
     /// Compares if it is time, says what it finds, and goes on with a change that has begun.
-    pub fn look(&mut self, agent: &mut Agent, now: Instant) {
-        if agent.datapath.is_changing() {
-            return self.go_on(agent, now);
+    pub fn look(&mut self, meter: &mut Meter, now: Instant) {
+        if meter.datapath.is_changing() {
+            return self.go_on(meter, now);
         }
-        if !agent.datapath.is_attached() || self.read.is_some_and(|read| now.duration_since(read) < EVERY) {
+        if !meter.datapath.is_attached() || self.read.is_some_and(|read| now.duration_since(read) < EVERY) {
             return;
         }
         self.read = Some(now);
-        match agent.datapath.coverage() {
+        match meter.datapath.coverage() {
             Ok(coverage) => {
                 let compared = self.compare(coverage, now);
-                agent.seen = Some(self.sum);
+                self.state.seen = Some(self.sum);
                 if let Some(compared) = compared {
-                    self.judge(compared, agent, now);
+                    self.judge(compared, meter, now);
                 }
             }
             Err(error) => tracing::debug!(%error, "what the devices sent can't be read"),
         }
-        self.look_for_others(agent);
+        self.look_for_others(meter);
     }
 
     /// What the interval that ends now says; `None` while it says nothing yet.
@@ -85,12 +91,12 @@ impl HookWatch {
         added.is_enough().then_some(compared)
     }
 
-    fn judge(&mut self, compared: Compared, agent: &mut Agent, now: Instant) {
+    fn judge(&mut self, compared: Compared, meter: &mut Meter, now: Instant) {
         if !compared.is_blind {
             self.is_warned = false;
             return;
         }
-        let hook = agent.datapath.hook();
+        let hook = meter.datapath.hook();
         let percent = compared.percent();
         if !std::mem::replace(&mut self.is_warned, true) {
             tracing::warn!(
@@ -102,7 +108,7 @@ impl HookWatch {
         }
         let others: Vec<Hook> = others(hook).iter().copied().filter(|other| other.require().is_ok()).collect();
         if let Some(to) = self.better(hook, percent, &others) {
-            self.begin(to, percent, agent, now);
+            self.begin(to, percent, meter, now);
         }
     }
 
@@ -123,29 +129,29 @@ impl HookWatch {
         }
     }
 
-    fn begin(&mut self, to: Hook, percent: u64, agent: &mut Agent, now: Instant) {
-        let from = agent.datapath.hook();
+    fn begin(&mut self, to: Hook, percent: u64, meter: &mut Meter, now: Instant) {
+        let from = meter.datapath.hook();
         self.changes += 1;
-        match agent.datapath.begin_to_change(to) {
+        match meter.datapath.begin_to_change(to) {
             Ok(()) => {
                 tracing::info!(%from, %to, "counting moves to the other hook");
-                agent.set_hook_reason(&format!("{from} saw {percent} % of what the devices sent"));
+                self.state.reason = format!("{from} saw {percent} % of what the devices sent").into();
                 self.next_step = Some(now + GRACE);
             }
             Err(error) => tracing::error!(%from, %to, %error, "counting can't move to the other hook"),
         }
     }
 
-    fn go_on(&mut self, agent: &mut Agent, now: Instant) {
+    fn go_on(&mut self, meter: &mut Meter, now: Instant) {
         if self.next_step.is_some_and(|next| now < next) {
             return;
         }
         self.next_step = Some(now + GRACE);
-        match agent.datapath.go_on_changing() {
+        match meter.datapath.go_on_changing() {
             Ok(None) => {}
             Ok(Some(hook)) => {
-                tracing::info!(%hook, why = %agent.hook_reason, "packets are counted here now");
-                agent.hook_changes += 1;
+                tracing::info!(%hook, why = %self.state.reason, "packets are counted here now");
+                self.state.changes += 1;
                 // What was sent meanwhile was seen by both hooks in parts.
                 (self.start, self.is_warned) = (None, false);
             }
@@ -154,8 +160,8 @@ impl HookWatch {
     }
 
     /// Says when somebody's filter has come before ours.
-    fn look_for_others(&mut self, agent: &mut Agent) {
-        match agent.datapath.preceded() {
+    fn look_for_others(&mut self, meter: &Meter) {
+        match meter.datapath.preceded() {
             Ok(preceded) => {
                 if preceded != self.preceded && !preceded.is_empty() {
                     tracing::warn!(
@@ -163,7 +169,7 @@ impl HookWatch {
                         "filters of others run first, and packets that they keep are not counted: give them a priority above 1 (Cilium: bpf-filter-priority: 2) and start the agent again"
                     );
                 }
-                agent.preceded = preceded.len() as u64;
+                self.state.preceded = preceded.len() as u64;
                 self.preceded = preceded;
             }
             Err(error) => tracing::debug!(%error, "filters can't be listed"),
@@ -217,17 +223,17 @@ mod tests {
 
     #[test]
     fn a_blind_hook_is_changed_once_and_back_only_for_a_better_one() {
-        let mut watch = HookWatch::new(true);
+        let mut watch = HookWatch::new(true, "");
         assert_eq!(watch.better(Hook::Netfilter, 3, &[Hook::Tcx]), Some(Hook::Tcx));
         watch.changes = 1;
         assert_eq!(watch.better(Hook::Tcx, 60, &[Hook::Netfilter]), None, "it saw less");
-        let mut watch = HookWatch::new(true);
+        let mut watch = HookWatch::new(true, "");
         assert_eq!(watch.better(Hook::Netfilter, 60, &[Hook::Tcx]), Some(Hook::Tcx));
         watch.changes = 1;
         assert_eq!(watch.better(Hook::Tcx, 3, &[Hook::Netfilter]), Some(Hook::Netfilter));
         watch.changes = 2;
         assert_eq!(watch.better(Hook::Netfilter, 60, &[Hook::Tcx]), None, "for good");
-        assert_eq!(HookWatch::new(false).better(Hook::Netfilter, 0, &[Hook::Tcx]), None, "it was asked for");
-        assert_eq!(HookWatch::new(true).better(Hook::Netfilter, 0, &[]), None, "there is no other one");
+        assert_eq!(HookWatch::new(false, "").better(Hook::Netfilter, 0, &[Hook::Tcx]), None, "it was asked for");
+        assert_eq!(HookWatch::new(true, "").better(Hook::Netfilter, 0, &[]), None, "there is no other one");
     }
 }

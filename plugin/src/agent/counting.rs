@@ -1,0 +1,180 @@
+//! The loop of an agent: events as they come, a drain once a second, new tables, the pair log.
+
+use super::{
+    Error, announcements::Announcements, device_follower::DeviceFollower, settings::Settings, zone_source::Zones,
+};
+use crate::{
+    counters::Sample,
+    export::{PairLog, Pairs},
+    flows::Sink,
+    identity::Index,
+    meter::{HookWatch, Meter},
+    metrics::Process,
+    outputs::Outputs,
+    servers::{END_TIMEOUT, Servers},
+};
+use std::{
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often flows are drained, metrics renewed and new tables taken.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What an agent does once it is attached.
+pub(super) struct Counting<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) meter: Meter,
+    /// Where the sums are kept, if they are to outlast this process.
+    pub(super) state: Option<PathBuf>,
+    pub(super) announcements: Announcements,
+    pub(super) devices: DeviceFollower,
+    pub(super) hook_watch: HookWatch,
+    pub(super) sink: Sink,
+    pub(super) zones: Zones,
+    pub(super) index: Arc<Index>,
+    pub(super) samples: watch::Sender<Arc<[Sample]>>,
+    pub(super) pair_log: Option<PairLog>,
+    pub(super) outputs: Outputs,
+    pub(super) process: Arc<Process>,
+}
+
+/// What ends a wait, or the loop.
+pub(super) struct Asked<'a> {
+    /// The table is to be read again.
+    pub(super) reload: &'a Notify,
+    /// The agent is to end.
+    pub(super) end: &'a CancellationToken,
+    /// The servers, whose end is an error.
+    pub(super) servers: &'a mut Servers,
+}
+
+/// Why a wait is over.
+enum Wake {
+    /// A second has passed.
+    Tick,
+    /// The table is to be read again.
+    Reload,
+    /// The agent is to end.
+    End,
+}
+
+impl Counting<'_> {
+    /// Begins to follow the table, and drains for the first time.
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
+        self.zones.follow(&self.index);
+        self.drain()
+    }
+
+    /// Drains, takes new tables and renews the metrics until it is asked to end.
+    pub(super) async fn run(&mut self, mut asked: Asked<'_>) -> Result<(), Error> {
+        loop {
+            self.drain()?;
+            let is_asked = match self.wait(&mut asked).await? {
+                Wake::Tick => false,
+                Wake::Reload => true,
+                Wake::End => break,
+            };
+            self.zones.look(is_asked, &mut self.meter, &self.index)?;
+            self.outputs.look();
+            self.outputs.forget_pods(&self.index, Instant::now());
+        }
+        self.meter.flush(Instant::now(), SystemTime::now())?;
+        self.sample()
+    }
+
+    /// Takes events and follows the devices until it is time to drain. Events come before the drain whose flow
+    /// entries they announce.
+    async fn wait(&mut self, asked: &mut Asked<'_>) -> Result<Wake, Error> {
+        let mut tick = pin!(sleep(TICK));
+        let wake = loop {
+            select! {
+                () = &mut tick => break Wake::Tick,
+                () = asked.reload.notified() => break Wake::Reload,
+                () = asked.end.cancelled() => break Wake::End,
+                error = asked.servers.ended() => return Err(error.into()),
+                ready = self.announcements.ready() => {
+                    ready?;
+                    self.take_events();
+                }
+                changed = self.devices.changed() => {
+                    changed?;
+                    self.devices.look(&mut self.meter, &self.settings.uplinks);
+                }
+            }
+        };
+        self.take_events();
+        Ok(wake)
+    }
+
+    fn take_events(&mut self) {
+        self.sink.take_all(self.meter.announced(), Instant::now());
+    }
+
+    /// Sums up what is new, and puts in force what has come meanwhile.
+    fn drain(&mut self) -> Result<(), Error> {
+        self.zones.receive(&self.index);
+        self.meter.drain(Instant::now(), SystemTime::now())?;
+        self.keep(false);
+        self.hook_watch.look(&mut self.meter, Instant::now());
+        // What was counted so far is told with the zones and owners that it was counted with.
+        let has_table = self.zones.apply(&mut self.meter, &self.index);
+        self.sample()?;
+        if has_table {
+            self.process.ready.store(true, Ordering::Relaxed);
+        }
+        self.log_pairs();
+        Ok(())
+    }
+
+    fn sample(&self) -> Result<(), Error> {
+        let sample = self.meter.sample(self.hook_watch.state(), self.zones.feed())?;
+        self.samples.send_replace(Arc::from([sample]));
+        Ok(())
+    }
+
+    fn log_pairs(&mut self) {
+        let Self { meter, pair_log, settings, .. } = self;
+        let mut is_taken = false;
+        if let Some(log) = pair_log {
+            log.tick(|| {
+                is_taken = true;
+                pairs(settings, meter)
+            });
+        }
+        // An interval that was handed to the log is not another agent's to log again.
+        if is_taken {
+            self.keep(true);
+        }
+    }
+
+    /// Keeps the sums for the next agent, if there is to be one that goes on with these counters.
+    fn keep(&mut self, now: bool) {
+        let Some(state) = &self.state else { return self.meter.empty_idle() };
+        if let Err(error) = self.meter.keep(state, Instant::now(), now) {
+            tracing::warn!(%error, "the sums can't be kept: an agent that comes after this one would begin anew");
+        }
+    }
+
+    /// Writes what was not written yet.
+    pub(super) fn end(mut self) {
+        self.zones.end(&self.index);
+        if let Some(log) = self.pair_log.take() {
+            log.end(pairs(self.settings, &mut self.meter), END_TIMEOUT);
+        }
+        self.keep(true);
+        self.outputs.finish(END_TIMEOUT);
+    }
+}
+
+fn pairs(settings: &Settings, meter: &mut Meter) -> Pairs {
+    vec![(settings.node.clone(), meter.take_interval())]
+}

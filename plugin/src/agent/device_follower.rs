@@ -1,0 +1,77 @@
+//! Follows the devices of the node: uplinks and overlays come and go.
+
+use super::{Error, place::place_node};
+use crate::{
+    datapath::{
+        Readable,
+        devices::{self, Device, Devices, Watch},
+    },
+    meter::Meter,
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// A look at the devices may take this part of the time, where they change all the time.
+const SHARE: u32 = 20;
+/// How often devices are looked at at most: of a device that comes, several changes are told.
+const LOOK_GAP: Duration = Duration::from_millis(100);
+
+/// What tells that devices have changed.
+pub(super) struct DeviceFollower {
+    watch: Watch,
+    readable: Readable,
+    changed: bool,
+    /// No look before.
+    next: Instant,
+}
+
+impl DeviceFollower {
+    /// Of the devices that are watched. Inside a runtime.
+    pub(super) fn new(watch: Watch) -> Result<Self, Error> {
+        let readable = watch.readable()?;
+        Ok(Self { watch, readable, changed: false, next: Instant::now() })
+    }
+
+    /// Waits until devices have changed and may be looked at. Can be dropped at any time.
+    pub(super) async fn changed(&mut self) -> Result<(), Error> {
+        while !self.changed {
+            let failed = |source| Error::Wait { what: "changes of devices", source };
+            self.readable.ready().await.map_err(failed)?;
+            self.changed = self.watch.changed();
+        }
+        sleep_until(self.next).await;
+        Ok(())
+    }
+
+    /// Looks at the devices, and counts on those that there are.
+    pub(super) fn look(&mut self, meter: &mut Meter, names: &[String]) {
+        // What has changed until now is seen by this look.
+        self.watch.changed();
+        self.changed = false;
+        let start = Instant::now();
+        match devices::look(names) {
+            Ok(devices) if devices == *meter.datapath().devices() => {}
+            Ok(devices) => take(meter, devices),
+            Err(error) => tracing::error!(%error, "the devices can't be looked at: those from before stay"),
+        }
+        self.next = start + (start.elapsed() * SHARE).max(LOOK_GAP);
+    }
+}
+
+fn take(meter: &mut Meter, devices: Devices) {
+    let name = |device: &Device| device.name.clone();
+    let before: Vec<String> = meter.datapath().devices().devices.iter().map(name).collect();
+    let now: Vec<String> = devices.devices.iter().map(name).collect();
+    if let Err(error) = meter.datapath().set_devices(devices) {
+        return tracing::error!(%error, devices = ?now, "packets can't be counted on all devices");
+    }
+    if before != now {
+        tracing::info!(?before, ?now, "the devices through which packets leave the node have changed");
+    }
+    if now.is_empty() {
+        tracing::warn!("no device leads out of this node: nothing is counted");
+    }
+    if let Err(reason) = place_node(meter) {
+        tracing::error!(%reason, "the node's zone can't be told to the kernel");
+    }
+}

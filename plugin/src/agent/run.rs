@@ -1,0 +1,208 @@
+//! Runs an agent: takes what it needs, starts, counts, and ends.
+
+use super::{
+    Error,
+    announcements::Announcements,
+    counting::{Asked, Counting},
+    device_follower::DeviceFollower,
+    peers,
+    reporting::Reporting,
+    settings::Settings,
+    start::{self, Start, Started},
+    zone_source::Zones,
+};
+use crate::{
+    api::ZonesService,
+    counters::Sample,
+    datapath::{
+        Alone, Devices, Only, Pins,
+        auto::{self, Choice},
+        capabilities,
+        devices::{self, Watch},
+    },
+    export::PairLog,
+    flows::{Ring, Sink},
+    identity::Index,
+    meter::HookWatch,
+    metrics::{Process, Sources},
+    outputs::Outputs,
+    proto::v1::FlowServer,
+    servers::{self, Offer, Places, Servers},
+    zones::{Change, SharedTable},
+};
+use std::sync::Arc;
+use tokio::{
+    select,
+    sync::{Notify, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Counts this node's traffic until `shutdown`; reads the static table again when `reload` says so. Counts in the
+/// network namespace of the calling thread, and on that thread: it must run the future itself, as
+/// [`Runtime::block_on`](tokio::runtime::Runtime::block_on) of a runtime with several threads does.
+///
+/// # Errors
+/// What it needs is not to be had, or a part of it has failed.
+pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
+    let process = Arc::new(Process::default());
+    let pair_log = open_pair_log(settings, &process)?;
+    if let Some(missing) = capabilities::missing().filter(|missing| !missing.is_empty()) {
+        return Err(Error::Capabilities { missing });
+    }
+    // Until the programs are detached.
+    let _only = claim(settings)?;
+    let found = Found::look(settings)?;
+    let ring = Arc::new(Ring::new(settings.hubble_capacity));
+    let outputs = found.outputs(settings, &ring)?;
+    let (table, index) = (SharedTable::default(), Arc::new(Index::default()));
+    let (mut zones, first) = Zones::start(settings, &table, &index)?;
+    let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
+    let samples = watch::Sender::new(Arc::from([]));
+    let agent = Agent { settings, found, outputs, sink, samples, process, table, index: Arc::clone(&index) };
+
+    let servers_end = CancellationToken::new();
+    // Before there is a table: who waits for the controller is alive, and says so.
+    let mut servers = agent.serve(ring, &servers_end).await?;
+    let first = match first {
+        Some(first) => Some(first),
+        None => select! {
+            first = zones.first(&index) => Some(first),
+            () = shutdown.cancelled() => None,
+            error = servers.ended() => return Err(error.into()),
+        },
+    };
+    let result = match first {
+        Some(first) => {
+            agent.count(first, zones, pair_log, Asked { reload, end: shutdown, servers: &mut servers }).await
+        }
+        None => Ok(()),
+    };
+    servers_end.cancel();
+    servers.end().await;
+    result
+}
+
+fn open_pair_log(settings: &Settings, process: &Process) -> Result<Option<PairLog>, Error> {
+    let Some(output) = &settings.pair_log else { return Ok(None) };
+    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(&process.pair_log));
+    log.map(Some).map_err(|source| Error::PairLog { output: output.clone(), source })
+}
+
+/// Claims what no other agent may be meanwhile.
+fn claim(settings: &Settings) -> Result<Vec<Only>, Error> {
+    let pinned = settings.pin_dir.as_ref().map(|_| Alone::Pinned);
+    let roles = [Some(Alone::Node(&settings.node)), pinned].into_iter().flatten();
+    roles.map(|role| Only::claim(role).map_err(Error::NotAlone)).collect()
+}
+
+/// What is found on the node.
+struct Found {
+    watch: Watch,
+    devices: Devices,
+    pins: Option<Pins>,
+    choice: Choice,
+    has_cilium: bool,
+}
+
+impl Found {
+    fn look(settings: &Settings) -> Result<Self, Error> {
+        // Before they are looked at, so that no change is missed.
+        let watch = Watch::new()?;
+        let devices = devices::find(&settings.uplinks)?;
+        let pins = start::pins(settings);
+        let cilium_state = &settings.cilium_state_dir;
+        let choice = auto::resolve(settings.hook, &devices, cilium_state, pins.as_ref().and_then(Pins::hook))?;
+        let has_cilium = auto::has_cilium(&devices, cilium_state);
+        Ok(Self { watch, devices, pins, choice, has_cilium })
+    }
+
+    fn outputs(&self, settings: &Settings, ring: &Arc<Ring>) -> Result<Outputs, Error> {
+        // Where a cilium-agent is, it has metrics of these names.
+        Ok(Outputs::start(&settings.outputs, ring, settings.node.clone(), !self.has_cilium)?)
+    }
+}
+
+/// An agent that does not count yet.
+struct Agent<'a> {
+    settings: &'a Settings,
+    found: Found,
+    outputs: Outputs,
+    sink: Sink,
+    samples: watch::Sender<Arc<[Sample]>>,
+    process: Arc<Process>,
+    table: SharedTable,
+    index: Arc<Index>,
+}
+
+impl Agent<'_> {
+    /// Serves flows, metrics and the zone table.
+    async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Error> {
+        let settings = self.settings;
+        let tls = servers::tls(settings.hubble_tls.clone(), settings.hubble);
+        let places = Places {
+            grpc: Some(settings.hubble),
+            tls: tls.clone(),
+            socket: settings.socket.as_deref(),
+            http: Some(settings.http),
+        };
+        let offer = Offer {
+            nodes: vec![settings.hubble_name.clone()],
+            is_recorded: false,
+            peers: Some(peers::known(settings, self.flow_server())),
+            sink: self.sink.clone(),
+            sources: Sources {
+                samples: self.samples.subscribe(),
+                ring,
+                process: Arc::clone(&self.process),
+                families: settings.families,
+                tls: tls.into_iter().collect(),
+                outputs: self.outputs.shown(),
+            },
+            zones: Some(ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) }),
+        };
+        Ok(Servers::start(&places, offer, shutdown).await?)
+    }
+
+    fn flow_server(&self) -> Option<FlowServer> {
+        peers::flow_server(self.settings, &self.found.devices)
+    }
+
+    /// Counts by this table and those that come after it.
+    async fn count(
+        self,
+        first: Vec<Change>,
+        zones: Zones,
+        pair_log: Option<PairLog>,
+        asked: Asked<'_>,
+    ) -> Result<(), Error> {
+        let flow_server = self.flow_server();
+        let Self { settings, found, outputs, sink, samples, process, table, index } = self;
+        let Found { watch, devices, pins, choice, .. } = found;
+        let start = Start { settings, choice: &choice, devices, pins, table, index: &index, sink: &sink };
+        let Started { meter, state, goes_on } = start.start(first)?;
+        let mut counting = Counting {
+            settings,
+            announcements: Announcements::new(meter.announcements()?),
+            meter,
+            state,
+            devices: DeviceFollower::new(watch)?,
+            hook_watch: HookWatch::new(settings.hook.is_none(), &choice.why),
+            sink,
+            zones,
+            index,
+            samples,
+            pair_log,
+            outputs,
+            process,
+        };
+        counting.begin()?;
+        let samples = counting.samples.subscribe();
+        let reporting = Reporting::start(settings, &counting.zones, samples, flow_server, goes_on);
+        let result = counting.run(asked).await;
+        counting.end();
+        if let Some(reporting) = reporting {
+            reporting.end().await;
+        }
+        result
+    }
+}

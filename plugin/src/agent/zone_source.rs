@@ -1,0 +1,138 @@
+//! Where the zone table comes from: a file that is read again, or a controller.
+
+use super::{
+    Error,
+    followed::Followed,
+    place::change,
+    settings::{Settings, ZoneSource},
+};
+use crate::{
+    counters::FeedState,
+    identity::Index,
+    link,
+    meter::Meter,
+    reports::ReportState,
+    watched::{Look, Watched},
+    zones::{Change, SharedTable, StaticTable, Table},
+};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+/// Where the zone table comes from.
+pub(super) enum Zones {
+    /// A static table.
+    File(Watched),
+    /// A controller.
+    Controller(Box<Followed>),
+}
+
+impl Zones {
+    /// The source, and the table to begin with, if it is here: the file's, or the one that was saved.
+    pub(super) fn start(
+        settings: &Settings,
+        table: &SharedTable,
+        index: &Arc<Index>,
+    ) -> Result<(Self, Option<Vec<Change>>), Error> {
+        Ok(match &settings.zones {
+            ZoneSource::File(path) => {
+                let watched = Watched::new(path);
+                let table = StaticTable::read(path)?;
+                index.replace(&table.endpoints);
+                (Self::File(watched), Some(Table::new().changes_to(&table.zones)))
+            }
+            ZoneSource::Controller(controller) => {
+                let (followed, first) = Followed::start(controller, &settings.state_dir, table, index);
+                (Self::Controller(Box::new(followed)), first)
+            }
+        })
+    }
+
+    /// Waits for the first table. Can be dropped at any time.
+    pub(super) async fn first(&mut self, index: &Index) -> Vec<Change> {
+        match self {
+            Self::File(_) => Vec::new(),
+            Self::Controller(followed) => followed.first(index).await,
+        }
+    }
+
+    /// The first table is in force now: begins to follow, where there is somebody to follow.
+    pub(super) fn follow(&mut self, index: &Arc<Index>) {
+        if let Self::Controller(followed) = self {
+            followed.first_is_in_force();
+            followed.follow(index);
+        }
+    }
+
+    /// The controller that is reported to, and how the reports go.
+    pub(super) fn reports(&self) -> Option<(&link::Settings, Arc<ReportState>)> {
+        match self {
+            Self::File(_) => None,
+            Self::Controller(followed) => Some((followed.settings(), followed.reports())),
+        }
+    }
+
+    /// Takes what the controller has sent.
+    pub(super) fn receive(&mut self, index: &Index) {
+        if let Self::Controller(followed) = self {
+            followed.receive(index);
+        }
+    }
+
+    /// Puts what the controller has sent in force. Returns whether there is a table.
+    pub(super) fn apply(&mut self, meter: &mut Meter, index: &Index) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Controller(followed) => followed.apply(meter, index),
+        }
+    }
+
+    /// The connection to the controller, if there is one.
+    pub(super) fn feed(&self) -> Option<FeedState> {
+        match self {
+            Self::File(_) => None,
+            Self::Controller(followed) => Some(followed.state()),
+        }
+    }
+
+    /// Reads the file again if it has changed or `is_asked`.
+    pub(super) fn look(&mut self, is_asked: bool, meter: &mut Meter, index: &Index) -> Result<(), Error> {
+        let Self::File(file) = self else { return Ok(()) };
+        match file.look() {
+            Look::Changed => reload(file, meter, index)?,
+            _ if is_asked => reload(file, meter, index)?,
+            // The table in force is still what the file says.
+            Look::Same if file.is_taken => meter.confirm_zones(SystemTime::now()),
+            Look::Same | Look::Gone => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what was not written yet.
+    pub(super) fn end(&mut self, index: &Index) {
+        if let Self::Controller(followed) = self {
+            followed.end(index);
+        }
+    }
+}
+
+/// Reads the table again. One with an error is refused, and the old one stays.
+fn reload(file: &mut Watched, meter: &mut Meter, index: &Index) -> Result<(), Error> {
+    let read = StaticTable::read(&file.path).map_err(Error::Zones);
+    // What was counted so far is told with the zones that it was counted with.
+    meter.drain(Instant::now(), SystemTime::now())?;
+    let taken = read.and_then(|table| {
+        let changes = meter.zones().read().changes_to(&table.zones);
+        change(meter, changes)?;
+        index.replace(&table.endpoints);
+        Ok(())
+    });
+    meter.reloaded(taken.is_ok());
+    file.is_taken = taken.is_ok();
+    match taken {
+        Ok(()) => tracing::info!(file = %file.path.display(), "a new zone table is in force"),
+        Err(reason) => tracing::error!(%reason, "the new zone table is refused; the old one stays in force"),
+    }
+    Ok(())
+}

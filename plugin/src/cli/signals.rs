@@ -1,0 +1,38 @@
+//! What signals ask of a command that stays.
+
+use super::Failure;
+use std::sync::Arc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What was asked for so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    /// To end: SIGINT or SIGTERM.
+    pub(super) end: CancellationToken,
+    /// To read files again: SIGHUP.
+    pub(super) reload: Arc<Notify>,
+}
+
+/// Receives every signal from now on. Inside a runtime.
+pub(super) fn signals() -> Result<Asked, Failure> {
+    let asked = Asked::default();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signal = signal(kind).map_err(Failure::failed)?;
+        let asked = asked.clone();
+        // Ends with the runtime.
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                if kind == SignalKind::hangup() {
+                    asked.reload.notify_one();
+                } else {
+                    asked.end.cancel();
+                }
+            }
+        });
+    }
+    Ok(asked)
+}

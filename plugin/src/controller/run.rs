@@ -1,0 +1,272 @@
+//! Runs a controller: takes its ports, starts its parts, looks after them, and ends them.
+
+use super::{
+    Error,
+    settings::Settings,
+    static_table::Followed,
+    totals::{Served, Totals},
+};
+use crate::{
+    api::{CountersService, HolderCounters, ZonesService},
+    cluster::{self, Anybody, Client, Health, Notice, Publisher, Reporter, Tokens},
+    feed::{Agents, FeedService, Store},
+    grpc::{self, AgentServices, ControllerServices},
+    hubble::{KnownPeers, PeerService},
+    identity::Index,
+    link::{Authenticate, Tls},
+    metrics::{self, Controller as Page, Process},
+    reports::Ledger,
+    servers::{self, END_TIMEOUT, listen},
+    zones::SharedTable,
+};
+use futures_util::future::select_all;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    select,
+    sync::{Notify, mpsc},
+    task::{JoinError, JoinHandle},
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the static table's file is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A part that runs until the controller ends.
+type Part = JoinHandle<Result<(), Error>>;
+
+/// Watches the cluster and serves agents until `shutdown`; reads the static table again when `reload` says so.
+///
+/// # Errors
+/// What it needs is not to be had, or a part of it has ended by itself.
+pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
+    let mut fixed = Followed::read(settings.zones_file.as_deref())?;
+    let feed_tls = settings.feed_tls.clone().map(|files| Tls::new("feed", files).map(Arc::new));
+    let feed_tls = feed_tls.transpose().map_err(Error::Tls)?;
+    let client = cluster::connect(settings.kubeconfig.as_deref()).await?;
+    let ports = Ports::take(settings).await?;
+    let controller = Controller::new(settings, client);
+    let mut parts = controller.start(ports, feed_tls, &fixed)?;
+    let result = controller.look_after(&mut parts, &mut fixed, reload, shutdown).await;
+    controller.ending.cancel();
+    parts.end().await;
+    result
+}
+
+/// Where clients come.
+struct Ports {
+    feed: TcpListener,
+    own: TcpListener,
+    http: TcpListener,
+}
+
+impl Ports {
+    async fn take(settings: &Settings) -> Result<Self, Error> {
+        Ok(Self {
+            feed: listen(settings.feed, "agents").await?,
+            own: listen(settings.listen, "`meridian top`").await?,
+            http: listen(settings.http, "metrics").await?,
+        })
+    }
+}
+
+/// What the parts of a controller share.
+struct Controller<'a> {
+    settings: &'a Settings,
+    client: Client,
+    store: Arc<Store>,
+    agents: Arc<Agents>,
+    health: Arc<Health>,
+    table: SharedTable,
+    index: Arc<Index>,
+    process: Arc<Process>,
+    ledger: Arc<Ledger>,
+    ending: CancellationToken,
+}
+
+impl<'a> Controller<'a> {
+    fn new(settings: &'a Settings, client: Client) -> Self {
+        let totals = &settings.totals;
+        // Nodes come and go: those that went stay known for a while.
+        let nodes = settings.limits.agents.saturating_mul(4);
+        Self {
+            settings,
+            client,
+            store: Arc::default(),
+            agents: Arc::default(),
+            health: Arc::default(),
+            table: SharedTable::default(),
+            index: Arc::default(),
+            process: Arc::default(),
+            ledger: Arc::new(Ledger::new(totals.series, totals.pair_log.is_some(), nodes)),
+            ending: CancellationToken::new(),
+        }
+    }
+
+    fn start(&self, ports: Ports, feed_tls: Option<Arc<Tls>>, fixed: &Followed) -> Result<Parts, Error> {
+        let (watching, notices) = self.watch(fixed);
+        let [tokens, replicas] = self.tokens();
+        let served = Totals {
+            settings: &self.settings.totals,
+            client: self.client.clone(),
+            feed: ports.feed.local_addr().map_err(Error::Address)?,
+            api: ports.own.local_addr().map_err(Error::Address)?,
+            ledger: Arc::clone(&self.ledger),
+            agents: Arc::clone(&tokens),
+            replicas,
+            notices,
+            health: Arc::clone(&self.health),
+            process: Arc::clone(&self.process),
+            shutdown: self.ending.clone(),
+        }
+        .start()?;
+        let hubble_tls = servers::tls(self.settings.hubble_tls.clone(), self.settings.listen);
+        let tls = [&feed_tls, &hubble_tls].into_iter().flatten().cloned().collect();
+        let page = self.page(&served, fixed, tls);
+        let has_tls = feed_tls.is_some();
+        let peers = PeerService::new(KnownPeers::Here(served.peers), self.ending.clone());
+        let counters = HolderCounters {
+            counters: CountersService::new(served.totals, Arc::clone(&self.process.missed), self.ending.clone()),
+            role: served.service.role.clone(),
+        };
+        let feed = self.feed(tokens);
+        let zones = ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) };
+        let agent_services = AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone() };
+        let own_services = ControllerServices { controller: feed, counters, peers, zones };
+        let serving_agents = async move {
+            grpc::serve_agents(agent_services, ports.feed, feed_tls).await;
+            Ok(())
+        };
+        let serving_own = grpc::serve_controller(own_services, ports.own, hubble_tls, self.ending.clone());
+        let serving_page = metrics::serve(page, ports.http, self.ending.clone());
+        let parts = vec![
+            tokio::spawn(serving_agents),
+            tokio::spawn(async move { serving_own.await.map_err(Error::Failed) }),
+            tokio::spawn(async move { serving_page.await.map_err(Error::Failed) }),
+            served.serving,
+        ];
+        let Settings { feed, http, .. } = self.settings;
+        tracing::info!(%feed, tls = has_tls, %http, "watching the cluster");
+        Ok(Parts { serving: parts, watching, lease: served.lease })
+    }
+
+    /// Watches the cluster, and puts what it says in force. Returns where more is said for the Events.
+    fn watch(&self, fixed: &Followed) -> (Part, mpsc::Sender<Notice>) {
+        let (notices, to_report) = Publisher::notices();
+        let messages = cluster::watch(&self.client, &self.settings.labels, &self.settings.timing, &self.health);
+        let publisher = Publisher {
+            store: Arc::clone(&self.store),
+            table: self.table.clone(),
+            index: Arc::clone(&self.index),
+            health: Arc::clone(&self.health),
+            notices: notices.clone(),
+            ignored: self.settings.ignored.clone(),
+            fixed: fixed.table(),
+        };
+        tokio::spawn(Reporter { client: self.client.clone(), notices: to_report }.run());
+        let watching = async move {
+            publisher.follow(messages).await;
+            Ok(())
+        };
+        (tokio::spawn(watching), notices)
+    }
+
+    /// Who may follow and report, and who may stand by.
+    fn tokens(&self) -> [Arc<dyn Authenticate>; 2] {
+        let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
+        let of = |accounts_of: BTreeSet<String>| {
+            let (client, audience) = (self.client.clone(), accounts.audience.clone());
+            Arc::new(Tokens { client, audience, accounts: accounts_of }) as Arc<_>
+        };
+        [of(accounts.agents.clone()), of([accounts.replica.clone()].into())]
+    }
+
+    fn feed(&self, tokens: Arc<dyn Authenticate>) -> FeedService {
+        FeedService {
+            store: Arc::clone(&self.store),
+            agents: Arc::clone(&self.agents),
+            tokens,
+            watches: Arc::clone(&self.health) as _,
+            limits: self.settings.limits,
+            shutdown: self.ending.clone(),
+        }
+    }
+
+    fn page(&self, served: &Served, fixed: &Followed, tls: Vec<Arc<Tls>>) -> Page {
+        Page {
+            health: Arc::clone(&self.health),
+            store: Arc::clone(&self.store),
+            agents: Arc::clone(&self.agents),
+            reloads: Arc::clone(&fixed.reloads),
+            process: Arc::clone(&self.process),
+            ledger: Arc::clone(&self.ledger),
+            tally: Arc::clone(&served.service.tally),
+            role: served.service.role.clone(),
+            totals: served.totals.clone(),
+            families: self.settings.totals.families,
+            tls,
+        }
+    }
+
+    /// Looks at the static table and at the parts until `shutdown` or the end of a part.
+    async fn look_after(
+        &self,
+        parts: &mut Parts,
+        fixed: &mut Followed,
+        reload: &Notify,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut ticks = interval(TICK);
+        loop {
+            let is_asked = select! {
+                () = shutdown.cancelled() => return Ok(()),
+                error = parts.ended() => return Err(error),
+                () = reload.notified() => true,
+                _ = ticks.tick() => false,
+            };
+            self.process.ready.store(self.store.version() > 0, Ordering::Relaxed);
+            fixed.look(is_asked);
+        }
+    }
+}
+
+/// The parts of a controller that run.
+struct Parts {
+    serving: Vec<Part>,
+    watching: Part,
+    /// Ends when the Lease is given back.
+    lease: Option<JoinHandle<()>>,
+}
+
+impl Parts {
+    /// Waits until a part has ended by itself. Can be dropped at any time.
+    async fn ended(&mut self) -> Error {
+        let parts = self.serving.iter_mut().chain([&mut self.watching]);
+        let (ended, at, _): (Result<_, JoinError>, _, _) = select_all(parts).await;
+        if at < self.serving.len() {
+            // It can't be waited for again.
+            drop(self.serving.swap_remove(at));
+        }
+        match ended {
+            Ok(Ok(())) => Error::Ended,
+            Ok(Err(error)) => error,
+            Err(error) => Error::Panicked(error),
+        }
+    }
+
+    /// Waits for the end of the parts, not for long. Streams are told, servers end; the watches are cut.
+    async fn end(self) {
+        self.watching.abort();
+        if let Some(lease) = self.lease {
+            let _ = timeout(END_TIMEOUT * 2, lease).await;
+        }
+        for part in self.serving {
+            let _ = timeout(END_TIMEOUT, part).await;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Serves the totals of the cluster while this replica is the holder: samples, the pair log, the peers.
+
+use super::Error;
+use crate::{
+    cluster::{Health, Kind},
+    counters::Counted,
+    export::{Output, PairLog},
+    hubble::{PeerAddress, Peers, node_name, server_name},
+    leader::Role,
+    metrics::Process,
+    proto::v1::FlowServer,
+    reports::{Ledger, Reporting},
+    servers::END_TIMEOUT,
+};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the totals are renewed.
+const TICK: Duration = Duration::from_secs(1);
+/// A holder that has not heard of all nodes yet says so long nothing: a part of the totals would look as if
+/// they went backwards. An agent that has lost the holder is back in less.
+const WHOLE: Duration = Duration::from_secs(60);
+/// An agent that has not reported for so long is announced to hubble-relay no more.
+const GONE: Duration = Duration::from_secs(60);
+
+/// Serves the totals while this replica is the holder.
+pub(super) struct Serving {
+    pub(super) pair_log: Option<(Output, Duration)>,
+    pub(super) log: Option<PairLog>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) health: Arc<Health>,
+    pub(super) process: Arc<Process>,
+    pub(super) role: watch::Receiver<Role>,
+    pub(super) cluster: String,
+    pub(super) cilium_port: Option<u16>,
+    pub(super) totals: watch::Sender<Arc<[Counted]>>,
+    pub(super) peers: watch::Sender<Arc<Peers>>,
+}
+
+impl Serving {
+    /// Until `shutdown`; then the pair log is written.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut held, mut expected, mut is_whole) = (None, 0, false);
+        // A moment before the end: with it those that stand by go, too.
+        let mut is_mirrored = false;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = self.role.changed() => {}
+                () = shutdown.cancelled() => break,
+            }
+            let now = Instant::now();
+            self.ledger.turn(now);
+            self.announce(now);
+            if !self.role.borrow_and_update().is_holder() {
+                if held.take().is_some() {
+                    is_whole = false;
+                    self.totals.send_replace(Arc::from([]));
+                    // What was not logged is known to the one that takes over, if one stands by.
+                    self.end_log(shutdown.is_cancelled() && !is_mirrored);
+                }
+                continue;
+            }
+            let since = *held.get_or_insert_with(|| {
+                expected = self.reporting(now, GONE);
+                now
+            });
+            is_whole |= self.is_whole(expected, now.duration_since(since));
+            is_mirrored = self.ledger.is_mirrored();
+            if is_whole {
+                self.totals.send_replace(Arc::from([self.ledger.counted()]));
+                self.log()?;
+            }
+        }
+        self.end_log(held.is_some() && !is_mirrored);
+        Ok(())
+    }
+
+    /// Announces the agents that report and serve flows, here or at the holder.
+    fn announce(&self, now: Instant) {
+        let nodes = self.ledger.nodes(now).into_iter();
+        let mut peers = Peers::new();
+        for Reporting { node, flow_server, .. } in nodes.filter(|node| node.age < GONE) {
+            let Some(FlowServer { name, address, tls_server_name }) = flow_server else { continue };
+            // A relay knows one peer service: here it hears of Cilium's servers, too.
+            if let Some((port, ip)) = self.cilium_port.zip(address.parse::<SocketAddr>().ok().map(|at| at.ip())) {
+                let server_name = (!tls_server_name.is_empty()).then(|| server_name(&self.cluster, &node));
+                let address = SocketAddr::new(ip, port).to_string();
+                peers.insert(node_name(&self.cluster, &node), PeerAddress { address, server_name });
+            }
+            let server_name = Some(tls_server_name).filter(|name| !name.is_empty());
+            peers.insert(name, PeerAddress { address, server_name });
+        }
+        self.peers.send_if_modified(|known| {
+            let is_news = **known != peers;
+            if is_news {
+                *known = Arc::new(peers);
+            }
+            is_news
+        });
+    }
+
+    /// Nodes that have reported in this time.
+    fn reporting(&self, now: Instant, within: Duration) -> usize {
+        self.ledger.nodes(now).iter().filter(|node| node.age <= within).count()
+    }
+
+    /// Whether all nodes were heard of in the time in which this replica is the holder: as many as have reported
+    /// to the one before, or, where nothing is known of that, as the cluster has.
+    fn is_whole(&self, expected: usize, held: Duration) -> bool {
+        let nodes = || self.health.all().get(&Kind::Node).map_or(0, |nodes| nodes.objects);
+        let expected = if expected > 0 { expected } else { nodes() };
+        expected > 0 && self.reporting(Instant::now(), held) >= expected || held >= WHOLE
+    }
+
+    fn log(&mut self) -> Result<(), Error> {
+        let Some((output, every)) = &self.pair_log else { return Ok(()) };
+        if self.log.is_none() {
+            let log = PairLog::start(output, *every, Arc::clone(&self.process.pair_log));
+            self.log = Some(log.map_err(|source| Error::PairLog { output: output.clone(), source })?);
+        }
+        if let Some(log) = &mut self.log {
+            log.tick(|| vec![(String::new(), self.ledger.take_interval())]);
+        }
+        Ok(())
+    }
+
+    fn end_log(&mut self, with_the_rest: bool) {
+        let Some(log) = self.log.take() else { return };
+        let rest = if with_the_rest { self.ledger.take_interval() } else { Vec::new() };
+        log.end(vec![(String::new(), rest)], END_TIMEOUT);
+    }
+}

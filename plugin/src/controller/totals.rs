@@ -1,0 +1,124 @@
+//! The totals of the cluster: which replica sums up, and what is served of it.
+
+use super::{
+    Error,
+    serving::Serving,
+    settings::{LeaseSettings, TotalsSettings},
+};
+use crate::{
+    cluster::{Client, Health, Lease, Notice},
+    counters::Counted,
+    hubble::Peers,
+    leader::{Holder, Role, Term},
+    link::{Authenticate, Settings},
+    metrics::Process,
+    reports::{HookChange, Ledger, Mirror, ReportsService, Tally},
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the totals need of the controller.
+pub(super) struct Totals<'a> {
+    pub(super) settings: &'a TotalsSettings,
+    pub(super) client: Client,
+    pub(super) feed: SocketAddr,
+    pub(super) api: SocketAddr,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) agents: Arc<dyn Authenticate>,
+    pub(super) replicas: Arc<dyn Authenticate>,
+    /// Where it is said that a node's hook was changed.
+    pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) health: Arc<Health>,
+    pub(super) process: Arc<Process>,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// The totals, as they are served.
+pub(super) struct Served {
+    pub(super) service: ReportsService,
+    pub(super) totals: watch::Receiver<Arc<[Counted]>>,
+    pub(super) peers: watch::Receiver<Arc<Peers>>,
+    /// Ends when the Lease is given back.
+    pub(super) lease: Option<JoinHandle<()>>,
+    /// Ends when the pair log is written.
+    pub(super) serving: JoinHandle<Result<(), Error>>,
+}
+
+/// Says in the log and in an Event of the node that its hook was changed.
+fn say_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
+    move |HookChange { node, hook, reason }| {
+        tracing::warn!(node, hook, reason, "the hook of a node was changed");
+        // Told in the log at least.
+        let _ = notices.try_send(Notice::hook_changed(&node, &hook, &reason));
+    }
+}
+
+impl Totals<'_> {
+    /// Begins to look for the Lease. Inside a runtime.
+    pub(super) fn start(self) -> Result<Served, Error> {
+        let Self { settings, ledger, shutdown, .. } = &self;
+        let (role, lease) = match &settings.lease {
+            None => (watch::Sender::new(Role::Holder(Term::default())).subscribe(), None),
+            Some(lease) => self.stand_for(lease)?,
+        };
+        let service = ReportsService {
+            ledger: Arc::clone(ledger),
+            role: role.clone(),
+            agents: Arc::clone(&self.agents),
+            replicas: Arc::clone(&self.replicas),
+            tally: Arc::new(Tally::default()),
+            hook_changed: Arc::new(say_hook_change(self.notices.clone())),
+            shutdown: shutdown.clone(),
+        };
+        let (sender, peers) = (watch::Sender::new(Arc::from([])), watch::Sender::new(Arc::default()));
+        let (totals, announced) = (sender.subscribe(), peers.subscribe());
+        let serving = Serving {
+            pair_log: settings.pair_log.clone().map(|output| (output, settings.pair_log_interval)),
+            log: None,
+            ledger: Arc::clone(ledger),
+            health: Arc::clone(&self.health),
+            process: Arc::clone(&self.process),
+            role,
+            cluster: settings.cluster_name.clone(),
+            cilium_port: settings.cilium_port,
+            totals: sender,
+            peers,
+        };
+        let serving = tokio::spawn(serving.run(shutdown.clone()));
+        Ok(Served { service, totals, peers: announced, lease, serving })
+    }
+
+    /// Stands for the Lease, and mirrors the holder meanwhile.
+    fn stand_for(&self, lease: &LeaseSettings) -> Result<(watch::Receiver<Role>, Option<JoinHandle<()>>), Error> {
+        let place = place(lease, self.feed, self.api)?;
+        let settings = Settings { server: place.feed.clone(), ..lease.link.clone() }.checked()?;
+        let role = watch::Sender::new(Role::Standby(None));
+        let receiver = role.subscribe();
+        tokio::spawn(Mirror { settings, ledger: Arc::clone(&self.ledger), role: receiver.clone() }.run());
+        let known = Arc::clone(&self.ledger);
+        let is_blank = move || known.is_blank();
+        let (client, namespace) = (self.client.clone(), lease.namespace.clone());
+        let lease = Lease::new(client, namespace, lease.name.clone(), place, is_blank);
+        Ok((receiver, Some(tokio::spawn(lease.run(role, self.shutdown.clone())))))
+    }
+}
+
+/// Where this replica is reached.
+fn place(lease: &LeaseSettings, feed: SocketAddr, api: SocketAddr) -> Result<Holder, Error> {
+    let ip = match lease.advertise {
+        Some(ip) => ip,
+        None if !feed.ip().is_unspecified() => feed.ip(),
+        None => return Err(Error::NoAddress { feed }),
+    };
+    // What only this machine reaches is not elsewhere.
+    let api_ip = if api.ip().is_unspecified() { ip } else { api.ip() };
+    Ok(Holder {
+        name: lease.replica.clone(),
+        feed: SocketAddr::new(ip, feed.port()).to_string(),
+        api: SocketAddr::new(api_ip, api.port()).to_string(),
+    })
+}

@@ -1,0 +1,139 @@
+//! The maps of the programs: each found once by its name, and used by the types of its keys and values from then on.
+
+use super::{Error, prefix_key::PrefixKey, sys};
+use aya::maps::{MapData, MapInfo};
+use meridian_abi::{
+    Counter,
+    control::{Control, Ledger},
+    flow::{FlowSlot, V4, V6},
+    service,
+    zone::{self, Entry},
+};
+use std::{
+    collections::HashMap,
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Maps by their names in the object.
+pub(super) type Named = HashMap<String, Arc<MapData>>;
+
+/// A map with keys and values of these types. Of a map per CPU, V is the value of one.
+pub(super) struct Map<K, V> {
+    name: &'static str,
+    data: Arc<MapData>,
+    kind: PhantomData<fn(K) -> V>,
+}
+
+impl<K, V> Map<K, V> {
+    /// The map of this name, if its keys and values have the sizes of these types.
+    fn find(maps: &Named, name: &'static str) -> Result<Self, Error> {
+        let data = maps.get(name).map(Arc::clone).ok_or(Error::Object { what: format!("no map {name}") })?;
+        let map = Self { name, data, kind: PhantomData };
+        let info = map.info()?;
+        let (found, expected) = ((info.key_size(), info.value_size()), (size_of::<K>(), size_of::<V>()));
+        if (found.0 as usize, found.1 as usize) != expected {
+            return Err(Error::Object { what: format!("{name} has keys and values of {found:?} bytes") });
+        }
+        Ok(map)
+    }
+
+    /// What the kernel says of it: its id, its size.
+    pub(super) fn info(&self) -> Result<MapInfo, Error> {
+        self.data.info().map_err(|error| self.failed(io::Error::other(error)))
+    }
+
+    /// The kernel's answer as an error of this map.
+    pub(super) fn failed(&self, source: io::Error) -> Error {
+        Error::Map { map: self.name.into(), source }
+    }
+}
+
+impl<K, V> AsFd for Map<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.data.fd().as_fd()
+    }
+}
+
+impl<K: IntoBytes + Immutable, V> Map<K, V> {
+    /// The value of a key.
+    pub(super) fn lookup(&self, key: &K) -> Result<V, Error>
+    where
+        V: FromBytes,
+    {
+        sys::lookup(self.as_fd(), key).map_err(|source| self.failed(source))
+    }
+
+    /// Writes a value.
+    pub(super) fn update(&self, key: &K, value: &V) -> io::Result<()>
+    where
+        V: IntoBytes + Immutable,
+    {
+        sys::update(self.as_fd(), key, value)
+    }
+
+    /// Takes a key away. Returns whether it was there.
+    pub(super) fn delete(&self, key: &K) -> io::Result<bool> {
+        match sys::delete(self.as_fd(), key) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            deleted => deleted.map(|()| true),
+        }
+    }
+
+    /// A key that is there.
+    pub(super) fn first_key(&self) -> Result<Option<K>, Error>
+    where
+        K: FromBytes,
+    {
+        sys::first_key(self.as_fd()).map_err(|source| self.failed(source))
+    }
+}
+
+/// All maps that userspace reads or writes.
+pub(super) struct Maps {
+    pub(super) control: Map<u32, Control>,
+    pub(super) ledger: Map<u32, Ledger>,
+    pub(super) zone_names: Map<u32, zone::Name>,
+    /// Programs, by their descriptors.
+    pub(super) cores: Map<u32, u32>,
+    pub(super) node_addresses: Map<zone::Address, u8>,
+    pub(super) service_ports: Map<u32, [u8; service::CHUNK as usize]>,
+    pub(super) devices: Map<u32, u64>,
+    /// That of even epochs, and that of odd ones.
+    pub(super) zones: [Map<PrefixKey, Entry>; 2],
+    pub(super) flows_v4: Map<u32, FlowSlot<V4>>,
+    pub(super) flows_v6: Map<u32, FlowSlot<V6>>,
+    pub(super) zone_matrix: Map<u32, Counter>,
+    pub(super) stats: Map<u32, Counter>,
+    pub(super) passing: Map<u64, u32>,
+    /// A ring buffer has neither keys nor values.
+    pub(super) events: Map<(), ()>,
+    /// Depth and count have the layout of a Counter.
+    pub(super) reentries: Map<u32, Counter>,
+}
+
+impl Maps {
+    /// Those of the object.
+    pub(super) fn find(maps: &Named) -> Result<Self, Error> {
+        Ok(Self {
+            control: Map::find(maps, "CONTROL")?,
+            ledger: Map::find(maps, "LEDGER")?,
+            zone_names: Map::find(maps, "ZONE_NAMES")?,
+            cores: Map::find(maps, "CORES")?,
+            node_addresses: Map::find(maps, "NODE_ADDRESSES")?,
+            service_ports: Map::find(maps, "SERVICE_PORTS")?,
+            devices: Map::find(maps, "DEVICES")?,
+            zones: [Map::find(maps, "ZONES_0")?, Map::find(maps, "ZONES_1")?],
+            flows_v4: Map::find(maps, "FLOWS_V4")?,
+            flows_v6: Map::find(maps, "FLOWS_V6")?,
+            zone_matrix: Map::find(maps, "ZONE_MATRIX")?,
+            stats: Map::find(maps, "STATS")?,
+            passing: Map::find(maps, "PASSING")?,
+            events: Map::find(maps, "EVENTS")?,
+            reentries: Map::find(maps, "REENTRIES")?,
+        })
+    }
+}

@@ -1,0 +1,404 @@
+//! The meter of one node: reads the kernel's counters, makes flow events of them and sums them up.
+
+mod hook_state;
+mod hook_watch;
+
+pub use hook_state::HookState;
+pub use hook_watch::HookWatch;
+
+use crate::{
+    accounting::{Accounting, End, Line},
+    counters::{Counted, FeedState, Sample, TableState, Whose},
+    datapath::{Datapath, Error, Readable, Retiring},
+    durable,
+    flows::{Encoded, Entry, Known, Lost, News, Node, Observer, Record, Sink, SlotId, Tracker},
+    identity::Index,
+    proto::{
+        flow::LostEventSource,
+        v1::{SavedCounters, saved_counters},
+    },
+    wire,
+    zones::{Change, Matrix, Pair, Place, SharedTable, Slots, Table, TooManyZones},
+};
+use ipnetwork::IpNetwork;
+use meridian_abi::{Counter, stats::Stat, zone};
+use prost::Message;
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// A node's programs with what userspace knows of them.
+pub struct Meter {
+    datapath: Datapath,
+    slots: Slots,
+    index: Arc<Index>,
+    tracker: Tracker,
+    observer: Observer,
+    accounting: Accounting,
+    sink: Sink,
+    /// The table in force.
+    zones: SharedTable,
+    table: TableState,
+    /// Entries that the last drain saw, and the seconds that it took.
+    drained: (u64, f64),
+    /// Events that were lost up to the last drain, and when that was.
+    lost: (u64, SystemTime),
+    /// Idle entries that will be out of use with the next drain.
+    retiring: Vec<Retiring>,
+    /// Entries that are out of use and were summed up, whose slots can be emptied once that is saved.
+    finished: Vec<SlotId>,
+    /// When the sums were kept last.
+    kept: Option<Instant>,
+}
+
+/// The sums of an earlier agent can't be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum GoOnError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    /// The kernel.
+    #[error(transparent)]
+    Datapath(#[from] Error),
+}
+
+const MAGIC: &durable::Magic = b"mrdncnt1";
+/// How often the sums are kept, and how often where slots wait for that.
+const SAVED_EVERY: Duration = Duration::from_secs(30);
+const SAVED_EVERY_WHEN_IDLE: Duration = Duration::from_secs(5);
+
+/// For how long an entry is idle before it is taken away, and what it is where the flow maps are
+/// three quarters full.
+const IDLE: Duration = Duration::from_secs(300);
+const IDLE_WHEN_FULL: Duration = Duration::from_secs(15);
+/// Entries that are taken away in one drain.
+const RETIRED_AT_ONCE: usize = 8192;
+
+impl Meter {
+    /// A meter over programs that are loaded. `index` says who has an address.
+    pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, accounting: Accounting, sink: Sink) -> Self {
+        let observer = Observer::new(node, Arc::clone(&index));
+        let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
+        let table = TableState { prefixes, zones, loaded, confirmed, reloads, addresses: 0, feed: None };
+        let tracker = Tracker::default();
+        let (drained, lost) = ((0, 0.0), (0, SystemTime::now()));
+        let zones = SharedTable::default();
+        let (retiring, finished) = (Vec::new(), Vec::new());
+        let slots = Slots::restore(datapath.named_zones().to_vec());
+        Self {
+            datapath,
+            slots,
+            index,
+            tracker,
+            observer,
+            accounting,
+            sink,
+            zones,
+            table,
+            drained,
+            lost,
+            retiring,
+            finished,
+            kept: None,
+        }
+    }
+
+    /// The same, with a table that others know already.
+    #[must_use]
+    pub fn with_table(self, zones: SharedTable) -> Self {
+        Self { zones, ..self }
+    }
+
+    /// The programs.
+    pub const fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Changes the table in force. Returns what it says of zones for which there is no room: the rest is in
+    /// force.
+    ///
+    /// # Errors
+    /// The kernel's answer; the old table stays in force then.
+    pub fn change_zones(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
+        let changed: Vec<IpNetwork> = changes.iter().map(|(prefix, _)| *prefix).collect();
+        let undo = self.zones.write().apply(changes);
+        let table = self.zones.read();
+        self.slots.assign(changed.iter().filter_map(|prefix| table.get(prefix)));
+        let is_first = self.table.prefixes.0 == 0;
+        let whole = is_first.then(|| table.networks()).into_iter().flatten();
+        let applied = self.datapath.apply_zones(&table, changed.into_iter().chain(whole), &self.slots);
+        if let Err(error) = applied {
+            drop(table);
+            self.zones.write().apply(undo);
+            return Err(error);
+        }
+        let capacity = self.datapath.matrix_slots();
+        self.table.prefixes = (table.len() as u64, self.datapath.prefix_limit()?);
+        let room = capacity - u32::from(zone::FIRST_ZONE);
+        self.table.zones = (self.slots.len() as u64, room.into());
+        (self.table.loaded, self.table.confirmed) = (now, now);
+        Ok(self.slots.fit(&table, capacity).err())
+    }
+
+    /// Classifies by this table from now on, as [`Meter::change_zones`] does.
+    ///
+    /// # Errors
+    /// The kernel's answer; the old table stays in force then.
+    pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
+        let changes = self.zones.read().changes_to(table);
+        self.change_zones(changes, now)
+    }
+
+    /// The table in force, for others to read.
+    pub fn zones(&self) -> SharedTable {
+        self.zones.clone()
+    }
+
+    /// Where the node is.
+    pub const fn node_place(&self) -> &Place {
+        &self.observer.node().place
+    }
+
+    /// Says from now on that the node is there.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn place_node(&mut self, place: &Place) -> Result<(), Error> {
+        self.observer.place_node(place);
+        let slot = self.slots.of(place, self.datapath.matrix_slots());
+        self.datapath.set_node(slot, &self.zones.read(), &self.slots)
+    }
+
+    /// Remembers that the table in force is still what its source says.
+    pub const fn confirm_zones(&mut self, now: SystemTime) {
+        self.table.confirmed = now;
+    }
+
+    /// Remembers that a table was read after the first one, and whether it was taken.
+    pub const fn reloaded(&mut self, taken: bool) {
+        if taken {
+            self.table.reloads.0 += 1;
+        } else {
+            self.table.reloads.1 += 1;
+        }
+    }
+
+    /// The node's counters now, with what others know of its hook and of its connection to the controller.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn sample(&self, hook: &HookState, feed: Option<FeedState>) -> Result<Sample, Error> {
+        Ok(Sample {
+            counted: Counted {
+                whose: Whose::Node(self.observer.node().name.clone()),
+                time: SystemTime::now(),
+                matrix: self.matrix()?,
+                stats: self.datapath.stats()?.all(),
+                totals: self.accounting.totals().clone(),
+            },
+            boot_id: self.datapath.boot_id()?.into_bytes(),
+            hook: self.datapath.hook().name(),
+            why: Arc::clone(&hook.reason),
+            hook_changes: hook.changes,
+            seen: hook.seen,
+            preceded: hook.preceded,
+            flow_entries: (self.drained.0, self.datapath.flow_limit()),
+            table: TableState { addresses: self.index.len() as u64, feed, ..self.table.clone() },
+            drain_seconds: self.drained.1,
+        })
+    }
+
+    /// Tells when the kernel announces packets. Inside a runtime.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn announcements(&self) -> Result<Readable, Error> {
+        self.datapath.announcements()
+    }
+
+    /// Flow events of the packets that the kernel has announced since the last time.
+    pub fn announced(&mut self) -> Vec<Encoded> {
+        let Self { datapath, slots, observer, .. } = self;
+        let mut flows = Vec::new();
+        datapath.events(|event| {
+            let (source, destination) = (slots.place(event.verdict.source), slots.place(event.verdict.destination));
+            flows.push(observer.packet(&event, &source, &destination));
+        });
+        flows
+    }
+
+    /// Sums up what is new in the flow entries, and makes the updates that are due.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn drain(&mut self, now: Instant, time: SystemTime) -> Result<(), Error> {
+        self.read(now, time, false)
+    }
+
+    /// The same, and makes the updates that are not due yet, too.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn flush(&mut self, now: Instant, time: SystemTime) -> Result<(), Error> {
+        self.read(now, time, true)
+    }
+
+    fn read(&mut self, now: Instant, time: SystemTime, flush: bool) -> Result<(), Error> {
+        let start = Instant::now();
+        let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
+        let Self { datapath, slots, index, tracker, observer, accounting, sink, drained, .. } = self;
+        // As full as they were a second ago. Only what is due is remembered: what is idle for less would
+        // take its room.
+        let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
+        let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
+        let (mut entries, mut due) = (0, Vec::new());
+        let mut tell = |entry: Entry, flush| {
+            let News { new, update, idle } = tracker.read(&entry, now, flush);
+            if new == Counter::default() && update.is_none() {
+                return idle;
+            }
+            let end = |address, slot| End {
+                address: Some(address),
+                owner: index.at(address, time),
+                place: slots.place(slot),
+            };
+            let source = end(entry.source, entry.verdict.source);
+            let destination = end(entry.destination, entry.verdict.destination);
+            if new != Counter::default() {
+                accounting.add(&source, &destination, new, now);
+            }
+            if let Some(update) = update {
+                sink.take(observer.update(&entry, &source.place, &destination.place, update, time), now);
+            }
+            idle
+        };
+        for entry in &retired {
+            tell(*entry, true);
+        }
+        datapath.flows(|entry| {
+            entries += 1;
+            if tell(entry, flush) >= after && due.len() < RETIRED_AT_ONCE {
+                due.push(entry);
+            }
+        });
+        accounting.turn(now);
+        self.finished.extend(retired.into_iter().map(|entry| entry.slot));
+        self.retiring = due.iter().filter_map(|entry| self.datapath.retire(entry)).collect();
+        self.drained = (entries, start.elapsed().as_secs_f64());
+        self.say_lost(time)
+    }
+
+    /// Keeps the sums in a file for an agent that comes after this one, if it is time or `now`; then the
+    /// slots of idle entries are emptied, whose counters nobody needs any more.
+    ///
+    /// # Errors
+    /// The file system's. The slots are emptied another time.
+    pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Result<(), durable::Error> {
+        let every = if self.finished.is_empty() { SAVED_EVERY } else { SAVED_EVERY_WHEN_IDLE };
+        if !now && self.kept.is_some_and(|kept| at.duration_since(kept) < every) {
+            return Ok(());
+        }
+        self.kept = Some(at);
+        let boot_id = self.datapath.boot_id().map(|id| id.into_bytes().to_vec()).unwrap_or_default();
+        let entry = |(SlotId(slot), known): (SlotId, Known)| saved_counters::Entry {
+            slot: slot as u64,
+            generation: known.generation.into(),
+            read: Some(known.read.into()),
+            told: Some(known.told.into()),
+        };
+        let entries = self.tracker.known().map(entry).collect();
+        let saved = SavedCounters { boot_id, entries, sums: Some(wire::sums(&self.accounting)) };
+        // Whatever ends this machine ends the counters, too.
+        durable::write(path, MAGIC, &saved.encode_to_vec(), false)?;
+        self.empty_idle();
+        Ok(())
+    }
+
+    /// Goes on with the sums that an earlier agent has kept of the same counters. Returns whether there
+    /// were any. The table is in force.
+    ///
+    /// # Errors
+    /// The file is not what was written, or the kernel's answer.
+    pub fn go_on(&mut self, path: &Path, now: Instant) -> Result<bool, GoOnError> {
+        self.datapath.bring_back(&self.zones.read(), &self.slots);
+        // What the agent before lost it has told.
+        self.lost.0 = self.datapath.stat(Stat::EventLost)?.packets;
+        let Some(body) = durable::read(path, MAGIC)? else { return Ok(false) };
+        let saved = SavedCounters::decode(body.as_slice()).map_err(|error| durable::damaged(path, error))?;
+        if saved.boot_id != self.datapath.boot_id()?.into_bytes() {
+            return Ok(false);
+        }
+        let known = |entry: &saved_counters::Entry| {
+            let counter = |counter: Option<_>| counter.map(Counter::from).unwrap_or_default();
+            let (read, told) = (counter(entry.read), counter(entry.told));
+            (SlotId(entry.slot as usize), Known { generation: entry.generation as u16, read, told })
+        };
+        self.tracker.restore(saved.entries.iter().map(known), now);
+        wire::restore(&mut self.accounting, saved.sums.unwrap_or_default(), now);
+        Ok(true)
+    }
+
+    /// Empties the slots of idle entries. All that was summed up so far is kept where another agent
+    /// would find it, or there will be none.
+    pub fn empty_idle(&mut self) {
+        let finished = std::mem::take(&mut self.finished);
+        finished.iter().for_each(|slot| self.tracker.forget(*slot));
+        self.datapath.empty(finished);
+    }
+
+    /// Tells the clients of events that the ring buffer had no room for.
+    fn say_lost(&mut self, now: SystemTime) -> Result<(), Error> {
+        let lost = self.datapath.stat(Stat::EventLost)?.packets;
+        let (known, first) = std::mem::replace(&mut self.lost, (lost, now));
+        let count = lost.saturating_sub(known);
+        if count > 0 {
+            let node = self.observer.node().name.clone();
+            let source = LostEventSource::PerfEventRingBuffer;
+            let (first, last) = (Some(first.into()), Some(now.into()));
+            let lost = Lost { node, source, count, cpu: None, first, last, time: last };
+            self.sink.take_recorded(Record::Lost(Box::new(lost)), Instant::now());
+        }
+        Ok(())
+    }
+
+    /// What crossed zones since the last call, pair by pair.
+    pub fn take_interval(&mut self) -> Vec<Line> {
+        self.accounting.take_interval()
+    }
+
+    /// What the kernel counted, by zone pair.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn matrix(&self) -> Result<Matrix, Error> {
+        let mut matrix = Matrix::default();
+        for cell in self.datapath.matrix()? {
+            let (source, destination) = (self.slots.place(cell.source), self.slots.place(cell.destination));
+            matrix.add(Pair { source, destination, version: cell.version, direction: cell.direction }, cell.counter);
+        }
+        Ok(matrix)
+    }
+
+    /// What the kernel counted in flow entries, and what it could not attribute to one.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn attribution(&self) -> Result<Attribution, Error> {
+        Ok(Attribution {
+            attributed: self.datapath.attributed(),
+            unattributed: self.datapath.stat(Stat::Unattributed)?,
+        })
+    }
+}
+
+/// How much of the traffic is known by address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attribution {
+    /// In flow entries, those that were taken away among them.
+    pub attributed: Counter,
+    /// In the matrix only: the flow map was full.
+    pub unattributed: Counter,
+}

@@ -1,0 +1,193 @@
+//! The gRPC and HTTP servers of a process that serves flows: an agent, a demo, a replay.
+
+use crate::{
+    api::{CountersService, ZonesService},
+    flows::Sink,
+    grpc::{self, Services, Socket},
+    hubble::{self, KnownPeers, NodeName, PeerService},
+    link::{Files, Tls},
+    metrics::{self, Sources},
+};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    runtime,
+    sync::oneshot,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long servers and outputs may take to end: a client that holds its connection does not hold the process.
+pub const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where clients are served.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// The port of gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// Its TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// The unix socket.
+    pub socket: Option<&'a Path>,
+    /// The port of metrics and health.
+    pub http: Option<SocketAddr>,
+}
+
+/// What they are served.
+pub struct Offer {
+    /// The nodes whose flows are served.
+    pub nodes: Vec<NodeName>,
+    /// Whether the flows were recorded elsewhere: the nodes are then those that they name.
+    pub is_recorded: bool,
+    /// The peers that are announced to hubble-relay, if it may ask.
+    pub peers: Option<KnownPeers>,
+    /// The flows.
+    pub sink: Sink,
+    /// The metrics.
+    pub sources: Sources,
+    /// The zone table and, with it, counters.
+    pub zones: Option<ZonesService>,
+}
+
+/// A server can't start, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port can't be had.
+    #[error("listening on {at} for {what}: {source}")]
+    Listen {
+        /// The address.
+        at: SocketAddr,
+        /// What would be served there.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The unix socket can't be had.
+    #[error("the socket {}: {source}", path.display())]
+    Socket {
+        /// Where it would be.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A server has no thread.
+    #[error(transparent)]
+    Thread(io::Error),
+    /// A server has failed.
+    #[error(transparent)]
+    Failed(io::Error),
+    /// A server has panicked.
+    #[error(transparent)]
+    Panicked(JoinError),
+    /// A server has ended that was not asked to.
+    #[error("a server has ended")]
+    Ended,
+}
+
+/// Takes a port. `what` is what is served there, for people.
+///
+/// # Errors
+/// It can't be had.
+pub async fn listen(at: SocketAddr, what: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(at).await.map_err(|source| Error::Listen { at, what, source })
+}
+
+async fn listen_at(at: Option<SocketAddr>, what: &'static str) -> Result<Option<TcpListener>, Error> {
+    match at {
+        Some(at) => listen(at, what).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Begins to look after the certificate of a server of flows at this address.
+pub fn tls(files: Option<Files>, at: SocketAddr) -> Option<Arc<Tls>> {
+    if files.is_none() && !at.ip().is_loopback() {
+        tracing::warn!(listen = %at, "served without TLS to whoever reaches this address, as asked for");
+    }
+    files.map(|files| Arc::new(Tls::waiting("hubble", files)))
+}
+
+/// The servers of a process.
+#[derive(Debug)]
+pub struct Servers(JoinSet<io::Result<()>>);
+
+impl Servers {
+    /// Takes every port and socket, then serves until `shutdown`.
+    ///
+    /// # Errors
+    /// One of them can't be had.
+    pub async fn start(places: &Places<'_>, offer: Offer, shutdown: &CancellationToken) -> Result<Self, Error> {
+        let port = listen_at(places.grpc, "Hubble's clients").await?;
+        let http = listen_at(places.http, "metrics").await?;
+        let bind = |path: &Path| {
+            let failed = |source| Error::Socket { path: path.to_owned(), source };
+            Socket::bind(path).map_err(failed)
+        };
+        let socket = places.socket.map(bind).transpose()?;
+        let sources = offer.sources.clone();
+        let services = offer.services(places.tls.is_some(), shutdown);
+        let serve = grpc::serve(services, port, places.tls.clone(), socket, shutdown.clone());
+        let mut servers = JoinSet::new();
+        servers.spawn(on_one_thread(serve).map_err(Error::Thread)?);
+        if let Some(http) = http {
+            servers.spawn(metrics::serve(sources, http, shutdown.clone()));
+        }
+        Ok(Self(servers))
+    }
+
+    /// Waits until a server has ended by itself. Can be dropped at any time.
+    pub async fn ended(&mut self) -> Error {
+        match self.0.join_next().await {
+            Some(Ok(Ok(()))) | None => Error::Ended,
+            Some(Ok(Err(error))) => Error::Failed(error),
+            Some(Err(error)) => Error::Panicked(error),
+        }
+    }
+
+    /// Waits for the end of the servers, not for long.
+    pub async fn end(mut self) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        let _ = timeout(END_TIMEOUT, all).await;
+    }
+}
+
+impl Offer {
+    fn services(self, with_tls: bool, shutdown: &CancellationToken) -> Services {
+        let Self { nodes, is_recorded, peers, sink, sources, zones } = self;
+        let own = zones.map(|zones| {
+            let (samples, missed) = (sources.samples, Arc::clone(&sources.process.missed));
+            (Arc::new(CountersService::new(samples, missed, shutdown.clone())), Arc::new(zones))
+        });
+        let cluster = nodes.first().map(NodeName::said_cluster).unwrap_or_default();
+        let told = nodes.iter().map(NodeName::told_as).collect();
+        let mut observer = hubble::Server::new(sink, told, shutdown.clone()).in_cluster(cluster);
+        if is_recorded {
+            observer = observer.recorded();
+        }
+        if let (true, [node]) = (with_tls, &*nodes) {
+            observer = observer.with_tls(node.server_name());
+        }
+        let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));
+        Services { observer: Arc::new(observer), peers, own }
+    }
+}
+
+/// Runs a server on a thread of its own. What it streams is not handed from thread to thread, which is
+/// a large part of what streaming costs.
+fn on_one_thread(
+    server: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> io::Result<impl Future<Output = io::Result<()>>> {
+    let (ended, end) = oneshot::channel();
+    let own = runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || drop(ended.send(own.block_on(server)));
+    thread::Builder::new().name("grpc".into()).spawn(run)?;
+    Ok(async { end.await.unwrap_or_else(|_| Err(io::Error::other("the gRPC server has failed"))) })
+}
