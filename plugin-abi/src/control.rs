@@ -1,4 +1,4 @@
-//! The maps CONTROL and LEDGER: what userspace changes while the programs run, and what outlives
+//! The maps CONTROL and PINNED_STATE: what userspace changes while the programs run, and what outlives
 //! them.
 
 use crate::{Counter, zone::Slot};
@@ -36,10 +36,10 @@ impl Control {
     pub const GRE: u32 = 4;
 }
 
-/// The one value of the map LEDGER, written by userspace. It lives as long as the counters do.
+/// The one value of the map PINNED_STATE, written by userspace. It lives as long as the counters do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Ledger {
+pub struct PinnedState {
     /// What flow entries that were taken away had counted.
     pub retired: Counter,
     /// What `retired` will be when the slot `retiring` is empty: the two can't change at once, and
@@ -57,7 +57,7 @@ pub struct Ledger {
     pub boot_id: [u8; 16],
 }
 
-impl Ledger {
+impl PinnedState {
     /// See [`retiring`](Self::retiring).
     pub const V6_SLOT: u64 = 1 << 32;
 }
@@ -66,4 +66,4 @@ impl Ledger {
 pub const MAX_NODE_ADDRESSES: u32 = 1024;
 
 const _: () = assert!(size_of::<Control>() == 32);
-const _: () = assert!(size_of::<Ledger>() == 72);
+const _: () = assert!(size_of::<PinnedState>() == 72);

@@ -1,6 +1,6 @@
 //! The ring buffer EVENTS: what is announced at once, with both ports.
 
-use crate::flow::Filing;
+use crate::flow::SideAndPath;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of the ring buffer: about 16,000 events. A power of two, and of pages.
@@ -34,7 +34,7 @@ pub struct Event {
     /// An [`IpVersion`](crate::IpVersion).
     pub version: u8,
     /// That of the packet's flow entry.
-    pub filing: Filing,
+    pub side_and_path: SideAndPath,
 }
 
 /// TCP flags that make a packet an event: FIN, SYN, RST.

@@ -63,18 +63,18 @@ pub struct FlowKey<A> {
     /// The IP protocol number.
     pub protocol: u8,
     /// Which end is the service, and which way the packets go.
-    pub filing: Filing,
+    pub side_and_path: SideAndPath,
 }
 
-/// A [`ServiceSide`] and a [`Way`] in one byte.
+/// A [`ServiceSide`] and a [`PacketPath`] in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct Filing(u8);
+pub struct SideAndPath(u8);
 
-impl Filing {
+impl SideAndPath {
     /// Of a side and a way.
     #[inline(always)]
-    pub const fn new(side: ServiceSide, way: Way) -> Self {
+    pub const fn new(side: ServiceSide, way: PacketPath) -> Self {
         Self(side as u8 | (way as u8) << 2)
     }
 
@@ -93,12 +93,12 @@ impl Filing {
         }
     }
 
-    /// Which way the packets go; a value that is not one is [`Way::Sent`].
-    pub const fn way(self) -> Way {
+    /// Which way the packets go; a value that is not one is [`PacketPath::Sent`].
+    pub const fn way(self) -> PacketPath {
         match self.0 >> 2 {
-            1 => Way::Forwarded,
-            2 => Way::Arrived,
-            _ => Way::Sent,
+            1 => PacketPath::Forwarded,
+            2 => PacketPath::Arrived,
+            _ => PacketPath::Sent,
         }
     }
 }
@@ -118,7 +118,7 @@ pub enum ServiceSide {
 /// How packets of a flow entry pass the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Way {
+pub enum PacketPath {
     /// From the node or a pod of it, out through an uplink.
     #[default]
     Sent = 0,
@@ -189,9 +189,9 @@ mod tests {
     #[test]
     fn a_filing_is_read_as_it_was_made() {
         for side in [ServiceSide::None, ServiceSide::Destination, ServiceSide::Source] {
-            for way in [Way::Sent, Way::Forwarded, Way::Arrived] {
-                let filing = Filing::new(side, way);
-                assert_eq!((filing.side(), filing.way()), (side, way));
+            for way in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived] {
+                let side_and_path = SideAndPath::new(side, way);
+                assert_eq!((side_and_path.side(), side_and_path.way()), (side, way));
             }
         }
     }

@@ -6,7 +6,7 @@ use meridian_abi::{
     Counter,
     control::Control,
     event::{Event, TCP_EVENT_FLAGS},
-    flow::{Filing, FlowKey, Verdict, Way},
+    flow::{FlowKey, PacketPath, SideAndPath, Verdict},
     matrix::Direction,
     settings,
     stats::Stat,
@@ -36,7 +36,7 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
         size.wire.bytes += size.wire.packets * u64::from(setting(&raw const SETTINGS.overlay_header_len));
     }
     let arrived_on = route.arrived_on();
-    let way = if arrived_on != 0 && maps::is_uplink(arrived_on) { Way::Forwarded } else { Way::Sent };
+    let way = if arrived_on != 0 && maps::is_uplink(arrived_on) { PacketPath::Forwarded } else { PacketPath::Sent };
     count(&headers, way, whole, size);
 }
 
@@ -54,7 +54,7 @@ pub fn arrived<A: FlowTable>(packet: &impl Packet) {
     }
     let whole = Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 };
     let size = wire::size(packet, &headers, || u32::MAX);
-    count(&headers, Way::Arrived, whole, size);
+    count(&headers, PacketPath::Arrived, whole, size);
 }
 
 /// Why a packet is outside the sums: it stays on its link or on its node, or was counted already.
@@ -119,7 +119,7 @@ fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bo
 
 /// Adds to the matrix, and to the flow entry if there is room for one.
 #[inline(always)]
-fn count<A: FlowTable>(headers: &Headers<A>, way: Way, whole: Counter, size: Size) {
+fn count<A: FlowTable>(headers: &Headers<A>, way: PacketPath, whole: Counter, size: Size) {
     let Size { wire: size, cut } = size;
     if let Some((stat, as_it_passed)) = cut.stat() {
         maps::add_stat(stat, if as_it_passed { whole } else { size });
@@ -133,7 +133,7 @@ fn count<A: FlowTable>(headers: &Headers<A>, way: Way, whole: Counter, size: Siz
         destination: headers.destination,
         service_port,
         protocol: headers.protocol,
-        filing: Filing::new(side, way),
+        side_and_path: SideAndPath::new(side, way),
     };
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
@@ -144,7 +144,7 @@ fn count<A: FlowTable>(headers: &Headers<A>, way: Way, whole: Counter, size: Siz
     } else {
         maps::add_to_entry(entry, client_port, size);
     }
-    let direction = if matches!(way, Way::Arrived) { Direction::Ingress } else { Direction::Egress };
+    let direction = if matches!(way, PacketPath::Arrived) { Direction::Ingress } else { Direction::Egress };
     maps::add_to_matrix::<A>(verdict, direction, size);
     let Transport { source, destination, tcp_flags, .. } = headers.transport;
     if first || tcp_flags & TCP_EVENT_FLAGS != 0 {
@@ -158,7 +158,7 @@ fn count<A: FlowTable>(headers: &Headers<A>, way: Way, whole: Counter, size: Siz
             protocol: headers.protocol,
             tcp_flags,
             version: A::VERSION as u8,
-            filing: key.filing,
+            side_and_path: key.side_and_path,
         };
         maps::announce(event, size);
     }
@@ -166,14 +166,14 @@ fn count<A: FlowTable>(headers: &Headers<A>, way: Way, whole: Counter, size: Siz
 
 /// The zones between which a packet goes.
 #[inline(always)]
-fn classify<A: FlowTable>(headers: &Headers<A>, way: Way, epoch: u32) -> Verdict {
+fn classify<A: FlowTable>(headers: &Headers<A>, way: PacketPath, epoch: u32) -> Verdict {
     let source = match way {
-        Way::Forwarded => maps::node(),
-        Way::Sent | Way::Arrived => maps::lookup(headers.source, epoch).slot,
+        PacketPath::Forwarded => maps::node(),
+        PacketPath::Sent | PacketPath::Arrived => maps::lookup(headers.source, epoch).slot,
     };
     let mut destination = maps::lookup(headers.destination, epoch).slot;
     // It is here, whatever its address: a load balancer's is in no prefix.
-    if matches!(way, Way::Arrived) && destination < zone::FIRST_ZONE {
+    if matches!(way, PacketPath::Arrived) && destination < zone::FIRST_ZONE {
         destination = maps::node();
     }
     Verdict { epoch, source, destination }

@@ -43,7 +43,7 @@ fn end(hash: u64) -> u64 {
 
 #[inline(always)]
 fn rest<A>(key: &FlowKey<A>) -> u64 {
-    (key.service_port as u64) << 16 | (key.protocol as u64) << 8 | key.filing.byte() as u64
+    (key.service_port as u64) << 16 | (key.protocol as u64) << 8 | key.side_and_path.byte() as u64
 }
 
 impl Hash for FlowKey<V4> {
@@ -67,7 +67,7 @@ impl Hash for FlowKey<V6> {
 mod tests {
     extern crate std;
     use super::*;
-    use meridian_abi::flow::{Filing, PROBES, ServiceSide, Way};
+    use meridian_abi::flow::{PROBES, PacketPath, ServiceSide, SideAndPath};
     use std::{vec, vec::Vec};
 
     /// How many of the keys find no slot in a table.
@@ -82,8 +82,8 @@ mod tests {
     }
 
     fn key<A>(source: A, destination: A, service_port: u16) -> FlowKey<A> {
-        let filing = Filing::new(ServiceSide::Destination, Way::Sent);
-        FlowKey { source, destination, service_port, protocol: 6, filing }
+        let side_and_path = SideAndPath::new(ServiceSide::Destination, PacketPath::Sent);
+        FlowKey { source, destination, service_port, protocol: 6, side_and_path }
     }
 
     #[test]

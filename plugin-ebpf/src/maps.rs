@@ -20,7 +20,7 @@ use core::{
 };
 use meridian_abi::{
     Counter, IpVersion,
-    control::{Control, Ledger, MAX_NODE_ADDRESSES},
+    control::{Control, MAX_NODE_ADDRESSES, PinnedState},
     device,
     event::{self, Event, Window},
     flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
@@ -74,7 +74,7 @@ static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// What userspace notes down about the counters.
 #[map]
-static LEDGER: Array<Ledger> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static PINNED_STATE: Array<PinnedState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The names of the zones in the order of their slots, each with its region: written by userspace,
 /// for whoever reads the matrix. A value is [`meridian_abi::zone::Name`].
@@ -382,7 +382,7 @@ pub fn entry<A: FlowTable>(key: &FlowKey<A>, classify: impl Fn(u32) -> Verdict) 
 #[inline(always)]
 fn seed() -> u64 {
     // SAFETY: a map value, written before the programs are attached.
-    LEDGER.get_ptr(0).map_or(0, |ledger| unsafe { (*ledger).seed })
+    PINNED_STATE.get_ptr(0).map_or(0, |ledger| unsafe { (*ledger).seed })
 }
 
 /// Counts in a flow entry.
@@ -400,7 +400,7 @@ pub fn add_to_entry<A>(slot: *mut FlowSlot<A>, client_port: u16, size: Counter) 
 
 /// Goes on with the program of IPv4 or IPv6. Returns only if there is none.
 #[inline(always)]
-pub fn go_on(context: *const c_void, version: IpVersion) {
+pub fn call_core(context: *const c_void, version: IpVersion) {
     let slot = u32::from(matches!(version, IpVersion::V6));
     // SAFETY: the context of this program, and a map of programs of its type.
     unsafe { bpf_tail_call(context.cast_mut(), (&raw const CORES).cast_mut().cast(), slot) };

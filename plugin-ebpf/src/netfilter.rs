@@ -40,14 +40,14 @@ pub struct Context {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn postrouting_v4(context: *const Context) -> i32 {
-    maps::go_on(context.cast(), IpVersion::V4);
+    maps::call_core(context.cast(), IpVersion::V4);
     NF_ACCEPT
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn postrouting_v6(context: *const Context) -> i32 {
-    maps::go_on(context.cast(), IpVersion::V6);
+    maps::call_core(context.cast(), IpVersion::V6);
     NF_ACCEPT
 }
 

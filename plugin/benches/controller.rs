@@ -16,7 +16,7 @@ use meridian::{
     identity::Index,
     leader::{Role, Term},
     proto::v1::{FollowRequest, Hello, follow_request::Request},
-    reports::{Ledger, ReportsService},
+    reports::{ClusterTotals, ReportsService},
     units::grouped,
     zones::{SharedTable, Slots, StaticTable},
 };
@@ -288,8 +288,8 @@ async fn run_controller(addresses: bool) -> Shown {
         shutdown: CancellationToken::new(),
     };
     let reports = ReportsService {
-        ledger: Arc::new(Ledger::new(1000, false, 10_000)),
-        role: watch::Sender::new(Role::Holder(Term::default())).subscribe(),
+        ledger: Arc::new(ClusterTotals::new(1000, false, 10_000)),
+        role: watch::Sender::new(Role::Leader(Term::default())).subscribe(),
         agents: Arc::new(Anybody),
         replicas: Arc::new(Anybody),
         tally: Arc::default(),

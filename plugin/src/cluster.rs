@@ -18,13 +18,13 @@ mod unload;
 mod watches;
 
 pub use connect::{ConnectError, connect};
-pub use events::Reporter;
+pub use events::EventRecorder;
 pub use facts::{Key, Kind, ObjectRef};
 pub use health::{Health, KindHealth, State};
 pub use lease::Lease;
 pub use message::{Message, messages};
 pub use model::{Model, Notice};
-pub use objects::{LabelKeys, Seen, read};
+pub use objects::{LabelKeys, ReadObject, read};
 pub use source::{Source, UnknownSource};
 pub use state::{Publisher, watch};
 pub use tokens::{Anybody, Tokens};

@@ -55,13 +55,13 @@ pub struct Sample {
     /// Where its packets are counted.
     pub hook: &'static str,
     /// Why there.
-    pub why: Arc<str>,
+    pub hook_reason: Arc<str>,
     /// How often the hook was changed because it was blind.
     pub hook_changes: u64,
     /// What its devices sent and what of it the hook saw, if that is compared.
-    pub seen: Option<Seen>,
+    pub device_bytes: Option<DeviceBytes>,
     /// Filters of others that run before ours and may end the chain.
-    pub preceded: u64,
+    pub foreign_filters: u64,
     /// Entries of the flow maps, and how many they hold.
     pub flow_entries: (u64, u64),
     /// The zone table.
@@ -78,7 +78,7 @@ impl AsRef<Counted> for Sample {
 
 /// IP bytes that left through a node's devices since they are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct DeviceBytes {
     /// By the devices' own counters, less link headers and the outer packets of overlays.
     pub sent: u64,
     /// By the hook's.

@@ -264,16 +264,16 @@ impl Datapath {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn preceded(&self) -> Result<Vec<String>, Error> {
-        let mut preceded = Vec::new();
+    pub fn foreign_filters(&self) -> Result<Vec<String>, Error> {
+        let mut foreign_filters = Vec::new();
         if self.options.hook == Hook::Clsact {
             for device in &self.devices.devices {
                 let filters = clsact::before_ours(device.ifindex, sys::Side::Egress)
                     .map_err(|source| Error::Attach { to: format!("clsact of {}", device.name), source })?;
-                preceded.extend(filters.into_iter().map(|filter| format!("{filter} on {}", device.name)));
+                foreign_filters.extend(filters.into_iter().map(|filter| format!("{filter} on {}", device.name)));
             }
         }
-        Ok(preceded)
+        Ok(foreign_filters)
     }
 
     /// The devices that count.

@@ -18,7 +18,7 @@ mod tracker;
 
 pub use encoded::{Beside, Encoded, Part, Parts};
 pub use entry::{Entry, Event, SlotId};
-pub use event::Observer;
+pub use event::FlowBuilder;
 pub use events::{EventLog, Wanted as WantedEvents};
 pub use namespaces::Namespaces;
 pub use node::Node;

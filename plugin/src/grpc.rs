@@ -9,7 +9,7 @@ pub use agents::{AgentServices, serve as serve_agents};
 
 use crate::{
     api::{
-        CountersService, HolderCounters, ZonesService,
+        CountersService, LeaderCounters, ZonesService,
         services::{counters_server::CountersServer, zones_server::ZonesServer},
     },
     counters::Sample,
@@ -109,7 +109,7 @@ pub struct ControllerServices {
     /// Its own state.
     pub controller: FeedService,
     /// The cluster's counters.
-    pub counters: HolderCounters,
+    pub counters: LeaderCounters,
     /// Who serves flows.
     pub peers: hubble::PeerService,
     /// The zone table.

@@ -71,7 +71,7 @@ pub type Change = (IpAddr, Option<Arc<Endpoint>>);
 
 /// Who has an address, and who had it before.
 #[derive(Debug)]
-struct Holder {
+struct Occupant {
     now: Arc<Endpoint>,
     before: Option<Arc<Endpoint>>,
 }
@@ -79,7 +79,7 @@ struct Holder {
 /// Owners by address. Written by the feed or the static table, read for every flow.
 #[derive(Debug, Default)]
 pub struct Index {
-    by_address: DashMap<IpAddr, Holder, ahash::RandomState>,
+    by_address: DashMap<IpAddr, Occupant, ahash::RandomState>,
 }
 
 impl Index {
@@ -103,7 +103,7 @@ impl Index {
                 let is_same = (&holder.namespace, &holder.pod, holder.since) == (&now.namespace, &now.pod, now.since);
                 if is_same { before } else { Some(holder) }
             });
-            self.by_address.insert(address, Holder { now, before });
+            self.by_address.insert(address, Occupant { now, before });
         }
     }
 

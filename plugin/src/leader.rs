@@ -11,9 +11,9 @@ use tokio::sync::watch;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It does, for this term.
-    Holder(Term),
+    Leader(Term),
     /// Another one does; it is not known which if there is none now.
-    Standby(Option<Holder>),
+    Standby(Option<Leader>),
 }
 
 /// How long a replica is the holder. By the clock, and not only by what it has been told: one that was
@@ -43,7 +43,7 @@ impl Term {
 
 /// Where the replica that takes reports is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct Leader {
     /// Which one it is, for people.
     pub name: String,
     /// The port for agents: HOST:PORT.
@@ -65,18 +65,18 @@ pub fn holder_in(status: &tonic::Status) -> Option<String> {
 impl Role {
     /// Whether this replica takes reports now.
     pub fn is_holder(&self) -> bool {
-        matches!(self, Self::Holder(term) if term.lasts())
+        matches!(self, Self::Leader(term) if term.lasts())
     }
 
     /// Why this replica does not answer, if it does not. `address` is the one to ask.
-    pub fn refusal(&self, address: fn(&Holder) -> &str) -> Option<tonic::Status> {
+    pub fn refusal(&self, address: fn(&Leader) -> &str) -> Option<tonic::Status> {
         match self {
-            Self::Holder(term) if term.lasts() => None,
+            Self::Leader(term) if term.lasts() => None,
             Self::Standby(Some(holder)) => {
                 let text = format!("{NOT_THE_HOLDER}{} ({})", address(holder), holder.name);
                 Some(tonic::Status::failed_precondition(text))
             }
-            Self::Holder(_) | Self::Standby(None) => Some(tonic::Status::unavailable("no replica takes reports now")),
+            Self::Leader(_) | Self::Standby(None) => Some(tonic::Status::unavailable("no replica takes reports now")),
         }
     }
 }
@@ -91,7 +91,7 @@ pub async fn until_lost(mut role: watch::Receiver<Role>) {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Holder(_) => f.write_str("holder"),
+            Self::Leader(_) => f.write_str("holder"),
             Self::Standby(Some(holder)) => write!(f, "standby of {}", holder.feed),
             Self::Standby(None) => f.write_str("standby"),
         }

@@ -8,10 +8,10 @@ pub use hook_watch::HookWatch;
 
 use crate::{
     accounting::{Accounting, End, Line},
+    atomic_file,
     counters::{Counted, FeedState, Sample, TableState, Whose},
     datapath::{Datapath, Error, Readable, Retiring},
-    durable,
-    flows::{Encoded, Entry, Known, Lost, News, Node, Observer, Record, Sink, SlotId, Tracker},
+    flows::{Encoded, Entry, FlowBuilder, Known, Lost, News, Node, Record, Sink, SlotId, Tracker},
     identity::Index,
     proto::{
         flow::LostEventSource,
@@ -35,7 +35,7 @@ pub struct Meter {
     slots: Slots,
     index: Arc<Index>,
     tracker: Tracker,
-    observer: Observer,
+    builder: FlowBuilder,
     accounting: Accounting,
     sink: Sink,
     /// The table in force.
@@ -55,16 +55,16 @@ pub struct Meter {
 
 /// The sums of an earlier agent can't be taken over.
 #[derive(Debug, thiserror::Error)]
-pub enum GoOnError {
+pub enum RestoreError {
     /// The file.
     #[error(transparent)]
-    File(#[from] durable::Error),
+    File(#[from] atomic_file::Error),
     /// The kernel.
     #[error(transparent)]
     Datapath(#[from] Error),
 }
 
-const MAGIC: &durable::Magic = b"mrdncnt1";
+const MAGIC: &atomic_file::Magic = b"mrdncnt1";
 /// How often the sums are kept, and how often where slots wait for that.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 const SAVED_EVERY_WHEN_IDLE: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ const RETIRED_AT_ONCE: usize = 8192;
 impl Meter {
     /// A meter over programs that are loaded. `index` says who has an address.
     pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, accounting: Accounting, sink: Sink) -> Self {
-        let observer = Observer::new(node, Arc::clone(&index));
+        let builder = FlowBuilder::new(node, Arc::clone(&index));
         let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
         let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
         let table = TableState { prefixes, zones, loaded, confirmed, reloads, addresses: 0, feed: None };
@@ -93,7 +93,7 @@ impl Meter {
             slots,
             index,
             tracker,
-            observer,
+            builder,
             accounting,
             sink,
             zones,
@@ -159,7 +159,7 @@ impl Meter {
 
     /// Where the node is.
     pub const fn node_place(&self) -> &Place {
-        &self.observer.node().place
+        &self.builder.node().place
     }
 
     /// Says from now on that the node is there.
@@ -167,7 +167,7 @@ impl Meter {
     /// # Errors
     /// The kernel's answer.
     pub fn place_node(&mut self, place: &Place) -> Result<(), Error> {
-        self.observer.place_node(place);
+        self.builder.place_node(place);
         let slot = self.slots.of(place, self.datapath.matrix_slots());
         self.datapath.set_node(slot, &self.zones.read(), &self.slots)
     }
@@ -193,7 +193,7 @@ impl Meter {
     pub fn sample(&self, hook: &HookState, feed: Option<FeedState>) -> Result<Sample, Error> {
         Ok(Sample {
             counted: Counted {
-                whose: Whose::Node(self.observer.node().name.clone()),
+                whose: Whose::Node(self.builder.node().name.clone()),
                 time: SystemTime::now(),
                 matrix: self.matrix()?,
                 stats: self.datapath.stats()?.all(),
@@ -201,10 +201,10 @@ impl Meter {
             },
             boot_id: self.datapath.boot_id()?.into_bytes(),
             hook: self.datapath.hook().name(),
-            why: Arc::clone(&hook.reason),
+            hook_reason: Arc::clone(&hook.reason),
             hook_changes: hook.changes,
-            seen: hook.seen,
-            preceded: hook.preceded,
+            device_bytes: hook.seen,
+            foreign_filters: hook.foreign_filters,
             flow_entries: (self.drained.0, self.datapath.flow_limit()),
             table: TableState { addresses: self.index.len() as u64, feed, ..self.table.clone() },
             drain_seconds: self.drained.1,
@@ -221,11 +221,11 @@ impl Meter {
 
     /// Flow events of the packets that the kernel has announced since the last time.
     pub fn announced(&mut self) -> Vec<Encoded> {
-        let Self { datapath, slots, observer, .. } = self;
+        let Self { datapath, slots, builder, .. } = self;
         let mut flows = Vec::new();
         datapath.events(|event| {
             let (source, destination) = (slots.place(event.verdict.source), slots.place(event.verdict.destination));
-            flows.push(observer.packet(&event, &source, &destination));
+            flows.push(builder.packet(&event, &source, &destination));
         });
         flows
     }
@@ -249,7 +249,7 @@ impl Meter {
     fn read(&mut self, now: Instant, time: SystemTime, flush: bool) -> Result<(), Error> {
         let start = Instant::now();
         let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
-        let Self { datapath, slots, index, tracker, observer, accounting, sink, drained, .. } = self;
+        let Self { datapath, slots, index, tracker, builder, accounting, sink, drained, .. } = self;
         // As full as they were a second ago. Only what is due is remembered: what is idle for less would
         // take its room.
         let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
@@ -271,7 +271,7 @@ impl Meter {
                 accounting.add(&source, &destination, new, now);
             }
             if let Some(update) = update {
-                sink.take(observer.update(&entry, &source.place, &destination.place, update, time), now);
+                sink.take(builder.update(&entry, &source.place, &destination.place, update, time), now);
             }
             idle
         };
@@ -296,7 +296,7 @@ impl Meter {
     ///
     /// # Errors
     /// The file system's. The slots are emptied another time.
-    pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Result<(), durable::Error> {
+    pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Result<(), atomic_file::Error> {
         let every = if self.finished.is_empty() { SAVED_EVERY } else { SAVED_EVERY_WHEN_IDLE };
         if !now && self.kept.is_some_and(|kept| at.duration_since(kept) < every) {
             return Ok(());
@@ -312,7 +312,7 @@ impl Meter {
         let entries = self.tracker.known().map(entry).collect();
         let saved = SavedCounters { boot_id, entries, sums: Some(wire::sums(&self.accounting)) };
         // Whatever ends this machine ends the counters, too.
-        durable::write(path, MAGIC, &saved.encode_to_vec(), false)?;
+        atomic_file::write(path, MAGIC, &saved.encode_to_vec(), false)?;
         self.empty_idle();
         Ok(())
     }
@@ -322,12 +322,12 @@ impl Meter {
     ///
     /// # Errors
     /// The file is not what was written, or the kernel's answer.
-    pub fn go_on(&mut self, path: &Path, now: Instant) -> Result<bool, GoOnError> {
+    pub fn restore_sums(&mut self, path: &Path, now: Instant) -> Result<bool, RestoreError> {
         self.datapath.bring_back(&self.zones.read(), &self.slots);
         // What the agent before lost it has told.
         self.lost.0 = self.datapath.stat(Stat::EventLost)?.packets;
-        let Some(body) = durable::read(path, MAGIC)? else { return Ok(false) };
-        let saved = SavedCounters::decode(body.as_slice()).map_err(|error| durable::damaged(path, error))?;
+        let Some(body) = atomic_file::read(path, MAGIC)? else { return Ok(false) };
+        let saved = SavedCounters::decode(body.as_slice()).map_err(|error| atomic_file::damaged(path, error))?;
         if saved.boot_id != self.datapath.boot_id()?.into_bytes() {
             return Ok(false);
         }
@@ -355,7 +355,7 @@ impl Meter {
         let (known, first) = std::mem::replace(&mut self.lost, (lost, now));
         let count = lost.saturating_sub(known);
         if count > 0 {
-            let node = self.observer.node().name.clone();
+            let node = self.builder.node().name.clone();
             let source = LostEventSource::PerfEventRingBuffer;
             let (first, last) = (Some(first.into()), Some(now.into()));
             let lost = Lost { node, source, count, cpu: None, first, last, time: last };

@@ -19,7 +19,7 @@ pub(super) fn flow_server(settings: &Settings, devices: &Devices) -> Option<Flow
     let own = own.filter(|ip| !ip.is_loopback())?;
     let tls_server_name = settings.hubble_tls.is_some().then(|| settings.hubble_name.server_name());
     Some(FlowServer {
-        name: settings.hubble_name.told_as(),
+        name: settings.hubble_name.display_name(),
         address: SocketAddr::new(own, listen.port()).to_string(),
         tls_server_name: tls_server_name.unwrap_or_default(),
     })
@@ -37,7 +37,7 @@ pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> KnownPee
     // Who asks on this machine reaches it on loopback, too.
     let address = itself.map_or_else(|| settings.hubble.to_string(), |server| server.address);
     let server_name = with_tls.then(|| settings.hubble_name.server_name());
-    peers.insert(settings.hubble_name.told_as(), PeerAddress { address, server_name });
+    peers.insert(settings.hubble_name.display_name(), PeerAddress { address, server_name });
     // They are what they are: nobody keeps the sender.
     KnownPeers::Here(watch::Sender::new(Arc::new(peers)).subscribe())
 }

@@ -5,7 +5,7 @@ use crate::{
     counters::Samples,
     link,
     proto::v1::FlowServer,
-    reports::{Client, Reporter},
+    reports::{Client, ReportBuilder},
     servers::END_TIMEOUT,
 };
 use tokio::{task::JoinHandle, time::timeout};
@@ -33,7 +33,7 @@ impl Reporting {
             settings: controller.clone(),
             samples,
             every: settings.report_interval,
-            reporter: Reporter::new(flow_server, goes_on),
+            reporter: ReportBuilder::new(flow_server, goes_on),
             state,
             shutdown: shutdown.clone(),
         };

@@ -51,9 +51,9 @@ impl Start<'_> {
             overlay_header_len: settings.overlay_header_bytes,
             ..Options::default()
         };
-        let (told_as, cluster) = (settings.hubble_name.told_as(), settings.hubble_name.cluster.clone());
+        let (display_name, cluster) = (settings.hubble_name.display_name(), settings.hubble_name.cluster.clone());
         let (place, zones_in_summary) = (Place::Unknown, settings.hubble_zones_in_summary);
-        let node = Node { name: settings.node.clone(), told_as, cluster, place, zones_in_summary };
+        let node = Node { name: settings.node.clone(), display_name, cluster, place, zones_in_summary };
         let mut datapath = Datapath::load_pinned(options, pins)?;
         for port in &settings.service_ports {
             datapath.know_service(*port)?;
@@ -80,7 +80,7 @@ impl Start<'_> {
 
 /// Takes the sums over that an earlier agent has kept, if there are any.
 fn goes_on(meter: &mut Meter, state: &Path) -> bool {
-    match meter.go_on(state, Instant::now()) {
+    match meter.restore_sums(state, Instant::now()) {
         Ok(goes_on) => {
             if goes_on {
                 tracing::info!("the counters of the agent before go on");

@@ -3,7 +3,7 @@
 use super::{CountersService, services::counters_server::Counters};
 use crate::{
     counters::Counted,
-    leader::{Holder, Role, until_lost},
+    leader::{Leader, Role, until_lost},
     proto::v1::{WatchRequest, WatchResponse},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 /// `meridian.v1.Counters` of the cluster: answered by the replica that takes reports.
 #[derive(Debug)]
-pub struct HolderCounters {
+pub struct LeaderCounters {
     /// The totals, once they are whole.
     pub counters: CountersService<Counted>,
     /// Whether they are here.
@@ -20,11 +20,11 @@ pub struct HolderCounters {
 }
 
 #[tonic::async_trait]
-impl Counters for HolderCounters {
+impl Counters for LeaderCounters {
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let refusal = |role: &Role| role.refusal(|holder: &Holder| &holder.api);
+        let refusal = |role: &Role| role.refusal(|holder: &Leader| &holder.api);
         if let Some(status) = refusal(&self.role.borrow()) {
             return Err(status);
         }
@@ -42,27 +42,27 @@ mod tests {
     use super::*;
     use crate::{
         leader::{Term, holder_in},
-        reports::Ledger,
+        reports::ClusterTotals,
     };
     use std::{sync::Arc, time::Instant};
     use tokio_util::sync::CancellationToken;
 
-    fn counters(role: watch::Receiver<Role>) -> HolderCounters {
-        let ledger = Ledger::new(10, false, 10);
+    fn counters(role: watch::Receiver<Role>) -> LeaderCounters {
+        let ledger = ClusterTotals::new(10, false, 10);
         let totals = watch::Sender::new(Arc::from([ledger.counted()])).subscribe();
         let counters = CountersService::new(totals, Arc::default(), CancellationToken::new());
-        HolderCounters { counters, role }
+        LeaderCounters { counters, role }
     }
 
     #[tokio::test(start_paused = true)]
     async fn totals_are_told_for_as_long_as_this_replica_is_the_holder() {
         // The only replica: nobody can take it away.
-        let alone = counters(watch::Sender::new(Role::Holder(Term::default())).subscribe());
+        let alone = counters(watch::Sender::new(Role::Leader(Term::default())).subscribe());
         let mut answers = alone.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
         for _ in 0..3 {
             assert!(answers.next().await.unwrap().is_ok());
         }
-        let role = watch::Sender::new(Role::Holder(Term::default()));
+        let role = watch::Sender::new(Role::Leader(Term::default()));
         let service = counters(role.subscribe());
         let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
         assert!(answers.next().await.unwrap().is_ok());
@@ -72,13 +72,13 @@ mod tests {
         assert!(answers.next().await.is_none());
         // One that was frozen finds its term over, before it is told.
         let term = Term::default();
-        role.send_replace(Role::Holder(term.clone()));
+        role.send_replace(Role::Leader(term.clone()));
         let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
         assert!(answers.next().await.unwrap().is_ok());
         term.lasts_until(Instant::now());
         assert!(answers.next().await.unwrap().is_err());
         assert!(service.watch(Request::new(WatchRequest::default())).await.is_err());
-        let holder = Holder { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
+        let holder = Leader { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
         role.send_replace(Role::Standby(Some(holder)));
         let refused = service.watch(Request::new(WatchRequest::default())).await.map(drop).unwrap_err();
         assert_eq!(refused.message(), "not the holder: 10.0.0.2:4344 (b)");

@@ -150,7 +150,7 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
     let mut peers: Peers = args.peers.iter().map(|peer| peer.announced(tls.is_some())).collect();
     if peers.is_empty() {
         let server_name = tls.is_some().then(|| name.server_name());
-        peers.insert(name.told_as(), PeerAddress { address: args.listen.to_string(), server_name });
+        peers.insert(name.display_name(), PeerAddress { address: args.listen.to_string(), server_name });
     }
     let offer = Offer {
         nodes: vec![name],

@@ -29,14 +29,14 @@ const NAME: usize = 200;
 const COMPONENT: &str = "meridian-controller";
 
 /// Writes notices as Events.
-pub struct Reporter {
+pub struct EventRecorder {
     /// The API server.
     pub client: Client,
     /// What is to be said.
     pub notices: mpsc::Receiver<Notice>,
 }
 
-impl Reporter {
+impl EventRecorder {
     /// Writes until nobody sends notices any more.
     pub async fn run(mut self) {
         let mut said: std::collections::VecDeque<(Instant, Notice)> = std::collections::VecDeque::new();

@@ -4,7 +4,7 @@
 //! been seen here without a change. The holder gives up before another one may take over, so there are
 //! never two.
 
-use crate::leader::{Holder, Role, Term};
+use crate::leader::{Leader, Role, Term};
 use k8s_openapi::{
     api::coordination::v1::{Lease as Object, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -37,7 +37,7 @@ pub struct Lease {
     client: Client,
     namespace: String,
     name: String,
-    place: Holder,
+    place: Leader,
     /// Who it is; no two are the same.
     identity: String,
     term: Term,
@@ -46,7 +46,7 @@ pub struct Lease {
 
 /// What is known of the Lease.
 #[derive(Default)]
-struct Seen {
+struct ObservedLease {
     /// Who had it at which renewal, and since when that is seen.
     renewal: Option<(Renewal, Instant)>,
     /// When this replica renewed it last.
@@ -67,7 +67,7 @@ impl Lease {
         client: Client,
         namespace: String,
         name: String,
-        place: Holder,
+        place: Leader,
         is_blank: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let identity = format!("{}_{:016x}", place.name, rand::random::<u64>());
@@ -77,7 +77,7 @@ impl Lease {
     /// Tries for as long as the process runs; gives it back at its end.
     pub async fn run(self, role: watch::Sender<Role>, shutdown: CancellationToken) {
         let api: Api<Object> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut seen = Seen::default();
+        let mut seen = ObservedLease::default();
         loop {
             let tried = Instant::now();
             // The question may take no longer than this replica may be the holder.
@@ -102,10 +102,10 @@ impl Lease {
             };
             let now = now.or_else(|| {
                 let is_over = seen.renewed.is_none_or(|renewed| renewed.elapsed() >= DEADLINE);
-                (is_over && matches!(*role.borrow(), Role::Holder(_))).then_some(Role::Standby(None))
+                (is_over && matches!(*role.borrow(), Role::Leader(_))).then_some(Role::Standby(None))
             });
             if let Some(now) = now {
-                if !matches!(now, Role::Holder(_)) {
+                if !matches!(now, Role::Leader(_)) {
                     seen.renewed = None;
                 }
                 take_on(&role, now);
@@ -115,14 +115,19 @@ impl Lease {
                 () = shutdown.cancelled() => break,
             }
         }
-        if matches!(role.send_replace(Role::Standby(None)), Role::Holder(_)) {
+        if matches!(role.send_replace(Role::Standby(None)), Role::Leader(_)) {
             // Whoever waits takes over at once, or a little later.
             let _ = timeout(Duration::from_secs(1), self.give_back(&api)).await;
         }
     }
 
     /// Renews or takes it, if that may be.
-    async fn try_to_take(&self, api: &Api<Object>, seen: &mut Seen, now: Instant) -> Result<Role, kube::Error> {
+    async fn try_to_take(
+        &self,
+        api: &Api<Object>,
+        seen: &mut ObservedLease,
+        now: Instant,
+    ) -> Result<Role, kube::Error> {
         let Some(mut lease) = api.get_opt(&self.name).await? else {
             let mut lease = Object::default();
             lease.metadata.name = Some(self.name.clone());
@@ -152,18 +157,23 @@ impl Lease {
         self.written(api.replace(&self.name, &PostParams::default(), &lease).await, seen, now)
     }
 
-    fn written(&self, result: kube::Result<Object>, seen: &mut Seen, now: Instant) -> Result<Role, kube::Error> {
+    fn written(
+        &self,
+        result: kube::Result<Object>,
+        seen: &mut ObservedLease,
+        now: Instant,
+    ) -> Result<Role, kube::Error> {
         match result {
             Ok(_) => {
                 // What counts is when it was asked for.
                 seen.renewed = Some(now);
                 self.term.lasts_until((now + DEADLINE).into_std());
-                Ok(Role::Holder(self.term.clone()))
+                Ok(Role::Leader(self.term.clone()))
             }
             // Somebody was faster, or has changed something else: the next look says.
             Err(kube::Error::Api(status)) if matches!(status.code, 409 | 404) => {
                 let lasts = seen.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
-                Ok(if lasts { Role::Holder(self.term.clone()) } else { Role::Standby(None) })
+                Ok(if lasts { Role::Leader(self.term.clone()) } else { Role::Standby(None) })
             }
             Err(error) => Err(error),
         }
@@ -194,7 +204,7 @@ impl Lease {
     }
 }
 
-impl Seen {
+impl ObservedLease {
     fn tell(&mut self, reason: &str) {
         if self.told != reason {
             tracing::warn!(reason, "the Lease can't be renewed or looked at");
@@ -215,9 +225,9 @@ fn take_on(role: &watch::Sender<Role>, now: Role) {
     });
 }
 
-fn place(lease: &Object) -> Option<Holder> {
+fn place(lease: &Object) -> Option<Leader> {
     let annotations = lease.metadata.annotations.as_ref()?;
     let identity = lease.spec.as_ref()?.holder_identity.as_ref()?;
     let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name).to_owned();
-    Some(Holder { name, feed: annotations.get(FEED)?.clone(), api: annotations.get(API)?.clone() })
+    Some(Leader { name, feed: annotations.get(FEED)?.clone(), api: annotations.get(API)?.clone() })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     facts::{Key, Kind},
-    objects::Seen,
+    objects::ReadObject,
 };
 use std::collections::HashSet;
 use tokio::sync::mpsc;
@@ -14,13 +14,13 @@ pub(super) const WAITING: usize = 1024;
 #[derive(Debug)]
 pub enum Message {
     /// An object as it is now.
-    Set(Kind, Seen),
+    Set(Kind, ReadObject),
     /// An object is no more.
     Gone(Kind, Key, String),
     /// A list is whole: these are all.
     Listed(Kind, HashSet<Key>, String),
     /// Nothing has changed up to this version.
-    Seen(Kind, String),
+    ReadObject(Kind, String),
     /// The cluster does not have the kind.
     Absent(Kind),
     /// Nothing can be known of the kind for now.

@@ -7,7 +7,7 @@ use super::{
     claims::{Claim, Claims, News},
     facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Owner, Pod, Range},
     identities::Identities,
-    objects::Seen,
+    objects::ReadObject,
     source::{Rank, Source},
 };
 use crate::{
@@ -94,8 +94,8 @@ impl Model {
     }
 
     /// Takes an object as it is now.
-    pub(super) fn apply(&mut self, kind: Kind, seen: Seen) {
-        let Seen { mut key, mut fact, problems, .. } = seen;
+    pub(super) fn apply(&mut self, kind: Kind, seen: ReadObject) {
+        let ReadObject { mut key, mut fact, problems, .. } = seen;
         self.strip(kind, &mut fact);
         if let Fact::Pod(pod) = &mut fact {
             // There are many, and much of each is that of others, too.

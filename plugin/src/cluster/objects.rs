@@ -11,7 +11,7 @@ mod reading;
 mod seen;
 pub(super) mod service;
 
-pub use seen::{LabelKeys, Seen};
+pub use seen::{LabelKeys, ReadObject};
 
 use super::facts::Kind;
 use serde_json::from_slice;
@@ -20,7 +20,7 @@ use serde_json::from_slice;
 ///
 /// # Errors
 /// It is no object of this kind.
-pub fn read(kind: Kind, json: &[u8], labels: &LabelKeys) -> serde_json::Result<Seen> {
+pub fn read(kind: Kind, json: &[u8], labels: &LabelKeys) -> serde_json::Result<ReadObject> {
     Ok(match kind {
         Kind::Node => node::read(&from_slice(json)?, labels),
         Kind::Pod => pod::read(&from_slice(json)?, labels),

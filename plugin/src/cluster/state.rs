@@ -157,7 +157,7 @@ impl Taken {
                 self.model.retain(kind, &keys);
                 self.unsettled.remove(&kind);
             }
-            Message::Seen(kind, version) => {
+            Message::ReadObject(kind, version) => {
                 self.seen.insert(kind, version);
             }
             Message::Absent(kind) => {

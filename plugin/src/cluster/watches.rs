@@ -12,9 +12,9 @@ use super::{
     facts::{Key, Kind},
     health::{Health, State},
     message::Message,
-    objects::{LabelKeys, Seen, calico, cilium, endpoint_slice, node, owner, pod, service},
+    objects::{LabelKeys, ReadObject, calico, cilium, endpoint_slice, node, owner, pod, service},
 };
-use crate::{causes::causes, link::Backoff};
+use crate::{error_chain::error_chain, link::Backoff};
 use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, StreamExt},
@@ -65,7 +65,7 @@ impl Default for Timing {
 
 /// What a watch says.
 enum Event {
-    Set(Seen),
+    Set(ReadObject),
     Gone(Key, String),
     /// Nothing has changed up to this version; and whether the initial list ends here.
     Bookmark(String, bool),
@@ -93,7 +93,7 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of(status.code, &status.message),
-            other => Self::Unreachable(causes(&other)),
+            other => Self::Unreachable(error_chain(&other)),
         }
     }
 }
@@ -113,7 +113,7 @@ impl Failure {
 
 /// A part of a list.
 struct Page {
-    objects: Vec<Seen>,
+    objects: Vec<ReadObject>,
     version: String,
     more: Option<String>,
 }
@@ -128,14 +128,14 @@ trait Source: Send + Sync {
 
 struct Whole<K> {
     api: Api<K>,
-    reduce: Box<dyn Fn(&K) -> Seen + Send + Sync>,
+    reduce: Box<dyn Fn(&K) -> ReadObject + Send + Sync>,
 }
 
 struct Meta {
     api: Api<DynamicObject>,
 }
 
-fn page<K: Clone>(list: kube::core::ObjectList<K>, reduce: impl Fn(&K) -> Seen) -> Page {
+fn page<K: Clone>(list: kube::core::ObjectList<K>, reduce: impl Fn(&K) -> ReadObject) -> Page {
     Page {
         objects: list.items.iter().map(reduce).collect(),
         version: list.metadata.resource_version.unwrap_or_default(),
@@ -143,7 +143,7 @@ fn page<K: Clone>(list: kube::core::ObjectList<K>, reduce: impl Fn(&K) -> Seen) 
     }
 }
 
-fn event<K: Resource>(event: kube::Result<WatchEvent<K>>, reduce: impl Fn(&K) -> Seen) -> Event {
+fn event<K: Resource>(event: kube::Result<WatchEvent<K>>, reduce: impl Fn(&K) -> ReadObject) -> Event {
     match event {
         Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Event::Set(reduce(&object)),
         Ok(WatchEvent::Deleted(object)) => {
@@ -194,7 +194,7 @@ fn source(client: Client, kind: Kind, labels: LabelKeys) -> Box<dyn Source> {
     fn whole<K>(
         client: Client,
         resource: &ApiResource,
-        reduce: impl Fn(&K) -> Seen + Send + Sync + 'static,
+        reduce: impl Fn(&K) -> ReadObject + Send + Sync + 'static,
     ) -> Box<dyn Source>
     where
         K: Resource<DynamicType = ApiResource> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -388,7 +388,7 @@ impl Watch {
                     Some(keys) if is_end => self.listed(keys, version).await,
                     kept @ Some(_) => listing = kept,
                     None => {
-                        self.send(Message::Seen(self.kind, version.clone())).await;
+                        self.send(Message::ReadObject(self.kind, version.clone())).await;
                         self.version = Some(version);
                     }
                 },

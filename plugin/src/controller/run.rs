@@ -7,15 +7,15 @@ use super::{
     totals::{Served, Totals},
 };
 use crate::{
-    api::{CountersService, HolderCounters, ZonesService},
-    cluster::{self, Anybody, Client, Health, Notice, Publisher, Reporter, Tokens},
+    api::{CountersService, LeaderCounters, ZonesService},
+    cluster::{self, Anybody, Client, EventRecorder, Health, Notice, Publisher, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
     hubble::{KnownPeers, PeerService},
     identity::Index,
     link::{Authenticate, Tls},
     metrics::{self, Controller as Page, Process},
-    reports::Ledger,
+    reports::ClusterTotals,
     servers::{self, END_TIMEOUT, listen},
     zones::SharedTable,
 };
@@ -85,7 +85,7 @@ struct Controller<'a> {
     table: SharedTable,
     index: Arc<Index>,
     process: Arc<Process>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<ClusterTotals>,
     ending: CancellationToken,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Controller<'a> {
             table: SharedTable::default(),
             index: Arc::default(),
             process: Arc::default(),
-            ledger: Arc::new(Ledger::new(totals.series, totals.pair_log.is_some(), nodes)),
+            ledger: Arc::new(ClusterTotals::new(totals.series, totals.pair_log.is_some(), nodes)),
             ending: CancellationToken::new(),
         }
     }
@@ -130,7 +130,7 @@ impl<'a> Controller<'a> {
         let page = self.page(&served, fixed, tls);
         let has_tls = feed_tls.is_some();
         let peers = PeerService::new(KnownPeers::Here(served.peers), self.ending.clone());
-        let counters = HolderCounters {
+        let counters = LeaderCounters {
             counters: CountersService::new(served.totals, Arc::clone(&self.process.missed), self.ending.clone()),
             role: served.service.role.clone(),
         };
@@ -168,7 +168,7 @@ impl<'a> Controller<'a> {
             ignored: self.settings.ignored.clone(),
             fixed: fixed.table(),
         };
-        tokio::spawn(Reporter { client: self.client.clone(), notices: to_report }.run());
+        tokio::spawn(EventRecorder { client: self.client.clone(), notices: to_report }.run());
         let watching = async move {
             publisher.follow(messages).await;
             Ok(())

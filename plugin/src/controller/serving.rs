@@ -9,7 +9,7 @@ use crate::{
     leader::Role,
     metrics::Process,
     proto::v1::FlowServer,
-    reports::{Ledger, Reporting},
+    reports::{ClusterTotals, Reporting},
     servers::END_TIMEOUT,
 };
 use std::{
@@ -35,7 +35,7 @@ const GONE: Duration = Duration::from_secs(60);
 pub(super) struct Serving {
     pub(super) pair_log: Option<(Output, Duration)>,
     pub(super) log: Option<PairLog>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<ClusterTotals>,
     pub(super) health: Arc<Health>,
     pub(super) process: Arc<Process>,
     pub(super) role: watch::Receiver<Role>,

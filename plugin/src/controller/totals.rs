@@ -9,10 +9,10 @@ use crate::{
     cluster::{Client, Health, Lease, Notice},
     counters::Counted,
     hubble::Peers,
-    leader::{Holder, Role, Term},
+    leader::{Leader, Role, Term},
     link::{Authenticate, Settings},
     metrics::Process,
-    reports::{HookChange, Ledger, Mirror, ReportsService, Tally},
+    reports::{ClusterTotals, HookChange, Mirror, ReportsService, Tally},
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -27,7 +27,7 @@ pub(super) struct Totals<'a> {
     pub(super) client: Client,
     pub(super) feed: SocketAddr,
     pub(super) api: SocketAddr,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<ClusterTotals>,
     pub(super) agents: Arc<dyn Authenticate>,
     pub(super) replicas: Arc<dyn Authenticate>,
     /// Where it is said that a node's hook was changed.
@@ -62,7 +62,7 @@ impl Totals<'_> {
     pub(super) fn start(self) -> Result<Served, Error> {
         let Self { settings, ledger, shutdown, .. } = &self;
         let (role, lease) = match &settings.lease {
-            None => (watch::Sender::new(Role::Holder(Term::default())).subscribe(), None),
+            None => (watch::Sender::new(Role::Leader(Term::default())).subscribe(), None),
             Some(lease) => self.stand_for(lease)?,
         };
         let service = ReportsService {
@@ -108,7 +108,7 @@ impl Totals<'_> {
 }
 
 /// Where this replica is reached.
-fn place(lease: &LeaseSettings, feed: SocketAddr, api: SocketAddr) -> Result<Holder, Error> {
+fn place(lease: &LeaseSettings, feed: SocketAddr, api: SocketAddr) -> Result<Leader, Error> {
     let ip = match lease.advertise {
         Some(ip) => ip,
         None if !feed.ip().is_unspecified() => feed.ip(),
@@ -116,7 +116,7 @@ fn place(lease: &LeaseSettings, feed: SocketAddr, api: SocketAddr) -> Result<Hol
     };
     // What only this machine reaches is not elsewhere.
     let api_ip = if api.ip().is_unspecified() { ip } else { api.ip() };
-    Ok(Holder {
+    Ok(Leader {
         name: lease.replica.clone(),
         feed: SocketAddr::new(ip, feed.port()).to_string(),
         api: SocketAddr::new(api_ip, api.port()).to_string(),

@@ -53,7 +53,7 @@ impl Filter {
 
         let mut refused = io::Error::from_raw_os_error(libc::EBUSY);
         // One that is there is replaced where it is: two would count every packet twice.
-        let there = filters(ifindex, side)?.into_iter().find(Seen::is_ours).map(|filter| filter.priority);
+        let there = filters(ifindex, side)?.into_iter().find(InstalledFilter::is_ours).map(|filter| filter.priority);
         for priority in there.map_or(PRIORITIES, |priority| priority..=priority) {
             match attach(&socket, program, ifindex, side, priority) {
                 Ok(()) => return Ok(Self { socket, ifindex, side, priority, stays }),
@@ -110,14 +110,14 @@ pub(super) fn remove(ifindex: u32, side: Side) -> io::Result<()> {
 }
 
 /// A filter that is there.
-pub(super) struct Seen {
+pub(super) struct InstalledFilter {
     handle: u32,
     priority: u32,
     /// That of its program, or its kind.
     name: String,
 }
 
-impl Seen {
+impl InstalledFilter {
     fn is_ours(&self) -> bool {
         self.handle == HANDLE && PRIORITIES.contains(&self.priority)
     }
@@ -126,13 +126,13 @@ impl Seen {
 /// The filters of others that run before ours and may end the chain, for people.
 pub(super) fn before_ours(ifindex: u32, side: Side) -> io::Result<Vec<String>> {
     let filters = filters(ifindex, side)?;
-    let ours = filters.iter().position(Seen::is_ours);
+    let ours = filters.iter().position(InstalledFilter::is_ours);
     let before = filters.iter().take(ours.unwrap_or_default());
-    Ok(before.map(|Seen { name, priority, .. }| format!("{name} (priority {priority})")).collect())
+    Ok(before.map(|InstalledFilter { name, priority, .. }| format!("{name} (priority {priority})")).collect())
 }
 
 /// The filters at a device in the order in which they run. A device without clsact has none.
-pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Seen>> {
+pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<InstalledFilter>> {
     let socket = connect()?;
     let mut request = message(ifindex);
     request.header.parent = parent(side);
@@ -163,7 +163,7 @@ pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Seen>> {
     }
 }
 
-fn seen(filter: &TcMessage) -> Option<Seen> {
+fn seen(filter: &TcMessage) -> Option<InstalledFilter> {
     let mut name = None;
     for attribute in &filter.attributes {
         match attribute {
@@ -174,7 +174,7 @@ fn seen(filter: &TcMessage) -> Option<Seen> {
             _ => {}
         }
     }
-    Some(Seen { handle: filter.header.handle.into(), priority: filter.header.info >> 16, name: name? })
+    Some(InstalledFilter { handle: filter.header.handle.into(), priority: filter.header.info >> 16, name: name? })
 }
 
 fn program_name(option: &TcOption) -> Option<String> {

@@ -101,7 +101,7 @@ impl Devices {
 }
 
 /// What netlink says of the calling thread's network namespace.
-struct Seen {
+struct NetlinkState {
     links: Vec<LinkMessage>,
     addresses: Vec<(u32, IpAddr)>,
     /// Devices of default routes, in any table.
@@ -188,7 +188,7 @@ pub(super) fn indices() -> Result<Vec<u32>, Error> {
     Ok(names.iter().map(|name| name.index()).collect())
 }
 
-async fn ask(handle: &Handle, names: &[String]) -> Result<Seen, rtnetlink::Error> {
+async fn ask(handle: &Handle, names: &[String]) -> Result<NetlinkState, rtnetlink::Error> {
     let links = handle.link().get().execute().try_collect().await?;
     let mut addresses = Vec::new();
     let mut messages = handle.address().get().execute();
@@ -215,7 +215,7 @@ async fn ask(handle: &Handle, names: &[String]) -> Result<Seen, rtnetlink::Error
             }
         }
     }
-    Ok(Seen { links, addresses, routed })
+    Ok(NetlinkState { links, addresses, routed })
 }
 
 /// The devices of a default route.
@@ -231,7 +231,7 @@ fn default_devices(route: &RouteMessage) -> Vec<u32> {
     route.attributes.iter().flat_map(of_attribute).collect()
 }
 
-fn sort(seen: Seen, names: &[String]) -> Devices {
+fn sort(seen: NetlinkState, names: &[String]) -> Devices {
     let mut of_device: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
     for (ifindex, address) in &seen.addresses {
         let addresses = of_device.entry(*ifindex).or_default();

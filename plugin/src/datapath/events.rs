@@ -66,8 +66,8 @@ fn domain(event: &event::Event, boot: SystemTime) -> Event {
         ports: (event.source_port, event.destination_port),
         protocol: event.protocol,
         tcp_flags: event.tcp_flags,
-        side: event.filing.side(),
-        way: event.filing.way(),
+        side: event.side_and_path.side(),
+        way: event.side_and_path.way(),
         verdict: Verdict::unpack(event.verdict),
     }
 }

@@ -5,13 +5,13 @@ use super::{
     Error,
     grace::wait_for_programs,
     maps::Maps,
-    memory::{Memory, SharedCounter, SharedLedger, SharedSlot},
+    memory::{Memory, SharedCounter, SharedPinnedState, SharedSlot},
 };
 use crate::flows::{Entry, SlotId};
 use meridian_abi::{
     Counter,
-    control::Ledger,
-    flow::{self, Filing, FlowKey, ServiceSide, V4, V6, Verdict, Way},
+    control::PinnedState,
+    flow::{self, FlowKey, PacketPath, ServiceSide, SideAndPath, V4, V6, Verdict},
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -29,7 +29,7 @@ pub struct Retiring {
 pub(super) struct FlowMaps {
     v4: Memory<SharedSlot<V4>>,
     v6: Memory<SharedSlot<V6>>,
-    ledger: Memory<SharedLedger>,
+    ledger: Memory<SharedPinnedState>,
 }
 
 /// An address as a key has it.
@@ -114,7 +114,7 @@ impl FlowMaps {
         let v6 = self.v4.values().len();
         slots.into_iter().for_each(|slot| match self.find(slot) {
             Ok(found) => self.empty_slot(found, slot.0 as u64),
-            Err(found) => self.empty_slot(found, (slot.0 - v6) as u64 | Ledger::V6_SLOT),
+            Err(found) => self.empty_slot(found, (slot.0 - v6) as u64 | PinnedState::V6_SLOT),
         });
     }
 
@@ -158,10 +158,10 @@ impl FlowMaps {
     fn end_interrupted(&self) {
         let Some(ledger) = self.ledger.values().first() else { return };
         let Some(number) = ledger.retiring.load(Ordering::SeqCst).checked_sub(1) else { return };
-        if number & Ledger::V6_SLOT == 0 {
+        if number & PinnedState::V6_SLOT == 0 {
             self.v4.values().get(number as usize).into_iter().for_each(|slot| end(ledger, slot));
         } else {
-            let number = (number - Ledger::V6_SLOT) as usize;
+            let number = (number - PinnedState::V6_SLOT) as usize;
             self.v6.values().get(number).into_iter().for_each(|slot| end(ledger, slot));
         }
     }
@@ -178,7 +178,7 @@ fn store(counter: &SharedCounter, value: Counter) {
 
 /// Moves what the ledger says of a slot that nobody uses into force, and empties the slot. Doing it
 /// again is no different.
-fn end<A: Address>(ledger: &SharedLedger, slot: &SharedSlot<A>) {
+fn end<A: Address>(ledger: &SharedPinnedState, slot: &SharedSlot<A>) {
     store(&ledger.retired, load(&ledger.retired_next));
     store(&slot.counter, Counter::default());
     let key = FlowKey {
@@ -186,7 +186,7 @@ fn end<A: Address>(ledger: &SharedLedger, slot: &SharedSlot<A>) {
         destination: A::zero(),
         service_port: 0,
         protocol: 0,
-        filing: Filing::new(ServiceSide::None, Way::Sent),
+        side_and_path: SideAndPath::new(ServiceSide::None, PacketPath::Sent),
     };
     // SAFETY: the word is RETIRED, so nobody else reads or writes the key.
     unsafe { slot.key.get().write_volatile(key) };
@@ -231,8 +231,8 @@ fn entry<A: Address>(slot: &SharedSlot<A>, id: SlotId, word: u64) -> Entry {
         protocol: key.protocol,
         service_port: key.service_port,
         client_port: slot.client_port.load(Ordering::Relaxed),
-        side: key.filing.side(),
-        way: key.filing.way(),
+        side: key.side_and_path.side(),
+        way: key.side_and_path.way(),
         verdict: Verdict::unpack(word),
         counter: load(&slot.counter),
     }
@@ -248,12 +248,12 @@ mod tests {
         fn same<T: Shared>() -> bool {
             size_of::<T>() == size_of::<T::Value>()
         }
-        assert!(same::<SharedSlot<V4>>() && same::<SharedSlot<V6>>() && same::<SharedLedger>());
+        assert!(same::<SharedSlot<V4>>() && same::<SharedSlot<V6>>() && same::<SharedPinnedState>());
         assert_eq!(std::mem::offset_of!(SharedSlot<V6>, key), std::mem::offset_of!(flow::FlowSlot<V6>, key));
         assert_eq!(
             std::mem::offset_of!(SharedSlot<V4>, generation),
             std::mem::offset_of!(flow::FlowSlot<V4>, generation)
         );
-        assert_eq!(std::mem::offset_of!(SharedLedger, boot_id), std::mem::offset_of!(Ledger, boot_id));
+        assert_eq!(std::mem::offset_of!(SharedPinnedState, boot_id), std::mem::offset_of!(PinnedState, boot_id));
     }
 }

@@ -24,11 +24,11 @@ use std::time::Duration;
 pub const GRACE: Duration = Duration::from_secs(1);
 
 impl Datapath {
-    /// Begins to count at another hook, with the same counters. [`Datapath::go_on_changing`] goes on.
+    /// Begins to count at another hook, with the same counters. [`Datapath::continue_hook_change`] goes on.
     ///
     /// # Errors
     /// The kernel lacks the hook, or its answer: then packets are counted where they were.
-    pub fn begin_to_change(&mut self, to: Hook) -> Result<(), Error> {
+    pub fn begin_hook_change(&mut self, to: Hook) -> Result<(), Error> {
         let from = self.options.hook;
         let traffic_control = if to == Hook::Netfilter { from } else { to };
         let at = |hook| Options { hook, ..self.options };
@@ -62,7 +62,7 @@ impl Datapath {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn go_on_changing(&mut self) -> Result<Option<Hook>, Error> {
+    pub fn continue_hook_change(&mut self) -> Result<Option<Hook>, Error> {
         let Some(HookChange { to, step }) = self.changing.take() else { return Ok(None) };
         match step {
             Step::CountTheRest(later) => {

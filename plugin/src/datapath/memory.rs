@@ -3,7 +3,7 @@
 
 use super::{Error, maps::Map};
 use meridian_abi::{
-    control::{Control, Ledger},
+    control::{Control, PinnedState},
     flow::{FlowKey, FlowSlot, V4, V6},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -90,9 +90,9 @@ pub(super) struct SharedCounter {
     pub(super) packets: AtomicU64,
 }
 
-/// [`Ledger`] in shared memory.
+/// [`PinnedState`] in shared memory.
 #[repr(C)]
-pub(super) struct SharedLedger {
+pub(super) struct SharedPinnedState {
     pub(super) retired: SharedCounter,
     pub(super) retired_next: SharedCounter,
     pub(super) retiring: AtomicU64,
@@ -102,9 +102,9 @@ pub(super) struct SharedLedger {
     pub(super) boot_id: [AtomicU64; 2],
 }
 
-// SAFETY: the fields of Ledger, each an atomic.
-unsafe impl Shared for SharedLedger {
-    type Value = Ledger;
+// SAFETY: the fields of PinnedState, each an atomic.
+unsafe impl Shared for SharedPinnedState {
+    type Value = PinnedState;
 }
 
 /// [`FlowSlot`] in shared memory.

@@ -4,11 +4,11 @@
 use super::{
     Error,
     maps::Map,
-    memory::{Memory, SharedLedger},
+    memory::{Memory, SharedPinnedState},
 };
 use crate::zones::{Slots, Zone};
 use meridian_abi::{
-    control::Ledger,
+    control::PinnedState,
     zone::{MAX_NAME, MAX_ZONES, Name},
 };
 use std::sync::{Arc, atomic::Ordering};
@@ -16,8 +16,8 @@ use uuid::Uuid;
 use zerocopy::FromZeros;
 
 /// Gives counters that begin their id and the seed of their hashes.
-pub(super) fn begin(ledger: &Map<u32, Ledger>) -> Result<(), Error> {
-    let memory: Memory<SharedLedger> = Memory::map(ledger, 1)?;
+pub(super) fn begin(ledger: &Map<u32, PinnedState>) -> Result<(), Error> {
+    let memory: Memory<SharedPinnedState> = Memory::map(ledger, 1)?;
     for ledger in memory.values() {
         let [low, high] = &ledger.boot_id;
         if low.load(Ordering::SeqCst) == 0 {
@@ -32,8 +32,8 @@ pub(super) fn begin(ledger: &Map<u32, Ledger>) -> Result<(), Error> {
 }
 
 /// Which counters these are.
-pub(super) fn boot_id(ledger: &Map<u32, Ledger>) -> Result<Uuid, Error> {
-    let memory: Memory<SharedLedger> = Memory::map(ledger, 1)?;
+pub(super) fn boot_id(ledger: &Map<u32, PinnedState>) -> Result<Uuid, Error> {
+    let memory: Memory<SharedPinnedState> = Memory::map(ledger, 1)?;
     let [ledger] = memory.values() else { return Ok(Uuid::nil()) };
     let [low, high] = ledger.boot_id.each_ref().map(|word| word.load(Ordering::SeqCst));
     Ok(Uuid::from_u64_pair(low, high))

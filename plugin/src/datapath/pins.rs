@@ -20,7 +20,7 @@ const LAYOUT: &str = "v2";
 
 /// Maps that are pinned: the counters, and what they can't be read or continued without.
 pub(super) const MAPS: [&str; 8] =
-    ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "LEDGER", "ZONE_NAMES", "SERVICE_PORTS", "CORES"];
+    ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "PINNED_STATE", "ZONE_NAMES", "SERVICE_PORTS", "CORES"];
 
 /// `BPF_FS_MAGIC`.
 const BPF_FS: i64 = 0xcafe_4a11;

@@ -9,7 +9,7 @@ use super::{
     devices::Overlays,
     grace::wait_for_programs,
     maps::{Map, Maps},
-    memory::{Memory, SharedControl, SharedLedger},
+    memory::{Memory, SharedControl, SharedPinnedState},
     prefix_key::PrefixKey,
 };
 use crate::zones::{Slots, Table};
@@ -30,7 +30,7 @@ pub(super) struct ZoneMaps {
     /// Prefixes of which the map that is not read may say something else than the table.
     behind: BTreeSet<IpNetwork>,
     control: Memory<SharedControl>,
-    ledger: Memory<SharedLedger>,
+    ledger: Memory<SharedPinnedState>,
 }
 
 impl ZoneMaps {
@@ -47,8 +47,8 @@ impl ZoneMaps {
         self.control.values().first().ok_or(Error::Object { what: "CONTROL is empty".into() })
     }
 
-    fn ledger(&self) -> Result<&SharedLedger, Error> {
-        self.ledger.values().first().ok_or(Error::Object { what: "LEDGER is empty".into() })
+    fn ledger(&self) -> Result<&SharedPinnedState, Error> {
+        self.ledger.values().first().ok_or(Error::Object { what: "PINNED_STATE is empty".into() })
     }
 
     /// Makes the programs read the map of an epoch.

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long a thread waits before it looks whether it should stop.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a peer may be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const IO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A receive window: the kernel doubles it, and eight clients stay below a backlog of 1,000 packets.
 const WINDOW: usize = 64 << 10;
 
@@ -201,10 +201,10 @@ fn converse(talks: &[Talk], stop: &AtomicBool) -> io::Result<()> {
 fn ask_tcp(server: SocketAddr, request: usize, reply: usize) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_recv_buffer_size(WINDOW)?;
-    socket.connect_timeout(&server.into(), PATIENCE)?;
+    socket.connect_timeout(&server.into(), IO_TIMEOUT)?;
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     stream.write_all(&(request as u64).to_be_bytes())?;
     stream.write_all(&(reply as u64).to_be_bytes())?;
     io::copy(&mut io::repeat(b'?').take(request as u64), &mut stream)?;
@@ -242,8 +242,8 @@ fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) -> io::Result<()> {
 
 fn answer_tcp(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     let mut lengths = [0; 16];
     stream.read_exact(&mut lengths)?;
     let lengths = u128::from_be_bytes(lengths);

@@ -33,7 +33,7 @@ const RECEIVE_BUFFER: libc::c_int = 64 << 20;
 
 /// What one node put on the wire.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct Carried {
     /// Traffic between nodes.
     pub matrix: Matrix,
     /// Packets that concern the link only: neighbour discovery, MLD, ARP.
@@ -47,7 +47,7 @@ pub struct Seen {
 /// Watches the uplink of one node.
 pub struct Tap {
     node: usize,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Carried>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<io::Result<()>>>>,
 }
@@ -62,7 +62,7 @@ impl Tap {
         let index = configure(wire, "finding a port", async |links| links.index(&port).await)?;
         let socket =
             wire.run(|| open(index))?.map_err(|source| wire.failed("watching a port with a packet socket", source))?;
-        let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+        let (seen, stop) = (Arc::new(Mutex::new(Carried::default())), Arc::new(AtomicBool::new(false)));
         let mut reader = Reader { source: topology::place(node), places: places() };
         let (seen_by_thread, stop_thread) = (Arc::clone(&seen), Arc::clone(&stop));
         let thread = wire.spawn(move || reader.read(&socket, &seen_by_thread, &stop_thread))?;
@@ -70,7 +70,7 @@ impl Tap {
     }
 
     /// What was seen so far.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> Carried {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -81,7 +81,7 @@ impl Tap {
     pub fn is_complete(&self, wire: &Namespace) -> Result<bool, Error> {
         let port = topology::port(self.node);
         let device = configure(wire, "reading a port's counters", async |links| links.counters(&port).await)?;
-        let Seen { frames, oversize, .. } = self.seen();
+        let Carried { frames, oversize, .. } = self.seen();
         Ok(oversize == 0 && (frames.bytes, frames.packets) == (device.rx_bytes, device.rx_packets))
     }
 }
@@ -139,7 +139,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, socket: &Socket, seen: &Mutex<Seen>, stop: &AtomicBool) -> io::Result<()> {
+    fn read(&mut self, socket: &Socket, seen: &Mutex<Carried>, stop: &AtomicBool) -> io::Result<()> {
         let mut head = [0u8; 128];
         loop {
             // With MSG_TRUNC the result is the frame's length, whatever fits into the buffer.
@@ -160,7 +160,7 @@ impl Reader {
         }
     }
 
-    fn frame(&self, seen: &mut Seen, head: &[u8], len: usize) {
+    fn frame(&self, seen: &mut Carried, head: &[u8], len: usize) {
         add(&mut seen.frames, len);
         if len > ETHERNET + MTU {
             seen.oversize += 1;

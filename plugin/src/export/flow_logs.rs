@@ -272,7 +272,7 @@ mod tests {
     use crate::proto::flow::Flow;
     use std::{fs, path::PathBuf};
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     struct Folder(PathBuf);
 
@@ -321,7 +321,7 @@ mod tests {
         }
         logs.apply(&[folder.log("c"), only]).unwrap();
         push(&ring, 3..4);
-        assert!(logs.finish(PATIENCE));
+        assert!(logs.finish(TIMEOUT));
         assert_eq!(folder.lines("a"), [r#"{"flow":{"uuid":"1"}}"#, r#"{"flow":{"uuid":"2"}}"#]);
         assert_eq!(folder.lines("b").last().unwrap(), r#"{"flow":{}}"#);
         assert_eq!(folder.lines("c"), [r#"{"flow":{"uuid":"3"}}"#]);
@@ -335,7 +335,7 @@ mod tests {
         let refused = logs.apply(&[bad, folder.log("good")]).unwrap_err().to_string();
         assert_eq!(refused, "the flow log bad: invalid fieldmask: `colour` is no field of a flow");
         push(&ring, 0..1);
-        assert!(logs.finish(PATIENCE));
+        assert!(logs.finish(TIMEOUT));
         assert_eq!(folder.lines("good").len(), 1);
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let known = logs.known();
         // More than the ring holds, faster than anybody reads.
         push(&ring, 0..100_000);
-        assert!(logs.finish(PATIENCE));
+        assert!(logs.finish(TIMEOUT));
         let lost = |name: &str| {
             let all = known.all();
             let output = all.iter().find(|output| output.log.name == name).unwrap();

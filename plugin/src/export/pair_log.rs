@@ -288,7 +288,7 @@ mod tests {
         PairLog::start(&Output::File(path.to_owned()), Duration::ZERO, Arc::clone(tally)).unwrap()
     }
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn counts(tally: &PairLogTally) -> (u64, u64, u64) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -325,7 +325,7 @@ mod tests {
     fn a_full_disk_loses_lines_and_counts_them() {
         let tally = Arc::new(PairLogTally::default());
         let log = to_file(Path::new("/dev/full"), &tally);
-        assert!(log.finish(lines(3), PATIENCE));
+        assert!(log.finish(lines(3), TIMEOUT));
         assert_eq!(counts(&tally), (0, 3, 6));
     }
 
@@ -360,7 +360,7 @@ mod tests {
             thread::sleep(LOOK);
         }
         std::fs::rename(&file, &moved).unwrap();
-        assert!(log.finish(lines(3), PATIENCE));
+        assert!(log.finish(lines(3), TIMEOUT));
         let count = |path| std::fs::read_to_string(path).unwrap().lines().count();
         assert_eq!((count(&moved), count(&file)), (2, 3));
         assert_eq!(counts(&tally), (5, 0, 0));
@@ -372,7 +372,7 @@ mod tests {
         let output = Output::File(folder.0.join("pairs.json"));
         let mut log = PairLog::start(&output, Duration::from_secs(3600), Arc::clone(&tally)).unwrap();
         log.tick(|| panic!("it has only begun"));
-        assert!(log.finish(lines(1), PATIENCE));
+        assert!(log.finish(lines(1), TIMEOUT));
         assert_eq!(counts(&tally).0, 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Into which bucket an address falls, and what a bucket's content is worth comparing by.
 
 use crate::{
-    hash::fnv1a,
+    fnv::fnv1a,
     identity::Endpoint,
     wire::{self, BUCKETS},
     zones::Placement,

@@ -2,7 +2,7 @@
 
 use super::{Position, buckets::Bucket, client::buckets};
 use crate::{
-    durable,
+    atomic_file,
     identity::Index,
     proto::{v1::SavedTable, wire::put_bytes},
     wire::{Changes, Reader},
@@ -11,7 +11,7 @@ use crate::{
 use prost::Message;
 use std::{path::Path, time::SystemTime};
 
-const MAGIC: &durable::Magic = b"mrdntbl1";
+const MAGIC: &atomic_file::Magic = b"mrdntbl1";
 /// The number of `SavedTable.updates`.
 const UPDATES: u64 = 3;
 /// The name in the state folder.
@@ -41,7 +41,7 @@ impl Saving {
     ///
     /// # Errors
     /// The file system's.
-    pub fn write(self, folder: &Path) -> Result<(), durable::Error> {
+    pub fn write(self, folder: &Path) -> Result<(), atomic_file::Error> {
         let saved = SavedTable {
             position: Some(self.position.into()),
             confirmed: Some(self.confirmed.into()),
@@ -50,7 +50,7 @@ impl Saving {
         let mut body = saved.encode_to_vec();
         // Bucket by bucket: the whole table as messages would be several times as large.
         self.buckets.iter().for_each(|bucket| put_bytes(UPDATES, &bucket.encode_added(), &mut body));
-        durable::write(&folder.join(NAME), MAGIC, &body, true)
+        atomic_file::write(&folder.join(NAME), MAGIC, &body, true)
     }
 }
 
@@ -64,10 +64,10 @@ impl Saved {
     ///
     /// # Errors
     /// The file system's, or the file is not what was written.
-    pub fn read(folder: &Path) -> Result<Option<Self>, durable::Error> {
+    pub fn read(folder: &Path) -> Result<Option<Self>, atomic_file::Error> {
         let path = folder.join(NAME);
-        let Some(body) = durable::read(&path, MAGIC)? else { return Ok(None) };
-        let damaged = |reason: &str| durable::damaged(&path, reason);
+        let Some(body) = atomic_file::read(&path, MAGIC)? else { return Ok(None) };
+        let damaged = |reason: &str| atomic_file::damaged(&path, reason);
         let saved = SavedTable::decode(body.as_slice()).map_err(|error| damaged(&error.to_string()))?;
         let (mut reader, mut changes) = (Reader::default(), Changes::default());
         for update in saved.updates {

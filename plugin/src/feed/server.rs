@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// A node's name is a DNS name.
 const NODE_NAME: usize = 253;
 /// How long an agent may take to say hello.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to hear why its stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -77,7 +77,7 @@ impl FeedService {
     ) -> Result<(Hello, Streaming<FollowRequest>), Status> {
         let node = check_token(&*self.tokens, &request).await?;
         let mut requests = request.into_inner();
-        let first = timeout(PATIENCE, requests.message()).await;
+        let first = timeout(HELLO_TIMEOUT, requests.message()).await;
         let first = first.map_err(|_| Status::invalid_argument("no hello came in time"))??;
         let Some(FollowRequest { request: Some(follow_request::Request::Hello(hello)) }) = first else {
             return Err(Status::invalid_argument("the first message is no hello"));

@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use crate::{
-    hash::fnv1a,
+    fnv::fnv1a,
     identity::Endpoint,
     proto::flow,
     zones::{Locality, Place},

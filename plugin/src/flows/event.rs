@@ -24,7 +24,7 @@ use crate::{
 use ahash::AHashMap;
 use meridian_abi::{
     Counter,
-    flow::{ServiceSide, Way},
+    flow::{PacketPath, ServiceSide},
 };
 use prost::Message;
 use prost_types::Timestamp;
@@ -40,7 +40,7 @@ const ENDS: usize = 8192;
 
 /// Makes the flow events of one node.
 #[derive(Debug)]
-pub struct Observer {
+pub struct FlowBuilder {
     node: Node,
     index: Arc<Index>,
     encoded_node: Arc<encoded::Node>,
@@ -65,7 +65,7 @@ struct Ends<'a> {
 
 /// What is told of an entry or a packet.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Observation {
     time: SystemTime,
     source: (IpAddr, u16),
     destination: (IpAddr, u16),
@@ -73,10 +73,10 @@ struct Seen {
     /// `None`: many packets, which have no flags in common.
     tcp_flags: Option<flow::TcpFlags>,
     side: ServiceSide,
-    way: Way,
+    way: PacketPath,
 }
 
-impl Observer {
+impl FlowBuilder {
     /// Of a node; `index` says who has an address.
     pub fn new(node: Node, index: Arc<Index>) -> Self {
         let encoded_node = encode_node(&node);
@@ -106,7 +106,7 @@ impl Observer {
         now: SystemTime,
     ) -> Encoded {
         let (source_port, destination_port) = entry.ports();
-        let seen = Seen {
+        let seen = Observation {
             time: now,
             source: (entry.source, source_port),
             destination: (entry.destination, destination_port),
@@ -127,7 +127,7 @@ impl Observer {
             (true, true) => ServiceSide::Source,
             (false, _) => event.side,
         };
-        let seen = Seen {
+        let seen = Observation {
             time: event.time,
             source: (event.source, event.ports.0),
             destination: (event.destination, event.ports.1),
@@ -140,7 +140,7 @@ impl Observer {
     }
 
     #[expect(deprecated, reason = "clients still read Summary and reply")]
-    fn flow(&mut self, seen: &Seen, source: &Place, destination: &Place, new: Option<Counter>) -> Encoded {
+    fn flow(&mut self, seen: &Observation, source: &Place, destination: &Place, new: Option<Counter>) -> Encoded {
         let ends = Ends { source, destination, locality: Locality::between(source, destination) };
         let is_reply = match seen.side {
             ServiceSide::Destination => Some(false),
@@ -155,7 +155,7 @@ impl Observer {
             None => flow::TraceReason::Unknown,
         };
         // The connection's, seen from the end that is here: a reply that leaves belongs to one that came.
-        let direction = if (is_reply == Some(true)) == (seen.way == Way::Arrived) {
+        let direction = if (is_reply == Some(true)) == (seen.way == PacketPath::Arrived) {
             flow::TrafficDirection::Egress
         } else {
             flow::TrafficDirection::Ingress
@@ -231,7 +231,7 @@ impl Observer {
 
 fn encode_node(node: &Node) -> Arc<encoded::Node> {
     let mut common = Flow {
-        node_name: node.told_as.clone(),
+        node_name: node.display_name.clone(),
         node_labels: topology(&node.place).map(|(key, value)| format!("{key}={value}")).collect(),
         emitter: Some(flow::Emitter { name: "Meridian".into(), version: env!("CARGO_PKG_VERSION").into() }),
         ..Flow::default()
@@ -239,7 +239,7 @@ fn encode_node(node: &Node) -> Arc<encoded::Node> {
     encoded::Node::new(Part::new(encoded::node(&mut common)))
 }
 
-fn transport(seen: &Seen) -> Option<Protocol> {
+fn transport(seen: &Observation) -> Option<Protocol> {
     if seen.side == ServiceSide::None {
         return None;
     }
@@ -366,7 +366,7 @@ mod tests {
         Entry {
             slot: crate::flows::SlotId(0),
             generation: 1,
-            way: Way::Sent,
+            way: PacketPath::Sent,
             source: "10.0.1.7".parse().unwrap(),
             destination: "10.0.2.7".parse().unwrap(),
             protocol,
@@ -385,7 +385,7 @@ mod tests {
         let (namespace, pod) = ("shop".to_owned(), "cart-0".to_owned());
         index.replace(&[EndpointEntry { ip: entry.source, namespace, pod, workload: Some(workload), labels }]);
         let node = Node::new("node-a", zone("eu-1a"));
-        let mut observer = Observer::new(node, Arc::new(index));
+        let mut observer = FlowBuilder::new(node, Arc::new(index));
         let new = Counter { bytes: 300, packets: 2 };
         observer.update(entry, &zone("eu-1a"), destination, new, SystemTime::UNIX_EPOCH).decode()
     }
@@ -435,11 +435,11 @@ mod tests {
                 protocol: 6,
                 tcp_flags,
                 side,
-                way: Way::Sent,
+                way: PacketPath::Sent,
                 verdict: Verdict { epoch: 1, source: 2, destination: 3 },
             };
             let node = Node::new("node-a", zone("eu-1a"));
-            Observer::new(node, Arc::default()).packet(&event, &zone("eu-1a"), &zone("eu-1b")).decode()
+            FlowBuilder::new(node, Arc::default()).packet(&event, &zone("eu-1a"), &zone("eu-1b")).decode()
         };
         let syn = packet(0x02, ServiceSide::Source);
         assert_eq!(
@@ -462,7 +462,7 @@ mod tests {
     fn zones_stand_in_the_line_if_they_are_to() {
         let node = Node { zones_in_summary: true, ..Node::new("node-a", zone("eu-1a")) };
         let entry = entry(ServiceSide::Destination, 17);
-        let mut observer = Observer::new(node, Arc::default());
+        let mut observer = FlowBuilder::new(node, Arc::default());
         let (source, destination) = (zone("eu-1a"), Place::Internet);
         let flow = observer.update(&entry, &source, &destination, Counter::default(), SystemTime::UNIX_EPOCH);
         assert_eq!(flow.decode().summary, "UDP; eu-1a -> internet");
@@ -518,7 +518,7 @@ mod tests {
         let flow = |source: Endpoint, destination: Endpoint| {
             let index = Arc::new(Index::default());
             index.apply([(entry.source, Some(Arc::new(source))), (entry.destination, Some(Arc::new(destination)))]);
-            let mut observer = Observer::new(Node::new("node-a", Place::Unknown), index);
+            let mut observer = FlowBuilder::new(Node::new("node-a", Place::Unknown), index);
             let places = (zone("eu-1a"), zone("eu-1b"));
             let flow = observer.update(&entry, &places.0, &places.1, Counter::default(), SystemTime::now());
             let mut bytes = Vec::new();

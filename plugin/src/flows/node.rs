@@ -8,7 +8,7 @@ pub struct Node {
     /// Its name.
     pub name: String,
     /// Its name in flows, which may have the cluster's before it.
-    pub told_as: String,
+    pub display_name: String,
     /// The cluster that it is in.
     pub cluster: String,
     /// Where it is.
@@ -21,6 +21,6 @@ impl Node {
     /// A node of a cluster without a name, told as it is named.
     pub fn new(name: &str, place: Place) -> Self {
         let cluster = "default".to_owned();
-        Self { name: name.to_owned(), told_as: name.to_owned(), cluster, place, zones_in_summary: false }
+        Self { name: name.to_owned(), display_name: name.to_owned(), cluster, place, zones_in_summary: false }
     }
 }

@@ -103,13 +103,13 @@ fn since(before: Counter, after: Counter) -> Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_abi::flow::{ServiceSide, Verdict, Way};
+    use meridian_abi::flow::{PacketPath, ServiceSide, Verdict};
 
     fn entry(port: u16, bytes: u64, packets: u64) -> Entry {
         Entry {
             slot: SlotId(port.into()),
             generation: 1,
-            way: Way::Sent,
+            way: PacketPath::Sent,
             source: [10, 0, 0, 1].into(),
             destination: [10, 0, 0, 2].into(),
             protocol: 6,

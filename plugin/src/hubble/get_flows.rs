@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// Records that are looked at before others are served, if none is sent.
-const PATIENCE: usize = 512;
+const YIELD_AFTER: usize = 512;
 /// How long a reader that has waited for a flow lets others join it: a thousand of them are not woken for each.
 const GATHER: Duration = Duration::from_millis(10);
 /// How often a reader that is overtaken is told so, as Hubble does.
@@ -185,7 +185,7 @@ impl Reader {
         if count > 0 {
             self.passed += count;
             self.pending = Some(batch);
-            if self.passed >= PATIENCE {
+            if self.passed >= YIELD_AFTER {
                 self.passed = 0;
                 tokio::task::yield_now().await;
             }

@@ -17,7 +17,7 @@ use crate::{
 use ahash::{AHashMap, AHashSet};
 use context::Context;
 use handler::Handler;
-use seen::Seen;
+use seen::FlowView;
 use std::{
     str::FromStr,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -150,7 +150,7 @@ impl FlowMetrics {
         if inner.families.is_empty() {
             return;
         }
-        let seen = Seen::new(flow);
+        let seen = FlowView::new(flow);
         for family in &mut inner.families {
             family.count(&seen, flow, &mut inner.key, (&mut inner.series, &mut inner.refused));
         }
@@ -215,7 +215,13 @@ impl Family {
         Ok(Some(Self { config: config.clone(), handler, context, filters, labels, series, gone }))
     }
 
-    fn count(&mut self, seen: &Seen<'_>, flow: &Encoded, key: &mut Vec<u8>, (total, refused): (&mut usize, &mut u64)) {
+    fn count(
+        &mut self,
+        seen: &FlowView<'_>,
+        flow: &Encoded,
+        key: &mut Vec<u8>,
+        (total, refused): (&mut usize, &mut u64),
+    ) {
         let Self { handler, context, filters, series, .. } = self;
         if !handler.wants(seen) || !filters.match_flow(flow) {
             return;

@@ -13,7 +13,7 @@ pub struct NodeName {
 
 impl NodeName {
     /// The name in flows and for the relay.
-    pub fn told_as(&self) -> String {
+    pub fn display_name(&self) -> String {
         node_name(&self.cluster, &self.node)
     }
 

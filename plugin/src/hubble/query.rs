@@ -13,7 +13,7 @@ use prost_types::Timestamp;
 use tonic::Status;
 
 /// Records that are looked at on the way back before others are served.
-const PATIENCE: u64 = 512;
+const YIELD_AFTER: u64 = 512;
 
 /// A time that can be compared.
 type Instant = (i64, i32);
@@ -96,7 +96,7 @@ impl Query {
             }
             looked += end - from;
             end = from;
-            if looked >= PATIENCE {
+            if looked >= YIELD_AFTER {
                 looked = 0;
                 tokio::task::yield_now().await;
             }

@@ -1,6 +1,6 @@
 //! How an agent reaches a controller.
 
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 use std::{
     fs, io,
     net::IpAddr,
@@ -90,7 +90,7 @@ impl Settings {
     /// The network, TLS, or the authority's file.
     pub async fn connect(&self) -> Result<Channel, ConnectError> {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
-        let failed = |error: tonic::transport::Error| ConnectError::Unreachable(causes(&error));
+        let failed = |error: tonic::transport::Error| ConnectError::Unreachable(error_chain(&error));
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.server))
             .map_err(failed)?
             .http2_keep_alive_interval(KEEPALIVE)

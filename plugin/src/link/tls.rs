@@ -31,7 +31,7 @@ use tokio_rustls::{
 use tokio_util::{either::Either, sync::CancellationToken};
 
 /// How long a client may take to agree.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that agree at a time; further ones wait.
 const HANDSHAKES: usize = 256;
 /// How long to wait where no connection can be accepted, for want of files perhaps.
@@ -136,7 +136,7 @@ impl Tls {
         let agreed = match self.acceptor() {
             Some(acceptor) => {
                 let late = |_| Err(Error::new(ErrorKind::TimedOut, "it took too long"));
-                timeout(PATIENCE, acceptor.accept(stream)).await.unwrap_or_else(late)
+                timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.unwrap_or_else(late)
             }
             None => Err(Error::other("there is no certificate yet")),
         };

@@ -1,6 +1,6 @@
 //! What is known of a node's hook beside its name.
 
-use crate::counters::Seen;
+use crate::counters::DeviceBytes;
 use std::sync::Arc;
 
 /// What is known of a node's hook beside its name.
@@ -11,13 +11,13 @@ pub struct HookState {
     /// How often the hook was changed because it was blind.
     pub changes: u64,
     /// What the devices sent and what of it the hook saw, if that is compared.
-    pub seen: Option<Seen>,
+    pub seen: Option<DeviceBytes>,
     /// Filters of others that run before ours.
-    pub preceded: u64,
+    pub foreign_filters: u64,
 }
 
 impl Default for HookState {
     fn default() -> Self {
-        Self { reason: "as asked for".into(), changes: 0, seen: None, preceded: 0 }
+        Self { reason: "as asked for".into(), changes: 0, seen: None, foreign_filters: 0 }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{HookState, Meter};
 use crate::{
-    counters::Seen,
+    counters::DeviceBytes,
     datapath::{Compared, Coverage, GRACE, Hook},
 };
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub struct HookWatch {
     /// When the counters were read last.
     read: Option<Instant>,
     /// Since this agent runs.
-    sum: Seen,
+    sum: DeviceBytes,
     state: HookState,
     /// Hooks that were blind, with the share that each saw.
     blind: Vec<(Hook, u64)>,
@@ -37,7 +37,7 @@ pub struct HookWatch {
     /// When a change goes on that has begun.
     next_step: Option<Instant>,
     is_warned: bool,
-    preceded: Vec<String>,
+    foreign_filters: Vec<String>,
 }
 
 impl HookWatch {
@@ -54,7 +54,7 @@ impl HookWatch {
     /// Compares if it is time, says what it finds, and goes on with a change that has begun.
     pub fn look(&mut self, meter: &mut Meter, now: Instant) {
         if meter.datapath.is_changing() {
-            return self.go_on(meter, now);
+            return self.continue_change(meter, now);
         }
         if !meter.datapath.is_attached() || self.read.is_some_and(|read| now.duration_since(read) < EVERY) {
             return;
@@ -87,7 +87,7 @@ impl HookWatch {
         // Devices that come or go make the sums jump: such an interval tells nothing.
         let added = added?;
         let compared = added.compare();
-        self.sum = Seen { sent: self.sum.sent + compared.sent, seen: self.sum.seen + compared.seen };
+        self.sum = DeviceBytes { sent: self.sum.sent + compared.sent, seen: self.sum.seen + compared.seen };
         added.is_enough().then_some(compared)
     }
 
@@ -132,7 +132,7 @@ impl HookWatch {
     fn begin(&mut self, to: Hook, percent: u64, meter: &mut Meter, now: Instant) {
         let from = meter.datapath.hook();
         self.changes += 1;
-        match meter.datapath.begin_to_change(to) {
+        match meter.datapath.begin_hook_change(to) {
             Ok(()) => {
                 tracing::info!(%from, %to, "counting moves to the other hook");
                 self.state.reason = format!("{from} saw {percent} % of what the devices sent").into();
@@ -142,12 +142,12 @@ impl HookWatch {
         }
     }
 
-    fn go_on(&mut self, meter: &mut Meter, now: Instant) {
+    fn continue_change(&mut self, meter: &mut Meter, now: Instant) {
         if self.next_step.is_some_and(|next| now < next) {
             return;
         }
         self.next_step = Some(now + GRACE);
-        match meter.datapath.go_on_changing() {
+        match meter.datapath.continue_hook_change() {
             Ok(None) => {}
             Ok(Some(hook)) => {
                 tracing::info!(%hook, why = %self.state.reason, "packets are counted here now");
@@ -161,16 +161,16 @@ impl HookWatch {
 
     /// Says when somebody's filter has come before ours.
     fn look_for_others(&mut self, meter: &Meter) {
-        match meter.datapath.preceded() {
-            Ok(preceded) => {
-                if preceded != self.preceded && !preceded.is_empty() {
+        match meter.datapath.foreign_filters() {
+            Ok(foreign_filters) => {
+                if foreign_filters != self.foreign_filters && !foreign_filters.is_empty() {
                     tracing::warn!(
-                        ?preceded,
+                        ?foreign_filters,
                         "filters of others run first, and packets that they keep are not counted: give them a priority above 1 (Cilium: bpf-filter-priority: 2) and start the agent again"
                     );
                 }
-                self.state.preceded = preceded.len() as u64;
-                self.preceded = preceded;
+                self.state.foreign_filters = foreign_filters.len() as u64;
+                self.foreign_filters = foreign_filters;
             }
             Err(error) => tracing::debug!(%error, "filters can't be listed"),
         }
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(compare(25 * MB, 11 * MB), Some(10));
         assert_eq!(compare(1_000, 20 * MB), None, "a device has gone");
         assert_eq!(compare(1_000 + MB, 20 * MB), Some(0));
-        assert_eq!(watch.sum, Seen { sent: 21 * MB, seen: 11 * MB });
+        assert_eq!(watch.sum, DeviceBytes { sent: 21 * MB, seen: 11 * MB });
     }
 
     #[test]

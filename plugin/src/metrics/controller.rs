@@ -10,7 +10,7 @@ use crate::{
     feed::{Agents, Store},
     leader::Role,
     link::Tls,
-    reports::{Ledger, Tally},
+    reports::{ClusterTotals, Tally},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
@@ -40,7 +40,7 @@ pub struct Controller {
     /// The process.
     pub process: Arc<Process>,
     /// What agents have reported.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<ClusterTotals>,
     /// Reports that were taken and refused.
     pub tally: Arc<Tally>,
     /// Whether this replica takes reports.
@@ -173,7 +173,7 @@ pub(super) mod tests {
     use crate::demo::topology::place;
 
     /// Of a cluster in which one byte went from one zone to another.
-    fn totals(ledger: &Ledger) -> Arc<[Counted]> {
+    fn totals(ledger: &ClusterTotals) -> Arc<[Counted]> {
         let mut counted = ledger.counted();
         let pair = crate::zones::Pair {
             source: place(0),
@@ -188,7 +188,7 @@ pub(super) mod tests {
     pub(in super::super) fn measured() -> Controller {
         let health = Arc::new(Health::default());
         health.set(crate::cluster::Kind::Node, State::Watching, None);
-        let ledger = Arc::new(Ledger::new(10, false, 10));
+        let ledger = Arc::new(ClusterTotals::new(10, false, 10));
         Controller {
             health,
             store: Arc::default(),
@@ -196,7 +196,7 @@ pub(super) mod tests {
             reloads: Arc::default(),
             process: Arc::default(),
             tally: Arc::default(),
-            role: watch::Sender::new(Role::Holder(crate::leader::Term::default())).subscribe(),
+            role: watch::Sender::new(Role::Leader(crate::leader::Term::default())).subscribe(),
             totals: watch::Sender::new(totals(&ledger)).subscribe(),
             ledger,
             families: Families::default(),

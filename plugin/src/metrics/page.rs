@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     accounting::Totals,
-    counters::{Counted, FeedState, Sample, Seen},
+    counters::{Counted, DeviceBytes, FeedState, Sample},
     flows::READERS,
     link::Tls,
     zones::{Pair, Place},
@@ -64,7 +64,7 @@ impl Writer<'_, '_> {
 
     fn hook(&mut self, samples: &[Sample]) -> fmt::Result {
         let series = each(samples, |sample| {
-            vec![(vec![("hook", sample.hook.to_owned()), ("reason", sample.why.to_string())], 1.0)]
+            vec![(vec![("hook", sample.hook.to_owned()), ("reason", sample.hook_reason.to_string())], 1.0)]
         });
         self.gauges(
             "meridian_hook_info",
@@ -75,9 +75,14 @@ impl Writer<'_, '_> {
         let help = "Number of times a blind hook was replaced.";
         self.counters("meridian_hook_changes", help, None, &each(samples, |s| vec![(Vec::new(), s.hook_changes)]))?;
         let help = "Number of foreign clsact filters that run before Meridian's and can hide packets from it.";
-        self.gauges("meridian_foreign_filters", help, None, &each(samples, |s| vec![(Vec::new(), s.preceded as f64)]))?;
-        let compared = |value: fn(Seen) -> u64| {
-            each(samples, |sample| sample.seen.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
+        self.gauges(
+            "meridian_foreign_filters",
+            help,
+            None,
+            &each(samples, |s| vec![(Vec::new(), s.foreign_filters as f64)]),
+        )?;
+        let compared = |value: fn(DeviceBytes) -> u64| {
+            each(samples, |sample| sample.device_bytes.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
         };
         let help = "IP bytes sent through uplinks and overlay devices, by the devices' own counters, without the outer packets of overlays.";
         self.counters("meridian_device_sent", help, Some(Unit::Bytes), &compared(|seen| seen.sent))?;

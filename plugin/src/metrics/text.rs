@@ -126,10 +126,10 @@ mod tests {
             },
             boot_id: [0; 16],
             hook: "netfilter",
-            why: "test".into(),
+            hook_reason: "test".into(),
             hook_changes: 0,
-            seen: Some(crate::counters::Seen { sent: 1500, seen: 1500 }),
-            preceded: 0,
+            device_bytes: Some(crate::counters::DeviceBytes { sent: 1500, seen: 1500 }),
+            foreign_filters: 0,
             flow_entries: (2, 131_072),
             table: TableState {
                 prefixes: (25, 262_144),

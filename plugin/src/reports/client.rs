@@ -1,9 +1,9 @@
 //! The agent's end: reports to whichever replica takes them.
 
-use super::{Reporter, services::reports_client::ReportsClient};
+use super::{ReportBuilder, services::reports_client::ReportsClient};
 use crate::{
-    causes::causes,
     counters::Samples,
+    error_chain::error_chain,
     leader::holder_in,
     link::{Backoff, ConnectError, Settings},
 };
@@ -49,7 +49,7 @@ pub struct Client {
     /// How often it is reported.
     pub every: Duration,
     /// What makes the reports.
-    pub reporter: Reporter,
+    pub reporter: ReportBuilder,
     /// How it goes.
     pub state: Arc<ReportState>,
     /// Ends it, with a last report.
@@ -100,7 +100,7 @@ impl Client {
                 }
                 failed => {
                     self.state.failures.fetch_add(1, Ordering::Relaxed);
-                    let reason = causes(&failed);
+                    let reason = error_chain(&failed);
                     // The same again is said once: it lasts.
                     if reason == told {
                         tracing::debug!(reason, "reports are still not taken");

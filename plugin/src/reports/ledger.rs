@@ -45,7 +45,7 @@ type Stats = [Counter; Stat::ALL.len()];
 
 /// The totals of a cluster.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct ClusterTotals {
     inner: Mutex<Inner>,
     /// What another replica has begun to say: a part of it would make whole nodes count twice.
     learned: Mutex<Option<Inner>>,
@@ -92,7 +92,7 @@ pub struct Reporting {
     pub age: Duration,
 }
 
-impl Ledger {
+impl ClusterTotals {
     /// With at most `series` series in each sum, for at most `limit` nodes. Pairs of pods are kept for an
     /// interval, too, if `by_interval`.
     pub fn new(series: usize, by_interval: bool, limit: usize) -> Self {
@@ -209,7 +209,7 @@ impl Ledger {
     ///
     /// # Errors
     /// It makes no sense.
-    pub fn learn(&self, said: MirrorResponse, now: Instant) -> Result<(), Refused> {
+    pub fn apply_mirrored(&self, said: MirrorResponse, now: Instant) -> Result<(), Refused> {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         match (said.response, &mut *learned) {
             (Some(Response::Report(report)), None) => return self.take(report, now),

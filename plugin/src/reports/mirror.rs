@@ -1,8 +1,8 @@
 //! A replica that stands by: it knows what the holder knows, so that it can take over.
 
-use super::{Ledger, services::reports_client::ReportsClient};
+use super::{ClusterTotals, services::reports_client::ReportsClient};
 use crate::{
-    causes::causes,
+    error_chain::error_chain,
     leader::Role,
     link::Settings,
     proto::v1::{MirrorRequest, mirror_response::Response},
@@ -26,7 +26,7 @@ pub struct Mirror {
     /// How replicas reach each other.
     pub settings: Settings,
     /// The totals.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<ClusterTotals>,
     /// Who takes reports.
     pub role: watch::Receiver<Role>,
 }
@@ -37,7 +37,7 @@ impl Mirror {
         let (mut heard, mut told, mut was_holder) = (None, String::new(), false);
         loop {
             let role = self.role.borrow_and_update().clone();
-            if matches!(role, Role::Holder(_)) {
+            if matches!(role, Role::Leader(_)) {
                 if heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
                     self.ledger.lose_track();
                 }
@@ -76,18 +76,18 @@ impl Mirror {
 }
 
 /// Listens to a holder until that ends, and says why it did.
-async fn listen(settings: &Settings, ledger: &Ledger, heard: &mut Option<Instant>) -> String {
+async fn listen(settings: &Settings, ledger: &ClusterTotals, heard: &mut Option<Instant>) -> String {
     let stream = async {
-        let channel = settings.connect().await.map_err(|error| causes(&error))?;
+        let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
         let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-        let request = settings.request(MirrorRequest {}).map_err(|error| causes(&error))?;
+        let request = settings.request(MirrorRequest {}).map_err(|error| error_chain(&error))?;
         let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
         let mut stream = client.mirror(request).await.map_err(said)?.into_inner();
         tracing::info!(holder = settings.server, "standing by");
         while let Some(said_now) = stream.message().await.map_err(said)? {
             let (now, is_part) =
                 (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Known(_))));
-            ledger.learn(said_now, now).map_err(|refused| refused.to_string())?;
+            ledger.apply_mirrored(said_now, now).map_err(|refused| refused.to_string())?;
             // A part of what it knows is nothing.
             if !is_part {
                 *heard = Some(now);

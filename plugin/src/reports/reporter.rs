@@ -12,14 +12,14 @@ use std::collections::hash_map::Entry;
 
 /// Makes reports of samples, each of what has changed since the one before.
 #[derive(Debug)]
-pub struct Reporter {
+pub struct ReportBuilder {
     flow_server: Option<FlowServer>,
     /// What the stream was told; `None` where nothing was.
     told: Option<AHashMap<Between<Placed>, Counter>>,
     taken_before: bool,
 }
 
-impl Reporter {
+impl ReportBuilder {
     /// Of a node whose flows are served there, if anywhere. `taken_before`: an agent before this one may have
     /// reported what the same counters say.
     pub const fn new(flow_server: Option<FlowServer>, taken_before: bool) -> Self {
@@ -89,7 +89,7 @@ impl Reporter {
             names: Some(names.into()),
             hook: Some(Hook {
                 name: sample.hook.to_owned(),
-                reason: sample.why.to_string(),
+                reason: sample.hook_reason.to_string(),
                 changes: sample.hook_changes,
             }),
         }

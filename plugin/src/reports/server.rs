@@ -1,6 +1,6 @@
 //! The controller's end.
 
-use super::{Ledger, Refused, services::reports_server::Reports};
+use super::{ClusterTotals, Refused, services::reports_server::Reports};
 use crate::{
     leader::{Role, until_lost},
     link::{Authenticate, check_token},
@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long an agent may be silent.
-const SILENCE: Duration = Duration::from_secs(24 * 3600);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// How long an agent may take to say its first word.
-const PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What was refused, and what was taken.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl HookChange {
 #[derive(Clone)]
 pub struct ReportsService {
     /// The totals.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<ClusterTotals>,
     /// Whether this replica takes reports.
     pub role: watch::Receiver<Role>,
     /// Who may report.
@@ -94,7 +94,7 @@ impl ReportsService {
     }
 
     /// Takes an agent's reports until one of the two ends it.
-    async fn hear(
+    async fn handle_reports(
         mut self,
         node: Option<String>,
         mut reports: Streaming<ReportRequest>,
@@ -102,9 +102,9 @@ impl ReportsService {
     ) {
         let (mut taken, mut hook_changes) = (0, 0);
         let end = loop {
-            let patience = if taken == 0 { PATIENCE } else { SILENCE };
+            let timeout_after = if taken == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
             let report = tokio::select! {
-                report = timeout(patience, reports.message()) => report,
+                report = timeout(timeout_after, reports.message()) => report,
                 // It was read when the stream began.
                 Ok(()) = self.role.changed() => match self.refusal() {
                     Some(status) => break Some(status),
@@ -170,7 +170,7 @@ impl Reports for ReportsService {
         if let Some(status) = service.refusal() {
             return Err(status);
         }
-        tokio::spawn(service.hear(node, request.into_inner(), sender));
+        tokio::spawn(service.handle_reports(node, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

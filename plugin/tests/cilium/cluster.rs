@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long something may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// The nodes, and where each is.
 pub const NODES: [(&str, &str); 3] = [("node-1", "172.30.0.11"), ("node-2", "172.30.0.12"), ("node-3", "172.30.0.13")];
 /// Where the control plane and the nodes' bridge are.
@@ -95,12 +95,12 @@ fn expect(arguments: &[&str], output: Output) -> String {
 
 /// Waits until something is so.
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < end, "{what}: not within {TIMEOUT:?}");
         thread::sleep(Duration::from_millis(300));
     }
 }

@@ -27,7 +27,7 @@ use std::{
 };
 
 /// How long something may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The controller's service account, and that of agents.
 pub const CONTROLLER: &str = "meridian-controller";
 pub const AGENT: &str = "meridian-agent";
@@ -71,12 +71,12 @@ fn run<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, own: Option<&'static [&'stat
 
 /// Waits until something is so.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < end, "{what}: not within {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

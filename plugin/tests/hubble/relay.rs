@@ -18,7 +18,7 @@ use std::{
 /// Flows of each node.
 const FLOWS: usize = 300;
 const CAPACITY: &str = "511";
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 /// What all of it needs.
@@ -98,7 +98,7 @@ impl Lab {
     }
 
     pub fn until(&self, of: &Server, line: &str, is_so: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let said = self.says(of, line);
             if is_so(&said) {

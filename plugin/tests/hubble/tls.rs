@@ -22,7 +22,7 @@ use std::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// A server's name that the certificate covers.
 const NAME: &str = "node-1.default.hubble-grpc.cilium.io";
 
@@ -47,7 +47,7 @@ fn status(lab: &Lab, server: &Server, authority: &Path, name: &str, client: Opti
 }
 
 fn until_says(server: &Server, text: &str) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !server.log().contains(text) {
         assert!(Instant::now() < end, "it does not say {text}:\n{}", server.log());
         sleep(Duration::from_millis(20));
@@ -217,7 +217,7 @@ fn new_certificates_end_no_stream() {
         assert!(channel(&server.at, &new.file, &new_client).await.is_err(), "it is not known yet");
         fs::copy(&new.file, &clients).unwrap();
         new.issue("server", SERVERS);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let fresh = loop {
             if let Ok(channel) = channel(&server.at, &new.file, &new_client).await
                 && let Ok(peers) = PeerClient::new(channel.clone()).notify(NotifyRequest {}).await

@@ -10,7 +10,7 @@ use meridian::{
     datapath::{Hook, Options},
     demo::{links::configure, namespace::Namespace},
 };
-use meridian_abi::{Counter, IpVersion, flow::Way, matrix::Direction, stats::Stat, zone::PrefixKind};
+use meridian_abi::{Counter, IpVersion, flow::PacketPath, matrix::Direction, stats::Stat, zone::PrefixKind};
 use rtnetlink::{
     LinkUnspec, LinkVlan, LinkVxlan, LinkWireguard, RouteMessageBuilder, packet_route::link::LinkAttribute,
 };
@@ -550,7 +550,7 @@ fn node_port(hook: Hook) -> Outcome {
         assert_eq!(measured.wire, measured.sent());
         let mut ways = Vec::new();
         network.counting.datapath.flows(|entry| ways.push(entry.way));
-        assert!(ways.iter().all(|way| *way == Way::Forwarded));
+        assert!(ways.iter().all(|way| *way == PacketPath::Forwarded));
     }
     Outcome::Exact
 }

@@ -147,11 +147,11 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
 }
 
 /// The filters that run before ours.
-fn preceded(network: &mut Network) -> Vec<String> {
+fn foreign_filters(network: &mut Network) -> Vec<String> {
     let Network { node, counting, .. } = network;
     // Of the thread's namespace; and not two threads at once.
     let counting = &mut *counting;
-    node.run(move || counting.datapath.preceded()).unwrap().unwrap()
+    node.run(move || counting.datapath.foreign_filters()).unwrap().unwrap()
 }
 
 /// `tc` of iproute2, in the node.
@@ -183,7 +183,7 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
     tc(&network, "qdisc add dev up0 clsact");
     theirs(&network, "add", 1);
     network.attach();
-    assert!(preceded(&mut network).is_empty());
+    assert!(foreign_filters(&mut network).is_empty());
     let send = |network: &Network| {
         for version in VERSIONS {
             let _sink = sink(&network.peer, PEER.of(version), PORT);
@@ -202,13 +202,13 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
     // He starts again, and the kernel puts the last one of a priority first.
     theirs(&network, "del", 1);
     theirs(&network, "add", 1);
-    assert_eq!(preceded(&mut network), ["theirs:[*fsobj] (priority 1) on up0"]);
+    assert_eq!(foreign_filters(&mut network), ["theirs:[*fsobj] (priority 1) on up0"]);
     send(&network);
     assert_eq!(seen(&network), 20, "he keeps all of them from us");
     // The remedy.
     theirs(&network, "del", 1);
     theirs(&network, "add", 2);
-    assert!(preceded(&mut network).is_empty());
+    assert!(foreign_filters(&mut network).is_empty());
     send(&network);
     assert_eq!(seen(&network), 40);
     // What was there stays there when we go.

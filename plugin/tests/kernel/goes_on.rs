@@ -38,7 +38,7 @@ fn agent(network: &Network, pins: &Pins, state: &Path) -> (Meter, bool) {
         agent.datapath().set_devices(devices).unwrap();
         let table = StaticTable::parse(Path::new("zones.yaml"), ZONES.as_bytes()).unwrap();
         agent.apply_zones(&table.zones, SystemTime::now()).unwrap();
-        let goes_on = agent.go_on(state, Instant::now()).unwrap();
+        let goes_on = agent.restore_sums(state, Instant::now()).unwrap();
         agent.datapath().attach().unwrap();
         goes_on
     };

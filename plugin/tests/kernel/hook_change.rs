@@ -22,12 +22,12 @@ const GRACE: Duration = Duration::from_millis(150);
 
 /// Changes the hook as an agent does.
 fn change(node: &Namespace, datapath: &mut Datapath, to: Hook) {
-    node.run(|| datapath.begin_to_change(to)).unwrap().unwrap();
+    node.run(|| datapath.begin_hook_change(to)).unwrap().unwrap();
     let mut done = None;
     while done.is_none() {
         assert!(datapath.is_changing());
         thread::sleep(GRACE);
-        done = node.run(|| datapath.go_on_changing()).unwrap().unwrap();
+        done = node.run(|| datapath.continue_hook_change()).unwrap().unwrap();
     }
     assert_eq!((done, datapath.hook(), datapath.is_changing()), (Some(to), to, false));
 }
@@ -115,10 +115,10 @@ fn an_agent_that_is_killed_while_the_hook_changes_is_followed_by_one_that_counts
         next(&mut network, &pins, Hook::Netfilter);
         assert_eq!(pins.hook(), Some(Hook::Netfilter));
         let Network { node, counting: Counting { datapath, .. }, .. } = &mut network;
-        node.run(|| datapath.begin_to_change(Hook::Tcx)).unwrap().unwrap();
+        node.run(|| datapath.begin_hook_change(Hook::Tcx)).unwrap().unwrap();
         for _ in 0..steps {
             thread::sleep(GRACE);
-            node.run(|| datapath.go_on_changing()).unwrap().unwrap();
+            node.run(|| datapath.continue_hook_change()).unwrap().unwrap();
         }
         assert_eq!(pins.hook(), Some(Hook::Tcx), "after {steps} steps");
         next(&mut network, &pins, Hook::Tcx);

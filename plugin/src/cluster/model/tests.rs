@@ -16,8 +16,8 @@ fn key(namespace: &str, name: &str) -> Key {
     Key { namespace: namespace.into(), name: name.into() }
 }
 
-fn seen(key: Key, fact: Fact) -> Seen {
-    Seen { key, resource_version: "1".into(), fact, problems: Vec::new() }
+fn seen(key: Key, fact: Fact) -> ReadObject {
+    ReadObject { key, resource_version: "1".into(), fact, problems: Vec::new() }
 }
 
 fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {

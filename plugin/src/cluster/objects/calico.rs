@@ -3,15 +3,15 @@
 use super::{
     super::facts::{Fact, NodeName, Range},
     reading::Reading,
-    seen::Seen,
+    seen::ReadObject,
 };
 use kube::core::DynamicObject;
 use serde_json::Value;
 
 /// BlockAffinity: a block of addresses and its node.
-pub(in super::super) fn block_affinity(object: &DynamicObject) -> Seen {
+pub(in super::super) fn block_affinity(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
-    let none = |reading: Reading| Seen::new(&object.metadata, Fact::Ranges(Vec::new()), reading.0);
+    let none = |reading: Reading| ReadObject::new(&object.metadata, Fact::Ranges(Vec::new()), reading.0);
     let at = &object.data;
     // A text in one version, a truth value in the other.
     let is_deleted = matches!(at.pointer("/spec/deleted"), Some(Value::Bool(true)))
@@ -29,5 +29,5 @@ pub(in super::super) fn block_affinity(object: &DynamicObject) -> Seen {
     }
     let node = NodeName::Name(node.into());
     let range = Range { node, prefixes: prefix.into_iter().collect(), addresses: Vec::new(), own: Vec::new() };
-    Seen::new(&object.metadata, Fact::Ranges(vec![range]), reading.0)
+    ReadObject::new(&object.metadata, Fact::Ranges(vec![range]), reading.0)
 }

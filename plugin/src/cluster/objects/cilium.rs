@@ -3,14 +3,14 @@
 use super::{
     super::facts::{Fact, NodeName, Range},
     reading::Reading,
-    seen::Seen,
+    seen::ReadObject,
 };
 use kube::core::DynamicObject;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// CiliumNode: where a node's pods get their addresses from, and the node's own addresses.
-pub(in super::super) fn node(object: &DynamicObject) -> Seen {
+pub(in super::super) fn node(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let at = &object.data;
     let mut prefixes = BTreeSet::new();
@@ -52,22 +52,22 @@ pub(in super::super) fn node(object: &DynamicObject) -> Seen {
         addresses: addresses.into_iter().collect(),
         own: own.into_iter().collect(),
     }]);
-    Seen::new(&object.metadata, fact, reading.0)
+    ReadObject::new(&object.metadata, fact, reading.0)
 }
 
 /// CiliumEndpoint: the addresses of a pod.
-pub(in super::super) fn endpoint(object: &DynamicObject) -> Seen {
+pub(in super::super) fn endpoint(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let range = range(&object.data, "/status/networking", &mut reading);
-    Seen::new(&object.metadata, Fact::Ranges(range.into_iter().collect()), reading.0)
+    ReadObject::new(&object.metadata, Fact::Ranges(range.into_iter().collect()), reading.0)
 }
 
 /// CiliumEndpointSlice: the addresses of many pods.
-pub(in super::super) fn endpoint_slice(object: &DynamicObject) -> Seen {
+pub(in super::super) fn endpoint_slice(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let endpoints = reading.list(&object.data, "/endpoints").iter();
     let ranges = endpoints.flat_map(|one| range(one, "/networking", &mut reading)).collect();
-    Seen::new(&object.metadata, Fact::Ranges(ranges), reading.0)
+    ReadObject::new(&object.metadata, Fact::Ranges(ranges), reading.0)
 }
 
 fn range(at: &Value, path: &str, reading: &mut Reading) -> Option<Range> {

@@ -3,12 +3,12 @@
 use super::{
     super::facts::{Fact, Slice},
     reading::Reading,
-    seen::Seen,
+    seen::ReadObject,
 };
 use kube::core::DynamicObject;
 use std::{collections::BTreeSet, sync::Arc};
 
-pub(in super::super) fn read(object: &DynamicObject) -> Seen {
+pub(in super::super) fn read(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let service = object.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
     let mut addresses = BTreeSet::new();
@@ -25,5 +25,5 @@ pub(in super::super) fn read(object: &DynamicObject) -> Seen {
     }
     let service = service.map_or("", String::as_str).into();
     let fact = Fact::Slice(Slice { service, addresses: addresses.into_iter().collect() });
-    Seen::new(&object.metadata, fact, reading.0)
+    ReadObject::new(&object.metadata, fact, reading.0)
 }

@@ -6,7 +6,7 @@ use super::{
         facts::{Fact, Node, Zoneless},
     },
     reading::Reading,
-    seen::{LabelKeys, Seen, time},
+    seen::{LabelKeys, ReadObject, time},
 };
 use crate::zones::Zone;
 use ipnetwork::IpNetwork;
@@ -69,7 +69,7 @@ struct NodeAddress {
 
 type Texts = BTreeMap<String, String>;
 
-pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &LabelKeys) -> Seen {
+pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &LabelKeys) -> ReadObject {
     let mut reading = Reading::default();
     let (meta, spec) = (&object.metadata, &object.spec);
     let none = Texts::new();
@@ -95,7 +95,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         addresses: if is_virtual { Vec::new() } else { unique(addresses) },
         cni_addresses,
     }));
-    Seen::new(meta, fact, reading.0)
+    ReadObject::new(meta, fact, reading.0)
 }
 
 fn unique(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {

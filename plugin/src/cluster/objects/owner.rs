@@ -2,7 +2,7 @@
 
 use super::{
     super::facts::{Fact, Owner},
-    seen::Seen,
+    seen::ReadObject,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{DynamicObject, PartialObjectMeta};
@@ -16,8 +16,8 @@ pub(super) fn owner(references: Option<&[OwnerReference]>) -> Option<Arc<Owner>>
 }
 
 /// A ReplicaSet or a Job.
-pub(in super::super) fn read(object: &PartialObjectMeta<DynamicObject>) -> Seen {
+pub(in super::super) fn read(object: &PartialObjectMeta<DynamicObject>) -> ReadObject {
     let meta = &object.metadata;
     let uid = meta.uid.as_deref().unwrap_or_default().into();
-    Seen::new(meta, Fact::Owner { uid, owner: owner(meta.owner_references.as_deref()) }, Vec::new())
+    ReadObject::new(meta, Fact::Owner { uid, owner: owner(meta.owner_references.as_deref()) }, Vec::new())
 }

@@ -4,7 +4,7 @@ use super::{
     super::facts::{Fact, Pod},
     owner::owner,
     reading::Reading,
-    seen::{LabelKeys, Seen, time},
+    seen::{LabelKeys, ReadObject, time},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Object;
@@ -35,7 +35,7 @@ struct PodIp {
     ip: String,
 }
 
-pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &LabelKeys) -> Seen {
+pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &LabelKeys) -> ReadObject {
     let mut reading = Reading::default();
     let meta = &object.metadata;
     let status = object.status.clone().unwrap_or_default();
@@ -65,5 +65,5 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
         owner,
         labels: Arc::new(own.map(|(key, value)| (key.clone(), value.clone())).collect()),
     }));
-    Seen::new(meta, fact, reading.0)
+    ReadObject::new(meta, fact, reading.0)
 }

@@ -27,7 +27,7 @@ impl Default for LabelKeys {
 
 /// An object that was seen.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReadObject {
     pub(in super::super) key: Key,
     pub(in super::super) resource_version: String,
     pub(in super::super) fact: Fact,
@@ -35,7 +35,7 @@ pub struct Seen {
     pub(in super::super) problems: Vec<String>,
 }
 
-impl Seen {
+impl ReadObject {
     /// The object's name.
     pub const fn key(&self) -> &Key {
         &self.key

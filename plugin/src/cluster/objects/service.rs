@@ -2,7 +2,7 @@
 
 use super::{
     super::facts::{Fact, Service},
-    seen::Seen,
+    seen::ReadObject,
 };
 use kube::core::{NotUsed, Object};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ pub(in super::super) struct ServiceSpec {
     cluster_ip: String,
 }
 
-pub(in super::super) fn read(object: &Object<ServiceSpec, NotUsed>) -> Seen {
+pub(in super::super) fn read(object: &Object<ServiceSpec, NotUsed>) -> ReadObject {
     let is_headless = object.spec.cluster_ip.is_empty() || object.spec.cluster_ip == "None";
-    Seen::new(&object.metadata, Fact::Service(Service { is_headless }), Vec::new())
+    ReadObject::new(&object.metadata, Fact::Service(Service { is_headless }), Vec::new())
 }

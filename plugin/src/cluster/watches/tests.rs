@@ -176,7 +176,7 @@ async fn a_watch_that_ends_goes_on_without_a_list_and_now_and_then_with_one() {
     for _ in 0..3 {
         assert_eq!(listed(&mut messages).await.0, ["m", "n"]);
         // Each list is followed by a watch at least.
-        assert!(matches!(messages.recv().await.unwrap(), Message::Seen(_, version) if version == "9"));
+        assert!(matches!(messages.recv().await.unwrap(), Message::ReadObject(_, version) if version == "9"));
         watched += 1;
     }
     assert_eq!(watched, 3);

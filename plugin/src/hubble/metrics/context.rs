@@ -2,7 +2,7 @@
 
 use super::{
     config::{ContextOption, MetricError},
-    seen::Seen,
+    seen::FlowView,
 };
 use crate::proto::{
     flow::TrafficDirection,
@@ -128,7 +128,7 @@ impl Context {
     }
 
     /// Their values.
-    pub(super) fn values(&self, seen: &Seen<'_>, put: &mut impl FnMut(&str)) {
+    pub(super) fn values(&self, seen: &FlowView<'_>, put: &mut impl FnMut(&str)) {
         for label in &self.labels {
             label_value(label, seen, put);
         }
@@ -187,7 +187,7 @@ fn identifier(text: &str) -> Result<Identifier, MetricError> {
 }
 
 /// Appends who an end is; nothing if that is not known.
-fn identify(identifier: Identifier, seen: &Seen<'_>, is_source: bool, to: &mut String) {
+fn identify(identifier: Identifier, seen: &FlowView<'_>, is_source: bool, to: &mut String) {
     let end = if is_source { seen.source } else { seen.destination };
     let (namespace, pod) = (end.string(field::NAMESPACE), end.string(field::POD_NAME));
     let join = |values: &mut dyn Iterator<Item = &str>, to: &mut String| {
@@ -239,7 +239,7 @@ fn identify(identifier: Identifier, seen: &Seen<'_>, is_source: bool, to: &mut S
     }
 }
 
-fn label_value(label: &str, seen: &Seen<'_>, put: &mut impl FnMut(&str)) {
+fn label_value(label: &str, seen: &FlowView<'_>, put: &mut impl FnMut(&str)) {
     if label == "traffic_direction" {
         let direction = match TrafficDirection::try_from(seen.direction) {
             Ok(TrafficDirection::Unknown) => "unknown".to_owned(),
@@ -265,7 +265,7 @@ fn label_value(label: &str, seen: &Seen<'_>, put: &mut impl FnMut(&str)) {
     });
 }
 
-fn ip<'f>(seen: &Seen<'f>, is_source: bool) -> &'f str {
+fn ip<'f>(seen: &FlowView<'f>, is_source: bool) -> &'f str {
     seen.ip.map_or("", |ip| ip.string(if is_source { number::ip::SOURCE } else { number::ip::DESTINATION }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     config::{ContextOption, MetricError},
-    seen::{Seen, l4_name},
+    seen::{FlowView, l4_name},
 };
 use crate::{
     flows::icmp,
@@ -92,7 +92,7 @@ impl Handler {
     }
 
     /// Whether it may count the flow.
-    pub(super) fn wants(&self, seen: &Seen<'_>) -> bool {
+    pub(super) fn wants(&self, seen: &FlowView<'_>) -> bool {
         let is_dropped = seen.verdict == Verdict::Dropped as i32;
         let is_reply = seen.is_reply == Some(true);
         match self {
@@ -121,7 +121,7 @@ impl Handler {
     }
 
     /// Says the values of the labels, for each time that the flow counts.
-    pub(super) fn each(&self, seen: &Seen<'_>, say: &mut impl FnMut(&[&str])) {
+    pub(super) fn each(&self, seen: &FlowView<'_>, say: &mut impl FnMut(&[&str])) {
         match self {
             Self::Flow => {
                 let (kind, sub_type) = seen.event_type.unwrap_or_default();
@@ -186,7 +186,7 @@ impl Handler {
 }
 
 /// The destination port, where the protocol has ports.
-fn port(seen: &Seen<'_>) -> Option<u32> {
+fn port(seen: &FlowView<'_>) -> Option<u32> {
     let (chosen, message) = seen.l4?;
     let number = match chosen {
         layer4::TCP => number::tcp::DESTINATION_PORT,

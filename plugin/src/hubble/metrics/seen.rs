@@ -11,7 +11,7 @@ use crate::{
 
 /// A flow, as far as it is counted.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen<'f> {
+pub(super) struct FlowView<'f> {
     pub(super) own: Message<'f>,
     /// Empty where there is none.
     pub(super) source: Message<'f>,
@@ -28,7 +28,7 @@ pub(super) struct Seen<'f> {
     pub(super) drop_reason: i32,
 }
 
-impl<'f> Seen<'f> {
+impl<'f> FlowView<'f> {
     pub(super) fn new(flow: &'f Encoded) -> Self {
         let end = |end: Option<&'f crate::flows::Part>| end.map(|end| end.message());
         let mut seen = Self {

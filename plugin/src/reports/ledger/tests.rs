@@ -5,7 +5,7 @@ use crate::{
     accounting::Totals,
     counters::{Sample, TableState},
     demo::topology::place,
-    reports::Reporter,
+    reports::ReportBuilder,
 };
 use meridian_abi::{IpVersion, matrix::Direction};
 
@@ -34,12 +34,12 @@ struct Agent {
     boot: u8,
     matrix: Matrix,
     accounting: Accounting,
-    reporter: Reporter,
+    reporter: ReportBuilder,
 }
 
 impl Agent {
     fn new(n: usize) -> Self {
-        let (accounting, reporter) = (Accounting::new(SERIES, false), Reporter::new(None, false));
+        let (accounting, reporter) = (Accounting::new(SERIES, false), ReportBuilder::new(None, false));
         Self { node: format!("node-{n}"), boot: 1, matrix: Matrix::default(), accounting, reporter }
     }
 
@@ -56,10 +56,10 @@ impl Agent {
             },
             boot_id: [self.boot; 16],
             hook: "netfilter",
-            why: "test".into(),
+            hook_reason: "test".into(),
             hook_changes: 0,
-            seen: None,
-            preceded: 0,
+            device_bytes: None,
+            foreign_filters: 0,
             flow_entries: (0, 0),
             table: TableState { prefixes, zones, loaded: now, confirmed: now, reloads, addresses: 0, feed },
             drain_seconds: 0.0,
@@ -71,24 +71,24 @@ impl Agent {
         let saved = wire::sums(&self.accounting);
         self.accounting = self.accounting.anew();
         wire::restore(&mut self.accounting, saved, now);
-        self.reporter = Reporter::new(None, true);
+        self.reporter = ReportBuilder::new(None, true);
     }
 
     /// The counters begin anew.
     fn reboot(&mut self) {
         (self.matrix, self.accounting) = (Matrix::default(), self.accounting.anew());
-        self.reporter = Reporter::new(None, false);
+        self.reporter = ReportBuilder::new(None, false);
         self.boot += 1;
     }
 
-    fn report(&mut self, to: &Ledger, now: Instant) {
+    fn report(&mut self, to: &ClusterTotals, now: Instant) {
         to.take(self.reporter.report(&self.sample()), now).unwrap();
         self.reporter.taken();
     }
 }
 
-fn ledger() -> Ledger {
-    Ledger::new(40, true, 10)
+fn ledger() -> ClusterTotals {
+    ClusterTotals::new(40, true, 10)
 }
 
 /// What has truly been sent.
@@ -121,30 +121,30 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
 }
 
 /// Tells a replica that stands by everything that a holder knows.
-fn mirror(holder: &Ledger, standby: &Ledger, now: Instant) -> broadcast::Receiver<MirrorResponse> {
+fn mirror(holder: &ClusterTotals, standby: &ClusterTotals, now: Instant) -> broadcast::Receiver<MirrorResponse> {
     let (known, news) = holder.mirror(now);
-    known.into_iter().for_each(|said| standby.learn(said, now).unwrap());
+    known.into_iter().for_each(|said| standby.apply_mirrored(said, now).unwrap());
     news
 }
 
-fn hear(news: &mut broadcast::Receiver<MirrorResponse>, standby: &Ledger, now: Instant) {
+fn apply_news(news: &mut broadcast::Receiver<MirrorResponse>, standby: &ClusterTotals, now: Instant) {
     while let Ok(said) = news.try_recv() {
-        standby.learn(said, now).unwrap();
+        standby.apply_mirrored(said, now).unwrap();
     }
 }
 
 /// All bytes that are served.
-fn served(ledger: &Ledger) -> (u64, u64) {
+fn served(ledger: &ClusterTotals) -> (u64, u64) {
     let counted = ledger.counted();
     let matrix = counted.matrix.cells().map(|(_, counter)| counter.bytes).sum();
     (matrix, counted.totals.pods.sum().total().bytes)
 }
 
-fn crossing(ledger: &Ledger) -> u64 {
+fn crossing(ledger: &ClusterTotals) -> u64 {
     ledger.take_interval().iter().map(|line| line.counter.bytes).sum()
 }
 
-fn is_exact(ledger: &Ledger, truth: &Truth, seed: u64) {
+fn is_exact(ledger: &ClusterTotals, truth: &Truth, seed: u64) {
     let counted = ledger.counted();
     assert_eq!(counted.matrix, truth.matrix, "seed {seed}");
     let Totals { pods, workloads, senders, namespaces } = &counted.totals;
@@ -170,7 +170,7 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                     agent.reporter.report(&agent.sample());
                     agent.reporter.begin();
                 }
-                // It is taken, but the agent does not hear that.
+                // It is taken, but the agent does not apply_news that.
                 11 => {
                     holder.take(agent.reporter.report(&agent.sample()), now).unwrap();
                     agent.reporter.begin();
@@ -189,20 +189,20 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                 14 => logged += crossing(&holder),
                 // The holder dies; who stood by takes over, and another one stands by.
                 _ => {
-                    hear(&mut news, &standby, now);
+                    apply_news(&mut news, &standby, now);
                     (holder, standby) = (standby, ledger());
                     agents.iter_mut().for_each(|agent| agent.reporter.begin());
                     news = mirror(&holder, &standby, now);
                 }
             }
-            hear(&mut news, &standby, now);
+            apply_news(&mut news, &standby, now);
             let served = served(&holder);
             assert!(served.0 >= last.0 && served.1 >= last.1, "seed {seed}: a total goes backwards");
             last = served;
         }
         agents.iter_mut().for_each(|agent| agent.report(&holder, now));
         is_exact(&holder, &truth, seed);
-        hear(&mut news, &standby, now);
+        apply_news(&mut news, &standby, now);
         is_exact(&standby, &truth, seed);
         assert_eq!(logged + crossing(&holder), truth.crossing(), "seed {seed}: each byte is logged once");
     }
@@ -252,7 +252,7 @@ fn what_one_has_begun_to_say_is_not_half_known() {
     }
     let (known, _) = holder.mirror(now);
     let half = known.len() / 2;
-    known.into_iter().take(half).for_each(|said| standby.learn(said, now).unwrap());
+    known.into_iter().take(half).for_each(|said| standby.apply_mirrored(said, now).unwrap());
     agents.iter_mut().for_each(|agent| {
         agent.reporter.begin();
         agent.report(&standby, now);
@@ -267,7 +267,8 @@ fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
     let later = now + Duration::from_secs(3600);
     Agent::new(1).report(&holder, later);
     mirror(&holder, &standby, later);
-    let ages = |ledger: &Ledger| ledger.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>();
+    let ages =
+        |ledger: &ClusterTotals| ledger.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>();
     assert_eq!(ages(&standby), [3600, 0]);
     standby.turn(now + FORGOTTEN + Duration::from_secs(61));
     assert_eq!(ages(&standby), [0], "the one is forgotten, the other is not");
@@ -275,9 +276,9 @@ fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
 
 #[test]
 fn nonsense_is_refused_and_adds_nothing() {
-    let (ledger, now) = (Ledger::new(4, false, 1), Instant::now());
+    let (ledger, now) = (ClusterTotals::new(4, false, 1), Instant::now());
     let agent = |node| Agent { node, ..Agent::new(0) };
-    let report = |node: &str| Reporter::new(None, false).report(&agent(node.to_owned()).sample());
+    let report = |node: &str| ReportBuilder::new(None, false).report(&agent(node.to_owned()).sample());
     let good = report("node-a");
     let line = v1::Line::default();
     let bad = [

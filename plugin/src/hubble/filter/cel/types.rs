@@ -11,7 +11,7 @@ pub(super) enum Type {
     Any,
     /// Of the elements of an empty list: any.
     Nothing,
-    /// What has been refused: it causes no further errors.
+    /// What has been refused: it error_chain no further errors.
     Error,
     Null,
     Bool,

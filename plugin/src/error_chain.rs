@@ -1,7 +1,7 @@
 //! Errors with all that is below them.
 
-/// An error and its causes in one line: the layers above often say only that there was one.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+/// An error and its error_chain in one line: the layers above often say only that there was one.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(cause) = below {
