@@ -114,7 +114,7 @@ fn what_can_not_be_is_refused_at_the_start() {
         (&["--hubble-export-file-path", "/proc/x/y"], "the flow log flags: "),
         (
             &["--hubble-export-file-path", "x", "--hubble-export-fieldmask", "colour"],
-            "hubble.export: invalid fieldmask: colour",
+            "hubble.export: invalid fieldmask: `colour` is no field of a flow",
         ),
         (&["--hubble-tls-cert-file", "a.crt"], "name both"),
     ];
@@ -133,7 +133,7 @@ fn what_can_not_be_is_refused_at_the_start() {
     let said = check();
     assert!(said.stdout.contains("m.yaml: good, 1 metrics\n") && said.stdout.contains("l.yaml: good, 2 flow logs\n"));
     config("l.yaml", "flowLogs: [{name: a, filePath: b, fieldMask: [colour]}]\n");
-    assert!(check().stderr.contains("l.yaml: a: invalid fieldmask: colour"));
+    assert!(check().stderr.contains("l.yaml: a: invalid fieldmask: `colour` is no field of a flow"));
     let said = run(&["replay", "/dev/null", "--listen", "0.0.0.0:0"]);
     assert!(said.code == Some(2) && said.stderr.contains("--listen 0.0.0.0:0: clients beyond this machine need TLS"));
 }
