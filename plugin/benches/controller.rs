@@ -288,7 +288,7 @@ async fn run_controller(addresses: bool) -> Shown {
         shutdown: CancellationToken::new(),
     };
     let reports = ReportsService {
-        ledger: Arc::new(ClusterTotals::new(1000, false, 10_000)),
+        cluster_totals: Arc::new(ClusterTotals::new(1000, false, 10_000)),
         role: watch::Sender::new(Role::Leader(Term::default())).subscribe(),
         agents: Arc::new(Anybody),
         replicas: Arc::new(Anybody),

@@ -135,7 +135,7 @@ impl Datapath {
         let loaded = object::load(&options, pins.as_ref())?;
         let maps = Maps::find(&loaded.maps)?;
         let events = Events::new(&maps.events)?;
-        names::begin(&maps.ledger)?;
+        names::begin(&maps.pinned_state)?;
         let zones = ZoneMaps::new(&maps)?;
         let flows = FlowMaps::new(&maps, options.flow_slots)?;
         let (attached, devices) = (Attached::default(), Devices::default());
@@ -341,7 +341,7 @@ impl Datapath {
     /// # Errors
     /// The kernel's answer.
     pub fn boot_id(&self) -> Result<uuid::Uuid, Error> {
-        names::boot_id(&self.maps.ledger)
+        names::boot_id(&self.maps.pinned_state)
     }
 
     /// Files TCP, UDP and SCTP by this port where a packet does not say itself which end is the service.

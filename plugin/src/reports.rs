@@ -1,13 +1,13 @@
 //! What the agents have counted, for the totals of the cluster: both ends, and the replicas that stand by.
 
 mod client;
-mod ledger;
+mod cluster_totals;
 mod mirror;
 mod reporter;
 mod server;
 
 pub use client::{Client, ReportState};
-pub use ledger::{ClusterTotals, Refused, Reporting};
+pub use cluster_totals::{ClusterTotals, Refused, Reporting};
 pub use mirror::Mirror;
 pub use reporter::ReportBuilder;
 pub use server::{HookChange, ReportsService, Tally};

@@ -48,8 +48,8 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     fn counters(role: watch::Receiver<Role>) -> LeaderCounters {
-        let ledger = ClusterTotals::new(10, false, 10);
-        let totals = watch::Sender::new(Arc::from([ledger.counted()])).subscribe();
+        let cluster_totals = ClusterTotals::new(10, false, 10);
+        let totals = watch::Sender::new(Arc::from([cluster_totals.counted()])).subscribe();
         let counters = CountersService::new(totals, Arc::default(), CancellationToken::new());
         LeaderCounters { counters, role }
     }

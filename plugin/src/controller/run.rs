@@ -85,7 +85,7 @@ struct Controller<'a> {
     table: SharedTable,
     index: Arc<Index>,
     process: Arc<Process>,
-    ledger: Arc<ClusterTotals>,
+    cluster_totals: Arc<ClusterTotals>,
     ending: CancellationToken,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Controller<'a> {
             table: SharedTable::default(),
             index: Arc::default(),
             process: Arc::default(),
-            ledger: Arc::new(ClusterTotals::new(totals.series, totals.pair_log.is_some(), nodes)),
+            cluster_totals: Arc::new(ClusterTotals::new(totals.series, totals.pair_log.is_some(), nodes)),
             ending: CancellationToken::new(),
         }
     }
@@ -116,7 +116,7 @@ impl<'a> Controller<'a> {
             client: self.client.clone(),
             feed: ports.feed.local_addr().map_err(Error::Address)?,
             api: ports.own.local_addr().map_err(Error::Address)?,
-            ledger: Arc::clone(&self.ledger),
+            cluster_totals: Arc::clone(&self.cluster_totals),
             agents: Arc::clone(&tokens),
             replicas,
             notices,
@@ -204,7 +204,7 @@ impl<'a> Controller<'a> {
             agents: Arc::clone(&self.agents),
             reloads: Arc::clone(&fixed.reloads),
             process: Arc::clone(&self.process),
-            ledger: Arc::clone(&self.ledger),
+            cluster_totals: Arc::clone(&self.cluster_totals),
             tally: Arc::clone(&served.service.tally),
             role: served.service.role.clone(),
             totals: served.totals.clone(),

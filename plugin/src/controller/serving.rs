@@ -35,7 +35,7 @@ const GONE: Duration = Duration::from_secs(60);
 pub(super) struct Serving {
     pub(super) pair_log: Option<(Output, Duration)>,
     pub(super) log: Option<PairLog>,
-    pub(super) ledger: Arc<ClusterTotals>,
+    pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) health: Arc<Health>,
     pub(super) process: Arc<Process>,
     pub(super) role: watch::Receiver<Role>,
@@ -60,7 +60,7 @@ impl Serving {
                 () = shutdown.cancelled() => break,
             }
             let now = Instant::now();
-            self.ledger.turn(now);
+            self.cluster_totals.turn(now);
             self.announce(now);
             if !self.role.borrow_and_update().is_holder() {
                 if held.take().is_some() {
@@ -76,9 +76,9 @@ impl Serving {
                 now
             });
             is_whole |= self.is_whole(expected, now.duration_since(since));
-            is_mirrored = self.ledger.is_mirrored();
+            is_mirrored = self.cluster_totals.is_mirrored();
             if is_whole {
-                self.totals.send_replace(Arc::from([self.ledger.counted()]));
+                self.totals.send_replace(Arc::from([self.cluster_totals.counted()]));
                 self.log()?;
             }
         }
@@ -88,7 +88,7 @@ impl Serving {
 
     /// Announces the agents that report and serve flows, here or at the holder.
     fn announce(&self, now: Instant) {
-        let nodes = self.ledger.nodes(now).into_iter();
+        let nodes = self.cluster_totals.nodes(now).into_iter();
         let mut peers = Peers::new();
         for Reporting { node, flow_server, .. } in nodes.filter(|node| node.age < GONE) {
             let Some(FlowServer { name, address, tls_server_name }) = flow_server else { continue };
@@ -112,7 +112,7 @@ impl Serving {
 
     /// Nodes that have reported in this time.
     fn reporting(&self, now: Instant, within: Duration) -> usize {
-        self.ledger.nodes(now).iter().filter(|node| node.age <= within).count()
+        self.cluster_totals.nodes(now).iter().filter(|node| node.age <= within).count()
     }
 
     /// Whether all nodes were heard of in the time in which this replica is the holder: as many as have reported
@@ -130,14 +130,14 @@ impl Serving {
             self.log = Some(log.map_err(|source| Error::PairLog { output: output.clone(), source })?);
         }
         if let Some(log) = &mut self.log {
-            log.tick(|| vec![(String::new(), self.ledger.take_interval())]);
+            log.tick(|| vec![(String::new(), self.cluster_totals.take_interval())]);
         }
         Ok(())
     }
 
     fn end_log(&mut self, with_the_rest: bool) {
         let Some(log) = self.log.take() else { return };
-        let rest = if with_the_rest { self.ledger.take_interval() } else { Vec::new() };
+        let rest = if with_the_rest { self.cluster_totals.take_interval() } else { Vec::new() };
         log.end(vec![(String::new(), rest)], END_TIMEOUT);
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Totals<'a> {
     pub(super) client: Client,
     pub(super) feed: SocketAddr,
     pub(super) api: SocketAddr,
-    pub(super) ledger: Arc<ClusterTotals>,
+    pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) agents: Arc<dyn Authenticate>,
     pub(super) replicas: Arc<dyn Authenticate>,
     /// Where it is said that a node's hook was changed.
@@ -60,13 +60,13 @@ fn say_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
 impl Totals<'_> {
     /// Begins to look for the Lease. Inside a runtime.
     pub(super) fn start(self) -> Result<Served, Error> {
-        let Self { settings, ledger, shutdown, .. } = &self;
+        let Self { settings, cluster_totals, shutdown, .. } = &self;
         let (role, lease) = match &settings.lease {
             None => (watch::Sender::new(Role::Leader(Term::default())).subscribe(), None),
             Some(lease) => self.stand_for(lease)?,
         };
         let service = ReportsService {
-            ledger: Arc::clone(ledger),
+            cluster_totals: Arc::clone(cluster_totals),
             role: role.clone(),
             agents: Arc::clone(&self.agents),
             replicas: Arc::clone(&self.replicas),
@@ -79,7 +79,7 @@ impl Totals<'_> {
         let serving = Serving {
             pair_log: settings.pair_log.clone().map(|output| (output, settings.pair_log_interval)),
             log: None,
-            ledger: Arc::clone(ledger),
+            cluster_totals: Arc::clone(cluster_totals),
             health: Arc::clone(&self.health),
             process: Arc::clone(&self.process),
             role,
@@ -98,8 +98,10 @@ impl Totals<'_> {
         let settings = Settings { server: place.feed.clone(), ..lease.link.clone() }.checked()?;
         let role = watch::Sender::new(Role::Standby(None));
         let receiver = role.subscribe();
-        tokio::spawn(Mirror { settings, ledger: Arc::clone(&self.ledger), role: receiver.clone() }.run());
-        let known = Arc::clone(&self.ledger);
+        tokio::spawn(
+            Mirror { settings, cluster_totals: Arc::clone(&self.cluster_totals), role: receiver.clone() }.run(),
+        );
+        let known = Arc::clone(&self.cluster_totals);
         let is_blank = move || known.is_blank();
         let (client, namespace) = (self.client.clone(), lease.namespace.clone());
         let lease = Lease::new(client, namespace, lease.name.clone(), place, is_blank);

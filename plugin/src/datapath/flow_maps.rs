@@ -29,7 +29,7 @@ pub struct Retiring {
 pub(super) struct FlowMaps {
     v4: Memory<SharedSlot<V4>>,
     v6: Memory<SharedSlot<V6>>,
-    ledger: Memory<SharedPinnedState>,
+    pinned_state: Memory<SharedPinnedState>,
 }
 
 /// An address as a key has it.
@@ -65,7 +65,7 @@ impl FlowMaps {
         let maps = Self {
             v4: Memory::map(&maps.flows_v4, slots as usize)?,
             v6: Memory::map(&maps.flows_v6, slots as usize)?,
-            ledger: Memory::map(&maps.ledger, 1)?,
+            pinned_state: Memory::map(&maps.pinned_state, 1)?,
         };
         maps.end_interrupted();
         Ok(maps)
@@ -136,7 +136,7 @@ impl FlowMaps {
     }
 
     fn retired_sum(&self) -> Counter {
-        self.ledger.values().first().map_or_else(Counter::default, |ledger| load(&ledger.retired))
+        self.pinned_state.values().first().map_or_else(Counter::default, |pinned_state| load(&pinned_state.retired))
     }
 
     fn find(&self, slot: SlotId) -> Result<&SharedSlot<V4>, &SharedSlot<V6>> {
@@ -145,24 +145,24 @@ impl FlowMaps {
     }
 
     fn empty_slot<A: Address>(&self, slot: &SharedSlot<A>, number: u64) {
-        let Some(ledger) = self.ledger.values().first() else { return };
-        let mut sum = load(&ledger.retired);
+        let Some(pinned_state) = self.pinned_state.values().first() else { return };
+        let mut sum = load(&pinned_state.retired);
         sum += load(&slot.counter);
         // If this process is killed here or below, the next one ends what is noted down.
-        store(&ledger.retired_next, sum);
-        ledger.retiring.store(number + 1, Ordering::SeqCst);
-        end(ledger, slot);
+        store(&pinned_state.retired_next, sum);
+        pinned_state.retiring.store(number + 1, Ordering::SeqCst);
+        end(pinned_state, slot);
     }
 
     /// Ends what an agent that was killed had noted down.
     fn end_interrupted(&self) {
-        let Some(ledger) = self.ledger.values().first() else { return };
-        let Some(number) = ledger.retiring.load(Ordering::SeqCst).checked_sub(1) else { return };
+        let Some(pinned_state) = self.pinned_state.values().first() else { return };
+        let Some(number) = pinned_state.retiring.load(Ordering::SeqCst).checked_sub(1) else { return };
         if number & PinnedState::V6_SLOT == 0 {
-            self.v4.values().get(number as usize).into_iter().for_each(|slot| end(ledger, slot));
+            self.v4.values().get(number as usize).into_iter().for_each(|slot| end(pinned_state, slot));
         } else {
             let number = (number - PinnedState::V6_SLOT) as usize;
-            self.v6.values().get(number).into_iter().for_each(|slot| end(ledger, slot));
+            self.v6.values().get(number).into_iter().for_each(|slot| end(pinned_state, slot));
         }
     }
 }
@@ -176,10 +176,10 @@ fn store(counter: &SharedCounter, value: Counter) {
     counter.packets.store(value.packets, Ordering::SeqCst);
 }
 
-/// Moves what the ledger says of a slot that nobody uses into force, and empties the slot. Doing it
+/// Moves what the pinned state says of a slot that nobody uses into force, and empties the slot. Doing it
 /// again is no different.
-fn end<A: Address>(ledger: &SharedPinnedState, slot: &SharedSlot<A>) {
-    store(&ledger.retired, load(&ledger.retired_next));
+fn end<A: Address>(pinned_state: &SharedPinnedState, slot: &SharedSlot<A>) {
+    store(&pinned_state.retired, load(&pinned_state.retired_next));
     store(&slot.counter, Counter::default());
     let key = FlowKey {
         source: A::zero(),
@@ -190,7 +190,7 @@ fn end<A: Address>(ledger: &SharedPinnedState, slot: &SharedSlot<A>) {
     };
     // SAFETY: the word is RETIRED, so nobody else reads or writes the key.
     unsafe { slot.key.get().write_volatile(key) };
-    ledger.retiring.store(0, Ordering::SeqCst);
+    pinned_state.retiring.store(0, Ordering::SeqCst);
     slot.verdict.store(flow::EMPTY, Ordering::SeqCst);
 }
 

@@ -95,7 +95,7 @@ impl<K: IntoBytes + Immutable, V> Map<K, V> {
 /// All maps that userspace reads or writes.
 pub(super) struct Maps {
     pub(super) control: Map<u32, Control>,
-    pub(super) ledger: Map<u32, PinnedState>,
+    pub(super) pinned_state: Map<u32, PinnedState>,
     pub(super) zone_names: Map<u32, zone::Name>,
     /// Programs, by their descriptors.
     pub(super) cores: Map<u32, u32>,
@@ -120,7 +120,7 @@ impl Maps {
     pub(super) fn find(maps: &Named) -> Result<Self, Error> {
         Ok(Self {
             control: Map::find(maps, "CONTROL")?,
-            ledger: Map::find(maps, "PINNED_STATE")?,
+            pinned_state: Map::find(maps, "PINNED_STATE")?,
             zone_names: Map::find(maps, "ZONE_NAMES")?,
             cores: Map::find(maps, "CORES")?,
             node_addresses: Map::find(maps, "NODE_ADDRESSES")?,

@@ -16,12 +16,12 @@ use uuid::Uuid;
 use zerocopy::FromZeros;
 
 /// Gives counters that begin their id and the seed of their hashes.
-pub(super) fn begin(ledger: &Map<u32, PinnedState>) -> Result<(), Error> {
-    let memory: Memory<SharedPinnedState> = Memory::map(ledger, 1)?;
-    for ledger in memory.values() {
-        let [low, high] = &ledger.boot_id;
+pub(super) fn begin(pinned_state: &Map<u32, PinnedState>) -> Result<(), Error> {
+    let memory: Memory<SharedPinnedState> = Memory::map(pinned_state, 1)?;
+    for pinned_state in memory.values() {
+        let [low, high] = &pinned_state.boot_id;
         if low.load(Ordering::SeqCst) == 0 {
-            ledger.seed.store(Uuid::new_v4().as_u64_pair().1, Ordering::SeqCst);
+            pinned_state.seed.store(Uuid::new_v4().as_u64_pair().1, Ordering::SeqCst);
             let (first, second) = Uuid::new_v4().as_u64_pair();
             high.store(second, Ordering::SeqCst);
             // Last: who finds it finds all.
@@ -32,10 +32,10 @@ pub(super) fn begin(ledger: &Map<u32, PinnedState>) -> Result<(), Error> {
 }
 
 /// Which counters these are.
-pub(super) fn boot_id(ledger: &Map<u32, PinnedState>) -> Result<Uuid, Error> {
-    let memory: Memory<SharedPinnedState> = Memory::map(ledger, 1)?;
-    let [ledger] = memory.values() else { return Ok(Uuid::nil()) };
-    let [low, high] = ledger.boot_id.each_ref().map(|word| word.load(Ordering::SeqCst));
+pub(super) fn boot_id(pinned_state: &Map<u32, PinnedState>) -> Result<Uuid, Error> {
+    let memory: Memory<SharedPinnedState> = Memory::map(pinned_state, 1)?;
+    let [pinned_state] = memory.values() else { return Ok(Uuid::nil()) };
+    let [low, high] = pinned_state.boot_id.each_ref().map(|word| word.load(Ordering::SeqCst));
     Ok(Uuid::from_u64_pair(low, high))
 }
 

@@ -30,15 +30,15 @@ pub(super) struct ZoneMaps {
     /// Prefixes of which the map that is not read may say something else than the table.
     behind: BTreeSet<IpNetwork>,
     control: Memory<SharedControl>,
-    ledger: Memory<SharedPinnedState>,
+    pinned_state: Memory<SharedPinnedState>,
 }
 
 impl ZoneMaps {
     /// Over empty maps. No entry that earlier programs have made is of the epoch that begins here.
     pub(super) fn new(maps: &Maps) -> Result<Self, Error> {
         let control = Memory::map(&maps.control, 1)?;
-        let maps = Self { behind: BTreeSet::new(), control, ledger: Memory::map(&maps.ledger, 1)? };
-        let first = maps.ledger()?.epoch.load(Ordering::SeqCst).max(1);
+        let maps = Self { behind: BTreeSet::new(), control, pinned_state: Memory::map(&maps.pinned_state, 1)? };
+        let first = maps.pinned_state()?.epoch.load(Ordering::SeqCst).max(1);
         maps.begin(following(first))?;
         Ok(maps)
     }
@@ -47,14 +47,14 @@ impl ZoneMaps {
         self.control.values().first().ok_or(Error::Object { what: "CONTROL is empty".into() })
     }
 
-    fn ledger(&self) -> Result<&SharedPinnedState, Error> {
-        self.ledger.values().first().ok_or(Error::Object { what: "PINNED_STATE is empty".into() })
+    fn pinned_state(&self) -> Result<&SharedPinnedState, Error> {
+        self.pinned_state.values().first().ok_or(Error::Object { what: "PINNED_STATE is empty".into() })
     }
 
     /// Makes the programs read the map of an epoch.
     fn begin(&self, epoch: u32) -> Result<(), Error> {
         // First, so that no verdict is of an epoch that another agent could begin again.
-        self.ledger()?.epoch.store(epoch, Ordering::SeqCst);
+        self.pinned_state()?.epoch.store(epoch, Ordering::SeqCst);
         self.control()?.epoch.store(epoch, Ordering::SeqCst);
         Ok(())
     }

@@ -40,7 +40,7 @@ pub struct Controller {
     /// The process.
     pub process: Arc<Process>,
     /// What agents have reported.
-    pub ledger: Arc<ClusterTotals>,
+    pub cluster_totals: Arc<ClusterTotals>,
     /// Reports that were taken and refused.
     pub tally: Arc<Tally>,
     /// Whether this replica takes reports.
@@ -149,7 +149,7 @@ impl Controller {
         let is_holder = f64::from(u8::from(self.role.borrow().is_holder()));
         let help = "Whether this replica is the leader, which accepts the agents' reports.";
         page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
-        let nodes = self.ledger.nodes(Instant::now());
+        let nodes = self.cluster_totals.nodes(Instant::now());
         let silent = nodes.iter().filter(|node| node.age > SILENT).count();
         page.gauges("meridian_reporting_nodes", "Nodes in the totals", None, &one(nodes.len() as f64))?;
         let help = "Number of nodes in the totals without a report for one minute.";
@@ -173,8 +173,8 @@ pub(super) mod tests {
     use crate::demo::topology::place;
 
     /// Of a cluster in which one byte went from one zone to another.
-    fn totals(ledger: &ClusterTotals) -> Arc<[Counted]> {
-        let mut counted = ledger.counted();
+    fn totals(cluster_totals: &ClusterTotals) -> Arc<[Counted]> {
+        let mut counted = cluster_totals.counted();
         let pair = crate::zones::Pair {
             source: place(0),
             destination: place(2),
@@ -188,7 +188,7 @@ pub(super) mod tests {
     pub(in super::super) fn measured() -> Controller {
         let health = Arc::new(Health::default());
         health.set(crate::cluster::Kind::Node, State::Watching, None);
-        let ledger = Arc::new(ClusterTotals::new(10, false, 10));
+        let cluster_totals = Arc::new(ClusterTotals::new(10, false, 10));
         Controller {
             health,
             store: Arc::default(),
@@ -197,8 +197,8 @@ pub(super) mod tests {
             process: Arc::default(),
             tally: Arc::default(),
             role: watch::Sender::new(Role::Leader(crate::leader::Term::default())).subscribe(),
-            totals: watch::Sender::new(totals(&ledger)).subscribe(),
-            ledger,
+            totals: watch::Sender::new(totals(&cluster_totals)).subscribe(),
+            cluster_totals,
             families: Families::default(),
             tls: Vec::new(),
         }

@@ -26,7 +26,7 @@ pub struct Mirror {
     /// How replicas reach each other.
     pub settings: Settings,
     /// The totals.
-    pub ledger: Arc<ClusterTotals>,
+    pub cluster_totals: Arc<ClusterTotals>,
     /// Who takes reports.
     pub role: watch::Receiver<Role>,
 }
@@ -39,7 +39,7 @@ impl Mirror {
             let role = self.role.borrow_and_update().clone();
             if matches!(role, Role::Leader(_)) {
                 if heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
-                    self.ledger.lose_track();
+                    self.cluster_totals.lose_track();
                 }
                 was_holder = true;
             } else if std::mem::take(&mut was_holder) {
@@ -54,7 +54,7 @@ impl Mirror {
             };
             let settings = self.settings.at(holder.feed.clone());
             tokio::select! {
-                ended = listen(&settings, &self.ledger, &mut heard) => {
+                ended = listen(&settings, &self.cluster_totals, &mut heard) => {
                     if ended != told {
                         tracing::warn!(holder = holder.feed, reason = ended, "the holder is not heard");
                         told = ended;
@@ -76,7 +76,7 @@ impl Mirror {
 }
 
 /// Listens to a holder until that ends, and says why it did.
-async fn listen(settings: &Settings, ledger: &ClusterTotals, heard: &mut Option<Instant>) -> String {
+async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, heard: &mut Option<Instant>) -> String {
     let stream = async {
         let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
         let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
@@ -87,7 +87,7 @@ async fn listen(settings: &Settings, ledger: &ClusterTotals, heard: &mut Option<
         while let Some(said_now) = stream.message().await.map_err(said)? {
             let (now, is_part) =
                 (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Known(_))));
-            ledger.apply_mirrored(said_now, now).map_err(|refused| refused.to_string())?;
+            cluster_totals.apply_mirrored(said_now, now).map_err(|refused| refused.to_string())?;
             // A part of what it knows is nothing.
             if !is_part {
                 *heard = Some(now);

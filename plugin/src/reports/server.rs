@@ -67,7 +67,7 @@ impl HookChange {
 #[derive(Clone)]
 pub struct ReportsService {
     /// The totals.
-    pub ledger: Arc<ClusterTotals>,
+    pub cluster_totals: Arc<ClusterTotals>,
     /// Whether this replica takes reports.
     pub role: watch::Receiver<Role>,
     /// Who may report.
@@ -131,7 +131,7 @@ impl ReportsService {
             }
             let hook_change = HookChange::of(&report, &mut hook_changes);
             // The lock is not held for longer than it takes to add up one report.
-            match self.ledger.take(report, Instant::now()) {
+            match self.cluster_totals.take(report, Instant::now()) {
                 Ok(()) => {}
                 Err(Refused::Malformed(reason)) => {
                     break Some(self.refuse(Status::invalid_argument(reason.to_string())));
@@ -179,7 +179,7 @@ impl Reports for ReportsService {
             return Err(status);
         }
         check_token(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
-        let (known, news) = self.ledger.mirror(Instant::now());
+        let (known, news) = self.cluster_totals.mirror(Instant::now());
         let tally = Arc::clone(&self.tally);
         let news = stream::unfold(Some(news), move |news| {
             let tally = Arc::clone(&tally);

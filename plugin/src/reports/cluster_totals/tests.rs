@@ -1,4 +1,4 @@
-//! The ledger against histories of what can happen to reports, agents and replicas.
+//! The totals against histories of what can happen to reports, agents and replicas.
 
 use super::*;
 use crate::{
@@ -87,7 +87,7 @@ impl Agent {
     }
 }
 
-fn ledger() -> ClusterTotals {
+fn cluster_totals() -> ClusterTotals {
     ClusterTotals::new(40, true, 10)
 }
 
@@ -134,18 +134,18 @@ fn apply_news(news: &mut broadcast::Receiver<MirrorResponse>, standby: &ClusterT
 }
 
 /// All bytes that are served.
-fn served(ledger: &ClusterTotals) -> (u64, u64) {
-    let counted = ledger.counted();
+fn served(cluster_totals: &ClusterTotals) -> (u64, u64) {
+    let counted = cluster_totals.counted();
     let matrix = counted.matrix.cells().map(|(_, counter)| counter.bytes).sum();
     (matrix, counted.totals.pods.sum().total().bytes)
 }
 
-fn crossing(ledger: &ClusterTotals) -> u64 {
-    ledger.take_interval().iter().map(|line| line.counter.bytes).sum()
+fn crossing(cluster_totals: &ClusterTotals) -> u64 {
+    cluster_totals.take_interval().iter().map(|line| line.counter.bytes).sum()
 }
 
-fn is_exact(ledger: &ClusterTotals, truth: &Truth, seed: u64) {
-    let counted = ledger.counted();
+fn is_exact(cluster_totals: &ClusterTotals, truth: &Truth, seed: u64) {
+    let counted = cluster_totals.counted();
     assert_eq!(counted.matrix, truth.matrix, "seed {seed}");
     let Totals { pods, workloads, senders, namespaces } = &counted.totals;
     assert_eq!([pods.sum(), workloads.sum(), namespaces.sum()], [truth.by_locality; 3], "seed {seed}");
@@ -157,7 +157,7 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
     for seed in 0..40 {
         let (mut random, mut truth, mut now) = (Random(seed), Truth::default(), Instant::now());
         let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
-        let (mut holder, mut standby) = (ledger(), ledger());
+        let (mut holder, mut standby) = (cluster_totals(), cluster_totals());
         let mut news = mirror(&holder, &standby, now);
         let (mut logged, mut last) = (0, (0, 0));
         for _ in 0..600 {
@@ -190,7 +190,7 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                 // The holder dies; who stood by takes over, and another one stands by.
                 _ => {
                     apply_news(&mut news, &standby, now);
-                    (holder, standby) = (standby, ledger());
+                    (holder, standby) = (standby, cluster_totals());
                     agents.iter_mut().for_each(|agent| agent.reporter.begin());
                     news = mirror(&holder, &standby, now);
                 }
@@ -213,7 +213,7 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
     for seed in 0..20 {
         let (mut random, mut truth, now) = (Random(seed), Truth::default(), Instant::now());
         let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
-        let mut holder = ledger();
+        let mut holder = cluster_totals();
         for round in 0..300 {
             let agent = &mut agents[random.below(4) as usize];
             match random.below(8) {
@@ -221,7 +221,7 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
                 5 => agent.report(&holder, now),
                 6 => agent.restart(now),
                 _ if round % 50 == 0 => {
-                    holder = ledger();
+                    holder = cluster_totals();
                     agents.iter_mut().for_each(|agent| agent.reporter.begin());
                 }
                 _ => {}
@@ -231,7 +231,7 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
         is_exact(&holder, &truth, seed);
         // An hour later, with the controller away all the time.
         (0..100).for_each(|n| send(&mut agents[n % 4], &mut random, &mut truth, now));
-        holder = ledger();
+        holder = cluster_totals();
         agents.iter_mut().for_each(|agent| {
             agent.reporter.begin();
             agent.report(&holder, now);
@@ -245,7 +245,7 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
 fn what_one_has_begun_to_say_is_not_half_known() {
     let (mut random, mut truth, now) = (Random(3), Truth::default(), Instant::now());
     let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
-    let (holder, standby) = (ledger(), ledger());
+    let (holder, standby) = (cluster_totals(), cluster_totals());
     for agent in &mut agents {
         (0..20).for_each(|_| send(agent, &mut random, &mut truth, now));
         agent.report(&holder, now);
@@ -262,13 +262,14 @@ fn what_one_has_begun_to_say_is_not_half_known() {
 
 #[test]
 fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
-    let (holder, standby, now) = (ledger(), ledger(), Instant::now());
+    let (holder, standby, now) = (cluster_totals(), cluster_totals(), Instant::now());
     Agent::new(0).report(&holder, now);
     let later = now + Duration::from_secs(3600);
     Agent::new(1).report(&holder, later);
     mirror(&holder, &standby, later);
-    let ages =
-        |ledger: &ClusterTotals| ledger.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>();
+    let ages = |cluster_totals: &ClusterTotals| {
+        cluster_totals.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>()
+    };
     assert_eq!(ages(&standby), [3600, 0]);
     standby.turn(now + FORGOTTEN + Duration::from_secs(61));
     assert_eq!(ages(&standby), [0], "the one is forgotten, the other is not");
@@ -276,7 +277,7 @@ fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
 
 #[test]
 fn nonsense_is_refused_and_adds_nothing() {
-    let (ledger, now) = (ClusterTotals::new(4, false, 1), Instant::now());
+    let (cluster_totals, now) = (ClusterTotals::new(4, false, 1), Instant::now());
     let agent = |node| Agent { node, ..Agent::new(0) };
     let report = |node: &str| ReportBuilder::new(None, false).report(&agent(node.to_owned()).sample());
     let good = report("node-a");
@@ -292,9 +293,12 @@ fn nonsense_is_refused_and_adds_nothing() {
         ),
     ];
     for (report, reason) in bad {
-        assert_eq!(ledger.take(report, now).unwrap_err().to_string(), reason);
+        assert_eq!(cluster_totals.take(report, now).unwrap_err().to_string(), reason);
     }
-    assert_eq!(ledger.counted().whose, Whose::Cluster(Vec::new()));
-    ledger.take(good, now).unwrap();
-    assert_eq!(ledger.take(report("node-b"), now).unwrap_err().to_string(), "reports of 1 nodes are summed up already");
+    assert_eq!(cluster_totals.counted().whose, Whose::Cluster(Vec::new()));
+    cluster_totals.take(good, now).unwrap();
+    assert_eq!(
+        cluster_totals.take(report("node-b"), now).unwrap_err().to_string(),
+        "reports of 1 nodes are summed up already"
+    );
 }
