@@ -255,6 +255,8 @@ up() {
     HIERARCHIES=$(hierarchies | xargs)
     [[ $HIERARCHIES = *memory*unified* ]] || die "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
     need_packages containerd runc containernetworking-plugins nftables conntrack socat iptables ethtool iproute2 openssl curl
+    # Any version will do; one that is there already may be newer.
+    type -P kubectl >/dev/null || need_packages kubernetes-client
     CLUSTER=$("$ROOT/scripts/conformance.sh" cluster)
     TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)
     RELAY=$("$ROOT/scripts/conformance.sh" relay)
