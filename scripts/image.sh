@@ -3,7 +3,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-LIMIT=$((25 * 1024 * 1024))
+LIMIT=$((30 * 1024 * 1024))
 
 binary=$("$ROOT/scripts/static.sh")
 bytes=$(stat -c %s "$binary")
