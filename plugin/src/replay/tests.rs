@@ -1,3 +1,5 @@
+//! What recorded flows are read as: every common form of a log, and what is no flow.
+
 use super::*;
 use crate::proto::flow::{AgentEventType, Verdict};
 
