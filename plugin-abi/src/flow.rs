@@ -16,7 +16,7 @@
 //!    begun end soon: then the counters are final.
 //! 5. Userspace takes the counters over, writes zeros over them and the key, and at last [`EMPTY`].
 
-use crate::zone::Slot;
+use crate::slot::Slot;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Slots that an entry may be in.
@@ -72,7 +72,7 @@ pub struct FlowKey<A> {
 pub struct SideAndPath(u8);
 
 impl SideAndPath {
-    /// Of a side and a way.
+    /// Of a side and a path.
     #[inline(always)]
     pub const fn new(side: ServiceSide, way: PacketPath) -> Self {
         Self(side as u8 | (way as u8) << 2)
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filing_is_read_as_it_was_made() {
+    fn a_side_and_a_path_are_read_as_they_were_written() {
         for side in [ServiceSide::None, ServiceSide::Destination, ServiceSide::Source] {
             for way in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived] {
                 let side_and_path = SideAndPath::new(side, way);

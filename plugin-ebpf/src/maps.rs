@@ -382,7 +382,7 @@ pub fn entry<A: FlowTable>(key: &FlowKey<A>, classify: impl Fn(u32) -> Verdict) 
 #[inline(always)]
 fn seed() -> u64 {
     // SAFETY: a map value, written before the programs are attached.
-    PINNED_STATE.get_ptr(0).map_or(0, |ledger| unsafe { (*ledger).seed })
+    PINNED_STATE.get_ptr(0).map_or(0, |state| unsafe { (*state).seed })
 }
 
 /// Counts in a flow entry.
