@@ -5,7 +5,7 @@ use meridian_abi::{Counter, stats::Stat};
 use std::{sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
-/// Whose packets were counted.
+/// The node or cluster whose packets were counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
     /// A node's.
@@ -24,10 +24,10 @@ impl Whose {
     }
 }
 
-/// What was counted since the programs were loaded.
+/// Counters since the programs were loaded.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    /// Whose packets these are.
+    /// The node or cluster that sent these packets.
     pub whose: Whose,
     /// When the counters were read.
     pub time: SystemTime,
@@ -45,7 +45,7 @@ impl AsRef<Self> for Counted {
     }
 }
 
-/// What is known of a node at one moment.
+/// A node's counters and state at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Its counters.
@@ -58,7 +58,7 @@ pub struct Sample {
     pub hook_reason: Arc<str>,
     /// How often the hook was changed because it was blind.
     pub hook_changes: u64,
-    /// What its devices sent and what of it the hook saw, if that is compared.
+    /// Bytes sent by its devices and seen by the hook, if they are compared.
     pub device_bytes: Option<DeviceBytes>,
     /// Filters of others that run before ours and may end the chain.
     pub foreign_filters: u64,

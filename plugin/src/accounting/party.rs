@@ -13,7 +13,7 @@ use std::{
 pub struct End {
     /// Its address, if it is one.
     pub address: Option<IpAddr>,
-    /// Who has the address, if that is known.
+    /// The endpoint behind the address, if it is known.
     pub owner: Option<Arc<Endpoint>>,
     /// Where it is.
     pub place: Place,
@@ -22,9 +22,9 @@ pub struct End {
 /// The two sides of a sum.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Between<T> {
-    /// Who sent.
+    /// The source.
     pub source: T,
-    /// Who received.
+    /// The destination.
     pub destination: T,
 }
 

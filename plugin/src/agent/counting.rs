@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// How often flows are drained, metrics renewed and new tables taken.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What an agent does once it is attached.
+/// The agent's work once its programs are attached.
 pub(super) struct Counting<'a> {
     pub(super) settings: &'a Settings,
     pub(super) meter: Meter,
@@ -47,7 +47,7 @@ pub(super) struct Counting<'a> {
     pub(super) process: Arc<Process>,
 }
 
-/// What ends a wait, or the loop.
+/// The event that ends a wait, or the loop.
 pub(super) struct Asked<'a> {
     /// The table is to be read again.
     pub(super) reload: &'a Notify,
@@ -125,7 +125,7 @@ impl Counting<'_> {
         self.meter.drain(Instant::now(), SystemTime::now())?;
         self.keep(false);
         self.hook_watch.look(&mut self.meter, Instant::now());
-        // What was counted so far is told with the zones and owners that it was counted with.
+        // Bytes counted so far are reported with the zones and endpoints of their time.
         let has_table = self.zones.apply(&mut self.meter, &self.index);
         self.sample()?;
         if has_table {

@@ -16,7 +16,7 @@ const SHARE: u32 = 20;
 /// How often devices are looked at at most: of a device that comes, several changes are told.
 const LOOK_GAP: Duration = Duration::from_millis(100);
 
-/// What tells that devices have changed.
+/// The source of notices that devices have changed.
 pub(super) struct DeviceFollower {
     watch: Watch,
     readable: Readable,
@@ -45,7 +45,7 @@ impl DeviceFollower {
 
     /// Looks at the devices, and counts on those that there are.
     pub(super) fn look(&mut self, meter: &mut Meter, names: &[String]) {
-        // What has changed until now is seen by this look.
+        // This look sees every change until now.
         self.watch.changed();
         self.changed = false;
         let start = Instant::now();

@@ -168,7 +168,7 @@ impl Followed {
 
     fn take(&mut self, batch: Batch, index: &Index) {
         let position = batch.position;
-        // What waits is not in force yet, so replacing does not find it there.
+        // Waiting changes are not in force yet, so a replacement does not find them there.
         self.waiting.zones.retain(|prefix, _| !batch.replaces(prefix.ip()));
         self.waiting.identities.retain(|(address, _)| !batch.replaces(*address));
         let Changes { zones, identities } = batch.changes(&self.table, index);

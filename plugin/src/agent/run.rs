@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 /// [`Runtime::block_on`](tokio::runtime::Runtime::block_on) of a runtime with several threads does.
 ///
 /// # Errors
-/// What it needs is not to be had, or a part of it has failed.
+/// A resource is missing, or a part of the agent has failed.
 pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
     let process = Arc::new(Process::default());
     let pair_log = open_pair_log(settings, &process)?;
@@ -95,7 +95,7 @@ fn claim(settings: &Settings) -> Result<Vec<Only>, Error> {
     roles.map(|role| Only::claim(role).map_err(Error::NotAlone)).collect()
 }
 
-/// What is found on the node.
+/// The node's devices, pins and hook.
 struct Found {
     watch: Watch,
     devices: Devices,

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What an agent leaves behind when it ends.
+/// The pins and files that an agent leaves behind.
 #[derive(Debug)]
 pub struct Remains {
     /// Where counters and programs are pinned.

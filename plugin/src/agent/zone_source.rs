@@ -120,7 +120,7 @@ impl Zones {
 /// Reads the table again. One with an error is refused, and the old one stays.
 fn reload(file: &mut Watched, meter: &mut Meter, index: &Index) -> Result<(), Error> {
     let read = StaticTable::read(&file.path).map_err(Error::Zones);
-    // What was counted so far is told with the zones that it was counted with.
+    // Bytes counted so far are reported with the zones of their time.
     meter.drain(Instant::now(), SystemTime::now())?;
     let taken = read.and_then(|table| {
         let changes = meter.zones().read().changes_to(&table.zones);

@@ -1,4 +1,4 @@
-//! What signals ask of a command that stays.
+//! Signals to a command that runs until it is ended.
 
 use super::Failure;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What was asked for so far.
+/// Requests so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
     /// To end: SIGINT or SIGTERM.

@@ -55,7 +55,7 @@ pub(super) struct Overruled {
     pub(super) placement: Placement,
 }
 
-/// What a person should know.
+/// A notice for a person.
 #[derive(Clone, Debug)]
 pub(super) enum News {
     Conflict(IpNetwork, Conflict),
@@ -68,7 +68,7 @@ pub(super) struct Claims {
     by_prefix: BTreeMap<IpNetwork, Vec<(ObjectRef, Claim)>>,
     /// The zones of the nodes that are known; `None` for a node without a zone.
     nodes: HashMap<Arc<str>, Option<Arc<Zone>>>,
-    /// What the static table says.
+    /// Prefixes of the static table.
     fixed: BTreeMap<IpNetwork, Placement>,
     /// The prefixes that objects speak of by node.
     by_node: HashMap<Arc<str>, BTreeSet<IpNetwork>>,

@@ -178,7 +178,7 @@ impl Node {
     }
 }
 
-/// What it means that a node has no zone.
+/// The consequence of a node without a zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Zoneless {
     /// Its labels say so.

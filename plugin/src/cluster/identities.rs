@@ -24,7 +24,7 @@ pub(super) struct Identities {
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_address: HashMap<IpAddr, Vec<Key>>,
     nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
-    /// What the static table says.
+    /// Prefixes of the static table.
     fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
     /// Addresses to look at.
     dirty: HashSet<IpAddr>,

@@ -1,4 +1,4 @@
-//! What the watches tell the one who makes the table.
+//! Messages from the watches to the publisher of the table.
 
 use super::{
     facts::{Key, Kind},
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 /// Messages of the watches that wait to be taken.
 pub(super) const WAITING: usize = 1024;
 
-/// What a watch has seen, and at which version.
+/// A change seen by a watch, and its version.
 #[derive(Debug)]
 pub enum Message {
     /// An object as it is now.

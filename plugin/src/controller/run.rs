@@ -43,7 +43,7 @@ type Part = JoinHandle<Result<(), Error>>;
 /// Watches the cluster and serves agents until `shutdown`; reads the static table again when `reload` says so.
 ///
 /// # Errors
-/// What it needs is not to be had, or a part of it has ended by itself.
+/// A resource is missing, or a part of the controller has ended by itself.
 pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
     let mut fixed = Followed::read(settings.zones_file.as_deref())?;
     let feed_tls = settings.feed_tls.clone().map(|files| Tls::new("feed", files).map(Arc::new));
@@ -75,7 +75,7 @@ impl Ports {
     }
 }
 
-/// What the parts of a controller share.
+/// State that the parts of a controller share.
 struct Controller<'a> {
     settings: &'a Settings,
     client: Client,
@@ -176,7 +176,7 @@ impl<'a> Controller<'a> {
         (tokio::spawn(watching), notices)
     }
 
-    /// Who may follow and report, and who may stand by.
+    /// Accounts that may follow and report, and that may stand by.
     fn tokens(&self) -> [Arc<dyn Authenticate>; 2] {
         let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
         let of = |accounts_of: BTreeSet<String>| {

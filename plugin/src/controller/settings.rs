@@ -1,4 +1,4 @@
-//! What a controller is told.
+//! The settings of a controller.
 
 use crate::{
     cluster::{LabelKeys, Source, Timing},

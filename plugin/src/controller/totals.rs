@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What the totals need of the controller.
+/// The parts of the controller that the totals use.
 pub(super) struct Totals<'a> {
     pub(super) settings: &'a TotalsSettings,
     pub(super) client: Client,

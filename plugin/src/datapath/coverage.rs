@@ -17,7 +17,7 @@ const ENOUGH: u64 = 256 << 10;
 /// up to this part of the bytes, are missing.
 const OUTER_HEADERS_PART: u64 = 5;
 
-/// What devices have sent and what of it the hook saw, up to a moment.
+/// Bytes sent by devices and seen by the hook, up to a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Sent through uplinks.
@@ -34,12 +34,12 @@ pub struct Coverage {
     pub link_scoped: u64,
 }
 
-/// What the comparison of an interval says.
+/// The result of comparing an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compared {
     /// Sent, without outer packets.
     pub sent: u64,
-    /// What of it the hook saw.
+    /// The bytes of those that the hook saw.
     pub seen: u64,
     /// Whether that is too little.
     pub is_blind: bool,
@@ -71,7 +71,7 @@ impl Coverage {
         self.uplinks_sent + self.overlays_sent >= ENOUGH
     }
 
-    /// What an interval with these counters says of the hook.
+    /// Compares an interval with these counters.
     pub fn compare(&self) -> Compared {
         let left_out = self.outer + self.outer / OUTER_HEADERS_PART + self.link_scoped;
         let uplinks_missed = self.uplinks_sent.saturating_sub(self.uplinks_seen + left_out);
@@ -88,7 +88,7 @@ impl Coverage {
 }
 
 impl Datapath {
-    /// What the devices have sent and what of it the hook saw, up to now.
+    /// Bytes sent by the devices and seen by the hook, up to now.
     ///
     /// # Errors
     /// The kernel's answer.

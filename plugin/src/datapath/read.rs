@@ -23,7 +23,7 @@ pub struct Cell {
     pub source: Slot,
     /// The destination's zone.
     pub destination: Slot,
-    /// What was counted since the programs were loaded.
+    /// Counters since the programs were loaded.
     pub counter: Counter,
 }
 

@@ -19,7 +19,7 @@ const MAX_CHANGES: usize = 2;
 /// By how much more the other hook must have seen, in percent, for it to be taken again.
 const CLEARLY_MORE: u64 = 10;
 
-/// What was compared so far.
+/// The state of the comparison.
 #[derive(Debug, Default)]
 pub struct HookWatch {
     /// Whether the hook may be changed; otherwise it is only said that it is blind.
@@ -46,7 +46,7 @@ impl HookWatch {
         Self { may_change, state: HookState { reason: reason.into(), ..HookState::default() }, ..Self::default() }
     }
 
-    /// What is known of the hook.
+    /// The hook's state.
     pub const fn state(&self) -> &HookState {
         &self.state
     }
@@ -73,7 +73,7 @@ impl HookWatch {
         self.look_for_others(meter);
     }
 
-    /// What the interval that ends now says; `None` while it says nothing yet.
+    /// Compares the interval that ends now; `None` while it is too short.
     fn compare(&mut self, coverage: Coverage, now: Instant) -> Option<Compared> {
         let Some((since, before)) = self.start else {
             self.start = Some((now, coverage));

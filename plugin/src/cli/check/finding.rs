@@ -1,4 +1,4 @@
-//! What is found, a line each.
+//! Findings of the check, a line each.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(super) enum Finding {
     Bad,
 }
 
-/// What was found, a line each.
+/// Findings, a line each.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) lines: String,

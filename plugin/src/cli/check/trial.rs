@@ -24,14 +24,14 @@ impl Trial {
         Ok(Self { hook, datapath, start })
     }
 
-    /// What the devices have sent and the hook has seen; `None`: too little to say.
+    /// Bytes sent by the devices and seen by the hook; `None`: too few to compare.
     fn end(&self) -> Result<Option<Compared>, Error> {
         let added = self.datapath.coverage()?.since(&self.start);
         Ok(added.filter(Coverage::is_enough).map(|added| added.compare()))
     }
 }
 
-/// What is tried.
+/// The hooks to try, and where.
 pub(super) struct Trials<'a> {
     /// The hook that an agent would take.
     pub(super) chosen: Hook,

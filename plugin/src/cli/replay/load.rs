@@ -72,7 +72,7 @@ impl Input {
     }
 }
 
-/// What the reading thread has found.
+/// The result of the reading thread.
 enum Found {
     File(PathBuf),
     Line(u64, Box<Line>),
@@ -96,7 +96,7 @@ fn read(inputs: Inputs, to: &SyncSender<Found>) {
     let _ = to.send(Found::End(reader.unknown().to_string()));
 }
 
-/// What was read so far.
+/// The part read so far.
 pub(super) struct Loading {
     order: Order,
     sink: Sink,
@@ -120,7 +120,7 @@ struct Count {
     debug_events: u64,
 }
 
-/// What is left out for one reason.
+/// The number of objects left out for one reason.
 #[derive(Debug)]
 struct Left {
     count: u64,

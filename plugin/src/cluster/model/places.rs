@@ -11,12 +11,12 @@ use std::{
 /// So long after it was made a node may be without a zone, and nobody is told.
 const GRACE: Duration = Duration::from_secs(120);
 
-/// What nodes, and the static table, say of zones.
+/// Regions of zones, as nodes and the static table name them.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Regions of zones, and how many nodes say so.
     regions: HashMap<String, BTreeMap<String, usize>>,
-    /// What the static table says.
+    /// Prefixes of the static table.
     fixed: HashMap<String, String>,
     /// Nodes without a zone.
     zoneless: BTreeSet<Arc<str>>,

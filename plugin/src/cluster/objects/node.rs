@@ -120,7 +120,7 @@ fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
     (!is_none).then(|| Zone { name: name.to_owned(), region: region.to_owned() })
 }
 
-/// What it means if the node has no zone.
+/// The consequence of a node without a zone.
 fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) -> Zoneless {
     let is_tainted = |key: &str| spec.taints.iter().any(|taint| taint.key == key);
     let kind = labels.get("type").map_or("", String::as_str);

@@ -1,10 +1,10 @@
-//! What is kept of an object that was seen.
+//! The part of a read object that is kept.
 
 use super::super::facts::{Fact, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::time::{Duration, SystemTime};
 
-/// What is read of labels.
+/// The labels that are read.
 #[derive(Clone, Debug)]
 pub struct LabelKeys {
     /// The node label with the zone's name.
@@ -31,7 +31,7 @@ pub struct ReadObject {
     pub(in super::super) key: Key,
     pub(in super::super) resource_version: String,
     pub(in super::super) fact: Fact,
-    /// What could not be understood.
+    /// Parts that could not be read.
     pub(in super::super) problems: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a watch does about an API server's answers; the server is a small one on loopback.
+//! How a watch handles an API server's answers; the server is a small one on loopback.
 
 use super::*;
 use crate::cluster::{connect, messages};
