@@ -317,7 +317,7 @@ demo() {
 Meridian counts in three zones. To look at it:
 
     $client kubectl -n meridian get pods -o wide
-    $client hubble observe --follow --label meridian:locality=cross-zone
+    $client hubble observe --follow --label meridian.io/locality=cross-zone
     $client top
     $client kubectl -n meridian logs -l app.kubernetes.io/component=controller --follow --prefix   # the pair log
     $client on node-1 bash
