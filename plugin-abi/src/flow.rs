@@ -74,8 +74,8 @@ pub struct SideAndPath(u8);
 impl SideAndPath {
     /// Of a side and a path.
     #[inline(always)]
-    pub const fn new(side: ServiceSide, way: PacketPath) -> Self {
-        Self(side as u8 | (way as u8) << 2)
+    pub const fn new(side: ServiceSide, path: PacketPath) -> Self {
+        Self(side as u8 | (path as u8) << 2)
     }
 
     /// The byte.
@@ -94,7 +94,7 @@ impl SideAndPath {
     }
 
     /// Which way the packets go; a value that is not one is [`PacketPath::Sent`].
-    pub const fn way(self) -> PacketPath {
+    pub const fn path(self) -> PacketPath {
         match self.0 >> 2 {
             1 => PacketPath::Forwarded,
             2 => PacketPath::Arrived,
@@ -189,9 +189,9 @@ mod tests {
     #[test]
     fn a_side_and_a_path_are_read_as_they_were_written() {
         for side in [ServiceSide::None, ServiceSide::Destination, ServiceSide::Source] {
-            for way in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived] {
-                let side_and_path = SideAndPath::new(side, way);
-                assert_eq!((side_and_path.side(), side_and_path.way()), (side, way));
+            for path in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived] {
+                let side_and_path = SideAndPath::new(side, path);
+                assert_eq!((side_and_path.side(), side_and_path.path()), (side, path));
             }
         }
     }

@@ -36,8 +36,8 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
         size.wire.bytes += size.wire.packets * u64::from(setting(&raw const SETTINGS.overlay_header_len));
     }
     let arrived_on = route.arrived_on();
-    let way = if arrived_on != 0 && maps::is_uplink(arrived_on) { PacketPath::Forwarded } else { PacketPath::Sent };
-    count(&headers, way, whole, size);
+    let path = if arrived_on != 0 && maps::is_uplink(arrived_on) { PacketPath::Forwarded } else { PacketPath::Sent };
+    count(&headers, path, whole, size);
 }
 
 /// Counts a packet on its way in, if it is from an external prefix.
@@ -119,7 +119,7 @@ fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bo
 
 /// Adds to the matrix, and to the flow entry if there is room for one.
 #[inline(always)]
-fn count<A: FlowTable>(headers: &Headers<A>, way: PacketPath, whole: Counter, size: Size) {
+fn count<A: FlowTable>(headers: &Headers<A>, path: PacketPath, whole: Counter, size: Size) {
     let Size { wire: size, cut } = size;
     if let Some((stat, as_it_passed)) = cut.stat() {
         maps::add_stat(stat, if as_it_passed { whole } else { size });
@@ -133,18 +133,18 @@ fn count<A: FlowTable>(headers: &Headers<A>, way: PacketPath, whole: Counter, si
         destination: headers.destination,
         service_port,
         protocol: headers.protocol,
-        side_and_path: SideAndPath::new(side, way),
+        side_and_path: SideAndPath::new(side, path),
     };
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
-    let (entry, verdict, first) = maps::entry(&key, |epoch| classify(headers, way, epoch));
+    let (entry, verdict, first) = maps::entry(&key, |epoch| classify(headers, path, epoch));
     if entry.is_null() {
         maps::add_stat(Stat::Unattributed, size);
     } else {
         maps::add_to_entry(entry, client_port, size);
     }
-    let direction = if matches!(way, PacketPath::Arrived) { Direction::Ingress } else { Direction::Egress };
+    let direction = if matches!(path, PacketPath::Arrived) { Direction::Ingress } else { Direction::Egress };
     maps::add_to_matrix::<A>(verdict, direction, size);
     let Transport { source, destination, tcp_flags, .. } = headers.transport;
     if first || tcp_flags & TCP_EVENT_FLAGS != 0 {
@@ -166,14 +166,14 @@ fn count<A: FlowTable>(headers: &Headers<A>, way: PacketPath, whole: Counter, si
 
 /// The zones between which a packet goes.
 #[inline(always)]
-fn classify<A: FlowTable>(headers: &Headers<A>, way: PacketPath, epoch: u32) -> Verdict {
-    let source = match way {
+fn classify<A: FlowTable>(headers: &Headers<A>, path: PacketPath, epoch: u32) -> Verdict {
+    let source = match path {
         PacketPath::Forwarded => maps::node(),
         PacketPath::Sent | PacketPath::Arrived => maps::lookup(headers.source, epoch).slot,
     };
     let mut destination = maps::lookup(headers.destination, epoch).slot;
     // It is here, whatever its address: a load balancer's is in no prefix.
-    if matches!(way, PacketPath::Arrived) && destination < zone::FIRST_ZONE {
+    if matches!(path, PacketPath::Arrived) && destination < zone::FIRST_ZONE {
         destination = maps::node();
     }
     Verdict { epoch, source, destination }

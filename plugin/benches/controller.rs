@@ -12,7 +12,7 @@ use meridian::{
     datapath::{Datapath, Options},
     feed::{Agents, FeedService, Limits, Store, Watches, services::feed_client::FeedClient},
     grpc::{self, AgentServices},
-    hubble::{KnownPeers, PeerService},
+    hubble::{PeerService, PeerSource},
     identity::Index,
     leader::{Role, Term},
     proto::v1::{FollowRequest, Hello, follow_request::Request},
@@ -296,7 +296,7 @@ async fn run_controller(addresses: bool) -> Shown {
         hook_changed: Arc::new(drop),
         shutdown: CancellationToken::new(),
     };
-    let nobody = KnownPeers::Here(watch::Sender::new(Arc::default()).subscribe());
+    let nobody = PeerSource::Local(watch::Sender::new(Arc::default()).subscribe());
     let peers = PeerService::new(nobody, CancellationToken::new());
     tokio::spawn(grpc::serve_agents(AgentServices { feed: service, reports, peers }, listener, None));
     let mut child = Command::new(env::current_exe().unwrap())

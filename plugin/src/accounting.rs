@@ -3,12 +3,12 @@
 //! Memory is bounded whatever the cluster does, and no byte is lost by that: what has no series of
 //! its own is in a sum of the others. Pure; time is a parameter.
 
+mod ends;
 mod interval;
-mod party;
 mod top;
 
+pub use ends::{Between, End, EndKey, Placed, Pod, Workload};
 pub use interval::{Interval, Line};
-pub use party::{Between, End, Party, Placed, Pod, Workload};
 pub use top::{ByLocality, Top};
 
 use crate::zones::Locality;
@@ -80,8 +80,8 @@ impl Accounting {
     pub fn add_to_totals(&mut self, source: &End, destination: &End, new: Counter, now: Instant) -> Locality {
         let locality = Locality::between(&source.place, &destination.place);
         let totals = &mut self.totals;
-        let pod = |end: &End| end.owner.as_ref().map(|owner| Pod(Arc::clone(owner)));
-        let workload = |end: &End| end.owner.as_ref().map(|owner| Workload(Arc::clone(owner)));
+        let pod = |end: &End| end.endpoint.as_ref().map(|endpoint| Pod(Arc::clone(endpoint)));
+        let workload = |end: &End| end.endpoint.as_ref().map(|endpoint| Workload(Arc::clone(endpoint)));
         let placed = |end: &End| (pod(end), end.place.clone());
         totals.pods.add(Between { source: placed(source), destination: placed(destination) }, locality, new, now);
         let workloads = || Between { source: workload(source), destination: workload(destination) };
@@ -89,7 +89,8 @@ impl Accounting {
         if let Some(sender) = pod(source) {
             totals.senders.add(sender, locality, new, now);
         }
-        let namespace = |end: &End| end.owner.as_ref().map(|owner| Arc::clone(&owner.namespace)).unwrap_or_default();
+        let namespace =
+            |end: &End| end.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
         let namespaces = || Between { source: namespace(source), destination: namespace(destination) };
         totals.namespaces.add_made(namespaces, locality, new, now);
         locality
@@ -161,14 +162,14 @@ mod tests {
 
     fn end(n: usize) -> End {
         let workload = identity::Workload { kind: "Deployment".into(), name: format!("w{}", n % 3000) };
-        let owner = Endpoint {
+        let endpoint = Endpoint {
             namespace: format!("ns{}", n % 3000 % 40).into(),
             pod: format!("p{n}").into(),
             workload: Some(Arc::new(workload)),
             ..Endpoint::default()
         };
         let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
-        End { address: Some(address), owner: Some(Arc::new(owner)), place: place(n % 4) }
+        End { address: Some(address), endpoint: Some(Arc::new(endpoint)), place: place(n % 4) }
     }
 
     fn sum<K: Clone + Eq + std::hash::Hash>(top: &Top<K>) -> ByLocality {

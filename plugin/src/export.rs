@@ -5,5 +5,5 @@ mod lines;
 mod pair_log;
 mod rotated;
 
-pub use flow_logs::{FlowLog, FlowLogs, FlowLogsConfig, Known as KnownFlowLogs, Output as FlowLogOutput, Refused};
+pub use flow_logs::{FlowLog, FlowLogs, FlowLogsConfig, Output as FlowLogOutput, Outputs as FlowLogOutputs, Refused};
 pub use pair_log::{Output, PairLog, PairLogTally, Pairs};

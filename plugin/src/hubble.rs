@@ -17,8 +17,8 @@ pub use export::Exported;
 pub use filter::Filters;
 pub use name::NodeName;
 pub use peer::{
-    Ask as AskPeers, Changes as PeerChanges, DEFAULT_CLUSTER, Known as KnownPeers, PeerAddress, PeerService, Peers,
-    node_name, server_name,
+    Ask as AskPeers, Changes as PeerChanges, DEFAULT_CLUSTER, PeerAddress, PeerService, PeerSource, Peers, node_name,
+    server_name,
 };
 pub use peer_client::peers_of;
 pub use reply::Reply;

@@ -98,10 +98,12 @@ impl Index {
                 self.by_address.remove(&address);
                 continue;
             };
-            let known = self.by_address.get(&address).map(|holder| (Arc::clone(&holder.now), holder.before.clone()));
-            let before = known.and_then(|(holder, before)| {
-                let is_same = (&holder.namespace, &holder.pod, holder.since) == (&now.namespace, &now.pod, now.since);
-                if is_same { before } else { Some(holder) }
+            let known =
+                self.by_address.get(&address).map(|endpoint| (Arc::clone(&endpoint.now), endpoint.before.clone()));
+            let before = known.and_then(|(endpoint, before)| {
+                let is_same =
+                    (&endpoint.namespace, &endpoint.pod, endpoint.since) == (&now.namespace, &now.pod, now.since);
+                if is_same { before } else { Some(endpoint) }
             });
             self.by_address.insert(address, Occupant { now, before });
         }
@@ -110,14 +112,14 @@ impl Index {
     /// Who had the address at that time: an address that was given to another is still that of the one
     /// before for what was sent then.
     pub fn at(&self, address: IpAddr, time: SystemTime) -> Option<Arc<Endpoint>> {
-        let holder = self.by_address.get(&address)?;
-        let before = holder.before.as_ref().filter(|_| holder.now.since.is_some_and(|since| time < since));
-        Some(Arc::clone(before.unwrap_or(&holder.now)))
+        let endpoint = self.by_address.get(&address)?;
+        let before = endpoint.before.as_ref().filter(|_| endpoint.now.since.is_some_and(|since| time < since));
+        Some(Arc::clone(before.unwrap_or(&endpoint.now)))
     }
 
     /// Shows every address and who has it now.
     pub fn each(&self, mut see: impl FnMut(IpAddr, &Arc<Endpoint>)) {
-        self.by_address.iter().for_each(|holder| see(*holder.key(), &holder.now));
+        self.by_address.iter().for_each(|endpoint| see(*endpoint.key(), &endpoint.now));
     }
 
     /// How many addresses have an owner.
@@ -134,31 +136,31 @@ impl Index {
 /// Keeps what many endpoints have in common once.
 #[derive(Debug, Default)]
 pub struct Pool {
-    texts: Kept<str>,
-    workloads: Kept<Workload>,
-    labels: Kept<Labels>,
-    services: Kept<[String]>,
+    texts: Interner<str>,
+    workloads: Interner<Workload>,
+    labels: Interner<Labels>,
+    services: Interner<[String]>,
 }
 
 /// Values of which equal ones are one.
 #[derive(Debug)]
-pub struct Kept<T: ?Sized> {
+pub struct Interner<T: ?Sized> {
     values: HashSet<Arc<T>>,
     /// With so many, those that nobody uses any more are forgotten.
     full: usize,
 }
 
-impl<T: ?Sized> Default for Kept<T> {
+impl<T: ?Sized> Default for Interner<T> {
     fn default() -> Self {
         Self { values: HashSet::new(), full: Self::LEAST }
     }
 }
 
-impl<T: ?Sized> Kept<T> {
+impl<T: ?Sized> Interner<T> {
     const LEAST: usize = 1024;
 }
 
-impl<T: ?Sized + Eq + Hash> Kept<T> {
+impl<T: ?Sized + Eq + Hash> Interner<T> {
     /// The value that is kept, if there is an equal one.
     pub fn keep(&mut self, value: Arc<T>) -> Arc<T> {
         if let Some(known) = self.values.get(&value) {
@@ -255,16 +257,16 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let pod = |name: &str, since| Endpoint { pod: name.into(), since: Some(at(since)), ..Endpoint::default() };
         let tell = |endpoint: Endpoint| index.apply([(address, Some(Arc::new(endpoint)))]);
-        let holder = |seconds| index.at(address, at(seconds)).map(|endpoint| endpoint.pod.to_string());
+        let endpoint = |seconds| index.at(address, at(seconds)).map(|endpoint| endpoint.pod.to_string());
         tell(pod("a", 10));
         // Nobody else is known to have had it.
-        assert_eq!(holder(5).as_deref(), Some("a"));
+        assert_eq!(endpoint(5).as_deref(), Some("a"));
         tell(pod("b", 20));
-        assert_eq!((holder(19).as_deref(), holder(20).as_deref()), (Some("a"), Some("b")));
+        assert_eq!((endpoint(19).as_deref(), endpoint(20).as_deref()), (Some("a"), Some("b")));
         // News of the same pod do not make it its own predecessor.
         tell(Endpoint { services: ["cart".to_owned()].into(), ..pod("b", 20) });
-        assert_eq!((holder(19).as_deref(), holder(20).as_deref()), (Some("a"), Some("b")));
+        assert_eq!((endpoint(19).as_deref(), endpoint(20).as_deref()), (Some("a"), Some("b")));
         index.apply([(address, None)]);
-        assert_eq!(holder(30), None);
+        assert_eq!(endpoint(30), None);
     }
 }

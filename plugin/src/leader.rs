@@ -16,7 +16,7 @@ pub enum Role {
     Standby(Option<Leader>),
 }
 
-/// How long a replica is the holder. By the clock, and not only by what it has been told: one that was
+/// How long a replica is the leader. By the clock, and not only by what it has been told: one that was
 /// frozen must know at once when it goes on that another one may have taken over.
 #[derive(Clone, Debug, Default)]
 pub struct Term(Arc<Mutex<Option<Instant>>>);
@@ -53,11 +53,11 @@ pub struct Leader {
 }
 
 /// What a replica that does not take reports answers, before the address and the name of the one that does.
-pub const NOT_THE_HOLDER: &str = "not the holder: ";
+pub const NOT_THE_LEADER: &str = "not the holder: ";
 
 /// The address in such an answer.
 pub fn holder_in(status: &tonic::Status) -> Option<String> {
-    let answer = status.message().strip_prefix(NOT_THE_HOLDER)?;
+    let answer = status.message().strip_prefix(NOT_THE_LEADER)?;
     let is_one = status.code() == tonic::Code::FailedPrecondition;
     is_one.then(|| answer.split(' ').next().unwrap_or_default().to_owned())
 }
@@ -72,8 +72,8 @@ impl Role {
     pub fn refusal(&self, address: fn(&Leader) -> &str) -> Option<tonic::Status> {
         match self {
             Self::Leader(term) if term.lasts() => None,
-            Self::Standby(Some(holder)) => {
-                let text = format!("{NOT_THE_HOLDER}{} ({})", address(holder), holder.name);
+            Self::Standby(Some(leader)) => {
+                let text = format!("{NOT_THE_LEADER}{} ({})", address(leader), leader.name);
                 Some(tonic::Status::failed_precondition(text))
             }
             Self::Leader(_) | Self::Standby(None) => Some(tonic::Status::unavailable("no replica takes reports now")),
@@ -91,8 +91,8 @@ pub async fn until_lost(mut role: watch::Receiver<Role>) {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Leader(_) => f.write_str("holder"),
-            Self::Standby(Some(holder)) => write!(f, "standby of {}", holder.feed),
+            Self::Leader(_) => f.write_str("leader"),
+            Self::Standby(Some(leader)) => write!(f, "standby of {}", leader.feed),
             Self::Standby(None) => f.write_str("standby"),
         }
     }

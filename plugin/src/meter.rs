@@ -11,7 +11,7 @@ use crate::{
     atomic_file,
     counters::{Counted, FeedState, Sample, TableState, Whose},
     datapath::{Datapath, Error, Readable, Retiring},
-    flows::{Encoded, Entry, FlowBuilder, Known, Lost, News, Node, Record, Sink, SlotId, Tracker},
+    flows::{Encoded, Entry, FlowBuilder, Lost, News, Node, Progress, Record, Sink, SlotId, Tracker},
     identity::Index,
     proto::{
         flow::LostEventSource,
@@ -262,7 +262,7 @@ impl Meter {
             }
             let end = |address, slot| End {
                 address: Some(address),
-                owner: index.at(address, time),
+                endpoint: index.at(address, time),
                 place: slots.place(slot),
             };
             let source = end(entry.source, entry.verdict.source);
@@ -303,13 +303,13 @@ impl Meter {
         }
         self.kept = Some(at);
         let boot_id = self.datapath.boot_id().map(|id| id.into_bytes().to_vec()).unwrap_or_default();
-        let entry = |(SlotId(slot), known): (SlotId, Known)| saved_counters::Entry {
+        let entry = |(SlotId(slot), known): (SlotId, Progress)| saved_counters::Entry {
             slot: slot as u64,
             generation: known.generation.into(),
             read: Some(known.read.into()),
-            told: Some(known.told.into()),
+            reported: Some(known.reported.into()),
         };
-        let entries = self.tracker.known().map(entry).collect();
+        let entries = self.tracker.progress().map(entry).collect();
         let saved = SavedCounters { boot_id, entries, sums: Some(wire::sums(&self.accounting)) };
         // Whatever ends this machine ends the counters, too.
         atomic_file::write(path, MAGIC, &saved.encode_to_vec(), false)?;
@@ -324,7 +324,7 @@ impl Meter {
     /// The file is not what was written, or the kernel's answer.
     pub fn restore_sums(&mut self, path: &Path, now: Instant) -> Result<bool, RestoreError> {
         self.datapath.bring_back(&self.zones.read(), &self.slots);
-        // What the agent before lost it has told.
+        // What the agent before lost it has reported.
         self.lost.0 = self.datapath.stat(Stat::EventLost)?.packets;
         let Some(body) = atomic_file::read(path, MAGIC)? else { return Ok(false) };
         let saved = SavedCounters::decode(body.as_slice()).map_err(|error| atomic_file::damaged(path, error))?;
@@ -333,8 +333,8 @@ impl Meter {
         }
         let known = |entry: &saved_counters::Entry| {
             let counter = |counter: Option<_>| counter.map(Counter::from).unwrap_or_default();
-            let (read, told) = (counter(entry.read), counter(entry.told));
-            (SlotId(entry.slot as usize), Known { generation: entry.generation as u16, read, told })
+            let (read, reported) = (counter(entry.read), counter(entry.reported));
+            (SlotId(entry.slot as usize), Progress { generation: entry.generation as u16, read, reported })
         };
         self.tracker.restore(saved.entries.iter().map(known), now);
         wire::restore(&mut self.accounting, saved.sums.unwrap_or_default(), now);

@@ -173,7 +173,7 @@ impl Outputs {
     pub fn shown(&self) -> metrics::Outputs {
         metrics::Outputs {
             metrics: self.metrics.clone(),
-            logs: self.logs.as_ref().map(FlowLogs::known),
+            logs: self.logs.as_ref().map(FlowLogs::outputs),
             reloads: Arc::clone(&self.reloads),
         }
     }
@@ -221,8 +221,8 @@ impl Outputs {
         }
         self.looked_for_pods = now;
         let mut pods = ahash::AHashSet::new();
-        index.each(|_, owner| {
-            pods.insert((Arc::clone(&owner.namespace), Arc::clone(&owner.pod)));
+        index.each(|_, endpoint| {
+            pods.insert((Arc::clone(&endpoint.namespace), Arc::clone(&endpoint.pod)));
         });
         let lives = |namespace: &str, pod: &str| pods.contains(&(namespace.into(), pod.into()));
         metrics.forget_pods(lives);

@@ -4,7 +4,7 @@ use crate::{
     api::{CountersService, ZonesService},
     flows::Sink,
     grpc::{self, Services, Socket},
-    hubble::{self, KnownPeers, NodeName, PeerService},
+    hubble::{self, NodeName, PeerService, PeerSource},
     link::{Files, Tls},
     metrics::{self, Sources},
 };
@@ -48,7 +48,7 @@ pub struct Offer {
     /// Whether the flows were recorded elsewhere: the nodes are then those that they name.
     pub is_recorded: bool,
     /// The peers that are announced to hubble-relay, if it may ask.
-    pub peers: Option<KnownPeers>,
+    pub peers: Option<PeerSource>,
     /// The flows.
     pub sink: Sink,
     /// The metrics.

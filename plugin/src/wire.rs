@@ -5,7 +5,7 @@ mod sums;
 mod updates;
 mod zones;
 
-pub use counters::{Malformed, matrix, node_name, party, reason, stats, zone_pair};
-pub use sums::{Known, Names, restore, sums};
+pub use counters::{Malformed, matrix, node_name, placed_endpoint, reason, stats, zone_pair};
+pub use sums::{DecodedNames, Names, restore, sums};
 pub use updates::{BUCKETS, Changes, Reader, WireError, encode_bucket, encode_changes, pack, unpack};
-pub use zones::{identity, prefix};
+pub use zones::{endpoint_message, prefix};

@@ -1,7 +1,7 @@
 //! What crossed zones in one interval, pair by pair.
 
 use super::{
-    party::{Between, End, Party, Pod},
+    ends::{Between, End, EndKey, Pod},
     top::ByLocality,
 };
 use crate::zones::{Locality, Place};
@@ -9,16 +9,16 @@ use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
-/// A party and its place.
-pub type Key = Between<(Party, Place)>;
+/// One end: its place.
+pub type Key = Between<(EndKey, Place)>;
 
 /// What went between two parties in two zones.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// Who sent, and where from.
-    pub source: (Party, Place),
+    pub source: (EndKey, Place),
     /// Who received, and where.
-    pub destination: (Party, Place),
+    pub destination: (EndKey, Place),
     /// What the zones are to each other.
     pub locality: Locality,
     /// How much.
@@ -41,17 +41,17 @@ impl Interval {
         if !matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
             return;
         }
-        let party = |end: &End| {
-            let party = match (&end.owner, end.address) {
-                (Some(owner), _) => Party::Pod(Pod(Arc::clone(owner))),
-                (None, Some(address)) => Party::Address(address),
-                (None, None) => Party::Other,
+        let end_key = |end: &End| {
+            let end_key = match (&end.endpoint, end.address) {
+                (Some(endpoint), _) => EndKey::Pod(Pod(Arc::clone(endpoint))),
+                (None, Some(address)) => EndKey::Address(address),
+                (None, None) => EndKey::Other,
             };
-            (party, end.place.clone())
+            (end_key, end.place.clone())
         };
-        let mut key = Key { source: party(source), destination: party(destination) };
+        let mut key = Key { source: end_key(source), destination: end_key(destination) };
         if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&(key.clone(), locality)) {
-            (key.source.0, key.destination.0) = (Party::Other, Party::Other);
+            (key.source.0, key.destination.0) = (EndKey::Other, EndKey::Other);
         }
         *self.pairs.entry((key, locality)).or_default() += new;
     }
@@ -61,7 +61,7 @@ impl Interval {
         for locality in [Locality::CrossZone, Locality::CrossRegion] {
             let new = rest.get(locality);
             if new != Counter::default() {
-                let nobody = || (Party::Other, Place::Unknown);
+                let nobody = || (EndKey::Other, Place::Unknown);
                 self.restore(Key { source: nobody(), destination: nobody() }, locality, new);
             }
         }

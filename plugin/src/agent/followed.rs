@@ -176,7 +176,7 @@ impl Followed {
         self.waiting.zones.extend(zones);
         let (new, rest): (Vec<_>, Vec<_>) = identities
             .into_iter()
-            .partition(|(address, owner)| owner.is_some() && index.at(*address, SystemTime::now()).is_none());
+            .partition(|(address, endpoint)| endpoint.is_some() && index.at(*address, SystemTime::now()).is_none());
         index.apply(new);
         self.waiting.identities.extend(rest);
     }

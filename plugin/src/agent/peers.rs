@@ -4,7 +4,7 @@
 use super::settings::{Settings, ZoneSource};
 use crate::{
     datapath::Devices,
-    hubble::{self, KnownPeers, PeerAddress},
+    hubble::{self, PeerAddress, PeerSource},
     proto::v1::FlowServer,
 };
 use futures_util::FutureExt;
@@ -26,11 +26,11 @@ pub(super) fn flow_server(settings: &Settings, devices: &Devices) -> Option<Flow
 }
 
 /// The peers that this agent announces.
-pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> KnownPeers {
+pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> PeerSource {
     if let ZoneSource::Controller(controller) = &settings.zones {
         let controller = controller.clone();
         // Asked for by few: the relay asks one of the agents.
-        return KnownPeers::Elsewhere(Arc::new(move || hubble::peers_of(controller.clone()).boxed()));
+        return PeerSource::Remote(Arc::new(move || hubble::peers_of(controller.clone()).boxed()));
     }
     let with_tls = settings.hubble_tls.is_some();
     let mut peers = settings.hubble_peers.clone();
@@ -39,5 +39,5 @@ pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> KnownPee
     let server_name = with_tls.then(|| settings.hubble_name.server_name());
     peers.insert(settings.hubble_name.display_name(), PeerAddress { address, server_name });
     // They are what they are: nobody keeps the sender.
-    KnownPeers::Here(watch::Sender::new(Arc::new(peers)).subscribe())
+    PeerSource::Local(watch::Sender::new(Arc::new(peers)).subscribe())
 }

@@ -105,7 +105,7 @@ pub enum ClientError {
         /// Who was asked.
         target: Target,
         /// Where the one is that answers.
-        holder: String,
+        leader: String,
         /// The same in words.
         message: String,
     },
@@ -205,9 +205,9 @@ impl Client {
     }
 
     fn refused(&self, status: &Status) -> ClientError {
-        if let Some(holder) = holder_in(status) {
+        if let Some(leader) = holder_in(status) {
             let message = status.message().to_owned();
-            return ClientError::Elsewhere { target: self.target.clone(), holder, message };
+            return ClientError::Elsewhere { target: self.target.clone(), leader, message };
         }
         let message = match status.code() {
             Code::Unimplemented => "this server does not answer that".to_owned(),

@@ -5,7 +5,7 @@ use crate::{
     accounting::{Between, Placed},
     counters::Counted,
     proto::v1::{PodPair, Reason, WatchRequest, WatchResponse, ZonePair},
-    wire::{party, reason, zone_pair},
+    wire::{placed_endpoint, reason, zone_pair},
     zones::{Locality, Matrix},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -166,8 +166,8 @@ impl<S: AsRef<Counted>> Watcher<S> {
         let listed = sorted.len().min(self.pairs);
         rest += sorted[listed..].iter().map(|(_, _, counter)| *counter).sum();
         let pair = |(_, (Between { source, destination }, locality), sum): (u64, Pair, abi::Counter)| PodPair {
-            source: Some(party(&source)),
-            destination: Some(party(&destination)),
+            source: Some(placed_endpoint(&source)),
+            destination: Some(placed_endpoint(&destination)),
             locality: locality.to_string(),
             counter: Some(sum.into()),
         };
@@ -204,8 +204,8 @@ mod tests {
 
     fn end(n: u8, zone: usize) -> End {
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
-        let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-        End { address: Some([10, 0, 0, n].into()), owner: Some(Arc::new(owner)), place: place(zone) }
+        let endpoint = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
+        End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place: place(zone) }
     }
 
     fn sample(accounting: &Accounting) -> Arc<[Sample]> {

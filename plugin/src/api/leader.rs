@@ -24,7 +24,7 @@ impl Counters for LeaderCounters {
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let refusal = |role: &Role| role.refusal(|holder: &Leader| &holder.api);
+        let refusal = |role: &Role| role.refusal(|leader: &Leader| &leader.api);
         if let Some(status) = refusal(&self.role.borrow()) {
             return Err(status);
         }
@@ -78,8 +78,8 @@ mod tests {
         term.lasts_until(Instant::now());
         assert!(answers.next().await.unwrap().is_err());
         assert!(service.watch(Request::new(WatchRequest::default())).await.is_err());
-        let holder = Leader { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
-        role.send_replace(Role::Standby(Some(holder)));
+        let leader = Leader { name: "b".into(), feed: "10.0.0.2:4345".into(), api: "10.0.0.2:4344".into() };
+        role.send_replace(Role::Standby(Some(leader)));
         let refused = service.watch(Request::new(WatchRequest::default())).await.map(drop).unwrap_err();
         assert_eq!(refused.message(), "not the holder: 10.0.0.2:4344 (b)");
         assert_eq!(holder_in(&refused).as_deref(), Some("10.0.0.2:4344"));

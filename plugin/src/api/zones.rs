@@ -4,7 +4,7 @@ use super::services::zones_server::Zones;
 use crate::{
     identity::Index,
     proto::v1::{ListRequest, LookupRequest, LookupResponse, Prefix},
-    wire::{identity, prefix},
+    wire::{endpoint_message, prefix},
     zones::SharedTable,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -34,10 +34,10 @@ impl Zones for ZonesService {
             .parse()
             .map(|address: IpAddr| address.to_canonical())
             .map_err(|_| Status::invalid_argument(format!("`{ip}` is not an IPv4 or IPv6 address")))?;
-        let holder = self.index.at(address, SystemTime::now()).map(|endpoint| identity(address, &endpoint));
+        let endpoint = self.index.at(address, SystemTime::now()).map(|endpoint| endpoint_message(address, &endpoint));
         let table = self.table.read();
         let found = table.lookup(address).map(|(network, placement)| prefix(&network, placement));
-        let answer = found.map(|prefix| LookupResponse { prefix: Some(prefix), holder });
+        let answer = found.map(|prefix| LookupResponse { prefix: Some(prefix), endpoint });
         answer.map(Response::new).ok_or_else(|| Status::not_found(format!("{ip} is in no prefix")))
     }
 

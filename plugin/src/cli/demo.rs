@@ -8,7 +8,7 @@ use crate::{
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, Pairs},
     flows::{Ring, Sink},
-    hubble::{KnownPeers, NodeName, PeerAddress, Peers},
+    hubble::{NodeName, PeerAddress, PeerSource, Peers},
     identity::Index,
     metrics::{Families, Outputs, Process, Sources},
     servers::{END_TIMEOUT, Offer, Places, Servers},
@@ -128,7 +128,7 @@ impl Shown {
                 .collect(),
             is_recorded: false,
             // One server has the flows of all four nodes.
-            peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(own)).subscribe())),
+            peers: Some(PeerSource::Local(watch::Sender::new(Arc::new(own)).subscribe())),
             sink: self.sink.clone(),
             sources: Sources {
                 samples: self.samples.subscribe(),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     flows::{Ring, Sink},
-    hubble::{KnownPeers, NodeName, PeerAddress, Peers},
+    hubble::{NodeName, PeerAddress, PeerSource, Peers},
     link,
     metrics::{Families, InvalidListen, Listen, Process, Sources},
     outputs::Outputs,
@@ -156,7 +156,7 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
         nodes: vec![name],
         is_recorded: true,
         // They are what they are: nobody keeps the sender.
-        peers: Some(KnownPeers::Here(watch::Sender::new(Arc::new(peers)).subscribe())),
+        peers: Some(PeerSource::Local(watch::Sender::new(Arc::new(peers)).subscribe())),
         sink: sink.clone(),
         sources: Sources {
             samples: watch::Sender::new(Arc::from([])).subscribe(),

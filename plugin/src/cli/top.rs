@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{ClientError, Stream, Target},
-    proto::v1::{Counter, Party, PodPair, WatchRequest, WatchResponse},
+    proto::v1::{Counter, PlacedEndpoint, PodPair, WatchRequest, WatchResponse},
     units::human,
 };
 use std::{
@@ -70,8 +70,8 @@ async fn show(args: &Args) -> Result<(), Failure> {
 /// Watches that server, or the replica of a controller that it names.
 async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchResponse>, ClientError> {
     match args.trust.connect(args.server.clone()).await?.watch(request).await {
-        Err(ClientError::Elsewhere { holder, .. }) => {
-            args.trust.connect(Target::Tcp(holder)).await?.watch(request).await
+        Err(ClientError::Elsewhere { leader, .. }) => {
+            args.trust.connect(Target::Tcp(leader)).await?.watch(request).await
         }
         answer => answer,
     }
@@ -180,10 +180,10 @@ fn key(pair: &PodPair) -> (String, String, &str) {
 }
 
 /// `namespace/pod zone`.
-fn name(party: Option<&Party>) -> String {
-    let Some(party) = party else { return String::new() };
-    let zone = party.place.as_ref().map_or("", |place| &place.zone);
-    if party.pod.is_empty() { format!("? {zone}") } else { format!("{}/{} {zone}", party.namespace, party.pod) }
+fn name(end: Option<&PlacedEndpoint>) -> String {
+    let Some(end) = end else { return String::new() };
+    let zone = end.place.as_ref().map_or("", |place| &place.zone);
+    if end.pod.is_empty() { format!("? {zone}") } else { format!("{}/{} {zone}", end.namespace, end.pod) }
 }
 
 #[cfg(test)]
@@ -194,8 +194,13 @@ mod tests {
     fn answer(seconds: i64, bytes: u64) -> WatchResponse {
         let place = |zone: &str| Some(Place { zone: zone.into(), region: "eu-1".into() });
         let counter = Some(Counter { bytes, packets: 1 });
-        let party = |pod: &str, zone: &str| {
-            Some(Party { namespace: "shop".into(), pod: pod.into(), place: place(zone), ..Party::default() })
+        let end = |pod: &str, zone: &str| {
+            Some(PlacedEndpoint {
+                namespace: "shop".into(),
+                pod: pod.into(),
+                place: place(zone),
+                ..PlacedEndpoint::default()
+            })
         };
         let zone = |to: &str, locality: &str, ip_version| ZonePair {
             source: place("eu-1a"),
@@ -210,8 +215,8 @@ mod tests {
             nodes: vec!["node-a".into()],
             zones: vec![zone("eu-1a", "same-zone", 4), zone("eu-1b", "cross-zone", 4), zone("eu-1b", "cross-zone", 6)],
             pairs: vec![PodPair {
-                source: party("cart-0", "eu-1a"),
-                destination: party("db-0", "eu-1b"),
+                source: end("cart-0", "eu-1a"),
+                destination: end("db-0", "eu-1b"),
                 locality: "cross-zone".into(),
                 counter,
             }],

@@ -3,7 +3,7 @@
 use super::{Failure, config::SOCKET, print, trust::TrustArgs, usage};
 use crate::{
     api::{Client, ClientError, Target},
-    proto::v1::{Identity, LookupResponse, Prefix, StatusResponse},
+    proto::v1::{self, LookupResponse, Prefix, StatusResponse},
     wire,
     zones::StaticTable,
 };
@@ -81,10 +81,10 @@ impl Table {
     async fn lookup(&self, ip: IpAddr, trust: &TrustArgs) -> Result<Option<LookupResponse>, Failure> {
         let ip = ip.to_canonical();
         if let Some(table) = self.file()? {
-            let holder = table.endpoints.iter().find(|entry| entry.ip == ip);
-            let holder = holder.map(|entry| wire::identity(ip, &entry.into()));
+            let endpoint = table.endpoints.iter().find(|entry| entry.ip == ip);
+            let endpoint = endpoint.map(|entry| wire::endpoint_message(ip, &entry.into()));
             let found = table.zones.lookup(ip).map(|(network, placement)| wire::prefix(&network, placement));
-            return Ok(found.map(|prefix| LookupResponse { prefix: Some(prefix), holder }));
+            return Ok(found.map(|prefix| LookupResponse { prefix: Some(prefix), endpoint }));
         }
         let client = connect(self.server.as_ref(), trust).await?;
         client.lookup(ip.to_string()).await.map_err(Failure::failed)
@@ -131,12 +131,13 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
 
 fn found(ip: IpAddr, answer: &LookupResponse) -> String {
     let prefix = answer.prefix.as_ref().map(line).unwrap_or_default();
-    let holder = answer.holder.as_ref().map(|holder| format!("{ip}  {}\n", holder_line(holder))).unwrap_or_default();
-    format!("{ip}  {prefix}{holder}")
+    let endpoint =
+        answer.endpoint.as_ref().map(|endpoint| format!("{ip}  {}\n", endpoint_line(endpoint))).unwrap_or_default();
+    format!("{ip}  {prefix}{endpoint}")
 }
 
-fn holder_line(holder: &Identity) -> String {
-    let Identity { namespace, pod, workload_kind, workload, services, node, .. } = holder;
+fn endpoint_line(endpoint: &v1::Endpoint) -> String {
+    let v1::Endpoint { namespace, pod, workload_kind, workload, services, node, .. } = endpoint;
     if pod.is_empty() {
         return format!("{workload_kind} {workload}");
     }

@@ -122,13 +122,13 @@ impl Identities {
         self.dirty.extend(before.keys().chain(self.fixed.keys()));
     }
 
-    /// Who has the addresses whose owner may have changed.
+    /// The endpoints behind the addresses whose endpoint may have changed.
     pub(super) fn evaluate(&mut self) -> Vec<identity::Change> {
         let dirty = std::mem::take(&mut self.dirty);
-        dirty.into_iter().map(|address| (address, self.holder(address))).collect()
+        dirty.into_iter().map(|address| (address, self.resolve(address))).collect()
     }
 
-    fn holder(&mut self, address: IpAddr) -> Option<Arc<Endpoint>> {
+    fn resolve(&mut self, address: IpAddr) -> Option<Arc<Endpoint>> {
         let candidates = self.by_address.get(&address).into_iter().flatten();
         let pods = candidates.filter_map(|key| self.pods.get_key_value(key));
         // The one that stays, and of those the newest.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     feed::Changes,
-    identity::{Endpoint, Kept, Pool},
+    identity::{Endpoint, Interner, Pool},
     zones::{StaticTable, Zone},
 };
 use ipnetwork::IpNetwork;
@@ -75,7 +75,7 @@ pub struct Model {
     unreadable: BTreeSet<(Kind, Key)>,
     notices: Vec<Notice>,
     pool: Pool,
-    owners: Kept<Owner>,
+    owners: Interner<Owner>,
 }
 
 impl Model {

@@ -69,48 +69,48 @@ impl Publisher {
 
     /// Publishes until nobody says anything any more.
     pub async fn follow(mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut taken = Taken { unsettled: BTreeSet::from(Kind::ALL), ..Taken::default() };
-        taken.model.ignore(self.ignored.iter().copied());
-        taken.model.set_static(&self.fixed.borrow_and_update().clone());
+        let mut pending = Pending { unsettled: BTreeSet::from(Kind::ALL), ..Pending::default() };
+        pending.model.ignore(self.ignored.iter().copied());
+        pending.model.set_static(&self.fixed.borrow_and_update().clone());
         let mut due = Instant::now();
         // Some things are told only when they have lasted.
         let mut look = tokio::time::interval(LOOK);
         let mut batch = Vec::with_capacity(WAITING);
         loop {
-            let is_due = taken.unsettled.is_empty() && taken.is_news;
+            let is_due = pending.unsettled.is_empty() && pending.is_news;
             tokio::select! {
                 count = messages.recv_many(&mut batch, WAITING) => {
                     if count == 0 {
                         return;
                     }
-                    batch.drain(..).for_each(|message| taken.take(message));
+                    batch.drain(..).for_each(|message| pending.take(message));
                 }
                 // The sender is kept for as long as the process runs.
                 Ok(()) = self.fixed.changed() => {
                     let table = Arc::clone(&self.fixed.borrow_and_update());
-                    taken.model.set_static(&table);
-                    taken.is_news = true;
+                    pending.model.set_static(&table);
+                    pending.is_news = true;
                 }
-                _ = look.tick(), if taken.unsettled.is_empty() => self.tell(&mut taken.model),
+                _ = look.tick(), if pending.unsettled.is_empty() => self.tell(&mut pending.model),
                 () = sleep_until(due), if is_due => {
-                    self.publish(&mut taken);
+                    self.publish(&mut pending);
                     due = Instant::now() + GATHER;
                 }
             }
         }
     }
 
-    fn publish(&self, taken: &mut Taken) {
-        taken.is_news = false;
-        let changes = taken.model.take_changes();
+    fn publish(&self, pending: &mut Pending) {
+        pending.is_news = false;
+        let changes = pending.model.take_changes();
         self.table.write().apply(changes.zones.clone());
         self.index.apply(changes.identities.iter().cloned());
         let Changes { zones, identities } = &changes;
         tracing::debug!(prefixes = zones.len(), addresses = identities.len(), "changes");
         let version = self.store.publish(changes);
-        let seen = std::mem::take(&mut taken.seen);
-        self.health.published(version, seen, |kind| taken.model.count(kind), taken.model.troubles());
-        self.tell(&mut taken.model);
+        let seen = std::mem::take(&mut pending.seen);
+        self.health.published(version, seen, |kind| pending.model.count(kind), pending.model.troubles());
+        self.tell(&mut pending.model);
     }
 
     fn tell(&self, model: &mut Model) {
@@ -127,12 +127,12 @@ impl Publisher {
     }
 }
 
-/// What has been taken from the watches.
+/// What has been pending from the watches.
 #[derive(Default)]
-struct Taken {
+struct Pending {
     model: Model,
     /// Kinds of which nothing is known yet: until there are none, nothing is told, since a part of a table
-    /// would be taken for the whole.
+    /// would be pending for the whole.
     unsettled: BTreeSet<Kind>,
     /// Whether something is to be published.
     is_news: bool,
@@ -140,7 +140,7 @@ struct Taken {
     seen: BTreeMap<Kind, String>,
 }
 
-impl Taken {
+impl Pending {
     fn take(&mut self, message: Message) {
         self.is_news = true;
         match message {

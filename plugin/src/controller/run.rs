@@ -11,7 +11,7 @@ use crate::{
     cluster::{self, Anybody, Client, EventRecorder, Health, Notice, Publisher, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
-    hubble::{KnownPeers, PeerService},
+    hubble::{PeerService, PeerSource},
     identity::Index,
     link::{Authenticate, Tls},
     metrics::{self, Controller as Page, Process},
@@ -129,7 +129,7 @@ impl<'a> Controller<'a> {
         let tls = [&feed_tls, &hubble_tls].into_iter().flatten().cloned().collect();
         let page = self.page(&served, fixed, tls);
         let has_tls = feed_tls.is_some();
-        let peers = PeerService::new(KnownPeers::Here(served.peers), self.ending.clone());
+        let peers = PeerService::new(PeerSource::Local(served.peers), self.ending.clone());
         let counters = LeaderCounters {
             counters: CountersService::new(served.totals, Arc::clone(&self.process.missed), self.ending.clone()),
             role: served.service.role.clone(),

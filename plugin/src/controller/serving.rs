@@ -1,4 +1,4 @@
-//! Serves the totals of the cluster while this replica is the holder: samples, the pair log, the peers.
+//! Serves the totals of the cluster while this replica is the leader: samples, the pair log, the peers.
 
 use super::Error;
 use crate::{
@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the totals are renewed.
 const TICK: Duration = Duration::from_secs(1);
-/// A holder that has not heard of all nodes yet says so long nothing: a part of the totals would look as if
-/// they went backwards. An agent that has lost the holder is back in less.
+/// A leader that has not heard of all nodes yet says so long nothing: a part of the totals would look as if
+/// they went backwards. An agent that has lost the leader is back in less.
 const WHOLE: Duration = Duration::from_secs(60);
 /// An agent that has not reported for so long is announced to hubble-relay no more.
 const GONE: Duration = Duration::from_secs(60);
 
-/// Serves the totals while this replica is the holder.
+/// Serves the totals while this replica is the leader.
 pub(super) struct Serving {
     pub(super) pair_log: Option<(Output, Duration)>,
     pub(super) log: Option<PairLog>,
@@ -86,7 +86,7 @@ impl Serving {
         Ok(())
     }
 
-    /// Announces the agents that report and serve flows, here or at the holder.
+    /// Announces the agents that report and serve flows, here or at the leader.
     fn announce(&self, now: Instant) {
         let nodes = self.cluster_totals.nodes(now).into_iter();
         let mut peers = Peers::new();
@@ -115,7 +115,7 @@ impl Serving {
         self.cluster_totals.nodes(now).iter().filter(|node| node.age <= within).count()
     }
 
-    /// Whether all nodes were heard of in the time in which this replica is the holder: as many as have reported
+    /// Whether all nodes were heard of in the time in which this replica is the leader: as many as have reported
     /// to the one before, or, where nothing is known of that, as the cluster has.
     fn is_whole(&self, expected: usize, held: Duration) -> bool {
         let nodes = || self.health.all().get(&Kind::Node).map_or(0, |nodes| nodes.objects);

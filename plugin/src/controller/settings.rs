@@ -86,6 +86,6 @@ pub struct LeaseSettings {
     pub replica: String,
     /// The address at which this replica is reached; by default that of its port for agents.
     pub advertise: Option<IpAddr>,
-    /// How others are reached. The server is the holder's.
+    /// How others are reached. The server is the leader's.
     pub link: link::Settings,
 }

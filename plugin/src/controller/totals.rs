@@ -92,7 +92,7 @@ impl Totals<'_> {
         Ok(Served { service, totals, peers: announced, lease, serving })
     }
 
-    /// Stands for the Lease, and mirrors the holder meanwhile.
+    /// Stands for the Lease, and mirrors the leader meanwhile.
     fn stand_for(&self, lease: &LeaseSettings) -> Result<(watch::Receiver<Role>, Option<JoinHandle<()>>), Error> {
         let place = place(lease, self.feed, self.api)?;
         let settings = Settings { server: place.feed.clone(), ..lease.link.clone() }.checked()?;

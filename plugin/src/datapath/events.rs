@@ -67,7 +67,7 @@ fn domain(event: &event::Event, boot: SystemTime) -> Event {
         protocol: event.protocol,
         tcp_flags: event.tcp_flags,
         side: event.side_and_path.side(),
-        way: event.side_and_path.way(),
+        path: event.side_and_path.path(),
         verdict: Verdict::unpack(event.verdict),
     }
 }

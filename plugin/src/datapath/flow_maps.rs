@@ -232,7 +232,7 @@ fn entry<A: Address>(slot: &SharedSlot<A>, id: SlotId, word: u64) -> Entry {
         service_port: key.service_port,
         client_port: slot.client_port.load(Ordering::Relaxed),
         side: key.side_and_path.side(),
-        way: key.side_and_path.way(),
+        path: key.side_and_path.path(),
         verdict: Verdict::unpack(word),
         counter: load(&slot.counter),
     }

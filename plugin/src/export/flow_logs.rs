@@ -37,14 +37,14 @@ pub struct FlowLogs {
     /// Who says that flows were lost on their way to an output.
     node: String,
     running: BTreeMap<String, Running>,
-    known: Arc<Known>,
+    outputs: Arc<Outputs>,
 }
 
-/// What is known of the outputs.
+/// What is outputs of the outputs.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<BTreeMap<String, Arc<Output>>>);
+pub struct Outputs(Mutex<BTreeMap<String, Arc<Output>>>);
 
-/// An output, as far as it is known outside.
+/// An output, as far as it is outputs outside.
 #[derive(Debug)]
 pub struct Output {
     /// What it is.
@@ -78,7 +78,7 @@ pub struct Refused {
     reason: String,
 }
 
-impl Known {
+impl Outputs {
     /// By their names.
     pub fn all(&self) -> Vec<Arc<Output>> {
         self.lock().values().cloned().collect()
@@ -92,12 +92,12 @@ impl Known {
 impl FlowLogs {
     /// None yet, of this ring, in this node's name.
     pub fn new(ring: Arc<Ring>, node: String) -> Self {
-        Self { ring, node, running: BTreeMap::new(), known: Arc::default() }
+        Self { ring, node, running: BTreeMap::new(), outputs: Arc::default() }
     }
 
-    /// What is known of them, now and later.
-    pub fn known(&self) -> Arc<Known> {
-        Arc::clone(&self.known)
+    /// What is outputs of them, now and later.
+    pub fn outputs(&self) -> Arc<Outputs> {
+        Arc::clone(&self.outputs)
     }
 
     /// Has these outputs from now on: those that stay the same go on, and those that change begin with the flows
@@ -150,7 +150,7 @@ impl FlowLogs {
             None => writer.run(Lines::new(io::stdout())),
             Some(file) => writer.run(Lines::new(file)),
         });
-        self.known.lock().insert(log.name.clone(), Arc::clone(&output));
+        self.outputs.lock().insert(log.name.clone(), Arc::clone(&output));
         self.running.insert(log.name.clone(), Running { output, end, thread });
         Ok(())
     }
@@ -159,7 +159,7 @@ impl FlowLogs {
     fn stop(&mut self, name: &str, from: u64) {
         if let Some(Running { end, .. }) = self.running.remove(name) {
             end.store(from, Ordering::Relaxed);
-            self.known.lock().remove(name);
+            self.outputs.lock().remove(name);
         }
     }
 
@@ -312,8 +312,8 @@ mod tests {
         push(&ring, 1..3);
         let only = FlowLog { field_mask: vec!["verdict".into()], ..folder.log("b") };
         let written = |name: &str| {
-            let known = logs.known().all();
-            let output = known.iter().find(|output| output.log.name == name).unwrap();
+            let outputs = logs.outputs().all();
+            let output = outputs.iter().find(|output| output.log.name == name).unwrap();
             output.written.load(Ordering::Relaxed)
         };
         while written("a") < 2 || written("b") < 2 {
@@ -345,12 +345,12 @@ mod tests {
         let mut logs = FlowLogs::new(Arc::clone(&ring), "node-a".into());
         let full = FlowLog { name: "full".into(), file_path: "/dev/full".into(), ..FlowLog::default() };
         logs.apply(&[full, folder.log("late")]).unwrap();
-        let known = logs.known();
+        let outputs = logs.outputs();
         // More than the ring holds, faster than anybody reads.
         push(&ring, 0..100_000);
         assert!(logs.finish(TIMEOUT));
         let lost = |name: &str| {
-            let all = known.all();
+            let all = outputs.all();
             let output = all.iter().find(|output| output.log.name == name).unwrap();
             (output.lost.load(Ordering::Relaxed), output.written.load(Ordering::Relaxed))
         };

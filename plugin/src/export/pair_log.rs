@@ -5,7 +5,7 @@
 
 use super::lines::{Lines, Reopened, Target};
 use crate::{
-    accounting::{Line, Party},
+    accounting::{EndKey, Line},
     zones::Place,
 };
 use jiff::Timestamp;
@@ -206,7 +206,7 @@ struct JsonParty<'a> {
     pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<JsonWorkload<'a>>,
-    /// Of a party that is no known pod.
+    /// Of an end that is no known pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
     /// Several parties for which there was no room.
@@ -242,18 +242,18 @@ impl<'a> Json<'a> {
 }
 
 impl<'a> JsonParty<'a> {
-    fn new((party, place): &'a (Party, Place)) -> Self {
+    fn new((end_key, place): &'a (EndKey, Place)) -> Self {
         let (zone, region) = place.zone().map_or(("", ""), |zone| (&zone.name, &zone.region));
         let placed = Self { zone, region, ..Self::default() };
-        match party {
-            Party::Pod(pod) => Self {
+        match end_key {
+            EndKey::Pod(pod) => Self {
                 namespace: Some(&pod.0.namespace),
                 pod: Some(&pod.0.pod),
                 workload: pod.0.workload.as_ref().map(|it| JsonWorkload { kind: &it.kind, name: &it.name }),
                 ..placed
             },
-            Party::Address(address) => Self { ip: Some(*address), ..placed },
-            Party::Other => Self { other: true, ..placed },
+            EndKey::Address(address) => Self { ip: Some(*address), ..placed },
+            EndKey::Other => Self { other: true, ..placed },
         }
     }
 }
@@ -273,11 +273,11 @@ mod tests {
 
     fn lines(count: u64) -> Pairs {
         let workload = Some(Arc::new(Workload { kind: "StatefulSet".into(), name: "cart".into() }));
-        let owner = Endpoint { namespace: "shop".into(), pod: "cart-0".into(), workload, ..Endpoint::default() };
-        let source = (Party::Pod(Pod(Arc::new(owner))), place(0));
+        let endpoint = Endpoint { namespace: "shop".into(), pod: "cart-0".into(), workload, ..Endpoint::default() };
+        let source = (EndKey::Pod(Pod(Arc::new(endpoint))), place(0));
         let line = |bytes| Line {
             source: source.clone(),
-            destination: (Party::Address([10, 9, 8, 7].into()), place(2)),
+            destination: (EndKey::Address([10, 9, 8, 7].into()), place(2)),
             locality: Locality::CrossZone,
             counter: Counter { bytes, packets: 2 },
         };

@@ -13,7 +13,7 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Agents {
     next: AtomicU64,
-    following: Mutex<HashMap<u64, Arc<Agent>>>,
+    follower: Mutex<HashMap<u64, Arc<Agent>>>,
     /// What was refused.
     pub refused: Refusals,
 }
@@ -39,7 +39,7 @@ pub(super) struct Agent {
 
 /// An agent as long as it follows.
 #[derive(Debug)]
-pub(super) struct Following {
+pub(super) struct Follower {
     agents: Arc<Agents>,
     id: u64,
     pub(super) agent: Arc<Agent>,
@@ -47,15 +47,15 @@ pub(super) struct Following {
 
 impl Agents {
     /// One more agent, if there are fewer than `limit`.
-    pub(super) fn join(self: &Arc<Self>, node: String, limit: usize) -> Option<Following> {
-        let mut following = self.lock();
-        if following.len() >= limit {
+    pub(super) fn join(self: &Arc<Self>, node: String, limit: usize) -> Option<Follower> {
+        let mut follower = self.lock();
+        if follower.len() >= limit {
             return None;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let agent = Arc::new(Agent { node, acknowledged: AtomicU64::new(0), connected: SystemTime::now() });
-        following.insert(id, Arc::clone(&agent));
-        Some(Following { agents: Arc::clone(self), id, agent })
+        follower.insert(id, Arc::clone(&agent));
+        Some(Follower { agents: Arc::clone(self), id, agent })
     }
 
     /// All of them, by node.
@@ -67,18 +67,18 @@ impl Agents {
 
     /// How many there are, and how many of them have not acknowledged `version`.
     pub fn count(&self, version: u64) -> (usize, usize) {
-        let following = self.lock();
-        let behind = following.values().filter(|agent| agent.acknowledged.load(Ordering::Relaxed) < version).count();
-        (following.len(), behind)
+        let follower = self.lock();
+        let behind = follower.values().filter(|agent| agent.acknowledged.load(Ordering::Relaxed) < version).count();
+        (follower.len(), behind)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Agent>>> {
         // Insertions and removals leave nothing half done.
-        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Following {
+impl Drop for Follower {
     fn drop(&mut self) {
         self.agents.lock().remove(&self.id);
     }

@@ -1,7 +1,7 @@
 //! The controller's end of the feed.
 
 use super::{
-    agents::{Agents, Following},
+    agents::{Agents, Follower},
     buckets::Digest,
     services::{controller_server::Controller, feed_server::Feed},
     store::{Cursor, Position, Store},
@@ -121,13 +121,13 @@ impl Feed for FeedService {
         };
         let (hello, requests) = self.hello(request).await.map_err(refuse)?;
         let full = || refuse(Status::resource_exhausted(format!("{} agents follow already", self.limits.agents)));
-        let following = self.agents.join(hello.node, self.limits.agents).ok_or_else(full)?;
+        let follower = self.agents.join(hello.node, self.limits.agents).ok_or_else(full)?;
         let (digests, _) = hello.digests.as_chunks();
         let cursor = self.store.cursor(hello.position.map(Into::into), digests);
-        tracing::debug!(node = following.agent.node, from, "an agent follows");
+        tracing::debug!(node = follower.agent.node, from, "an agent follows");
         // What is in the channel is shared with the other streams, so a slow agent holds nothing of its own.
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(self.clone().follow_to_the_end(cursor, following, requests, sender));
+        tokio::spawn(self.clone().follow_to_the_end(cursor, follower, requests, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -154,14 +154,14 @@ impl FeedService {
     async fn follow_to_the_end(
         self,
         cursor: Cursor,
-        following: Following,
+        follower: Follower,
         mut requests: Streaming<FollowRequest>,
         sender: mpsc::Sender<Result<FollowResponse, Status>>,
     ) {
         let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
         let end = tokio::select! {
             () = self.tell(cursor, &sender) => None,
-            status = self.listen(&following, &mut requests) => status,
+            status = self.listen(&follower, &mut requests) => status,
             () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
             // Without an error: come again.
             () = sleep(age) => None,
@@ -169,7 +169,7 @@ impl FeedService {
         if let Some(status) = end {
             if status.code() == tonic::Code::InvalidArgument {
                 self.count(&status);
-                let node = &following.agent.node;
+                let node = &follower.agent.node;
                 tracing::warn!(node, reason = status.message(), "an agent's stream is ended");
             }
             // Whoever does not read it in time reads the end of the stream.
@@ -196,13 +196,13 @@ impl FeedService {
     }
 
     /// Hears what an agent has put in force; ends with it.
-    async fn listen(&self, following: &Following, requests: &mut Streaming<FollowRequest>) -> Option<Status> {
+    async fn listen(&self, follower: &Follower, requests: &mut Streaming<FollowRequest>) -> Option<Status> {
         loop {
             match requests.message().await {
                 Ok(Some(FollowRequest { request: Some(follow_request::Request::Acknowledged(position)) })) => {
                     let position = Position::from(position);
                     if position.instance == self.store.position().instance {
-                        following.agent.acknowledged.store(position.version, Ordering::Relaxed);
+                        follower.agent.acknowledged.store(position.version, Ordering::Relaxed);
                     }
                 }
                 Ok(Some(_)) => return Some(Status::invalid_argument("after its hello an agent only acknowledges")),

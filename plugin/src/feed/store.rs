@@ -55,7 +55,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     version: u64,
-    buckets: Vec<Kept>,
+    buckets: Vec<StoredBucket>,
     /// The changes that led to the last versions, without a gap.
     deltas: VecDeque<Bytes>,
     delta_bytes: usize,
@@ -65,13 +65,13 @@ struct Inner {
 
 /// A bucket, when it changed, and how it is sent.
 #[derive(Debug, Default)]
-struct Kept {
+struct StoredBucket {
     content: Bucket,
     changed: u64,
     encoded: Option<(Bytes, Digest)>,
 }
 
-impl Kept {
+impl StoredBucket {
     fn encoded(&mut self, index: usize) -> &(Bytes, Digest) {
         let Self { content, encoded, .. } = self;
         encoded.get_or_insert_with(|| {
@@ -85,7 +85,7 @@ impl Default for Store {
     fn default() -> Self {
         let inner = Inner {
             version: 0,
-            buckets: (0..BUCKETS).map(|_| Kept::default()).collect(),
+            buckets: (0..BUCKETS).map(|_| StoredBucket::default()).collect(),
             deltas: VecDeque::new(),
             delta_bytes: 0,
             prefixes: 0,
@@ -151,8 +151,9 @@ impl Store {
         {
             return Cursor { at: position.version, lacks: Vec::new(), until: 0, is_told: false };
         }
-        let differs =
-            |(index, kept): (usize, &mut Kept)| (digests.get(index) != Some(&kept.encoded(index).1)).then_some(index);
+        let differs = |(index, kept): (usize, &mut StoredBucket)| {
+            (digests.get(index) != Some(&kept.encoded(index).1)).then_some(index)
+        };
         let mut lacks: Vec<usize> = inner.buckets.iter_mut().enumerate().filter_map(differs).collect();
         if digests.is_empty() {
             // It has nothing: there is nothing to forget.
@@ -243,7 +244,7 @@ impl Cursor {
         }
         if self.lacks.is_empty() && self.at < inner.version && inner.delta_after(self.at).is_none() {
             // Too far behind: the buckets that have changed since.
-            let changed = |(index, kept): (usize, &Kept)| (kept.changed > self.at).then_some(index);
+            let changed = |(index, kept): (usize, &StoredBucket)| (kept.changed > self.at).then_some(index);
             self.lacks = inner.buckets.iter().enumerate().filter_map(changed).collect();
             self.at = inner.version;
             self.until = inner.version;

@@ -22,27 +22,32 @@ const REGION_LABEL: &str = "topology.kubernetes.io/region";
 const LOCALITY_LABEL: &str = "k8s:meridian.io/locality";
 
 /// The service that sends to it, if there is just one: otherwise it is not known which one it was.
-pub(super) fn service(owner: &Endpoint) -> Option<flow::Service> {
-    let [name] = &*owner.services else { return None };
-    Some(flow::Service { name: name.clone(), namespace: owner.namespace.to_string() })
+pub(super) fn service(endpoint: &Endpoint) -> Option<flow::Service> {
+    let [name] = &*endpoint.services else { return None };
+    Some(flow::Service { name: name.clone(), namespace: endpoint.namespace.to_string() })
 }
 
-/// An end of a flow that is there, as this node tells it; nobody if it has no owner.
-pub(super) fn endpoint(node: &Node, owner: Option<&Endpoint>, place: &Place, locality: Locality) -> flow::Endpoint {
+/// An end of a flow that is there, as this node tells it; nobody if it has no endpoint.
+pub(super) fn flow_endpoint(
+    node: &Node,
+    endpoint: Option<&Endpoint>,
+    place: &Place,
+    locality: Locality,
+) -> flow::Endpoint {
     let mut labels: Vec<String> = topology(place).map(|(key, value)| format!("k8s:{key}={value}")).collect();
     labels.push(format!("{LOCALITY_LABEL}={locality}"));
-    let mut endpoint = match owner {
-        Some(owner) if owner.is_node() => {
-            let is_this = *owner.node == *node.name;
+    let mut end = match endpoint {
+        Some(endpoint) if endpoint.is_node() => {
+            let is_this = *endpoint.node == *node.name;
             labels.push(format!("reserved:{}", if is_this { "host" } else { "remote-node" }));
             let identity = if is_this { IDENTITY_HOST } else { IDENTITY_REMOTE_NODE };
-            let (workloads, cluster_name) = (workloads(owner), node.cluster.clone());
+            let (workloads, cluster_name) = (workloads(endpoint), node.cluster.clone());
             flow::Endpoint { identity, workloads, cluster_name, ..flow::Endpoint::default() }
         }
-        Some(owner) => {
-            labels.push(format!("k8s:io.kubernetes.pod.namespace={}", owner.namespace));
-            labels.extend(owner.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
-            owned(owner, &node.cluster)
+        Some(endpoint) => {
+            labels.push(format!("k8s:io.kubernetes.pod.namespace={}", endpoint.namespace));
+            labels.extend(endpoint.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
+            owned(endpoint, &node.cluster)
         }
         // As Cilium names every address that is of no pod and no node: hubble-ui has no other word for it.
         None => {
@@ -51,31 +56,31 @@ pub(super) fn endpoint(node: &Node, owner: Option<&Endpoint>, place: &Place, loc
         }
     };
     labels.sort_unstable();
-    endpoint.labels = labels;
-    endpoint
+    end.labels = labels;
+    end
 }
 
-fn owned(owner: &Endpoint, cluster: &str) -> flow::Endpoint {
+fn owned(endpoint: &Endpoint, cluster: &str) -> flow::Endpoint {
     flow::Endpoint {
-        identity: synthetic_identity(owner),
-        namespace: owner.namespace.to_string(),
-        pod_name: owner.pod.to_string(),
-        workloads: workloads(owner),
+        identity: synthetic_identity(endpoint),
+        namespace: endpoint.namespace.to_string(),
+        pod_name: endpoint.pod.to_string(),
+        workloads: workloads(endpoint),
         cluster_name: cluster.to_owned(),
         ..flow::Endpoint::default()
     }
 }
 
-fn workloads(owner: &Endpoint) -> Vec<flow::Workload> {
-    let workload = owner.workload.as_ref();
+fn workloads(endpoint: &Endpoint) -> Vec<flow::Workload> {
+    let workload = endpoint.workload.as_ref();
     let told = workload.map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() });
     told.into_iter().collect()
 }
 
 /// A number for the workload, the same on every node and after every restart: hubble-ui draws one
 /// card for each identity, and would otherwise merge workloads of one name in two namespaces.
-fn synthetic_identity(owner: &Endpoint) -> u32 {
-    let (namespace, kind, name) = owner.workload_id();
+fn synthetic_identity(endpoint: &Endpoint) -> u32 {
+    let (namespace, kind, name) = endpoint.workload_id();
     // Over the parts, each ended by a byte that is in none of them.
     let hash = fnv1a([namespace, kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff])));
     IDENTITY_BASE | (hash >> 24 ^ hash & 0x00ff_ffff)

@@ -31,7 +31,7 @@ pub struct Entry {
     /// Which end is the service.
     pub side: ServiceSide,
     /// Which way the packets go.
-    pub way: PacketPath,
+    pub path: PacketPath,
     /// The zones.
     pub verdict: Verdict,
     /// What was counted since the entry was made.
@@ -56,7 +56,7 @@ pub struct Event {
     /// Which end is the service.
     pub side: ServiceSide,
     /// Which way the packets go.
-    pub way: PacketPath,
+    pub path: PacketPath,
     /// The zones.
     pub verdict: Verdict,
 }

@@ -7,7 +7,7 @@
 
 use super::{
     encoded::{self, Encoded, Part},
-    endpoint::{endpoint, service, topology},
+    endpoint::{flow_endpoint, service, topology},
     entry::{Entry, Event},
     icmp,
     node::Node,
@@ -50,7 +50,7 @@ pub struct FlowBuilder {
 /// An end as it was encoded, and of what.
 #[derive(Debug)]
 struct End {
-    owner: Option<Arc<Endpoint>>,
+    endpoint: Option<Arc<Endpoint>>,
     place: Place,
     encoded: Arc<Part>,
 }
@@ -73,7 +73,7 @@ struct Observation {
     /// `None`: many packets, which have no flags in common.
     tcp_flags: Option<flow::TcpFlags>,
     side: ServiceSide,
-    way: PacketPath,
+    path: PacketPath,
 }
 
 impl FlowBuilder {
@@ -113,7 +113,7 @@ impl FlowBuilder {
             protocol: entry.protocol,
             tcp_flags: None,
             side: entry.side,
-            way: entry.way,
+            path: entry.path,
         };
         self.flow(&seen, source, destination, Some(new))
     }
@@ -134,7 +134,7 @@ impl FlowBuilder {
             protocol: event.protocol,
             tcp_flags: Some(flags),
             side,
-            way: event.way,
+            path: event.path,
         };
         self.flow(&seen, source, destination, None)
     }
@@ -155,7 +155,7 @@ impl FlowBuilder {
             None => flow::TraceReason::Unknown,
         };
         // The connection's, seen from the end that is here: a reply that leaves belongs to one that came.
-        let direction = if (is_reply == Some(true)) == (seen.way == PacketPath::Arrived) {
+        let direction = if (is_reply == Some(true)) == (seen.path == PacketPath::Arrived) {
             flow::TrafficDirection::Egress
         } else {
             flow::TrafficDirection::Ingress
@@ -169,8 +169,8 @@ impl FlowBuilder {
         let destination = self.end((seen.destination.0, seen.time), destination, ends.locality);
         let (source_owner, source) = source;
         let (destination_owner, destination) = destination;
-        let service = |owner: Option<Arc<Endpoint>>, is_service_side| {
-            owner.filter(|_| is_service_side).and_then(|owner| service(&owner))
+        let service = |endpoint: Option<Arc<Endpoint>>, is_service_side| {
+            endpoint.filter(|_| is_service_side).and_then(|endpoint| service(&endpoint))
         };
         let own = Flow {
             source_service: service(source_owner, is_reply == Some(true)),
@@ -212,20 +212,20 @@ impl FlowBuilder {
         place: &Place,
         locality: Locality,
     ) -> (Option<Arc<Endpoint>>, Arc<Part>) {
-        let owner = self.index.at(address, time);
+        let endpoint = self.index.at(address, time);
         if let Some(known) = self.ends.get(&(address, locality))
-            && known.owner.as_ref().map(Arc::as_ptr) == owner.as_ref().map(Arc::as_ptr)
+            && known.endpoint.as_ref().map(Arc::as_ptr) == endpoint.as_ref().map(Arc::as_ptr)
             && known.place == *place
         {
-            return (owner, Arc::clone(&known.encoded));
+            return (endpoint, Arc::clone(&known.encoded));
         }
         if self.ends.len() >= ENDS {
             self.ends.clear();
         }
-        let encoded = Part::new(endpoint(&self.node, owner.as_deref(), place, locality).encode_to_vec());
-        let end = End { owner: owner.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
+        let encoded = Part::new(flow_endpoint(&self.node, endpoint.as_deref(), place, locality).encode_to_vec());
+        let end = End { endpoint: endpoint.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
         self.ends.insert((address, locality), end);
-        (owner, encoded)
+        (endpoint, encoded)
     }
 }
 
@@ -366,7 +366,7 @@ mod tests {
         Entry {
             slot: crate::flows::SlotId(0),
             generation: 1,
-            way: PacketPath::Sent,
+            path: PacketPath::Sent,
             source: "10.0.1.7".parse().unwrap(),
             destination: "10.0.2.7".parse().unwrap(),
             protocol,
@@ -435,7 +435,7 @@ mod tests {
                 protocol: 6,
                 tcp_flags,
                 side,
-                way: PacketPath::Sent,
+                path: PacketPath::Sent,
                 verdict: Verdict { epoch: 1, source: 2, destination: 3 },
             };
             let node = Node::new("node-a", zone("eu-1a"));

@@ -13,13 +13,13 @@ const CAPACITY: usize = 4095;
 /// Events of one kind.
 #[derive(Debug)]
 pub struct EventLog<T> {
-    kept: Mutex<VecDeque<Kept<T>>>,
+    kept: Mutex<VecDeque<Logged<T>>>,
     /// The number that the next event will have.
     next: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
-struct Kept<T> {
+struct Logged<T> {
     number: u64,
     time: Option<(i64, i32)>,
     event: T,
@@ -62,7 +62,7 @@ impl<T: Clone> EventLog<T> {
         let time = time.as_ref().map(instant).or_else(|| kept.back().and_then(|newest| newest.time));
         let number = *self.next.borrow();
         let at = kept.partition_point(|before| before.time <= time);
-        kept.insert(at, Kept { number, time, event });
+        kept.insert(at, Logged { number, time, event });
         if kept.len() > CAPACITY {
             kept.pop_front();
         }
@@ -85,7 +85,7 @@ impl<T: Clone> EventLog<T> {
     pub fn read_from(&self, from: u64, wanted: &Wanted) -> (Vec<T>, u64) {
         let kept = self.lock();
         let next = *self.next.borrow();
-        let mut found: Vec<&Kept<T>> =
+        let mut found: Vec<&Logged<T>> =
             kept.iter().filter(|kept| kept.number >= from && wanted.is_in_range(kept.time)).collect();
         found.sort_by_key(|kept| kept.number);
         (found.into_iter().map(|kept| kept.event.clone()).collect(), next)
@@ -96,7 +96,7 @@ impl<T: Clone> EventLog<T> {
         self.next.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept<T>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Logged<T>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

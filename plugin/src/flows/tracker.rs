@@ -11,25 +11,25 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// What was read and what was told of each entry. It holds as many as the kernel's flow maps do.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    entries: AHashMap<SlotId, Following>,
+    entries: AHashMap<SlotId, Tracked>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Following {
-    known: Known,
-    told_at: Instant,
+struct Tracked {
+    progress: Progress,
+    reported_at: Instant,
     active_at: Instant,
 }
 
 /// What is known of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct Progress {
     /// The entry's.
     pub generation: u16,
     /// What was read of it.
     pub read: Counter,
     /// What was told of it.
-    pub told: Counter,
+    pub reported: Counter,
 }
 
 /// What is new in an entry.
@@ -47,28 +47,28 @@ pub struct News {
 impl Tracker {
     /// What is new in the entry. `flush` tells it whatever the time.
     pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> News {
-        let known = Known { generation: entry.generation, ..Known::default() };
-        let first = Following { known, told_at: now, active_at: now };
+        let progress = Progress { generation: entry.generation, ..Progress::default() };
+        let first = Tracked { progress, reported_at: now, active_at: now };
         let mut due = flush;
-        let following = self.entries.entry(entry.slot).or_insert_with(|| {
+        let tracked = self.entries.entry(entry.slot).or_insert_with(|| {
             due = true;
             first
         });
-        if following.known.generation != entry.generation {
+        if tracked.progress.generation != entry.generation {
             due = true;
-            *following = first;
+            *tracked = first;
         }
-        let Following { known, told_at, active_at } = following;
-        due |= now.duration_since(*told_at) >= INTERVAL;
-        let new = since(known.read, entry.counter);
+        let Tracked { progress, reported_at, active_at } = tracked;
+        due |= now.duration_since(*reported_at) >= INTERVAL;
+        let new = since(progress.read, entry.counter);
         if new.packets > 0 {
             *active_at = now;
         }
-        known.read += new;
-        let untold = since(known.told, known.read);
-        let update = (due && untold.packets > 0).then_some(untold);
+        progress.read += new;
+        let unreported = since(progress.reported, progress.read);
+        let update = (due && unreported.packets > 0).then_some(unreported);
         if update.is_some() {
-            (known.told, *told_at) = (known.read, now);
+            (progress.reported, *reported_at) = (progress.read, now);
         }
         News { new, update, idle: now.duration_since(*active_at) }
     }
@@ -78,15 +78,15 @@ impl Tracker {
         self.entries.remove(&slot);
     }
 
-    /// What is known of each entry: for who goes on after this process.
-    pub fn known(&self) -> impl Iterator<Item = (SlotId, Known)> {
-        self.entries.iter().map(|(slot, following)| (*slot, following.known))
+    /// The progress on each entry, for the process that continues after this one.
+    pub fn progress(&self) -> impl Iterator<Item = (SlotId, Progress)> {
+        self.entries.iter().map(|(slot, tracked)| (*slot, tracked.progress))
     }
 
-    /// Goes on with what another process knew.
-    pub fn restore(&mut self, known: impl IntoIterator<Item = (SlotId, Known)>, now: Instant) {
-        let following = |(slot, known)| (slot, Following { known, told_at: now, active_at: now });
-        self.entries = known.into_iter().map(following).collect();
+    /// Continues from the progress of an earlier process.
+    pub fn restore(&mut self, progress: impl IntoIterator<Item = (SlotId, Progress)>, now: Instant) {
+        let tracked = |(slot, progress)| (slot, Tracked { progress, reported_at: now, active_at: now });
+        self.entries = progress.into_iter().map(tracked).collect();
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         Entry {
             slot: SlotId(port.into()),
             generation: 1,
-            way: PacketPath::Sent,
+            path: PacketPath::Sent,
             source: [10, 0, 0, 1].into(),
             destination: [10, 0, 0, 2].into(),
             protocol: 6,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_active_entry_is_told_at_once_and_then_every_five_seconds() {
+    fn an_active_entry_is_reported_at_once_and_then_every_five_seconds() {
         let (mut tracker, start) = (Tracker::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let counter = |bytes, packets| Counter { bytes, packets };
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(read(80, 760, 7, 11, false), (counter(0, 0), None), "half of a packet");
         assert_eq!(read(80, 800, 8, 12, true), (counter(100, 1), told(100, 1)));
         assert_eq!(read(443, 90, 2, 8, false), (counter(30, 1), None));
-        assert_eq!(read(443, 90, 2, 9, false), (counter(0, 0), told(30, 1)), "what is untold waits");
+        assert_eq!(read(443, 90, 2, 9, false), (counter(0, 0), told(30, 1)), "what is unreported waits");
     }
 
     #[test]
@@ -150,9 +150,9 @@ mod tests {
         let later = now + Duration::from_secs(60);
         assert_eq!(tracker.read(&next, later, false).new, Counter { bytes: 700, packets: 7 });
         // What one process knew another one goes on with.
-        let known: Vec<_> = tracker.known().collect();
+        let progress: Vec<_> = tracker.progress().collect();
         let mut tracker = Tracker::default();
-        tracker.restore(known, later);
+        tracker.restore(progress, later);
         let next = Entry { generation: 2, ..entry(80, 750, 8) };
         let news = tracker.read(&next, later + Duration::from_secs(9), false);
         assert_eq!(

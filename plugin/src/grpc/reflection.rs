@@ -17,10 +17,10 @@ const ALWAYS: [&str; 3] =
 
 /// What can be asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Reflection(Arc<Known>);
+pub(super) struct Reflection(Arc<Registry>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Registry {
     services: Vec<String>,
     /// Encoded, by their names.
     files: BTreeMap<String, Vec<u8>>,
@@ -42,7 +42,7 @@ impl Reflection {
     pub(super) fn of(services: &[&str]) -> Self {
         let mut services: Vec<String> = services.iter().chain(&ALWAYS).map(|name| (*name).to_owned()).collect();
         services.sort_unstable();
-        let mut known = Known { services, ..Known::default() };
+        let mut known = Registry { services, ..Registry::default() };
         let sets =
             [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
         for set in sets {
@@ -62,7 +62,7 @@ impl Reflection {
     }
 }
 
-impl Known {
+impl Registry {
     fn add(&mut self, file: &FileDescriptorProto) {
         let scope = file.package();
         file.message_type.iter().for_each(|message| self.add_message(file.name(), scope, message));

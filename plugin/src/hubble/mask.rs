@@ -49,11 +49,11 @@ pub(super) struct Masked<'m> {
 
 /// The fields to keep, sorted by number.
 #[derive(Debug, Default)]
-struct Fields(Vec<(u64, Kept)>);
+struct Fields(Vec<(u64, Selection)>);
 
 /// How much of a field is kept.
 #[derive(Debug)]
-enum Kept {
+enum Selection {
     Whole,
     /// Parts of a message. As Hubble sends it, the message is there, though empty, where the flow has
     /// none; unless it is one of several of which a message has one.
@@ -86,15 +86,15 @@ impl Mask {
         if let Some(time) = flow.time_message() {
             match fields.get(number::flow::TIME) {
                 None => {}
-                Some(Kept::Whole) => put_bytes(number::flow::TIME, time.0, masked),
-                Some(Kept::Parts { fields, .. }) => fields.copy_message(number::flow::TIME, time, masked),
+                Some(Selection::Whole) => put_bytes(number::flow::TIME, time.0, masked),
+                Some(Selection::Parts { fields, .. }) => fields.copy_message(number::flow::TIME, time, masked),
             }
         }
         fields.copy(flow.own(), masked);
         let mut end = |number: u64, part: Option<&Part>| match (fields.get(number), part) {
             (None, _) | (_, None) => {}
-            (Some(Kept::Whole), Some(part)) => put_bytes(number, part.message().0, masked),
-            (Some(Kept::Parts { fields, .. }), Some(part)) => {
+            (Some(Selection::Whole), Some(part)) => put_bytes(number, part.message().0, masked),
+            (Some(Selection::Parts { fields, .. }), Some(part)) => {
                 if ends.len() >= ENDS {
                     ends.clear();
                 }
@@ -124,7 +124,7 @@ impl Mask {
 }
 
 impl Fields {
-    fn get(&self, number: u64) -> Option<&Kept> {
+    fn get(&self, number: u64) -> Option<&Selection> {
         self.0.iter().find(|(kept, _)| *kept == number).map(|(_, kept)| kept)
     }
 
@@ -135,21 +135,21 @@ impl Fields {
         let is_new = self.0.get(at).is_none_or(|(number, _)| *number != field.number);
         let Some(rest) = rest else {
             if is_new {
-                self.0.insert(at, (field.number, Kept::Whole));
+                self.0.insert(at, (field.number, Selection::Whole));
             } else {
-                self.0[at].1 = Kept::Whole;
+                self.0[at].1 = Selection::Whole;
             }
             return Some(());
         };
         if is_new {
-            let none = Kept::Parts { fields: Self::default(), is_choice: field.is_choice };
+            let none = Selection::Parts { fields: Self::default(), is_choice: field.is_choice };
             self.0.insert(at, (field.number, none));
         }
         // A field that is kept whole stays so, but its path must be right.
         let mut scratch = Self::default();
         let parts = match &mut self.0[at].1 {
-            Kept::Parts { fields, .. } => fields,
-            Kept::Whole => &mut scratch,
+            Selection::Parts { fields, .. } => fields,
+            Selection::Whole => &mut scratch,
         };
         match &field.kind {
             Kind::Message(message) if !field.is_repeated => parts.keep(schema::message(message)?, rest),
@@ -162,8 +162,8 @@ impl Fields {
         for field in from.fields() {
             match self.get(field.number) {
                 None => {}
-                Some(Kept::Whole) => to.extend_from_slice(field.whole),
-                Some(Kept::Parts { fields, .. }) => fields.copy_message(field.number, field.value.message(), to),
+                Some(Selection::Whole) => to.extend_from_slice(field.whole),
+                Some(Selection::Parts { fields, .. }) => fields.copy_message(field.number, field.value.message(), to),
             }
         }
     }
@@ -179,7 +179,7 @@ impl Fields {
     /// Appends the messages of which parts are kept and that are not there.
     fn add_empty(&self, to: &mut Vec<u8>, is_there: impl Fn(u64) -> bool) {
         for (number, kept) in &self.0 {
-            if let Kept::Parts { fields, is_choice: false } = kept
+            if let Selection::Parts { fields, is_choice: false } = kept
                 && !is_there(*number)
             {
                 fields.copy_message(*number, Message::default(), to);

@@ -46,7 +46,7 @@ pub fn server_name(cluster: &str, node: &str) -> String {
 /// Announces peers, and what becomes of them.
 #[derive(Clone, Debug)]
 pub struct PeerService {
-    known: Known,
+    known: PeerSource,
     shutdown: CancellationToken,
 }
 
@@ -58,37 +58,37 @@ pub type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<Changes, Status>> + Sen
 
 /// Who knows the peers.
 #[derive(Clone)]
-pub enum Known {
+pub enum PeerSource {
     /// This process.
-    Here(watch::Receiver<Arc<Peers>>),
+    Local(watch::Receiver<Arc<Peers>>),
     /// Another one.
-    Elsewhere(Ask),
+    Remote(Ask),
 }
 
-impl fmt::Debug for Known {
+impl fmt::Debug for PeerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Here(peers) => f.debug_tuple("Here").field(peers).finish(),
-            Self::Elsewhere(_) => f.write_str("Elsewhere"),
+            Self::Local(peers) => f.debug_tuple("Local").field(peers).finish(),
+            Self::Remote(_) => f.write_str("Remote"),
         }
     }
 }
 
 impl PeerService {
     /// Of the peers that are known there. Streams end with `shutdown`.
-    pub const fn new(known: Known, shutdown: CancellationToken) -> Self {
+    pub const fn new(known: PeerSource, shutdown: CancellationToken) -> Self {
         Self { known, shutdown }
     }
 }
 
 /// A stream in progress.
-struct Told {
+struct PeerStream {
     peers: watch::Receiver<Arc<Peers>>,
     known: Arc<Peers>,
     to_tell: VecDeque<ChangeNotification>,
 }
 
-impl Told {
+impl PeerStream {
     /// The next change; `None` if there will be none.
     async fn next(&mut self) -> Option<ChangeNotification> {
         loop {
@@ -129,12 +129,12 @@ impl Peer for PeerService {
 
     async fn notify(&self, _: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
         let changes = match &self.known {
-            Known::Elsewhere(ask) => ask().await?,
-            Known::Here(peers) => {
+            PeerSource::Remote(ask) => ask().await?,
+            PeerSource::Local(peers) => {
                 let mut peers = peers.clone();
                 let known = Arc::clone(&peers.borrow_and_update());
                 let to_tell = changes(&Peers::new(), &known).into();
-                let told = Told { peers, known, to_tell };
+                let told = PeerStream { peers, known, to_tell };
                 stream::unfold(told, |mut told| async move { Some((Ok(told.next().await?), told)) }).boxed()
             }
         };
@@ -162,7 +162,7 @@ mod tests {
     async fn a_stream_tells_who_is_there_and_then_what_changes() {
         let sender = watch::Sender::new(peers(&[("a", "10.0.0.1:4344"), ("b", "10.0.0.2:4344")]));
         let shutdown = CancellationToken::new();
-        let service = PeerService::new(Known::Here(sender.subscribe()), shutdown.clone());
+        let service = PeerService::new(PeerSource::Local(sender.subscribe()), shutdown.clone());
         let mut stream = service.notify(Request::new(NotifyRequest {})).await.unwrap().into_inner();
         let mut next = async || {
             let change = stream.next().await?.unwrap();

@@ -3,7 +3,7 @@
 use crate::{
     api::Missed,
     counters::Samples,
-    export::{KnownFlowLogs, PairLogTally},
+    export::{FlowLogOutputs, PairLogTally},
     flows::Ring,
     hubble::metrics::FlowMetrics,
     link::Tls,
@@ -77,7 +77,7 @@ pub struct Outputs {
     /// Hubble's own metrics.
     pub metrics: Option<Arc<FlowMetrics>>,
     /// Flow logs.
-    pub logs: Option<Arc<KnownFlowLogs>>,
+    pub logs: Option<Arc<FlowLogOutputs>>,
     /// Files that say which, read after the first time.
     pub reloads: Arc<Reloads>,
 }

@@ -90,8 +90,8 @@ mod tests {
     fn end(n: u8, place: Place) -> End {
         let workload = Some(Arc::new(Workload { kind: "Deployment".into(), name: "cart".into() }));
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
-        let owner = Endpoint { namespace, pod, workload, ..Endpoint::default() };
-        End { address: Some([10, 0, 0, n].into()), owner: Some(Arc::new(owner)), place }
+        let endpoint = Endpoint { namespace, pod, workload, ..Endpoint::default() };
+        End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place }
     }
 
     fn sources(families: Families) -> Sources {
@@ -105,7 +105,7 @@ mod tests {
         matrix.add(pair(place(2)), Counter { bytes: 1500, packets: 3 });
         matrix.add(pair(Place::Unknown), Counter { bytes: 40, packets: 1 });
         let mut accounting = Accounting::new(4, false);
-        let outside = |place| End { address: Some([192, 0, 2, 1].into()), owner: None, place };
+        let outside = |place| End { address: Some([192, 0, 2, 1].into()), endpoint: None, place };
         let cart = end(0, place(0));
         for (destination, bytes) in [
             (end(1, place(1)), 1),
@@ -183,7 +183,7 @@ mod tests {
         }
         let mut logs = FlowLogs::new(ring, "node-1".into());
         logs.apply(&[FlowLog { name: "none".into(), file_path: "/dev/null".into(), ..FlowLog::default() }]).unwrap();
-        crate::metrics::Outputs { metrics: Some(Arc::new(metrics)), logs: Some(logs.known()), ..Default::default() }
+        crate::metrics::Outputs { metrics: Some(Arc::new(metrics)), logs: Some(logs.outputs()), ..Default::default() }
     }
 
     /// A server with a certificate.
@@ -279,8 +279,8 @@ mod tests {
         let mut accounting = Accounting::new(SERIES, false);
         let pod = |n: usize| {
             let (namespace, pod) = (format!("ns{}", n % 40).into(), format!("p{n}").into());
-            let owner = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-            End { address: None, owner: Some(Arc::new(owner)), place: place(n % 4) }
+            let endpoint = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
+            End { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 4) }
         };
         let pods: Vec<End> = (0..10_000).map(pod).collect();
         let mut sent = 0;

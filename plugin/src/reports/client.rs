@@ -94,9 +94,9 @@ impl Client {
             }
             server = match ended {
                 Ended::Agent => return,
-                Ended::Moved(holder) => {
-                    tracing::debug!(holder, "reports go there");
-                    self.settings.at(holder)
+                Ended::Moved(leader) => {
+                    tracing::debug!(leader, "reports go there");
+                    self.settings.at(leader)
                 }
                 failed => {
                     self.state.failures.fetch_add(1, Ordering::Relaxed);

@@ -8,8 +8,8 @@ use crate::{
     accounting::{Accounting, Between, ByLocality, End, Line, Placed, Pod},
     counters::{Counted, Whose},
     identity::Endpoint,
-    proto::v1::{self, ClusterSums, FlowServer, KnownNode, MirrorResponse, ReportRequest, mirror_response::Response},
-    wire::{self, Known, Malformed, Names},
+    proto::v1::{self, ClusterSums, FlowServer, MirrorResponse, NodeState, ReportRequest, mirror_response::Response},
+    wire::{self, DecodedNames, Malformed, Names},
     zones::{Locality, Matrix, Pair},
 };
 use ahash::{AHashMap, AHashSet};
@@ -60,7 +60,7 @@ struct Inner {
     stats: Stats,
     accounting: Accounting,
     /// Owners that several nodes tell of are kept once.
-    owners: AHashSet<Pod>,
+    endpoints: AHashSet<Pod>,
     mirrors: broadcast::Sender<MirrorResponse>,
     turned: Instant,
 }
@@ -102,7 +102,7 @@ impl ClusterTotals {
             matrix: Matrix::default(),
             stats: Stats::default(),
             accounting: Accounting::new(series, by_interval),
-            owners: AHashSet::new(),
+            endpoints: AHashSet::new(),
             mirrors: broadcast::Sender::new(BEHIND),
             turned: Instant::now(),
         };
@@ -120,7 +120,7 @@ impl ClusterTotals {
     /// It makes no sense, or there are too many nodes. Nothing was added.
     pub fn take(&self, report: ReportRequest, now: Instant) -> Result<(), Refused> {
         let mut inner = self.lock();
-        let read = Read::new(&report, &mut inner.owners)?;
+        let read = Read::new(&report, &mut inner.endpoints)?;
         if !inner.nodes.contains_key(&report.node) && inner.nodes.len() >= self.limit {
             return Err(Refused::Full(self.limit));
         }
@@ -169,7 +169,7 @@ impl ClusterTotals {
         }
         inner.turned = now;
         inner.nodes.retain(|_, node| node.age(now) < FORGOTTEN);
-        inner.owners.retain(|owner| Arc::strong_count(&owner.0) > 1);
+        inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
     }
 
     /// Whether nothing is known of any node.
@@ -199,7 +199,7 @@ impl ClusterTotals {
         let known = inner.nodes.iter().map(|(name, node)| {
             // A node that has long been silent is no less silent for who hears of it now.
             let age = prost_types::Duration::try_from(node.age(now)).ok();
-            Response::Known(KnownNode { said: Some(node.known(name)), age })
+            Response::Node(NodeState { report: Some(node.report(name)), age })
         });
         let all = std::iter::once(Response::Sums(sums)).chain(known).chain([Response::Whole(true)]);
         (all.map(|response| MirrorResponse { response: Some(response) }).collect(), inner.mirrors.subscribe())
@@ -215,9 +215,9 @@ impl ClusterTotals {
             (Some(Response::Report(report)), None) => return self.take(report, now),
             (Some(Response::IntervalTaken(_)), None) => drop(self.lock().accounting.take_interval()),
             (Some(Response::Sums(sums)), _) => *learned = Some(self.lock().anew(sums, now)?),
-            (Some(Response::Known(KnownNode { said, age })), Some(learned)) => {
-                let report = said.unwrap_or_default();
-                let read = Read::new(&report, &mut learned.owners)?;
+            (Some(Response::Node(NodeState { report, age })), Some(learned)) => {
+                let report = report.unwrap_or_default();
+                let read = Read::new(&report, &mut learned.endpoints)?;
                 let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
                 let heard = now.checked_sub(age).unwrap_or(now);
                 learned.nodes.insert(report.node.clone(), Node::new(&report, read, heard));
@@ -227,7 +227,7 @@ impl ClusterTotals {
                     *self.lock() = learned;
                 }
             }
-            (Some(_), _) => return Err(Malformed("the holder says this at another time").into()),
+            (Some(_), _) => return Err(Malformed("the leader says this at another time").into()),
             // What a newer replica says.
             (None, _) => {}
         }
@@ -244,7 +244,7 @@ impl Inner {
             matrix: Matrix::default(),
             stats: Stats::default(),
             accounting: self.accounting.anew(),
-            owners: AHashSet::new(),
+            endpoints: AHashSet::new(),
             mirrors: self.mirrors.clone(),
             turned: now,
         };
@@ -285,11 +285,11 @@ impl Inner {
             *known += new;
             left.subtract(locality, new);
             let end = |(pod, place): &Placed| {
-                let owner = pod.as_ref().map(|pod| Arc::clone(&pod.0));
-                End { address: None, owner, place: place.clone() }
+                let endpoint = pod.as_ref().map(|pod| Arc::clone(&pod.0));
+                End { address: None, endpoint, place: place.clone() }
             };
             let (source, destination) = (end(&key.source), end(&key.destination));
-            if source.owner.is_some() {
+            if source.endpoint.is_some() {
                 left_of_known.subtract(locality, new);
             }
             if new == Counter::default() {
@@ -331,8 +331,8 @@ impl Node {
         self.flow_server.clone_from(&report.flow_server);
     }
 
-    /// What is known, as the node would report it.
-    fn known(&self, name: &str) -> ReportRequest {
+    /// The node's counts, as the node itself would report them.
+    fn report(&self, name: &str) -> ReportRequest {
         let mut names = Names::default();
         let line = |(key, counter): (&Between<Placed>, &Counter)| {
             let mut end = |(pod, place): &Placed| Some(names.end(pod.as_ref().map(|pod| &*pod.0), place));
@@ -372,29 +372,29 @@ struct Read {
 }
 
 impl Read {
-    fn new(report: &ReportRequest, owners: &mut AHashSet<Pod>) -> Result<Self, Malformed> {
+    fn new(report: &ReportRequest, endpoints: &mut AHashSet<Pod>) -> Result<Self, Malformed> {
         wire::node_name(&report.node)?;
         let boot_id = report.boot_id.as_slice().try_into().map_err(|_| Malformed("the boot id is not 16 bytes"))?;
         if report.pods.len() > PAIRS || report.ended.len() > PAIRS {
             return Err(Malformed("it has too many pairs of pods"));
         }
         let none = v1::Names::default();
-        let shared = |owner: Arc<Endpoint>| {
-            let owner = Pod(owner);
-            match owners.get(&owner) {
+        let shared = |endpoint: Arc<Endpoint>| {
+            let endpoint = Pod(endpoint);
+            match endpoints.get(&endpoint) {
                 // Nodes are no pods.
-                _ if owner.0.is_node() => owner.0,
+                _ if endpoint.0.is_node() => endpoint.0,
                 // A pod's workload may have become known since.
-                Some(known) if known.0.workload == owner.0.workload => Arc::clone(&known.0),
+                Some(known) if known.0.workload == endpoint.0.workload => Arc::clone(&known.0),
                 _ => {
-                    owners.replace(owner.clone());
-                    owner.0
+                    endpoints.replace(endpoint.clone());
+                    endpoint.0
                 }
             }
         };
-        let known = Known::new(report.names.as_ref().unwrap_or(&none), shared);
+        let known = DecodedNames::new(report.names.as_ref().unwrap_or(&none), shared);
         let key = |line: &v1::Line| {
-            let placed = |end: &v1::End| (known.owner(end).map(Pod), known.place(end));
+            let placed = |end: &v1::End| (known.endpoint(end).map(Pod), known.place(end));
             let (Some(source), Some(destination)) = (&line.source, &line.destination) else {
                 return Err(Malformed("a pair has two ends"));
             };

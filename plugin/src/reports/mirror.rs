@@ -1,4 +1,4 @@
-//! A replica that stands by: it knows what the holder knows, so that it can take over.
+//! A replica that stands by: it knows what the leader knows, so that it can take over.
 
 use super::{ClusterTotals, services::reports_client::ReportsClient};
 use crate::{
@@ -14,14 +14,14 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tonic::Status;
 
-/// What the holder's state may be at most, in one message.
+/// What the leader's state may be at most, in one message.
 const MESSAGE_BYTES: usize = 64 << 20;
-/// How long to wait before the holder is asked again.
+/// How long to wait before the leader is asked again.
 const WAIT: Duration = Duration::from_secs(1);
-/// For how long what was heard of the holder is as good as what it would say: a new one takes over in less.
+/// For how long what was heard of the leader is as good as what it would say: a new one takes over in less.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
-/// Listens to the holder while another replica is that.
+/// Listens to the leader while another replica is that.
 pub struct Mirror {
     /// How replicas reach each other.
     pub settings: Settings,
@@ -46,17 +46,17 @@ impl Mirror {
                 // Until now it has heard of everything itself.
                 heard = Some(Instant::now());
             }
-            let Role::Standby(Some(holder)) = role else {
+            let Role::Standby(Some(leader)) = role else {
                 if self.role.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
-            let settings = self.settings.at(holder.feed.clone());
+            let settings = self.settings.at(leader.feed.clone());
             tokio::select! {
                 ended = listen(&settings, &self.cluster_totals, &mut heard) => {
                     if ended != told {
-                        tracing::warn!(holder = holder.feed, reason = ended, "the holder is not heard");
+                        tracing::warn!(leader = leader.feed, reason = ended, "the leader is not heard");
                         told = ended;
                     }
                 }
@@ -75,7 +75,7 @@ impl Mirror {
     }
 }
 
-/// Listens to a holder until that ends, and says why it did.
+/// Listens to a leader until that ends, and says why it did.
 async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, heard: &mut Option<Instant>) -> String {
     let stream = async {
         let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
@@ -83,10 +83,10 @@ async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, heard: &mut
         let request = settings.request(MirrorRequest {}).map_err(|error| error_chain(&error))?;
         let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
         let mut stream = client.mirror(request).await.map_err(said)?.into_inner();
-        tracing::info!(holder = settings.server, "standing by");
+        tracing::info!(leader = settings.server, "standing by");
         while let Some(said_now) = stream.message().await.map_err(said)? {
             let (now, is_part) =
-                (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Known(_))));
+                (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Node(_))));
             cluster_totals.apply_mirrored(said_now, now).map_err(|refused| refused.to_string())?;
             // A part of what it knows is nothing.
             if !is_part {

@@ -84,7 +84,7 @@ pub struct ReportsService {
 
 impl ReportsService {
     fn refusal(&self) -> Option<Status> {
-        self.role.borrow().refusal(|holder| &holder.feed)
+        self.role.borrow().refusal(|leader| &leader.feed)
     }
 
     fn refuse(&self, status: Status) -> Status {

@@ -2,7 +2,7 @@
 
 use crate::{
     accounting::{ByLocality, Placed},
-    proto::v1::{self, Party, Place as WirePlace, Reason, ZonePair},
+    proto::v1::{self, Place as WirePlace, PlacedEndpoint, Reason, ZonePair},
     zones::{Locality, Pair, Place, Zone},
 };
 use meridian_abi::{Counter, IpVersion, matrix::Direction, stats::Stat, zone};
@@ -94,12 +94,12 @@ fn place(place: &Place) -> WirePlace {
 }
 
 /// An end of a transfer between pods.
-pub fn party((pod, at): &Placed) -> Party {
+pub fn placed_endpoint((pod, at): &Placed) -> PlacedEndpoint {
     let place = Some(place(at));
-    let Some(pod) = pod else { return Party { place, ..Party::default() } };
+    let Some(pod) = pod else { return PlacedEndpoint { place, ..PlacedEndpoint::default() } };
     let (namespace, pod) = (pod.0.namespace.to_string(), &pod.0);
     let workload = pod.workload.as_ref();
-    Party {
+    PlacedEndpoint {
         namespace,
         pod: pod.pod.to_string(),
         workload_kind: workload.map_or_else(String::new, |workload| workload.kind.clone()),

@@ -1,9 +1,9 @@
 //! The sums as they are kept on disk and told, and back.
 
 use crate::{
-    accounting::{Accounting, Between, ByLocality, Interval, Party, Placed, Pod, Top, Totals, Workload},
+    accounting::{Accounting, Between, ByLocality, EndKey, Interval, Placed, Pod, Top, Totals, Workload},
     identity::{self, Endpoint},
-    proto::v1::{self, End, Line, Owner, Series, Sums, Zone as SavedZone},
+    proto::v1::{self, End, EndpointName, Line, Series, Sums, Zone as SavedZone},
     zones::{self, Locality, Place},
 };
 use ahash::AHashMap;
@@ -25,22 +25,22 @@ pub fn sums(accounting: &Accounting) -> Sums {
     });
     let workloads = series(workloads, |Between { source, destination }| {
         let mut end =
-            |workload: &Option<Workload>| names.end(workload.as_ref().map(|owner| &*owner.0), &Place::Unknown);
+            |workload: &Option<Workload>| names.end(workload.as_ref().map(|endpoint| &*endpoint.0), &Place::Unknown);
         (end(source), Some(end(destination)))
     });
     let senders = series(senders, |pod| (names.end(Some(&pod.0), &Place::Unknown), None));
     let namespaces = series(namespaces, |Between { source, destination }| {
         let mut end = |namespace: &Arc<str>| {
-            let owner = Endpoint { namespace: Arc::clone(namespace), ..Endpoint::default() };
-            names.end((!namespace.is_empty()).then_some(&owner), &Place::Unknown)
+            let endpoint = Endpoint { namespace: Arc::clone(namespace), ..Endpoint::default() };
+            names.end((!namespace.is_empty()).then_some(&endpoint), &Place::Unknown)
         };
         (end(source), Some(end(destination)))
     });
-    let line = |(pair, locality, counter): (&Between<(Party, Place)>, Locality, Counter)| {
-        let mut end = |(party, place): &(Party, Place)| match party {
-            Party::Pod(pod) => names.end(Some(&pod.0), place),
-            Party::Address(address) => End { address: octets(*address), ..names.end(None, place) },
-            Party::Other => End { other: true, ..names.end(None, place) },
+    let line = |(pair, locality, counter): (&Between<(EndKey, Place)>, Locality, Counter)| {
+        let mut end = |(end_key, place): &(EndKey, Place)| match end_key {
+            EndKey::Pod(pod) => names.end(Some(&pod.0), place),
+            EndKey::Address(address) => End { address: octets(*address), ..names.end(None, place) },
+            EndKey::Other => End { other: true, ..names.end(None, place) },
         };
         let (source, destination) = (Some(end(&pair.source)), Some(end(&pair.destination)));
         Line { source, destination, counters: vec![counter.into()], locality: locality as u32 }
@@ -58,69 +58,71 @@ pub fn sums(accounting: &Accounting) -> Sums {
 
 /// Goes on with sums that were taken down. What does not make sense is left out.
 pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
-    let known = Known::new(&saved.names.unwrap_or_default(), |owner| owner);
+    let known = DecodedNames::new(&saved.names.unwrap_or_default(), |endpoint| endpoint);
     let Totals { pods, workloads, senders, namespaces } = accounting.totals_mut();
     fill(pods, saved.pods, now, |source, destination| {
-        let placed = |end: &End| (known.owner(end).map(Pod), known.place(end));
+        let placed = |end: &End| (known.endpoint(end).map(Pod), known.place(end));
         Some(Between { source: placed(source), destination: placed(destination?) })
     });
     fill(workloads, saved.workloads, now, |source, destination| {
-        let workload = |end: &End| known.owner(end).map(Workload);
+        let workload = |end: &End| known.endpoint(end).map(Workload);
         Some(Between { source: workload(source), destination: workload(destination?) })
     });
-    fill(senders, saved.senders, now, |source, _| known.owner(source).map(Pod));
+    fill(senders, saved.senders, now, |source, _| known.endpoint(source).map(Pod));
     fill(namespaces, saved.namespaces, now, |source, destination| {
-        let namespace = |end: &End| known.owner(end).map(|owner| Arc::clone(&owner.namespace)).unwrap_or_default();
+        let namespace =
+            |end: &End| known.endpoint(end).map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
         Some(Between { source: namespace(source), destination: namespace(destination?) })
     });
     let Some(interval) = accounting.interval_mut() else { return };
     for line in saved.interval {
         let (Some(source), Some(destination)) = (&line.source, &line.destination) else { continue };
-        let party = |end: &End| {
-            let party = match (end.other, known.owner(end), address(&end.address)) {
-                (true, ..) => Party::Other,
-                (_, Some(owner), _) => Party::Pod(Pod(owner)),
-                (.., Some(address)) => Party::Address(address),
-                _ => Party::Other,
+        let end_key = |end: &End| {
+            let end_key = match (end.other, known.endpoint(end), address(&end.address)) {
+                (true, ..) => EndKey::Other,
+                (_, Some(endpoint), _) => EndKey::Pod(Pod(endpoint)),
+                (.., Some(address)) => EndKey::Address(address),
+                _ => EndKey::Other,
             };
-            (party, known.place(end))
+            (end_key, known.place(end))
         };
         let locality = Locality::ALL.get(line.locality as usize).copied();
         let (Some(locality), Some(counter)) = (locality, line.counters.first()) else { continue };
-        let pair = Between { source: party(source), destination: party(destination) };
+        let pair = Between { source: end_key(source), destination: end_key(destination) };
         interval.restore(pair, locality, (*counter).into());
     }
 }
 
-/// Numbers for owners and zones that are named again and again.
+/// Numbers for endpoints and zones that are named again and again.
 #[derive(Debug, Default)]
 pub struct Names {
-    owners: Vec<Owner>,
-    by_owner: AHashMap<(Arc<str>, Arc<str>), u32>,
+    endpoints: Vec<EndpointName>,
+    by_endpoint: AHashMap<(Arc<str>, Arc<str>), u32>,
     zones: Vec<SavedZone>,
 }
 
 impl Names {
     /// An end, by its numbers.
-    pub fn end(&mut self, owner: Option<&Endpoint>, place: &Place) -> End {
-        let owner = owner.map_or(0, |owner| self.owner(owner));
-        End { owner, zone: self.zone(place), ..End::default() }
+    pub fn end(&mut self, endpoint: Option<&Endpoint>, place: &Place) -> End {
+        let endpoint = endpoint.map_or(0, |endpoint| self.endpoint(endpoint));
+        End { endpoint, zone: self.zone(place), ..End::default() }
     }
 
-    fn owner(&mut self, owner: &Endpoint) -> u32 {
-        let Self { owners, by_owner, .. } = self;
-        let (_, kind, name) = owner.workload_id();
+    fn endpoint(&mut self, endpoint: &Endpoint) -> u32 {
+        let Self { endpoints, by_endpoint, .. } = self;
+        let (_, kind, name) = endpoint.workload_id();
         // A node has neither namespace nor pod.
-        let id = (Arc::clone(&owner.namespace), if owner.is_node() { name.into() } else { Arc::clone(&owner.pod) });
-        *by_owner.entry(id).or_insert_with(|| {
-            let has_workload = owner.workload.is_some();
-            owners.push(Owner {
-                namespace: owner.namespace.to_string(),
-                pod: owner.pod.to_string(),
+        let id =
+            (Arc::clone(&endpoint.namespace), if endpoint.is_node() { name.into() } else { Arc::clone(&endpoint.pod) });
+        *by_endpoint.entry(id).or_insert_with(|| {
+            let has_workload = endpoint.workload.is_some();
+            endpoints.push(EndpointName {
+                namespace: endpoint.namespace.to_string(),
+                pod: endpoint.pod.to_string(),
                 workload_kind: if has_workload { kind.to_owned() } else { String::new() },
                 workload_name: if has_workload { name.to_owned() } else { String::new() },
             });
-            owners.len() as u32
+            endpoints.len() as u32
         })
     }
 
@@ -139,34 +141,37 @@ impl Names {
 }
 
 impl From<Names> for v1::Names {
-    fn from(Names { owners, zones, .. }: Names) -> Self {
-        Self { owners, zones }
+    fn from(Names { endpoints, zones, .. }: Names) -> Self {
+        Self { endpoints, zones }
     }
 }
 
 /// The same, read.
 #[derive(Debug)]
-pub struct Known {
-    owners: Vec<Arc<Endpoint>>,
+pub struct DecodedNames {
+    endpoints: Vec<Arc<Endpoint>>,
     zones: Vec<Arc<zones::Zone>>,
 }
 
-impl Known {
+impl DecodedNames {
     /// What was named. Owners that are known already can be shared.
     pub fn new(names: &v1::Names, mut shared: impl FnMut(Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
-        let owner = |owner: &Owner| {
-            let Owner { workload_kind: kind, workload_name: name, .. } = owner.clone();
+        let endpoint = |endpoint: &EndpointName| {
+            let EndpointName { workload_kind: kind, workload_name: name, .. } = endpoint.clone();
             let workload = (!kind.is_empty()).then(|| Arc::new(identity::Workload { kind, name }));
-            let (namespace, pod) = (owner.namespace.as_str().into(), owner.pod.as_str().into());
+            let (namespace, pod) = (endpoint.namespace.as_str().into(), endpoint.pod.as_str().into());
             shared(Arc::new(Endpoint { namespace, pod, workload, ..Endpoint::default() }))
         };
         let zone = |zone: &SavedZone| Arc::new(zones::Zone { name: zone.name.clone(), region: zone.region.clone() });
-        Self { owners: names.owners.iter().map(owner).collect(), zones: names.zones.iter().map(zone).collect() }
+        Self {
+            endpoints: names.endpoints.iter().map(endpoint).collect(),
+            zones: names.zones.iter().map(zone).collect(),
+        }
     }
 
     /// Who an end is, if that is known.
-    pub fn owner(&self, end: &End) -> Option<Arc<Endpoint>> {
-        self.owners.get((end.owner as usize).checked_sub(1)?).cloned()
+    pub fn endpoint(&self, end: &End) -> Option<Arc<Endpoint>> {
+        self.endpoints.get((end.endpoint as usize).checked_sub(1)?).cloned()
     }
 
     /// Where an end is.

@@ -3,7 +3,7 @@
 use super::zones;
 use crate::{
     identity::{Endpoint, Pool, Workload},
-    proto::v1::{Identity, Prefix, Update},
+    proto::v1::{self, Prefix, Update},
     zones::{Place, Placement, Zone},
 };
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
@@ -89,7 +89,7 @@ pub fn encode_bucket(
     let update = Update {
         bucket,
         prefixes: prefixes.iter().map(|(prefix, placement)| zones::prefix(prefix, placement)).collect(),
-        identities: identities.iter().map(|(address, endpoint)| zones::identity(*address, endpoint)).collect(),
+        endpoints: identities.iter().map(|(address, endpoint)| zones::endpoint_message(*address, endpoint)).collect(),
         ..Update::default()
     };
     update.encode_to_vec()
@@ -106,7 +106,7 @@ pub fn encode_changes(changes: &Changes) -> Vec<u8> {
     }
     for (address, endpoint) in &changes.identities {
         match endpoint {
-            Some(endpoint) => update.identities.push(zones::identity(*address, endpoint)),
+            Some(endpoint) => update.endpoints.push(zones::endpoint_message(*address, endpoint)),
             None => update.removed_addresses.push(address.to_string()),
         }
     }
@@ -132,9 +132,9 @@ impl Reader {
             let (network, placement) = self.placement(prefix)?;
             changes.zones.push((network, Some(placement)));
         }
-        for identity in update.identities {
-            let address = address(&identity.address)?;
-            let endpoint = self.pool.endpoint(endpoint(identity));
+        for message in update.endpoints {
+            let address = address(&message.address)?;
+            let endpoint = self.pool.endpoint(endpoint(message));
             changes.identities.push((address, Some(Arc::new(endpoint))));
         }
         for prefix in update.removed_prefixes {
@@ -178,17 +178,17 @@ fn address(text: &str) -> Result<IpAddr, WireError> {
     text.parse().map_err(|_| WireError::Address(text.to_owned()))
 }
 
-fn endpoint(identity: Identity) -> Endpoint {
-    let labels = identity.labels.iter().filter_map(|label| label.split_once('='));
-    let (kind, name) = (identity.workload_kind, identity.workload);
+fn endpoint(message: v1::Endpoint) -> Endpoint {
+    let labels = message.labels.iter().filter_map(|label| label.split_once('='));
+    let (kind, name) = (message.workload_kind, message.workload);
     Endpoint {
         labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()),
-        namespace: identity.namespace.into(),
-        pod: identity.pod.into(),
+        namespace: message.namespace.into(),
+        pod: message.pod.into(),
         workload: (!kind.is_empty()).then(|| Arc::new(Workload { kind, name })),
-        services: identity.services.into(),
-        node: identity.node.into(),
-        since: identity.since.and_then(|since| SystemTime::try_from(since).ok()),
+        services: message.services.into(),
+        node: message.node.into(),
+        since: message.since.and_then(|since| SystemTime::try_from(since).ok()),
     }
 }
 

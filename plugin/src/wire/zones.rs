@@ -22,12 +22,12 @@ pub fn prefix(prefix: &IpNetwork, placement: &Placement) -> v1::Prefix {
 }
 
 /// Who has an address, as a message.
-pub fn identity(address: IpAddr, endpoint: &Endpoint) -> v1::Identity {
+pub fn endpoint_message(address: IpAddr, endpoint: &Endpoint) -> v1::Endpoint {
     let (workload_kind, workload) = endpoint
         .workload
         .as_ref()
         .map_or_else(Default::default, |workload| (workload.kind.clone(), workload.name.clone()));
-    v1::Identity {
+    v1::Endpoint {
         address: address.to_string(),
         namespace: endpoint.namespace.to_string(),
         pod: endpoint.pod.to_string(),

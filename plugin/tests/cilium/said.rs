@@ -28,7 +28,7 @@ pub fn by_zones(cluster: &Cluster) -> BTreeMap<Pair, u64> {
 
 /// IP bytes by pods, of all nodes, as the controller that sums up has them.
 pub fn by_pods(cluster: &Cluster) -> BTreeMap<Pair, u64> {
-    let (node, address) = holder(cluster);
+    let (node, address) = leader(cluster);
     let mut sums = BTreeMap::new();
     for Series { name, labels, value } in page(cluster, &node, &format!("{address}:9981")) {
         if name == "meridian_pod_bytes_total" {
@@ -46,13 +46,13 @@ pub fn hooks(cluster: &Cluster) -> BTreeSet<String> {
 }
 
 /// The node and the address of the controller that has the Lease.
-fn holder(cluster: &Cluster) -> (String, String) {
+fn leader(cluster: &Cluster) -> (String, String) {
     let lease =
         ["--namespace", "meridian", "get", "lease", "meridian-controller", "--output=jsonpath={.spec.holderIdentity}"];
-    let holder = cluster.kubectl(&lease);
-    let holder = holder.split('_').next().unwrap();
+    let leader = cluster.kubectl(&lease);
+    let leader = leader.split('_').next().unwrap();
     let field = |path: &str| {
-        cluster.kubectl(&["--namespace", "meridian", "get", "pod", holder, &format!("--output=jsonpath={{{path}}}")])
+        cluster.kubectl(&["--namespace", "meridian", "get", "pod", leader, &format!("--output=jsonpath={{{path}}}")])
     };
     (field(".spec.nodeName"), field(".status.podIP"))
 }

@@ -12,7 +12,7 @@ use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use meridian::{
     api::{self, Target},
     demo::{links::configure, namespace::Namespace},
-    proto::v1::{Identity, StatusResponse},
+    proto::v1::{Endpoint, StatusResponse},
 };
 use serde_json::json;
 use std::{
@@ -355,14 +355,14 @@ impl Agent {
     }
 
     /// Who has an address.
-    pub async fn holder(&self, ip: &str) -> Option<Identity> {
-        self.client().await.lookup(ip.into()).await.unwrap().unwrap().holder
+    pub async fn endpoint(&self, ip: &str) -> Option<Endpoint> {
+        self.client().await.lookup(ip.into()).await.unwrap().unwrap().endpoint
     }
 
     /// Namespace, pod and workload of who has an address.
     pub async fn pod(&self, ip: &str) -> String {
-        self.holder(ip).await.map_or_else(String::new, |holder| {
-            format!("{}/{} {} {}", holder.namespace, holder.pod, holder.workload_kind, holder.workload)
+        self.endpoint(ip).await.map_or_else(String::new, |endpoint| {
+            format!("{}/{} {} {}", endpoint.namespace, endpoint.pod, endpoint.workload_kind, endpoint.workload)
         })
     }
 

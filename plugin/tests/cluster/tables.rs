@@ -219,9 +219,9 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         watched.holds("ReplicaSet", &version).await;
         let version = lab.put(cart("cart-6d8f-1", "Running", "10.0.1.5")).await;
         watched.holds("Pod", &version).await;
-        let holder = agent.holder("10.0.1.5").await.unwrap();
-        assert_eq!((&*holder.workload_kind, &*holder.workload, &*holder.node), ("Deployment", "cart", "node-a"));
-        assert_eq!(holder.labels, ["app=cart"], "those that are chosen");
+        let endpoint = agent.endpoint("10.0.1.5").await.unwrap();
+        assert_eq!((&*endpoint.workload_kind, &*endpoint.workload, &*endpoint.node), ("Deployment", "cart", "node-a"));
+        assert_eq!(endpoint.labels, ["app=cart"], "those that are chosen");
 
         // A service sends to it.
         let service = json!({"metadata": {"name": "cart", "namespace": "shop"}, "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80}]}});
@@ -232,7 +232,7 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         });
         let version = lab.put(Object::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", slice)).await;
         watched.holds("EndpointSlice", &version).await;
-        assert_eq!(agent.holder("10.0.1.5").await.unwrap().services, ["cart"]);
+        assert_eq!(agent.endpoint("10.0.1.5").await.unwrap().services, ["cart"]);
         // An address of a service is nobody's: what goes there is sent on to a pod.
         let address = lab.text("", "v1", "Service", "services", "shop", "cart", "/spec/clusterIP").await;
         assert_eq!(agent.pod(&address).await, "");

@@ -220,7 +220,7 @@ async fn totals(lab: &mut Lab) {
     truth.send(&nodes, 300);
     truth.is_served("after an agent was killed", &[&first, &second]).await;
 
-    // The holder is killed in the middle.
+    // The leader is killed in the middle.
     first.process.signal(Signal::SIGKILL);
     controllers.replicas.borrow_mut().remove(0);
     for size in 0..10 {
@@ -230,15 +230,15 @@ async fn totals(lab: &mut Lab) {
     }
     drop(first);
     let third = controllers.start(lab).await;
-    truth.is_served("after the holder was killed", &[&second, &third]).await;
+    truth.is_served("after the leader was killed", &[&second, &third]).await;
     holds(&second, 1.0).await;
 
-    // The holder is cut off, and comes back when another one has taken over.
+    // The leader is cut off, and comes back when another one has taken over.
     second.process.signal(Signal::SIGSTOP);
     truth.send(&nodes, 400);
     holds(&third, 1.0).await;
     truth.send(&nodes, 500);
-    truth.is_served("after the holder was cut off", &[&third]).await;
+    truth.is_served("after the leader was cut off", &[&third]).await;
     second.process.signal(Signal::SIGCONT);
     holds(&second, 0.0).await;
     truth.send(&nodes, 600);

@@ -549,7 +549,7 @@ fn node_port(hook: Hook) -> Outcome {
         assert_eq!(measured.cells, expected.into());
         assert_eq!(measured.wire, measured.sent());
         let mut ways = Vec::new();
-        network.counting.datapath.flows(|entry| ways.push(entry.way));
+        network.counting.datapath.flows(|entry| ways.push(entry.path));
         assert!(ways.iter().all(|way| *way == PacketPath::Forwarded));
     }
     Outcome::Exact

@@ -56,22 +56,22 @@ fn range(node: NodeName, prefixes: &[&str], addresses: &[&str]) -> Fact {
 
 /// A model, and the table that its changes have led to.
 #[derive(Default)]
-struct Told {
+struct TestModel {
     model: Model,
     table: BTreeMap<IpNetwork, Placement>,
     identities: BTreeMap<IpAddr, Arc<Endpoint>>,
 }
 
-impl Told {
+impl TestModel {
     /// A model that has been told these objects, as the API server writes them, in this order or backwards.
     fn of(objects: &[Value], is_forwards: bool) -> Self {
-        let mut told = Self::default();
+        let mut model = Self::default();
         let mut all: Vec<&Value> = objects.iter().collect();
         if !is_forwards {
             all.reverse();
         }
-        all.into_iter().for_each(|object| told.read(object));
-        told
+        all.into_iter().for_each(|object| model.read(object));
+        model
     }
 
     fn read(&mut self, object: &Value) {
@@ -91,18 +91,18 @@ impl Told {
 
     /// The zone of an address, and where that comes from.
     fn zone(&mut self, address: &str) -> String {
-        self.tell();
+        self.apply_changes();
         lookup(&self.table, address.parse().unwrap()).to_string()
     }
 
     fn region(&mut self, address: &str) -> String {
-        self.tell();
+        self.apply_changes();
         lookup(&self.table, address.parse().unwrap()).zone().unwrap().region.clone()
     }
 
     /// Who has an address: `Node NAME` or NAMESPACE/POD.
-    fn holder(&mut self, address: &str) -> String {
-        self.tell();
+    fn endpoint(&mut self, address: &str) -> String {
+        self.apply_changes();
         let Some(endpoint) = self.identities.get(&address.parse().unwrap()) else { return "nobody".into() };
         if endpoint.pod.is_empty() {
             return format!("Node {}", endpoint.node);
@@ -110,16 +110,16 @@ impl Told {
         format!("{}/{}", endpoint.namespace, endpoint.pod)
     }
 
-    /// Reasons and messages of what a person is told, long after it began.
+    /// Reasons and messages of what a person is model, long after it began.
     fn notices(&mut self) -> Vec<(&'static str, String)> {
-        self.tell();
+        self.apply_changes();
         let mut notices = self.model.take_notices(SystemTime::now());
         notices.extend(self.model.take_notices(SystemTime::now() + Duration::from_secs(3600)));
         notices.into_iter().map(|notice| (notice.reason, notice.message)).collect()
     }
 
     fn notices_now(&mut self) -> Vec<String> {
-        self.tell();
+        self.apply_changes();
         self.model.take_notices(SystemTime::now()).into_iter().map(|notice| notice.message).collect()
     }
 
@@ -127,7 +127,7 @@ impl Told {
         self.model.apply(kind, seen(key, fact));
     }
 
-    fn tell(&mut self) {
+    fn apply_changes(&mut self) {
         let changes = self.model.take_changes();
         for (prefix, placement) in changes.zones {
             match placement {
@@ -144,7 +144,7 @@ impl Told {
     }
 
     fn zones(&mut self) -> Vec<(String, String)> {
-        self.tell();
+        self.apply_changes();
         self.table.iter().map(|(prefix, said)| (prefix.to_string(), said.place.to_string())).collect()
     }
 }
@@ -155,95 +155,95 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
-    let mut told = Told::default();
+    let mut model = TestModel::default();
     let yaml = "zones: [{name: a, region: r, cidrs: [10.0.0.0/16]}]\n";
-    told.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
-    told.set(Kind::Node, key("", "n"), node(None, &["10.0.1.0/24", "2a00:1::/64"], &["10.0.2.1"]));
+    model.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
+    model.set(Kind::Node, key("", "n"), node(None, &["10.0.1.0/24", "2a00:1::/64"], &["10.0.2.1"]));
     // The public prefix is not the internet.
-    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a"), ("2a00:1::/64", "unknown")]));
-    assert_eq!(told.model.take_notices(SystemTime::now()).len(), 1);
-    told.set(Kind::Node, key("", "n"), node(Some("b"), &["10.0.1.0/24"], &[]));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "a")]), "nor does one with a zone");
+    assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "a"), ("2a00:1::/64", "unknown")]));
+    assert_eq!(model.model.take_notices(SystemTime::now()).len(), 1);
+    model.set(Kind::Node, key("", "n"), node(Some("b"), &["10.0.1.0/24"], &[]));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "a")]), "nor does one with a zone");
 }
 
 #[test]
 fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
-    let mut told = Told::default();
-    told.set(Kind::Pod, key("s", "p"), Fact::Pod(Arc::new(pod("n", &["10.0.1.5"], 1))));
-    assert_eq!(told.zones(), pairs(&[("10.0.1.5/32", "unknown")]));
-    told.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
-    told.set(Kind::Node, key("", "m"), node(Some("b"), &["10.0.0.0/16"], &[]));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.0/24", "a")]));
-    told.model.remove(Kind::Node, &key("", "n"));
+    let mut model = TestModel::default();
+    model.set(Kind::Pod, key("s", "p"), Fact::Pod(Arc::new(pod("n", &["10.0.1.5"], 1))));
+    assert_eq!(model.zones(), pairs(&[("10.0.1.5/32", "unknown")]));
+    model.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
+    model.set(Kind::Node, key("", "m"), node(Some("b"), &["10.0.0.0/16"], &[]));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.0/24", "a")]));
+    model.model.remove(Kind::Node, &key("", "n"));
     // Its node is gone: nobody knows where the pod is.
-    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.5/32", "unknown")]));
-    told.set(Kind::Node, key("", "n"), node(Some("b"), &[], &[]));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.0/16", "b")]));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.5/32", "unknown")]));
+    model.set(Kind::Node, key("", "n"), node(Some("b"), &[], &[]));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b")]));
 }
 
 #[test]
 fn a_conflict_is_unknown_and_told_to_both() {
-    let mut told = Told::default();
-    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
+    let mut model = TestModel::default();
+    model.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
     let ranges = |node: &str| range(NodeName::Name(node.into()), &["10.0.1.0/24"], &[]);
-    told.set(Kind::CiliumNode, key("", "n"), ranges("n"));
-    told.set(Kind::BlockAffinity, key("", "m"), ranges("m"));
-    assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "a")]), "a node that is not known contradicts nobody");
-    told.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
-    assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "unknown")]));
-    let notices = told.model.take_notices(SystemTime::now());
+    model.set(Kind::CiliumNode, key("", "n"), ranges("n"));
+    model.set(Kind::BlockAffinity, key("", "m"), ranges("m"));
+    assert_eq!(model.zones(), pairs(&[("10.0.1.0/24", "a")]), "a node that is not known contradicts nobody");
+    model.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
+    assert_eq!(model.zones(), pairs(&[("10.0.1.0/24", "unknown")]));
+    let notices = model.model.take_notices(SystemTime::now());
     let objects: Vec<String> = notices.iter().map(|notice| notice.object.to_string()).collect();
     assert_eq!(objects, ["CiliumNode n", "BlockAffinity m"]);
     assert!(notices[0].message.contains("(CiliumNode n: a, BlockAffinity m: b)"), "{}", notices[0].message);
-    told.model.remove(Kind::BlockAffinity, &key("", "m"));
-    assert_eq!(told.zones(), pairs(&[("10.0.1.0/24", "a")]));
-    assert_eq!(told.model.troubles(), (0, 0));
+    model.model.remove(Kind::BlockAffinity, &key("", "m"));
+    assert_eq!(model.zones(), pairs(&[("10.0.1.0/24", "a")]));
+    assert_eq!(model.model.troubles(), (0, 0));
 }
 
 #[test]
 fn a_pod_that_is_about_to_go_gives_way() {
-    let mut told = Told::default();
-    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
-    told.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
-    told.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(pod("n", &["10.0.0.5"], 1))));
+    let mut model = TestModel::default();
+    model.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
+    model.set(Kind::Node, key("", "m"), node(Some("b"), &[], &[]));
+    model.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(pod("n", &["10.0.0.5"], 1))));
     let ending = Pod { is_ending: true, ..pod("n", &["10.0.0.5"], 1) };
-    told.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(ending.clone())));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "a")]), "it has the address still");
-    told.set(Kind::Pod, key("s", "new"), Fact::Pod(Arc::new(pod("m", &["10.0.0.5"], 2))));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "b")]));
-    let holder = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].pod.to_string();
-    assert_eq!(holder(&told), "new");
-    told.model.remove(Kind::Pod, &key("s", "old"));
-    told.tell();
-    assert_eq!((&*holder(&told), told.model.troubles().0), ("new", 0));
+    model.set(Kind::Pod, key("s", "old"), Fact::Pod(Arc::new(ending.clone())));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.5/32", "a")]), "it has the address still");
+    model.set(Kind::Pod, key("s", "new"), Fact::Pod(Arc::new(pod("m", &["10.0.0.5"], 2))));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.5/32", "b")]));
+    let endpoint = |model: &TestModel| model.identities[&"10.0.0.5".parse().unwrap()].pod.to_string();
+    assert_eq!(endpoint(&model), "new");
+    model.model.remove(Kind::Pod, &key("s", "old"));
+    model.apply_changes();
+    assert_eq!((&*endpoint(&model), model.model.troubles().0), ("new", 0));
 }
 
 #[test]
 fn an_owner_that_is_known_later_is_told() {
-    let mut told = Told::default();
+    let mut model = TestModel::default();
     let owner =
         |kind: &str, name: &str, uid: &str| Arc::new(Owner { kind: kind.into(), name: name.into(), uid: uid.into() });
     let of_set = Pod { owner: Some(owner("ReplicaSet", "cart-1", "u1")), ..pod("n", &["10.0.0.5"], 1) };
-    told.set(Kind::Pod, key("s", "cart-1-x"), Fact::Pod(Arc::new(of_set)));
-    told.tell();
-    let workload = |told: &Told| told.identities[&"10.0.0.5".parse().unwrap()].workload.clone().unwrap();
-    assert_eq!((&*workload(&told).kind, &*workload(&told).name), ("ReplicaSet", "cart-1"));
+    model.set(Kind::Pod, key("s", "cart-1-x"), Fact::Pod(Arc::new(of_set)));
+    model.apply_changes();
+    let workload = |model: &TestModel| model.identities[&"10.0.0.5".parse().unwrap()].workload.clone().unwrap();
+    assert_eq!((&*workload(&model).kind, &*workload(&model).name), ("ReplicaSet", "cart-1"));
     let fact = Fact::Owner { uid: "u1".into(), owner: Some(owner("Deployment", "cart", "u0")) };
-    told.set(Kind::ReplicaSet, key("s", "cart-1"), fact);
-    told.tell();
-    assert_eq!((&*workload(&told).kind, &*workload(&told).name), ("Deployment", "cart"));
+    model.set(Kind::ReplicaSet, key("s", "cart-1"), fact);
+    model.apply_changes();
+    assert_eq!((&*workload(&model).kind, &*workload(&model).name), ("Deployment", "cart"));
 }
 
 #[test]
 fn an_endpoint_that_names_its_node_by_address_follows_the_node() {
-    let mut told = Told::default();
+    let mut model = TestModel::default();
     let ranges = range(NodeName::Address("192.168.0.1".parse().unwrap()), &[], &["10.0.0.5"]);
-    told.set(Kind::CiliumEndpoint, key("s", "p"), ranges);
-    assert_eq!(told.zones(), []);
-    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &["192.168.0.1"]));
-    assert_eq!(told.zones(), pairs(&[("10.0.0.5/32", "a"), ("192.168.0.1/32", "a")]));
-    told.set(Kind::Node, key("", "n"), node(Some("a"), &[], &["192.168.0.2"]));
-    assert_eq!(told.zones(), pairs(&[("192.168.0.2/32", "a")]));
+    model.set(Kind::CiliumEndpoint, key("s", "p"), ranges);
+    assert_eq!(model.zones(), []);
+    model.set(Kind::Node, key("", "n"), node(Some("a"), &[], &["192.168.0.1"]));
+    assert_eq!(model.zones(), pairs(&[("10.0.0.5/32", "a"), ("192.168.0.1/32", "a")]));
+    model.set(Kind::Node, key("", "n"), node(Some("a"), &[], &["192.168.0.2"]));
+    assert_eq!(model.zones(), pairs(&[("192.168.0.2/32", "a")]));
 }
 
 /// Facts of a small world, in which things collide often.
@@ -337,25 +337,25 @@ fn lookup(table: &BTreeMap<IpNetwork, Placement>, address: IpAddr) -> Place {
 fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
     for seed in 0..300 {
         let mut world = World(seed);
-        let (mut told, mut last) = (Told::default(), BTreeMap::new());
+        let (mut model, mut last) = (TestModel::default(), BTreeMap::new());
         let yaml = "zones: [{name: z9, region: r, cidrs: [10.1.0.0/16, 10.0.1.16/28]}]\n";
         let fixed = StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap();
         if seed % 2 == 0 {
-            told.model.set_static(&fixed);
+            model.model.set_static(&fixed);
         }
         for step in 0..60 {
             let (kind, key, fact) = world.event();
             match fact.clone() {
-                Some(fact) => told.set(kind, key.clone(), fact),
-                None => told.model.remove(kind, &key),
+                Some(fact) => model.set(kind, key.clone(), fact),
+                None => model.model.remove(kind, &key),
             }
             last.insert((kind, key), fact);
             if step % 7 == 0 {
-                told.tell();
+                model.apply_changes();
             }
         }
-        told.tell();
-        let mut fresh = Told::default();
+        model.apply_changes();
+        let mut fresh = TestModel::default();
         for ((kind, key), fact) in last.iter().rev() {
             if let Some(fact) = fact {
                 fresh.set(*kind, key.clone(), fact.clone());
@@ -364,13 +364,13 @@ fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
         if seed % 2 == 0 {
             fresh.model.set_static(&fixed);
         }
-        fresh.tell();
-        let places = |told: &Told| -> Vec<(IpNetwork, Place)> {
-            told.table.iter().map(|(prefix, said)| (*prefix, said.place.clone())).collect()
+        fresh.apply_changes();
+        let places = |model: &TestModel| -> Vec<(IpNetwork, Place)> {
+            model.table.iter().map(|(prefix, said)| (*prefix, said.place.clone())).collect()
         };
-        assert_eq!(places(&told), places(&fresh), "seed {seed}");
-        assert_eq!(told.identities, fresh.identities, "seed {seed}");
-        assert_eq!(told.model.troubles(), fresh.model.troubles(), "seed {seed}");
+        assert_eq!(places(&model), places(&fresh), "seed {seed}");
+        assert_eq!(model.identities, fresh.identities, "seed {seed}");
+        assert_eq!(model.model.troubles(), fresh.model.troubles(), "seed {seed}");
 
         // A pod that has its address alone is in its node's zone, whatever prefixes are left out.
         let zone = |name: &str| match last.get(&(Kind::Node, self::key("", name))) {
@@ -396,7 +396,7 @@ fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
                 let speakers = facts.clone().filter(|(_, _, fact)| speaks(fact, address)).count();
                 let place = zone(&pod.node);
                 if speakers == 1 && place != Place::Unknown {
-                    assert_eq!(lookup(&told.table, *address), place, "seed {seed}, {address}");
+                    assert_eq!(lookup(&model.table, *address), place, "seed {seed}, {address}");
                 }
             }
         }

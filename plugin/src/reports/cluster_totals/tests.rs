@@ -21,11 +21,11 @@ impl Random {
 }
 
 fn end(n: u64) -> End {
-    let owner =
+    let endpoint =
         Endpoint { namespace: format!("ns{}", n % 3).into(), pod: format!("p{n}").into(), ..Endpoint::default() };
     // Of some it is not known who they are.
-    let owner = (n % 5 != 4).then(|| Arc::new(owner));
-    End { address: Some([10, 0, 0, n as u8].into()), owner, place: place(n as usize % 4) }
+    let endpoint = (n % 5 != 4).then(|| Arc::new(endpoint));
+    End { address: Some([10, 0, 0, n as u8].into()), endpoint, place: place(n as usize % 4) }
 }
 
 /// A node: its counters, and the agent that reports them.
@@ -112,7 +112,7 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
     let (version, direction) = (IpVersion::V4, Direction::Egress);
     let pair = Pair { source: source.place.clone(), destination: destination.place.clone(), version, direction };
     truth.by_locality.add(pair.locality(), new);
-    if source.owner.is_some() {
+    if source.endpoint.is_some() {
         truth.by_known.add(pair.locality(), new);
     }
     truth.matrix.add(pair.clone(), new);
@@ -120,9 +120,9 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
     agent.accounting.add(&source, &destination, new, now);
 }
 
-/// Tells a replica that stands by everything that a holder knows.
-fn mirror(holder: &ClusterTotals, standby: &ClusterTotals, now: Instant) -> broadcast::Receiver<MirrorResponse> {
-    let (known, news) = holder.mirror(now);
+/// Tells a replica that stands by everything that a leader knows.
+fn mirror(leader: &ClusterTotals, standby: &ClusterTotals, now: Instant) -> broadcast::Receiver<MirrorResponse> {
+    let (known, news) = leader.mirror(now);
     known.into_iter().for_each(|said| standby.apply_mirrored(said, now).unwrap());
     news
 }
@@ -157,14 +157,14 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
     for seed in 0..40 {
         let (mut random, mut truth, mut now) = (Random(seed), Truth::default(), Instant::now());
         let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
-        let (mut holder, mut standby) = (cluster_totals(), cluster_totals());
-        let mut news = mirror(&holder, &standby, now);
+        let (mut leader, mut standby) = (cluster_totals(), cluster_totals());
+        let mut news = mirror(&leader, &standby, now);
         let (mut logged, mut last) = (0, (0, 0));
         for _ in 0..600 {
             let agent = &mut agents[random.below(4) as usize];
             match random.below(16) {
                 0..=6 => send(agent, &mut random, &mut truth, now),
-                7..=9 => agent.report(&holder, now),
+                7..=9 => agent.report(&leader, now),
                 // The report is lost with its stream.
                 10 => {
                     agent.reporter.report(&agent.sample());
@@ -172,39 +172,39 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                 }
                 // It is taken, but the agent does not apply_news that.
                 11 => {
-                    holder.take(agent.reporter.report(&agent.sample()), now).unwrap();
+                    leader.take(agent.reporter.report(&agent.sample()), now).unwrap();
                     agent.reporter.begin();
                 }
                 12 => {
                     now += Duration::from_secs(100);
                     agent.accounting.turn(now);
-                    holder.turn(now);
+                    leader.turn(now);
                     standby.turn(now);
                 }
                 13 => {
                     // It is a graceful end: the last report is taken.
-                    agent.report(&holder, now);
+                    agent.report(&leader, now);
                     if random.below(2) == 0 { agent.restart(now) } else { agent.reboot() }
                 }
-                14 => logged += crossing(&holder),
-                // The holder dies; who stood by takes over, and another one stands by.
+                14 => logged += crossing(&leader),
+                // The leader dies; who stood by takes over, and another one stands by.
                 _ => {
                     apply_news(&mut news, &standby, now);
-                    (holder, standby) = (standby, cluster_totals());
+                    (leader, standby) = (standby, cluster_totals());
                     agents.iter_mut().for_each(|agent| agent.reporter.begin());
-                    news = mirror(&holder, &standby, now);
+                    news = mirror(&leader, &standby, now);
                 }
             }
             apply_news(&mut news, &standby, now);
-            let served = served(&holder);
+            let served = served(&leader);
             assert!(served.0 >= last.0 && served.1 >= last.1, "seed {seed}: a total goes backwards");
             last = served;
         }
-        agents.iter_mut().for_each(|agent| agent.report(&holder, now));
-        is_exact(&holder, &truth, seed);
+        agents.iter_mut().for_each(|agent| agent.report(&leader, now));
+        is_exact(&leader, &truth, seed);
         apply_news(&mut news, &standby, now);
         is_exact(&standby, &truth, seed);
-        assert_eq!(logged + crossing(&holder), truth.crossing(), "seed {seed}: each byte is logged once");
+        assert_eq!(logged + crossing(&leader), truth.crossing(), "seed {seed}: each byte is logged once");
     }
 }
 
@@ -213,31 +213,31 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
     for seed in 0..20 {
         let (mut random, mut truth, now) = (Random(seed), Truth::default(), Instant::now());
         let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
-        let mut holder = cluster_totals();
+        let mut leader = cluster_totals();
         for round in 0..300 {
             let agent = &mut agents[random.below(4) as usize];
             match random.below(8) {
                 0..=4 => send(agent, &mut random, &mut truth, now),
-                5 => agent.report(&holder, now),
+                5 => agent.report(&leader, now),
                 6 => agent.restart(now),
                 _ if round % 50 == 0 => {
-                    holder = cluster_totals();
+                    leader = cluster_totals();
                     agents.iter_mut().for_each(|agent| agent.reporter.begin());
                 }
                 _ => {}
             }
         }
-        agents.iter_mut().for_each(|agent| agent.report(&holder, now));
-        is_exact(&holder, &truth, seed);
+        agents.iter_mut().for_each(|agent| agent.report(&leader, now));
+        is_exact(&leader, &truth, seed);
         // An hour later, with the controller away all the time.
         (0..100).for_each(|n| send(&mut agents[n % 4], &mut random, &mut truth, now));
-        holder = cluster_totals();
+        leader = cluster_totals();
         agents.iter_mut().for_each(|agent| {
             agent.reporter.begin();
-            agent.report(&holder, now);
+            agent.report(&leader, now);
         });
-        is_exact(&holder, &truth, seed);
-        assert_eq!(crossing(&holder), 0, "what another one may have logged is not logged again");
+        is_exact(&leader, &truth, seed);
+        assert_eq!(crossing(&leader), 0, "what another one may have logged is not logged again");
     }
 }
 
@@ -245,12 +245,12 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
 fn what_one_has_begun_to_say_is_not_half_known() {
     let (mut random, mut truth, now) = (Random(3), Truth::default(), Instant::now());
     let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
-    let (holder, standby) = (cluster_totals(), cluster_totals());
+    let (leader, standby) = (cluster_totals(), cluster_totals());
     for agent in &mut agents {
         (0..20).for_each(|_| send(agent, &mut random, &mut truth, now));
-        agent.report(&holder, now);
+        agent.report(&leader, now);
     }
-    let (known, _) = holder.mirror(now);
+    let (known, _) = leader.mirror(now);
     let half = known.len() / 2;
     known.into_iter().take(half).for_each(|said| standby.apply_mirrored(said, now).unwrap());
     agents.iter_mut().for_each(|agent| {
@@ -262,11 +262,11 @@ fn what_one_has_begun_to_say_is_not_half_known() {
 
 #[test]
 fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
-    let (holder, standby, now) = (cluster_totals(), cluster_totals(), Instant::now());
-    Agent::new(0).report(&holder, now);
+    let (leader, standby, now) = (cluster_totals(), cluster_totals(), Instant::now());
+    Agent::new(0).report(&leader, now);
     let later = now + Duration::from_secs(3600);
-    Agent::new(1).report(&holder, later);
-    mirror(&holder, &standby, later);
+    Agent::new(1).report(&leader, later);
+    mirror(&leader, &standby, later);
     let ages = |cluster_totals: &ClusterTotals| {
         cluster_totals.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>()
     };

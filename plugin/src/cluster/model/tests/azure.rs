@@ -21,10 +21,10 @@ fn a_fault_domain_of_azure_is_no_zone() {
         // Its region is not named, and yet it is in its zone.
         azure("bare", "westeurope-2", "", "10.244.5.0/24"),
     ];
-    let mut told = Told::of(&objects, true);
-    let zones = [0, 1, 2, 3, 4, 5].map(|third| told.zone(&format!("10.244.{third}.9")));
+    let mut model = TestModel::of(&objects, true);
+    let zones = [0, 1, 2, 3, 4, 5].map(|third| model.zone(&format!("10.244.{third}.9")));
     assert_eq!(zones, ["unknown", "unknown", "unknown", "westeurope-1", "unknown", "westeurope-2"]);
-    assert_eq!(told.model.troubles(), (0, 4));
+    assert_eq!(model.model.troubles(), (0, 4));
 }
 
 #[test]
@@ -33,8 +33,8 @@ fn a_number_is_a_zone_where_it_is_not_azure_that_says_so() {
     own["spec"]["providerID"] = "vsphere://4212".into();
     let mut none = azure("none", "2", "dc", "10.244.1.0/24");
     none["spec"] = json!({"podCIDRs": ["10.244.1.0/24"]});
-    let mut told = Told::of(&[own, none, azure("named", "azure-fd", "dc", "10.244.2.0/24")], true);
-    let zones = [0, 1, 2].map(|third| told.zone(&format!("10.244.{third}.9")));
+    let mut model = TestModel::of(&[own, none, azure("named", "azure-fd", "dc", "10.244.2.0/24")], true);
+    let zones = [0, 1, 2].map(|third| model.zone(&format!("10.244.{third}.9")));
     assert_eq!(zones, ["1", "2", "azure-fd"]);
 }
 
@@ -46,27 +46,27 @@ fn a_region_that_only_some_nodes_name_is_that_of_the_zone() {
         azure("n3", "eu-1b", "", "10.0.3.0/24"),
     ];
     for is_forwards in [true, false] {
-        let mut told = Told::of(&objects, is_forwards);
-        let regions = [1, 2, 3].map(|third| told.region(&format!("10.0.{third}.9")));
+        let mut model = TestModel::of(&objects, is_forwards);
+        let regions = [1, 2, 3].map(|third| model.region(&format!("10.0.{third}.9")));
         assert_eq!(regions, ["eu-1", "eu-1", ""]);
-        assert_eq!(told.notices(), []);
+        assert_eq!(model.notices(), []);
         // The static table knows a region, too.
-        told.fixed("zones: [{name: eu-1b, region: eu-1, cidrs: [10.9.0.0/24]}]\n");
-        assert_eq!(told.region("10.0.3.9"), "eu-1");
+        model.fixed("zones: [{name: eu-1b, region: eu-1, cidrs: [10.9.0.0/24]}]\n");
+        assert_eq!(model.region("10.0.3.9"), "eu-1");
         // Who named it goes.
-        told.model.remove(Kind::Node, &key("", "n1"));
-        assert_eq!(told.region("10.0.2.9"), "");
+        model.model.remove(Kind::Node, &key("", "n1"));
+        assert_eq!(model.region("10.0.2.9"), "");
     }
 }
 
 #[test]
 fn a_zone_in_two_regions_is_said_and_a_region_that_is_missing_is_not() {
-    let mut told = Told::of(&[azure("n1", "eu-1a", "eu-1", "10.0.1.0/24")], true);
-    told.read(&azure("n2", "eu-1a", "", "10.0.2.0/24"));
-    assert_eq!(told.notices(), []);
-    told.read(&azure("n3", "eu-1a", "eu-2", "10.0.3.0/24"));
-    assert_eq!(told.region("10.0.2.9"), "", "it is not known which of the two");
-    let said = told.notices();
+    let mut model = TestModel::of(&[azure("n1", "eu-1a", "eu-1", "10.0.1.0/24")], true);
+    model.read(&azure("n2", "eu-1a", "", "10.0.2.0/24"));
+    assert_eq!(model.notices(), []);
+    model.read(&azure("n3", "eu-1a", "eu-2", "10.0.3.0/24"));
+    assert_eq!(model.region("10.0.2.9"), "", "it is not known which of the two");
+    let said = model.notices();
     assert_eq!((said.len(), said[0].0), (1, "ZoneInTwoRegions"));
     assert!(said[0].1.contains("eu-2 here and in eu-1 at other nodes"), "{}", said[0].1);
 }
@@ -82,26 +82,26 @@ fn a_node_that_the_cloud_may_still_label_is_no_matter() {
         node
     };
     let taint = |key: &str| json!({"spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
-    let mut told = Told::default();
-    told.read(&unlabelled("waits", taint("node.cloudprovider.kubernetes.io/uninitialized")));
-    told.read(&unlabelled("new", json!({})));
-    told.read(&unlabelled("virtual", taint("virtual-kubelet.io/provider")));
+    let mut model = TestModel::default();
+    model.read(&unlabelled("waits", taint("node.cloudprovider.kubernetes.io/uninitialized")));
+    model.read(&unlabelled("new", json!({})));
+    model.read(&unlabelled("virtual", taint("virtual-kubelet.io/provider")));
     let old = json!({"metadata": {"name": "old", "creationTimestamp": "2026-01-01T00:00:00Z"}});
-    told.read(&unlabelled("old", old));
-    told.read(&azure("fault", "1", "westeurope", "10.0.1.0/24"));
-    told.read(&node("lost", "eu-1a", &[], "10.0.0.7"));
-    told.read(&node("lost", "", &[], "10.0.0.7"));
-    let said = |told: &mut Told, after: u64| -> Vec<String> {
-        let notices = told.model.take_notices(now + Duration::from_secs(after));
+    model.read(&unlabelled("old", old));
+    model.read(&azure("fault", "1", "westeurope", "10.0.1.0/24"));
+    model.read(&node("lost", "eu-1a", &[], "10.0.0.7"));
+    model.read(&node("lost", "", &[], "10.0.0.7"));
+    let said = |model: &mut TestModel, after: u64| -> Vec<String> {
+        let notices = model.model.take_notices(now + Duration::from_secs(after));
         notices.iter().map(|notice| notice.object.to_string()).collect()
     };
-    assert_eq!(said(&mut told, 0), ["Node fault", "Node lost", "Node old"]);
-    assert_eq!(told.model.troubles(), (0, 6));
-    assert!(said(&mut told, 60).is_empty());
-    assert_eq!(said(&mut told, 180), ["Node new"]);
-    assert!(said(&mut told, 7200).is_empty());
+    assert_eq!(said(&mut model, 0), ["Node fault", "Node lost", "Node old"]);
+    assert_eq!(model.model.troubles(), (0, 6));
+    assert!(said(&mut model, 60).is_empty());
+    assert_eq!(said(&mut model, 180), ["Node new"]);
+    assert!(said(&mut model, 7200).is_empty());
     // The cloud has looked at it, and has given it a zone.
-    told.read(&node("waits", "eu-1b", &[], "10.0.0.8"));
-    assert!(said(&mut told, 7300).is_empty());
-    assert_eq!(told.model.troubles(), (0, 5));
+    model.read(&node("waits", "eu-1b", &[], "10.0.0.8"));
+    assert!(said(&mut model, 7300).is_empty());
+    assert_eq!(model.model.troubles(), (0, 5));
 }

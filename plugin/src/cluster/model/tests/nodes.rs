@@ -12,32 +12,32 @@ fn many(address: &str, count: usize) -> Vec<Value> {
 
 #[test]
 fn a_conflict_of_many_nodes_is_said_once_and_shortly() {
-    let mut told = Told::of(&many("10.0.2.15", 300), true);
-    assert_eq!(told.zone("10.0.2.15"), "unknown");
-    let said = told.model.take_notices(SystemTime::now());
+    let mut model = TestModel::of(&many("10.0.2.15", 300), true);
+    assert_eq!(model.zone("10.0.2.15"), "unknown");
+    let said = model.model.take_notices(SystemTime::now());
     let objects: Vec<String> = said.iter().map(|notice| notice.object.to_string()).collect();
     assert_eq!(objects, ["Node n-0", "Node n-1", "Node n-101"], "one of each zone");
     assert!(said[0].message.contains("and 297 more"), "{}", said[0].message);
-    let origin = told.table[&"10.0.2.15/32".parse().unwrap()].origin.to_string();
+    let origin = model.table[&"10.0.2.15/32".parse().unwrap()].origin.to_string();
     assert!(said[0].message.len() < 250 && origin.len() < 150, "{} {origin}", said[0].message);
-    // More of them change nothing that anybody is told.
+    // More of them change nothing that anybody is model.
     for index in 300..305 {
-        told.read(&node(&format!("n-{index}"), "eu-1b", &[], "10.0.2.15"));
-        assert!(told.model.take_changes().zones.is_empty());
-        assert!(told.model.take_notices(SystemTime::now()).is_empty());
+        model.read(&node(&format!("n-{index}"), "eu-1b", &[], "10.0.2.15"));
+        assert!(model.model.take_changes().zones.is_empty());
+        assert!(model.model.take_notices(SystemTime::now()).is_empty());
     }
     // Another zone is news.
-    told.read(&node("other", "eu-1d", &[], "10.0.2.15"));
-    told.tell();
-    assert_eq!(told.model.take_notices(SystemTime::now()).len(), 4);
+    model.read(&node("other", "eu-1d", &[], "10.0.2.15"));
+    model.apply_changes();
+    assert_eq!(model.model.take_notices(SystemTime::now()).len(), 4);
 }
 
 #[test]
 fn many_nodes_of_one_zone_with_one_address_are_in_it() {
     let objects: Vec<Value> = (0..50).map(|index| node(&format!("n-{index}"), "eu-1a", &[], "10.0.2.15")).collect();
-    let mut told = Told::of(&objects, true);
-    assert_eq!((told.zone("10.0.2.15"), told.holder("10.0.2.15")), ("eu-1a".into(), "nobody".into()));
-    assert_eq!(told.notices(), []);
+    let mut model = TestModel::of(&objects, true);
+    assert_eq!((model.zone("10.0.2.15"), model.endpoint("10.0.2.15")), ("eu-1a".into(), "nobody".into()));
+    assert_eq!(model.notices(), []);
 }
 
 #[test]
@@ -51,10 +51,10 @@ fn simulated_nodes_do_not_unmake_where_the_pod_or_the_node_is_that_simulates_the
         node["metadata"]["labels"]["type"] = "kwok".into();
         objects.push(node);
     }
-    let mut told = Told::of(&objects, false);
-    assert_eq!((told.zone("10.244.0.5"), told.holder("10.244.0.5")), ("eu-1a".into(), "shop/kwok".into()));
-    assert_eq!((told.zone("192.168.1.11"), told.holder("192.168.1.11")), ("eu-1a".into(), "Node real".into()));
-    assert_eq!(told.notices(), []);
+    let mut model = TestModel::of(&objects, false);
+    assert_eq!((model.zone("10.244.0.5"), model.endpoint("10.244.0.5")), ("eu-1a".into(), "shop/kwok".into()));
+    assert_eq!((model.zone("192.168.1.11"), model.endpoint("192.168.1.11")), ("eu-1a".into(), "Node real".into()));
+    assert_eq!(model.notices(), []);
 }
 
 fn annotated(name: &str, zone: &str, cidrs: &[&str], notes: Value) -> Value {
@@ -87,8 +87,8 @@ fn what_a_node_sends_to_pods_itself_is_the_node_s() {
         pod("a", "ovn-1", &["10.128.0.7"]),
     ];
     for is_forwards in [true, false] {
-        let mut told = Told::of(&objects, is_forwards);
-        for (address, zone, holder) in [
+        let mut model = TestModel::of(&objects, is_forwards);
+        for (address, zone, endpoint) in [
             ("10.128.0.2", "eu-1a", "Node ovn-1"),
             ("10.129.0.2", "eu-1b", "Node ovn-2"),
             ("fd01:0:0:1::2", "eu-1a", "Node ovn-1"),
@@ -103,24 +103,26 @@ fn what_a_node_sends_to_pods_itself_is_the_node_s() {
             ("fd00:1::", "eu-1b", "Node fl-1"),
             ("10.244.2.0", "eu-1c", "nobody"),
         ] {
-            assert_eq!((told.zone(address), told.holder(address)), (zone.into(), holder.into()), "{address}");
+            assert_eq!((model.zone(address), model.endpoint(address)), (zone.into(), endpoint.into()), "{address}");
         }
-        assert_eq!(told.notices(), []);
+        assert_eq!(model.notices(), []);
     }
 }
 
 #[test]
 fn a_pod_that_has_a_node_s_old_tunnel_address_has_it() {
     let note = |address: &str| json!({"projectcalico.org/IPv4VXLANTunnelAddr": address});
-    let mut told =
-        Told::of(&[annotated("n1", "eu-1a", &[], note("172.16.0.5")), annotated("n2", "eu-1b", &[], json!({}))], true);
-    told.read(&pod("a", "n2", &["172.16.0.5"]));
-    assert_eq!((told.zone("172.16.0.5"), told.holder("172.16.0.5")), ("eu-1b".into(), "shop/a".into()));
-    assert_eq!(told.notices(), []);
-    told.read(&annotated("n1", "eu-1a", &[], note("172.16.0.6")));
-    told.model.remove(Kind::Pod, &key("shop", "a"));
-    assert_eq!((told.zone("172.16.0.5"), told.holder("172.16.0.5")), ("unknown".into(), "nobody".into()));
-    assert_eq!((told.zone("172.16.0.6"), told.holder("172.16.0.6")), ("eu-1a".into(), "Node n1".into()));
+    let mut model = TestModel::of(
+        &[annotated("n1", "eu-1a", &[], note("172.16.0.5")), annotated("n2", "eu-1b", &[], json!({}))],
+        true,
+    );
+    model.read(&pod("a", "n2", &["172.16.0.5"]));
+    assert_eq!((model.zone("172.16.0.5"), model.endpoint("172.16.0.5")), ("eu-1b".into(), "shop/a".into()));
+    assert_eq!(model.notices(), []);
+    model.read(&annotated("n1", "eu-1a", &[], note("172.16.0.6")));
+    model.model.remove(Kind::Pod, &key("shop", "a"));
+    assert_eq!((model.zone("172.16.0.5"), model.endpoint("172.16.0.5")), ("unknown".into(), "nobody".into()));
+    assert_eq!((model.zone("172.16.0.6"), model.endpoint("172.16.0.6")), ("eu-1a".into(), "Node n1".into()));
 }
 
 #[test]
@@ -130,11 +132,11 @@ fn an_annotation_that_makes_no_sense_is_said() {
         ("k8s.ovn.org/node-subnets", r#"{"default":["ten"]}"#),
         ("projectcalico.org/IPv4VXLANTunnelAddr", "tunnel"),
     ] {
-        let mut told = Told::of(&[annotated("n1", "eu-1a", &["10.0.1.0/24"], json!({key: text}))], true);
-        let said = told.notices_now();
+        let mut model = TestModel::of(&[annotated("n1", "eu-1a", &["10.0.1.0/24"], json!({key: text}))], true);
+        let said = model.notices_now();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains(key), "{said:?}");
-        assert_eq!(told.zone("10.0.1.9"), "eu-1a", "the rest of it counts");
+        assert_eq!(model.zone("10.0.1.9"), "eu-1a", "the rest of it counts");
     }
 }
 
@@ -145,9 +147,9 @@ fn public_and_reserved_ranges_are_ours_where_the_static_table_says_so() {
         node("n2", "eu-1b", &["240.0.1.0/24"], "11.0.2.4"),
         pod("a", "n1", &["7.0.0.9"]),
     ];
-    let mut told = Told::of(&objects, true);
-    assert_eq!(told.zone("11.0.200.5"), "internet");
-    told.fixed("zones:\n- {name: unknown, cidrs: [11.0.0.0/16, 7.0.0.0/8]}\n- {name: eu-1c, region: eu-1, cidrs: [240.1.0.0/16]}\n");
+    let mut model = TestModel::of(&objects, true);
+    assert_eq!(model.zone("11.0.200.5"), "internet");
+    model.fixed("zones:\n- {name: unknown, cidrs: [11.0.0.0/16, 7.0.0.0/8]}\n- {name: eu-1c, region: eu-1, cidrs: [240.1.0.0/16]}\n");
     for (address, zone) in [
         ("11.0.200.5", "unknown"),
         ("11.0.2.4", "eu-1b"),
@@ -158,16 +160,16 @@ fn public_and_reserved_ranges_are_ours_where_the_static_table_says_so() {
         ("240.1.0.9", "eu-1c"),
         ("240.9.0.9", "unknown"),
     ] {
-        assert_eq!(told.zone(address), zone, "{address}");
+        assert_eq!(model.zone(address), zone, "{address}");
     }
-    assert_eq!(told.notices(), []);
+    assert_eq!(model.notices(), []);
 }
 
 #[test]
 fn an_ipv4_address_that_is_written_as_ipv6_is_that_address() {
-    let mut told = Told::of(&[node("n1", "eu-1a", &["::ffff:10.0.1.0/120"], "::ffff:192.168.1.1")], true);
-    told.read(&node("n2", "eu-1b", &["fd00:1::/64"], "fd00::1"));
-    told.read(&pod("a", "n2", &["::ffff:10.9.0.5", "10.9.0.5"]));
+    let mut model = TestModel::of(&[node("n1", "eu-1a", &["::ffff:10.0.1.0/120"], "::ffff:192.168.1.1")], true);
+    model.read(&node("n2", "eu-1b", &["fd00:1::/64"], "fd00::1"));
+    model.read(&pod("a", "n2", &["::ffff:10.9.0.5", "10.9.0.5"]));
     let expected = [
         ("10.0.1.0/24", "eu-1a"),
         ("10.9.0.5/32", "eu-1b"),
@@ -175,8 +177,8 @@ fn an_ipv4_address_that_is_written_as_ipv6_is_that_address() {
         ("fd00:1::/64", "eu-1b"),
         ("fd00::1/128", "eu-1b"),
     ];
-    let mut zones = told.zones();
+    let mut zones = model.zones();
     zones.sort();
     assert_eq!(zones, pairs(&expected));
-    assert_eq!(told.holder("10.9.0.5"), "shop/a");
+    assert_eq!(model.endpoint("10.9.0.5"), "shop/a");
 }

@@ -50,19 +50,19 @@ fn nodes() -> Vec<Value> {
 
 /// The same in whatever order it comes: the zones of addresses, and not a word about it.
 #[track_caller]
-fn lies(objects: &[Value], fixed: &str, expected: &[(&str, &str)]) -> Told {
+fn lies(objects: &[Value], fixed: &str, expected: &[(&str, &str)]) -> TestModel {
     let mut last = None;
     for is_forwards in [true, false] {
-        let mut told = Told::of(objects, is_forwards);
+        let mut model = TestModel::of(objects, is_forwards);
         if !fixed.is_empty() {
-            told.fixed(fixed);
+            model.fixed(fixed);
         }
         for (address, zone) in expected {
-            assert_eq!(told.zone(address), *zone, "{address}, forwards: {is_forwards}");
+            assert_eq!(model.zone(address), *zone, "{address}, forwards: {is_forwards}");
         }
-        assert_eq!(told.notices(), [], "forwards: {is_forwards}");
-        assert_eq!(told.model.troubles(), (0, 0));
-        last = Some(told);
+        assert_eq!(model.notices(), [], "forwards: {is_forwards}");
+        assert_eq!(model.model.troubles(), (0, 0));
+        last = Some(model);
     }
     last.unwrap()
 }
@@ -75,8 +75,8 @@ fn the_ranges_of_cilium_s_own_pools_count_and_the_nodes_prefixes_do_not() {
     objects.extend([pod("a", "n1", &["10.244.2.5"]), pod("b", "n2", &["10.244.0.5"])]);
     let expected =
         [("10.244.2.5", "eu-1a"), ("10.244.0.5", "eu-1b"), ("10.244.2.77", "eu-1a"), ("10.244.1.200", "eu-1c")];
-    let told = lies(&objects, "", &expected);
-    assert_eq!(told.table.len(), 6, "three ranges and three nodes, and none for a pod");
+    let model = lies(&objects, "", &expected);
+    assert_eq!(model.table.len(), 6, "three ranges and three nodes, and none for a pod");
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn cilium_that_repeats_the_nodes_prefixes_goes_on_as_before() {
     for (name, cidr) in [("n1", "10.244.0.0/24"), ("n2", "10.244.1.0/24"), ("n3", "10.244.2.0/24")] {
         objects.push(cilium_node(name, json!({"podCIDRs": [cidr]})));
     }
-    let told = lies(&objects, "", &[("10.244.0.9", "eu-1a"), ("10.244.1.9", "eu-1b"), ("10.244.2.9", "eu-1c")]);
-    assert_eq!(told.table.len(), 6);
+    let model = lies(&objects, "", &[("10.244.0.9", "eu-1a"), ("10.244.1.9", "eu-1b"), ("10.244.2.9", "eu-1c")]);
+    assert_eq!(model.table.len(), 6);
 }
 
 #[test]
@@ -130,16 +130,16 @@ fn calico_s_blocks_count_and_the_nodes_prefixes_do_not() {
 
 #[test]
 fn a_block_that_goes_gives_the_nodes_prefix_back() {
-    let mut told = Told::of(&nodes(), true);
-    told.read(&block("10.244.9.0/26", "n1"));
-    assert_eq!((told.zone("10.244.0.9"), told.zone("10.244.9.9")), ("unknown".into(), "eu-1a".into()));
-    told.model.remove(Kind::BlockAffinity, &key("", "n1-10-244-9-0-26"));
-    assert_eq!((told.zone("10.244.0.9"), told.zone("10.244.9.9")), ("eu-1a".into(), "unknown".into()));
+    let mut model = TestModel::of(&nodes(), true);
+    model.read(&block("10.244.9.0/26", "n1"));
+    assert_eq!((model.zone("10.244.0.9"), model.zone("10.244.9.9")), ("unknown".into(), "eu-1a".into()));
+    model.model.remove(Kind::BlockAffinity, &key("", "n1-10-244-9-0-26"));
+    assert_eq!((model.zone("10.244.0.9"), model.zone("10.244.9.9")), ("eu-1a".into(), "unknown".into()));
     // One that is not used yet changes nothing.
     let mut pending = block("10.244.9.0/26", "n1");
     pending["spec"]["state"] = "pending".into();
-    told.read(&pending);
-    assert_eq!(told.zone("10.244.0.9"), "eu-1a");
+    model.read(&pending);
+    assert_eq!(model.zone("10.244.0.9"), "eu-1a");
 }
 
 #[test]
@@ -170,32 +170,32 @@ fn the_static_table_counts_more_than_ranges_that_nobody_uses() {
 
 #[test]
 fn a_static_prefix_that_pods_contradict_is_said_once() {
-    let mut told = Told::of(&nodes(), true);
-    told.fixed("zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.0.0/16]}]\n");
-    told.read(&pod("a", "n1", &["10.244.0.5"]));
-    assert_eq!((told.zone("10.244.0.5"), told.zone("10.244.0.6")), ("eu-1a".into(), "eu-1c".into()));
-    let said = told.notices();
+    let mut model = TestModel::of(&nodes(), true);
+    model.fixed("zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.0.0/16]}]\n");
+    model.read(&pod("a", "n1", &["10.244.0.5"]));
+    assert_eq!((model.zone("10.244.0.5"), model.zone("10.244.0.6")), ("eu-1a".into(), "eu-1c".into()));
+    let said = model.notices();
     assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!(said[0].0, "StaticPrefixOverruled");
     let text =
         "10.244.0.0/16 is in zone eu-1c by the static table, but 10.244.0.5/32 in zone eu-1a by Pod shop/a on n1";
     assert!(said[0].1.starts_with(text), "{}", said[0].1);
-    told.read(&pod("b", "n2", &["10.244.1.5"]));
-    assert_eq!(told.zone("10.244.1.5"), "eu-1b");
-    assert_eq!(told.notices(), []);
+    model.read(&pod("b", "n2", &["10.244.1.5"]));
+    assert_eq!(model.zone("10.244.1.5"), "eu-1b");
+    assert_eq!(model.notices(), []);
     // What the table says of the very address counts.
-    told.fixed("zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.0.5/32]}]\n");
-    assert_eq!(told.zone("10.244.0.5"), "eu-1c");
+    model.fixed("zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.0.5/32]}]\n");
+    assert_eq!(model.zone("10.244.0.5"), "eu-1c");
 }
 
 #[test]
 fn what_is_outside_gives_way_to_the_cluster_and_that_is_said() {
-    let mut told = Told::of(&nodes(), true);
-    told.fixed(
+    let mut model = TestModel::of(&nodes(), true);
+    model.fixed(
         "zones: [{name: eu-1c, region: eu-1}]\nexternal: [{name: db, cidr: 10.244.0.0/16, zone: eu-1c, class: vm}]\n",
     );
-    assert_eq!((told.zone("10.244.0.5"), told.zone("10.244.9.5")), ("eu-1a".into(), "eu-1c".into()));
-    let said: Vec<&str> = told.notices().into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!((model.zone("10.244.0.5"), model.zone("10.244.9.5")), ("eu-1a".into(), "eu-1c".into()));
+    let said: Vec<&str> = model.notices().into_iter().map(|(reason, _)| reason).collect();
     assert_eq!(said, ["StaticPrefixOverruled"]);
 }
 
@@ -205,14 +205,14 @@ fn what_was_left_behind_gives_way_to_the_pod_that_runs() {
     let mut objects = nodes();
     objects.extend(stale);
     objects.push(pod("a", "n1", &["10.244.0.5"]));
-    let mut told = lies(&objects, "", &[("10.244.0.5", "eu-1a"), ("192.168.1.11", "eu-1a")]);
-    assert_eq!(told.holder("10.244.0.5"), "shop/a");
+    let mut model = lies(&objects, "", &[("10.244.0.5", "eu-1a"), ("192.168.1.11", "eu-1a")]);
+    assert_eq!(model.endpoint("10.244.0.5"), "shop/a");
     // The pod is not known yet: its endpoint counts.
-    told.read(&endpoint("new", "192.168.1.12", "10.244.0.6"));
-    assert_eq!(told.zone("10.244.0.6"), "eu-1b");
+    model.read(&endpoint("new", "192.168.1.12", "10.244.0.6"));
+    assert_eq!(model.zone("10.244.0.6"), "eu-1b");
     // On a node without a zone, too, it is the pod that counts.
-    told.read(&node("n1", "", &["10.244.0.0/24"], "192.168.1.11"));
-    assert_eq!(told.zone("10.244.0.5"), "unknown");
+    model.read(&node("n1", "", &["10.244.0.0/24"], "192.168.1.11"));
+    assert_eq!(model.zone("10.244.0.5"), "unknown");
 }
 
 #[test]
@@ -221,13 +221,13 @@ fn of_two_pods_with_one_address_the_newer_counts() {
     older["metadata"]["creationTimestamp"] = "2026-11-25T09:00:00Z".into();
     let mut objects = nodes();
     objects.extend([older.clone(), pod("a", "n1", &["10.244.0.5"])]);
-    let mut told = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
-    assert_eq!(told.holder("10.244.0.5"), "shop/a");
+    let mut model = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
+    assert_eq!(model.endpoint("10.244.0.5"), "shop/a");
     // Nobody knows which of two of the same age.
     older["metadata"]["creationTimestamp"] = "2026-11-25T10:00:00Z".into();
-    told.read(&older);
-    assert_eq!(told.zone("10.244.0.5"), "unknown");
-    assert_eq!(told.model.troubles(), (1, 0));
+    model.read(&older);
+    assert_eq!(model.zone("10.244.0.5"), "unknown");
+    assert_eq!(model.model.troubles(), (1, 0));
 }
 
 #[test]
@@ -239,9 +239,9 @@ fn addresses_of_nobody_are_left_out_without_a_word() {
             objects.push(pod(&format!("p{index}-{node}"), node, &[address]));
         }
     }
-    let told = lies(&objects, "", &[("127.0.0.1", "unknown"), ("0.0.0.0", "unknown"), ("10.244.0.1", "eu-1a")]);
-    assert_eq!(told.table.len(), 6);
-    assert_eq!(told.model.count(Kind::Pod), (12, 0), "nothing of them is a problem");
+    let model = lies(&objects, "", &[("127.0.0.1", "unknown"), ("0.0.0.0", "unknown"), ("10.244.0.1", "eu-1a")]);
+    assert_eq!(model.table.len(), 6);
+    assert_eq!(model.model.count(Kind::Pod), (12, 0), "nothing of them is a problem");
 }
 
 #[test]
@@ -264,9 +264,9 @@ fn a_pod_that_has_ended_is_in_no_service_of_the_one_that_has_its_address() {
     // Who makes endpoints by hand names nobody, or something else.
     objects.push(slice("any", Value::Null));
     objects.push(slice("vm", json!({"kind": "VirtualMachine", "name": "old"})));
-    let mut told = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
-    assert_eq!(told.holder("10.244.0.5"), "shop/a");
-    let services = &told.identities[&"10.244.0.5".parse().unwrap()].services;
+    let mut model = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
+    assert_eq!(model.endpoint("10.244.0.5"), "shop/a");
+    let services = &model.identities[&"10.244.0.5".parse().unwrap()].services;
     assert_eq!(services.iter().map(|name| &**name).collect::<Vec<_>>(), ["any", "right", "vm"]);
 }
 
@@ -280,8 +280,8 @@ fn a_static_pod_is_its_own_and_an_executor_its_driver_s() {
     };
     let mut objects = nodes();
     objects.extend([owned("mirror-n1", "Node", "n1"), owned("executor-1", "Pod", "driver")]);
-    let told = lies(&objects, "", &[("10.244.0.9", "eu-1a")]);
-    let workload = |address: &str| told.identities[&address.parse().unwrap()].workload.clone();
+    let model = lies(&objects, "", &[("10.244.0.9", "eu-1a")]);
+    let workload = |address: &str| model.identities[&address.parse().unwrap()].workload.clone();
     assert_eq!(workload("10.244.0.9"), None);
     let driver = workload("10.244.0.10").unwrap();
     assert_eq!((&*driver.kind, &*driver.name), ("Pod", "driver"));
@@ -293,12 +293,12 @@ fn a_source_that_is_switched_off_says_nothing() {
     objects.extend([block("10.244.9.0/26", "n1"), cilium_node("n2", json!({"podCIDRs": ["10.244.0.0/24"]}))]);
     objects.extend([endpoint("e", "192.168.1.13", "10.7.0.1"), pod("a", "n3", &["10.8.0.1"])]);
     let zones = |ignored: &[Source]| -> Vec<String> {
-        let mut told = Told::default();
-        told.model.ignore(ignored.iter().copied());
-        objects.iter().for_each(|object| told.read(object));
+        let mut model = TestModel::default();
+        model.model.ignore(ignored.iter().copied());
+        objects.iter().for_each(|object| model.read(object));
         let asked = ["10.244.0.9", "10.244.2.9", "10.244.9.9", "10.7.0.1", "10.8.0.1", "192.168.1.11"];
-        let zones = asked.map(|address| told.zone(address)).to_vec();
-        assert_eq!(told.holder("10.8.0.1"), "shop/a", "who has an address is known all the same");
+        let zones = asked.map(|address| model.zone(address)).to_vec();
+        assert_eq!(model.endpoint("10.8.0.1"), "shop/a", "who has an address is known all the same");
         zones
     };
     let all = ["eu-1b", "eu-1c", "eu-1a", "eu-1c", "eu-1c", "eu-1a"];

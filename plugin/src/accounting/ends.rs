@@ -14,7 +14,7 @@ pub struct End {
     /// Its address, if it is one.
     pub address: Option<IpAddr>,
     /// The endpoint behind the address, if it is known.
-    pub owner: Option<Arc<Endpoint>>,
+    pub endpoint: Option<Arc<Endpoint>>,
     /// Where it is.
     pub place: Place,
 }
@@ -75,7 +75,7 @@ impl Hash for Workload {
 
 /// Who sends or receives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Party {
+pub enum EndKey {
     /// A pod that is known.
     Pod(Pod),
     /// An address of which it is not known who has it.
