@@ -14,29 +14,29 @@ pub struct Case {
 }
 
 const DIFFERENT: &[(&str, &str)] = &[
-    ("status", "the nodes whose flows are served count as connected; Cilium's agent leaves that out"),
-    ("list nodes", "it lists the nodes whose flows are served; Cilium's agent has it only behind hubble-relay"),
+    ("status", "it counts the nodes of its flows as connected; Cilium's agent leaves the count out"),
+    ("list nodes", "it lists the nodes of its flows; Cilium answers this only through hubble-relay"),
 ];
 
 /// Flags of `hubble observe` that are not in a case, and why.
 const NOT_COMPARED: &[(&str, &str)] = &[
-    ("basic-auth-password", "only for servers behind TLS that ask for a password; ours ask for a certificate"),
-    ("basic-auth-username", "only for servers behind TLS that ask for a password; ours ask for a certificate"),
-    ("config", "read by the command alone"),
-    ("debug", "prints what the command does, with times"),
-    ("input-file", "no server is asked"),
-    ("kube-context", "finds hubble-relay in a cluster"),
-    ("kube-namespace", "finds hubble-relay in a cluster"),
-    ("kubeconfig", "finds hubble-relay in a cluster"),
-    ("port-forward", "finds hubble-relay in a cluster"),
-    ("port-forward-port", "finds hubble-relay in a cluster"),
-    ("server", "in every case"),
-    ("tls-allow-insecure", "leaves out a check that is the command's own"),
-    ("tls-ca-cert-files", "in a test of its own, against our server with certificates"),
-    ("tls-client-cert-file", "in a test of its own, against our server with certificates"),
-    ("tls-client-key-file", "in a test of its own, against our server with certificates"),
-    ("tls-server-name", "in a test of its own, against our server with certificates"),
-    ("help", "no server is asked"),
+    ("basic-auth-password", "for servers with TLS and passwords; Meridian's take client certificates"),
+    ("basic-auth-username", "for servers with TLS and passwords; Meridian's take client certificates"),
+    ("config", "only the client reads it"),
+    ("debug", "prints the client's own steps, with times"),
+    ("input-file", "needs no server"),
+    ("kube-context", "locates hubble-relay in a cluster"),
+    ("kube-namespace", "locates hubble-relay in a cluster"),
+    ("kubeconfig", "locates hubble-relay in a cluster"),
+    ("port-forward", "locates hubble-relay in a cluster"),
+    ("port-forward-port", "locates hubble-relay in a cluster"),
+    ("server", "every command line has it"),
+    ("tls-allow-insecure", "disables a check of the client"),
+    ("tls-ca-cert-files", "a separate test, against a server with certificates"),
+    ("tls-client-cert-file", "a separate test, against a server with certificates"),
+    ("tls-client-key-file", "a separate test, against a server with certificates"),
+    ("tls-server-name", "a separate test, against a server with certificates"),
+    ("help", "needs no server"),
 ];
 
 /// What of each RPC is asked by which command.
@@ -51,43 +51,40 @@ const RPCS: &[(&str, &str)] = &[
 
 /// What the command does not show.
 const OTHER: &[(&str, &str)] = &[
-    ("the newest flow is shown at once", "Hubble's ring shows a flow only when the next one has come"),
-    ("a full ring that is read whole tells of no loss", "Hubble's tells of one flow that is lost though none is"),
-    ("a follower who asks for no past gets none", "Hubble's gets the newest flow of the ring once more"),
+    ("clients get the newest flow at once", "Hubble's ring releases a flow when the next one arrives"),
+    ("reading a full ring from its start reports no loss", "Hubble reports one lost flow, though none is lost"),
+    ("a follower that requests no past flows gets none", "Hubble sends the newest flow of the ring"),
     (
-        "a mask of parts of `l4`, `l7` or another choice gives those parts of this flow",
-        "Hubble's server leaves what the flow before it had in another of the choices",
+        "a mask of fields within `l4`, `l7` or another oneof returns those of this flow",
+        "Hubble also returns the previous flow's fields, if that flow had another member of the oneof",
     ),
     (
-        "bounds: 1,000 values of filters in a request, among them 64 regular expressions of 1 MiB each and 16 CEL \
-         expressions of 4 KiB, 32 levels, 4 patterns, 20,000 steps and values of 65,536 elements",
-        "Hubble has none: a request can keep a CPU busy for minutes",
+        "limits of a request: 1,000 filter values; 64 regular expressions of 1 MiB each; 16 CEL expressions, each of 4 \
+         KiB, 32 levels, 4 patterns, 20,000 steps and values of 65,536 elements",
+        "Hubble has no limits: a request can keep a CPU busy for minutes",
     ),
-    ("4,096 streams of flows at once; more are refused with ResourceExhausted", "Hubble has no bound"),
+    ("at most 4,096 streams of flows at once; further requests get ResourceExhausted", "Hubble has no bound"),
     (
-        "an error in a regular expression is told in the words of another library",
-        "the code and what stands before it are the same",
+        "the text of an error in a regular expression is another library's",
+        "the status code and the text before it are the same",
     ),
+    ("a request of more than 4 MiB gets OutOfRange", "Go's library returns ResourceExhausted; the limit is the same"),
     (
-        "a request of more than 4 MiB is refused with OutOfRange",
-        "Go's library says ResourceExhausted; the bound is the same",
-    ),
-    (
-        "health: a service that is not known is NotFound, `service not registered`",
-        "Go's library says `unknown service`",
+        "a health check of an unknown service gets NotFound, `service not registered`",
+        "Go's library returns `unknown service`",
     ),
     (
-        "a time out of range is refused with one space in `(seconds:1 nanos:-5)`",
-        "Go's library prints one or two there, which differs from build to build",
+        "the error for a time out of range has one space in `(seconds:1 nanos:-5)`",
+        "Go's library prints one or two there, depending on the build",
     ),
     (
-        "reflection lists `peer.Peer` and our own services, too, and answers a symbol with its file alone",
-        "Go's library sends the files that it imports along; clients ask for them",
+        "reflection also lists `peer.Peer` and Meridian's services, and answers a symbol with its file only",
+        "Go's library adds the imported files; clients request them",
     ),
-    ("a loss after the newest flow is told with `--last`", "Hubble's stream ends with the flow"),
+    ("`--last` reports a loss after the newest flow", "Hubble's stream ends with the newest flow"),
     (
-        "a replay tells losses of one kind after each other as one, and each keeps its own times",
-        "Hubble joins them in its ring since 1.19",
+        "a replay joins consecutive losses of one node, cause and CPU, from the first time to the last",
+        "Hubble joins them in its ring, from 1.19 on",
     ),
 ];
 
@@ -265,9 +262,9 @@ fn page(cases: &[Case], help: &str) -> String {
     let compared = cases.iter().filter(|case| case.differs.is_none()).count();
     let mut page = format!(
         "# Hubble compatibility\n\n\
-         What the stock `hubble` command and Cilium's own code, both v1.19.4, say of Meridian's server. Written by \
-         the test that compares them: {compared} command lines print the same, to the byte, of `meridian replay` and \
-         of Cilium's observer with the same flows.\n\n\
+         The tests run the stock `hubble` command and Cilium's own code, both v1.19.4, against Meridian's server, and \
+         write this page. {compared} command lines print byte for byte the same for `meridian replay` as for Cilium's \
+         observer with the same flows.\n\n\
          ## RPCs\n\n| RPC | compared by | |\n|---|---|---|\n"
     );
     let row = |page: &mut String, cells: [&str; 3]| writeln!(page, "| {} |", cells.join(" | ")).unwrap();
@@ -281,18 +278,21 @@ fn page(cases: &[Case], help: &str) -> String {
     page.push_str(
         "| `grpc.health.v1.Health/Check` | `hubble status` | same for `hubble.server.Observer` |\n\
          | `peer.Peer/Notify` | hubble-relay, `hubble watch peers` | same; every server announces itself or its cluster |\n\
-         | `grpc.reflection.v1` and `v1alpha` | our own test | lists every service, health and reflection too; what \
-         is not known is an error in the stream |\n",
+         | `grpc.reflection.v1` and `v1alpha` | our own test | lists every service, also health and reflection; an \
+         unknown symbol gets an error in the stream |\n",
     );
 
     page.push_str(
-        "\n## Filters\n\nEvery field is compared with Cilium's filter code on 10,000 random flows by 1,000 random \
-         requests: the same flows are let through, the same filters refused.\n\n| field of `flow.FlowFilter` | \
+        "\n## Filters\n\nA test applies 1,000 random requests to 10,000 random flows, with Cilium's filter code and with \
+         Meridian's: both accept the same flows and reject the same filters.\n\n| field of `flow.FlowFilter` | \
          |\n|---|---|\n",
     );
     for field in filter_fields() {
         let said = if field == "experimental" {
-            format!("`cel_expression`: same on {} expressions, with these differences", expressions::EXPRESSIONS.len())
+            format!(
+                "`cel_expression`: same on {} expressions; the table below has the differences",
+                expressions::EXPRESSIONS.len()
+            )
         } else {
             "same".to_owned()
         };

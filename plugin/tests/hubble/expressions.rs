@@ -156,9 +156,12 @@ pub const EXPRESSIONS: &[&str] = &[
 
 /// Those that are refused in other words, or by one side only, and why.
 pub const DIFFER: &[(&str, &str)] = &[
-    ("_flow.source == Endpoint{}", "messages are not made: there is nothing to compare them with but parts of a flow"),
-    ("_flow.uuid.matches(_flow.uuid)", "a pattern is read once, not for each flow"),
-    ("_flow.uuid.matches('(')", "here the error is told; Hubble shows no flow and says nothing"),
+    (
+        "_flow.source == Endpoint{}",
+        "Meridian constructs no messages: an expression could compare them only with parts of a flow",
+    ),
+    ("_flow.uuid.matches(_flow.uuid)", "Meridian compiles a pattern once, not for each flow, so it must be a constant"),
+    ("_flow.uuid.matches('(')", "Meridian returns the error; Hubble returns no flow and no error"),
 ];
 
 fn request(expression: &str) -> GetFlowsRequest {
