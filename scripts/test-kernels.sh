@@ -164,9 +164,9 @@ whole_table() {
     cat >"$PAGE" <<'END'
 # Kernels
 
-`make test-kernels` writes this page: every case at every hook, on this machine's kernel and on Debian's, booted in qemu. The matrix of the eBPF programs is compared with what the wire carried, by zone pair and IP version, in bytes and packets. "exact" is no difference; another word says what was checked instead.
+`make test-kernels` writes this page. It runs every case at every hook, on this machine's kernel and on Debian's in qemu, and compares the eBPF programs' matrix with the packets on the wire, in bytes and packets, by zone pair and IP version. "exact" means no difference; other words after it name a limit of the check.
 
-Linux 6.1 has neither netfilter programs nor tcx: there clsact is the hook, and `--hook auto` takes it.
+Linux 6.1 has neither netfilter programs nor tcx, so `--hook auto` takes clsact there.
 END
     step "this kernel" here
     step "Linux 6.12" cases 6.12

@@ -103,15 +103,15 @@ fn measure() {
     let mut row = |name: &str, value: &dyn Fn(&Shown) -> String| {
         writeln!(text, "| {name} | {} | {} |", value(&shown[0]), value(&shown[1])).unwrap();
     };
-    row("prefixes that agents are told", &|s| grouped(s.prefixes as u64));
+    row("prefixes in the agents' table", &|s| grouped(s.prefixes as u64));
     row("addresses with an owner", &|s| grouped(s.addresses as u64));
     row("reading all objects", &|s| format!("{:.1} s", s.load_seconds));
     row("memory of the controller then", &|s| format!("{} MiB", s.loaded_kib >> 10));
-    row("telling all agents everything, at once", &|s| format!("{:.1} s", s.connect_seconds));
+    row("the whole state to all agents, at once", &|s| format!("{:.1} s", s.connect_seconds));
     row("memory at most", &|s| format!("{} MiB", s.most_kib >> 10));
     row("CPU of the controller under changes", &|s| format!("{:.0} % of a core", 100.0 * s.cpu));
     row("CPU of all agents together", &|s| format!("{:.0} % of a core", 100.0 * s.agents_cpu));
-    row("told to an agent", &|s| format!("{:.1} KiB/s", s.bytes_a_second / 1024.0));
+    row("sent to an agent", &|s| format!("{:.1} KiB/s", s.bytes_a_second / 1024.0));
     row("a node's zone at half of the agents", &|s| format!("{:.0} ms", s.zone_ms[0]));
     row("at 99 of 100", &|s| format!("{:.0} ms", s.zone_ms[1]));
     row("at all", &|s| format!("{:.0} ms", s.zone_ms[2]));

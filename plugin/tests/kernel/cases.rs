@@ -39,12 +39,12 @@ type Case = fn(Hook) -> Outcome;
 const CASES: [(&str, Case); 15] = [
     ("one connection of UDP", one_connection),
     ("10,000 connections of UDP", ten_thousand_connections),
-    ("TCP, cut before the hook", |hook| tcp_transfer(hook, true)),
-    ("TCP, cut after the hook (GSO)", |hook| tcp_transfer(hook, false)),
+    ("TCP, segmented before the hook", |hook| tcp_transfer(hook, true)),
+    ("TCP, segmented after the hook (GSO)", |hook| tcp_transfer(hook, false)),
     ("BIG TCP", big_tcp),
-    ("fragments, cut by the node", fragments_of_the_node),
-    ("fragments, cut by the pod", |hook| fragments_of_the_pod(hook, false)),
-    ("fragments, put together by conntrack", |hook| fragments_of_the_pod(hook, true)),
+    ("fragments, made by the node", fragments_of_the_node),
+    ("fragments, made by the pod", |hook| fragments_of_the_pod(hook, false)),
+    ("fragments, reassembled by conntrack", |hook| fragments_of_the_pod(hook, true)),
     ("VXLAN overlay", vxlan),
     ("WireGuard", wireguard),
     ("VLAN, its tag in the packet and beside it", vlan),
@@ -64,13 +64,13 @@ fn every_hook_counts_every_network_as_the_wire_does() {
         write!(table, "| {name} |").unwrap();
         for hook in Hook::ALL {
             if hook.require().is_err() {
-                table.push_str(" not here |");
+                table.push_str(" not available |");
                 continue;
             }
             match judge(case, hook) {
                 Ok(Outcome::Exact) => table.push_str(" exact |"),
                 Ok(Outcome::Differs(how)) => write!(table, " {how} |").unwrap(),
-                Ok(Outcome::Missing(what)) => write!(table, " not here: {what} |").unwrap(),
+                Ok(Outcome::Missing(what)) => write!(table, " not available: {what} |").unwrap(),
                 Err(_) => {
                     table.push_str(" WRONG |");
                     failed.push(format!("{name} at {hook}"));
@@ -180,7 +180,7 @@ fn big_tcp(hook: Hook) -> Outcome {
     if let Some((version, mean)) = seen.iter().find(|(_, mean)| *mean <= 65_536) {
         let is_old = *version == IpVersion::V4 && Hook::Tcx.require().is_err();
         assert!(is_old, "{version:?}: packets of {mean} bytes on average are no BIG TCP");
-        return Outcome::Differs("exact, IPv6 alone");
+        return Outcome::Differs("exact, IPv6 only");
     }
     Outcome::Exact
 }
@@ -520,7 +520,7 @@ fn masquerade(hook: Hook) -> Outcome {
     }
     // Traffic control comes after source NAT.
     assert_eq!(hides, hook != Hook::Netfilter);
-    if hides { Outcome::Differs("exact; the pod is its node") } else { Outcome::Exact }
+    if hides { Outcome::Differs("exact; the node instead of the pod") } else { Outcome::Exact }
 }
 
 fn node_port(hook: Hook) -> Outcome {
