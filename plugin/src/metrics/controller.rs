@@ -67,7 +67,7 @@ impl Collector for Controller {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Writer(&mut encoder);
         let info = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)];
-        page.gauges("meridian_controller_info", "The version; always 1", None, &info)?;
+        page.gauges("meridian_controller_info", "The version of the controller. Always 1.", None, &info)?;
         self.watches(&mut page)?;
         self.table(&mut page)?;
         self.feed(&mut page)?;
@@ -104,10 +104,15 @@ impl Controller {
         });
         let help = "State of the watch of a kind of object. 1 for the current state.";
         page.gauges("meridian_watch_state", help, None, &states.collect::<Vec<_>>())?;
-        page.gauges("meridian_watch_objects", "Objects that are known", None, &gauge(|h| h.objects as f64))?;
+        page.gauges("meridian_watch_objects", "Number of known objects, by kind.", None, &gauge(|h| h.objects as f64))?;
         let help = "Number of objects with a part that could not be read and is ignored.";
         page.gauges("meridian_watch_unreadable_objects", help, None, &gauge(|h| h.unreadable as f64))?;
-        page.counters("meridian_watch_errors", "Errors of watches and lists", None, &counter(|h| h.errors))?;
+        page.counters(
+            "meridian_watch_errors",
+            "Number of failed watches and lists, by kind.",
+            None,
+            &counter(|h| h.errors),
+        )?;
         let help = "Number of full lists made because a watch had expired.";
         page.counters("meridian_watch_relists", help, None, &counter(|h| h.relists))
     }
@@ -116,8 +121,8 @@ impl Controller {
         let (prefixes, addresses) = self.store.sizes();
         let (conflicts, zoneless) = self.health.troubles();
         let version = self.store.version() as f64;
-        page.gauges("meridian_table_version", "How often the table has changed since the start", None, &one(version))?;
-        page.gauges("meridian_table_prefixes", "Prefixes that agents are told", None, &one(prefixes as f64))?;
+        page.gauges("meridian_table_version", "Number of changes of the table since the start.", None, &one(version))?;
+        page.gauges("meridian_table_prefixes", "Number of prefixes sent to agents.", None, &one(prefixes as f64))?;
         let help = "Number of addresses whose endpoint is sent to agents.";
         page.gauges("meridian_table_addresses", help, None, &one(addresses as f64))?;
         let help = "Number of prefixes with conflicting zones, which count as unknown.";
@@ -132,7 +137,7 @@ impl Controller {
 
     fn feed(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let (agents, behind) = self.agents.count(self.store.version());
-        page.gauges("meridian_feed_agents", "Agents that follow", None, &one(agents as f64))?;
+        page.gauges("meridian_feed_agents", "Number of agents connected to this replica.", None, &one(agents as f64))?;
         let help = "Number of agents that have not acknowledged the latest version.";
         page.gauges("meridian_feed_agents_behind", help, None, &one(behind as f64))?;
         let refused = &self.agents.refused;
@@ -151,12 +156,12 @@ impl Controller {
         page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
         let nodes = self.cluster_totals.nodes(Instant::now());
         let silent = nodes.iter().filter(|node| node.age > SILENT).count();
-        page.gauges("meridian_reporting_nodes", "Nodes in the totals", None, &one(nodes.len() as f64))?;
+        page.gauges("meridian_reporting_nodes", "Number of nodes in the totals.", None, &one(nodes.len() as f64))?;
         let help = "Number of nodes in the totals without a report for one minute.";
         page.gauges("meridian_reporting_nodes_silent", help, None, &one(silent as f64))?;
         let tally = &self.tally;
         let count = |of: &AtomicU64| one(of.load(Ordering::Relaxed));
-        page.counters("meridian_reports", "Reports that were taken", None, &count(&tally.taken))?;
+        page.counters("meridian_reports", "Number of reports accepted.", None, &count(&tally.taken))?;
         let help = "Number of report streams refused or ended because of their content.";
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
         let help = "Number of standby replicas disconnected because they fell behind.";

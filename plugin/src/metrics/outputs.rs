@@ -38,10 +38,15 @@ fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Res
         let count = if *source == "hubble_ring_buffer" { count + ring.overtaken() } else { *count };
         (vec![("source", (*source).to_owned())], count)
     });
-    page.counters("hubble_lost_events", "Flows that were lost, by where", None, &lost.collect::<Vec<_>>())?;
+    page.counters(
+        "hubble_lost_events",
+        "Number of lost flows, by source of the loss.",
+        None,
+        &lost.collect::<Vec<_>>(),
+    )?;
     let one = |value: usize| vec![(Vec::new(), value as f64)];
-    page.gauges("meridian_hubble_metrics_series", "Series of Hubble's own metrics", None, &one(shown.series))?;
-    let help = "Limit of series in each of Hubble's metrics.";
+    page.gauges("meridian_hubble_metrics_series", "Number of series in Hubble's metrics.", None, &one(shown.series))?;
+    let help = "Limit of series in all of Hubble's metrics together.";
     page.gauges("meridian_hubble_metrics_series_limit", help, None, &one(SERIES))?;
     let help = "Number of flows not counted by one of Hubble's metrics because of the series limit.";
     page.counters("meridian_hubble_metrics_refused", help, None, &[(Vec::new(), shown.refused)])
@@ -52,11 +57,16 @@ fn flow_logs(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
     let logs = known.all();
     let labels = |name: &str| -> Labels { vec![("name", name.to_owned())] };
     let active = logs.iter().map(|log| (labels(&log.log.name), f64::from(u8::from(log.is_active()))));
-    page.gauges("meridian_flow_log_active", "Whether the flow log is active.", None, &active.collect::<Vec<_>>())?;
+    page.gauges(
+        "meridian_flow_log_active",
+        "Whether the flow log is active. 1 until its end time.",
+        None,
+        &active.collect::<Vec<_>>(),
+    )?;
     let count = |value: fn(&crate::export::FlowLogOutput) -> &AtomicU64| -> Vec<(Labels, u64)> {
         logs.iter().map(|log| (labels(&log.log.name), value(log).load(Ordering::Relaxed))).collect()
     };
-    page.counters("meridian_flow_log_lines", "Lines of flow logs that were written", None, &count(|log| &log.written))?;
+    page.counters("meridian_flow_log_lines", "Number of flow log lines written.", None, &count(|log| &log.written))?;
     let help = "Number of flows missing from a flow log because it was slow or could not be written.";
     page.counters("meridian_flow_log_lost", help, None, &count(|log| &log.lost))
 }

@@ -98,9 +98,9 @@ impl Writer<'_, '_> {
                 cells.map(|(pair, counter)| (pair_labels(pair), value(counter))).collect()
             })
         };
-        let help = "IP bytes that left the node, by zone pair, as on the wire.";
+        let help = "IP bytes that left a node or arrived from an external prefix, by source and destination zone.";
         self.counters(&format!("{whose}_zone"), help, Some(Unit::Bytes), &cells(|counter| counter.bytes))?;
-        let help = "Packets that left the node, by zone pair, as on the wire.";
+        let help = "Packets that left a node or arrived from an external prefix, by source and destination zone.";
         self.counters(&format!("{whose}_zone_packets"), help, None, &cells(|counter| counter.packets))
     }
 
@@ -128,7 +128,12 @@ impl Writer<'_, '_> {
                 vec![(Vec::new(), value(sample).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())]
             })
         };
-        self.gauges("meridian_flow_entries", "Entries of the flow maps", None, &one(|s| s.flow_entries.0 as f64))?;
+        self.gauges(
+            "meridian_flow_entries",
+            "Number of entries in the flow maps.",
+            None,
+            &one(|s| s.flow_entries.0 as f64),
+        )?;
         let help = "Capacity of the flow maps. Bytes of further flows are unattributed.";
         self.gauges("meridian_flow_entries_limit", help, None, &one(|s| s.flow_entries.1 as f64))?;
         let help = "Number of prefixes in the zone table, including the public and private address ranges.";
@@ -148,7 +153,12 @@ impl Writer<'_, '_> {
             let (taken, refused) = sample.table.reloads;
             [("taken", taken), ("refused", refused)].map(|(result, n)| (vec![("result", result.to_owned())], n)).into()
         });
-        self.counters("meridian_zone_table_reloads", "Zone tables read after the first, by result", None, &reloads)?;
+        self.counters(
+            "meridian_zone_table_reloads",
+            "Number of zone tables read after the first, by result.",
+            None,
+            &reloads,
+        )?;
         let help = "Number of addresses with a known endpoint.";
         self.gauges("meridian_addresses", help, None, &one(|s| s.table.addresses as f64))?;
         self.feed(samples)?;
@@ -172,7 +182,7 @@ impl Writer<'_, '_> {
                 sizes(&sample.as_ref().totals).map(series).collect()
             })
         };
-        self.gauges("meridian_series", "Series of a sum by pod, workload or sender", None, &by_sum(|(len, _)| len))?;
+        self.gauges("meridian_series", "Number of series, by level.", None, &by_sum(|(len, _)| len))?;
         let help = "Capacity for series, by level. Further series are added up in `other`.";
         self.gauges("meridian_series_limit", help, None, &by_sum(|(_, room)| room))
     }
@@ -201,14 +211,14 @@ impl Writer<'_, '_> {
     fn process(&mut self, Sources { ring, process, .. }: &Sources) -> fmt::Result {
         let gauge = |value: u64| vec![(Vec::new(), value as f64)];
         let counter = |value: u64| vec![(Vec::new(), value)];
-        self.gauges("meridian_flow_ring_flows", "Flows in the ring", None, &gauge(ring.len()))?;
-        self.gauges("meridian_flow_ring_limit", "Flows that the ring holds", None, &gauge(ring.capacity()))?;
+        self.gauges("meridian_flow_ring_flows", "Number of flows in the flow ring.", None, &gauge(ring.len()))?;
+        self.gauges("meridian_flow_ring_limit", "Capacity of the flow ring.", None, &gauge(ring.capacity()))?;
         let help = "Number of flows added to the flow ring.";
         self.counters("meridian_flow_ring_seen", help, None, &counter(ring.seen()))?;
         let help = "Number of flows overwritten before a client read them, summed over clients.";
         self.counters("meridian_flow_ring_lost", help, None, &counter(ring.overtaken()))?;
         let (readers, refused) = ring.readers();
-        self.gauges("meridian_flow_ring_readers", "Streams of flows to clients", None, &gauge(readers))?;
+        self.gauges("meridian_flow_ring_readers", "Number of flow streams to clients.", None, &gauge(readers))?;
         let help = "Limit of concurrent flow streams.";
         self.gauges("meridian_flow_ring_readers_limit", help, None, &gauge(READERS as u64))?;
         let help = "Number of flow requests refused because of the stream limit.";
@@ -251,7 +261,7 @@ impl Writer<'_, '_> {
         let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
         let help = "Number of pair log lines written.";
         self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log.lines))?;
-        let help = "Number of pair log lines that could not be written in time.";
+        let help = "Number of pair log lines not written, or not in time.";
         self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log.lost_lines))?;
         let help = "IP bytes in the lost lines of the pair log.";
         self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log.lost_bytes))

@@ -27,17 +27,17 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
         if families.namespaces {
             let series =
                 each(samples, |sample| by_locality(&sample.as_ref().totals.namespaces, namespace_labels, value));
-            let help = format!("{what} that left the node, by namespace of both ends");
+            let help = format!("{what} sent, by source and destination namespace.");
             page.counters(&format!("meridian_namespace{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.workloads {
             let series = each(samples, |sample| by_locality(&sample.as_ref().totals.workloads, workload_labels, value));
-            let help = format!("{what} that left the node, by workload of both ends");
+            let help = format!("{what} sent, by source and destination workload.");
             page.counters(&format!("meridian_workload{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.pods {
             let series = each(samples, |sample| by_locality(&sample.as_ref().totals.pods, pod_labels, value));
-            let help = format!("{what} that left the node, by pod of both ends");
+            let help = format!("{what} sent, by source and destination pod.");
             page.counters(&format!("meridian_pod{suffix}"), &help, unit, &series)?;
         }
     }
@@ -58,11 +58,11 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
     let help = "IP bytes of series that ended because they were idle or displaced, by level.";
     page.counters("meridian_ended_series", help, Some(Unit::Bytes), &ended)?;
     if families.kubezonnet {
-        let help = "IP bytes sent by the pod to other zones, including those of other regions.";
+        let help = "IP bytes that the pod sent to other zones, including those of other regions.";
         page.counters("pod_cross_zone_network_traffic", help, Some(Unit::Bytes), &kubezonnet(samples))?;
     }
     if families.opencost {
-        let help = "IP bytes sent by the pod, by destination class.";
+        let help = "IP bytes that the pod sent, by destination class.";
         page.counters("kubecost_pod_network_egress", help, Some(Unit::Bytes), &opencost(samples))?;
     }
     Ok(())

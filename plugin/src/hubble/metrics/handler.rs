@@ -69,12 +69,14 @@ impl Handler {
     /// The family's name and what it counts.
     pub(super) const fn name_and_help(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Flow => ("hubble_flows_processed", "Flows"),
-            Self::Drop => ("hubble_drop", "Flows that were dropped"),
-            Self::Tcp => ("hubble_tcp_flags", "Flows of TCP with a flag, by flag"),
-            Self::Icmp => ("hubble_icmp", "ICMP messages"),
-            Self::PortDistribution => ("hubble_port_distribution", "Flows by destination port"),
-            Self::FlowsToWorld { .. } => ("hubble_flows_to_world", "Flows to what is outside the cluster"),
+            Self::Flow => ("hubble_flows_processed", "Number of flows."),
+            Self::Drop => ("hubble_drop", "Number of dropped flows, by reason."),
+            Self::Tcp => ("hubble_tcp_flags", "Number of TCP flows with a flag, by flag."),
+            Self::Icmp => ("hubble_icmp", "Number of ICMP messages, by type."),
+            Self::PortDistribution => ("hubble_port_distribution", "Number of flows, by destination port."),
+            Self::FlowsToWorld { .. } => {
+                ("hubble_flows_to_world", "Number of flows to destinations outside the cluster.")
+            }
         }
     }
 
