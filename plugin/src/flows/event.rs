@@ -155,8 +155,7 @@ impl FlowBuilder {
             None => flow::TraceReason::Unknown,
         };
         // The direction is the connection's, as seen from the local end: a reply that leaves belongs to a connection
-        // that
-        // came in.
+        // that came in.
         let direction = if (is_reply == Some(true)) == (seen.path == PacketPath::Arrived) {
             flow::TrafficDirection::Egress
         } else {
