@@ -469,7 +469,6 @@ impl Datapath {
 
     /// The number of runs of the programs that began inside another run on the same CPU. Counted only with
     /// [`Options::count_reentries`].
-    /// [`Options::count_reentries`].
     ///
     /// # Errors
     /// The kernel refuses.
