@@ -7,7 +7,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 /// The object in the repository. `MERIDIAN_EBPF_OBJECT` names another one, such as a fresh build.
 const OBJECT: &str = "ebpf/meridian.bpf.o";
-/// Struct is what `extensions` of our flows hold: who reads JSON must know it.
+/// The files to compile. Struct is one of them, because our flows' `extensions` hold it and readers of JSON need its
+/// descriptor.
 const PROTOS: [&str; 8] = [
     "observer/observer.proto",
     "peer/peer.proto",
@@ -19,10 +20,10 @@ const PROTOS: [&str; 8] = [
     "google/protobuf/struct.proto",
 ];
 
-/// Many small messages are sent together.
+/// The codec that sends many small messages together.
 const CODEC: Option<&str> = Some("crate::link::Codec");
-/// The folders of the services' code, included where they are served; the services; and their codec. Thousands of
-/// agents follow and report, each with a buffer of its own: the library's are small.
+/// Services by room: the folder for the generated code, the services, their codec. Feed and Report serve thousands
+/// of agents, each with its own buffer, so their codec has smaller buffers than the library's default.
 const SERVICES: [(&str, &[&str], Option<&str>); 5] = [
     ("hubble", &["Observer", "Peer"], CODEC),
     ("api", &["Counters", "Zones"], CODEC),
@@ -42,13 +43,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("cargo::rerun-if-changed=../proto");
     let descriptors = protox::compile(PROTOS, ["../proto"])?;
-    // Names, numbers and types, for masks, reflection and JSON; without the comments.
+    // Names, numbers and types for masks, reflection and JSON, without comments.
     let mut bare = descriptors.clone();
     bare.file.iter_mut().for_each(|file| file.source_code_info = None);
     fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
     fs::write(out.join("numbers.rs"), numbers(&bare))?;
     tonic_prost_build::configure()
-        // Shared by the streams that it is sent on.
+        // One buffer is shared by all streams that send it.
         .bytes(".meridian.v1.FollowResponse.updates")
         .compile_fds(messages(&descriptors))?;
     for (folder, services, codec) in SERVICES {
@@ -56,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::create_dir_all(&folder)?;
         let mut code = tonic_prost_build::configure()
             .build_transport(false)
-            // Sent as the ring keeps it, without being decoded and encoded again.
+            // Sent as the ring stores it, without decoding and encoding.
             .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
             .extern_path(".observer", "crate::proto::observer")
             .extern_path(".peer", "crate::proto::peer")
@@ -75,7 +76,7 @@ fn messages(all: &FileDescriptorSet) -> FileDescriptorSet {
     let mut messages = all.clone();
     for file in &mut messages.file {
         if !file.service.is_empty() {
-            // Its comments are found by their places in the file.
+            // Comments refer to positions in the file, which no longer match.
             file.source_code_info = None;
             file.service.clear();
         }
@@ -83,7 +84,7 @@ fn messages(all: &FileDescriptorSet) -> FileDescriptorSet {
     messages
 }
 
-/// These services alone.
+/// The file with only these services.
 fn alone(all: &FileDescriptorSet, services: &[&str]) -> FileDescriptorSet {
     let mut alone = all.clone();
     alone.file.retain_mut(|file| {

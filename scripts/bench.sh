@@ -6,7 +6,7 @@
 [ "$(id -u)" = 0 ] || die "the bench loads eBPF programs: run as root"
 need_userspace
 cd "$ROOT"
-# The kernel measures; how the bench itself was compiled does not matter.
+# The kernel measures, so the bench's own build profile does not matter.
 step "a packet" cargo bench --quiet --locked --profile dev --bench packet
 step "ten thousand connections" cargo bench --quiet --locked --profile dev --bench live
 step "a drain" cargo bench --quiet --locked --bench drain

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the chart: lint, every preset and every optional part, the schemas of every Kubernetes that is in use, and
-# what must not be in it.
+# Checks the chart: lint, every preset and every optional part, the schemas of all supported versions of Kubernetes,
+# and texts that the chart must not contain.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -36,7 +36,7 @@ render() {
     "$helm" template m "$CHART" --namespace meridian "${IMAGE[@]}" "$@" >"$rendered/$name.yaml"
 }
 
-# refused HELM WORDS ARGUMENT...: fails unless helm refuses these values with these words.
+# refused HELM WORDS ARGUMENT...: fails unless helm refuses these values with an error that contains these words.
 refused() {
     local helm=$1 words=$2 said
     shift 2
@@ -66,7 +66,7 @@ for version in 3 4; do
 done
 
 for file in "$rendered"/3-*.yaml; do
-    # All but the certificate that each makes.
+    # Everything except the certificate, which each helm makes anew.
     diff <(sed -E 's/(ca.crt|tls.crt|tls.key): .*/\1/' "$file") \
         <(sed -E 's/(ca.crt|tls.crt|tls.key): .*/\1/' "${file/"$rendered/3-"/"$rendered/4-"}") >&2 ||
         die "helm 3 and helm 4 make different things of $(basename "$file")"
@@ -75,7 +75,7 @@ if found=$(grep -nE 'privileged: true|hostPID|hostIPC|:latest|SYS_ADMIN|allowPri
     die "this must not be in the chart: $found"
 fi
 for kubernetes in 1.28 1.29 1.30 1.31 1.32 1.33 1.34 1.35 1.36; do
-    # Both helms make the same of it.
+    # Both versions of helm render the same.
     said=$("$validate/bin/kubernetes-validate" --strict --quiet --kubernetes-version "$kubernetes" "$rendered"/4-*.yaml 2>&1) ||
         die "not Kubernetes $kubernetes: $said"
 done

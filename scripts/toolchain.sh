@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Installs what building the eBPF object needs.
+# Installs the toolchain for the eBPF object.
 #
-# eBPF in Rust needs three things that a stable toolchain lacks: libcore built from source for
-# bpfel-unknown-none, unstable cargo flags, and bpf-linker, whose LLVM must be at least rustc's.
+# eBPF in Rust needs three things that a stable toolchain lacks: libcore built from source for bpfel-unknown-none,
+# unstable cargo flags, and bpf-linker, whose LLVM must be at least as new as rustc's.
 #
-# Default: Debian's rustc-web, cargo-web and rust-web-src (a matching set) and a bpf-linker that is
-# built here once and kept in the cache.
+# Default: Debian's rustc-web, cargo-web and rust-web-src (a matching set), and a bpf-linker that is built once and
+# kept in the cache.
 # With MERIDIAN_EBPF_TOOLCHAIN=NAME: that rustup toolchain (it needs the rust-src component) and the
 # bpf-linker on the PATH.
 #

@@ -1,7 +1,6 @@
-//! What a large cluster costs its controller: 5,000 nodes, 150,000 pods, 100 pod changes a second, and
-//! 5,000 agents that follow from another process. Once with a prefix for each node, once with an address
-//! for each pod, as the AWS VPC CNI has it. Writes its table into docs/performance.md. Needs root for the
-//! kernel's maps.
+//! The cost of a large cluster for its controller: 5,000 nodes, 150,000 pods, 100 pod changes a second, and 5,000
+//! agents that follow from another process. Once with a prefix for each node, once with an address for each pod, as
+//! with the AWS VPC CNI. Writes its table into docs/performance.md. Needs root for the kernel's maps.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
@@ -46,15 +45,15 @@ use tonic::transport::Channel;
 
 const NODES: usize = 5_000;
 const PODS_OF_NODE: usize = 30;
-/// Pods that belong together.
+/// Pods of one workload.
 const PODS_OF_SET: usize = 15;
 const AGENTS: usize = 5_000;
-/// Pods that go, and pods that come, a second.
+/// Pods deleted and pods created, a second.
 const CHANGES: usize = 50;
 const SECONDS: usize = 20;
-/// In which all agents connect.
+/// The time in which all agents connect.
 const SPREAD: Duration = Duration::from_secs(15);
-/// What an agent lets the controller send ahead.
+/// The flow control window of an agent.
 const WINDOW: u32 = 64 << 10;
 
 fn main() {
@@ -66,7 +65,7 @@ fn main() {
     }
 }
 
-/// What a controller's run has shown.
+/// The results of one run of a controller.
 #[derive(Serialize, Deserialize)]
 struct Shown {
     load_seconds: f64,
@@ -136,7 +135,7 @@ impl Objects {
     fn set(&mut self, kind: Kind, mut object: serde_json::Value) -> Message {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        // What is there and not needed: most of an object.
+        // Fields that are not needed: most of an object.
         object["metadata"]["managedFields"] = json!([{"manager": "kubelet", "operation": "Update", "fieldsV1":
             {"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {".": {}, "f:lastProbeTime": {}, "f:status": {}}}}}}]);
         Message::Set(kind, read(kind, &serde_json::to_vec(&object).unwrap(), &self.labels).unwrap())
@@ -309,7 +308,7 @@ async fn run_controller(addresses: bool) -> Shown {
     let connect_seconds: f64 = tokio::task::block_in_place(|| said.next().unwrap().unwrap()).parse().unwrap();
     eprintln!("told: {connect_seconds:.1} s, {} MiB, at most {} MiB", memory("VmRSS:") >> 10, memory("VmHWM:") >> 10);
 
-    // Pods go and come; once a second the zone of a node changes.
+    // Pods are deleted and created; once a second the zone of a node changes.
     let mut sent: Vec<(u64, f64)> = Vec::new();
     let (before, begin) = (cpu(), Instant::now());
     let mut tick = tokio::time::interval(Duration::from_millis(20));
@@ -325,7 +324,7 @@ async fn run_controller(addresses: bool) -> Shown {
             sender.send(message).await.unwrap();
             let wanted = objects.version;
             let health = Arc::clone(&health);
-            // The version of the table that it is in.
+            // The version of the table that includes the change.
             let entry = sent.last_mut().unwrap();
             entry.0 = loop {
                 let kinds = health.kinds();
@@ -398,7 +397,7 @@ async fn list(objects: &mut Objects, sender: &mpsc::Sender<Message>) {
     }
 }
 
-/// Milliseconds that a whole table takes into the kernel, and a change of one prefix.
+/// Milliseconds to write a whole table into the kernel, and to write a change of one prefix.
 fn into_kernel(table: &SharedTable) -> (f64, f64) {
     let table = table.read();
     let mut slots = Slots::default();
@@ -408,7 +407,7 @@ fn into_kernel(table: &SharedTable) -> (f64, f64) {
     let start = Instant::now();
     datapath.apply_zones(&table, table.networks(), &slots).unwrap();
     let whole = start.elapsed().as_secs_f64() * 1e3;
-    // The first one brings the other map up to date.
+    // The first change brings the other map up to date.
     for prefix in table.networks().take(12) {
         let start = Instant::now();
         datapath.apply_zones(&table, [prefix], &slots).unwrap();
@@ -419,7 +418,7 @@ fn into_kernel(table: &SharedTable) -> (f64, f64) {
     (whole, times[times.len() / 2])
 }
 
-/// When half, 99 of 100 and all agents had each version; the CPU that they used, and the bytes that came.
+/// The times at which half, 99 of 100 and all agents had each version; the agents' CPU time, and the bytes received.
 fn end(child: &mut Child, said: impl Iterator<Item = std::io::Result<String>>) -> (BTreeMap<u64, [f64; 3]>, f64, f64) {
     drop(child.stdin.take());
     let (mut versions, mut used, mut bytes) = (BTreeMap::new(), 0.0, 0.0);
@@ -438,7 +437,7 @@ fn end(child: &mut Child, said: impl Iterator<Item = std::io::Result<String>>) -
     (versions, used, bytes)
 }
 
-/// Agents without a kernel: they follow and note when they have which version.
+/// Agents without a kernel side: they follow, and record when they receive which version.
 fn agents(at: &str) {
     many_files();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -484,7 +483,7 @@ async fn follow(
     whole: mpsc::UnboundedSender<()>,
     stop: CancellationToken,
 ) -> (Vec<(u64, f64)>, usize) {
-    // As after a controller's end: agents come back spread over this time.
+    // As after a controller's restart: the agents reconnect spread over this time.
     tokio::time::sleep(SPREAD.mul_f64(n as f64 / AGENTS as f64)).await;
     let endpoint = Channel::from_shared(format!("http://{at}")).unwrap().initial_stream_window_size(WINDOW);
     let channel = endpoint.connect().await.unwrap();
@@ -495,7 +494,7 @@ async fn follow(
     let (mut noted, mut bytes, mut is_whole, mut last) = (Vec::new(), 0, false, 0);
     loop {
         let response = tokio::select! {
-            // One that breaks ends the bench.
+            // A broken stream ends the bench.
             response = responses.message() => response.unwrap_or_else(|error| {
                 eprintln!("agent {n}: {error}");
                 std::process::exit(1)
@@ -513,7 +512,7 @@ async fn follow(
         }
         let version = response.position.unwrap().version;
         bytes += response.updates.iter().map(|update| update.len()).sum::<usize>();
-        // Several changes may come together.
+        // One response may have several changes.
         let at = now();
         noted.extend((last + 1..=version).map(|version| (version, at)));
         last = version;

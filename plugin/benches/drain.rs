@@ -1,5 +1,5 @@
-//! What a drain costs: the meter reads full flow maps, resolves who the addresses are, sums up and makes
-//! flow events. Writes its table into docs/performance.md. Needs root.
+//! The cost of a drain: the meter reads full flow maps, resolves addresses to endpoints, sums and makes flow events.
+//! Writes its table into docs/performance.md. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
@@ -24,10 +24,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Pods on each side: each talks to each, so that the IPv4 map is full.
+/// The number of pods on each side: each talks to each, so that the IPv4 map is full.
 const PODS: u8 = 255;
 const ROUNDS: usize = 11;
-/// The device that test runs go out through.
+/// The device through which test runs send.
 const LOOPBACK: u32 = 1;
 
 const COUNTED: &str = "the same, and Hubble's metrics";
@@ -60,8 +60,8 @@ fn main() {
     let entries = u64::from(PODS) * u64::from(PODS);
     let mut now = Instant::now();
     let mut rows = Vec::new();
-    // The first drain makes an event of each entry; then each has one more packet in a second that
-    // makes no event, in one that does; then none has.
+    // The first drain makes an event of each entry. Then each entry has one more packet: in a second without due
+    // events, and in one with them. Then no entry has new packets.
     let cases = [
         ("new, each an event", true, 0),
         ("active, no event is due", true, 1),
@@ -79,7 +79,7 @@ fn main() {
                 send_all(&mut meter);
             }
             if name == "active, no event is due" {
-                // All were told right before.
+                // All entries were just reported.
                 meter.flush(now, SystemTime::now()).unwrap();
                 send_all(&mut meter);
             }
@@ -110,7 +110,7 @@ fn main() {
     report::write("drain", &text);
 }
 
-/// A packet for each entry.
+/// Sends a packet for each entry.
 fn send_all(meter: &mut Meter) {
     let datapath = meter.datapath();
     for (source, destination) in (0..PODS).flat_map(|source| (0..PODS).map(move |destination| (source, destination))) {

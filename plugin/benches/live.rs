@@ -1,6 +1,5 @@
-//! What a packet costs at netfilter where ten thousand connections, each with a flow entry of its own,
-//! send in turn on real devices: the kernel takes the time of each run. Writes its table into
-//! docs/performance.md.
+//! The cost of a packet at netfilter when ten thousand connections, each with its own flow entry, send in turn on real
+//! devices: the kernel measures the time of each run. Writes its table into docs/performance.md.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
@@ -31,7 +30,7 @@ fn main() {
         links.up("up0", None).await?;
         links.address("up0", NODE.into(), 24).await?;
         let index = links.index("up0").await?;
-        // It is nobody's: the peer drops what comes at once.
+        // No host has this address, so the peer drops arriving packets at once.
         links.handle().neighbours().add(index, PEER.into()).link_layer_address(&[2, 0, 0, 0, 0, 9]).execute().await?;
         Ok(index)
     })
@@ -87,7 +86,7 @@ fn quartiles(mut values: Vec<f64>) -> String {
     format!("{median:.0} ({low:.0}–{high:.0})")
 }
 
-/// Sends, and says how many nanoseconds a run of the program took.
+/// Sends, and returns the nanoseconds of a run of the program.
 fn a_run(program: BorrowedFd<'_>, connections: u16) -> f64 {
     let socket = UdpSocket::bind((NODE, 0)).unwrap();
     let send = |datagrams: usize| {
@@ -95,7 +94,7 @@ fn a_run(program: BorrowedFd<'_>, connections: u16) -> f64 {
             socket.send_to(&[0; 64], (PEER, FIRST_PORT + (n % usize::from(connections)) as u16)).unwrap();
         }
     };
-    // The first datagram of each makes its entry, and is told as an event.
+    // The first datagram of each connection makes its entry, and is announced as an event.
     send(connections.into());
     let before = sys::run_time(program).unwrap();
     send(DATAGRAMS);

@@ -1,5 +1,5 @@
-//! What it costs to serve flows: `meridian replay` beside Cilium's own observer, the same flows in rings of
-//! the same size, the same requests in turns. Writes its table into docs/performance.md.
+//! The cost of serving flows: `meridian replay` and Cilium's own observer with the same flows in rings of the same
+//! size, and the same requests in turns. Writes its table into docs/performance.md.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
@@ -32,10 +32,10 @@ use std::{
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint as Address};
 
-/// Flows in each ring: all that it holds.
+/// The flows in each ring, which is then full.
 const FLOWS: usize = 65_535;
 const ROUNDS: usize = 5;
-/// A request is repeated until a server has spent this much, as CPU time is told in hundredths of a second.
+/// The least CPU time for repetitions of a request, because CPU time is measured in hundredths of a second.
 const LEAST: Duration = Duration::from_millis(500);
 
 /// The mask that the stock client sends for its compact lines.
@@ -56,14 +56,14 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts one and waits for the line that says that it serves.
+    /// Starts a server and waits for the line that reports that it serves.
     fn start(runtime: &Runtime, mut command: Command, at: &str, ready: &str) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let out: Box<dyn BufRead> =
             if ready == "loaded" { Box::new(BufReader::new(stderr)) } else { Box::new(BufReader::new(stdout)) };
         assert!(out.lines().map_while(Result::ok).any(|line| line.contains(ready)), "it does not serve");
-        // Go's clients, which most of Hubble's are, have windows that grow.
+        // Go's clients, which most of Hubble's are, have growing windows.
         let address = Address::from_shared(format!("http://{at}"))
             .unwrap()
             .initial_stream_window_size(4 << 20)
@@ -85,7 +85,7 @@ impl Server {
         1024 * kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
-    /// Flows that a request is answered with, and the server's CPU time for it.
+    /// The number of flows in the response to a request, and the server's CPU time for it.
     fn ask(&mut self, runtime: &Runtime, request: &GetFlowsRequest) -> (usize, Duration) {
         let (mut times, before) = (0, self.spent());
         loop {
@@ -210,7 +210,7 @@ fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// 40 workloads of 5 pods in 4 namespaces, each talking to each.
+/// 40 workloads of 5 pods in 4 namespaces; each talks to each.
 fn endpoint(n: usize) -> Endpoint {
     let (workload, namespace) = (n / 5, format!("ns-{}", n / 5 % 4));
     let mut labels = vec![
@@ -270,7 +270,7 @@ fn flow(n: usize) -> Flow {
     }
 }
 
-/// Writes flows as JSON lines; how many bytes they have encoded.
+/// Writes flows as lines of JSON; returns their encoded size in bytes.
 fn write(path: &Path, count: usize) -> usize {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let message = pool.get_message_by_name("observer.ExportEvent").unwrap();

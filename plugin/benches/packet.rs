@@ -1,5 +1,5 @@
-//! What a packet costs: nanoseconds of a run of the kernel program, beside a program that does
-//! nothing, in interleaved rounds. Writes its table into docs/performance.md.
+//! The cost of a packet: nanoseconds of a run of the kernel program, compared with a program that does nothing, in
+//! interleaved rounds. Writes its table into docs/performance.md.
 //!
 //! Needs root. `cargo bench --bench packet -- --rounds 21` for more rounds.
 
@@ -25,7 +25,7 @@ use std::{
 const REPEAT: u32 = 1_000_000;
 const PREFIXES: [u32; 3] = [10, 1_000, 131_072];
 
-/// The device that test runs go out through.
+/// The device through which test runs send.
 const LOOPBACK: u32 = 1;
 
 struct Case {
@@ -79,8 +79,8 @@ fn main() {
     assert!(grown.is_empty(), "the verifier has more than a tenth more to do: {grown:?}");
 }
 
-/// How many instructions the verifier follows in each program, and those that have grown by more than a
-/// tenth since they were written down on a kernel like this one.
+/// The instructions that the verifier processes for each program, and the programs whose number has grown by more than
+/// a tenth since the last result on a kernel like this one.
 fn verified(loaded: &[Datapath]) -> Vec<String> {
     let of_hook = |hook: Hook| loaded.iter().find(|datapath| datapath.hook() == hook).unwrap();
     let [v4, v6] = of_hook(Hook::Netfilter).programs();
@@ -106,7 +106,7 @@ fn verified(loaded: &[Datapath]) -> Vec<String> {
     grown
 }
 
-/// Programs over a table with that many prefixes of a family, and how long the table took.
+/// Programs with a table of this many prefixes of a family, and the time that writing the table took.
 fn loaded(hook: Hook, prefixes: u32, v6: bool) -> (Datapath, Duration) {
     let mut table = Table::new();
     let zones: Vec<Arc<Zone>> =
@@ -155,7 +155,7 @@ fn measured(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> 
         let at = |part: usize| case.rounds[(case.rounds.len() - 1) * part / 4];
         medians.push((case.name.clone(), at(2), at(1), at(3)));
     }
-    // The empty program is the first of its hook and family.
+    // The empty program is the first one of its hook and family.
     let empty = |name: &str| {
         let of = |name: &str| name.split(", ").take(2).map(str::to_owned).collect::<Vec<_>>();
         medians.iter().find(|(other, ..)| of(other) == of(name)).map_or(f64::NAN, |(_, median, ..)| f64::from(*median))

@@ -1,7 +1,7 @@
-//! Who sent how much to whom: what is new in the flow entries, summed by pod and by workload.
+//! Sums the growth of flow entries by pod, workload and namespace.
 //!
-//! Memory is bounded whatever the cluster does, and no byte is lost by that: what has no series of
-//! its own is in a sum of the others. Pure; time is a parameter.
+//! Memory is bounded regardless of the cluster's size, and no byte is lost: bytes without a series of their own go
+//! to a common sum, `other`. Pure; time is a parameter.
 
 mod ends;
 mod interval;
@@ -15,16 +15,16 @@ use crate::zones::Locality;
 use meridian_abi::Counter;
 use std::{sync::Arc, time::Instant};
 
-/// Sums since the start, each of a bounded number of series.
+/// Sums since the start, each with a bounded number of series.
 #[derive(Clone, Debug)]
 pub struct Totals {
     /// Between pods.
     pub pods: Top<Between<Placed>>,
-    /// Between workloads; `None` is who belongs to none that is known.
+    /// Between workloads; `None` stands for ends without a known workload.
     pub workloads: Top<Between<Option<Workload>>>,
-    /// By the pod that sent. What no known pod sent is not in it.
+    /// By the pod that sent. Traffic of unknown senders is left out.
     pub senders: Top<Pod>,
-    /// Between namespaces; the empty one is that of nodes, and of those of whom nothing is known.
+    /// Between namespaces; nodes and unknown endpoints have the empty namespace.
     pub namespaces: Top<Between<Arc<str>>>,
 }
 
@@ -35,7 +35,7 @@ impl Totals {
     }
 }
 
-/// Sums what is new in the flow entries.
+/// Sums the growth of flow entries.
 #[derive(Debug)]
 pub struct Accounting {
     totals: Totals,
@@ -43,14 +43,13 @@ pub struct Accounting {
 }
 
 impl Accounting {
-    /// With at most `series` series in each of the sums. Pairs of pods are kept for an interval,
-    /// too, if `by_interval`.
+    /// Limits each sum to `series` series. With `by_interval`, pairs of pods are also summed for each interval.
     pub fn new(series: usize, by_interval: bool) -> Self {
         Self { totals: Totals::new(series), interval: by_interval.then(Interval::default) }
     }
 
-    /// The same, with sums by workload and by namespace only where somebody asks for them: all of it is in their
-    /// `other` otherwise.
+    /// Switches the sums by workload and by namespace off where they are not needed: their `other` then holds
+    /// everything.
     #[must_use]
     pub fn only(mut self, workloads: bool, namespaces: bool) -> Self {
         if !workloads {
@@ -62,13 +61,13 @@ impl Accounting {
         self
     }
 
-    /// The same, without anything in it.
+    /// A copy with the same settings and no counts.
     #[must_use]
     pub fn anew(&self) -> Self {
         Self::new(self.totals.pods.room(), self.interval.is_some())
     }
 
-    /// Adds what is new between two ends.
+    /// Adds the traffic between two ends.
     pub fn add(&mut self, source: &End, destination: &End, new: Counter, now: Instant) {
         let locality = self.add_to_totals(source, destination, new, now);
         if let Some(interval) = &mut self.interval {
@@ -76,7 +75,7 @@ impl Accounting {
         }
     }
 
-    /// The same, but not to the interval: somebody else may have told it already.
+    /// Adds to the totals only, not to the interval: another process may have reported it there already.
     pub fn add_to_totals(&mut self, source: &End, destination: &End, new: Counter, now: Instant) -> Locality {
         let locality = Locality::between(&source.place, &destination.place);
         let totals = &mut self.totals;
@@ -96,8 +95,8 @@ impl Accounting {
         locality
     }
 
-    /// Adds what is known by locality only. `sent_by_known` of it is what known pods sent. To the interval,
-    /// too, if nobody else may have told it.
+    /// Adds traffic of which only the locality is known. `sent_by_known` is the part that known pods sent. With
+    /// `to_interval` it is also added to the interval; without, another process may have reported it there already.
     pub fn add_rest(&mut self, rest: ByLocality, sent_by_known: ByLocality, to_interval: bool) {
         if let Some(interval) = self.interval.as_mut().filter(|_| to_interval) {
             interval.add_rest(rest);
@@ -109,7 +108,7 @@ impl Accounting {
         senders.add_to_other(sent_by_known);
     }
 
-    /// Lets series end that are idle or that others have outgrown. To be called now and then.
+    /// Ends series that are idle or outgrown by others. Must be called regularly.
     pub fn turn(&mut self, now: Instant) {
         self.totals.pods.turn(now);
         self.totals.workloads.turn(now);
@@ -122,22 +121,23 @@ impl Accounting {
         &self.totals
     }
 
-    /// The same, to go on with what another process had counted.
+    /// The sums since the start, to restore the counts of an earlier process.
     pub const fn totals_mut(&mut self) -> &mut Totals {
         &mut self.totals
     }
 
-    /// The pairs of this interval, if they are kept.
+    /// The pairs of this interval, if pairs are summed by interval.
     pub const fn interval(&self) -> Option<&Interval> {
         self.interval.as_ref()
     }
 
-    /// The same, to go on with what another process had counted.
+    /// The pairs of this interval, to restore the counts of an earlier process.
     pub const fn interval_mut(&mut self) -> Option<&mut Interval> {
         self.interval.as_mut()
     }
 
-    /// What went between pods of two zones since the last call, the most first. Nothing if it is not kept.
+    /// Takes the pairs of pods in different zones since the last call, the largest first. Empty if pairs are not
+    /// summed by interval.
     pub fn take_interval(&mut self) -> Vec<Line> {
         self.interval.as_mut().map(Interval::take).unwrap_or_default()
     }
@@ -189,7 +189,7 @@ mod tests {
         for round in 0..30 {
             let now = start + std::time::Duration::from_secs(60 * round as u64);
             for source in 0..PODS {
-                // Over the rounds each pod meets others; some pairs are much heavier.
+                // Each round pairs the pods differently; some pairs carry far more traffic.
                 let destination = (source * 7919 + round * 104_729) % PODS;
                 let packets = 1 + (source * round % 97) as u64;
                 let new = Counter { bytes: packets * (60 + source as u64 % 1400), packets };

@@ -1,4 +1,4 @@
-//! Our own gRPC API, meridian.v1: counters as they grow, and the zone table in force.
+//! Our own gRPC API, meridian.v1: live counters, and the zone table in force.
 
 mod client;
 mod counters;

@@ -1,5 +1,5 @@
-//! Files that are whole or not there: a magic word, the SHA-256 of the rest, the rest. They are written
-//! beside and renamed, so there is never half of one.
+//! Files that are either complete or absent: a magic word, the SHA-256 of the rest, the rest. A file is written
+//! under another name and then renamed, so it is never half written.
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use std::{
@@ -8,34 +8,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Says what a file is, and which form it has.
+/// The kind of a file and the version of its format.
 pub type Magic = [u8; 8];
 
-/// A file that can't be used.
+/// The reason why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can't be read or written.
+    /// The file can't be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
-    /// It is not what was written.
+    /// The contents are damaged.
     #[error("{}: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// In which way.
+        /// The damage.
         reason: String,
     },
 }
 
-/// Writes a file, and the folder if there is none. With `sync` it outlasts the machine, too.
+/// Writes a file, and makes its folder if it is missing. With `sync` the file survives a crash of the machine.
 ///
 /// # Errors
-/// The file system's.
+/// The file can't be written.
 pub fn write(path: &Path, magic: &Magic, body: &[u8], sync: bool) -> Result<(), Error> {
     let new = path.with_extension("new");
     let write = || {
@@ -52,10 +52,10 @@ pub fn write(path: &Path, magic: &Magic, body: &[u8], sync: bool) -> Result<(), 
     write().map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// What was written; `None` if nothing was.
+/// Reads the body of a file; `None` if the file does not exist.
 ///
 /// # Errors
-/// The file system's, or the file is not what was written.
+/// The file can't be read, or is damaged.
 pub fn read(path: &Path, magic: &Magic) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -72,7 +72,7 @@ pub fn read(path: &Path, magic: &Magic) -> Result<Option<Vec<u8>>, Error> {
     Ok(Some(bytes))
 }
 
-/// The error that says that a file makes no sense.
+/// The error for a file with invalid contents.
 pub fn damaged(path: &Path, reason: impl ToString) -> Error {
     Error::Damaged { path: path.to_owned(), reason: reason.to_string() }
 }

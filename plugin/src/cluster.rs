@@ -1,5 +1,4 @@
-//! What the cluster says: watches its objects and makes the zone table and the identities of them. The
-//! only room for kube.
+//! Watches the cluster's objects, and makes the zone table and the endpoints from them. The only room that uses kube.
 
 mod claims;
 mod connect;

@@ -1,5 +1,5 @@
-//! The controller: the program of a cluster. It watches the cluster, tells the agents which zone an address is in and
-//! which endpoint is behind it, and sums up what they report.
+//! The controller: the program of a cluster. It watches the cluster, sends the agents the zone and the endpoint of
+//! each address, and sums their reports.
 
 mod error;
 mod run;

@@ -8,14 +8,14 @@ use tokio::sync::watch;
 /// The node or cluster whose packets were counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// A node's.
+    /// One node.
     Node(String),
-    /// Those of all nodes of a cluster that have been heard of.
+    /// All nodes of a cluster whose agents have reported.
     Cluster(Vec<String>),
 }
 
 impl Whose {
-    /// The nodes' names.
+    /// The names of the nodes.
     pub fn nodes(&self) -> &[String] {
         match self {
             Self::Node(name) => std::slice::from_ref(name),
@@ -27,7 +27,7 @@ impl Whose {
 /// Counters since the programs were loaded.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    /// The node or cluster that sent these packets.
+    /// The node or cluster that sent the packets.
     pub whose: Whose,
     /// When the counters were read.
     pub time: SystemTime,
@@ -45,28 +45,28 @@ impl AsRef<Self> for Counted {
     }
 }
 
-/// A node's counters and state at one moment.
+/// The counters and state of a node at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Its counters.
+    /// The node's counters.
     pub counted: Counted,
-    /// Which counters these are: what was counted by others began at zero.
+    /// Identifies the counters: counters with another boot id began at zero.
     pub boot_id: [u8; 16],
-    /// Where its packets are counted.
+    /// The hook that counts the node's packets.
     pub hook: &'static str,
-    /// Why there.
+    /// The reason for this hook.
     pub hook_reason: Arc<str>,
-    /// How often the hook was changed because it was blind.
+    /// How often the agent changed a hook that missed traffic.
     pub hook_changes: u64,
-    /// Bytes sent by its devices and seen by the hook, if they are compared.
+    /// Bytes sent by the node's devices and bytes seen by the hook, where they are compared.
     pub device_bytes: Option<DeviceBytes>,
-    /// Filters of others that run before ours and may end the chain.
+    /// Filters of other programs that run before ours and may end the chain.
     pub foreign_filters: u64,
-    /// Entries of the flow maps, and how many they hold.
+    /// Entries of the flow maps, and their capacity.
     pub flow_entries: (u64, u64),
-    /// The zone table.
+    /// The state of the zone table.
     pub table: TableState,
-    /// Seconds that the last drain took.
+    /// Seconds that the last drain of the maps took.
     pub drain_seconds: f64,
 }
 
@@ -76,51 +76,50 @@ impl AsRef<Counted> for Sample {
     }
 }
 
-/// IP bytes that left through a node's devices since they are compared.
+/// IP bytes that left through a node's devices since the comparison began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceBytes {
-    /// By the devices' own counters, less link headers and the outer packets of overlays.
+    /// By the devices' own counters, without link headers and without the outer packets of overlays.
     pub sent: u64,
-    /// By the hook's.
+    /// By the hook's counters.
     pub seen: u64,
 }
 
-/// The zone table that is in force.
+/// The state of the zone table in force.
 #[derive(Clone, Debug)]
 pub struct TableState {
-    /// Its prefixes, those of public and private address space included, and how many the kernel's maps
-    /// hold.
+    /// The number of prefixes, public and private address space included, and the capacity of the kernel's maps.
     pub prefixes: (u64, u64),
-    /// The zones that were named since the start, and how many there is room for.
+    /// The number of zones named since the start, and the room for zones.
     pub zones: (u64, u64),
-    /// When it was read.
+    /// When the table was last read.
     pub loaded: SystemTime,
-    /// When it was last known to be what its source says.
+    /// When the table last agreed with its source.
     pub confirmed: SystemTime,
-    /// Tables that were taken and tables that were refused since the start.
+    /// Tables accepted and tables refused since the start.
     pub reloads: (u64, u64),
-    /// Addresses of which it is known who has them.
+    /// Addresses with a known endpoint.
     pub addresses: u64,
-    /// The connection to the controller, where the table comes from one.
+    /// The connection to the controller, if the table comes from a controller.
     pub feed: Option<FeedState>,
 }
 
 /// An agent's connection to its controller.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedState {
-    /// Whether the table is the controller's.
+    /// Whether the connection is up and the table is the controller's.
     pub is_connected: bool,
     /// Connections since the start.
     pub connects: u64,
-    /// Connections that failed or broke.
+    /// Connections that failed to open or broke.
     pub failures: u64,
-    /// Whether the last report was taken.
+    /// Whether the controller accepted the last report.
     pub is_reported: bool,
-    /// Reports that were taken.
+    /// Reports that the controller accepted.
     pub reports: u64,
-    /// Streams of reports that failed or broke.
+    /// Streams of reports that failed to open or broke.
     pub report_failures: u64,
 }
 
-/// The samples of all nodes, renewed once a second.
+/// The samples of all nodes, renewed every second.
 pub type Samples = watch::Receiver<Arc<[Sample]>>;

@@ -1,5 +1,5 @@
-//! The kernel side seen from userspace: loads the programs, attaches them, writes the zone table,
-//! reads the counters. The only module that names aya and bpf(2).
+//! The kernel side as seen from userspace: loads and attaches the programs, writes the zone table, reads the
+//! counters. The only module that uses aya and bpf(2).
 
 mod attach;
 pub mod auto;
@@ -69,10 +69,10 @@ use std::{
 };
 use zone_maps::ZoneMaps;
 
-/// Takes all of ours away that is pinned or attached in the calling thread's network namespace.
+/// Removes everything of ours that is pinned or attached in the calling thread's network namespace.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel refuses.
 pub fn unload(pins: &Pins) -> Result<(), Error> {
     pins.remove()?;
     for ifindex in devices::indices()? {
@@ -84,11 +84,11 @@ pub fn unload(pins: &Pins) -> Result<(), Error> {
     Ok(())
 }
 
-/// The programs of one node with their maps. Dropped, everything that is not pinned leaves the
-/// kernel: the links first, so that no network namespace is kept alive by one.
+/// The programs and maps of one node. When dropped, everything that is not pinned leaves the kernel: links first,
+/// because a link would keep a network namespace alive.
 pub struct Datapath {
     attached: Attached,
-    /// Where on devices programs are.
+    /// The hooks on devices at which programs are attached.
     device_hooks: DeviceHooks,
     changing: Option<HookChange>,
     zones: ZoneMaps,
@@ -99,9 +99,9 @@ pub struct Datapath {
     events: Events,
     pins: Option<Pins>,
     devices: Devices,
-    /// What the map DEVICES holds, without its zeros.
+    /// The contents of the map DEVICES, without zeros.
     roles: BTreeMap<u32, u64>,
-    /// What the map NODE_ADDRESSES holds.
+    /// The contents of the map NODE_ADDRESSES.
     addresses: BTreeSet<IpAddr>,
     named_zones: Vec<Arc<Zone>>,
 }
@@ -110,15 +110,15 @@ impl Datapath {
     /// Loads programs and maps. Nothing is attached yet, and every zone is unknown.
     ///
     /// # Errors
-    /// The kernel is too old, or does not let us.
+    /// The kernel is too old, or refuses.
     pub fn load(options: Options) -> Result<Self, Error> {
         Self::load_pinned(options, None)
     }
 
-    /// The same over maps that stay when this process ends; those of an earlier agent are taken over.
+    /// Loads with maps that outlive this process; an earlier agent's maps are taken over.
     ///
     /// # Errors
-    /// The kernel is too old, or does not let us; what is pinned is of another version.
+    /// The kernel is too old, or refuses; or the pins are of another version.
     pub fn load_pinned(mut options: Options, pins: Option<Pins>) -> Result<Self, Error> {
         if let Some(pins) = &pins {
             for layout in pins.other_layouts() {
@@ -160,12 +160,12 @@ impl Datapath {
         })
     }
 
-    /// Attaches in the calling thread's network namespace: at netfilter POSTROUTING for IPv4 and IPv6,
-    /// each at the highest free priority below source NAT, or at the egress of each device, before
-    /// all others; and at the ingress of each device. Returns where, for people.
+    /// Attaches in the calling thread's network namespace. Netfilter: at POSTROUTING for IPv4 and IPv6, each at the
+    /// highest free priority below source NAT. Traffic control: at the egress of each device, before all other
+    /// programs. In both cases also at the ingress of each device. Returns the places, for people.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn attach(&mut self) -> Result<Vec<String>, Error> {
         if let Some(pins) = &self.pins {
             attach::clean(self.options.hook, &self.devices.devices, pins)?;
@@ -182,7 +182,7 @@ impl Datapath {
         Ok(places)
     }
 
-    /// Whether programs are attached.
+    /// Whether the programs are attached.
     pub const fn is_attached(&self) -> bool {
         self.attached.active
     }
@@ -197,12 +197,12 @@ impl Datapath {
         attached.netfilter(netfilter, &maps.cores, pins.as_ref(), is_alive)
     }
 
-    /// Lets netfilter's entries go on with these programs.
+    /// Makes netfilter's entries continue with these programs.
     fn set_cores(&self, netfilter: &Netfilter) -> Result<(), Error> {
         attach::set_cores(&self.maps.cores, Some(netfilter))
     }
 
-    /// Lets netfilter's entries go on with nothing.
+    /// Makes netfilter's entries continue with no program.
     fn clear_cores(&self) -> Result<(), Error> {
         attach::set_cores(&self.maps.cores, None)
     }
@@ -212,12 +212,12 @@ impl Datapath {
         self.attached = Attached::default();
     }
 
-    /// Counts packets that leave through these devices, and through no others. Once attached, the
-    /// programs follow, in the calling thread's network namespace.
+    /// Counts packets that leave through these devices, and through no others. If the programs are attached, they move
+    /// with the devices, in the calling thread's network namespace.
     ///
     /// # Errors
-    /// The kernel's answer, or an index above [`device::MAX_IFINDEX`]. A device that is gone by now is
-    /// no error.
+    /// The kernel refuses, or an index is above [`device::MAX_IFINDEX`]. A device that no longer exists is not an
+    /// error.
     pub fn set_devices(&mut self, devices: Devices) -> Result<(), Error> {
         let mut roles: BTreeMap<u32, u64> = self.roles.keys().map(|word| (*word, 0)).collect();
         for device in &devices.devices {
@@ -260,10 +260,10 @@ impl Datapath {
         Ok(())
     }
 
-    /// The filters of others that run before ours at clsact and may end the chain, for people.
+    /// The filters of other programs that run before ours at clsact and may end the chain, for people.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn foreign_filters(&self) -> Result<Vec<String>, Error> {
         let mut foreign_filters = Vec::new();
         if self.options.hook == Hook::Clsact {
@@ -276,7 +276,7 @@ impl Datapath {
         Ok(foreign_filters)
     }
 
-    /// The devices that count.
+    /// The devices whose packets count.
     pub const fn devices(&self) -> &Devices {
         &self.devices
     }
@@ -303,27 +303,27 @@ impl Datapath {
         Ok(())
     }
 
-    /// Makes the kernel classify by this table, which differs from the table before in the prefixes
-    /// `changed` only. Zones without a slot below the side of the matrix count as unknown.
+    /// Makes the kernel classify by this table, which differs from the last one only in the prefixes `changed`. Zones
+    /// without a slot below the side of the matrix count as unknown.
     ///
     /// # Errors
-    /// The kernel's answer; the old table stays in force then.
+    /// The kernel refuses; the old table then stays in force.
     pub fn apply_zones(
         &mut self,
         table: &Table,
         changed: impl IntoIterator<Item = IpNetwork>,
         slots: &Slots,
     ) -> Result<(), Error> {
-        // Before a slot is used its name is there for whoever reads the matrix.
+        // A slot gets its name before it is used, because readers of the matrix need the name.
         names::write(&self.maps.zone_names, slots)?;
         self.zones.apply(&self.maps.zones, table, changed, slots, self.options.matrix_slots)
     }
 
-    /// Says which zone this node is in: what it forwards for others leaves from there. `table` and
-    /// `slots` are those in force.
+    /// Sets the zone of this node: packets that it forwards for other nodes leave from there. `table` and `slots` are
+    /// those in force.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn set_node(&mut self, slot: Slot, table: &Table, slots: &Slots) -> Result<(), Error> {
         if self.zones.set_node(slot)? {
             self.apply_zones(table, [], slots)?;
@@ -331,23 +331,23 @@ impl Datapath {
         Ok(())
     }
 
-    /// The zones that had a slot when the programs were loaded: those of an earlier agent.
+    /// The zones that had a slot when the programs were loaded, assigned by an earlier agent.
     pub fn named_zones(&self) -> &[Arc<Zone>] {
         &self.named_zones
     }
 
-    /// What tells these counters from those of another time.
+    /// The id of these counters: counters that begin anew get another one.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn boot_id(&self) -> Result<uuid::Uuid, Error> {
         names::boot_id(&self.maps.pinned_state)
     }
 
-    /// Files TCP, UDP and SCTP by this port where a packet does not say itself which end is the service.
+    /// Registers a port as a service's, for packets that do not show which end is the service.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn know_service(&mut self, port: u16) -> Result<(), Error> {
         let map = &self.maps.service_ports;
         for protocol in [6, 17, 132] {
@@ -359,7 +359,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Where packets are counted.
+    /// The hook that counts packets.
     pub const fn hook(&self) -> Hook {
         self.options.hook
     }
@@ -369,15 +369,15 @@ impl Datapath {
         self.options.matrix_slots
     }
 
-    /// Prefixes that the kernel's table holds.
+    /// The number of prefixes that fit into the kernel's table.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn prefix_limit(&self) -> Result<u64, Error> {
         Ok(self.maps.zones[0].info()?.max_entries().into())
     }
 
-    /// Slots of the flow maps together.
+    /// The slots of both flow maps together.
     pub const fn flow_limit(&self) -> u64 {
         self.flows.slots() as u64
     }
@@ -385,81 +385,81 @@ impl Datapath {
     /// The cells of ZONE_MATRIX that are not zero, summed over the CPUs.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn matrix(&self) -> Result<Vec<Cell>, Error> {
         read::matrix(&self.maps.zone_matrix, self.options.matrix_slots)
     }
 
-    /// The id by which the kernel and its tools name the map ZONE_MATRIX.
+    /// The kernel's id of the map ZONE_MATRIX, as bpftool shows it.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn matrix_id(&self) -> Result<u32, Error> {
         Ok(self.maps.zone_matrix.info()?.id())
     }
 
-    /// A counter of STATS, summed over the CPUs.
+    /// One counter of STATS, summed over the CPUs.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
         Ok(self.stats()?.get(stat))
     }
 
-    /// The counters of STATS, read at once.
+    /// All counters of STATS, read at once.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn stats(&self) -> Result<Stats, Error> {
         read::stats(&self.maps.stats)
     }
 
-    /// Tells when packets are announced. Inside a runtime.
+    /// A handle that waits for announced packets. Must be called inside a runtime.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn announcements(&self) -> Result<Readable, Error> {
         self.events.readable().map_err(|source| Error::Map { map: "EVENTS".into(), source })
     }
 
-    /// Shows every packet that was announced since the last time to `see`.
+    /// Calls `see` with every packet announced since the last call.
     pub fn events(&mut self, see: impl FnMut(Event)) {
         self.events.read(see);
     }
 
-    /// Shows every flow entry to `see`.
+    /// Calls `see` with every flow entry.
     pub fn flows(&self, see: impl FnMut(Entry)) {
         self.flows.read(see);
     }
 
-    /// What is in flow entries, and was in those that were taken away.
+    /// The sum over all flow entries, removed ones included.
     pub fn attributed(&self) -> Counter {
         self.flows.sum()
     }
 
-    /// Begins to take an idle entry away that was read a moment ago. `None`: it was used since.
+    /// Starts removing an idle entry that was just read. `None`: a packet used it in the meantime.
     pub fn retire(&self, entry: &Entry) -> Option<Retiring> {
         self.flows.retire(entry)
     }
 
-    /// Those of the entries that are out of use, with their last counters; a packet brought the others
-    /// back.
+    /// The entries that are out of use, with their final counters. An entry that a packet used again is not among
+    /// them.
     pub fn retired(&self, retiring: Vec<Retiring>) -> Vec<Entry> {
         self.flows.retired(retiring)
     }
 
-    /// Empties the slots of entries that are out of use, and whose counters were taken over.
+    /// Empties the slots of entries that are out of use and whose counters were taken over.
     pub fn empty(&self, slots: impl IntoIterator<Item = SlotId>) {
         self.flows.empty(slots);
     }
 
-    /// Brings entries back that an earlier agent had begun to take away.
+    /// Puts entries back into use that an earlier agent had started to remove.
     pub fn bring_back(&self, table: &Table, slots: &Slots) {
         let slot = |address| {
             let placement = table.lookup(address).map(|(_, placement)| placement);
             placement.map_or(UNKNOWN, |placement| slots.entry(placement, self.options.matrix_slots).slot)
         };
-        // The epoch is that of no table: the next packet looks the zones up.
+        // The epoch belongs to no table, so the next packet looks the zones up.
         self.flows.bring_back(|entry| Verdict {
             epoch: 1,
             source: slot(entry.source),
@@ -467,16 +467,16 @@ impl Datapath {
         });
     }
 
-    /// How many runs of the programs began inside another run on the same CPU. Counted only with
+    /// The number of runs of the programs that began inside another run on the same CPU. Counted only with
     /// [`Options::count_reentries`].
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn reentries(&self) -> Result<u64, Error> {
         read::reentries(&self.maps.reentries)
     }
 
-    /// What is attached for IPv4 and IPv6, at traffic control one and the same.
+    /// The attached programs for IPv4 and IPv6; at traffic control both are the same.
     pub fn entries(&self) -> [BorrowedFd<'_>; 2] {
         match &self.loaded.programs.netfilter {
             Some(netfilter) => [netfilter.entries[0].as_fd(), netfilter.entries[1].as_fd()],
@@ -484,7 +484,7 @@ impl Datapath {
         }
     }
 
-    /// The programs for IPv4 and IPv6, at traffic control one and the same: for test runs.
+    /// The counting programs for IPv4 and IPv6, for test runs; at traffic control both are the same.
     pub fn programs(&self) -> [BorrowedFd<'_>; 2] {
         let programs = &self.loaded.programs;
         match &programs.netfilter {

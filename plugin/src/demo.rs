@@ -1,8 +1,7 @@
-//! The main job on one machine, without a cluster: real programs on real traffic between network
-//! namespaces, and a comparison with the wire, byte by byte.
+//! Meridian's main job on one machine without a cluster: the kernel programs count real traffic between network
+//! namespaces, and the demo compares their counters with the wire, byte by byte.
 //!
-//! Namespaces have no names and nothing is pinned, so all of it is gone with this process, however
-//! it ends.
+//! The namespaces have no names and nothing is pinned, so all of it is gone when the process ends, in whatever way.
 
 mod error;
 pub mod links;
@@ -35,15 +34,15 @@ use topology::{NODES, NodeNet, Topology};
 use traffic::Traffic;
 use truth::Tap;
 
-/// How often the wire and the counters are compared after the traffic has ended, and how often that
-/// is tried: late segments and acknowledgements are on their way for a while.
+/// The interval and number of comparisons between the wire and the counters after the traffic has ended: late
+/// segments and acknowledgements are under way for a while.
 const SETTLE: Duration = Duration::from_millis(100);
 const SETTLE_TRIES: usize = 100;
-/// Series by pod and by workload: more than the demo has.
+/// The limit of series by pod and by workload: more than the demo has.
 const SERIES: usize = 1000;
 
-/// The cluster with its meters, and the taps on its wire. Fields are dropped in this order: the
-/// traffic ends first, links are detached before their namespaces go.
+/// The cluster with its meters, and the taps on its wire. Fields are dropped in this order: first the traffic ends,
+/// then the programs are detached, then the namespaces go.
 pub struct Demo {
     hook: Hook,
     sink: Sink,
@@ -57,7 +56,7 @@ impl Demo {
     /// Builds the cluster, attaches the programs and starts the traffic. Flow events go to `sink`.
     ///
     /// # Errors
-    /// What the kernel or this process's rights do not allow; nothing is left behind.
+    /// The kernel or this process's rights do not allow it; nothing is left behind.
     pub fn start(hook: Hook, sink: &Sink) -> Result<Self, Error> {
         let table = Self::table()?;
         let index = Arc::new(Index::default());
@@ -75,16 +74,16 @@ impl Demo {
         Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology })
     }
 
-    /// Makes flow events of the packets that the kernel has announced on every node.
+    /// Makes flow events from the packets that the kernels of all nodes have announced.
     pub fn drain_events(&self) {
         let flows = self.meters.iter().flat_map(|meter| lock(meter).announced()).collect();
         self.sink.take_all(flows, Instant::now());
     }
 
-    /// Makes the updates of flow entries that are due on every node.
+    /// Makes the due updates of the flow entries of all nodes.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn drain(&self) -> Result<(), Error> {
         self.each(|meter| {
             meter.empty_idle();
@@ -92,27 +91,27 @@ impl Demo {
         })
     }
 
-    /// What the kernel counted on all nodes.
+    /// The zone matrix, summed over all nodes.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn counted(&self) -> Result<Matrix, Error> {
         let mut sum = Matrix::default();
         self.each(|meter| meter.matrix().map(|matrix| sum.merge(&matrix)))?;
         Ok(sum)
     }
 
-    /// What is known of every node now.
+    /// The current sample of every node.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn samples(&self) -> Result<Vec<Sample>, Error> {
         let mut samples = Vec::new();
         self.each(|meter| meter.sample(&HookState::default(), None).map(|sample| samples.push(sample)))?;
         Ok(samples)
     }
 
-    /// What crossed zones on each node since the last call, pair by pair.
+    /// Takes the cross-zone pairs of each node since the last call.
     pub fn take_interval(&self) -> Vec<(&'static str, Vec<Line>)> {
         let of_node = |(node, meter): (&topology::NodeSpec, &Mutex<Meter>)| (node.name, lock(meter).take_interval());
         NODES.iter().zip(&self.meters).map(of_node).collect()
@@ -121,7 +120,7 @@ impl Demo {
     /// The demo's zone table.
     ///
     /// # Errors
-    /// It is not a good one.
+    /// The table is invalid.
     pub fn table() -> Result<StaticTable, Error> {
         Ok(StaticTable::parse(Path::new("the demo's zones"), topology::zones_yaml().as_bytes())?)
     }
@@ -134,7 +133,7 @@ impl Demo {
     /// The ids of the nodes' maps ZONE_MATRIX.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn matrix_ids(&self) -> Result<Vec<u32>, Error> {
         let mut ids = Vec::new();
         self.each(|meter| meter.datapath().matrix_id().map(|id| ids.push(id)))?;
@@ -144,7 +143,7 @@ impl Demo {
     /// A counter of all nodes.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn stat(&self, stat: Stat) -> Result<Counter, Error> {
         let mut sum = Counter::default();
         self.each(|meter| {
@@ -154,10 +153,10 @@ impl Demo {
         Ok(sum)
     }
 
-    /// Ends the traffic, waits until the wire is quiet and compares.
+    /// Ends the traffic, waits until the wire is quiet, and compares.
     ///
     /// # Errors
-    /// The kernel's answer, or what the traffic met.
+    /// The kernel refuses, or the traffic failed.
     pub fn finish(&mut self) -> Result<Report, Error> {
         if let Some(traffic) = self.traffic.take() {
             traffic.stop()?;
@@ -183,7 +182,7 @@ impl Demo {
     /// Starts the traffic again after [`Self::finish`].
     ///
     /// # Errors
-    /// A thread or a port is not to be had.
+    /// A thread or a port is not available.
     pub fn resume(&mut self) -> Result<(), Error> {
         if self.traffic.is_none() {
             self.traffic = Some(Traffic::start(&self.topology)?);
@@ -197,7 +196,7 @@ impl Demo {
         sum
     }
 
-    /// Whether the taps have seen all that the wire carried, and the kernel has counted it.
+    /// Whether the taps have seen every frame on the wire, and the kernel has counted it.
     fn is_settled(&self) -> Result<bool, Error> {
         for tap in &self.taps {
             if !tap.is_complete(&self.topology.wire)? {
@@ -216,7 +215,7 @@ fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
     meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Loads and attaches the programs inside a node's namespace.
+/// Loads and attaches the programs in a node's namespace.
 fn meter(
     hook: Hook,
     node: usize,
@@ -232,7 +231,7 @@ fn meter(
     let accounting = Accounting::new(SERIES, true);
     let mut meter = Meter::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
     meter.datapath().set_devices(Devices { devices: vec![Device::uplink(net.uplink)], ..Devices::default() })?;
-    // There is room for its three zones.
+    // The matrix has room for the demo's three zones.
     meter.apply_zones(&table.zones, SystemTime::now())?;
     meter.place_node(&topology::place(node))?;
     let attached = net.namespace.run(|| meter.datapath().attach())??;

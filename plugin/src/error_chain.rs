@@ -1,6 +1,6 @@
-//! Errors with all that is below them.
+//! Errors with their causes.
 
-/// An error and its error_chain in one line: the layers above often say only that there was one.
+/// An error and its causes in one line: outer errors often name no reason.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();

@@ -1,4 +1,4 @@
-//! What is written for others to read later.
+//! Files and streams for other programs: the pair log and flow logs.
 
 mod flow_logs;
 mod lines;

@@ -1,7 +1,7 @@
-//! The stream from the controller to the agents: the zone table and who has an address, both ends.
+//! The stream from the controller to the agents, with the zone table and the endpoints: client and server.
 //!
-//! The state falls into buckets by address, each with a digest: an agent that comes back, to whichever
-//! replica, is told only what differs. From then on every change is encoded once and sent to all.
+//! The state is divided into buckets by address, each with a digest: an agent that reconnects to any replica receives
+//! only the buckets that differ. After that, every change is encoded once and sent to all agents.
 
 mod agents;
 mod buckets;

@@ -1,8 +1,8 @@
-//! Flows: what the kernel counted between two addresses, turned into Hubble's flow events and kept
-//! in a ring for those who ask.
+//! Flows: turns the kernel's counters of traffic between two addresses into Hubble's flow events, and keeps the
+//! events in a ring for readers.
 //!
-//! The event is Hubble's own message, encoded, so that a flow read from a log and one that was just
-//! seen are the same thing. Pure: no kernel, no network; time is a parameter.
+//! An event is Hubble's own message, encoded, so recorded flows and live flows are handled the same way. Pure: no
+//! kernel, no network; time is a parameter.
 
 mod encoded;
 mod endpoint;

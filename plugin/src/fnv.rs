@@ -1,4 +1,4 @@
-//! A hash that is the same everywhere and in every release: what it decides is compared between processes.
+//! A hash that is the same on every machine and in every release, because processes compare its values.
 
 /// FNV-1a, 32 bits.
 pub(crate) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u32 {

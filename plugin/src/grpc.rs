@@ -38,23 +38,23 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::pb::{v1, v1alpha};
 
-/// The health service's name for the Observer; it is not the gRPC service's.
+/// The Observer's name in the health service, which differs from its gRPC service name.
 const HEALTH_NAME: &str = "hubble.server.Observer";
-/// A client that has vanished is noticed after this time.
+/// How long until a vanished client is detected.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// What is served.
+/// The services of a process.
 #[derive(Debug)]
 pub struct Services {
     /// Hubble's Observer.
     pub observer: Arc<hubble::Server>,
-    /// Who else serves flows, where that is known.
+    /// Peer: the addresses of other flow servers, where they are known.
     pub peers: Option<Arc<hubble::PeerService>>,
-    /// Counters and the zone table, where there are any.
+    /// Counters and the zone table, where the process has them.
     pub own: Option<(Arc<CountersService<Sample>>, Arc<ZonesService>)>,
 }
 
-/// Serves on a port and on a socket, where they are given, until `shutdown`; on the port with TLS if there is any.
+/// Serves on the port and on the socket that are given, until `shutdown`. The port uses TLS if there is any.
 ///
 /// # Errors
 /// A listener fails.
@@ -70,7 +70,7 @@ pub async fn serve(
     let mut names = vec!["observer.Observer"];
     names.extend(peers.map(|_| "peer.Peer"));
     names.extend(own.iter().flat_map(|_| ["meridian.v1.Counters", "meridian.v1.Zones"]));
-    // Old clients ask the one, new ones the other.
+    // Old clients use the older version of reflection, new ones the newer.
     let reflection = Reflection::of(&names);
     let router = || {
         tonic::transport::Server::builder()
@@ -97,26 +97,26 @@ pub async fn serve(
     tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
 }
 
-/// The health service, which says that these serve: the process, and the one of this name.
+/// The health service, which reports the process and the service of this name as serving.
 async fn health(name: &str) -> HealthServer<impl Health> {
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
     service
 }
 
-/// What a controller says to people.
+/// The services of a controller for people.
 pub struct ControllerServices {
-    /// Its own state.
+    /// The controller's state.
     pub controller: FeedService,
     /// The cluster's counters.
     pub counters: LeaderCounters,
-    /// Who serves flows.
+    /// The addresses of flow servers.
     pub peers: hubble::PeerService,
     /// The zone table.
     pub zones: ZonesService,
 }
 
-/// Serves it until `shutdown`, with TLS if there is any.
+/// Serves these services until `shutdown`, with TLS if there is any.
 ///
 /// # Errors
 /// The listener fails.
@@ -152,7 +152,7 @@ fn connections(
     accepted.map(|(stream, from)| Ok(Coalesced::new(stream, Some(from))))
 }
 
-/// A unix socket that is taken away again.
+/// A unix socket whose file is removed when it is dropped.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
@@ -169,11 +169,11 @@ impl Drop for OwnPath {
 }
 
 impl Socket {
-    /// Listens there; makes the folder, and takes the place of a socket that nobody serves any more. Only
-    /// this user and its group may connect.
+    /// Listens at this path; makes the folder, and replaces a socket that no process serves any more. Only this user
+    /// and its group may connect.
     ///
     /// # Errors
-    /// Another process serves it, or the file system refuses.
+    /// Another process serves the socket, or the file system refuses.
     pub fn bind(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -200,7 +200,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("meridian-socket-{}/sub/hubble.sock", std::process::id()));
         let socket = Socket::bind(&path).unwrap();
         assert_eq!(Socket::bind(&path).unwrap_err().to_string(), "another process serves it");
-        // As after a kill: the file stays.
+        // After a kill the socket's file stays.
         let OwnPath(kept) = &socket.path;
         assert_eq!(*kept, path);
         drop(socket);
@@ -208,7 +208,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(Socket::bind(&path).unwrap());
-        // A file that is no socket is somebody's.
+        // A file that is not a socket must not be replaced.
         fs::write(&path, "text").unwrap();
         assert!(Socket::bind(&path).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"text");

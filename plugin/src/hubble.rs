@@ -1,4 +1,4 @@
-//! Hubble's Observer over the flow ring, and Peer: what `hubble observe`, hubble-relay and hubble-ui ask.
+//! Hubble's Observer over the flow ring, and Peer: the API of `hubble observe`, hubble-relay and hubble-ui.
 
 mod events;
 mod export;

@@ -1,5 +1,5 @@
-//! Who has an address: namespace, pod, workload, labels, services, node. Pure: it is filled from
-//! outside.
+//! The endpoint behind an address: namespace, pod, workload, labels, services, node. Pure: the feed and the
+//! static table fill it.
 
 use crate::zones::{EndpointEntry, WorkloadEntry};
 use dashmap::DashMap;
@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-/// What a pod belongs to.
+/// The workload that a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Workload {
     /// Deployment, StatefulSet, DaemonSet …, or [`NODE`].
@@ -20,45 +20,45 @@ pub struct Workload {
     pub name: String,
 }
 
-/// The kind of the workload that a node is: pods on the node's own network can't be told from it.
+/// The workload kind of a node. Traffic of pods on the host network can't be told apart from the node's own.
 pub const NODE: &str = "Node";
 
-/// Labels, by their keys.
+/// Labels by key.
 pub type Labels = BTreeMap<String, String>;
 
-/// The owner of an address. What the pods of a workload have in common can be shared: see [`Pool`].
+/// The pod or node behind an address. Endpoints of the same workload can share their parts: see [`Pool`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The namespace; empty for a node.
     pub namespace: Arc<str>,
     /// The pod's name; empty for a node.
     pub pod: Arc<str>,
-    /// What the pod belongs to, if that is known.
+    /// The pod's workload, if it is known.
     pub workload: Option<Arc<Workload>>,
     /// The pod's labels.
     pub labels: Arc<Labels>,
-    /// Services of the namespace that send to it: those with an address of their own, or if there is none,
-    /// headless ones.
+    /// Services of the namespace that select the pod: those with a cluster address, or, if there are none, headless
+    /// services.
     pub services: Arc<[String]>,
-    /// The node where it is; empty if that is not known.
+    /// The endpoint's node; empty if it is unknown.
     pub node: Arc<str>,
-    /// Since when it can have had the address, where that is known.
+    /// The earliest time at which the endpoint can have had the address, where it is known.
     pub since: Option<SystemTime>,
 }
 
 impl Endpoint {
-    /// The node of this name itself.
+    /// The endpoint of the node of this name.
     pub fn node(name: &str) -> Self {
         let workload = Some(Arc::new(Workload { kind: NODE.to_owned(), name: name.to_owned() }));
         Self { workload, node: name.into(), ..Self::default() }
     }
 
-    /// Whether it is a node.
+    /// Whether the endpoint is a node.
     pub fn is_node(&self) -> bool {
         self.pod.is_empty() && self.workload.as_ref().is_some_and(|workload| workload.kind == NODE)
     }
 
-    /// Namespace, kind and name of what the pod belongs to; a pod of nobody is its own workload.
+    /// Namespace, kind and name of the workload; a pod without an owner is its own workload.
     pub fn workload_id(&self) -> (&str, &str, &str) {
         let workload = self.workload.as_ref();
         let (kind, name) = workload.map_or(("Pod", &*self.pod), |workload| (&workload.kind, &workload.name));
@@ -66,24 +66,24 @@ impl Endpoint {
     }
 }
 
-/// What becomes of an address: who has it from now on, or nobody.
+/// A change of one address: its new endpoint, or `None` if the address has none any more.
 pub type Change = (IpAddr, Option<Arc<Endpoint>>);
 
-/// Who has an address, and who had it before.
+/// The endpoint behind an address, and the one before it.
 #[derive(Debug)]
 struct Occupant {
     now: Arc<Endpoint>,
     before: Option<Arc<Endpoint>>,
 }
 
-/// Owners by address. Written by the feed or the static table, read for every flow.
+/// Endpoints by address. The feed or the static table writes it; it is read for every flow.
 #[derive(Debug, Default)]
 pub struct Index {
     by_address: DashMap<IpAddr, Occupant, ahash::RandomState>,
 }
 
 impl Index {
-    /// Takes in the endpoints of a static table; those that it no longer names are forgotten.
+    /// Applies the endpoints of a static table, and removes endpoints that the table no longer names.
     pub fn replace(&self, entries: &[EndpointEntry]) {
         let named: BTreeMap<IpAddr, Arc<Endpoint>> =
             entries.iter().map(|entry| (entry.ip, Arc::new(Endpoint::from(entry)))).collect();
@@ -91,7 +91,7 @@ impl Index {
         self.apply(named.into_iter().map(|(address, endpoint)| (address, Some(endpoint))));
     }
 
-    /// Takes changes in.
+    /// Applies changes.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         for (address, endpoint) in changes {
             let Some(now) = endpoint else {
@@ -109,31 +109,31 @@ impl Index {
         }
     }
 
-    /// Who had the address at that time: an address that was given to another is still that of the one
-    /// before for what was sent then.
+    /// The endpoint that had the address at that time. An address that moved to another endpoint still resolves to the
+    /// previous one for traffic sent before the move.
     pub fn at(&self, address: IpAddr, time: SystemTime) -> Option<Arc<Endpoint>> {
         let endpoint = self.by_address.get(&address)?;
         let before = endpoint.before.as_ref().filter(|_| endpoint.now.since.is_some_and(|since| time < since));
         Some(Arc::clone(before.unwrap_or(&endpoint.now)))
     }
 
-    /// Shows every address and who has it now.
+    /// Calls `see` with every address and its current endpoint.
     pub fn each(&self, mut see: impl FnMut(IpAddr, &Arc<Endpoint>)) {
         self.by_address.iter().for_each(|endpoint| see(*endpoint.key(), &endpoint.now));
     }
 
-    /// How many addresses have an owner.
+    /// The number of addresses with an endpoint.
     pub fn len(&self) -> usize {
         self.by_address.len()
     }
 
-    /// Whether none has.
+    /// Whether no address has an endpoint.
     pub fn is_empty(&self) -> bool {
         self.by_address.is_empty()
     }
 }
 
-/// Keeps what many endpoints have in common once.
+/// Shares the equal parts of endpoints.
 #[derive(Debug, Default)]
 pub struct Pool {
     texts: Interner<str>,
@@ -142,11 +142,11 @@ pub struct Pool {
     services: Interner<[String]>,
 }
 
-/// Values of which equal ones are one.
+/// Keeps one copy of equal values.
 #[derive(Debug)]
 pub struct Interner<T: ?Sized> {
     values: HashSet<Arc<T>>,
-    /// With so many, those that nobody uses any more are forgotten.
+    /// The number of values at which values that nothing else uses are dropped.
     full: usize,
 }
 
@@ -161,7 +161,7 @@ impl<T: ?Sized> Interner<T> {
 }
 
 impl<T: ?Sized + Eq + Hash> Interner<T> {
-    /// The value that is kept, if there is an equal one.
+    /// The shared value equal to this one; adds it if there is none.
     pub fn keep(&mut self, value: Arc<T>) -> Arc<T> {
         if let Some(known) = self.values.get(&value) {
             return Arc::clone(known);
@@ -176,7 +176,7 @@ impl<T: ?Sized + Eq + Hash> Interner<T> {
 }
 
 impl Pool {
-    /// The same endpoint, with parts that other endpoints have, too.
+    /// The same endpoint, with its parts shared.
     pub fn endpoint(&mut self, endpoint: Endpoint) -> Endpoint {
         Endpoint {
             namespace: self.text(endpoint.namespace),
@@ -188,12 +188,12 @@ impl Pool {
         }
     }
 
-    /// The same text.
+    /// The same text, shared.
     pub fn text(&mut self, text: Arc<str>) -> Arc<str> {
         self.texts.keep(text)
     }
 
-    /// The same labels.
+    /// The same labels, shared.
     pub fn labels(&mut self, labels: Arc<Labels>) -> Arc<Labels> {
         self.labels.keep(labels)
     }
@@ -259,11 +259,11 @@ mod tests {
         let tell = |endpoint: Endpoint| index.apply([(address, Some(Arc::new(endpoint)))]);
         let endpoint = |seconds| index.at(address, at(seconds)).map(|endpoint| endpoint.pod.to_string());
         tell(pod("a", 10));
-        // Nobody else is known to have had it.
+        // No earlier endpoint is known for this address.
         assert_eq!(endpoint(5).as_deref(), Some("a"));
         tell(pod("b", 20));
         assert_eq!((endpoint(19).as_deref(), endpoint(20).as_deref()), (Some("a"), Some("b")));
-        // News of the same pod do not make it its own predecessor.
+        // An update of the same pod does not make the pod its own predecessor.
         tell(Endpoint { services: ["cart".to_owned()].into(), ..pod("b", 20) });
         assert_eq!((endpoint(19).as_deref(), endpoint(20).as_deref()), (Some("a"), Some("b")));
         index.apply([(address, None)]);

@@ -1,4 +1,4 @@
-//! Which replica of the controller takes the agents' reports, and how the others refuse.
+//! The leader among the controller's replicas, which accepts the agents' reports; and the refusals of the others.
 
 use std::{
     fmt,
@@ -7,17 +7,17 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Whether this replica takes reports.
+/// Whether this replica is the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It does, for this term.
+    /// This replica is the leader for this term.
     Leader(Term),
-    /// Another one does; it is not known which if there is none now.
+    /// Another replica is the leader; `None` if there is no leader now.
     Standby(Option<Leader>),
 }
 
-/// How long a replica is the leader. By the clock, and not only by what it has been told: one that was
-/// frozen must know at once when it goes on that another one may have taken over.
+/// The term of a leader. It ends by the clock: a replica that was frozen must notice at once, when it resumes, that
+/// another one may have taken over.
 #[derive(Clone, Debug, Default)]
 pub struct Term(Arc<Mutex<Option<Instant>>>);
 
@@ -30,32 +30,32 @@ impl PartialEq for Term {
 impl Eq for Term {}
 
 impl Term {
-    /// It lasts until then.
+    /// Sets the end of the term.
     pub fn lasts_until(&self, end: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
-    /// Whether it lasts; one without an end does.
+    /// Whether the term still lasts; a term without an end always does.
     fn lasts(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|end| Instant::now() < end)
     }
 }
 
-/// Where the replica that takes reports is reached.
+/// The addresses of the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {
-    /// Which one it is, for people.
+    /// The replica's name, for people.
     pub name: String,
-    /// The port for agents: HOST:PORT.
+    /// The port for agents, as HOST:PORT.
     pub feed: String,
-    /// The port for people.
+    /// The port for people, as HOST:PORT.
     pub api: String,
 }
 
-/// What a replica that does not take reports answers, before the address and the name of the one that does.
+/// The text of a refusal, before the leader's address and name.
 pub const NOT_THE_LEADER: &str = "not the holder: ";
 
-/// The address in such an answer.
+/// The address in a refusal.
 pub fn holder_in(status: &tonic::Status) -> Option<String> {
     let answer = status.message().strip_prefix(NOT_THE_LEADER)?;
     let is_one = status.code() == tonic::Code::FailedPrecondition;
@@ -63,12 +63,12 @@ pub fn holder_in(status: &tonic::Status) -> Option<String> {
 }
 
 impl Role {
-    /// Whether this replica takes reports now.
+    /// Whether this replica is the leader now.
     pub fn is_holder(&self) -> bool {
         matches!(self, Self::Leader(term) if term.lasts())
     }
 
-    /// Why this replica does not answer, if it does not. `address` is the one to ask.
+    /// The refusal of a replica that is not the leader. `address` selects the leader's address to name.
     pub fn refusal(&self, address: fn(&Leader) -> &str) -> Option<tonic::Status> {
         match self {
             Self::Leader(term) if term.lasts() => None,
@@ -81,7 +81,7 @@ impl Role {
     }
 }
 
-/// Waits until this replica is not the holder; for ever where that can't happen.
+/// Waits until this replica is no longer the leader; never ends without a Lease.
 pub async fn until_lost(mut role: watch::Receiver<Role>) {
     if role.wait_for(|role| !role.is_holder()).await.is_err() {
         std::future::pending().await

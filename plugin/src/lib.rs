@@ -1,12 +1,12 @@
-//! Meridian measures the traffic that crosses availability zones, in the kernel, and speaks it in
-//! Hubble's language.
+//! Meridian measures the traffic that crosses availability zones, in the kernel, and reports it through Hubble's
+//! API.
 //!
-//! Imports point one way; docs/ARCHITECTURE.md has the table, and `tests/structure` holds us to it. In the order
-//! in which they build on each other: `zones`, `identity`, `flows`, `accounting` and `counters` are the domain and
-//! know neither kernel nor network; `proto` and `wire` are its messages; `leader` and `link` are what our processes
-//! have in common; `datapath`, `hubble`, `feed`, `reports`, `api`, `cluster`, `export` and `metrics` are the edges;
-//! `meter` joins those of a node; `grpc`, `outputs` and `servers` serve them; `agent` and `controller` are the programs;
-//! `demo` and `cli` use it all.
+//! Imports point one way; docs/ARCHITECTURE.md has the table, and `tests/structure` enforces it. The modules, in the
+//! order in which they build on each other: `zones`, `identity`, `flows`, `accounting` and `counters` are the
+//! domain, without kernel or network; `proto` and `wire` are its messages; `leader` and `link` are shared by our
+//! processes; `datapath`, `hubble`, `feed`, `reports`, `api`, `cluster`, `export` and `metrics` are the edges;
+//! `meter` joins the edges of a node; `grpc`, `outputs` and `servers` serve them; `agent` and `controller` are the
+//! programs; `demo` and `cli` use all of it.
 
 pub mod accounting;
 pub mod agent;

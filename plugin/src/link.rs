@@ -1,4 +1,4 @@
-//! Connections between our own processes, and TLS of all servers: settings, tokens, waits and codec.
+//! Connections between our own processes, and TLS of all servers: settings, tokens, backoff and codec.
 
 mod backoff;
 mod codec;

@@ -1,4 +1,4 @@
-//! The meter of one node: reads the kernel's counters, makes flow events of them and sums them up.
+//! The meter of one node: reads the kernel's counters, makes flow events and sums the traffic.
 
 mod hook_state;
 mod hook_watch;
@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// A node's programs with what userspace knows of them.
+/// The programs of a node, and the userspace state that belongs to them.
 pub struct Meter {
     datapath: Datapath,
     slots: Slots,
@@ -41,43 +41,42 @@ pub struct Meter {
     /// The table in force.
     zones: SharedTable,
     table: TableState,
-    /// Entries that the last drain saw, and the seconds that it took.
+    /// The number of entries in the last drain, and the seconds that it took.
     drained: (u64, f64),
-    /// Events that were lost up to the last drain, and when that was.
+    /// The events lost up to the last drain, and its time.
     lost: (u64, SystemTime),
-    /// Idle entries that will be out of use with the next drain.
+    /// Idle entries that are out of use at the next drain.
     retiring: Vec<Retiring>,
-    /// Entries that are out of use and were summed up, whose slots can be emptied once that is saved.
+    /// Entries that are out of use and were summed. Their slots are emptied once the sums are saved.
     finished: Vec<SlotId>,
-    /// When the sums were kept last.
+    /// The time at which the sums were last saved.
     kept: Option<Instant>,
 }
 
-/// The sums of an earlier agent can't be taken over.
+/// The sums of an earlier agent can't be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The file.
+    /// The file is unusable.
     #[error(transparent)]
     File(#[from] atomic_file::Error),
-    /// The kernel.
+    /// The kernel refuses.
     #[error(transparent)]
     Datapath(#[from] Error),
 }
 
 const MAGIC: &atomic_file::Magic = b"mrdncnt1";
-/// How often the sums are kept, and how often where slots wait for that.
+/// The interval at which the sums are saved, and the shorter one while slots wait for it.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 const SAVED_EVERY_WHEN_IDLE: Duration = Duration::from_secs(5);
 
-/// For how long an entry is idle before it is taken away, and what it is where the flow maps are
-/// three quarters full.
+/// The idle time after which an entry is removed, and the shorter one while the flow maps are three quarters full.
 const IDLE: Duration = Duration::from_secs(300);
 const IDLE_WHEN_FULL: Duration = Duration::from_secs(15);
-/// Entries that are taken away in one drain.
+/// The most entries that one drain removes.
 const RETIRED_AT_ONCE: usize = 8192;
 
 impl Meter {
-    /// A meter over programs that are loaded. `index` says who has an address.
+    /// A meter for loaded programs. `index` resolves addresses to endpoints.
     pub fn new(node: Node, datapath: Datapath, index: Arc<Index>, accounting: Accounting, sink: Sink) -> Self {
         let builder = FlowBuilder::new(node, Arc::clone(&index));
         let (loaded, confirmed) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
@@ -106,7 +105,7 @@ impl Meter {
         }
     }
 
-    /// The same, with a table that others know already.
+    /// Uses a table that other tasks share.
     #[must_use]
     pub fn with_table(self, zones: SharedTable) -> Self {
         Self { zones, ..self }
@@ -117,11 +116,10 @@ impl Meter {
         &mut self.datapath
     }
 
-    /// Changes the table in force. Returns what it says of zones for which there is no room: the rest is in
-    /// force.
+    /// Changes the table in force. Returns the zones that have no room in the matrix; everything else is in force.
     ///
     /// # Errors
-    /// The kernel's answer; the old table stays in force then.
+    /// The kernel refuses; the old table then stays in force.
     pub fn change_zones(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
         let changed: Vec<IpNetwork> = changes.iter().map(|(prefix, _)| *prefix).collect();
         let undo = self.zones.write().apply(changes);
@@ -143,41 +141,41 @@ impl Meter {
         Ok(self.slots.fit(&table, capacity).err())
     }
 
-    /// Classifies by this table from now on, as [`Meter::change_zones`] does.
+    /// Replaces the table in force, as [`Meter::change_zones`] does.
     ///
     /// # Errors
-    /// The kernel's answer; the old table stays in force then.
+    /// The kernel refuses; the old table then stays in force.
     pub fn apply_zones(&mut self, table: &Table, now: SystemTime) -> Result<Option<TooManyZones>, Error> {
         let changes = self.zones.read().changes_to(table);
         self.change_zones(changes, now)
     }
 
-    /// The table in force, for others to read.
+    /// The table in force, shared with other tasks.
     pub fn zones(&self) -> SharedTable {
         self.zones.clone()
     }
 
-    /// Where the node is.
+    /// The node's place.
     pub const fn node_place(&self) -> &Place {
         &self.builder.node().place
     }
 
-    /// Says from now on that the node is there.
+    /// Sets the node's place.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn place_node(&mut self, place: &Place) -> Result<(), Error> {
         self.builder.place_node(place);
         let slot = self.slots.of(place, self.datapath.matrix_slots());
         self.datapath.set_node(slot, &self.zones.read(), &self.slots)
     }
 
-    /// Remembers that the table in force is still what its source says.
+    /// Records that the table in force still agrees with its source.
     pub const fn confirm_zones(&mut self, now: SystemTime) {
         self.table.confirmed = now;
     }
 
-    /// Remembers that a table was read after the first one, and whether it was taken.
+    /// Records that a further table was read, and whether it was accepted.
     pub const fn reloaded(&mut self, taken: bool) {
         if taken {
             self.table.reloads.0 += 1;
@@ -186,10 +184,10 @@ impl Meter {
         }
     }
 
-    /// The node's counters now, with what others know of its hook and of its connection to the controller.
+    /// The node's counters now, together with the state of its hook and of its connection to the controller.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn sample(&self, hook: &HookState, feed: Option<FeedState>) -> Result<Sample, Error> {
         Ok(Sample {
             counted: Counted {
@@ -211,15 +209,15 @@ impl Meter {
         })
     }
 
-    /// Tells when the kernel announces packets. Inside a runtime.
+    /// A handle that waits for announced packets. Must be called inside a runtime.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn announcements(&self) -> Result<Readable, Error> {
         self.datapath.announcements()
     }
 
-    /// Flow events of the packets that the kernel has announced since the last time.
+    /// The flow events of packets that the kernel announced since the last call.
     pub fn announced(&mut self) -> Vec<Encoded> {
         let Self { datapath, slots, builder, .. } = self;
         let mut flows = Vec::new();
@@ -230,18 +228,18 @@ impl Meter {
         flows
     }
 
-    /// Sums up what is new in the flow entries, and makes the updates that are due.
+    /// Sums the growth of the flow entries, and makes the updates that are due.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn drain(&mut self, now: Instant, time: SystemTime) -> Result<(), Error> {
         self.read(now, time, false)
     }
 
-    /// The same, and makes the updates that are not due yet, too.
+    /// Drains, and makes the updates that are not due yet, too.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn flush(&mut self, now: Instant, time: SystemTime) -> Result<(), Error> {
         self.read(now, time, true)
     }
@@ -250,8 +248,7 @@ impl Meter {
         let start = Instant::now();
         let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
         let Self { datapath, slots, index, tracker, builder, accounting, sink, drained, .. } = self;
-        // As full as they were a second ago. Only what is due is remembered: what is idle for less would
-        // take its room.
+        // As full as at the last drain. Only entries that are due are remembered: others would take their room.
         let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
         let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
         let (mut entries, mut due) = (0, Vec::new());
@@ -291,11 +288,11 @@ impl Meter {
         self.say_lost(time)
     }
 
-    /// Keeps the sums in a file for an agent that comes after this one, if it is time or `now`; then the
-    /// slots of idle entries are emptied, whose counters nobody needs any more.
+    /// Saves the sums in a file for the next agent, if a save is due or with `now`. Then empties the slots of idle
+    /// entries, whose counters are no longer needed.
     ///
     /// # Errors
-    /// The file system's. The slots are emptied another time.
+    /// The file can't be written; the slots are then emptied after a later save.
     pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Result<(), atomic_file::Error> {
         let every = if self.finished.is_empty() { SAVED_EVERY } else { SAVED_EVERY_WHEN_IDLE };
         if !now && self.kept.is_some_and(|kept| at.duration_since(kept) < every) {
@@ -311,20 +308,20 @@ impl Meter {
         };
         let entries = self.tracker.progress().map(entry).collect();
         let saved = SavedCounters { boot_id, entries, sums: Some(wire::sums(&self.accounting)) };
-        // Whatever ends this machine ends the counters, too.
+        // No sync: a crash of the machine also ends the counters.
         atomic_file::write(path, MAGIC, &saved.encode_to_vec(), false)?;
         self.empty_idle();
         Ok(())
     }
 
-    /// Goes on with the sums that an earlier agent has kept of the same counters. Returns whether there
-    /// were any. The table is in force.
+    /// Restores the sums that an earlier agent saved for the same counters. Returns whether there were any. The table
+    /// must be in force.
     ///
     /// # Errors
-    /// The file is not what was written, or the kernel's answer.
+    /// The file is damaged, or the kernel refuses.
     pub fn restore_sums(&mut self, path: &Path, now: Instant) -> Result<bool, RestoreError> {
         self.datapath.bring_back(&self.zones.read(), &self.slots);
-        // What the agent before lost it has reported.
+        // The earlier agent has reported its own losses.
         self.lost.0 = self.datapath.stat(Stat::EventLost)?.packets;
         let Some(body) = atomic_file::read(path, MAGIC)? else { return Ok(false) };
         let saved = SavedCounters::decode(body.as_slice()).map_err(|error| atomic_file::damaged(path, error))?;
@@ -341,15 +338,15 @@ impl Meter {
         Ok(true)
     }
 
-    /// Empties the slots of idle entries. All that was summed up so far is kept where another agent
-    /// would find it, or there will be none.
+    /// Empties the slots of idle entries. All sums must be saved where the next agent finds them, unless there is no
+    /// next agent.
     pub fn empty_idle(&mut self) {
         let finished = std::mem::take(&mut self.finished);
         finished.iter().for_each(|slot| self.tracker.forget(*slot));
         self.datapath.empty(finished);
     }
 
-    /// Tells the clients of events that the ring buffer had no room for.
+    /// Reports the events that the ring buffer had no room for.
     fn say_lost(&mut self, now: SystemTime) -> Result<(), Error> {
         let lost = self.datapath.stat(Stat::EventLost)?.packets;
         let (known, first) = std::mem::replace(&mut self.lost, (lost, now));
@@ -364,15 +361,15 @@ impl Meter {
         Ok(())
     }
 
-    /// What crossed zones since the last call, pair by pair.
+    /// Takes the cross-zone pairs since the last call.
     pub fn take_interval(&mut self) -> Vec<Line> {
         self.accounting.take_interval()
     }
 
-    /// What the kernel counted, by zone pair.
+    /// The kernel's counters by zone pair.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn matrix(&self) -> Result<Matrix, Error> {
         let mut matrix = Matrix::default();
         for cell in self.datapath.matrix()? {
@@ -382,10 +379,10 @@ impl Meter {
         Ok(matrix)
     }
 
-    /// What the kernel counted in flow entries, and what it could not attribute to one.
+    /// The counts in flow entries, and the counts that no flow entry has.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn attribution(&self) -> Result<Attribution, Error> {
         Ok(Attribution {
             attributed: self.datapath.attributed(),
@@ -394,11 +391,11 @@ impl Meter {
     }
 }
 
-/// How much of the traffic is known by address.
+/// The traffic that is attributed to addresses, and the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
-    /// In flow entries, those that were taken away among them.
+    /// In flow entries, removed ones included.
     pub attributed: Counter,
-    /// In the matrix only: the flow map was full.
+    /// Only in the matrix, because the flow map was full.
     pub unattributed: Counter,
 }

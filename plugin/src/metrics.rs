@@ -1,7 +1,7 @@
 //! Metrics of the nodes that this process measures, for Prometheus.
 //!
-//! The page is made of a sample that the agent takes once a second: whoever asks, however often or
-//! slowly, disturbs nothing. The number of series is bounded, whatever the cluster does.
+//! The page is made from a sample that the agent takes once a second, so scrapes at any rate disturb nothing. The
+//! number of series is bounded, regardless of the cluster's size.
 
 mod connections;
 mod controller;

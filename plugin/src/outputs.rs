@@ -1,5 +1,5 @@
-//! What a process makes of flows beside their streams: Hubble's own metrics, and flow logs. Their files are read
-//! again when they change; one with an error is refused, and what was in force stays.
+//! A process's outputs of flows besides its streams: Hubble's own metrics, and flow logs. Changed configuration files
+//! are applied at run time; a file with an error is refused, and the configuration before it stays in force.
 
 use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig, Refused},
@@ -20,63 +20,63 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The flow log that flags ask for.
+/// The name of the flow log that flags configure.
 pub const FLAGS: &str = "flags";
-/// The metrics where none are named and no cilium-agent has its own: those of Hubble's dashboard.
+/// The default metrics, used unless a cilium-agent serves its own: those of Hubble's dashboard.
 const METRICS: &str = "flow drop tcp icmp port-distribution";
-/// How often it is looked for pods that are gone.
+/// The interval at which the series of removed pods are dropped.
 const PODS: Duration = Duration::from_secs(60);
 
-/// Which metrics are wanted.
+/// The choice of metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wanted {
-    /// Those of Hubble's dashboard, unless a cilium-agent has its own.
+    /// The metrics of Hubble's dashboard, unless a cilium-agent serves its own.
     Auto,
     /// These.
     These(Config),
 }
 
-/// What is wanted.
+/// The configuration of the outputs.
 #[derive(Debug)]
 pub struct Settings {
-    /// Hubble's own metrics; none is [`Wanted::Auto`].
+    /// Hubble's own metrics; `None` means [`Wanted::Auto`].
     pub metrics: Option<Wanted>,
-    /// The file that says which of these metrics there are.
+    /// The file that configures these metrics.
     pub metrics_file: Option<PathBuf>,
     /// A flow log.
     pub log: Option<FlowLog>,
-    /// The file that says which flow logs there are beside it.
+    /// The file that configures further flow logs.
     pub logs_file: Option<PathBuf>,
 }
 
-/// An output can't be as it is configured.
+/// The configuration of an output is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file can't be read.
     #[error(transparent)]
     File(#[from] yaml::Error),
-    /// The metrics.
+    /// The metrics are invalid.
     #[error(transparent)]
     Metrics(#[from] ConfigError),
-    /// The metrics of a file.
+    /// The metrics in a file are invalid.
     #[error("{}: {source}", path.display())]
     MetricsFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with them.
+        /// The reason.
         source: ConfigError,
     },
-    /// A flow log.
+    /// A flow log is refused.
     #[error(transparent)]
     Log(#[from] Refused),
-    /// A flow log of a file.
+    /// A flow log in a file is refused.
     #[error("{}: {name}: {reason}", path.display())]
     LogsFile {
         /// The file.
         path: PathBuf,
         /// The flow log.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Two flow logs have one name.
@@ -87,22 +87,22 @@ pub enum Error {
     },
 }
 
-/// A file that is good, and how many metrics or flow logs it has.
+/// A valid file, and the number of its metrics or flow logs.
 #[derive(Debug)]
 pub struct Checked {
     /// The file.
     pub path: PathBuf,
-    /// How many it has.
+    /// The number of entries.
     pub count: usize,
-    /// Of what.
+    /// The kind of the entries.
     pub what: &'static str,
 }
 
 impl Settings {
-    /// Reads the files that are named.
+    /// Reads the configured files.
     ///
     /// # Errors
-    /// One of them can't be read, or says something that can't be.
+    /// A file can't be read, or is invalid.
     pub fn check(&self) -> Result<Vec<Checked>, Error> {
         let mut checked = Vec::new();
         if let Some(path) = &self.metrics_file {
@@ -122,7 +122,7 @@ impl Settings {
     }
 }
 
-/// What is made of flows.
+/// The running outputs.
 pub struct Outputs {
     metrics: Option<Arc<FlowMetrics>>,
     metrics_file: Option<Watched>,
@@ -134,11 +134,11 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Begins with the flows that come into the ring from now on. `node` says that flows were lost; `auto` stands for
-    /// metrics that are not said.
+    /// Starts with the next flow of the ring. `node` is named in reports of lost flows; `auto` replaces
+    /// [`Wanted::Auto`].
     ///
     /// # Errors
-    /// What is configured can't be.
+    /// The configuration is invalid.
     pub fn start(settings: &Settings, ring: &Arc<Ring>, node: String, auto: bool) -> Result<Self, Error> {
         let config = match (&settings.metrics_file, &settings.metrics) {
             (Some(file), _) => Some(read(file)?),
@@ -164,12 +164,12 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// Who counts flows that come.
+    /// The listener that counts flows.
     pub fn listener(&self) -> Option<Arc<dyn Listener>> {
         self.metrics.clone().map(|metrics| metrics as _)
     }
 
-    /// What is shown of it.
+    /// The state of the outputs, for metrics.
     pub fn shown(&self) -> metrics::Outputs {
         metrics::Outputs {
             metrics: self.metrics.clone(),
@@ -178,7 +178,7 @@ impl Outputs {
         }
     }
 
-    /// The flow logs that there are to be.
+    /// The configured flow logs.
     fn wanted_logs(&self) -> Result<Vec<FlowLog>, Error> {
         let file = self.logs_file.as_ref().map(|file| read::<FlowLogsConfig>(&file.path)).transpose()?;
         let of_file = file.unwrap_or_default().flow_logs;
@@ -188,7 +188,7 @@ impl Outputs {
         Ok(self.log.iter().cloned().chain(of_file).collect())
     }
 
-    /// Takes files again that have changed. What is refused leaves in force what there was.
+    /// Applies files that have changed. An invalid file leaves the configuration in force.
     pub fn look(&mut self) {
         if let Some(file) = &mut self.metrics_file
             && matches!(file.look(), Look::Changed)
@@ -213,7 +213,7 @@ impl Outputs {
         }
     }
 
-    /// Forgets series of pods that no address is known of any more.
+    /// Drops the series of pods without a known address.
     pub fn forget_pods(&mut self, index: &Index, now: Instant) {
         let Some(metrics) = &self.metrics else { return };
         if now.duration_since(self.looked_for_pods) < PODS || !metrics.has_pods() {
@@ -228,7 +228,7 @@ impl Outputs {
         metrics.forget_pods(lives);
     }
 
-    /// Writes what has come, and ends.
+    /// Writes the remaining flows and ends.
     pub fn finish(self, patience: Duration) {
         if self.logs.is_some_and(|logs| !logs.finish(patience)) {
             tracing::warn!("the flow logs can't be written in time: their last lines are lost");

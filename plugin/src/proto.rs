@@ -1,4 +1,4 @@
-//! Messages of Hubble and our own; how they are read and written without being decoded.
+//! Hubble's messages and our own, and code that reads and writes them without decoding.
 
 mod generated;
 pub mod json;

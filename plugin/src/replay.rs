@@ -1,9 +1,9 @@
-//! Reads flow logs: JSON as Hubble's exporter and `hubble observe --output jsonpb` write it, and as others
-//! hand it on.
+//! Reads flow logs: JSON as Hubble's exporter and `hubble observe --output jsonpb` write it, and as collectors store
+//! it.
 //!
-//! A log may be packed, in UTF-16, an array, indented, or behind what a container runtime writes before its
-//! lines; a flow may be in a field of a collector's own object. What is no flow is left out, with a reason.
-//! How much is held at once is bounded, whatever a file has in it.
+//! A log may be compressed, in UTF-16, an array, indented, or have a container runtime's prefix before each line; a
+//! flow may be in a field of a collector's object. Everything that is not a flow is left out, with a reason. Memory is
+//! bounded, regardless of a file's contents.
 
 mod known;
 mod order;
@@ -30,10 +30,10 @@ use scan::{Piece, Scanner};
 use serde_json::{Map, Value};
 use std::io::{self, ErrorKind, Read};
 
-/// How many texts deep a flow may be in others: a collector's line in another one's.
+/// The limit of nested strings with JSON: one collector's line inside another one's.
 const TEXTS: usize = 3;
 
-/// Understands flow logs.
+/// Parses flow logs.
 #[derive(Debug)]
 pub struct Reader {
     flow: MessageDescriptor,
@@ -46,24 +46,24 @@ pub struct Reader {
     unknown: Unknown,
 }
 
-/// What is in a log.
+/// An entry of a log.
 #[derive(Debug)]
 pub enum Line {
     /// A flow or a loss.
     Record(Record),
-    /// Something that happened in Cilium's agent.
+    /// An event of Cilium's agent.
     Agent(GetAgentEventsResponse),
     /// A debug event of Cilium's agent.
     Debug(GetDebugEventsResponse),
-    /// What is left out, why, and the same in detail.
+    /// Something left out: the reason, and the details.
     Left(Reason, String),
 }
 
 impl Reader {
-    /// With the messages that this build knows.
+    /// A reader for the messages of this build.
     ///
     /// # Panics
-    /// The build's own descriptors are not whole; a test reads them.
+    /// The build's descriptors are incomplete; a test decodes them.
     #[expect(clippy::expect_used, reason = "the build made them")]
     pub fn new() -> Self {
         let message = |name: &str| POOL.get_message_by_name(name).expect("a message of the build");
@@ -79,12 +79,12 @@ impl Reader {
         }
     }
 
-    /// The fields and values that were left out of flows because this build does not know them.
+    /// Fields and values that were left out of flows because this build does not have them.
     pub const fn unknown(&self) -> &Unknown {
         &self.unknown
     }
 
-    /// Shows what is in a file to `see`, with the number of the line from 1.
+    /// Calls `see` with each entry of a file and its line number, from 1.
     ///
     /// # Errors
     /// The file can't be read.
@@ -112,7 +112,7 @@ impl Reader {
                 }
             };
             let mut see = |line: Line| {
-                // A line is left out once, whatever parts it has.
+                // A line is reported once, however many parts of it are left out.
                 let is_left = matches!(line, Line::Left(Reason::NotJson | Reason::NoFlow, _));
                 if !is_left || std::mem::replace(&mut reported, number) != number {
                     see(number, line);
@@ -129,14 +129,14 @@ impl Reader {
         }
     }
 
-    /// Shows what is in an object; whether there was anything.
+    /// Handles the entries in an object. Returns whether there were any.
     fn object(&mut self, object: Map<String, Value>, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
         match self.event(&object) {
             Some(line) => {
                 see(line);
                 true
             }
-            // A collector's own, with the flow in one of its fields.
+            // A collector's object with the flow in one of its fields.
             None => self.values(object.into_values(), texts, see),
         }
     }
@@ -166,7 +166,7 @@ impl Reader {
         }
     }
 
-    /// The event that the object is, if it is one.
+    /// The event in the object, if it is one.
     fn event(&mut self, object: &Map<String, Value>) -> Option<Line> {
         let inner = |key: &str| object.get(key).filter(|value| value.is_object());
         let kinds = [
@@ -176,9 +176,9 @@ impl Reader {
             (inner("debug_event").or_else(|| inner("debugEvent")), &self.debug_event),
             (inner("node_status").or_else(|| inner("nodeStatus")), &self.node_status),
         ];
-        // Others have such keys, too, with other things in them.
+        // Other objects may have these keys with other values.
         let beside = beside(object);
-        // A mask may have left nothing of a flow.
+        // A field mask may have removed every field of a flow.
         let is_masked =
             |it: &Map<String, Value>| it.is_empty() && !beside.node_name.is_empty() && beside.time.is_some();
         let is_it = |value: &Value, message| {
@@ -187,7 +187,7 @@ impl Reader {
         let found =
             kinds.into_iter().find_map(|(value, message)| Some((value.filter(|it| is_it(it, message))?, message)));
         let Some((value, message)) = found else {
-            // Older logs hold the flow alone.
+            // Older logs have only the flow.
             let is_flow = self.is_flow(object);
             return is_flow.then(|| self.read_flow(&Value::Object(object.clone()), &Beside::default()));
         };
@@ -214,7 +214,7 @@ impl Reader {
     fn read_flow(&mut self, value: &Value, beside: &Beside) -> Line {
         match decode::<Flow>(&self.flow, value, &mut self.unknown) {
             Ok(mut flow) => {
-                // An empty one is written as an object without anything.
+                // An empty Any is written as an object without fields.
                 let is_empty = |any: &Value| any.as_object().is_some_and(Map::is_empty);
                 if flow.extensions.is_none() && value.get("extensions").is_some_and(is_empty) {
                     flow.extensions = Some(Any::default());
@@ -225,7 +225,7 @@ impl Reader {
         }
     }
 
-    /// Whether the object is a flow without anything around it: by what nothing else has, and as most of it.
+    /// Whether the object is a flow itself: it has fields that only flows have, and most of its fields are a flow's.
     fn is_flow(&self, object: &Map<String, Value>) -> bool {
         const OWN: [&str; 16] = [
             "verdict",
@@ -254,7 +254,7 @@ impl Reader {
         has_own && 2 * known > object.len()
     }
 
-    /// Names what stands beside an event and is not known; keys of collectors begin otherwise.
+    /// Names unknown fields beside an event. Keys of collectors start with other characters.
     fn note_beside(&mut self, object: &Map<String, Value>) {
         const KNOWN: [&str; 12] = [
             "flow",
@@ -285,7 +285,7 @@ impl Default for Reader {
 fn beside(object: &Map<String, Value>) -> Beside {
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     let node_name = text("node_name").or_else(|| text("nodeName")).unwrap_or_default().to_owned();
-    // A collector may have put a time of its own there, in another form.
+    // A collector may have added a time in another format.
     let time = text("time").and_then(|time| time.parse::<jiff::Timestamp>().ok());
     let time = time.map(|time| {
         let nanos = time.as_nanosecond();

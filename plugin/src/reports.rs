@@ -1,4 +1,4 @@
-//! What the agents have counted, for the totals of the cluster: both ends, and the replicas that stand by.
+//! The agents' reports for the totals of the cluster: client, server, and the standby replicas.
 
 mod client;
 mod cluster_totals;

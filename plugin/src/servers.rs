@@ -25,60 +25,60 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long servers and outputs may take to end: a client that holds its connection does not hold the process.
+/// The time limit for shutting down servers and outputs: a client that keeps its connection must not keep the process.
 pub const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where clients are served.
+/// The addresses to serve on.
 #[derive(Debug)]
 pub struct Places<'a> {
-    /// The port of gRPC.
+    /// The port for gRPC.
     pub grpc: Option<SocketAddr>,
-    /// Its TLS.
+    /// TLS for the gRPC port.
     pub tls: Option<Arc<Tls>>,
     /// The unix socket.
     pub socket: Option<&'a Path>,
-    /// The port of metrics and health.
+    /// The port for metrics and health.
     pub http: Option<SocketAddr>,
 }
 
-/// What they are served.
+/// The data to serve.
 pub struct Offer {
     /// The nodes whose flows are served.
     pub nodes: Vec<NodeName>,
-    /// Whether the flows were recorded elsewhere: the nodes are then those that they name.
+    /// Whether the flows were recorded elsewhere: the node names then come from the flows.
     pub is_recorded: bool,
-    /// The peers that are announced to hubble-relay, if it may ask.
+    /// The peers to announce to hubble-relay, if Peer is served.
     pub peers: Option<PeerSource>,
     /// The flows.
     pub sink: Sink,
     /// The metrics.
     pub sources: Sources,
-    /// The zone table and, with it, counters.
+    /// The zone table; counters are served with it.
     pub zones: Option<ZonesService>,
 }
 
 /// A server can't start, or has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A port can't be had.
+    /// A port can't be opened.
     #[error("listening on {at} for {what}: {source}")]
     Listen {
         /// The address.
         at: SocketAddr,
-        /// What would be served there.
+        /// The service on the port.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The unix socket can't be had.
+    /// The unix socket can't be opened.
     #[error("the socket {}: {source}", path.display())]
     Socket {
-        /// Where it would be.
+        /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A server has no thread.
+    /// A server's thread can't start.
     #[error(transparent)]
     Thread(io::Error),
     /// A server has failed.
@@ -87,15 +87,15 @@ pub enum Error {
     /// A server has panicked.
     #[error(transparent)]
     Panicked(JoinError),
-    /// A server has ended that was not asked to.
+    /// A server has ended without a shutdown.
     #[error("a server has ended")]
     Ended,
 }
 
-/// Takes a port. `what` is what is served there, for people.
+/// Opens a port. `what` names the service on it, for people.
 ///
 /// # Errors
-/// It can't be had.
+/// The port can't be opened.
 pub async fn listen(at: SocketAddr, what: &'static str) -> Result<TcpListener, Error> {
     TcpListener::bind(at).await.map_err(|source| Error::Listen { at, what, source })
 }
@@ -107,7 +107,7 @@ async fn listen_at(at: Option<SocketAddr>, what: &'static str) -> Result<Option<
     }
 }
 
-/// Begins to look after the certificate of a server of flows at this address.
+/// Loads the certificate of a flow server at this address, and watches its files.
 pub fn tls(files: Option<Files>, at: SocketAddr) -> Option<Arc<Tls>> {
     if files.is_none() && !at.ip().is_loopback() {
         tracing::warn!(listen = %at, "served without TLS to whoever reaches this address, as asked for");
@@ -120,10 +120,10 @@ pub fn tls(files: Option<Files>, at: SocketAddr) -> Option<Arc<Tls>> {
 pub struct Servers(JoinSet<io::Result<()>>);
 
 impl Servers {
-    /// Takes every port and socket, then serves until `shutdown`.
+    /// Opens every port and socket, then serves until `shutdown`.
     ///
     /// # Errors
-    /// One of them can't be had.
+    /// A port or socket can't be opened.
     pub async fn start(places: &Places<'_>, offer: Offer, shutdown: &CancellationToken) -> Result<Self, Error> {
         let port = listen_at(places.grpc, "Hubble's clients").await?;
         let http = listen_at(places.http, "metrics").await?;
@@ -143,7 +143,7 @@ impl Servers {
         Ok(Self(servers))
     }
 
-    /// Waits until a server has ended by itself. Can be dropped at any time.
+    /// Waits until a server ends by itself. Cancel safe.
     pub async fn ended(&mut self) -> Error {
         match self.0.join_next().await {
             Some(Ok(Ok(()))) | None => Error::Ended,
@@ -152,7 +152,7 @@ impl Servers {
         }
     }
 
-    /// Waits for the end of the servers, not for long.
+    /// Waits for the servers to shut down, at most for [`END_TIMEOUT`].
     pub async fn end(mut self) {
         let all = async { while self.0.join_next().await.is_some() {} };
         let _ = timeout(END_TIMEOUT, all).await;
@@ -180,8 +180,7 @@ impl Offer {
     }
 }
 
-/// Runs a server on a thread of its own. What it streams is not handed from thread to thread, which is
-/// a large part of what streaming costs.
+/// Runs a server on its own thread. Handing streamed data between threads is a large part of the cost of streaming.
 fn on_one_thread(
     server: impl Future<Output = io::Result<()>> + Send + 'static,
 ) -> io::Result<impl Future<Output = io::Result<()>>> {

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Numbers formatted for people.
 
-/// Bytes in the unit that suits them.
+/// Bytes with a fitting unit.
 pub fn human(bytes: u64) -> String {
     let bytes = bytes as f64;
     match bytes {
@@ -11,7 +11,7 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
-/// A number with its digits in groups of three.
+/// A number with its digits grouped by three.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What tells two contents of a file apart without reading it; another file of the same name is another one.
+/// Identifies the contents of a file without reading it. A new file of the same name has another stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     inode: u64,
@@ -15,39 +15,39 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of the file as it is now; `None` if there is none.
+    /// The stamp of the file now; `None` if the file does not exist.
     pub fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok()?;
         Some(Self { inode: meta.ino(), len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
     }
 }
 
-/// A file that may be replaced, also by a link to another one.
+/// A file that may be replaced, also by way of a symbolic link.
 pub struct Watched {
-    /// Where it is.
+    /// The file's path.
     pub path: PathBuf,
     known: Option<Stamp>,
-    /// Whether what it said the last time is in force.
+    /// Whether the last contents read are in force.
     pub is_taken: bool,
 }
 
-/// What has become of a file.
+/// The change of a file since the last look.
 pub enum Look {
-    /// It is as it was.
+    /// The file is unchanged.
     Same,
-    /// It is another one, or was written.
+    /// The file was replaced or written.
     Changed,
-    /// It is not there.
+    /// The file does not exist.
     Gone,
 }
 
 impl Watched {
-    /// The file as it is now.
+    /// Watches a file from its state now.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), known: Stamp::of(path), is_taken: true }
     }
 
-    /// Whether it is another file than the last time, or its content was written since.
+    /// Compares the file with the last look: replaced, written, gone or the same.
     pub fn look(&mut self) -> Look {
         let Some(found) = Stamp::of(&self.path) else { return Look::Gone };
         match self.known.replace(found) {

@@ -1,4 +1,4 @@
-//! Reads YAML files so that an error is one line: file, line, reason.
+//! Reads YAML files. An error is one line: file, line, reason.
 
 use serde::de::DeserializeOwned;
 use std::{
@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The largest file that is read: a table of every address of a large cluster is a fifth of it.
+/// The size limit of a file. A table with every address of a large cluster takes a fifth of it.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Why a file is refused.
+/// The reason why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
@@ -17,28 +17,28 @@ pub enum Error {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file says something that can't be.
+    /// The contents of the file are invalid.
     #[error("{}:{line}: {reason}", path.display())]
     Refused {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: u64,
-        /// What is wrong there.
+        /// The reason.
         reason: String,
     },
 }
 
-/// A line and what is wrong there.
+/// A line number and the reason why the line is refused.
 pub type Refusal = (u64, String);
 
-/// The bytes of a file.
+/// Reads the bytes of a file.
 ///
 /// # Errors
-/// The file can't be read, or is far too large.
+/// The file can't be read, or is too large.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     let len = fs::metadata(path).map_err(unreadable)?.len();
@@ -49,10 +49,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(unreadable)
 }
 
-/// What a text says. `needs` names the keys that an empty file lacks.
+/// Parses a text. `needs` names the keys that are required, for the error about an empty file.
 ///
 /// # Errors
-/// Where the text is not UTF-8, not YAML, or not of this form.
+/// The text is not UTF-8, not YAML, or not of this form.
 pub fn parse<T: DeserializeOwned>(text: &[u8], needs: &str) -> Result<T, Refusal> {
     let text = std::str::from_utf8(text).map_err(|error| {
         let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -71,7 +71,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], needs: &str) -> Result<T, Refusal
     })
 }
 
-/// The message without line breaks and without the position, which is said already.
+/// The message without line breaks and without the position, which the error already has.
 fn one_line(message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let end = message.rfind(" at line ").unwrap_or(message.len());

@@ -1,5 +1,4 @@
-//! Zones, the table of prefixes that says which address is in which, and what two zones are to
-//! each other. Pure: no kernel, no cluster.
+//! Zones, the table that maps prefixes to zones, and the locality of a pair of zones. Pure: no kernel, no cluster.
 
 mod matrix;
 mod slots;
@@ -22,7 +21,7 @@ pub struct Zone {
     pub region: String,
 }
 
-/// Where an address is.
+/// The location of an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// A private address in no prefix, or a node without a zone.
@@ -34,7 +33,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The zone, if it is one.
+    /// The zone, unless the place is unknown or the internet.
     pub fn zone(&self) -> Option<&Zone> {
         match self {
             Self::Zone(zone) => Some(zone),
@@ -58,32 +57,32 @@ impl fmt::Display for Place {
     }
 }
 
-/// What the two ends of a packet are to each other.
+/// The relation between the places of the two ends of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Locality {
-    /// One zone.
+    /// The same zone.
     SameZone,
-    /// Two zones of one region.
+    /// Two zones of the same region.
     CrossZone,
-    /// Two regions, both of which are known.
+    /// Two regions, both known.
     CrossRegion,
-    /// One end is a public address in no prefix.
+    /// One end is a public address that no prefix contains.
     Internet,
-    /// One end's place is not known. Never counted as cross-zone.
+    /// The place of one end is unknown. Never counted as cross-zone.
     Unknown,
 }
 
 impl Locality {
-    /// All of them, in the order of their declaration.
+    /// All localities, in the order of their declaration.
     pub const ALL: [Self; 5] = [Self::SameZone, Self::CrossZone, Self::CrossRegion, Self::Internet, Self::Unknown];
 
-    /// Of two ends. Unknown is compared with nothing, not even with itself.
+    /// The locality of two ends. Unknown never equals anything, not even itself.
     pub fn between(source: &Place, destination: &Place) -> Self {
         match (source, destination) {
             (Place::Unknown, _) | (_, Place::Unknown) => Self::Unknown,
             (Place::Internet, _) | (_, Place::Internet) => Self::Internet,
             (Place::Zone(a), Place::Zone(b)) if a.name == b.name => Self::SameZone,
-            // A region that is not known is no other region.
+            // An unknown region does not count as another region.
             (Place::Zone(a), Place::Zone(b)) if a.region == b.region || a.region.is_empty() || b.region.is_empty() => {
                 Self::CrossZone
             }

@@ -1,4 +1,4 @@
-//! Writes what a bench measured into docs/performance.md.
+//! Writes the results of a bench into docs/performance.md.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
@@ -10,7 +10,7 @@ pub fn kernel() -> String {
     format!("Linux {}", release.split('.').take(2).collect::<Vec<_>>().join("."))
 }
 
-/// The machine and the day.
+/// The machine and the date.
 pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
@@ -22,7 +22,7 @@ pub fn machine() -> String {
 }
 
 #[allow(dead_code, reason = "not every bench compares itself with before")]
-/// What stands between the marks of a bench.
+/// The text between the marks of a bench.
 pub fn read(bench: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
     let page = fs::read_to_string(path).unwrap();
@@ -30,7 +30,7 @@ pub fn read(bench: &str) -> String {
     rest.split_once("<!-- end").map_or("", |(text, _)| text).to_owned()
 }
 
-/// Replaces what stands between the marks of a bench.
+/// Replaces the text between the marks of a bench.
 pub fn write(bench: &str, text: &str) {
     let (begin, end) = (format!("<!-- begin: {bench} -->"), format!("<!-- end: {bench} -->"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");

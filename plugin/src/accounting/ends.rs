@@ -1,5 +1,4 @@
-//! The ends of a transfer, and the keys of the sums. An endpoint is compared only by what names the sum, without
-//! its labels.
+//! The ends of a transfer, and the keys of the sums. Keys compare only the names of an endpoint, not its labels.
 
 use crate::{identity::Endpoint, zones::Place};
 use std::{
@@ -11,11 +10,11 @@ use std::{
 /// One end of a transfer.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// Its address, if it is one.
+    /// Its address, if the end is a single address.
     pub address: Option<IpAddr>,
     /// The endpoint behind the address, if it is known.
     pub endpoint: Option<Arc<Endpoint>>,
-    /// Where it is.
+    /// Its place.
     pub place: Place,
 }
 
@@ -28,10 +27,10 @@ pub struct Between<T> {
     pub destination: T,
 }
 
-/// A pod, if it is known which, and its place.
+/// A pod, if it is known, and its place.
 pub type Placed = (Option<Pod>, Place);
 
-/// A pod: two endpoints are the same one if namespace and name are.
+/// A pod, compared by namespace and name.
 #[derive(Clone, Debug)]
 pub struct Pod(pub Arc<Endpoint>);
 
@@ -55,7 +54,7 @@ impl Hash for Pod {
     }
 }
 
-/// A workload: two endpoints are of the same one if namespace, kind and name are.
+/// A workload, compared by namespace, kind and name.
 #[derive(Clone, Debug)]
 pub struct Workload(pub Arc<Endpoint>);
 
@@ -73,13 +72,13 @@ impl Hash for Workload {
     }
 }
 
-/// Who sends or receives.
+/// The sender or receiver of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EndKey {
-    /// A pod that is known.
+    /// A known pod.
     Pod(Pod),
-    /// An address of which it is not known who has it.
+    /// An address whose endpoint is unknown.
     Address(IpAddr),
-    /// Several, for which there was no room.
+    /// All ends beyond the limit together.
     Other,
 }

@@ -1,4 +1,4 @@
-//! What crossed zones in one interval, pair by pair.
+//! Cross-zone traffic of one interval, by pair.
 
 use super::{
     ends::{Between, End, EndKey, Pod},
@@ -9,19 +9,19 @@ use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
-/// One end: its place.
+/// The two ends with their places.
 pub type Key = Between<(EndKey, Place)>;
 
-/// What went between two parties in two zones.
+/// The traffic between two ends in two zones.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Who sent, and where from.
+    /// The sender and its place.
     pub source: (EndKey, Place),
-    /// Who received, and where.
+    /// The receiver and its place.
     pub destination: (EndKey, Place),
-    /// What the zones are to each other.
+    /// The relation between the two zones.
     pub locality: Locality,
-    /// How much.
+    /// Bytes and packets.
     pub counter: Counter,
 }
 
@@ -32,11 +32,11 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Pairs for which there is room: as many as one of the kernel's flow maps holds. Further ones are one
-    /// pair of `other` for each pair of zones.
+    /// The limit of pairs: as many as one of the kernel's flow maps holds. Further pairs are summed as `other`, once
+    /// for each pair of zones.
     pub const ROOM: usize = 65_536;
 
-    /// Adds what is new between two ends, if it crosses zones.
+    /// Adds the traffic between two ends, if it crosses zones.
     pub fn add(&mut self, source: &End, destination: &End, locality: Locality, new: Counter) {
         if !matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
             return;
@@ -56,7 +56,7 @@ impl Interval {
         *self.pairs.entry((key, locality)).or_default() += new;
     }
 
-    /// Adds what crossed zones between parties and places that are not known.
+    /// Adds cross-zone traffic between unknown ends in unknown places.
     pub(super) fn add_rest(&mut self, rest: ByLocality) {
         for locality in [Locality::CrossZone, Locality::CrossRegion] {
             let new = rest.get(locality);
@@ -67,17 +67,17 @@ impl Interval {
         }
     }
 
-    /// Everything since the last call to [`take`](Self::take).
+    /// All pairs since the last call to [`take`](Self::take).
     pub fn pairs(&self) -> impl Iterator<Item = (&Key, Locality, Counter)> {
         self.pairs.iter().map(|((key, locality), counter)| (key, *locality, *counter))
     }
 
-    /// Adds what another process had counted since it took an interval.
+    /// Restores a pair that an earlier process counted since it last took an interval.
     pub fn restore(&mut self, key: Key, locality: Locality, counter: Counter) {
         *self.pairs.entry((key, locality)).or_default() += counter;
     }
 
-    /// Everything since the last call, the most first.
+    /// Takes all pairs since the last call, the largest first.
     pub fn take(&mut self) -> Vec<Line> {
         let pairs = std::mem::take(&mut self.pairs);
         let line = |((Key { source, destination }, locality), counter)| Line { source, destination, locality, counter };

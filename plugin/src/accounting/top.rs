@@ -1,9 +1,9 @@
 //! Sums by key, of which a bounded number are series of their own.
 //!
-//! A series only grows, and it begins at zero: rates of it are right at every moment. What has no
-//! series is in `other`. A series ends when it is idle for long, or when a key without one sends far
-//! more; what it had counted is then in `ended`, outside every series, so that no rate jumps. All
-//! series, `other` and `ended` together are what was added.
+//! A series only grows and begins at zero, so its rate is always right. Keys without a series are summed in `other`.
+//! A series ends after a long idle time, or when a key without a series sends far more. Its count then moves to
+//! `ended`, outside every series, so that no rate jumps. The series, `other` and `ended` together are all that was
+//! added.
 
 use crate::zones::Locality;
 use ahash::AHashMap;
@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After this time without traffic a series ends.
+/// A series ends after this time without traffic.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often series are compared with the keys that have none.
+/// The interval at which series are compared with the keys without one.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How much more than a series a key without one must send to take its place.
+/// A key without a series replaces a series if it sends this many times as much.
 const FACTOR: u64 = 2;
 
 /// A counter for each locality.
@@ -27,22 +27,22 @@ const FACTOR: u64 = 2;
 pub struct ByLocality([Counter; Locality::ALL.len()]);
 
 impl ByLocality {
-    /// The counter of one.
+    /// The counter of a locality.
     pub const fn get(&self, locality: Locality) -> Counter {
         self.0[locality as usize]
     }
 
-    /// The sum of all.
+    /// The sum over all localities.
     pub fn total(&self) -> Counter {
         self.0.into_iter().sum()
     }
 
-    /// Adds to one.
+    /// Adds to a locality's counter.
     pub fn add(&mut self, locality: Locality, counter: Counter) {
         self.0[locality as usize] += counter;
     }
 
-    /// Takes from one, as much as there is.
+    /// Subtracts from a locality's counter, but not below zero.
     pub fn subtract(&mut self, locality: Locality, Counter { bytes, packets }: Counter) {
         let of = &mut self.0[locality as usize];
         *of = Counter { bytes: of.bytes.saturating_sub(bytes), packets: of.packets.saturating_sub(packets) };
@@ -60,14 +60,14 @@ impl AddAssign for ByLocality {
     }
 }
 
-/// Sums of a bounded number of keys, and of the others together.
+/// Sums of a bounded number of keys, and of all others together.
 #[derive(Clone, Debug)]
 pub struct Top<K> {
     room: usize,
     series: AHashMap<K, Series>,
     other: ByLocality,
     ended: ByLocality,
-    /// Bytes of keys without a series in this period, of at most `room` of them.
+    /// Bytes in this period of keys without a series, for at most `room` keys.
     waiting: AHashMap<K, u64>,
     turned: Option<Instant>,
 }
@@ -75,7 +75,7 @@ pub struct Top<K> {
 #[derive(Clone, Debug)]
 struct Series {
     total: ByLocality,
-    /// Bytes in this period, and in the one before.
+    /// Bytes in this period and in the previous one.
     recent: [u64; 2],
     active: Instant,
 }
@@ -87,7 +87,7 @@ impl Series {
 }
 
 impl<K: Clone + Eq + Hash> Top<K> {
-    /// With room for so many series.
+    /// Room for this many series.
     pub fn new(room: usize) -> Self {
         let (other, ended) = (ByLocality::default(), ByLocality::default());
         Self { room, series: AHashMap::new(), other, ended, waiting: AHashMap::new(), turned: None }
@@ -113,18 +113,18 @@ impl<K: Clone + Eq + Hash> Top<K> {
         }
     }
 
-    /// The same. Where there is room for none, the key is not even made.
+    /// As [`add`](Self::add), but makes the key only where it is needed.
     pub fn add_made(&mut self, key: impl FnOnce() -> K, locality: Locality, new: Counter, now: Instant) {
         if self.room == 0 { self.other.add(locality, new) } else { self.add(key(), locality, new, now) }
     }
 
-    /// Adds what is of no key that is known.
+    /// Adds traffic of unknown keys.
     pub(super) fn add_to_other(&mut self, rest: ByLocality) {
         self.other += rest;
     }
 
-    /// Once a period: lets idle series end, and series that a key without one has outgrown. Such a key's
-    /// series begins at zero: what it had sent stays in `other`.
+    /// Once a period, ends series that are idle or that a key without a series has outgrown. The new series of such a
+    /// key begins at zero: its earlier traffic stays in `other`.
     pub fn turn(&mut self, now: Instant) {
         let turned = *self.turned.get_or_insert(now);
         if now.duration_since(turned) < PERIOD {
@@ -158,7 +158,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
         }
     }
 
-    /// Goes on with what another process had counted. What there is no room for ends.
+    /// Restores the counts of an earlier process. Series beyond the limit end.
     pub fn restore(
         &mut self,
         series: impl IntoIterator<Item = (K, ByLocality)>,
@@ -177,7 +177,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
         }
     }
 
-    /// Everything that was added.
+    /// The sum of everything added.
     pub fn sum(&self) -> ByLocality {
         let mut sum = self.other;
         sum += self.ended;
@@ -185,37 +185,37 @@ impl<K: Clone + Eq + Hash> Top<K> {
         sum
     }
 
-    /// The series and what each has counted.
+    /// The series and their counts.
     pub fn series(&self) -> impl Iterator<Item = (&K, ByLocality)> {
         self.series.iter().map(|(key, series)| (key, series.total))
     }
 
-    /// Whether the key has one.
+    /// Whether the key has a series.
     pub fn has(&self, key: &K) -> bool {
         self.series.contains_key(key)
     }
 
-    /// How many there are.
+    /// The number of series.
     pub fn len(&self) -> usize {
         self.series.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no series.
     pub fn is_empty(&self) -> bool {
         self.series.is_empty()
     }
 
-    /// How many there can be.
+    /// The most series that fit.
     pub const fn room(&self) -> usize {
         self.room
     }
 
-    /// What keys without a series sent.
+    /// The count of keys without a series.
     pub const fn other(&self) -> ByLocality {
         self.other
     }
 
-    /// What series counted that have ended.
+    /// The count of series that have ended.
     pub const fn ended(&self) -> ByLocality {
         self.ended
     }

@@ -1,31 +1,31 @@
 //! Waits for packets that the kernel announces.
 //!
-//! The kernel wakes a reader that has read all of the ring buffer with the first event after that. A reader that
-//! came at once for each would be woken for each: it waits a while after it was woken, and what comes meanwhile is
-//! there when it comes again.
+//! The kernel wakes a reader that has read the whole ring buffer at the next event. A reader that read at once would
+//! be woken for every event, so this one waits after it was woken, and reads the events that arrived in the meantime
+//! together.
 
 use super::Error;
 use crate::datapath::Readable;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// How often events are read at most.
+/// The shortest time between two reads of events.
 const EVENT_GAP: Duration = Duration::from_millis(100);
 
-/// Tells when packets have been announced.
+/// Waits for announced packets.
 pub(super) struct Announcements {
     ring_buffer: Readable,
-    /// No reading before.
+    /// The earliest time of the next read.
     next: Instant,
 }
 
 impl Announcements {
-    /// Of this ring buffer, from now on.
+    /// Waits on this ring buffer. Must be called inside a runtime.
     pub(super) fn new(ring_buffer: Readable) -> Self {
         Self { ring_buffer, next: Instant::now() }
     }
 
-    /// Waits until there are events. They must be read to the last one then. Can be dropped at any time.
+    /// Waits until there are events. The caller must then read all of them. Cancel safe.
     pub(super) async fn ready(&mut self) -> Result<(), Error> {
         sleep_until(self.next).await;
         let failed = |source| Error::Wait { what: "announced packets", source };

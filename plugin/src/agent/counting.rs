@@ -1,4 +1,4 @@
-//! The loop of an agent: events as they come, a drain once a second, new tables, the pair log.
+//! The loop of an agent: reads events, drains the flows once a second, applies new tables, writes the pair log.
 
 use super::{
     Error, announcements::Announcements, device_follower::DeviceFollower, settings::Settings, zone_source::Zones,
@@ -26,14 +26,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often flows are drained, metrics renewed and new tables taken.
+/// The interval at which flows are drained, metrics are renewed and new tables are applied.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The agent's work once its programs are attached.
 pub(super) struct Counting<'a> {
     pub(super) settings: &'a Settings,
     pub(super) meter: Meter,
-    /// Where the sums are kept, if they are to outlast this process.
+    /// The folder for the sums, if they outlive this process.
     pub(super) state: Option<PathBuf>,
     pub(super) announcements: Announcements,
     pub(super) devices: DeviceFollower,
@@ -47,34 +47,34 @@ pub(super) struct Counting<'a> {
     pub(super) process: Arc<Process>,
 }
 
-/// The event that ends a wait, or the loop.
+/// The requests to the loop from outside.
 pub(super) struct Asked<'a> {
-    /// The table is to be read again.
+    /// Requests that the table is read again.
     pub(super) reload: &'a Notify,
-    /// The agent is to end.
+    /// Requests that the agent ends.
     pub(super) end: &'a CancellationToken,
     /// The servers, whose end is an error.
     pub(super) servers: &'a mut Servers,
 }
 
-/// Why a wait is over.
+/// The reason why a wait is over.
 enum Wake {
     /// A second has passed.
     Tick,
-    /// The table is to be read again.
+    /// The table must be read again.
     Reload,
-    /// The agent is to end.
+    /// The agent must end.
     End,
 }
 
 impl Counting<'_> {
-    /// Begins to follow the table, and drains for the first time.
+    /// Starts following the table, and drains for the first time.
     pub(super) fn begin(&mut self) -> Result<(), Error> {
         self.zones.follow(&self.index);
         self.drain()
     }
 
-    /// Drains, takes new tables and renews the metrics until it is asked to end.
+    /// Drains, applies new tables and renews the metrics until the agent must end.
     pub(super) async fn run(&mut self, mut asked: Asked<'_>) -> Result<(), Error> {
         loop {
             self.drain()?;
@@ -91,8 +91,8 @@ impl Counting<'_> {
         self.sample()
     }
 
-    /// Takes events and follows the devices until it is time to drain. Events come before the drain whose flow
-    /// entries they announce.
+    /// Reads events and follows the devices until the next drain. Events are read before the drain of the flow entries
+    /// that they announce.
     async fn wait(&mut self, asked: &mut Asked<'_>) -> Result<Wake, Error> {
         let mut tick = pin!(sleep(TICK));
         let wake = loop {
@@ -119,7 +119,7 @@ impl Counting<'_> {
         self.sink.take_all(self.meter.announced(), Instant::now());
     }
 
-    /// Sums up what is new, and puts in force what has come meanwhile.
+    /// Sums the growth of the flows, and applies new tables.
     fn drain(&mut self) -> Result<(), Error> {
         self.zones.receive(&self.index);
         self.meter.drain(Instant::now(), SystemTime::now())?;
@@ -150,13 +150,13 @@ impl Counting<'_> {
                 pairs(settings, meter)
             });
         }
-        // An interval that was handed to the log is not another agent's to log again.
+        // The next agent must not log an interval again that the log has.
         if is_taken {
             self.keep(true);
         }
     }
 
-    /// Keeps the sums for the next agent, if there is to be one that goes on with these counters.
+    /// Saves the sums for the next agent, if the counters outlive this one.
     fn keep(&mut self, now: bool) {
         let Some(state) = &self.state else { return self.meter.empty_idle() };
         if let Err(error) = self.meter.keep(state, Instant::now(), now) {
@@ -164,7 +164,7 @@ impl Counting<'_> {
         }
     }
 
-    /// Writes what was not written yet.
+    /// Writes everything that is not written yet.
     pub(super) fn end(mut self) {
         self.zones.end(&self.index);
         if let Some(log) = self.pair_log.take() {

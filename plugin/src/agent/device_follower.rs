@@ -1,4 +1,4 @@
-//! Follows the devices of the node: uplinks and overlays come and go.
+//! Follows the node's devices: uplinks and overlays are added and removed.
 
 use super::{Error, place::place_node};
 use crate::{
@@ -11,28 +11,28 @@ use crate::{
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// A look at the devices may take this part of the time, where they change all the time.
+/// The share of time that scans may take where devices change all the time.
 const SHARE: u32 = 20;
-/// How often devices are looked at at most: of a device that comes, several changes are told.
+/// The shortest time between two scans: one new device causes several notifications.
 const LOOK_GAP: Duration = Duration::from_millis(100);
 
-/// The source of notices that devices have changed.
+/// Waits for changes of the devices.
 pub(super) struct DeviceFollower {
     watch: Watch,
     readable: Readable,
     changed: bool,
-    /// No look before.
+    /// The earliest time of the next scan.
     next: Instant,
 }
 
 impl DeviceFollower {
-    /// Of the devices that are watched. Inside a runtime.
+    /// Follows the devices of this watch. Must be called inside a runtime.
     pub(super) fn new(watch: Watch) -> Result<Self, Error> {
         let readable = watch.readable()?;
         Ok(Self { watch, readable, changed: false, next: Instant::now() })
     }
 
-    /// Waits until devices have changed and may be looked at. Can be dropped at any time.
+    /// Waits until devices have changed and a scan is due. Cancel safe.
     pub(super) async fn changed(&mut self) -> Result<(), Error> {
         while !self.changed {
             let failed = |source| Error::Wait { what: "changes of devices", source };
@@ -43,9 +43,9 @@ impl DeviceFollower {
         Ok(())
     }
 
-    /// Looks at the devices, and counts on those that there are.
+    /// Scans the devices, and counts on those that exist.
     pub(super) fn look(&mut self, meter: &mut Meter, names: &[String]) {
-        // This look sees every change until now.
+        // The scan sees every change until now.
         self.watch.changed();
         self.changed = false;
         let start = Instant::now();

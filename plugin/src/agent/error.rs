@@ -1,4 +1,4 @@
-//! Why an agent ends without success.
+//! Errors of an agent.
 
 use crate::{
     datapath::{self, NotAlone},
@@ -7,61 +7,61 @@ use crate::{
 };
 use std::{io, path::PathBuf};
 
-/// Why an agent ends without success.
+/// The reason why an agent ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This process lacks capabilities.
     #[error("{}: run as root, or with it", missing.join("; "))]
     Capabilities {
-        /// Each with what is not possible without it.
+        /// Each missing capability, with its purpose.
         missing: Vec<String>,
     },
-    /// There is another agent.
+    /// Another agent runs.
     #[error(transparent)]
     NotAlone(#[from] NotAlone),
-    /// There is an agent over what is to be taken away.
+    /// An agent runs with the pins that must be removed.
     #[error("{0}; end it first")]
     InUse(NotAlone),
-    /// The kernel side.
+    /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
-    /// The static table.
+    /// The static table is invalid.
     #[error(transparent)]
     Zones(#[from] yaml::Error),
-    /// Metrics and flow logs.
+    /// The metrics or flow logs are invalid.
     #[error(transparent)]
     Outputs(#[from] outputs::Error),
-    /// The servers.
+    /// A server failed.
     #[error(transparent)]
     Servers(#[from] servers::Error),
     /// The pair log can't be written.
     #[error("the pair log {output}: {source}")]
     PairLog {
-        /// Where it would go.
+        /// The output.
         output: Output,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The kernel does not wake this process.
+    /// The kernel can't wake this process.
     #[error("waiting for {what}: {source}")]
     Wait {
-        /// What is waited for.
+        /// The awaited event.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file that an agent has left behind can't be taken away.
+    /// A file that an agent left behind can't be removed.
     #[error("{}: {source}", path.display())]
     Remove {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Whether what was configured can't be; otherwise something did not work.
+    /// Whether the configuration is wrong; otherwise the failure happened at run time.
     pub const fn is_configuration(&self) -> bool {
         matches!(self, Self::Zones(_) | Self::Outputs(_))
     }

@@ -1,4 +1,4 @@
-//! The table that a controller says: taken once a second, and kept on disk.
+//! The controller's table: applied once a second, and saved on disk.
 
 use super::place::change;
 use crate::{
@@ -23,11 +23,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Changes that wait to be put in force; the controller waits when there are more.
+/// The limit of changes that wait to be applied; the controller waits when there are more.
 const BATCHES: usize = 16;
-/// How often an agent that waits for its first table says so.
+/// The interval at which an agent without a table logs that it waits.
 const WAITING_SAID: Duration = Duration::from_secs(60);
-/// The table is written to disk at most this often.
+/// The shortest time between two writes of the table.
 const SAVE: Duration = Duration::from_secs(60);
 
 /// Follows a controller.
@@ -38,17 +38,17 @@ pub(super) struct Followed {
     connection: Arc<Connection>,
     reports: Arc<ReportState>,
     batches: mpsc::Receiver<Batch>,
-    /// Kept until somebody follows.
+    /// Held until the feed's client starts.
     sender: Option<mpsc::Sender<Batch>>,
     applied: watch::Sender<Position>,
-    /// What has come and is not in force yet.
+    /// Changes that were received and are not in force yet.
     waiting: Waiting,
-    /// The position of the controller's first table, until that is in force.
+    /// The position of the controller's first table, until the table is in force.
     first: Option<Position>,
-    /// When the table in force was last known to be the controller's; `None` if there is none.
+    /// The last time at which the table in force was known to agree with the controller; `None` without a table.
     confirmed: Option<SystemTime>,
     saved: Option<Instant>,
-    /// Whether something has changed since the table was written.
+    /// Whether the table has changed since it was written.
     is_unsaved: bool,
     writer: Option<JoinHandle<()>>,
 }
@@ -62,7 +62,7 @@ struct Waiting {
 }
 
 impl Followed {
-    /// With the table that was saved, to begin with. Without one it asks the controller at once. Inside a runtime.
+    /// Starts with the saved table. Without one it contacts the controller at once. Must be called inside a runtime.
     pub(super) fn start(
         settings: &link::Settings,
         state_dir: &Path,
@@ -105,15 +105,15 @@ impl Followed {
         (followed, None)
     }
 
-    /// Waits for the controller's first table: packets that are counted without any are of unknown zones for
-    /// good, so there is no end to the wait. Can be dropped at any time.
+    /// Waits for the controller's first table, without a time limit: packets counted without a table would stay in
+    /// unknown zones for good. Cancel safe.
     pub(super) async fn first(&mut self, index: &Index) -> Vec<Change> {
         loop {
             let controller = &self.settings.server;
             tracing::info!(controller, "nothing is counted before the controller's first table is here");
             match timeout(WAITING_SAID, self.batches.recv()).await {
                 Ok(Some(batch)) => self.take(batch, index),
-                // Nobody follows any more.
+                // The client has ended.
                 Ok(None) => sleep(WAITING_SAID).await,
                 Err(_) => {}
             }
@@ -127,24 +127,24 @@ impl Followed {
         }
     }
 
-    /// The controller.
+    /// The settings of the connection to the controller.
     pub(super) const fn settings(&self) -> &link::Settings {
         &self.settings
     }
 
-    /// How reports go, for those who write them.
+    /// The state of the reports, shared with the client that sends them.
     pub(super) fn reports(&self) -> Arc<ReportState> {
         Arc::clone(&self.reports)
     }
 
-    /// The first table is in force now, and the controller may hear of it.
+    /// Acknowledges the first table, which is now in force.
     pub(super) fn first_is_in_force(&mut self) {
         if let Some(position) = self.first.take() {
             self.is_in_force(position);
         }
     }
 
-    /// Begins to follow, once.
+    /// Starts the feed's client, once.
     pub(super) fn follow(&mut self, index: &Arc<Index>) {
         let Some(batches) = self.sender.take() else { return };
         let client = Client {
@@ -158,8 +158,8 @@ impl Followed {
         tokio::spawn(client.follow());
     }
 
-    /// Takes what has come. Owners of addresses that had none are known at once; the rest waits until
-    /// what was counted before has been read.
+    /// Receives changes. Endpoints of addresses without one are applied at once. Other changes wait until the counters
+    /// have been read, because earlier traffic belongs to the earlier endpoints.
     pub(super) fn receive(&mut self, index: &Index) {
         while let Ok(batch) = self.batches.try_recv() {
             self.take(batch, index);
@@ -168,7 +168,7 @@ impl Followed {
 
     fn take(&mut self, batch: Batch, index: &Index) {
         let position = batch.position;
-        // Waiting changes are not in force yet, so a replacement does not find them there.
+        // A replacement only finds prefixes in force, so waiting ones are dropped here.
         self.waiting.zones.retain(|prefix, _| !batch.replaces(prefix.ip()));
         self.waiting.identities.retain(|(address, _)| !batch.replaces(*address));
         let Changes { zones, identities } = batch.changes(&self.table, index);
@@ -181,7 +181,7 @@ impl Followed {
         self.waiting.identities.extend(rest);
     }
 
-    /// Puts what waits in force. Returns whether there is a table.
+    /// Applies the waiting changes. Returns whether there is a table.
     pub(super) fn apply(&mut self, meter: &mut Meter, index: &Index) -> bool {
         if let Some(position) = self.waiting.position {
             index.apply(self.waiting.identities.drain(..));
@@ -192,7 +192,7 @@ impl Followed {
                     self.is_in_force(position);
                     meter.reloaded(true);
                 }
-                // What waits stays, and is tried again with what comes.
+                // The changes keep waiting, and are tried again with the next ones.
                 Err(reason) => {
                     if !std::mem::replace(&mut self.waiting.is_refused, true) {
                         tracing::error!(%reason, "the controller's table is refused; the old one stays in force");
@@ -212,7 +212,7 @@ impl Followed {
         self.confirmed.is_some()
     }
 
-    /// How the connection to the controller is.
+    /// The state of the connection to the controller.
     pub(super) fn state(&self) -> FeedState {
         FeedState {
             is_connected: self.connection.is_current.load(Ordering::Relaxed),
@@ -230,7 +230,7 @@ impl Followed {
         self.is_unsaved = true;
     }
 
-    /// Writes the table on a thread of its own, if it is time.
+    /// Writes the table on another thread, if it is time.
     fn save(&mut self, index: &Index, now: bool) {
         let Some(confirmed) = self.confirmed.filter(|_| self.is_unsaved) else { return };
         if !now && self.saved.is_some_and(|saved| saved.elapsed() < SAVE)
@@ -250,11 +250,11 @@ impl Followed {
         self.writer = thread::Builder::new().name("save".into()).spawn(write).ok();
     }
 
-    /// Writes what was not written yet.
+    /// Writes everything that is not written yet.
     pub(super) fn end(&mut self, index: &Index) {
         self.batches.close();
         if let Some(writer) = self.writer.take() {
-            // A panic in it has been said.
+            // A panic of the thread was logged.
             let _ = writer.join();
         }
         self.save(index, true);

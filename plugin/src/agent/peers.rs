@@ -1,5 +1,5 @@
-//! Who serves flows, as this agent tells hubble-relay: all agents that the controller knows; without one itself and
-//! those that it is told of.
+//! The peers that this agent announces to hubble-relay: with a controller, all agents that it knows; otherwise this
+//! agent and the configured peers.
 
 use super::settings::{Settings, ZoneSource};
 use crate::{
@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 
-/// Where this node's flows are served beyond the node, if they are.
+/// The address at which other nodes reach this node's flows, if they can.
 pub(super) fn flow_server(settings: &Settings, devices: &Devices) -> Option<FlowServer> {
     let listen = settings.hubble;
     let addresses = devices.uplinks().flat_map(|uplink| uplink.addresses.clone());
@@ -29,15 +29,15 @@ pub(super) fn flow_server(settings: &Settings, devices: &Devices) -> Option<Flow
 pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> PeerSource {
     if let ZoneSource::Controller(controller) = &settings.zones {
         let controller = controller.clone();
-        // Asked for by few: the relay asks one of the agents.
+        // Few agents ask the controller, because a relay asks only one agent.
         return PeerSource::Remote(Arc::new(move || hubble::peers_of(controller.clone()).boxed()));
     }
     let with_tls = settings.hubble_tls.is_some();
     let mut peers = settings.hubble_peers.clone();
-    // Who asks on this machine reaches it on loopback, too.
+    // Clients on this machine reach the server on loopback, too.
     let address = itself.map_or_else(|| settings.hubble.to_string(), |server| server.address);
     let server_name = with_tls.then(|| settings.hubble_name.server_name());
     peers.insert(settings.hubble_name.display_name(), PeerAddress { address, server_name });
-    // They are what they are: nobody keeps the sender.
+    // The peers never change, so the sender is dropped.
     PeerSource::Local(watch::Sender::new(Arc::new(peers)).subscribe())
 }

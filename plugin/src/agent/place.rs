@@ -1,4 +1,4 @@
-//! Puts changes of the table in force, and the node where the table says that it is.
+//! Applies changes of the table, and updates the node's own place.
 
 use crate::{
     datapath::Error,
@@ -7,7 +7,7 @@ use crate::{
 };
 use std::time::SystemTime;
 
-/// Changes the table in force.
+/// Applies changes to the table in force.
 pub(super) fn change(meter: &mut Meter, changes: Vec<Change>) -> Result<(), Error> {
     if let Some(too_many) = meter.change_zones(changes, SystemTime::now())? {
         tracing::error!(%too_many, "the table is in force without some of its zones");
@@ -15,7 +15,7 @@ pub(super) fn change(meter: &mut Meter, changes: Vec<Change>) -> Result<(), Erro
     place_node(meter)
 }
 
-/// The node is in the zone of the first address of an uplink that is in one.
+/// Places the node in the zone of the first uplink address that has one.
 pub(super) fn place_node(meter: &mut Meter) -> Result<(), Error> {
     let zones = meter.zones();
     let place = {

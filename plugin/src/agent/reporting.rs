@@ -1,4 +1,4 @@
-//! The reports to the controller.
+//! The task that reports to the controller.
 
 use super::{settings::Settings, zone_source::Zones};
 use crate::{
@@ -11,14 +11,14 @@ use crate::{
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The reports to the controller.
+/// The task that reports to the controller.
 pub(super) struct Reporting {
     task: JoinHandle<()>,
     shutdown: CancellationToken,
 }
 
 impl Reporting {
-    /// Begins to report, where there is a controller. `goes_on`: the counters are those of an agent before.
+    /// Starts reporting, if there is a controller. `goes_on`: the counters continue those of an earlier agent.
     pub(super) fn start(
         settings: &Settings,
         zones: &Zones,
@@ -40,7 +40,7 @@ impl Reporting {
         Some(Self { task: tokio::spawn(client.run()), shutdown })
     }
 
-    /// Waits for the last one, not for long: what is not told now is told by the next agent, or was told before.
+    /// Waits a short time for the last report. The next agent reports the rest.
     pub(super) async fn end(self) {
         self.shutdown.cancel();
         let _ = timeout(END_TIMEOUT * 2, self.task).await;

@@ -1,4 +1,4 @@
-//! Runs an agent: takes what it needs, starts, counts, and ends.
+//! Runs an agent: claims its resources, starts, counts, and ends.
 
 use super::{
     Error,
@@ -37,9 +37,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Counts this node's traffic until `shutdown`; reads the static table again when `reload` says so. Counts in the
-/// network namespace of the calling thread, and on that thread: it must run the future itself, as
-/// [`Runtime::block_on`](tokio::runtime::Runtime::block_on) of a runtime with several threads does.
+/// Counts this node's traffic until `shutdown`; reads the static table again on `reload`. Counts in the network
+/// namespace of the calling thread, and on that thread: it must run the future itself, as
+/// [`Runtime::block_on`](tokio::runtime::Runtime::block_on) of a multi-threaded runtime does.
 ///
 /// # Errors
 /// A resource is missing, or a part of the agent has failed.
@@ -49,7 +49,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     if let Some(missing) = capabilities::missing().filter(|missing| !missing.is_empty()) {
         return Err(Error::Capabilities { missing });
     }
-    // Until the programs are detached.
+    // Held until the programs are detached.
     let _only = claim(settings)?;
     let found = Found::look(settings)?;
     let ring = Arc::new(Ring::new(settings.hubble_capacity));
@@ -61,7 +61,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     let agent = Agent { settings, found, outputs, sink, samples, process, table, index: Arc::clone(&index) };
 
     let servers_end = CancellationToken::new();
-    // Before there is a table: who waits for the controller is alive, and says so.
+    // Started before there is a table, so that an agent that waits for the controller answers health checks.
     let mut servers = agent.serve(ring, &servers_end).await?;
     let first = match first {
         Some(first) => Some(first),
@@ -88,14 +88,14 @@ fn open_pair_log(settings: &Settings, process: &Process) -> Result<Option<PairLo
     log.map(Some).map_err(|source| Error::PairLog { output: output.clone(), source })
 }
 
-/// Claims what no other agent may be meanwhile.
+/// Claims the roles that only one agent may have.
 fn claim(settings: &Settings) -> Result<Vec<Only>, Error> {
     let pinned = settings.pin_dir.as_ref().map(|_| Alone::Pinned);
     let roles = [Some(Alone::Node(&settings.node)), pinned].into_iter().flatten();
     roles.map(|role| Only::claim(role).map_err(Error::NotAlone)).collect()
 }
 
-/// The node's devices, pins and hook.
+/// The node's devices, pins and hook, as found.
 struct Found {
     watch: Watch,
     devices: Devices,
@@ -106,7 +106,7 @@ struct Found {
 
 impl Found {
     fn look(settings: &Settings) -> Result<Self, Error> {
-        // Before they are looked at, so that no change is missed.
+        // Opened before the scan, so that no change is missed.
         let watch = Watch::new()?;
         let devices = devices::find(&settings.uplinks)?;
         let pins = start::pins(settings);
@@ -117,7 +117,7 @@ impl Found {
     }
 
     fn outputs(&self, settings: &Settings, ring: &Arc<Ring>) -> Result<Outputs, Error> {
-        // Where a cilium-agent is, it has metrics of these names.
+        // A cilium-agent has metrics with these names.
         Ok(Outputs::start(&settings.outputs, ring, settings.node.clone(), !self.has_cilium)?)
     }
 }
@@ -135,7 +135,7 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    /// Serves flows, metrics and the zone table.
+    /// Starts the servers for flows, metrics and the zone table.
     async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Error> {
         let settings = self.settings;
         let tls = servers::tls(settings.hubble_tls.clone(), settings.hubble);
@@ -167,7 +167,7 @@ impl Agent<'_> {
         peers::flow_server(self.settings, &self.found.devices)
     }
 
-    /// Counts by this table and those that come after it.
+    /// Counts with this table, and with later ones.
     async fn count(
         self,
         first: Vec<Change>,

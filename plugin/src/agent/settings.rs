@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-/// Where the zone table comes from.
+/// The source of the zone table.
 #[derive(Debug)]
 pub enum ZoneSource {
     /// A static table.
@@ -24,48 +24,48 @@ pub enum ZoneSource {
 pub struct Settings {
     /// The node's name.
     pub node: String,
-    /// Where the zone table comes from.
+    /// The source of the zone table.
     pub zones: ZoneSource,
-    /// How often the controller is told what was counted.
+    /// The interval of reports to the controller.
     pub report_interval: Duration,
-    /// The folder of what must outlast the agent.
+    /// The folder for state that outlives the agent.
     pub state_dir: PathBuf,
-    /// The hook; `None` is the one that sees this node's packets.
+    /// The hook; `None` chooses the one that sees this node's packets.
     pub hook: Option<Hook>,
-    /// The devices through which packets leave the node; empty for those of the default routes.
+    /// The devices through which packets leave the node; empty means those of the default routes.
     pub uplinks: Vec<String>,
-    /// Ports that services are on.
+    /// Ports of services.
     pub service_ports: Vec<u16>,
-    /// Bytes that an overlay puts before each packet, to be counted with it.
+    /// Bytes that an overlay adds before each packet, to be counted with it.
     pub overlay_header_bytes: u32,
-    /// Where cilium-agent keeps its state, if there is one.
+    /// The state folder of cilium-agent.
     pub cilium_state_dir: PathBuf,
-    /// Where counters and programs are pinned, if they are.
+    /// The folder for pinned counters and programs; `None` pins nothing.
     pub pin_dir: Option<PathBuf>,
-    /// Where Hubble's clients are served.
+    /// The address for Hubble's clients.
     pub hubble: SocketAddr,
     /// The node's names in flows.
     pub hubble_name: NodeName,
-    /// The certificate that Hubble's clients are shown.
+    /// The certificate for Hubble's clients.
     pub hubble_tls: Option<link::Files>,
-    /// Other servers of flows that are announced, where no controller is followed.
+    /// Other flow servers to announce if there is no controller.
     pub hubble_peers: Peers,
-    /// Whether the zones of a flow are said at the end of its line.
+    /// Whether the summary at the end of a flow's line includes its zones.
     pub hubble_zones_in_summary: bool,
-    /// Flows that are kept for Hubble's clients.
+    /// The number of flows kept for Hubble's clients.
     pub hubble_capacity: usize,
-    /// What is made of flows beside their streams.
+    /// Hubble's metrics and flow logs.
     pub outputs: outputs::Settings,
     /// The unix socket.
     pub socket: Option<PathBuf>,
-    /// Where metrics and health are served.
+    /// The address for metrics and health.
     pub http: SocketAddr,
-    /// Where the pair log goes, if anywhere.
+    /// The output of the pair log, if there is one.
     pub pair_log: Option<Output>,
-    /// Its interval.
+    /// The interval of the pair log.
     pub pair_log_interval: Duration,
-    /// Families of series.
+    /// The families of series.
     pub families: Families,
-    /// Series of each family.
+    /// The limit of series in each family.
     pub series: usize,
 }

@@ -1,4 +1,4 @@
-//! Loads the programs, gives them the table and attaches them; or takes over where an agent has ended.
+//! Loads the programs, applies the table and attaches the programs; or takes over from an earlier agent.
 
 use super::{Error, place::change, settings::Settings};
 use crate::{
@@ -18,7 +18,7 @@ use std::{
 /// The name of the file with the sums in the state folder.
 pub(super) const SUMS: &str = "counters";
 
-/// What an agent starts with.
+/// Everything that an agent needs to start.
 pub(super) struct Start<'a> {
     pub(super) settings: &'a Settings,
     pub(super) choice: &'a Choice,
@@ -32,14 +32,14 @@ pub(super) struct Start<'a> {
 /// An agent that counts.
 pub(super) struct Started {
     pub(super) meter: Meter,
-    /// Where its sums are kept, if they outlast it.
+    /// The folder for the sums, if they outlive the agent.
     pub(super) state: Option<PathBuf>,
-    /// Whether its counters are those of an agent before.
+    /// Whether the counters continue those of an earlier agent.
     pub(super) goes_on: bool,
 }
 
 impl Start<'_> {
-    /// Begins to count.
+    /// Starts counting.
     pub(super) fn start(self, first: Vec<Change>) -> Result<Started, Error> {
         let Self { settings, choice, devices, pins, table, index, sink } = self;
         let state = pins.as_ref().map(|_| settings.state_dir.join(SUMS));
@@ -78,7 +78,7 @@ impl Start<'_> {
     }
 }
 
-/// Takes the sums over that an earlier agent has kept, if there are any.
+/// Restores the sums that an earlier agent saved, if there are any.
 fn goes_on(meter: &mut Meter, state: &Path) -> bool {
     match meter.restore_sums(state, Instant::now()) {
         Ok(goes_on) => {
@@ -94,7 +94,7 @@ fn goes_on(meter: &mut Meter, state: &Path) -> bool {
     }
 }
 
-/// Where the counters are pinned, if they can be.
+/// The folder for the pins, if pinning is possible.
 pub(super) fn pins(settings: &Settings) -> Option<Pins> {
     let root = settings.pin_dir.as_ref()?;
     let pins = Pins::open(root);

@@ -1,4 +1,4 @@
-//! Takes away what agents have left behind.
+//! Removes everything that agents left behind.
 
 use super::{Error, start::SUMS};
 use crate::{
@@ -20,16 +20,16 @@ use tokio_util::sync::CancellationToken;
 /// The pins and files that an agent leaves behind.
 #[derive(Debug)]
 pub struct Remains {
-    /// Where counters and programs are pinned.
+    /// The folder of pinned counters and programs.
     pub pin_dir: Option<PathBuf>,
-    /// The folder of what outlasts an agent.
+    /// The folder of state that outlives an agent.
     pub state_dir: PathBuf,
 }
 
-/// Takes away what agents have left behind in the kernel and in the state folder.
+/// Removes everything that agents left behind in the kernel and in the state folder.
 ///
 /// # Errors
-/// An agent counts here, or the kernel's or the file system's answer.
+/// An agent still counts here, or the kernel or the file system refuses.
 pub fn unload(remains: &Remains) -> Result<(), Error> {
     let _only = Only::claim(Alone::Pinned).map_err(Error::InUse)?;
     if let Some(root) = &remains.pin_dir {
@@ -39,15 +39,15 @@ pub fn unload(remains: &Remains) -> Result<(), Error> {
     for name in [SUMS, feed::SAVED_TABLE] {
         remove(&remains.state_dir.join(name))?;
     }
-    // Something else may be in it.
+    // The folder may have other files.
     let _ = fs::remove_dir(&remains.state_dir);
     Ok(())
 }
 
-/// Says on the port for health that all is taken away, until `shutdown`.
+/// Reports on the health port that the removal is complete, until `shutdown`.
 ///
 /// # Errors
-/// The port can't be had.
+/// The port can't be opened.
 pub async fn stay(at: SocketAddr, shutdown: CancellationToken) -> Result<(), Error> {
     let process = Arc::new(Process::default());
     process.ready.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Where the zone table comes from: a file that is read again, or a controller.
+//! The source of the zone table: a file that is watched, or a controller.
 
 use super::{
     Error,
@@ -20,7 +20,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-/// Where the zone table comes from.
+/// The source of the zone table.
 pub(super) enum Zones {
     /// A static table.
     File(Watched),
@@ -29,7 +29,7 @@ pub(super) enum Zones {
 }
 
 impl Zones {
-    /// The source, and the table to begin with, if it is here: the file's, or the one that was saved.
+    /// The source, with its first table if it has one: the file's, or the saved one.
     pub(super) fn start(
         settings: &Settings,
         table: &SharedTable,
@@ -49,7 +49,7 @@ impl Zones {
         })
     }
 
-    /// Waits for the first table. Can be dropped at any time.
+    /// Waits for the first table. Cancel safe.
     pub(super) async fn first(&mut self, index: &Index) -> Vec<Change> {
         match self {
             Self::File(_) => Vec::new(),
@@ -57,7 +57,7 @@ impl Zones {
         }
     }
 
-    /// The first table is in force now: begins to follow, where there is somebody to follow.
+    /// Starts following the controller, if there is one, now that the first table is in force.
     pub(super) fn follow(&mut self, index: &Arc<Index>) {
         if let Self::Controller(followed) = self {
             followed.first_is_in_force();
@@ -65,7 +65,7 @@ impl Zones {
         }
     }
 
-    /// The controller that is reported to, and how the reports go.
+    /// The controller that receives the reports, and the state of the reports.
     pub(super) fn reports(&self) -> Option<(&link::Settings, Arc<ReportState>)> {
         match self {
             Self::File(_) => None,
@@ -73,14 +73,14 @@ impl Zones {
         }
     }
 
-    /// Takes what the controller has sent.
+    /// Receives changes from the controller.
     pub(super) fn receive(&mut self, index: &Index) {
         if let Self::Controller(followed) = self {
             followed.receive(index);
         }
     }
 
-    /// Puts what the controller has sent in force. Returns whether there is a table.
+    /// Applies the received changes. Returns whether there is a table.
     pub(super) fn apply(&mut self, meter: &mut Meter, index: &Index) -> bool {
         match self {
             Self::File(_) => true,
@@ -96,20 +96,20 @@ impl Zones {
         }
     }
 
-    /// Reads the file again if it has changed or `is_asked`.
+    /// Reads the file again if it has changed or with `is_asked`.
     pub(super) fn look(&mut self, is_asked: bool, meter: &mut Meter, index: &Index) -> Result<(), Error> {
         let Self::File(file) = self else { return Ok(()) };
         match file.look() {
             Look::Changed => reload(file, meter, index)?,
             _ if is_asked => reload(file, meter, index)?,
-            // The table in force is still what the file says.
+            // The table in force still agrees with the file.
             Look::Same if file.is_taken => meter.confirm_zones(SystemTime::now()),
             Look::Same | Look::Gone => {}
         }
         Ok(())
     }
 
-    /// Writes what was not written yet.
+    /// Writes everything that is not written yet.
     pub(super) fn end(&mut self, index: &Index) {
         if let Self::Controller(followed) = self {
             followed.end(index);
@@ -117,7 +117,7 @@ impl Zones {
     }
 }
 
-/// Reads the table again. One with an error is refused, and the old one stays.
+/// Reads the table again. An invalid table is refused, and the old one stays in force.
 fn reload(file: &mut Watched, meter: &mut Meter, index: &Index) -> Result<(), Error> {
     let read = StaticTable::read(&file.path).map_err(Error::Zones);
     // Bytes counted so far are reported with the zones of their time.

@@ -1,4 +1,4 @@
-//! The asking side of meridian.v1, for the command line.
+//! The client of meridian.v1, for the command line.
 
 use super::services::{counters_client::CountersClient, zones_client::ZonesClient};
 use crate::{
@@ -14,10 +14,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Identity},
 };
 
-/// How long a server may take to accept a connection.
+/// The time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Where a server is: `HOST:PORT`, or `unix:PATH`.
+/// The address of a server: `HOST:PORT`, or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A host and a port.
@@ -26,7 +26,7 @@ pub enum Target {
     Unix(PathBuf),
 }
 
-/// A text that names no server.
+/// A text that is not a server's address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a server like 127.0.0.1:4344 or unix:/run/meridian/hubble.sock")]
 pub struct InvalidTarget(String);
@@ -52,14 +52,14 @@ impl fmt::Display for Target {
     }
 }
 
-/// Whom a client trusts, and how it is known.
+/// The authority that a client trusts, and the client's own certificate.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    /// The authority that signed the server's certificate: PEM.
+    /// The authority that signed the server's certificate, as PEM.
     pub authority: PathBuf,
-    /// The name in the certificate, if it is not the host's.
+    /// The name in the server's certificate, if it is not the host's name.
     pub server_name: Option<String>,
-    /// A certificate and its key to show: PEM.
+    /// The client's certificate and key, as PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
@@ -80,41 +80,41 @@ impl Trust {
     }
 }
 
-/// A server that does not answer as wanted.
+/// A request that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// There is none.
+    /// There is no server at this address.
     #[error("{target}: nobody answers there ({reason}): is it running? --server names another one")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address.
         target: Target,
-        /// What happened.
+        /// The cause.
         reason: String,
     },
-    /// A file that is needed.
+    /// A file can't be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which one.
+        /// The file's path.
         path: PathBuf,
-        /// Why it can't be read.
+        /// The cause.
         error: io::Error,
     },
-    /// Another replica answers.
+    /// Another replica answers this request.
     #[error("{target}: {message}")]
     Elsewhere {
-        /// Who was asked.
+        /// The server that was asked.
         target: Target,
-        /// Where the one is that answers.
+        /// The address of the replica that answers.
         leader: String,
-        /// The same in words.
+        /// The message of the server.
         message: String,
     },
-    /// It has no answer.
+    /// The server has no answer.
     #[error("{target}: {message}")]
     Refused {
-        /// Who refuses.
+        /// The server that was asked.
         target: Target,
-        /// What it says.
+        /// The message.
         message: String,
     },
 }
@@ -127,18 +127,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects without TLS.
     ///
     /// # Errors
-    /// Nobody answers.
+    /// There is no server.
     pub async fn connect(target: Target) -> Result<Self, ClientError> {
         Self::connect_with(target, None).await
     }
 
-    /// Connects, to a port with TLS if there is anybody to trust.
+    /// Connects to a server; a port uses TLS if `trust` is given.
     ///
     /// # Errors
-    /// Nobody answers, or they do not know each other.
+    /// There is no server, or the TLS handshake fails.
     pub async fn connect_with(target: Target, trust: Option<&Trust>) -> Result<Self, ClientError> {
         let (uri, trust) = match &target {
             Target::Tcp(address) if trust.is_some() => (format!("https://{address}"), trust),
@@ -167,7 +167,7 @@ impl Client {
         Ok(Stream { client: self.clone(), stream: stream.into_inner() })
     }
 
-    /// The prefix that holds an address, and who has it; `None` if there is no such prefix.
+    /// The most specific prefix that contains an address, and the endpoint behind it; `None` if there is no prefix.
     ///
     /// # Errors
     /// The server refuses.
@@ -189,7 +189,7 @@ impl Client {
         Ok(Stream { client: self.clone(), stream: stream.into_inner() })
     }
 
-    /// How current a controller's table is.
+    /// The state of a controller's table.
     ///
     /// # Errors
     /// The server refuses.
@@ -217,7 +217,7 @@ impl Client {
     }
 }
 
-/// What a server sends.
+/// A stream of messages from a server.
 #[derive(Debug)]
 pub struct Stream<T> {
     client: Client,
@@ -228,13 +228,13 @@ impl<T> Stream<T> {
     /// The next message; `None` at the end.
     ///
     /// # Errors
-    /// The server has gone, or refuses to go on.
+    /// The connection broke, or the server ended the stream with an error.
     pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         self.stream.message().await.map_err(|status| self.client.refused(&status))
     }
 }
 
-/// What it is at the bottom: layers above say only that there was an error.
+/// The innermost cause: outer errors often name no reason.
 fn innermost<'a>(error: &'a (dyn std::error::Error + 'a)) -> &'a (dyn std::error::Error + 'a) {
     error.source().map_or(error, innermost)
 }

@@ -25,12 +25,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// Counters are read this often.
+/// The shortest interval: the counters are read this often.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// A client that wants to know less often than once a day does not want a stream.
+/// The longest interval: a client that wants less than one response a day needs no stream.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Intervals without an answer to a client that was too slow, of all clients together.
+/// Intervals without a response because a client was too slow, over all clients.
 #[derive(Debug, Default)]
 pub struct Missed(pub AtomicU64);
 
@@ -43,7 +43,7 @@ pub struct CountersService<S> {
 }
 
 impl<S> CountersService<S> {
-    /// Over `samples`. Streams end with `shutdown`; what clients missed is counted in `missed`.
+    /// Streams `samples` until `shutdown`; `missed` counts the intervals that slow clients missed.
     pub const fn new(samples: watch::Receiver<Arc<[S]>>, missed: Arc<Missed>, shutdown: CancellationToken) -> Self {
         Self { samples, missed_by_all: missed, shutdown }
     }
@@ -91,12 +91,12 @@ struct Watcher<S> {
     shutdown: CancellationToken,
     pairs: usize,
     period: Duration,
-    /// `None` before the first answer.
+    /// `None` before the first response.
     ticks: Option<Interval>,
-    /// When the next answer is due.
+    /// The time of the next response.
     due: Instant,
     missed: u64,
-    /// Bytes of each pair at the last answer.
+    /// The bytes of each pair in the last response.
     before: HashMap<Pair, u64>,
 }
 
@@ -106,7 +106,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
             None => {
                 tokio::select! {
                     () = self.shutdown.cancelled() => return None,
-                    // Right after the start there may be none yet.
+                    // Right after the start there may be no sample yet.
                     ready = self.samples.wait_for(|samples| !samples.is_empty()) => ready.ok().map(drop)?,
                 }
                 self.due = Instant::now() + self.period;
@@ -115,7 +115,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
                 self.ticks = Some(ticks);
             }
             Some(ticks) => {
-                // We are asked for an answer when the one before is on its way.
+                // A response is requested while the one before it is being sent.
                 let at = tokio::select! {
                     () = self.shutdown.cancelled() => return None,
                     _ = ticks.tick() => Instant::now(),
@@ -144,7 +144,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
         }
     }
 
-    /// The pairs that grew most, and the sum of everything else.
+    /// The pairs that grew most, and the sum of all others.
     fn pairs(&mut self, samples: &[S]) -> (Vec<PodPair>, abi::Counter) {
         let (mut pairs, mut rest) = (HashMap::<Pair, abi::Counter>::new(), abi::Counter::default());
         for totals in samples.iter().map(|sample| &sample.as_ref().totals.pods) {
@@ -240,7 +240,7 @@ mod tests {
         (pairs, answer.other_pairs.unwrap().bytes, answer.missed)
     }
 
-    /// The clock stands still until everybody waits, then jumps to the next deadline.
+    /// The test clock stands still until every task waits, then jumps to the next deadline.
     #[tokio::test(start_paused = true)]
     async fn pairs_are_those_that_grew_and_a_slow_client_is_told_what_it_missed() {
         let mut accounting = Accounting::new(10, false);

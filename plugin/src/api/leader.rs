@@ -1,4 +1,4 @@
-//! `meridian.v1.Counters` of the cluster.
+//! `meridian.v1.Counters` of the cluster: the leader answers.
 
 use super::{CountersService, services::counters_server::Counters};
 use crate::{
@@ -10,12 +10,12 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-/// `meridian.v1.Counters` of the cluster: answered by the replica that takes reports.
+/// Serves the cluster's counters at the leader; other replicas refuse.
 #[derive(Debug)]
 pub struct LeaderCounters {
-    /// The totals, once they are whole.
+    /// The totals, once they are complete.
     pub counters: CountersService<Counted>,
-    /// Whether they are here.
+    /// Whether this replica is the leader.
     pub role: watch::Receiver<Role>,
 }
 
@@ -32,7 +32,7 @@ impl Counters for LeaderCounters {
         let last = stream::once(async { Err(Status::unavailable("another replica takes reports now")) });
         let role = self.role.clone();
         let answers = answers.take_while(move |_| std::future::ready(role.borrow().is_holder()));
-        // The client is told why it ends.
+        // The last message tells the client why the stream ends.
         Ok(Response::new(answers.take_until(Box::pin(until_lost(self.role.clone()))).chain(last).boxed()))
     }
 }
@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn totals_are_told_for_as_long_as_this_replica_is_the_holder() {
-        // The only replica: nobody can take it away.
+        // Without a Lease there is only one replica, which stays the leader.
         let alone = counters(watch::Sender::new(Role::Leader(Term::default())).subscribe());
         let mut answers = alone.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();
         for _ in 0..3 {
@@ -70,7 +70,7 @@ mod tests {
         let end = answers.next().await.unwrap().unwrap_err();
         assert_eq!(end.message(), "another replica takes reports now");
         assert!(answers.next().await.is_none());
-        // One that was frozen finds its term over, before it is told.
+        // A replica that was frozen notices the end of its term itself.
         let term = Term::default();
         role.send_replace(Role::Leader(term.clone()));
         let mut answers = service.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();

@@ -12,16 +12,16 @@ use ipnetwork::IpNetwork;
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 use tonic::{Request, Response, Status};
 
-/// Answers from what is in force.
+/// Answers from the table and the endpoints in force.
 #[derive(Debug)]
 pub struct ZonesService {
     /// The table.
     pub table: SharedTable,
-    /// Who has an address.
+    /// The endpoints behind addresses.
     pub index: Arc<Index>,
 }
 
-/// Prefixes that are read at once: the table can be changed in between.
+/// The number of prefixes read under one lock: the table can change in between.
 const PART: usize = 1000;
 
 #[tonic::async_trait]

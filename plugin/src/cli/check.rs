@@ -1,4 +1,4 @@
-//! `meridian check`: tries what an agent needs, and says what it found.
+//! `meridian check`: tries everything that an agent needs, and prints the findings.
 
 mod finding;
 mod trial;

@@ -1,8 +1,8 @@
-//! Which object says where which prefix is, and what follows from all of them.
+//! Claims of objects about the zones of prefixes, and the table that follows from them.
 //!
-//! What counts most is the rank of the source, then the most specific prefix. Objects of one rank that say
-//! different things of the same prefix are a conflict: it is reported, and the prefix is unknown. An address
-//! of a pod needs a prefix of its own only where no wider one says the same.
+//! The rank of the source counts first, then the most specific prefix. Objects of one rank that put the same prefix
+//! into different zones are a conflict: it is reported, and the prefix is unknown. An address of a pod gets its own
+//! prefix only if no wider prefix has the same zone.
 
 use super::{facts::ObjectRef, source::Rank};
 use crate::zones::{self, Place, Placement, Table, Zone};
@@ -17,40 +17,40 @@ use std::{
     time::SystemTime,
 };
 
-/// Objects of a conflict that are named, one for each zone.
+/// The limit of objects that a conflict names, one for each zone.
 const NAMED: usize = 4;
 
-/// What an object says of a prefix.
+/// An object's claim about a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// The node that the addresses are of.
+    /// The node of the addresses.
     pub(super) node: Arc<str>,
-    /// How much it counts.
+    /// The rank of the claim.
     pub(super) rank: Rank,
-    /// Whether it is said of single addresses: such a prefix is left out where a wider one says the same.
+    /// Whether the claim is about a single address: its prefix is left out if a wider one has the same zone.
     pub(super) is_address: bool,
-    /// Of pods with one address the newest counts.
+    /// The start of the claim: among pods with the same address the newest counts.
     pub(super) since: Option<SystemTime>,
 }
 
-/// Objects that say different things of one prefix.
+/// Objects that put one prefix into different zones.
 #[derive(Clone, Debug)]
 pub(super) struct Conflict {
-    /// An object for each zone, and the zone that it says.
+    /// One object for each zone.
     pub(super) named: Vec<(ObjectRef, Place)>,
-    /// How many objects more say something.
+    /// The number of further objects with claims.
     pub(super) more: usize,
-    /// The zones.
+    /// The claimed zones.
     zones: BTreeSet<Place>,
 }
 
-/// A prefix of the static table of which a part is in another zone.
+/// A prefix of the static table, a part of which is in another zone.
 #[derive(Clone, Debug)]
 pub(super) struct Overruled {
-    /// The prefix, and what the table says of it.
+    /// The prefix and its placement in the static table.
     pub(super) prefix: IpNetwork,
     pub(super) fixed: Placement,
-    /// The first part that is elsewhere.
+    /// The first part with another placement.
     pub(super) part: IpNetwork,
     pub(super) placement: Placement,
 }
@@ -66,27 +66,27 @@ pub(super) enum News {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_prefix: BTreeMap<IpNetwork, Vec<(ObjectRef, Claim)>>,
-    /// The zones of the nodes that are known; `None` for a node without a zone.
+    /// The zones of the known nodes; `None` for a node without a zone.
     nodes: HashMap<Arc<str>, Option<Arc<Zone>>>,
     /// Prefixes of the static table.
     fixed: BTreeMap<IpNetwork, Placement>,
-    /// The prefixes that objects speak of by node.
+    /// The claimed prefixes, by node.
     by_node: HashMap<Arc<str>, BTreeSet<IpNetwork>>,
-    /// What follows.
+    /// The table that follows from the claims.
     table: BTreeMap<IpNetwork, Placement>,
-    /// The same without the prefixes that only single addresses have asked for, and how much it counts.
+    /// The part of the table that not only single addresses need, with the ranks.
     wide: BTreeMap<IpNetwork, (Rank, Place)>,
     lengths: Lengths,
-    /// Prefixes to look at, the widest first.
+    /// Prefixes to evaluate, the widest first.
     dirty: BTreeSet<(u8, IpNetwork)>,
     conflicts: BTreeMap<IpNetwork, Conflict>,
-    /// Prefixes of the static table that were said to be overruled.
+    /// Prefixes of the static table whose overruling was reported.
     overruled: BTreeSet<IpNetwork>,
-    /// What has begun or changed since it was asked for.
+    /// Notices since the last call of [`take_news`](Self::take_news).
     news: Vec<News>,
 }
 
-/// How many wide prefixes there are of each length, so that a look-up tries only lengths that there are.
+/// The number of wide prefixes by length, so that a look-up tries only existing lengths.
 #[derive(Debug)]
 struct Lengths {
     v4: [u32; 33],
@@ -111,7 +111,7 @@ impl Lengths {
 }
 
 impl Claims {
-    /// Says where a node is; `None` if it is no more, `Some(None)` if it has no zone.
+    /// Sets a node's zone; `None` removes the node, `Some(None)` means that it has no zone.
     pub(super) fn set_node(&mut self, node: &Arc<str>, zone: Option<Option<Arc<Zone>>>) {
         let before = match zone.clone() {
             Some(zone) => self.nodes.insert(Arc::clone(node), zone),
@@ -124,9 +124,9 @@ impl Claims {
         self.dirty.extend(touched.map(|prefix| (prefix.prefix(), *prefix)));
     }
 
-    /// Says what an object says of a prefix, in place of what it said before.
+    /// Sets an object's claim about a prefix, in place of its earlier one.
     pub(super) fn put(&mut self, prefix: IpNetwork, object: &ObjectRef, claim: Claim) {
-        // As a rule one object speaks of a prefix, and there are many.
+        // Most prefixes have one claim, and there are many prefixes.
         let said = self.by_prefix.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
         match said.iter_mut().find(|(by, _)| by == object) {
             Some((_, known)) if *known == claim => return,
@@ -140,7 +140,7 @@ impl Claims {
         self.dirty.insert((prefix.prefix(), prefix));
     }
 
-    /// Says that an object says nothing of a prefix any more.
+    /// Removes an object's claim about a prefix.
     pub(super) fn remove(&mut self, prefix: IpNetwork, object: &ObjectRef) {
         let Some(said) = self.by_prefix.get_mut(&prefix) else { return };
         let Some(index) = said.iter().position(|(by, _)| by == object) else { return };
@@ -152,7 +152,7 @@ impl Claims {
         self.dirty.insert((prefix.prefix(), prefix));
     }
 
-    /// Takes another static table.
+    /// Replaces the static table.
     pub(super) fn set_fixed(&mut self, table: &Table) {
         let named = table.prefixes().filter(|(_, placement)| placement.kind != PrefixKind::Default);
         let fixed: BTreeMap<_, _> = named.map(|(prefix, placement)| (*prefix, placement.clone())).collect();
@@ -165,7 +165,7 @@ impl Claims {
         self.dirty.extend(changed.into_iter().map(|prefix| (prefix.prefix(), prefix)));
     }
 
-    /// What the changes since the last time make of the table.
+    /// The changes of the table that follow from all changes since the last call.
     pub(super) fn evaluate(&mut self) -> Vec<zones::Change> {
         let mut changes = Vec::new();
         while let Some((length, prefix)) = self.dirty.pop_first() {
@@ -174,7 +174,7 @@ impl Claims {
             let wide = decided.as_ref().filter(|_| is_wide).map(|(rank, now)| (*rank, now.place.clone()));
             let now = decided.map(|(_, now)| now);
             if self.set_wide(prefix, wide) {
-                // What is within may follow from it.
+                // Narrower prefixes may depend on it.
                 let within = self.by_prefix.range((Bound::Excluded(prefix), Bound::Unbounded));
                 let within = within.take_while(|(inner, _)| prefix.contains(inner.ip()));
                 let longer = within.filter(|(inner, _)| inner.prefix() > length);
@@ -191,7 +191,7 @@ impl Claims {
         changes
     }
 
-    /// Says where a wide prefix is; returns whether that is news.
+    /// Sets the placement of a wide prefix; returns whether it changed.
     fn set_wide(&mut self, prefix: IpNetwork, wide: Option<(Rank, Place)>) -> bool {
         let is_there = wide.is_some();
         let before = match wide.clone() {
@@ -203,12 +203,12 @@ impl Claims {
         before != wide
     }
 
-    /// Conflicts now.
+    /// The number of current conflicts.
     pub(super) fn conflicts(&self) -> usize {
         self.conflicts.len()
     }
 
-    /// What has begun or changed since the last call.
+    /// Takes the notices since the last call.
     pub(super) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
@@ -217,27 +217,27 @@ impl Claims {
         self.nodes.get(node).cloned().flatten().map_or(Place::Unknown, Place::Zone)
     }
 
-    /// A wide prefix is one of which something else than single addresses' objects speaks.
+    /// Whether the prefix is wide: it has a claim that is not about a single address.
     fn is_wide(&self, prefix: &IpNetwork) -> bool {
         let said = self.by_prefix.get(prefix);
         self.fixed.contains_key(prefix) || said.is_some_and(|said| said.iter().any(|(_, claim)| !claim.is_address))
     }
 
-    /// The claims that count: of nodes that are known those of the highest rank, and of pods the newest.
+    /// The claims that count: those of known nodes with the highest rank, and of pods the newest.
     fn counted(&self, prefix: &IpNetwork) -> Vec<&(ObjectRef, Claim)> {
         let said = self.by_prefix.get(prefix).map(Vec::as_slice).unwrap_or_default();
-        // A node that is not known contradicts nobody.
+        // A claim about an unknown node contradicts no other claim.
         let order =
             |(_, claim): &(ObjectRef, Claim)| (!self.nodes.contains_key(&claim.node), claim.rank, Reverse(claim.since));
         let best = said.iter().map(order).min();
         said.iter().filter(|said| Some(order(said)) == best).collect()
     }
 
-    /// What is said of a prefix, and how much that counts, if the table needs it.
+    /// The placement of a prefix and its rank, if the table needs the prefix.
     fn decide(&mut self, prefix: &IpNetwork) -> Option<(Rank, Placement)> {
         let fixed = self.fixed.get(prefix).map(|fixed| (rank_of(fixed), fixed.clone()));
         let counted = self.counted(prefix);
-        // Who says the most of it: the one that speaks of more than an address.
+        // Prefers the claim with a known zone, then the one about more than an address.
         let best = counted.iter().min_by_key(|(object, claim)| {
             (self.place(&claim.node) == Place::Unknown, claim.is_address, object.clone())
         });
@@ -251,14 +251,14 @@ impl Claims {
             self.conflicts.remove(prefix);
             return fixed;
         }
-        // A node without a zone contradicts nobody.
+        // A node without a zone contradicts no other node.
         let said = counted.iter().map(|(object, claim)| (object.clone(), self.place(&claim.node)));
         let said: Vec<_> = said.filter(|(_, place)| *place != Place::Unknown).collect();
         let zones: BTreeSet<Place> = said.iter().map(|(_, place)| place.clone()).collect();
         let covering = self.fixed_covering(prefix).filter(|(_, covering)| covering.place != Place::Unknown);
         if zones.len() > 1 {
             if covering.is_some_and(|(_, covering)| rank_of(covering) == Rank::Fixed) {
-                // The static table settles it.
+                // The static table resolves the conflict.
                 self.conflicts.remove(prefix);
                 return None;
             }
@@ -268,11 +268,11 @@ impl Claims {
             self.report(*prefix, conflict);
             return Some((rank, placement));
         }
-        // It would hide what the static table says of it.
+        // An unknown place would hide the static table's placement.
         let hides = place == Place::Unknown && covering.is_some();
         let is_said = !self.is_wide(prefix) && self.covering(prefix) == Some(&place);
         let origin = if object.is_node() { object.to_string() } else { format!("{object} on {}", claim.node) }.into();
-        // An external prefix is one that only the static table knows.
+        // Only the static table has external prefixes.
         let placement = Placement { place, kind: PrefixKind::Cluster, origin };
         let other = covering.filter(|(_, covering)| covering.place != placement.place);
         let other = other.map(|(wider, fixed)| (*wider, fixed.clone()));
@@ -290,31 +290,31 @@ impl Claims {
     }
 
     fn report(&mut self, prefix: IpNetwork, conflict: Conflict) {
-        // Another object that says the same as one before is no news.
+        // A further object with an already reported zone causes no notice.
         if self.conflicts.get(&prefix).is_none_or(|known| known.zones != conflict.zones) {
             self.news.push(News::Conflict(prefix, conflict.clone()));
         }
         self.conflicts.insert(prefix, conflict);
     }
 
-    /// What wider prefixes say, the longest first.
+    /// The placements of wider prefixes, the longest prefix first.
     fn wider(&self, prefix: &IpNetwork) -> impl Iterator<Item = &(Rank, Place)> {
         let (lengths, address) = (self.lengths.of(prefix), prefix.ip());
         let shorter = (0..prefix.prefix()).rev().filter(|length| lengths[usize::from(*length)] > 0);
         shorter.filter_map(move |length| truncate(address, length)).filter_map(|wider| self.wide.get(&wider))
     }
 
-    /// Where the longest wide prefix is that holds a prefix and is shorter.
+    /// The place of the longest wide prefix that contains the prefix.
     fn covering(&self, prefix: &IpNetwork) -> Option<&Place> {
         self.wider(prefix).next().map(|(_, place)| place)
     }
 
-    /// Whether a wider prefix with a zone counts more.
+    /// Whether a wider prefix with a zone has a higher rank.
     fn is_outranked(&self, prefix: &IpNetwork, rank: Rank) -> bool {
         self.wider(prefix).any(|(wider, place)| *wider < rank && *place != Place::Unknown)
     }
 
-    /// The longest prefix of the static table that holds a prefix.
+    /// The longest prefix of the static table that contains the prefix.
     fn fixed_covering(&self, prefix: &IpNetwork) -> Option<(&IpNetwork, &Placement)> {
         if self.fixed.is_empty() {
             return None;
@@ -324,7 +324,7 @@ impl Claims {
 }
 
 impl Conflict {
-    /// Names one object for each zone, so that what is said does not grow with the number of objects.
+    /// Names one object for each zone, so that the text does not grow with the number of objects.
     fn new(mut said: Vec<(ObjectRef, Place)>, zones: BTreeSet<Place>) -> Self {
         said.sort_unstable();
         let all = said.len();
@@ -338,7 +338,7 @@ impl Conflict {
         named.join(", ")
     }
 
-    /// For the table, which must not change with each object more.
+    /// The origin for the table; it does not change with each further object.
     fn origin(&self) -> String {
         let more = if self.more > 0 { " and more" } else { "" };
         format!("conflict ({}{more})", self.names())
@@ -352,13 +352,14 @@ impl std::fmt::Display for Conflict {
     }
 }
 
-/// The static table counts first for what it puts into a zone as ours, and last for what is outside.
+/// The static table has the highest rank for addresses that it puts into a zone as ours, and the lowest for external
+/// ones.
 fn rank_of(fixed: &Placement) -> Rank {
     let is_ours = fixed.kind == PrefixKind::Cluster && fixed.place != Place::Unknown;
     if is_ours { Rank::Fixed } else { Rank::Outside }
 }
 
-/// A node's objects speak of a prefix no more, if no other one does.
+/// Removes the prefix from the node's prefixes, unless another object of the node still claims it.
 fn forget(
     by_node: &mut HashMap<Arc<str>, BTreeSet<IpNetwork>>,
     said: &[(ObjectRef, Claim)],
@@ -376,7 +377,7 @@ fn forget(
     }
 }
 
-/// The prefix of this length that holds the address.
+/// The prefix of this length that contains the address.
 pub(super) fn truncate(address: IpAddr, length: u8) -> Option<IpNetwork> {
     match address {
         IpAddr::V4(v4) => {

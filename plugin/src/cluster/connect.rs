@@ -1,4 +1,4 @@
-//! How the API server is reached.
+//! The connection to the API server.
 
 use kube::{
     Client, Config,
@@ -9,33 +9,33 @@ use std::{
     time::Duration,
 };
 
-/// An answer that is silent for longer is dead; watches have a limit of their own below it.
+/// A response without data for this long is dead; watches have a shorter limit of their own.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Why it is not known how the API server is reached.
+/// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The file.
+    /// The kubeconfig can't be used.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which one.
+        /// The file's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: KubeconfigError,
     },
-    /// Nothing else says how.
+    /// There is no configuration.
     #[error("nothing says how the API server is reached: run in a pod, set KUBECONFIG or name --kubeconfig ({0})")]
     Nothing(InferConfigError),
-    /// The client refuses what they say.
+    /// The client refuses the configuration.
     #[error(transparent)]
     Client(#[from] kube::Error),
 }
 
-/// A client by a file, or by what the environment says: the service account of a pod, or KUBECONFIG. The
-/// API server need not answer yet.
+/// Makes a client from a file, or from the environment: the service account of a pod, or KUBECONFIG. The API server
+/// need not answer yet.
 ///
 /// # Errors
-/// There is nothing that says how, or it makes no sense.
+/// There is no configuration, or it is invalid.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -47,8 +47,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
         None => Config::infer().await.map_err(ConnectError::Nothing)?,
     };
     config.read_timeout = Some(READ_TIMEOUT);
-    // Who asks tries again by itself: it would not see for minutes that the server is overloaded, or that an
-    // aggregated one is away.
+    // The watches retry themselves: the client's own retries would hide for minutes that the server is overloaded, or
+    // that an aggregated server is away.
     config.default_retry = false;
     Ok(Client::try_from(config)?)
 }

@@ -1,4 +1,4 @@
-//! Kubernetes Events: what a person should know of an object is said where `kubectl describe` shows it.
+//! Kubernetes Events: notices about an object, where `kubectl describe` shows them.
 
 use super::model::Notice;
 use k8s_openapi::{
@@ -18,13 +18,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// From event to event.
+/// The shortest time between two Events.
 const APART: Duration = Duration::from_millis(100);
-/// Events are forgotten after an hour: what lasts is said again.
+/// Events expire after an hour: a lasting problem is reported again after this time.
 const AGAIN: Duration = Duration::from_secs(45 * 60);
-/// Notices that are said again at most.
+/// The limit of notices that are repeated.
 const KEPT: usize = 1024;
-/// Characters of an object's name in the name of its Event.
+/// The limit of characters of an object's name in the name of its Event.
 const NAME: usize = 200;
 const COMPONENT: &str = "meridian-controller";
 
@@ -32,12 +32,12 @@ const COMPONENT: &str = "meridian-controller";
 pub struct EventRecorder {
     /// The API server.
     pub client: Client,
-    /// What is to be said.
+    /// The notices to write.
     pub notices: mpsc::Receiver<Notice>,
 }
 
 impl EventRecorder {
-    /// Writes until nobody sends notices any more.
+    /// Writes Events until the sender of notices is dropped.
     pub async fn run(mut self) {
         let mut said: std::collections::VecDeque<(Instant, Notice)> = std::collections::VecDeque::new();
         loop {
@@ -62,11 +62,11 @@ impl EventRecorder {
         let Some(kind) = notice.object.kind else { return Ok(()) };
         let (group, version, kind, _) = kind.resource();
         let key = &notice.object.key;
-        // Events of what is in no namespace are in the default one.
+        // Events of cluster-scoped objects are in the default namespace.
         let namespace = if key.namespace.is_empty() { "default" } else { &*key.namespace };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Time(Timestamp::now());
-        // A name has 253 characters at most.
+        // A name has at most 253 characters.
         let start: String = key.name.chars().take(NAME).collect();
         let name = format!("{start}.{}", hash(notice));
         let event = Event {
@@ -93,7 +93,7 @@ impl EventRecorder {
             ..Event::default()
         };
         match api.create(&PostParams::default(), &event).await {
-            // Every replica says the same under the same name.
+            // Every replica writes the same Event under the same name.
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let seen = json!({ "lastTimestamp": now });
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(seen)).await.map(drop)
@@ -103,7 +103,7 @@ impl EventRecorder {
     }
 }
 
-/// The same for the same notice, in every replica.
+/// A hash that is the same for the same notice in every replica.
 fn hash(notice: &Notice) -> String {
     let Notice { object, uid, reason, message } = notice;
     let sum = digest(&SHA256, format!("{object}\n{uid}\n{reason}\n{message}").as_bytes());

@@ -1,10 +1,10 @@
-//! Objects of the API server, reduced to what zones and identities follow from.
+//! Objects of the API server, reduced to the facts that determine zones and endpoints.
 
 use crate::{identity::Labels, zones::Zone};
 use ipnetwork::IpNetwork;
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
-/// What is watched.
+/// The kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// v1.
@@ -27,12 +27,12 @@ pub enum Kind {
     CiliumEndpointSlice,
     /// crd.projectcalico.org/v1.
     BlockAffinity,
-    /// projectcalico.org/v3, the same objects by another way.
+    /// projectcalico.org/v3: the same objects through Calico's API server.
     BlockAffinityV3,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 11] = [
         Self::Node,
         Self::Pod,
@@ -81,7 +81,7 @@ impl Kind {
         }
     }
 
-    /// Whether a cluster may lack it.
+    /// Whether a cluster may lack the kind.
     pub const fn is_optional(self) -> bool {
         match self {
             Self::Node | Self::Pod | Self::ReplicaSet | Self::Job | Self::Service | Self::EndpointSlice => false,
@@ -94,21 +94,21 @@ impl Kind {
     }
 }
 
-/// The name of an object among those of its kind.
+/// The name of an object within its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Empty where there is none.
+    /// Empty for cluster-scoped objects.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
 }
 
-/// An object, for people.
+/// A reference to an object, for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
     /// `None` for an entry of the static table.
     pub kind: Option<Kind>,
-    /// Its name, or that of the entry.
+    /// The name of the object or of the entry.
     pub key: Key,
 }
 
@@ -138,36 +138,36 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// What is known of an object.
+/// The facts of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     Node(Box<Node>),
     Pod(Arc<Pod>),
-    /// A ReplicaSet or Job: what it belongs to.
+    /// The owner of a ReplicaSet or Job.
     Owner {
         uid: Arc<str>,
         owner: Option<Arc<Owner>>,
     },
     Service(Service),
     Slice(Slice),
-    /// Whose prefixes and addresses are on which nodes.
+    /// The prefixes and addresses of nodes.
     Ranges(Vec<Range>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) uid: Arc<str>,
-    /// As its labels say: the region can be missing.
+    /// The zone in the labels; its region can be missing.
     pub(super) zone: Option<Arc<Zone>>,
-    /// Whether somebody may still say its zone, or never will: nobody need know that it has none.
+    /// The expectation for a node without a zone: it may still get one, or never needs one.
     pub(super) zoneless: Zoneless,
     pub(super) created: Option<SystemTime>,
     /// `spec.podCIDRs`.
     pub(super) prefixes: Vec<IpNetwork>,
-    /// Subnets that a CNI has noted.
+    /// Subnets in a CNI's annotations.
     pub(super) subnets: Vec<IpNetwork>,
     pub(super) addresses: Vec<IpAddr>,
-    /// Addresses that a CNI has given to the node itself.
+    /// Addresses that a CNI has assigned to the node itself.
     pub(super) cni_addresses: Vec<IpAddr>,
 }
 
@@ -178,33 +178,33 @@ impl Node {
     }
 }
 
-/// The consequence of a node without a zone.
+/// The state of a node without a zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Zoneless {
-    /// Its labels say so.
+    /// The labels are final.
     #[default]
     Labelled,
-    /// There is no label: there may be one soon.
+    /// There is no label yet: there may be one soon.
     Unlabelled,
-    /// The cloud has not looked at it yet.
+    /// The cloud provider has not initialized the node yet.
     Uninitialized,
-    /// It is no machine: no traffic leaves it.
+    /// The node is not a machine: no traffic leaves it.
     Virtual,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pod {
-    /// Empty until it is scheduled.
+    /// Empty until the pod is scheduled.
     pub(super) node: Arc<str>,
-    /// None if it is on the node's own network, or has ended.
+    /// Empty for a pod on the host network, or one that has ended.
     pub(super) addresses: Vec<IpAddr>,
-    /// Whether it has been told to go.
+    /// Whether the pod is being deleted.
     pub(super) is_ending: bool,
-    /// When it was made, and since when it can have had an address.
+    /// The creation time, before which it had no address.
     pub(super) created: Option<SystemTime>,
     pub(super) started: Option<SystemTime>,
     pub(super) owner: Option<Arc<Owner>>,
-    /// Those that were chosen.
+    /// The selected labels.
     pub(super) labels: Arc<Labels>,
 }
 
@@ -218,14 +218,14 @@ pub(super) struct Owner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Service {
-    /// Whether it has no address of its own.
+    /// Whether the service has no address of its own.
     pub(super) is_headless: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) service: Arc<str>,
-    /// Each with the name of the pod that is meant, where that is said.
+    /// The addresses, with the name of the pod where the object has it.
     pub(super) addresses: Vec<(IpAddr, Option<Arc<str>>)>,
 }
 
@@ -235,14 +235,14 @@ pub(super) struct Range {
     pub(super) node: NodeName,
     pub(super) prefixes: Vec<IpNetwork>,
     pub(super) addresses: Vec<IpAddr>,
-    /// Addresses that are the node itself.
+    /// Addresses of the node itself.
     pub(super) own: Vec<IpAddr>,
 }
 
-/// How an object names a node.
+/// The way in which an object names a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeName {
     Name(Arc<str>),
-    /// By one of its addresses.
+    /// By one of the node's addresses.
     Address(IpAddr),
 }

@@ -1,4 +1,4 @@
-//! How the watches are.
+//! The state of the watches.
 
 use super::facts::Kind;
 use crate::{feed::Watches, proto::v1::status_response};
@@ -7,24 +7,24 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How the watch of a kind is.
+/// The state of a kind's watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// It lists.
+    /// The initial list is in progress.
     #[default]
     Listing,
-    /// It is up to date.
+    /// The watch is up to date.
     Watching,
     /// The cluster does not have the kind.
     NotInstalled,
-    /// It may not be read.
+    /// Access is forbidden.
     Forbidden,
-    /// It is tried again.
+    /// The watch failed and is retried.
     Failing,
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 5] = [Self::Listing, Self::Watching, Self::NotInstalled, Self::Forbidden, Self::Failing];
 
     /// The name in metrics.
@@ -42,34 +42,34 @@ impl State {
 /// The watch of a kind.
 #[derive(Clone, Debug, Default)]
 pub struct KindHealth {
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// The last error, while there is one.
+    /// The last error, while the watch fails.
     pub error: Option<String>,
     /// Errors since the start.
     pub errors: u64,
-    /// Lists because a watch had expired.
+    /// Full lists made because a watch had expired.
     pub relists: u64,
-    /// Objects that are known.
+    /// The number of objects.
     pub objects: usize,
-    /// Objects of which a part could not be understood.
+    /// Objects with a part that could not be read.
     pub unreadable: usize,
-    /// The last version that was seen.
+    /// The last resource version received.
     resource_version: String,
-    /// The version of the table that it is in.
+    /// The version of the table that includes it.
     version: u64,
 }
 
-/// How all watches are.
+/// The state of all watches.
 #[derive(Debug, Default)]
 pub struct Health {
     kinds: Mutex<BTreeMap<Kind, KindHealth>>,
-    /// Prefixes of which objects say different things, and nodes without a zone.
+    /// The numbers of prefixes with conflicts, and of nodes without a zone.
     troubles: Mutex<(usize, usize)>,
 }
 
 impl Health {
-    /// How a kind's watch is now. Returns whether that is news.
+    /// Sets the state of a kind's watch. Returns whether it changed.
     pub(crate) fn set(&self, kind: Kind, state: State, error: Option<String>) -> bool {
         let mut kinds = self.lock();
         let known = kinds.entry(kind).or_default();
@@ -86,7 +86,7 @@ impl Health {
         self.lock().entry(kind).or_default().relists += 1;
     }
 
-    /// What the table of this version was made of: each kind's last version that was seen, and its objects.
+    /// Records for each kind the last resource version in this version of the table, and the number of objects.
     pub(super) fn published(
         &self,
         version: u64,
@@ -104,18 +104,18 @@ impl Health {
         *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = troubles;
     }
 
-    /// Every kind that is watched.
+    /// Every kind, with its watch.
     pub fn all(&self) -> BTreeMap<Kind, KindHealth> {
         self.lock().clone()
     }
 
-    /// Prefixes of which objects say different things, and nodes without a zone.
+    /// The numbers of prefixes with conflicts, and of nodes without a zone.
     pub fn troubles(&self) -> (usize, usize) {
         *self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, KindHealth>> {
-        // Every field stands for itself.
+        // The fields are independent of each other.
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Who has which address, from pods, their owners, services and nodes.
+//! The endpoint behind each address, from pods, their owners, services and nodes.
 
 use super::facts::{Key, Owner, Pod, Service, Slice};
 use crate::identity::{self, Endpoint, Pool, Workload};
@@ -9,24 +9,24 @@ use std::{
     sync::Arc,
 };
 
-/// Pods, and what is known around them.
+/// The pods, and the objects around them.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     pods: HashMap<Key, Arc<Pod>>,
-    /// Pods that have an address, or had it and are about to go.
+    /// Pods with an address, or ending pods that had it.
     by_address: HashMap<IpAddr, Vec<Key>>,
-    /// What ReplicaSets and Jobs belong to, by uid.
+    /// The owners of ReplicaSets and Jobs, by uid.
     owners: HashMap<Arc<str>, Option<Arc<Owner>>>,
-    /// Pods whose owner was not known when they were looked at.
+    /// Pods whose owner was not known yet, by the owner's uid.
     waiting: HashMap<Arc<str>, BTreeSet<Key>>,
     services: HashMap<Key, Service>,
     slices: HashMap<Key, Slice>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_address: HashMap<IpAddr, Vec<Key>>,
     nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
-    /// Prefixes of the static table.
+    /// Endpoints of the static table.
     fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
-    /// Addresses to look at.
+    /// Addresses to evaluate.
     dirty: HashSet<IpAddr>,
     pool: Pool,
 }
@@ -101,7 +101,7 @@ impl Identities {
         }
     }
 
-    /// Says that an address is a node's own, or that it no longer is.
+    /// Records that an address is a node's own, or no longer is.
     pub(super) fn set_node_address(&mut self, address: IpAddr, node: &Arc<str>, is_own: bool) {
         if is_own {
             self.nodes.entry(address).or_default().insert(Arc::clone(node));
@@ -111,7 +111,7 @@ impl Identities {
         self.dirty.insert(address);
     }
 
-    /// The node that has an address, if it is one.
+    /// The node with this address, if there is one.
     pub(super) fn node_at(&self, address: IpAddr) -> Option<&Arc<str>> {
         let mut nodes = self.nodes.get(&address)?.iter();
         nodes.next().filter(|_| nodes.next().is_none())
@@ -131,7 +131,7 @@ impl Identities {
     fn resolve(&mut self, address: IpAddr) -> Option<Arc<Endpoint>> {
         let candidates = self.by_address.get(&address).into_iter().flatten();
         let pods = candidates.filter_map(|key| self.pods.get_key_value(key));
-        // The one that stays, and of those the newest.
+        // A pod that is not ending, and among those the newest.
         let best = pods.min_by_key(|(key, pod)| (pod.is_ending, Reverse(pod.created), *key));
         if let Some((key, pod)) = best {
             let is_unknown = |owner: &&Arc<Owner>| is_chained(owner) && !self.owners.contains_key(&owner.uid);
@@ -163,8 +163,8 @@ impl Identities {
         }
     }
 
-    /// The services that send to a pod at an address: those with an address of their own, or if there is
-    /// none, headless ones. An endpoint that names another pod is of one that had the address before.
+    /// The services that select the pod at an address: those with a cluster address, or, if there are none, headless
+    /// services. An endpoint that names another pod belongs to an earlier pod with the address.
     fn services(&self, address: IpAddr, pod: &Key) -> Vec<String> {
         let namespace = &pod.namespace;
         let slices = self.slices_of_address.get(&address).into_iter().flatten();
@@ -184,7 +184,7 @@ impl Identities {
     }
 }
 
-/// Whether an owner of this kind has one itself, as a rule.
+/// Whether an owner of this kind usually has an owner itself.
 fn is_chained(owner: &Owner) -> bool {
     matches!(&*owner.kind, "ReplicaSet" | "Job")
 }

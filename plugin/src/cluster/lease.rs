@@ -1,8 +1,7 @@
-//! The Lease that says which replica takes the agents' reports.
+//! The Lease that elects the leader, the replica that accepts the agents' reports.
 //!
-//! By the clocks of two machines no time can be compared: how old a renewal is, is told by how long it has
-//! been seen here without a change. The holder gives up before another one may take over, so there are
-//! never two.
+//! Clocks of two machines can't be compared, so the age of a renewal is the time for which this replica has seen it
+//! unchanged. The holder gives up before another replica may take over, so there are never two holders.
 
 use crate::leader::{Leader, Role, Term};
 use k8s_openapi::{
@@ -18,38 +17,38 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A holder that has not renewed it for so long is no more.
+/// A holder that has not renewed the Lease for this long has lost it.
 const DURATION: Duration = Duration::from_secs(15);
-/// One that can't renew it gives up after this time.
+/// A holder that can't renew the Lease gives up after this time.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How much later a replica takes it that knows nothing of what was reported.
+/// The extra wait of a replica without the earlier reports.
 const COURTESY: Duration = Duration::from_secs(5);
-/// How often it is renewed, or looked at.
+/// The interval at which the Lease is renewed, or checked.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long the API server may take.
+/// The time limit for the API server.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Where a holder says where it is.
+/// The annotation with the holder's address.
 const FEED: &str = "meridian/feed";
 const API: &str = "meridian/api";
 
-/// Takes the Lease, or waits for it.
+/// Acquires the Lease, or waits for it.
 pub struct Lease {
     client: Client,
     namespace: String,
     name: String,
     place: Leader,
-    /// Who it is; no two are the same.
+    /// The unique identity of this replica.
     identity: String,
     term: Term,
     is_blank: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// What is known of the Lease.
+/// The observed state of the Lease.
 #[derive(Default)]
 struct ObservedLease {
-    /// Who had it at which renewal, and since when that is seen.
+    /// The last renewal, and the time at which this replica saw it first.
     renewal: Option<(Renewal, Instant)>,
-    /// When this replica renewed it last.
+    /// The time at which this replica last renewed it.
     renewed: Option<Instant>,
     told: String,
 }
@@ -61,8 +60,8 @@ struct Renewal {
 }
 
 impl Lease {
-    /// The Lease of this name, for the replica there. While `is_blank` says that it knows nothing, others that do go
-    /// before it.
+    /// The Lease of this name, for this replica. While `is_blank` returns true, the replica has no reports and lets
+    /// others go first.
     pub fn new(
         client: Client,
         namespace: String,
@@ -74,13 +73,13 @@ impl Lease {
         Self { client, namespace, name, place, identity, term: Term::default(), is_blank: Box::new(is_blank) }
     }
 
-    /// Tries for as long as the process runs; gives it back at its end.
+    /// Runs for the Lease as long as the process runs; releases it at the end.
     pub async fn run(self, role: watch::Sender<Role>, shutdown: CancellationToken) {
         let api: Api<Object> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut seen = ObservedLease::default();
         loop {
             let tried = Instant::now();
-            // The question may take no longer than this replica may be the holder.
+            // The request must end before this replica has to give up.
             let until = seen.renewed.map_or(tried + ANSWER, |renewed| (renewed + DEADLINE).min(tried + ANSWER));
             let tried_to = tokio::select! {
                 tried_to = timeout_at(until, self.try_to_take(&api, &mut seen, tried)) => tried_to,
@@ -116,12 +115,12 @@ impl Lease {
             }
         }
         if matches!(role.send_replace(Role::Standby(None)), Role::Leader(_)) {
-            // Whoever waits takes over at once, or a little later.
+            // A waiting replica takes over at once, or a little later.
             let _ = timeout(Duration::from_secs(1), self.give_back(&api)).await;
         }
     }
 
-    /// Renews or takes it, if that may be.
+    /// Renews or acquires the Lease, if that is allowed.
     async fn try_to_take(
         &self,
         api: &Api<Object>,
@@ -144,7 +143,7 @@ impl Lease {
             let since = seen.renewal.as_ref().map_or(now, |(_, since)| *since);
             let lasts =
                 Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64).max(DURATION);
-            // One that was given back can be taken at once.
+            // A released Lease can be acquired at once.
             let lasts = if renewal.holder.is_empty() { Duration::ZERO } else { lasts };
             let courtesy = if (self.is_blank)() { COURTESY } else { Duration::ZERO };
             if now.duration_since(since) < lasts + courtesy {
@@ -153,7 +152,7 @@ impl Lease {
             transitions += 1;
         }
         self.fill(&mut lease, transitions);
-        // It is refused if another replica was faster: the version is that of what was read.
+        // The resource version makes the write fail if another replica was faster.
         self.written(api.replace(&self.name, &PostParams::default(), &lease).await, seen, now)
     }
 
@@ -165,12 +164,12 @@ impl Lease {
     ) -> Result<Role, kube::Error> {
         match result {
             Ok(_) => {
-                // What counts is when it was asked for.
+                // The term counts from the time of the request.
                 seen.renewed = Some(now);
                 self.term.lasts_until((now + DEADLINE).into_std());
                 Ok(Role::Leader(self.term.clone()))
             }
-            // Somebody was faster, or has changed something else: the next look says.
+            // Another replica was faster, or the object has changed: the next attempt reads it again.
             Err(kube::Error::Api(status)) if matches!(status.code, 409 | 404) => {
                 let lasts = seen.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
                 Ok(if lasts { Role::Leader(self.term.clone()) } else { Role::Standby(None) })
@@ -213,7 +212,7 @@ impl ObservedLease {
     }
 }
 
-/// Says so if it is news.
+/// Sets and logs the role, if it changed.
 fn take_on(role: &watch::Sender<Role>, now: Role) {
     role.send_if_modified(|role| {
         let is_news = *role != now;

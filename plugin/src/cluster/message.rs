@@ -7,27 +7,27 @@ use super::{
 use std::collections::HashSet;
 use tokio::sync::mpsc;
 
-/// Messages of the watches that wait to be taken.
+/// The limit of messages that wait for the publisher.
 pub(super) const WAITING: usize = 1024;
 
 /// A change seen by a watch, and its version.
 #[derive(Debug)]
 pub enum Message {
-    /// An object as it is now.
+    /// The new state of an object.
     Set(Kind, ReadObject),
-    /// An object is no more.
+    /// An object was deleted.
     Gone(Kind, Key, String),
-    /// A list is whole: these are all.
+    /// A list is complete, with these objects.
     Listed(Kind, HashSet<Key>, String),
     /// Nothing has changed up to this version.
     ReadObject(Kind, String),
     /// The cluster does not have the kind.
     Absent(Kind),
-    /// Nothing can be known of the kind for now.
+    /// The kind's objects can't be read for now.
     Unavailable(Kind),
 }
 
-/// What watches say, and who hears it: who says more than can be taken waits.
+/// The channel from the watches to the publisher; a full channel makes watches wait.
 pub fn messages() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
     mpsc::channel(WAITING)
 }

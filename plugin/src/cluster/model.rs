@@ -1,5 +1,5 @@
-//! All that is known of the cluster, and the zone table and identities that follow from it. Without
-//! kube: it is fed by the watches, and by whoever wants to know what would follow.
+//! The state of the cluster, and the zone table and endpoints that follow from it. Independent of kube: the watches
+//! and tests feed it.
 
 mod places;
 
@@ -24,29 +24,29 @@ use std::{
     time::SystemTime,
 };
 
-/// The reason of notices that are told to several objects.
+/// The reason of notices that several objects get.
 pub(super) const CONFLICT: &str = "PrefixConflict";
 
-/// Something that a person should know of an object.
+/// A notice about an object, for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Notice {
     /// The object.
     pub object: ObjectRef,
-    /// Its uid, where that is known.
+    /// The object's uid, where it is known.
     pub uid: Arc<str>,
-    /// What it is, in one word.
+    /// The reason in one word.
     pub reason: &'static str,
-    /// The whole of it.
+    /// The full text.
     pub message: String,
 }
 
 impl Notice {
-    /// The hook of a node was changed, because it did not see the node's packets.
+    /// A node's hook was changed, because it missed the node's packets.
     pub fn hook_changed(node: &str, hook: &str, reason: &str) -> Self {
         let key = Key { namespace: Arc::default(), name: node.into() };
         Self {
             object: ObjectRef::new(Kind::Node, key),
-            // As the kubelet does for its own Events of the node.
+            // As the kubelet does for its own Events about the node.
             uid: node.into(),
             reason: "HookChanged",
             message: format!("packets of this node are counted at {hook} now: {reason}"),
@@ -54,24 +54,24 @@ impl Notice {
     }
 }
 
-/// The cluster as far as it has been seen.
+/// The state of the cluster, as far as it was received.
 #[derive(Debug, Default)]
 pub struct Model {
     /// By kind.
     facts: HashMap<Kind, HashMap<Key, Fact>>,
     claims: Claims,
     identities: Identities,
-    /// Objects that name a node by an address.
+    /// Objects that name a node by its address.
     by_node_address: HashMap<IpAddr, BTreeSet<(Kind, Key)>>,
-    /// The zones of nodes, and nodes without one.
+    /// The zones of nodes, and the nodes without one.
     places: Places,
-    /// What nodes themselves say of prefixes.
+    /// The claims from Nodes themselves.
     of_nodes: HashMap<Arc<str>, BTreeMap<IpNetwork, Claim>>,
-    /// How many ranges a CNI has given to a node: it takes no notice of `spec.podCIDRs` then.
+    /// The number of ranges that a CNI assigned to a node; `spec.podCIDRs` is ignored if there are any.
     ranges: HashMap<Arc<str>, usize>,
-    /// Sources that count for nothing.
+    /// Sources that are ignored.
     ignored: BTreeSet<Source>,
-    /// Objects of which something could not be understood.
+    /// Objects with parts that could not be read.
     unreadable: BTreeSet<(Kind, Key)>,
     notices: Vec<Notice>,
     pool: Pool,
@@ -79,12 +79,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Leaves out what these sources say of prefixes. To be called first.
+    /// Ignores the claims of these sources. Must be called first.
     pub fn ignore(&mut self, sources: impl IntoIterator<Item = Source>) {
         self.ignored.extend(sources);
     }
 
-    /// Takes the static table.
+    /// Replaces the static table.
     pub fn set_static(&mut self, table: &StaticTable) {
         self.claims.set_fixed(&table.zones);
         self.places.set_fixed(&table.zones);
@@ -93,12 +93,12 @@ impl Model {
         self.identities.set_fixed(endpoints.collect());
     }
 
-    /// Takes an object as it is now.
+    /// Applies the new state of an object.
     pub(super) fn apply(&mut self, kind: Kind, seen: ReadObject) {
         let ReadObject { mut key, mut fact, problems, .. } = seen;
         self.strip(kind, &mut fact);
         if let Fact::Pod(pod) = &mut fact {
-            // There are many, and much of each is that of others, too.
+            // There are many objects, and their names repeat.
             key.namespace = self.pool.text(key.namespace);
             let mut own = Pod::clone(pod);
             own.node = self.pool.text(own.node);
@@ -115,7 +115,7 @@ impl Model {
         self.change(kind, &key, before, Some(fact));
     }
 
-    /// Forgets an object.
+    /// Removes an object.
     pub(super) fn remove(&mut self, kind: Kind, key: &Key) {
         self.unreadable.remove(&(kind, key.clone()));
         if let Some(before) = self.facts.get_mut(&kind).and_then(|known| known.remove(key)) {
@@ -123,20 +123,20 @@ impl Model {
         }
     }
 
-    /// Forgets the objects of a kind that are not among these.
+    /// Removes the objects of a kind that are not in `keys`.
     pub(super) fn retain(&mut self, kind: Kind, keys: &HashSet<Key>) {
         let known = self.facts.get(&kind).into_iter().flat_map(HashMap::keys);
         let gone: Vec<Key> = known.filter(|key| !keys.contains(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(kind, key));
     }
 
-    /// How many objects of a kind are known, and of how many something could not be understood.
+    /// The numbers of a kind's objects, and of those with parts that could not be read.
     pub fn count(&self, kind: Kind) -> (usize, usize) {
         let known = self.facts.get(&kind).map_or(0, HashMap::len);
         (known, self.unreadable.iter().filter(|(of, _)| *of == kind).count())
     }
 
-    /// What has changed since the last call.
+    /// The changes since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let zones = self.claims.evaluate();
         for news in self.claims.take_news() {
@@ -166,8 +166,7 @@ impl Model {
         Changes { zones, identities: self.identities.evaluate() }
     }
 
-    /// What a person should know and has not been told. That a node has no zone is told when it has had time to
-    /// get one.
+    /// Takes the new notices. A node without a zone is reported only after it has had time to get one.
     pub fn take_notices(&mut self, now: SystemTime) -> Vec<Notice> {
         for name in self.places.take_zoneless(now) {
             let message = "the node has no zone: what its pods send and receive counts as unknown";
@@ -177,12 +176,12 @@ impl Model {
         std::mem::take(&mut self.notices)
     }
 
-    /// Prefixes of which objects say different things, and nodes without a zone.
+    /// The numbers of prefixes with conflicts, and of nodes without a zone.
     pub fn troubles(&self) -> (usize, usize) {
         (self.claims.conflicts(), self.places.zoneless())
     }
 
-    /// Takes out of an object what is to be ignored. Who has which address is not among it.
+    /// Removes ignored claims from an object. Endpoints are never ignored.
     fn strip(&self, kind: Kind, fact: &mut Fact) {
         match fact {
             Fact::Ranges(ranges) if Source::of(kind).is_some_and(|source| self.ignored.contains(&source)) => {
@@ -236,7 +235,7 @@ impl Model {
         }
     }
 
-    /// Takes back what followed from an object; `is_replaced` if it is told anew at once.
+    /// Removes everything that followed from an object; `is_replaced` if a new state follows at once.
     fn end(&mut self, kind: Kind, key: &Key, fact: Option<Fact>, is_replaced: bool) {
         let object = ObjectRef::new(kind, key.clone());
         match fact {
@@ -255,7 +254,7 @@ impl Model {
                     self.end_range(kind, key, &object, range);
                 }
             }
-            // They are put in the place of what was there.
+            // Their new state replaces the old one in place.
             Some(Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_)) | None => {}
         }
     }
@@ -315,7 +314,7 @@ impl Model {
         addresses.for_each(|address| self.claims.remove(single(*address), object));
         if let NodeName::Name(node) = &range.node {
             for address in &range.own {
-                // It may be a Node's as well.
+                // The address may be a Node's as well.
                 let key = Key { namespace: Arc::default(), name: Arc::clone(node) };
                 let is_own = matches!(self.fact(Kind::Node, &key), Some(Fact::Node(node)) if node.has(address));
                 self.set_node_address(*address, node, is_own);
@@ -323,10 +322,10 @@ impl Model {
         }
     }
 
-    /// Says that an address is a node's own, or that it no longer is.
+    /// Records that an address is a node's own, or no longer is.
     fn set_node_address(&mut self, address: IpAddr, node: &Arc<str>, is_own: bool) {
         self.identities.set_node_address(address, node, is_own);
-        // Those that name a node by this address mean another one now, or none.
+        // Objects that name a node by this address now mean another node, or none.
         for (kind, key) in self.by_node_address.get(&address).cloned().unwrap_or_default() {
             let fact = self.fact(kind, &key).cloned();
             self.end(kind, &key, fact.clone(), true);
@@ -341,7 +340,7 @@ impl Model {
         }
     }
 
-    /// Counts the ranges that a CNI has given to a node.
+    /// Counts the ranges that a CNI has assigned to a node.
     fn count_range(&mut self, range: &Range, is_new: bool) {
         let NodeName::Name(node) = &range.node else { return };
         if range.prefixes.is_empty() && range.addresses.is_empty() {
@@ -373,7 +372,7 @@ impl Model {
         }
     }
 
-    /// Says what a Node says of prefixes, in place of what it said before.
+    /// Sets a Node's claims, in place of its earlier ones.
     fn claim_of_node(&mut self, name: &Arc<str>) {
         let key = Key { namespace: Arc::default(), name: Arc::clone(name) };
         let now = match self.fact(Kind::Node, &key) {
@@ -395,7 +394,7 @@ impl Model {
         matches!(self.fact(Kind::CiliumNode, &key), Some(Fact::Ranges(ranges)) if ranges.iter().any(|range| range.own.contains(address)))
     }
 
-    /// Takes the zone of a node, and says what a person should know of it.
+    /// Records a node's zone, and collects notices about it.
     fn note_zone(&mut self, key: &Key, before: Option<&Node>, now: Option<&Node>) {
         let zone = |node: Option<&Node>| node.and_then(|node| node.zone.clone());
         let (old, new) = (zone(before), zone(now));
@@ -419,7 +418,7 @@ impl Model {
         }
     }
 
-    /// Says again where nodes are whose zone has got another region.
+    /// Sets the zones of nodes again whose zone has a new region.
     fn place_nodes(&mut self, concerned: impl Fn(&Zone) -> bool) {
         for (key, fact) in self.facts.get(&Kind::Node).into_iter().flatten() {
             let Fact::Node(node) = fact else { continue };
@@ -430,13 +429,13 @@ impl Model {
     }
 }
 
-/// What a Node says of prefixes. Its pods' prefixes count for nothing where a CNI gives out its own.
+/// The claims of a Node. Its `spec.podCIDRs` are ignored if a CNI assigns its own ranges.
 fn claims_of(name: &Arc<str>, node: &Node, has_ranges: bool) -> BTreeMap<IpNetwork, Claim> {
     let claim = |rank, is_address| Claim { node: Arc::clone(name), rank, is_address, since: None };
     let mut claims = BTreeMap::new();
     let is_used = node.subnets.is_empty() && !has_ranges;
     let prefixes = node.prefixes.iter().filter(|_| is_used);
-    // What counts most of a prefix is put last.
+    // Later entries replace earlier ones, so the highest rank comes last.
     claims.extend(prefixes.map(|prefix| (*prefix, claim(Rank::PodCidr, false))));
     claims.extend(node.subnets.iter().map(|prefix| (*prefix, claim(Rank::CniRange, false))));
     claims.extend(node.cni_addresses.iter().map(|address| (single(*address), claim(Rank::CniNodeAddress, true))));
@@ -444,7 +443,7 @@ fn claims_of(name: &Arc<str>, node: &Node, has_ranges: bool) -> BTreeMap<IpNetwo
     claims
 }
 
-/// The prefix of one address.
+/// The prefix of a single address.
 fn single(address: IpAddr) -> IpNetwork {
     IpNetwork::from(address)
 }

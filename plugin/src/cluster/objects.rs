@@ -1,5 +1,5 @@
-//! From an object as the API server sends it to what is needed of it: a file for each kind. What can't be
-//! understood is said and left out; the rest counts.
+//! Reads objects from the API server's JSON and reduces them to facts: one file for each kind. Parts that can't be
+//! read are reported and left out; the rest counts.
 
 pub(super) mod calico;
 pub(super) mod cilium;
@@ -16,10 +16,10 @@ pub use seen::{LabelKeys, ReadObject};
 use super::facts::Kind;
 use serde_json::from_slice;
 
-/// An object as the API server sends it, reduced to what is needed.
+/// Reads an object from the API server's JSON, and reduces it.
 ///
 /// # Errors
-/// It is no object of this kind.
+/// The JSON is not an object of this kind.
 pub fn read(kind: Kind, json: &[u8], labels: &LabelKeys) -> serde_json::Result<ReadObject> {
     Ok(match kind {
         Kind::Node => node::read(&from_slice(json)?, labels),

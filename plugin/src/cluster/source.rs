@@ -1,9 +1,9 @@
-//! The sources of the zone table, and which of them counts where two speak of the same addresses.
+//! The sources of the zone table, and their order where two of them have the same addresses.
 
 use super::facts::Kind;
 use std::{fmt, str::FromStr};
 
-/// A kind of statement about addresses that can be switched off.
+/// A source that can be ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// The addresses of running pods.
@@ -22,7 +22,7 @@ pub enum Source {
     NodePodCidrs,
 }
 
-/// A name that is no source.
+/// A name that is not a source.
 #[derive(Debug, thiserror::Error)]
 #[error("`{name}` is no source: there are {}", Source::ALL.map(Source::name).join(", "))]
 pub struct UnknownSource {
@@ -31,7 +31,7 @@ pub struct UnknownSource {
 }
 
 impl Source {
-    /// All of them.
+    /// All sources.
     pub const ALL: [Self; 7] = [
         Self::Pods,
         Self::NodeAddresses,
@@ -55,7 +55,7 @@ impl Source {
         }
     }
 
-    /// The source that objects of a CNI's kind are.
+    /// The source of a CNI's kind of object.
     pub(super) const fn of(kind: Kind) -> Option<Self> {
         match kind {
             Kind::CiliumNode => Some(Self::CiliumNodes),
@@ -83,32 +83,31 @@ impl FromStr for Source {
     }
 }
 
-/// How much a statement counts, the most first. Statements of one rank that differ are a conflict.
+/// The rank of a claim, the highest first. Claims of one rank that differ are a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// A prefix that the static table puts into a zone as one of ours.
+    /// A prefix that the static table puts into a zone as ours.
     Fixed,
     /// A running pod.
     Pod,
     /// An address of a Node's status.
     NodeAddress,
-    /// An address that a CNI has given to a node: a tunnel, a management port.
+    /// An address that a CNI assigned to a node: a tunnel, a management port.
     CniNodeAddress,
-    /// A pod that is about to go.
+    /// A pod that is being deleted.
     EndingPod,
-    /// A CiliumEndpoint, which can be left behind by its pod.
+    /// A CiliumEndpoint, which may outlive its pod.
     Endpoint,
-    /// A range from which a CNI gives addresses to a node's pods.
+    /// A range from which a CNI assigns addresses to a node's pods.
     CniRange,
-    /// `spec.podCIDRs`, which a CNI may use or not.
+    /// `spec.podCIDRs`, which a CNI may ignore.
     PodCidr,
-    /// What the static table says of something outside, or without a zone.
+    /// A prefix that the static table has as external, or without a zone.
     Outside,
 }
 
 impl Rank {
-    /// Whether it is about a range, of which no address need be in use: it gives way to a wider prefix of a
-    /// higher rank.
+    /// Whether the claim is about a range that may be unused: a wider prefix of a higher rank overrides it.
     pub(super) fn is_range(self) -> bool {
         self >= Self::CniRange
     }

@@ -1,4 +1,4 @@
-//! Runs the watches, and tells the agents what follows from them.
+//! Runs the watches, and publishes the table and the endpoints that follow from them.
 
 use super::{
     facts::Kind,
@@ -25,11 +25,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Changes are told together at most this often.
+/// The shortest time between two publications; changes in between are published together.
 const GATHER: Duration = Duration::from_millis(250);
-/// How often it is looked for what has lasted long enough to be told.
+/// The interval at which notices become due.
 const LOOK: Duration = Duration::from_secs(10);
-/// Notices that wait to be told; further ones are only in the log.
+/// The limit of notices that wait to become Events; further ones are only logged.
 const NOTICES: usize = 256;
 
 /// Watches the cluster until the process ends.
@@ -43,21 +43,21 @@ pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<
     messages
 }
 
-/// Makes the table of what watches say, and publishes it.
+/// Makes the table from the watches' messages, and publishes it.
 pub struct Publisher {
-    /// What is told to agents.
+    /// The state for agents.
     pub store: Arc<Store>,
-    /// The same, as a table and an index.
+    /// The state as a table.
     pub table: SharedTable,
-    /// Who has an address.
+    /// The endpoints behind addresses.
     pub index: Arc<Index>,
-    /// How the watches are.
+    /// The state of the watches.
     pub health: Arc<Health>,
-    /// Where notices go.
+    /// The queue of notices.
     pub notices: mpsc::Sender<Notice>,
-    /// Sources that count for nothing.
+    /// Sources that are ignored.
     pub ignored: Vec<Source>,
-    /// The static table, as its file is now.
+    /// The static table, always current.
     pub fixed: watch::Receiver<Arc<StaticTable>>,
 }
 
@@ -67,13 +67,13 @@ impl Publisher {
         mpsc::channel(NOTICES)
     }
 
-    /// Publishes until nobody says anything any more.
+    /// Publishes until the watches end.
     pub async fn follow(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut pending = Pending { unsettled: BTreeSet::from(Kind::ALL), ..Pending::default() };
         pending.model.ignore(self.ignored.iter().copied());
         pending.model.set_static(&self.fixed.borrow_and_update().clone());
         let mut due = Instant::now();
-        // Some things are told only when they have lasted.
+        // Some notices are due only after a while.
         let mut look = tokio::time::interval(LOOK);
         let mut batch = Vec::with_capacity(WAITING);
         loop {
@@ -85,7 +85,7 @@ impl Publisher {
                     }
                     batch.drain(..).for_each(|message| pending.take(message));
                 }
-                // The sender is kept for as long as the process runs.
+                // The sender is held for as long as the process runs.
                 Ok(()) = self.fixed.changed() => {
                     let table = Arc::clone(&self.fixed.borrow_and_update());
                     pending.model.set_static(&table);
@@ -116,27 +116,27 @@ impl Publisher {
     fn tell(&self, model: &mut Model) {
         let mut last = None;
         for notice in model.take_notices(SystemTime::now()) {
-            // The log says once what is said to several objects.
+            // A message for several objects is logged once.
             if last.as_ref() != Some(&notice.message) || notice.reason != CONFLICT {
                 tracing::warn!(object = %notice.object, reason = notice.reason, "{}", notice.message);
             }
             last = Some(notice.message.clone());
-            // Told in the log at least.
+            // If the queue is full, the log still has it.
             let _ = self.notices.try_send(notice);
         }
     }
 }
 
-/// What has been pending from the watches.
+/// Messages received but not published yet.
 #[derive(Default)]
 struct Pending {
     model: Model,
-    /// Kinds of which nothing is known yet: until there are none, nothing is told, since a part of a table
-    /// would be pending for the whole.
+    /// Kinds without a complete list: nothing is published before all are complete, because agents would take a
+    /// partial table for the whole.
     unsettled: BTreeSet<Kind>,
-    /// Whether something is to be published.
+    /// Whether there is something to publish.
     is_news: bool,
-    /// The last version of each kind that was seen since the last publication.
+    /// The last resource version of each kind since the last publication.
     seen: BTreeMap<Kind, String>,
 }
 

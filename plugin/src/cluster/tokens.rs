@@ -1,4 +1,4 @@
-//! Whose token an agent shows: the API server is asked.
+//! Checks tokens: the API server names their owners.
 
 use crate::link::{Authenticate, RefusedToken as Refused};
 use futures_util::future::BoxFuture;
@@ -6,14 +6,14 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use std::collections::BTreeSet;
 
-/// Where a token says on which node its pod is.
+/// The extra attribute of a token with its pod's node.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
-/// Asks the API server whose a token is.
+/// Checks tokens by asking the API server.
 pub struct Tokens {
     /// The API server.
     pub client: Client,
-    /// For whom the token must have been made; empty for the API server's own audience.
+    /// The audience that a token must have; empty for the API server's own.
     pub audience: String,
     /// The service accounts of agents: `NAMESPACE:NAME`.
     pub accounts: BTreeSet<String>,
@@ -34,7 +34,7 @@ impl Authenticate for Tokens {
                 let reason = status.error.unwrap_or_else(|| "it is not valid".into());
                 return Err(Refused::Unauthenticated(format!("the token is refused: {reason}")));
             }
-            // An API server that knows nothing of audiences says none.
+            // An API server without support for audiences returns none.
             if !self.audience.is_empty() && !status.audiences.unwrap_or_default().contains(&self.audience) {
                 let reason = format!("the token is refused: it was not made for {}", self.audience);
                 return Err(Refused::Unauthenticated(reason));
@@ -51,7 +51,7 @@ impl Authenticate for Tokens {
     }
 }
 
-/// Lets everybody in: for a controller that only this machine reaches.
+/// Accepts every caller: for a controller that only this machine can reach.
 pub struct Anybody;
 
 impl Authenticate for Anybody {

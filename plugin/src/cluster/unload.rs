@@ -1,4 +1,4 @@
-//! Takes agents' remains from every node: their DaemonSet is changed so that its pods do that and stay.
+//! Removes the agents' remains from every node: changes their DaemonSet so that its pods remove everything and stay.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use kube::{
@@ -9,47 +9,47 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How often it is looked at.
+/// The interval at which the progress is checked.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How far it is.
+/// The progress of the removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Nodes from which all was taken.
+    /// Nodes that are done.
     pub done: i32,
-    /// Nodes that have agents.
+    /// Nodes with an agent.
     pub nodes: i32,
 }
 
-/// Why it is not done.
+/// The reason why the removal is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum UnloadError {
-    /// The API server.
+    /// The API server refuses.
     #[error("the DaemonSet {name}: {error}")]
     Api {
         /// The DaemonSet.
         name: String,
-        /// The answer.
+        /// The API server's error.
         error: kube::Error,
     },
-    /// It has no container to change.
+    /// The DaemonSet has no container to change.
     #[error("the DaemonSet {0} has no container `agent`")]
     Foreign(String),
-    /// Some nodes have not answered.
+    /// Some nodes are not done.
     #[error("{} of {} nodes are not done after {} s: end the rest there with `meridian agent --unload`, or reboot them", .progress.nodes - .progress.done, .progress.nodes, .after.as_secs())]
     Late {
-        /// How far it is.
+        /// The progress.
         progress: Progress,
-        /// How long was waited.
+        /// The time that has passed.
         after: Duration,
     },
 }
 
-/// Changes the DaemonSet and waits until all its nodes are done. Returns how many there are; `None` if there is
-/// no DaemonSet.
+/// Changes the DaemonSet and waits until all its nodes are done. Returns their number; `None` if there is no
+/// DaemonSet.
 ///
 /// # Errors
-/// The API server's, or not all nodes are done in time.
+/// The API server refuses, or not all nodes are done in time.
 pub async fn unload_nodes(
     client: Client,
     namespace: &str,
@@ -73,7 +73,7 @@ pub async fn unload_nodes(
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%", "maxSurge": 0}},
         "template": {"spec": {"containers": [container]}},
     }});
-    // By the containers' names: the rest of the pod stays.
+    // The patch names the container, so the rest of the pod stays.
     let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map_err(failed)?;
     let generation = patched.metadata.generation.unwrap_or_default();
     let (start, mut told) = (Instant::now(), None);
@@ -97,7 +97,7 @@ pub async fn unload_nodes(
 fn progress(status: &DaemonSetStatus, generation: i64) -> Progress {
     let nodes = status.desired_number_scheduled;
     let updated = status.updated_number_scheduled.unwrap_or_default();
-    // Before the change is seen, and while old pods are there, those that are ready may be old ones.
+    // Before the controller has seen the change, and while old pods exist, ready pods may be old ones.
     let is_seen = status.observed_generation >= Some(generation);
     let done = if !is_seen {
         0

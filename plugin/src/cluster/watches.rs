@@ -1,12 +1,11 @@
-//! Watches one kind of object: lists, then follows; recovers from whatever the API server does.
+//! Watches one kind of object: lists, then follows; recovers from all errors of the API server.
 //!
-//! A list is streamed where the server can do that. A watch goes on from the last version that was
-//! seen, also after an error; a version that has expired leads to a new list. What is known stays known
-//! until the server says otherwise.
+//! A list is streamed if the server supports it. A watch continues from the last version received, also after an
+//! error; an expired version leads to a new list. Objects stay in force until the server reports a change.
 //!
-//! A store that was restored from a backup has older versions: a watch from one of its future is silent. So
-//! before a watch goes on, one object is listed to see the version. Where the store has overtaken the version
-//! meanwhile, that tells nothing, and so everything is listed anew now and then.
+//! A store that was restored from a backup has older versions, and a watch from a later version stays silent. So
+//! before a watch continues, a list of one object shows the store's version. That fails once the store has overtaken
+//! the version, so everything is also listed again from time to time.
 
 use super::{
     facts::{Key, Kind},
@@ -31,29 +30,29 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Objects of a list that is not streamed, at a time.
+/// The number of objects in a page of a list that is not streamed.
 const PAGE: u32 = 500;
-/// A watch that has not ended by itself this long after its time is dead.
+/// A watch that has not ended this long after its time is dead.
 const MARGIN: Duration = Duration::from_secs(5);
-/// Waits after errors: from the first to the longest, doubling.
+/// The waits after errors: they double from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How long the first list of a kind that a cluster may lack is waited for.
+/// How long the publisher waits for the first list of a kind that a cluster may lack.
 const SETTLE: Duration = Duration::from_secs(30);
-/// How long an answer may take to begin.
+/// The time limit for the start of a response.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How much earlier or later a list is made anew, so that not all are made at once.
+/// The random factor of the time between lists, so that they are not all made at once.
 const JITTER: std::ops::RangeInclusive<f64> = 0.75..=1.25;
 
-/// How watches go about it.
+/// The timing of watches.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// After this time the server ends a watch, and it goes on with a new one.
+    /// The server ends a watch after this time, and a new one continues.
     pub watch: Duration,
-    /// How often a kind that the cluster lacks is looked for.
+    /// The interval at which a missing kind is looked for.
     pub absent: Duration,
-    /// After about this time everything is listed anew.
+    /// The average time after which everything is listed again.
     pub relist: Duration,
 }
 
@@ -63,29 +62,29 @@ impl Default for Timing {
     }
 }
 
-/// What a watch says.
+/// An event of a watch.
 enum Event {
     Set(ReadObject),
     Gone(Key, String),
-    /// Nothing has changed up to this version; and whether the initial list ends here.
+    /// Nothing has changed up to this version. The flag marks the end of the initial list.
     Bookmark(String, bool),
     Failed(Failure),
 }
 
-/// Why a list or a watch did not go on.
+/// The reason why a list or a watch failed.
 #[derive(Debug)]
 enum Failure {
-    /// The version is too old, or from a future that is no more.
+    /// The version is too old, or later than the store's.
     Expired(String),
-    /// The cluster does not have this kind.
+    /// The server does not have this kind.
     Absent,
-    /// It may not be read.
+    /// Access is forbidden.
     Forbidden(String),
-    /// The server can't do what was asked, or has failed at it.
+    /// The server does not support the request, or failed.
     Refused(String),
-    /// The server answers with another error, for now.
+    /// The server returned another error.
     Answered(String),
-    /// There is no answer.
+    /// The server does not answer.
     Unreachable(String),
 }
 
@@ -103,7 +102,7 @@ impl Failure {
         match code {
             404 => Self::Absent,
             403 => Self::Forbidden(message.to_owned()),
-            // Gone, or a version of the future: the storage was restored from an older state.
+            // The version is too old, or later than the store's: the store was restored from an older state.
             410 | 504 => Self::Expired(message.to_owned()),
             400 | 405 | 406 | 415 | 422 | 500 | 501 => Self::Refused(format!("{message} (code {code})")),
             code => Self::Answered(format!("{message} (code {code})")),
@@ -111,7 +110,7 @@ impl Failure {
     }
 }
 
-/// A part of a list.
+/// A page of a list.
 struct Page {
     objects: Vec<ReadObject>,
     version: String,
@@ -120,7 +119,7 @@ struct Page {
 
 type Events = BoxStream<'static, Event>;
 
-/// The objects of a kind, whole or only what is common to all kinds.
+/// The objects of a kind, complete or with their metadata only.
 trait Source: Send + Sync {
     fn list(&self, params: ListParams) -> BoxFuture<'_, Result<Page, Failure>>;
     fn watch(&self, params: WatchParams, version: String) -> BoxFuture<'_, Result<Events, Failure>>;
@@ -221,20 +220,20 @@ pub(super) struct Watch {
     timing: Timing,
     to: mpsc::Sender<Message>,
     health: Arc<Health>,
-    /// From where it goes on; `None` before a list.
+    /// The version to continue from; `None` before the first list.
     version: Option<String>,
     /// Whether lists are streamed.
     streams: bool,
     backoff: Backoff,
-    /// Why it fails, while it does.
+    /// The error, while the watch fails.
     failing: Option<String>,
-    /// Whether the cluster does not have the kind.
+    /// Whether the server does not have the kind.
     is_absent: bool,
-    /// Whether there was a list, which stays in force while another one is made.
+    /// Whether a list was complete once; it stays in force while another one is made.
     is_listed: bool,
-    /// Whether it is to be seen if versions have gone back.
+    /// Whether the store's version must be checked for a step back.
     is_doubtful: bool,
-    /// When everything is listed anew.
+    /// The time of the next full list.
     relist: Instant,
     started: Instant,
 }
@@ -268,7 +267,7 @@ impl Watch {
         }
     }
 
-    /// Watches until nobody listens any more.
+    /// Watches until the receiver is dropped.
     pub(super) async fn run(mut self) {
         while !self.to.is_closed() {
             let Err(failure) = self.once().await else { continue };
@@ -297,7 +296,7 @@ impl Watch {
         self.follow(events, None).await
     }
 
-    /// Compares the version that was seen with the store's. One that is older than what was seen is another store.
+    /// Compares the last version received with the store's. A store with an older version was restored.
     async fn compare(&mut self, version: &str) -> Result<(), Failure> {
         let page = answer(self.source.list(ListParams::default().limit(1))).await?;
         if is_older(&page.version, version) {
@@ -362,7 +361,7 @@ impl Watch {
         loop {
             let event = timeout(self.timing.watch + MARGIN, events.next()).await;
             let Ok(Some(event)) = event else {
-                // The server has ended it, or it is dead. A list that is not whole begins anew.
+                // The server ended the watch, or it is dead. An incomplete list starts over.
                 return Ok(());
             };
             match event {
@@ -397,7 +396,7 @@ impl Watch {
         }
     }
 
-    /// Whoever listens may have gone: the watch ends then.
+    /// Sending fails if the receiver is dropped: the watch then ends.
     async fn send(&self, message: Message) {
         let _ = self.to.send(message).await;
     }
@@ -409,7 +408,7 @@ impl Watch {
                 tracing::info!(kind, reason = text, "the watch has expired: listing again");
                 self.health.count_relist(self.kind);
                 self.version = None;
-                // A server that says so to a list is not asked again at once.
+                // A server that reports this for a list gets no further request at once.
                 if !is_listing {
                     return;
                 }
@@ -431,7 +430,7 @@ impl Watch {
             Failure::Forbidden(text) => (State::Forbidden, text),
             Failure::Unreachable(text) => (State::Failing, text),
             Failure::Refused(text) if is_listing && self.streams => {
-                // Not every server can stream a list. If that is not the reason, the plain list fails, too.
+                // Some servers can't stream lists. If there is another reason, the plain list fails, too.
                 self.streams = false;
                 tracing::debug!(kind, reason = text, "lists are not streamed");
                 return;
@@ -440,13 +439,13 @@ impl Watch {
         };
         self.health.count_error(self.kind);
         self.health.set(self.kind, state, Some(text.clone()));
-        // The same again is said once: it lasts.
+        // A repeated error is logged once.
         if self.failing.as_ref() != Some(&text) {
             tracing::warn!(kind, reason = text, "the watch fails: what is known of this kind stays in force");
             self.failing = Some(text);
         }
-        // Who waits for the first list is told that there is none yet: at once if that lasts, and of a kind that
-        // a cluster may lack after a while, since another server than the API server may answer for it.
+        // The publisher learns that there is no list yet: at once if that will last, and for a kind that a cluster may
+        // lack after a while, because an aggregated server may answer for it later.
         let left = SETTLE.saturating_sub(self.started.elapsed());
         let is_awaited = self.kind.is_optional() && state != State::Forbidden && !left.is_zero();
         if state == State::Forbidden || (self.kind.is_optional() && left.is_zero()) {
@@ -457,7 +456,7 @@ impl Watch {
     }
 }
 
-/// What is answered in time: the API server can wait for another one that does not answer.
+/// Limits the time for a response: the API server may wait for another server that does not answer.
 async fn answer<T>(asked: BoxFuture<'_, Result<T, Failure>>) -> Result<T, Failure> {
     let none = || Err(Failure::Unreachable(format!("no answer within {} s", ANSWER.as_secs())));
     timeout(ANSWER, asked).await.unwrap_or_else(|_| none())
@@ -468,7 +467,7 @@ fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(JITTER))
 }
 
-/// Whether a version comes before another one. Versions are numbers as a rule; of others nothing is known.
+/// Whether a version is older than another one. Versions are usually numbers; others are not compared.
 fn is_older(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version < than,

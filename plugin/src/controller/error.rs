@@ -1,60 +1,60 @@
-//! Why a controller ends without success.
+//! Errors of a controller.
 
 use crate::{cluster, export::Output, link::SettingsError, servers, yaml};
 use std::{io, net::SocketAddr};
 use tokio::task::JoinError;
 
-/// Why a controller ends without success.
+/// The reason why a controller ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The static table.
+    /// The static table is invalid.
     #[error(transparent)]
     StaticTable(#[from] yaml::Error),
-    /// The certificate that agents are shown.
+    /// The certificate for agents can't be used.
     #[error(transparent)]
     Tls(io::Error),
-    /// The API server.
+    /// The API server can't be reached or refuses.
     #[error(transparent)]
     Cluster(#[from] cluster::ConnectError),
-    /// Nobody could reach this replica.
+    /// Other replicas and agents could not reach this replica.
     #[error(
         "--feed-listen {feed}: agents that look for the holder of the Lease need an address: name --advertise, or \
          --lease off for a single replica"
     )]
     NoAddress {
-        /// Where agents are served.
+        /// The address for agents.
         feed: SocketAddr,
     },
-    /// How replicas reach each other.
+    /// The settings for connections between replicas are invalid.
     #[error(transparent)]
     Replicas(#[from] SettingsError),
-    /// A port can't be had.
+    /// A port can't be opened.
     #[error(transparent)]
     Servers(#[from] servers::Error),
-    /// A port can't be told.
+    /// The address of a port can't be determined.
     #[error(transparent)]
     Address(io::Error),
     /// The pair log can't be written.
     #[error("the pair log {output}: {source}")]
     PairLog {
-        /// Where it would go.
+        /// The output.
         output: Output,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A server has failed.
     #[error(transparent)]
     Failed(io::Error),
-    /// A part has panicked.
+    /// A part panicked.
     #[error(transparent)]
     Panicked(JoinError),
-    /// A part has ended that was not asked to.
+    /// A part ended without a shutdown.
     #[error("a part of the controller has ended")]
     Ended,
 }
 
 impl Error {
-    /// Whether what was configured can't be; otherwise something did not work.
+    /// Whether the configuration is wrong; otherwise the failure happened at run time.
     pub const fn is_configuration(&self) -> bool {
         matches!(
             self,

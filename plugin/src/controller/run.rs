@@ -1,4 +1,4 @@
-//! Runs a controller: takes its ports, starts its parts, looks after them, and ends them.
+//! Runs a controller: opens its ports, starts its parts, watches them, and ends them.
 
 use super::{
     Error,
@@ -34,16 +34,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the static table's file is looked at.
+/// The interval at which the static table's file is checked.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A part that runs until the controller ends.
 type Part = JoinHandle<Result<(), Error>>;
 
-/// Watches the cluster and serves agents until `shutdown`; reads the static table again when `reload` says so.
+/// Watches the cluster and serves agents until `shutdown`; reads the static table again on `reload`.
 ///
 /// # Errors
-/// A resource is missing, or a part of the controller has ended by itself.
+/// A resource is missing, or a part of the controller ended by itself.
 pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
     let mut fixed = Followed::read(settings.zones_file.as_deref())?;
     let feed_tls = settings.feed_tls.clone().map(|files| Tls::new("feed", files).map(Arc::new));
@@ -58,7 +58,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     result
 }
 
-/// Where clients come.
+/// The open ports.
 struct Ports {
     feed: TcpListener,
     own: TcpListener,
@@ -92,7 +92,7 @@ struct Controller<'a> {
 impl<'a> Controller<'a> {
     fn new(settings: &'a Settings, client: Client) -> Self {
         let totals = &settings.totals;
-        // Nodes come and go: those that went stay known for a while.
+        // Nodes are added and removed: removed ones are remembered for a while.
         let nodes = settings.limits.agents.saturating_mul(4);
         Self {
             settings,
@@ -155,7 +155,7 @@ impl<'a> Controller<'a> {
         Ok(Parts { serving: parts, watching, lease: served.lease })
     }
 
-    /// Watches the cluster, and puts what it says in force. Returns where more is said for the Events.
+    /// Watches the cluster, and applies its state. Returns the sender for further Events.
     fn watch(&self, fixed: &Followed) -> (Part, mpsc::Sender<Notice>) {
         let (notices, to_report) = Publisher::notices();
         let messages = cluster::watch(&self.client, &self.settings.labels, &self.settings.timing, &self.health);
@@ -176,7 +176,7 @@ impl<'a> Controller<'a> {
         (tokio::spawn(watching), notices)
     }
 
-    /// Accounts that may follow and report, and that may stand by.
+    /// The service accounts that may follow and report, and those that may stand by.
     fn tokens(&self) -> [Arc<dyn Authenticate>; 2] {
         let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
         let of = |accounts_of: BTreeSet<String>| {
@@ -213,7 +213,7 @@ impl<'a> Controller<'a> {
         }
     }
 
-    /// Looks at the static table and at the parts until `shutdown` or the end of a part.
+    /// Checks the static table and the parts until `shutdown` or the end of a part.
     async fn look_after(
         &self,
         parts: &mut Parts,
@@ -235,21 +235,21 @@ impl<'a> Controller<'a> {
     }
 }
 
-/// The parts of a controller that run.
+/// The running parts of a controller.
 struct Parts {
     serving: Vec<Part>,
     watching: Part,
-    /// Ends when the Lease is given back.
+    /// Ends when the Lease is released.
     lease: Option<JoinHandle<()>>,
 }
 
 impl Parts {
-    /// Waits until a part has ended by itself. Can be dropped at any time.
+    /// Waits until a part ends by itself. Cancel safe.
     async fn ended(&mut self) -> Error {
         let parts = self.serving.iter_mut().chain([&mut self.watching]);
         let (ended, at, _): (Result<_, JoinError>, _, _) = select_all(parts).await;
         if at < self.serving.len() {
-            // It can't be waited for again.
+            // A finished part can't be awaited again.
             drop(self.serving.swap_remove(at));
         }
         match ended {
@@ -259,7 +259,7 @@ impl Parts {
         }
     }
 
-    /// Waits for the end of the parts, not for long. Streams are told, servers end; the watches are cut.
+    /// Waits a short time for the parts to end. Streams get an error, servers end, watches are cancelled.
     async fn end(self) {
         self.watching.abort();
         if let Some(lease) = self.lease {

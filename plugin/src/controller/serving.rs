@@ -23,12 +23,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the totals are renewed.
+/// The interval at which the totals are renewed.
 const TICK: Duration = Duration::from_secs(1);
-/// A leader that has not heard of all nodes yet says so long nothing: a part of the totals would look as if
-/// they went backwards. An agent that has lost the leader is back in less.
+/// A new leader serves no totals until every node has reported, but not longer than this: partial totals would look as
+/// if counters went backwards. A disconnected agent reconnects sooner.
 const WHOLE: Duration = Duration::from_secs(60);
-/// An agent that has not reported for so long is announced to hubble-relay no more.
+/// An agent without a report for this long is no longer announced to hubble-relay.
 const GONE: Duration = Duration::from_secs(60);
 
 /// Serves the totals while this replica is the leader.
@@ -46,12 +46,12 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Until `shutdown`; then the pair log is written.
+    /// Runs until `shutdown`; then writes the pair log.
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut held, mut expected, mut is_whole) = (None, 0, false);
-        // A moment before the end: with it those that stand by go, too.
+        // A moment before the end, because the standby replicas disconnect at the end.
         let mut is_mirrored = false;
         loop {
             tokio::select! {
@@ -66,7 +66,7 @@ impl Serving {
                 if held.take().is_some() {
                     is_whole = false;
                     self.totals.send_replace(Arc::from([]));
-                    // What was not logged is known to the one that takes over, if one stands by.
+                    // Unlogged pairs are left to the next leader, if a standby replica mirrors them.
                     self.end_log(shutdown.is_cancelled() && !is_mirrored);
                 }
                 continue;
@@ -86,13 +86,13 @@ impl Serving {
         Ok(())
     }
 
-    /// Announces the agents that report and serve flows, here or at the leader.
+    /// Announces the agents whose flows are reachable, as reported here or at the leader.
     fn announce(&self, now: Instant) {
         let nodes = self.cluster_totals.nodes(now).into_iter();
         let mut peers = Peers::new();
         for Reporting { node, flow_server, .. } in nodes.filter(|node| node.age < GONE) {
             let Some(FlowServer { name, address, tls_server_name }) = flow_server else { continue };
-            // A relay knows one peer service: here it hears of Cilium's servers, too.
+            // A relay has one peer service, so Cilium's servers are announced here, too.
             if let Some((port, ip)) = self.cilium_port.zip(address.parse::<SocketAddr>().ok().map(|at| at.ip())) {
                 let server_name = (!tls_server_name.is_empty()).then(|| server_name(&self.cluster, &node));
                 let address = SocketAddr::new(ip, port).to_string();
@@ -110,13 +110,13 @@ impl Serving {
         });
     }
 
-    /// Nodes that have reported in this time.
+    /// The number of nodes that reported in this time.
     fn reporting(&self, now: Instant, within: Duration) -> usize {
         self.cluster_totals.nodes(now).iter().filter(|node| node.age <= within).count()
     }
 
-    /// Whether all nodes were heard of in the time in which this replica is the leader: as many as have reported
-    /// to the one before, or, where nothing is known of that, as the cluster has.
+    /// Whether all nodes have reported since this replica became the leader: as many as reported to the last leader,
+    /// or, if that is unknown, as many as the cluster has.
     fn is_whole(&self, expected: usize, held: Duration) -> bool {
         let nodes = || self.health.all().get(&Kind::Node).map_or(0, |nodes| nodes.objects);
         let expected = if expected > 0 { expected } else { nodes() };

@@ -17,29 +17,29 @@ use std::{
 /// The configuration in force.
 #[derive(Debug)]
 pub struct Settings {
-    /// How the API server is reached; `None`: as the environment says.
+    /// The kubeconfig for the API server; `None` uses the environment.
     pub kubeconfig: Option<PathBuf>,
-    /// Where agents are served.
+    /// The address for agents.
     pub feed: SocketAddr,
-    /// The certificate that they are shown.
+    /// The certificate for agents.
     pub feed_tls: Option<Files>,
-    /// The service accounts that are let in; `None` lets everybody in.
+    /// The service accounts that are accepted; `None` accepts everyone.
     pub accounts: Option<Accounts>,
     /// The static table.
     pub zones_file: Option<PathBuf>,
-    /// The labels that are read of objects.
+    /// The labels that are read from objects.
     pub labels: LabelKeys,
-    /// Sources of zones that count for nothing.
+    /// Sources of zones to ignore.
     pub ignored: Vec<Source>,
-    /// The times of watches.
+    /// The timing of watches.
     pub timing: Timing,
-    /// Where `meridian top`, `meridian zones` and hubble-relay are answered.
+    /// The address for `meridian top`, `meridian zones` and hubble-relay.
     pub listen: SocketAddr,
-    /// The certificate that they are shown.
+    /// The certificate for these clients.
     pub hubble_tls: Option<Files>,
-    /// Where metrics and health are served.
+    /// The address for metrics and health.
     pub http: SocketAddr,
-    /// The agents that may follow.
+    /// The limits for agents.
     pub limits: Limits,
     /// The totals of the cluster.
     pub totals: TotalsSettings,
@@ -48,44 +48,44 @@ pub struct Settings {
 /// Service accounts, as NAMESPACE:NAME.
 #[derive(Clone, Debug)]
 pub struct Accounts {
-    /// The audience that tokens are made for.
+    /// The audience of the tokens.
     pub audience: String,
-    /// Of agents.
+    /// The accounts of agents.
     pub agents: BTreeSet<String>,
-    /// Of the controller's replicas.
+    /// The account of the controller's replicas.
     pub replica: String,
 }
 
-/// How the totals are summed up, and what is made of them.
+/// The settings of the totals and their outputs.
 #[derive(Debug)]
 pub struct TotalsSettings {
-    /// How the replicas agree on the one that sums up; `None`: this one is the only one.
+    /// The Lease that decides the leader; `None`: this is the only replica.
     pub lease: Option<LeaseSettings>,
     /// The cluster's name.
     pub cluster_name: String,
-    /// The port on which cilium-agent serves flows on every node, if hubble-relay is to be told.
+    /// The port of cilium-agent's flow server on every node, if it is announced to hubble-relay.
     pub cilium_port: Option<u16>,
-    /// Where the pair log goes, if anywhere.
+    /// The output of the pair log, if there is one.
     pub pair_log: Option<Output>,
-    /// Its interval.
+    /// The interval of the pair log.
     pub pair_log_interval: Duration,
-    /// Families of series.
+    /// The families of series.
     pub families: Families,
-    /// Series of each family.
+    /// The limit of series in each family.
     pub series: usize,
 }
 
-/// The Lease, and how the replicas reach each other.
+/// The Lease, and the connections between replicas.
 #[derive(Debug)]
 pub struct LeaseSettings {
-    /// The Lease.
+    /// The Lease's name.
     pub name: String,
-    /// Its namespace.
+    /// The Lease's namespace.
     pub namespace: String,
-    /// This replica, for people.
+    /// The name of this replica, for people.
     pub replica: String,
     /// The address at which this replica is reached; by default that of its port for agents.
     pub advertise: Option<IpAddr>,
-    /// How others are reached. The server is the leader's.
+    /// The settings of connections to other replicas. The leader's address replaces the server.
     pub link: link::Settings,
 }

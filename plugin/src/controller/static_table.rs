@@ -1,4 +1,4 @@
-//! The static table of what the cluster does not know: read again when its file changes.
+//! The static table, for everything that the Kubernetes API does not have; read again when its file changes.
 
 use super::Error;
 use crate::{
@@ -14,16 +14,16 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A static table that may be replaced.
+/// A static table whose file is watched.
 pub(super) struct Followed {
     file: Option<Watched>,
     table: watch::Sender<Arc<StaticTable>>,
-    /// Tables that were taken and that were refused after the first.
+    /// Tables accepted and tables refused after the first.
     pub(super) reloads: Arc<[AtomicU64; 2]>,
 }
 
 impl Followed {
-    /// The table in this file; without one there is nothing in it.
+    /// Reads the table from this file; without a file the table is empty.
     pub(super) fn read(path: Option<&Path>) -> Result<Self, Error> {
         let file = path.map(Watched::new);
         let table = path.map(StaticTable::read).transpose()?.unwrap_or_default();
@@ -35,7 +35,8 @@ impl Followed {
         self.table.subscribe()
     }
 
-    /// Reads the file again if it has changed or `is_asked`. One with an error is refused, and the old table stays.
+    /// Reads the file again if it has changed or with `is_asked`. An invalid table is refused, and the old one stays
+    /// in force.
     pub(super) fn look(&mut self, is_asked: bool) {
         let Some(file) = &mut self.file else { return };
         if !matches!(file.look(), Look::Changed) && !is_asked {

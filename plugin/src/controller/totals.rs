@@ -1,4 +1,4 @@
-//! The totals of the cluster: which replica sums up, and what is served of it.
+//! The totals of the cluster: elects the leader, which sums the reports, and serves the totals.
 
 use super::{
     Error,
@@ -30,35 +30,35 @@ pub(super) struct Totals<'a> {
     pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) agents: Arc<dyn Authenticate>,
     pub(super) replicas: Arc<dyn Authenticate>,
-    /// Where it is said that a node's hook was changed.
+    /// The sender of Events about changed hooks.
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) health: Arc<Health>,
     pub(super) process: Arc<Process>,
     pub(super) shutdown: CancellationToken,
 }
 
-/// The totals, as they are served.
+/// The services of the totals, and their tasks.
 pub(super) struct Served {
     pub(super) service: ReportsService,
     pub(super) totals: watch::Receiver<Arc<[Counted]>>,
     pub(super) peers: watch::Receiver<Arc<Peers>>,
-    /// Ends when the Lease is given back.
+    /// Ends when the Lease is released.
     pub(super) lease: Option<JoinHandle<()>>,
     /// Ends when the pair log is written.
     pub(super) serving: JoinHandle<Result<(), Error>>,
 }
 
-/// Says in the log and in an Event of the node that its hook was changed.
+/// Logs that a node's hook was changed, and writes an Event for the node.
 fn say_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
     move |HookChange { node, hook, reason }| {
         tracing::warn!(node, hook, reason, "the hook of a node was changed");
-        // Told in the log at least.
+        // If the queue is full, the log still has it.
         let _ = notices.try_send(Notice::hook_changed(&node, &hook, &reason));
     }
 }
 
 impl Totals<'_> {
-    /// Begins to look for the Lease. Inside a runtime.
+    /// Starts the election. Must be called inside a runtime.
     pub(super) fn start(self) -> Result<Served, Error> {
         let Self { settings, cluster_totals, shutdown, .. } = &self;
         let (role, lease) = match &settings.lease {
@@ -92,7 +92,7 @@ impl Totals<'_> {
         Ok(Served { service, totals, peers: announced, lease, serving })
     }
 
-    /// Stands for the Lease, and mirrors the leader meanwhile.
+    /// Runs for the Lease, and mirrors the leader in the meantime.
     fn stand_for(&self, lease: &LeaseSettings) -> Result<(watch::Receiver<Role>, Option<JoinHandle<()>>), Error> {
         let place = place(lease, self.feed, self.api)?;
         let settings = Settings { server: place.feed.clone(), ..lease.link.clone() }.checked()?;
@@ -109,14 +109,14 @@ impl Totals<'_> {
     }
 }
 
-/// Where this replica is reached.
+/// The addresses of this replica.
 fn place(lease: &LeaseSettings, feed: SocketAddr, api: SocketAddr) -> Result<Leader, Error> {
     let ip = match lease.advertise {
         Some(ip) => ip,
         None if !feed.ip().is_unspecified() => feed.ip(),
         None => return Err(Error::NoAddress { feed }),
     };
-    // What only this machine reaches is not elsewhere.
+    // An address that only this machine can reach is not announced.
     let api_ip = if api.ip().is_unspecified() { ip } else { api.ip() };
     Ok(Leader {
         name: lease.replica.clone(),

@@ -1,5 +1,5 @@
-//! Where the programs are attached: to netfilter, to devices; and what of an earlier agent's is taken
-//! over, so that no packet passes uncounted.
+//! Attaches programs to netfilter and to devices, and takes over the links of an earlier agent so that no packet
+//! passes uncounted.
 
 use super::{
     Device, Error, Hook,
@@ -16,26 +16,25 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// Below source NAT (100), so that the pod is still the source, and after it has been decided where
-/// the packet goes.
+/// Below source NAT (100), so that the pod is still the source, and after routing has decided the packet's way.
 const HIGHEST_PRIORITY: i32 = 99;
-/// Priorities that are tried where others hold them.
+/// The number of priorities to try while others are in use.
 const PRIORITIES_TRIED: i32 = 64;
 
-/// The families of the two programs at netfilter, with their names in pins and for people.
+/// The address families of netfilter's two programs, with their names for pins and for people.
 const FAMILIES: [(i32, &str, &str); 2] =
     [(libc::AF_INET, "netfilter_v4", "IPv4"), (libc::AF_INET6, "netfilter_v6", "IPv6")];
 
-/// What is attached. Dropped, all that is not pinned is taken away.
+/// The attached programs. When dropped, those that are not pinned are detached.
 #[derive(Default)]
 pub(super) struct Attached {
     netfilter: Vec<OwnedFd>,
     devices: BTreeMap<u32, Vec<Held>>,
-    /// Whether devices are followed.
+    /// Whether programs follow changes of the devices.
     pub(super) active: bool,
 }
 
-/// Puts the programs into the map that netfilter's entries go on through; none: they go on to nothing.
+/// Puts the programs into the map through which netfilter's entries continue; `None` empties it.
 pub(super) fn set_cores(map: &Map<u32, u32>, programs: Option<&Netfilter>) -> Result<(), Error> {
     let failed = |source| map.failed(source);
     for slot in 0..FAMILIES.len() as u32 {
@@ -50,10 +49,10 @@ pub(super) fn set_cores(map: &Map<u32, u32>, programs: Option<&Netfilter>) -> Re
     Ok(())
 }
 
-/// What holds a program at a device.
+/// The handle of a program attached to a device.
 enum Held {
     Link(OwnedFd, Side),
-    /// Taken away when it is dropped.
+    /// Removed when it is dropped.
     Filter(Filter),
 }
 
@@ -65,7 +64,7 @@ impl Held {
         }
     }
 
-    /// Forgets a filter whose place another program has taken.
+    /// Forgets a filter that another program has replaced.
     fn replaced(self) {
         if let Self::Filter(filter) = self {
             filter.replaced();
@@ -74,8 +73,8 @@ impl Held {
 }
 
 impl Attached {
-    /// Attaches the programs of netfilter, or lets the links of an earlier agent go on with these.
-    /// `is_alive` sends a packet of a family, and says whether the programs have seen it.
+    /// Attaches netfilter's programs, or makes the links of an earlier agent continue with these programs. `is_alive`
+    /// sends a packet of a family, and returns whether the programs saw it.
     pub(super) fn netfilter(
         &mut self,
         programs: &Netfilter,
@@ -104,7 +103,7 @@ impl Attached {
         Ok(places)
     }
 
-    /// Takes the programs from netfilter.
+    /// Detaches the programs from netfilter.
     pub(super) fn leave_netfilter(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
         if let Some(pins) = pins {
             for (_, name, _) in FAMILIES {
@@ -115,7 +114,7 @@ impl Attached {
         Ok(())
     }
 
-    /// Attaches the programs to a device; what is pinned for it goes on with these programs.
+    /// Attaches the programs to a device; links pinned for the device continue with these programs.
     pub(super) fn device(
         &mut self,
         hooks: DeviceHooks,
@@ -132,7 +131,7 @@ impl Attached {
         Ok(places)
     }
 
-    /// Attaches a program to one side of a device, in the place of ours that is there. Returns where, for
+    /// Attaches a program to one side of a device, and replaces a program of ours there. Returns the place, for
     /// people.
     pub(super) fn side(
         &mut self,
@@ -168,7 +167,7 @@ impl Attached {
         Ok(to)
     }
 
-    /// Takes the programs from the egress of every device.
+    /// Detaches the programs from the egress of every device.
     pub(super) fn leave_egress(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
         for ifindex in self.device_indices() {
             let held = self.devices.remove(&ifindex).unwrap_or_default();
@@ -179,24 +178,24 @@ impl Attached {
         Ok(())
     }
 
-    /// The devices to which programs are attached.
+    /// The devices with attached programs.
     pub(super) fn device_indices(&self) -> Vec<u32> {
         self.devices.keys().copied().collect()
     }
 
-    /// Takes the programs from a device that is no uplink any more, or gone.
+    /// Detaches the programs from a device that is no longer an uplink or no longer exists.
     pub(super) fn leave(&mut self, ifindex: u32, pins: Option<&Pins>) -> Result<(), Error> {
         leave(ifindex, self.devices.remove(&ifindex).unwrap_or_default(), pins)
     }
 }
 
-/// Takes programs from a device.
+/// Detaches programs from a device.
 fn leave(ifindex: u32, held: Vec<Held>, pins: Option<&Pins>) -> Result<(), Error> {
     for held in held {
         let side = held.side();
         match held {
             Held::Link(link, side) => {
-                // It may go on in another namespace.
+                // The device may live on in another namespace.
                 if let Err(error) = sys::detach_link(link.as_fd()) {
                     tracing::debug!(ifindex, %error, "the device is gone");
                 }
@@ -211,17 +210,17 @@ fn leave(ifindex: u32, held: Vec<Held>, pins: Option<&Pins>) -> Result<(), Error
     Ok(())
 }
 
-/// The hooks of a device at which programs are.
+/// The hooks of a device at which programs are attached.
 #[derive(Clone, Copy)]
 pub(super) struct DeviceHooks {
-    /// Where packets leave; none where netfilter counts them.
+    /// The egress hook; `None` if netfilter counts packets that leave.
     pub(super) egress: Option<Hook>,
-    /// Where packets arrive.
+    /// The ingress hook.
     pub(super) ingress: Hook,
 }
 
 impl DeviceHooks {
-    /// Those for packets that are counted at `hook`.
+    /// The hooks on devices if packets are counted at `hook`.
     pub(super) fn of(hook: Hook) -> Self {
         Self { egress: (hook != Hook::Netfilter).then_some(hook), ingress: arrivals(hook) }
     }
@@ -258,7 +257,7 @@ fn tcx(
     if let Some(pins) = pins
         && let Some(link) = pins.link(&name)
     {
-        // The link of a device that is gone stays pinned; its index may be another device's now.
+        // The link of a removed device stays pinned, and its index may belong to another device now.
         let is_there = sys::tcx_device(link.as_fd()).is_ok_and(|device| device == ifindex);
         if is_there && sys::update_link(link.as_fd(), program).is_ok() {
             return Ok(link);
@@ -270,7 +269,7 @@ fn tcx(
     Ok(link)
 }
 
-/// Takes away what an earlier agent has left that this one does not go on with.
+/// Removes programs of an earlier agent that this agent does not take over.
 pub(super) fn clean(hook: Hook, devices: &[Device], pins: &Pins) -> Result<(), Error> {
     for name in pins.link_names() {
         let of_device = |side| devices.iter().any(|device| link_name(device.ifindex, side) == name);
@@ -296,7 +295,7 @@ pub(super) fn clean(hook: Hook, devices: &[Device], pins: &Pins) -> Result<(), E
 
 /// Sends a packet of a family through the loopback device.
 pub(super) fn send_probe(family: i32) -> io::Result<()> {
-    // The discard port; nobody need listen.
+    // The discard port; it needs no listener.
     const DISCARD: u16 = 9;
     if family == libc::AF_INET {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(&[], (Ipv4Addr::LOCALHOST, DISCARD))

@@ -1,4 +1,4 @@
-//! Which hook sees this node's packets, decided by looking.
+//! Chooses the hook that sees this node's packets, by examining the node.
 
 use super::{Error, Hook, devices::Devices};
 use serde_json::Value;
@@ -6,28 +6,28 @@ use std::{fs, path::Path};
 
 const CILIUM: &str = "cilium_host";
 
-/// Where cilium-agent writes its configuration down, below its state folder.
+/// The file in cilium-agent's state folder that has its configuration.
 const CILIUM_CONFIG: &str = "agent-runtime-config.json";
 
-/// A hook, and why it is that one.
+/// A hook, and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The hook.
     pub hook: Hook,
-    /// For people.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// What the choice follows from.
+/// Whether pods' packets pass netfilter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DataPath {
-    /// Packets of pods go through netfilter.
+    /// Pods' packets pass netfilter.
     Netfilter,
-    /// They may not.
+    /// Pods' packets may bypass netfilter.
     Bypass,
 }
 
-/// The hook that is asked for, or else the one for these devices; see [`choose`].
+/// The configured hook, or else the one that [`choose`] finds for these devices.
 ///
 /// # Errors
 /// eBPF is not permitted to this process.
@@ -43,8 +43,8 @@ pub fn resolve(
     }
 }
 
-/// The hook for these devices. `cilium_state` is the state folder of Cilium's agent; `pinned` is where an
-/// earlier agent has counted, if its programs are still there: it may have found that out by comparing.
+/// The hook for these devices. `cilium_state` is the state folder of cilium-agent. `pinned` is the hook of an earlier
+/// agent whose programs are still attached: that agent may have found it by comparing the hook with the devices.
 ///
 /// # Errors
 /// eBPF is not permitted to this process.
@@ -68,7 +68,7 @@ pub fn choose(devices: &Devices, cilium_state: &Path, pinned: Option<Hook>) -> R
     Ok(Choice { hook: Hook::Clsact, why })
 }
 
-/// Whether a cilium-agent is on this node: its device, or the folder where it keeps its state.
+/// Whether cilium-agent runs on this node: it has its device or its state folder.
 pub fn has_cilium(devices: &Devices, cilium_state: &Path) -> bool {
     devices.bypasses.contains(CILIUM) || cilium_state.exists()
 }
@@ -95,9 +95,9 @@ fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
     (path, format!("{why} ({})", file.display()))
 }
 
-/// Cilium's data path. In a tunnel its program at the pod's device encapsulates by itself and hands the packet
-/// to the tunnel's device, whatever its host routing; with kube-proxy replacement a NodePort's packets are
-/// forwarded where they arrive. Only plain routes through the host's stack pass netfilter.
+/// Cilium's data path. In tunnel mode its program at the pod's device encapsulates packets itself and passes them to
+/// the tunnel's device, with any kind of host routing. With kube-proxy replacement, packets of a NodePort are
+/// forwarded where they arrive. Only plain routing through the host's stack passes netfilter.
 fn cilium(config: &Value) -> (DataPath, &'static str) {
     match option(config, "RoutingMode").and_then(Value::as_str) {
         Some("native") => {}
@@ -109,7 +109,7 @@ fn cilium(config: &Value) -> (DataPath, &'static str) {
         Some(false) => return (DataPath::Bypass, "Cilium's eBPF host routing bypasses netfilter"),
         None => return (DataPath::Bypass, "Cilium is here and may bypass netfilter: its host routing is not known"),
     }
-    // The option has moved between versions, and was a word before it was a boolean.
+    // The option has moved between versions, and was a string before it was a boolean.
     let replaces = ["KubeProxyReplacement", "EnableKubeProxyReplacement"].iter().find_map(|key| option(config, key));
     match replaces {
         Some(Value::Bool(false)) => {}
@@ -122,7 +122,7 @@ fn cilium(config: &Value) -> (DataPath, &'static str) {
     (DataPath::Netfilter, "Cilium routes through the host's stack")
 }
 
-/// An option, at whatever depth: options have moved between versions.
+/// An option at any depth, because options have moved between versions.
 fn option<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
     match config {
         Value::Object(fields) => fields.get(key).or_else(|| fields.values().find_map(|value| option(value, key))),

@@ -1,20 +1,20 @@
-//! What an agent must be allowed to do.
+//! The capabilities that an agent needs.
 
 use std::fs;
 
-/// A capability, its number, and what an agent can't do without it.
+/// A capability, its number, and its purpose.
 const NEEDED: [(&str, u32, &str); 3] = [
     ("BPF", 39, "load programs and make maps"),
     ("NET_ADMIN", 12, "attach programs to devices and to netfilter"),
     ("PERFMON", 38, "read packets by pointers, which the verifier allows only with it"),
 ];
 
-/// The names of all that are needed.
+/// The names of all needed capabilities.
 pub fn names() -> String {
     NEEDED.map(|(name, ..)| name).join(", ")
 }
 
-/// Those that this process lacks, each with what it can't do then; `None` if the kernel does not say.
+/// The capabilities that this process lacks, each with its purpose; `None` if the kernel does not tell.
 pub fn missing() -> Option<Vec<String>> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;

@@ -1,27 +1,27 @@
-//! How far a change of the hook is.
+//! The progress of a change of the hook.
 
 use super::{Hook, object::Programs};
 
-/// A change that has begun.
+/// A change in progress.
 pub(super) struct HookChange {
     pub(super) to: Hook,
     pub(super) step: Step,
 }
 
-/// What comes next.
+/// The next step.
 pub(super) enum Step {
-    /// Traffic control begins to count, and netfilter ends.
+    /// Traffic control starts to count, and netfilter stops.
     CountTheRest(Box<Later>),
-    /// All that netfilter has counted has passed traffic control.
+    /// Every packet that netfilter has counted has passed traffic control.
     LeaveNetfilter(Programs),
-    /// All packets that come to traffic control have passed netfilter's programs: it counts them alone.
+    /// Every packet that reaches traffic control has passed netfilter's programs, which count alone.
     LeaveTrafficControl(Box<Later>),
 }
 
-/// Programs that are loaded before the change begins, so that nothing can fail in the middle.
+/// Programs that are loaded before the change begins, so that nothing can fail during the change.
 pub(super) struct Later {
-    /// For while both hooks have programs.
+    /// For the time in which both hooks have programs.
     pub(super) meanwhile: Programs,
-    /// For afterwards.
+    /// For the time after the change.
     pub(super) after: Programs,
 }

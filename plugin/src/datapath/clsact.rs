@@ -1,9 +1,7 @@
-//! Attaches a program at clsact, by netlink: the way to traffic control on kernels without
-//! tcx.
+//! Attaches programs at clsact by netlink: traffic control on kernels without tcx.
 //!
-//! A filter belongs to the device, not to a descriptor. It is taken away through the socket that
-//! made it, which stays in its network namespace whoever holds it. The clsact qdisc is shared with
-//! others and stays.
+//! A filter belongs to the device, not to a descriptor. It is removed through the socket that made it, because that
+//! socket stays in its network namespace. The clsact qdisc is shared with other programs and stays.
 
 use super::sys::Side;
 use rtnetlink::{
@@ -22,13 +20,13 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-/// Before the filters of others, whose verdict may end the chain; or as near to that as a filter of
-/// another kind leaves room.
+/// The first priorities, before filters of other programs whose verdict may end the chain; the next free one if a
+/// filter of another kind has the first.
 const PRIORITIES: RangeInclusive<u32> = 1..=8;
-/// Ours among filters of the same priority, so that a new program takes the place of an old one.
+/// Identifies our filter among filters of the same priority, so that a new program replaces an old one.
 const HANDLE: u32 = 0x6d65;
 
-/// A filter of ours on a device, taken away when dropped, unless it is to stay.
+/// Our filter on a device, removed when it is dropped unless it is to stay.
 pub(super) struct Filter {
     socket: Socket,
     ifindex: u32,
@@ -38,8 +36,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Attaches to a device of the calling thread's network namespace; a filter that an earlier
-    /// run left there is replaced.
+    /// Attaches to a device of the calling thread's network namespace, and replaces a filter that an earlier run left.
     pub(super) fn new(program: BorrowedFd<'_>, ifindex: u32, side: Side, stays: bool) -> io::Result<Self> {
         let socket = connect()?;
         let mut qdisc = message(ifindex);
@@ -52,12 +49,12 @@ impl Filter {
         }
 
         let mut refused = io::Error::from_raw_os_error(libc::EBUSY);
-        // One that is there is replaced where it is: two would count every packet twice.
+        // An existing filter of ours is replaced in place: two would count every packet twice.
         let there = filters(ifindex, side)?.into_iter().find(InstalledFilter::is_ours).map(|filter| filter.priority);
         for priority in there.map_or(PRIORITIES, |priority| priority..=priority) {
             match attach(&socket, program, ifindex, side, priority) {
                 Ok(()) => return Ok(Self { socket, ifindex, side, priority, stays }),
-                // A filter of another kind or for other packets has the priority.
+                // A filter of another kind or for other packets uses the priority.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EEXIST | libc::EBUSY)) => {
                     refused = error;
                 }
@@ -72,7 +69,7 @@ impl Filter {
         self.side
     }
 
-    /// Leaves the filter where it is: another program has taken its place.
+    /// Forgets the filter: another program has replaced it.
     pub(super) fn replaced(mut self) {
         self.stays = true;
     }
@@ -100,7 +97,7 @@ impl Drop for Filter {
     }
 }
 
-/// Takes filters of ours away from a device of the calling thread's namespace, if there are any.
+/// Removes our filters from a device of the calling thread's namespace.
 pub(super) fn remove(ifindex: u32, side: Side) -> io::Result<()> {
     let socket = connect()?;
     for filter in filters(ifindex, side)?.iter().filter(|filter| filter.is_ours()) {
@@ -109,11 +106,11 @@ pub(super) fn remove(ifindex: u32, side: Side) -> io::Result<()> {
     Ok(())
 }
 
-/// A filter that is there.
+/// A filter on a device.
 pub(super) struct InstalledFilter {
     handle: u32,
     priority: u32,
-    /// That of its program, or its kind.
+    /// The name of its program, or its kind.
     name: String,
 }
 
@@ -123,7 +120,7 @@ impl InstalledFilter {
     }
 }
 
-/// The filters of others that run before ours and may end the chain, for people.
+/// The filters of other programs that run before ours and may end the chain, for people.
 pub(super) fn before_ours(ifindex: u32, side: Side) -> io::Result<Vec<String>> {
     let filters = filters(ifindex, side)?;
     let ours = filters.iter().position(InstalledFilter::is_ours);
@@ -131,7 +128,7 @@ pub(super) fn before_ours(ifindex: u32, side: Side) -> io::Result<Vec<String>> {
     Ok(before.map(|InstalledFilter { name, priority, .. }| format!("{name} (priority {priority})")).collect())
 }
 
-/// The filters at a device in the order in which they run. A device without clsact has none.
+/// The filters of a device in the order in which they run; empty for a device without clsact.
 pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<InstalledFilter>> {
     let socket = connect()?;
     let mut request = message(ifindex);
@@ -154,7 +151,7 @@ pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<InstalledFilte
                     None => return Ok(filters),
                 },
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
-                    // Without a handle it is the head of a list.
+                    // A message without a handle is the head of a list.
                     filters.extend(seen(&filter).filter(|filter| filter.handle != 0));
                 }
                 _ => {}
@@ -187,7 +184,7 @@ fn program_name(option: &TcOption) -> Option<String> {
 fn delete(socket: &Socket, ifindex: u32, side: Side, priority: u32) {
     let filter = filter(ifindex, side, priority);
     if let Err(error) = ask(socket, RouteNetlinkMessage::DelTrafficFilter(filter), 0) {
-        // The device may have gone before us, and the filter with it.
+        // The device may be gone already, and the filter with it.
         tracing::debug!(ifindex, ?side, %error, "the clsact filter is not there");
     }
 }

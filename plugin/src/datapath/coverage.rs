@@ -1,23 +1,22 @@
-//! Compares what the hook saw with what the devices sent, by the devices' own counters: a data path that
-//! bypasses the hook would otherwise look like a quiet node.
+//! Compares the bytes that the hook saw with the bytes that the devices sent, by the devices' own counters. Without
+//! it, a data path that bypasses the hook would look like a quiet node.
 //!
-//! Overlays and uplinks are compared apart, and an overlay's outer packets are left out: a hook that sees
-//! only those sees nothing that counts. All counters are IP bytes and only grow.
+//! Overlays and uplinks are compared separately, and the outer packets of overlays are left out: a hook that sees only
+//! outer packets sees no pod traffic. All counters are IP bytes and only grow.
 
 use super::{Datapath, Error, devices};
 use meridian_abi::{matrix::Direction, stats::Stat};
 
-/// What is missed by more than this share was not seen. A device that cuts packets itself may count fewer
-/// headers than the wire has, and none counts the wire's checksums.
+/// The tolerated share of missing bytes. A device that segments packets itself may count fewer headers than the wire
+/// has, and no device counts the wire's checksums.
 const TOLERATED_PERCENT: u64 = 10;
-/// Bytes that devices must have sent to be compared at all: link protocols and packets on their way are not
-/// more.
+/// The least bytes that devices must have sent for a comparison: link protocols and packets under way stay below it.
 const ENOUGH: u64 = 256 << 10;
-/// Outer packets of super-packets are counted at the hook before they are cut: the headers of the segments,
-/// up to this part of the bytes, are missing.
+/// The hook counts outer packets of super-packets before segmentation, so the headers of the segments are missing: up
+/// to this part of the bytes.
 const OUTER_HEADERS_PART: u64 = 5;
 
-/// Bytes sent by devices and seen by the hook, up to a moment.
+/// Bytes sent by the devices and bytes seen by the hook, up to one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Sent through uplinks.
@@ -28,32 +27,32 @@ pub struct Coverage {
     pub uplinks_seen: u64,
     /// Counted on overlays' devices.
     pub overlays_seen: u64,
-    /// Seen on uplinks, and left out: they carry what was counted before.
+    /// Seen on uplinks, left out: outer packets, whose contents were counted before.
     pub outer: u64,
-    /// Seen, and left out: ARP, multicast and the like, some of it on other devices.
+    /// Seen, left out: ARP, multicast and similar, partly on other devices.
     pub link_scoped: u64,
 }
 
-/// The result of comparing an interval.
+/// The comparison of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compared {
-    /// Sent, without outer packets.
+    /// Bytes sent, without outer packets.
     pub sent: u64,
-    /// The bytes of those that the hook saw.
+    /// The bytes of these that the hook saw.
     pub seen: u64,
-    /// Whether that is too little.
+    /// Whether the hook saw too few.
     pub is_blind: bool,
 }
 
 impl Compared {
-    /// The share that was seen.
+    /// The percentage that the hook saw.
     pub fn percent(&self) -> u64 {
         (self.seen.saturating_mul(100)).checked_div(self.sent).unwrap_or(100)
     }
 }
 
 impl Coverage {
-    /// What was added since `before`; `None` where a counter has fallen because devices have gone.
+    /// The growth since `before`; `None` if a counter fell because a device is gone.
     #[must_use]
     pub fn since(&self, before: &Self) -> Option<Self> {
         Some(Self {
@@ -66,12 +65,12 @@ impl Coverage {
         })
     }
 
-    /// Whether the devices have sent enough to be compared.
+    /// Whether the devices sent enough for a comparison.
     pub const fn is_enough(&self) -> bool {
         self.uplinks_sent + self.overlays_sent >= ENOUGH
     }
 
-    /// Compares an interval with these counters.
+    /// Compares sent and seen bytes of an interval.
     pub fn compare(&self) -> Compared {
         let left_out = self.outer + self.outer / OUTER_HEADERS_PART + self.link_scoped;
         let uplinks_missed = self.uplinks_sent.saturating_sub(self.uplinks_seen + left_out);
@@ -88,12 +87,12 @@ impl Coverage {
 }
 
 impl Datapath {
-    /// Bytes sent by the devices and seen by the hook, up to now.
+    /// Bytes sent by the devices and bytes seen by the hook, up to now.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn coverage(&self) -> Result<Coverage, Error> {
-        // Before the hook's own counters: what is sent meanwhile must not look as if it was missed.
+        // Read before the hook's counters, so that bytes sent in between do not count as missed.
         let (uplinks_sent, overlays_sent) = devices::sent(self.devices())?;
         let cells = self.matrix()?.into_iter();
         let counted: u64 =
@@ -125,11 +124,11 @@ mod tests {
 
     #[test]
     fn a_hook_that_sees_an_overlays_outer_packets_only_is_blind() {
-        // VXLAN past the host's stack: 25 MB of pods' packets, each with 50 bytes around it.
+        // VXLAN that bypasses the host's stack: 25 MB of pods' packets, each with 50 bytes of headers around it.
         let tunnel = Coverage { overlays_sent: 25 * MB, uplinks_sent: 26 * MB, outer: 26 * MB, ..Coverage::default() };
         assert_eq!(says(tunnel), (0, true));
         assert_eq!(says(Coverage { overlays_seen: 25 * MB, ..tunnel }), (100, false));
-        // Super-packets' outer packets are counted before they are cut.
+        // The hook counts outer packets of super-packets before they are cut.
         let cut = Coverage { overlays_seen: 26 * MB, outer: 24 * MB, ..tunnel };
         assert_eq!(says(cut), (100, false));
     }

@@ -1,4 +1,4 @@
-//! Finds the devices through which packets leave the node, and tells when they change.
+//! Finds the devices through which packets leave the node, and watches for changes.
 
 use super::{
     Error, Readable, clsact,
@@ -25,15 +25,15 @@ use std::{
     os::fd::AsFd,
 };
 
-/// Devices that only a data path makes that may bypass netfilter: Cilium's, and Calico's with eBPF.
+/// Devices that exist only with a data path that may bypass netfilter: Cilium's, and Calico's with eBPF.
 const MARKS: [&str; 3] = ["cilium_host", "bpfin.cali", "bpfout.cali"];
 
-/// What a device is to the sums.
+/// The role of a device in counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Packets leave the node through it.
     Uplink,
-    /// An overlay's: packets go on through an uplink, inside others.
+    /// A device of an overlay: its packets leave through an uplink, inside other packets.
     Overlay,
 }
 
@@ -44,40 +44,40 @@ pub struct Device {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// Whether packets have an Ethernet header there.
+    /// Whether its packets have an Ethernet header.
     pub ethernet: bool,
-    /// Whether VLANs over it are uplinks, too: what has a tag is counted there.
+    /// Whether VLANs over it are uplinks, too: tagged packets are counted there.
     pub trunk: bool,
-    /// Its addresses: the node's.
+    /// Its addresses, which are the node's.
     pub addresses: Vec<IpAddr>,
 }
 
 impl Device {
-    /// An uplink of which no more is known than its index.
+    /// An uplink of which only the index is known.
     pub const fn uplink(ifindex: u32) -> Self {
         Self { ifindex, name: String::new(), role: Role::Uplink, ethernet: true, trunk: false, addresses: Vec::new() }
     }
 }
 
-/// The devices through which packets leave the node, and how its own packets are told.
+/// The devices through which packets leave the node, and the marks of its own and of overlays' packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Devices {
     /// Uplinks, then overlays' devices.
     pub devices: Vec<Device>,
-    /// Addresses of the node from which it may send what it has made: those of uplinks and of the loopback
-    /// device. Not of every device: with IPVS one has all addresses of all services.
+    /// Addresses from which the node sends its own packets: those of uplinks and of the loopback device. Other devices
+    /// are left out: with IPVS, one device has the addresses of all services.
     pub addresses: BTreeSet<IpAddr>,
-    /// How the packets of overlays are told on the uplinks.
+    /// The marks by which uplinks recognize the packets of overlays.
     pub marks: Overlays,
-    /// Devices that only a data path past netfilter makes; see [`super::auto`].
+    /// Devices that exist only with a data path that bypasses netfilter; see [`super::auto`].
     pub bypasses: BTreeSet<String>,
-    /// Other devices where somebody's eBPF program sees what arrives, as from a pod: it may forward it.
+    /// Other devices on which an eBPF program of another program sees arriving packets: it may forward them.
     pub programmed: BTreeSet<String>,
 }
 
-/// How packets that carry others are told from those that do not.
+/// The marks of packets that carry other packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlays {
     /// Their UDP destination ports.
@@ -100,19 +100,19 @@ impl Devices {
     }
 }
 
-/// What netlink says of the calling thread's network namespace.
+/// The netlink state of the calling thread's network namespace.
 struct NetlinkState {
     links: Vec<LinkMessage>,
     addresses: Vec<(u32, IpAddr)>,
-    /// Devices of default routes, in any table.
+    /// Devices of default routes in any routing table.
     routed: BTreeSet<u32>,
 }
 
-/// The devices of these names, or those of the default routes where none is named, and the devices of
-/// overlays, in the calling thread's network namespace.
+/// The devices of these names, or those of the default routes if no names are given, and the devices of overlays, in
+/// the calling thread's network namespace.
 ///
 /// # Errors
-/// There is no such device, no default route, or netlink can't be asked.
+/// A device is missing, there is no default route, or netlink fails.
 pub fn find(names: &[String]) -> Result<Devices, Error> {
     let found = look(names)?;
     let uplink = |name: &String| found.uplinks().all(|device| device.name != *name);
@@ -122,15 +122,15 @@ pub fn find(names: &[String]) -> Result<Devices, Error> {
     if found.uplinks().next().is_none() { Err(Error::NoUplink) } else { Ok(found) }
 }
 
-/// The same, without those that are not there (any more).
+/// The devices as by [`find`], without those that are missing (now).
 ///
 /// # Errors
-/// Netlink can't be asked.
+/// Netlink fails.
 pub fn look(names: &[String]) -> Result<Devices, Error> {
     netlink(async |handle| ask(&handle, names).await).map(|seen| sort(seen, names))
 }
 
-/// Asks netlink of the calling thread's network namespace.
+/// Runs `work` with netlink of the calling thread's network namespace.
 fn netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> Result<T, Error> {
     let asked = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -142,21 +142,21 @@ fn netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> 
             answer.map_err(io::Error::other)
         })
     };
-    // It is this thread whose namespace is asked, also where it runs a future.
+    // Runs on this thread, because its namespace counts, also inside a runtime.
     tokio::task::block_in_place(asked).map_err(|source| Error::Devices { source })
 }
 
-/// IP bytes that the devices have sent, by their own counters, less their link headers: uplinks, overlays.
+/// IP bytes that the devices have sent by their own counters, without link headers: uplinks, overlays.
 ///
 /// # Errors
-/// Netlink can't be asked.
+/// Netlink fails.
 pub(super) fn sent(devices: &Devices) -> Result<(u64, u64), Error> {
     const ETHERNET: u64 = 14;
     let links = ask_links()?;
     let find = |ifindex: u32| devices.devices.iter().find(|device| device.ifindex == ifindex);
     let of_link = |link: &LinkMessage| {
         let device = find(link.header.index)?;
-        // What a VLAN has sent its trunk has sent once more.
+        // The trunk counts its VLANs' packets once more.
         if Link::new(link).lower.and_then(find).is_some_and(|lower| lower.trunk) {
             return None;
         }
@@ -197,7 +197,7 @@ async fn ask(handle: &Handle, names: &[String]) -> Result<NetlinkState, rtnetlin
         for attribute in &message.attributes {
             match attribute {
                 AddressAttribute::Local(address) => local = Some(*address),
-                // With the one before, the address at the other end of the link.
+                // On a point-to-point link this is the address of the other end.
                 AddressAttribute::Address(address) => other = Some(*address),
                 _ => {}
             }
@@ -279,13 +279,13 @@ fn sort(seen: NetlinkState, names: &[String]) -> Devices {
     found
 }
 
-/// Whether somebody's program sees what arrives on the device. Ours are on uplinks and overlays.
+/// Whether another program's eBPF program sees packets that arrive at the device. Ours are on uplinks and overlays.
 fn has_program(ifindex: u32) -> bool {
     sys::query_tcx(ifindex, Side::Ingress).is_ok_and(|programs| programs > 0)
         || clsact::filters(ifindex, Side::Ingress).is_ok_and(|filters| !filters.is_empty())
 }
 
-/// What a link message says that matters here.
+/// The needed fields of a link message.
 struct Link<'a> {
     ifindex: u32,
     name: String,
@@ -294,7 +294,7 @@ struct Link<'a> {
     ethernet: bool,
     is_loopback: bool,
     is_up: bool,
-    /// The device under a VLAN.
+    /// The device below a VLAN.
     lower: Option<u32>,
 }
 
@@ -331,9 +331,9 @@ impl<'a> Link<'a> {
         link
     }
 
-    /// Whether it is a device of an overlay that is up; how its packets are told is noted down.
+    /// Whether the device belongs to an overlay and is up; adds the marks of the overlay's packets.
     fn overlay(&self, overlays: &mut Overlays) -> bool {
-        // Cilium sends what it encrypts through this one after it has passed the uplink in the clear.
+        // Cilium encrypts packets through this device after they have passed the uplink unencrypted.
         let again = self.name == "cilium_wg0";
         match self.kind {
             _ if !self.is_up => return false,
@@ -380,17 +380,17 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Tells when devices, addresses or routes of a network namespace change.
+/// Watches a network namespace for changes of devices, addresses or routes.
 pub struct Watch(Socket);
 
 /// Links, addresses and routes of both families: `RTMGRP_…`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 impl Watch {
-    /// Of the calling thread's namespace, from now on.
+    /// Watches the calling thread's namespace from now on.
     ///
     /// # Errors
-    /// Netlink can't be asked.
+    /// Netlink fails.
     pub fn new() -> Result<Self, Error> {
         let bound = Socket::new(NETLINK_ROUTE).and_then(|mut socket| {
             socket.bind(&SocketAddr::new(0, GROUPS))?;
@@ -400,24 +400,24 @@ impl Watch {
         bound.map(Self).map_err(|source| Error::Devices { source })
     }
 
-    /// Tells when something has changed. Inside a runtime.
+    /// A handle that waits for a change. Must be called inside a runtime.
     ///
     /// # Errors
-    /// The runtime can't wait for it.
+    /// The runtime can't wait for the socket.
     pub fn readable(&self) -> Result<Readable, Error> {
         Readable::new(self.0.as_fd()).map_err(|source| Error::Devices { source })
     }
 
-    /// Whether something has changed since the last time.
+    /// Whether anything changed since the last call.
     pub fn changed(&self) -> bool {
         let mut changed = false;
-        // That there is one is all that matters; the rest of it is thrown away.
+        // Only the presence of a message matters; its contents are dropped.
         let mut message = Vec::with_capacity(64);
         loop {
             message.clear();
             match self.0.recv(&mut message, 0) {
                 Ok(_) => changed = true,
-                // More than the socket holds.
+                // More messages than the socket holds.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return changed,

@@ -1,36 +1,36 @@
-//! Why the kernel side does not work.
+//! Errors of the kernel side.
 
 use super::btf;
 use std::{io, path::PathBuf};
 
-/// Why the kernel side does not work.
+/// An error of the kernel side.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel's type information lacks something.
     #[error(transparent)]
     Btf(#[from] btf::Error),
-    /// The kernel knows no netfilter programs.
+    /// The kernel has no netfilter programs.
     #[error(
         "Linux {release} has no netfilter eBPF programs ({source}): Linux 6.4 or newer with CONFIG_NETFILTER_BPF_LINK is needed"
     )]
     NoNetfilter {
         /// The kernel's release.
         release: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// This process may not do it.
+    /// This process lacks a permission.
     #[error("{what} is not permitted ({source}): run as root, or with the capabilities BPF, NET_ADMIN and PERFMON")]
     NotPermitted {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The embedded object is not what this program expects.
+    /// The embedded object does not fit this program.
     #[error("the embedded eBPF object is not usable: {what}")]
     Object {
-        /// What is wrong with it.
+        /// The reason.
         what: String,
     },
     /// The verifier refused a program.
@@ -38,7 +38,7 @@ pub enum Error {
     Load {
         /// The program.
         program: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
         /// The last lines of the verifier's log.
         log: String,
@@ -48,7 +48,7 @@ pub enum Error {
     Map {
         /// The map.
         map: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A prefix can't be written.
@@ -56,41 +56,41 @@ pub enum Error {
     Prefix {
         /// The prefix.
         prefix: ipnetwork::IpNetwork,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The devices of this node can't be listed.
     #[error("listing the network devices: {source}")]
     Devices {
-        /// What netlink answered.
+        /// Netlink's error.
         source: io::Error,
     },
-    /// A device was named that is not there.
+    /// There is no device of this name.
     #[error("there is no network device {name}: name the uplinks as `ip link` does")]
     NoSuchUplink {
         /// The name.
         name: String,
     },
-    /// Nothing says through which device packets leave.
+    /// No route shows through which device packets leave.
     #[error("no network device has a default route: name the uplinks with --uplink")]
     NoUplink,
-    /// No program can be attached.
+    /// A program can't be attached.
     #[error("attaching to {to}: {source}")]
     Attach {
-        /// The hook, and where it is.
+        /// The hook and the device.
         to: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The folder of the pins can't be used.
     #[error("the pins in {}: {source}", path.display())]
     Pins {
-        /// The folder, or what is in it.
+        /// The folder or a pin in it.
         path: PathBuf,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// What is pinned is not what this program would pin.
+    /// A pinned map has another shape than this program's.
     #[error(
         "the pinned eBPF map {map} is not as this version makes it: `meridian agent --unload` takes the pins away, and the counters begin anew"
     )]
@@ -98,12 +98,12 @@ pub enum Error {
         /// The map.
         map: String,
     },
-    /// The kernel knows no tcx.
+    /// The kernel has no tcx.
     #[error("Linux {release} has no tcx ({source}): Linux 6.6 or newer is needed; --hook clsact works on older ones")]
     NoTcx {
         /// The kernel's release.
         release: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
 }

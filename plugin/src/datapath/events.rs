@@ -24,18 +24,18 @@ impl Events {
         RingBuf::try_from(Map::RingBuf(data)).map(Self).map_err(failed)
     }
 
-    /// Tells when there are events. Inside a runtime.
+    /// A handle that waits for events. Must be called inside a runtime.
     ///
-    /// The kernel wakes with an event whose reader has read all before it.
+    /// The kernel wakes the reader for an event only if the reader has read all events before it.
     pub(super) fn readable(&self) -> io::Result<Readable> {
         Readable::new(self.0.as_fd())
     }
 
-    /// Shows every event that is there to `see`.
+    /// Calls `see` with every event in the ring.
     pub(super) fn read(&mut self, mut see: impl FnMut(Event)) {
         let boot = boot_time();
         while let Some(item) = self.0.next() {
-            // Another length would be another program's event: there is none.
+            // An event of another length can't be ours; there are none.
             if let Ok(event) = event::Event::read_from_bytes(&item) {
                 see(domain(&event, boot));
             }

@@ -1,5 +1,5 @@
-//! Reads the flow entries where they lie, and takes idle ones away: see [`meridian_abi::flow`] for the
-//! states of a slot.
+//! Reads the flow entries in shared memory, and removes idle ones: see [`meridian_abi::flow`] for the states of a
+//! slot.
 
 use super::{
     Error,
@@ -18,7 +18,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-/// An entry that is idle. Its counters are read a last time when no program uses it any more.
+/// An entry that is being removed. Its counters are read a last time when no program uses it any more.
 #[derive(Clone, Copy, Debug)]
 pub struct Retiring {
     slot: SlotId,
@@ -32,7 +32,7 @@ pub(super) struct FlowMaps {
     pinned_state: Memory<SharedPinnedState>,
 }
 
-/// An address as a key has it.
+/// An address as it is in a key.
 trait Address: Copy + 'static {
     fn domain(self) -> IpAddr;
     fn zero() -> Self;
@@ -60,7 +60,7 @@ impl Address for V6 {
 }
 
 impl FlowMaps {
-    /// Over maps with so many slots each.
+    /// The flow maps, with this many slots each.
     pub(super) fn new(maps: &Maps, slots: u32) -> Result<Self, Error> {
         let maps = Self {
             v4: Memory::map(&maps.flows_v4, slots as usize)?,
@@ -71,19 +71,19 @@ impl FlowMaps {
         Ok(maps)
     }
 
-    /// Slots of both maps.
+    /// The slots of both maps together.
     pub(super) const fn slots(&self) -> usize {
         self.v4.values().len() + self.v6.values().len()
     }
 
-    /// Shows every entry that programs count in.
+    /// Calls `see` with every entry in use.
     pub(super) fn read(&self, mut see: impl FnMut(Entry)) {
         let v6 = self.v4.values().len();
         read(self.v4.values(), 0, &mut see);
         read(self.v6.values(), v6, &mut see);
     }
 
-    /// Begins to take an entry away that was read a moment ago. `None`: it was used since.
+    /// Starts removing an entry that was just read. `None`: a packet used it in the meantime.
     pub(super) fn retire(&self, entry: &Entry) -> Option<Retiring> {
         let (slot, seen) = (entry.slot, entry.verdict.pack());
         let verdict = match self.find(slot) {
@@ -94,13 +94,13 @@ impl FlowMaps {
         Some(Retiring { slot, verdict: seen })
     }
 
-    /// Those of the entries that are out of use, with their last counters; the others were brought
-    /// back by a packet. Some time has passed since they were retired.
+    /// The entries that are out of use, with their final counters; a packet has put the others back into use. Must be
+    /// called some time after the entries were retired.
     pub(super) fn retired(&self, retiring: Vec<Retiring>) -> Vec<Entry> {
         if retiring.is_empty() {
             return Vec::new();
         }
-        // A program that had seen a verdict may still be about to add.
+        // A program that read the verdict earlier may still be about to add to the counters.
         wait_for_programs();
         let last = |retiring: Retiring| match self.find(retiring.slot) {
             Ok(slot) => last(slot, retiring),
@@ -109,7 +109,7 @@ impl FlowMaps {
         retiring.into_iter().filter_map(last).collect()
     }
 
-    /// Empties the slots of entries that were told as [`retired`](Self::retired).
+    /// Empties the slots of entries that [`retired`](Self::retired) returned.
     pub(super) fn empty(&self, slots: impl IntoIterator<Item = SlotId>) {
         let v6 = self.v4.values().len();
         slots.into_iter().for_each(|slot| match self.find(slot) {
@@ -118,7 +118,7 @@ impl FlowMaps {
         });
     }
 
-    /// What the entries count, and what those did that were taken away.
+    /// The sum over all entries, removed ones included.
     pub(super) fn sum(&self) -> Counter {
         let mut sum = self.retired_sum();
         let mut add = |counter: &SharedCounter| sum += load(counter);
@@ -127,8 +127,8 @@ impl FlowMaps {
         sum
     }
 
-    /// Entries that an earlier agent had begun to take away are in use again, with the zones that
-    /// `classify` says until a packet comes.
+    /// Puts entries back into use that an earlier agent had started to remove. They have the zones of `classify` until
+    /// the next packet.
     pub(super) fn bring_back(&self, mut classify: impl FnMut(&Entry) -> Verdict) {
         let v6 = self.v4.values().len();
         bring_back(self.v4.values(), 0, &mut classify);
@@ -148,13 +148,13 @@ impl FlowMaps {
         let Some(pinned_state) = self.pinned_state.values().first() else { return };
         let mut sum = load(&pinned_state.retired);
         sum += load(&slot.counter);
-        // If this process is killed here or below, the next one ends what is noted down.
+        // If this process is killed from here on, the next one completes the removal from the pinned state.
         store(&pinned_state.retired_next, sum);
         pinned_state.retiring.store(number + 1, Ordering::SeqCst);
         end(pinned_state, slot);
     }
 
-    /// Ends what an agent that was killed had noted down.
+    /// Completes the removal that a killed agent had started.
     fn end_interrupted(&self) {
         let Some(pinned_state) = self.pinned_state.values().first() else { return };
         let Some(number) = pinned_state.retiring.load(Ordering::SeqCst).checked_sub(1) else { return };
@@ -176,8 +176,7 @@ fn store(counter: &SharedCounter, value: Counter) {
     counter.packets.store(value.packets, Ordering::SeqCst);
 }
 
-/// Moves what the pinned state says of a slot that nobody uses into force, and empties the slot. Doing it
-/// again is no different.
+/// Applies the pinned state of a removal and empties the slot. Doing it twice has the same result.
 fn end<A: Address>(pinned_state: &SharedPinnedState, slot: &SharedSlot<A>) {
     store(&pinned_state.retired, load(&pinned_state.retired_next));
     store(&slot.counter, Counter::default());
@@ -207,7 +206,7 @@ fn bring_back<A: Address>(slots: &[SharedSlot<A>], first: usize, classify: &mut 
     for (number, slot) in slots.iter().enumerate() {
         if slot.verdict.load(Ordering::Acquire) == flow::RETIRED {
             let entry = entry(slot, SlotId(first + number), flow::RETIRED);
-            // Without counters all that is left to do is to empty it.
+            // An entry without counts can only be emptied.
             let word = if entry.counter.packets == 0 { flow::EMPTY } else { classify(&entry).pack() };
             slot.verdict.store(word, Ordering::SeqCst);
         }
@@ -219,9 +218,9 @@ fn last<A: Address>(slot: &SharedSlot<A>, retiring: Retiring) -> Option<Entry> {
     is_out_of_use.then(|| entry(slot, retiring.slot, retiring.verdict))
 }
 
-/// The entry in a slot that has one; `word` says its zones.
+/// The entry in a used slot; `word` has its zones.
 fn entry<A: Address>(slot: &SharedSlot<A>, id: SlotId, word: u64) -> Entry {
-    // SAFETY: with a verdict or RETIRED the key does not change, but by this thread.
+    // SAFETY: with a verdict or RETIRED only this thread changes the key.
     let key = unsafe { slot.key.get().read_volatile() };
     Entry {
         slot: id,

@@ -1,4 +1,4 @@
-//! Waits until programs that are running have ended.
+//! Waits until the running programs have ended.
 
 use std::{thread, time::Duration};
 
@@ -9,7 +9,7 @@ pub(super) fn wait_for_programs() {
     // SAFETY: membarrier takes no pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } == 0;
     if !done {
-        // Not on kernels with nohz_full: a program runs for microseconds.
+        // membarrier fails on kernels with nohz_full; a program runs for microseconds.
         thread::sleep(Duration::from_millis(50));
     }
 }

@@ -1,9 +1,9 @@
-//! The hooks, and which of them this kernel has.
+//! The hooks, and whether this kernel has them.
 
 use super::{Error, probe, sys};
 use std::fmt;
 
-/// Where packets are counted.
+/// A place in the kernel where packets are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hook {
     /// netfilter POSTROUTING (Linux 6.4).
@@ -19,13 +19,13 @@ pub enum Hook {
 const LOOPBACK: u32 = 1;
 
 impl Hook {
-    /// All of them, the one that is preferred first.
+    /// All hooks, in the order of preference.
     pub const ALL: [Self; 3] = [Self::Netfilter, Self::Tcx, Self::Clsact];
 
-    /// Whether this kernel has the hook.
+    /// Checks that this kernel has the hook.
     ///
     /// # Errors
-    /// What it lacks, or eBPF is not permitted to this process.
+    /// The kernel lacks the hook, or does not permit eBPF to this process.
     pub fn require(self) -> Result<(), Error> {
         match self {
             Self::Netfilter => probe::accept_all().map(drop),

@@ -1,14 +1,14 @@
-//! Moves counting from one hook to another while packets pass, so that none is lost and none counts twice.
+//! Moves counting from one hook to another while packets pass, so that no packet is lost or counted twice.
 //!
-//! A packet passes netfilter first and traffic control a moment later, or traffic control alone. While the
-//! hook changes, both have programs: netfilter notes each packet that it counts, and traffic control crosses
-//! it out and counts only what is not noted ([`settings::COUNT_THE_REST`]), or nothing ([`settings::NOTE`]).
-//! Between two steps lies a time in which every packet that passed the first hook has passed the second one:
-//! the caller lets [`GRACE`] go by. No packet pays for this while the hook does not change.
+//! A packet passes netfilter first and traffic control a moment later, or traffic control alone. During the change
+//! both hooks have programs: netfilter notes each packet that it counts, and traffic control crosses the note out. It
+//! counts only packets without a note ([`settings::COUNT_THE_REST`]), or none ([`settings::NOTE`]). Between two steps
+//! the caller waits for [`GRACE`], so that every packet that passed the first hook has passed the second. Outside a
+//! change, packets pay nothing for this.
 //!
-//! A datagram that is cut between the hooks becomes several packets: while netfilter notes, traffic control
-//! counts its fragments. That changes by one system call for each hook, and a datagram that is cut between
-//! the two calls counts twice.
+//! A datagram that is fragmented between the hooks becomes several packets: while netfilter notes, traffic control
+//! counts its fragments. That switch takes one system call for each hook, and a datagram fragmented between the two
+//! calls counts twice.
 
 use super::{
     Datapath, Error, Hook,
@@ -19,15 +19,16 @@ use super::{
 use meridian_abi::settings;
 use std::time::Duration;
 
-/// For how long a packet may be between the two hooks: it waits there for a neighbour's address, or for a
-/// task that was interrupted.
+/// The longest time for which a packet is between the two hooks: it may wait for a neighbour's address or for an
+/// interrupted task.
 pub const GRACE: Duration = Duration::from_secs(1);
 
 impl Datapath {
-    /// Begins to count at another hook, with the same counters. [`Datapath::continue_hook_change`] goes on.
+    /// Starts counting at another hook with the same counters. [`Datapath::continue_hook_change`] continues the
+    /// change.
     ///
     /// # Errors
-    /// The kernel lacks the hook, or its answer: then packets are counted where they were.
+    /// The kernel lacks the hook or refuses; the old hook then stays in use.
     pub fn begin_hook_change(&mut self, to: Hook) -> Result<(), Error> {
         let from = self.options.hook;
         let traffic_control = if to == Hook::Netfilter { from } else { to };
@@ -58,10 +59,10 @@ impl Datapath {
         Ok(())
     }
 
-    /// Goes on with a change, at least [`GRACE`] after the step before. Returns the hook when it is done.
+    /// Continues a change, at least [`GRACE`] after the last step. Returns the new hook when the change is complete.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn continue_hook_change(&mut self) -> Result<Option<Hook>, Error> {
         let Some(HookChange { to, step }) = self.changing.take() else { return Ok(None) };
         match step {
@@ -94,7 +95,7 @@ impl Datapath {
         self.changing.is_some()
     }
 
-    /// Puts these programs at the egress of every device, and of those that come later.
+    /// Attaches these programs to the egress of every device, present and future.
     fn set_egress(&mut self, hook: Hook, programs: Programs) -> Result<(), Error> {
         self.device_hooks.egress = Some(hook);
         self.loaded.programs.egress = programs.egress;
@@ -102,7 +103,7 @@ impl Datapath {
         for device in &devices.devices {
             let program = &loaded.programs.egress[usize::from(!device.ethernet)];
             match attached.side(Side::Egress, hook, program, device, pins.as_ref()) {
-                // The device has gone.
+                // The device is gone.
                 Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
                 placed => placed.map(drop)?,
             }
@@ -110,12 +111,11 @@ impl Datapath {
         Ok(())
     }
 
-    /// Forgets packets that were noted before traffic control crossed any out: other packets have their
-    /// addresses by now. Those that are on their way are not counted again, noted or not: traffic control
-    /// does not count yet.
+    /// Forgets notes from before traffic control started to cross them out: other packets may have the same addresses
+    /// by now. Packets under way are not counted again in either case, because traffic control does not count yet.
     fn forget_passing(&self) -> Result<(), Error> {
         let map = &self.maps.passing;
-        // New ones come all the time, and are crossed out.
+        // New notes keep coming, and are crossed out.
         for _ in 0..2 * settings::PASSING {
             let Some(packet) = map.first_key()? else { break };
             map.delete(&packet).map_err(|source| map.failed(source))?;

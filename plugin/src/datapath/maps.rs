@@ -1,4 +1,4 @@
-//! The maps of the programs: each found once by its name, and used by the types of its keys and values from then on.
+//! The maps of the programs: each is found once by its name, and then used with typed keys and values.
 
 use super::{Error, prefix_key::PrefixKey, sys};
 use aya::maps::{MapData, MapInfo};
@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// Maps by their names in the object.
 pub(super) type Named = HashMap<String, Arc<MapData>>;
 
-/// A map with keys and values of these types. Of a map per CPU, V is the value of one.
+/// A map with keys and values of these types. For a per-CPU map, V is the value of one CPU.
 pub(super) struct Map<K, V> {
     name: &'static str,
     data: Arc<MapData>,
@@ -41,12 +41,12 @@ impl<K, V> Map<K, V> {
         Ok(map)
     }
 
-    /// What the kernel says of it: its id, its size.
+    /// The kernel's information about the map: its id, its size.
     pub(super) fn info(&self) -> Result<MapInfo, Error> {
         self.data.info().map_err(|error| self.failed(io::Error::other(error)))
     }
 
-    /// The kernel's answer as an error of this map.
+    /// Wraps the kernel's error as an error of this map.
     pub(super) fn failed(&self, source: io::Error) -> Error {
         Error::Map { map: self.name.into(), source }
     }
@@ -75,7 +75,7 @@ impl<K: IntoBytes + Immutable, V> Map<K, V> {
         sys::update(self.as_fd(), key, value)
     }
 
-    /// Takes a key away. Returns whether it was there.
+    /// Deletes a key. Returns whether it was present.
     pub(super) fn delete(&self, key: &K) -> io::Result<bool> {
         match sys::delete(self.as_fd(), key) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -83,7 +83,7 @@ impl<K: IntoBytes + Immutable, V> Map<K, V> {
         }
     }
 
-    /// A key that is there.
+    /// The first key, if there is one.
     pub(super) fn first_key(&self) -> Result<Option<K>, Error>
     where
         K: FromBytes,
@@ -97,12 +97,12 @@ pub(super) struct Maps {
     pub(super) control: Map<u32, Control>,
     pub(super) pinned_state: Map<u32, PinnedState>,
     pub(super) zone_names: Map<u32, zone::Name>,
-    /// Programs, by their descriptors.
+    /// Programs, as file descriptors.
     pub(super) cores: Map<u32, u32>,
     pub(super) node_addresses: Map<zone::Address, u8>,
     pub(super) service_ports: Map<u32, [u8; service::CHUNK as usize]>,
     pub(super) devices: Map<u32, u64>,
-    /// That of even epochs, and that of odd ones.
+    /// The maps for even and for odd epochs.
     pub(super) zones: [Map<PrefixKey, Entry>; 2],
     pub(super) flows_v4: Map<u32, FlowSlot<V4>>,
     pub(super) flows_v6: Map<u32, FlowSlot<V6>>,
@@ -111,12 +111,12 @@ pub(super) struct Maps {
     pub(super) passing: Map<u64, u32>,
     /// A ring buffer has neither keys nor values.
     pub(super) events: Map<(), ()>,
-    /// Depth and count have the layout of a Counter.
+    /// Depth and count, in the layout of a Counter.
     pub(super) reentries: Map<u32, Counter>,
 }
 
 impl Maps {
-    /// Those of the object.
+    /// Finds the maps of the object.
     pub(super) fn find(maps: &Named) -> Result<Self, Error> {
         Ok(Self {
             control: Map::find(maps, "CONTROL")?,

@@ -1,5 +1,4 @@
-//! A map's values in this process's memory (`BPF_F_MMAPABLE`): what the programs write is read, and
-//! what they read is written, without a system call.
+//! Maps in this process's memory (`BPF_F_MMAPABLE`): values are shared with the programs without system calls.
 
 use super::{Error, maps::Map};
 use meridian_abi::{
@@ -17,14 +16,13 @@ use std::{
     sync::atomic::{AtomicU16, AtomicU32, AtomicU64},
 };
 
-/// What lies in an array map: values that are written by others at the same time, which this process
-/// therefore uses through atomics.
+/// A value of an array map that others write at the same time. This process therefore uses it through atomics.
 ///
 /// # Safety
-/// It has the size and the layout of the map's value, of which every bit pattern is one, and all that
-/// others may write at any time is in atomics or cells.
+/// The type has the size and layout of the map's value, every bit pattern is valid, and every part that others may
+/// write at any time is an atomic or a cell.
 pub(super) unsafe trait Shared {
-    /// The map's value.
+    /// The map's value type.
     type Value;
 }
 
@@ -36,14 +34,14 @@ pub(super) struct Memory<T> {
     kind: PhantomData<T>,
 }
 
-// SAFETY: shared memory that belongs to no thread; what is in it is Sync or used as its type says.
+// SAFETY: shared memory that belongs to no thread; its contents are Sync or used as their types require.
 unsafe impl<T: Shared> Send for Memory<T> {}
 
 impl<T: Shared> Memory<T> {
-    /// The memory of a map with so many values.
+    /// Maps the memory of a map with this many values.
     pub(super) fn map(map: &Map<u32, T::Value>, values: usize) -> Result<Self, Error> {
         const { assert!(size_of::<T>() == size_of::<T::Value>() && align_of::<T>() <= 8) };
-        // The kernel gives whole pages only.
+        // The kernel maps whole pages only.
         let bytes = NonZeroUsize::MIN.max(NonZeroUsize::new(values * size_of::<T>()).unwrap_or(NonZeroUsize::MIN));
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
@@ -52,7 +50,7 @@ impl<T: Shared> Memory<T> {
         Ok(Self { start, bytes, values, kind: PhantomData })
     }
 
-    /// All of them.
+    /// All values.
     pub(super) const fn values(&self) -> &[T] {
         // SAFETY: the mapping has this many values and lives as long as self; T allows others to write.
         unsafe { std::slice::from_raw_parts(self.start.cast().as_ptr(), self.values) }
@@ -112,7 +110,7 @@ unsafe impl Shared for SharedPinnedState {
 pub(super) struct SharedSlot<A> {
     pub(super) verdict: AtomicU64,
     pub(super) counter: SharedCounter,
-    /// Written by whoever has the slot for itself: see [`meridian_abi::flow`].
+    /// Written by the one owner of the slot at the time: see [`meridian_abi::flow`].
     pub(super) key: UnsafeCell<FlowKey<A>>,
     pub(super) client_port: AtomicU16,
     pub(super) generation: AtomicU16,

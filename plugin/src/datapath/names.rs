@@ -1,5 +1,4 @@
-//! What outlives an agent beside its counters: the names of the zones' slots, and which counters these
-//! are.
+//! State that outlives an agent besides its counters: the names of the zones' slots, and the id of the counters.
 
 use super::{
     Error,
@@ -15,7 +14,7 @@ use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
 use zerocopy::FromZeros;
 
-/// Gives counters that begin their id and the seed of their hashes.
+/// Gives new counters their id and the seed of their hashes.
 pub(super) fn begin(pinned_state: &Map<u32, PinnedState>) -> Result<(), Error> {
     let memory: Memory<SharedPinnedState> = Memory::map(pinned_state, 1)?;
     for pinned_state in memory.values() {
@@ -24,14 +23,14 @@ pub(super) fn begin(pinned_state: &Map<u32, PinnedState>) -> Result<(), Error> {
             pinned_state.seed.store(Uuid::new_v4().as_u64_pair().1, Ordering::SeqCst);
             let (first, second) = Uuid::new_v4().as_u64_pair();
             high.store(second, Ordering::SeqCst);
-            // Last: who finds it finds all.
+            // Written last: a reader that finds this word finds all of it.
             low.store(first, Ordering::SeqCst);
         }
     }
     Ok(())
 }
 
-/// Which counters these are.
+/// The id of the counters.
 pub(super) fn boot_id(pinned_state: &Map<u32, PinnedState>) -> Result<Uuid, Error> {
     let memory: Memory<SharedPinnedState> = Memory::map(pinned_state, 1)?;
     let [pinned_state] = memory.values() else { return Ok(Uuid::nil()) };
@@ -39,7 +38,7 @@ pub(super) fn boot_id(pinned_state: &Map<u32, PinnedState>) -> Result<Uuid, Erro
     Ok(Uuid::from_u64_pair(low, high))
 }
 
-/// Writes the names of slots that have none yet; a region may change.
+/// Writes the names of new slots; a region may change.
 pub(super) fn write(map: &Map<u32, Name>, slots: &Slots) -> Result<(), Error> {
     for (index, zone) in (0u32..).zip(slots.zones()) {
         let name = Name { zone: text(&zone.name), region: text(&zone.region) };
@@ -50,7 +49,7 @@ pub(super) fn write(map: &Map<u32, Name>, slots: &Slots) -> Result<(), Error> {
     Ok(())
 }
 
-/// The zones of the slots, up to the first that was not given.
+/// The zones of the slots, up to the first slot that is not assigned.
 pub(super) fn read(map: &Map<u32, Name>) -> Result<Vec<Arc<Zone>>, Error> {
     let mut zones = Vec::new();
     for index in 0..MAX_ZONES as u32 {
@@ -63,7 +62,7 @@ pub(super) fn read(map: &Map<u32, Name>) -> Result<Vec<Arc<Zone>>, Error> {
     Ok(zones)
 }
 
-/// What does not fit is cut: names that long are refused where they are read.
+/// Longer names are cut, but they are refused where they are read.
 fn text(text: &str) -> [u8; MAX_NAME] {
     let mut bytes = [0; MAX_NAME];
     bytes.iter_mut().zip(text.bytes().take(MAX_NAME - 1)).for_each(|(to, from)| *to = from);

@@ -1,7 +1,7 @@
 //! Loads the eBPF object: settings from the kernel's BTF, maps, relocations, programs.
 //!
-//! aya has no netfilter program type, so this takes the object apart with aya-obj and loads the
-//! programs with bpf(2).
+//! aya has no netfilter program type, so this module parses the object with aya-obj and loads the programs with
+//! bpf(2).
 
 use super::{
     Error, Hook,
@@ -23,7 +23,7 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// The programs, as build.rs found them.
+/// The programs that build.rs embeds.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/meridian.bpf.o"));
 
 /// The opcode of a call.
@@ -31,19 +31,18 @@ const CALL: u8 = 0x85;
 /// `BPF_PSEUDO_KFUNC_CALL`, in the source register of a call: the immediate is a kernel function.
 const KERNEL_FUNCTION: u8 = 2;
 
-/// How the programs are loaded.
+/// The options for loading the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where packets are counted.
+    /// The hook that counts packets.
     pub hook: Hook,
     /// The side of ZONE_MATRIX, at least `matrix::MIN_SLOTS`.
     pub matrix_slots: u32,
-    /// Slots of each flow map, a power of two. Where half of them are taken, an entry in ten thousand
-    /// finds none.
+    /// Slots of each flow map, a power of two. When half of them are in use, one entry in ten thousand finds no slot.
     pub flow_slots: u32,
-    /// Bytes that an overlay puts before each packet, if they are to count.
+    /// Bytes that an overlay puts before each packet, if they count; otherwise 0.
     pub overlay_header_len: u32,
-    /// Count in the map REENTRIES how often a run interrupts another one. For tests.
+    /// Counts in the map REENTRIES how often a run interrupts another one. For tests.
     pub count_reentries: bool,
 }
 
@@ -62,22 +61,22 @@ impl Default for Options {
 /// Programs and maps in the kernel.
 pub(super) struct Loaded {
     pub(super) programs: Programs,
-    /// By name, for programs that are loaded later.
+    /// The maps by name, for programs that are loaded later.
     pub(super) maps: Named,
 }
 
 /// The programs of a hook.
 pub(super) struct Programs {
-    /// At netfilter.
+    /// The programs at netfilter.
     pub(super) netfilter: Option<Netfilter>,
-    /// At traffic control, with an Ethernet header and without.
+    /// The programs at the egress of traffic control, with and without an Ethernet header.
     pub(super) egress: [OwnedFd; 2],
-    /// The same.
+    /// The programs at the ingress, likewise.
     pub(super) ingress: [OwnedFd; 2],
 }
 
 impl Programs {
-    /// Those at netfilter.
+    /// The programs at netfilter.
     pub(super) fn at_netfilter(&self) -> Result<&Netfilter, Error> {
         self.netfilter.as_ref().ok_or_else(|| Error::Object { what: "no programs for netfilter were loaded".into() })
     }
@@ -85,18 +84,18 @@ impl Programs {
 
 /// The programs at netfilter, for IPv4 and IPv6.
 pub(super) struct Netfilter {
-    /// What is attached.
+    /// The attached programs.
     pub(super) entries: [OwnedFd; 2],
-    /// Where it goes on.
+    /// The programs that the attached ones continue with.
     pub(super) cores: [OwnedFd; 2],
 }
 
 impl Loaded {
-    /// The programs of a hook once more, over the same maps, that take the part of `handover` while
-    /// counting moves from one hook to another; see [`Settings::handover`].
+    /// Loads the programs of a hook again, with the same maps, in the role `handover` while counting moves from one
+    /// hook to another; see [`Settings::handover`].
     ///
     /// # Errors
-    /// The kernel is too old, or does not let us.
+    /// The kernel is too old, or refuses.
     pub(super) fn programs_for(&self, options: &Options, handover: u32) -> Result<Programs, Error> {
         let kernel = kernel(options.hook)?;
         let mut object = parse(&Settings { handover, ..settings(kernel.as_ref(), options)? })?;
@@ -112,7 +111,7 @@ impl Loaded {
     }
 }
 
-/// Loads the object into the kernel; maps that are pinned are taken from there.
+/// Loads the object into the kernel; pinned maps are reused.
 pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Error> {
     let kernel = kernel(options.hook)?;
     let mut object = parse(&settings(kernel.as_ref(), options)?)?;
@@ -122,13 +121,13 @@ pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Err
     Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, Arc::new(data))).collect() })
 }
 
-/// What a hook's programs need to know of the running kernel.
+/// The running kernel's type information, where the programs of a hook need it.
 fn kernel(hook: Hook) -> Result<Option<Btf>, Error> {
-    // To tell a kernel that is too old from an object that is wrong.
+    // First, to tell a kernel that is too old from an object that is wrong.
     hook.require()?;
     match hook {
         Hook::Netfilter => Ok(Some(Btf::of_kernel()?)),
-        // Its context is the same on every kernel.
+        // The context of traffic control is the same on every kernel.
         Hook::Tcx | Hook::Clsact => Ok(None),
     }
 }
@@ -145,7 +144,7 @@ fn parse(settings: &Settings) -> Result<Object, Error> {
     Ok(object)
 }
 
-/// Loads a hook's programs over maps that are there.
+/// Loads the programs of a hook with existing maps.
 fn load_programs<'a>(
     object: &mut Object,
     maps: impl IntoIterator<Item = (&'a str, RawFd, &'a aya_obj::Map)>,
@@ -251,12 +250,12 @@ fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> R
     Ok(maps)
 }
 
-/// Whether a map is the programs' read-only data, which each load has its own of.
+/// Whether a map is the programs' read-only data, which is separate for each load.
 fn is_settings(name: &str) -> bool {
     name.starts_with(".rodata")
 }
 
-/// Takes the read-only data out of the object and puts it into the kernel.
+/// Moves the read-only data from the object into the kernel.
 fn settings_maps(object: &mut Object) -> Result<Maps, Error> {
     let names: Vec<String> = object.maps.keys().filter(|name| is_settings(name)).cloned().collect();
     let mut maps = HashMap::new();
@@ -277,7 +276,7 @@ fn freeze(name: &str, data: &MapData, map: &aya_obj::Map) -> Result<(), Error> {
     sys::freeze(data.fd().as_fd()).map_err(failed)
 }
 
-/// A pinned map, if it is what the programs expect.
+/// Checks that a pinned map has the shape that the programs expect.
 fn same_shape(name: &str, pinned: MapData, expected: &aya_obj::Map) -> Result<MapData, Error> {
     let info = pinned.info().map_err(|error| Error::Map { map: name.into(), source: std::io::Error::other(error) })?;
     let shape = (info.key_size(), info.value_size(), info.max_entries());

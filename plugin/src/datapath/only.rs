@@ -1,4 +1,4 @@
-//! One agent for a node, and one over the pinned counters: two would count every packet twice.
+//! Ensures one agent for a node, and one for the pinned counters: two would count every packet twice.
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::{
@@ -9,45 +9,45 @@ use std::{
     },
 };
 
-/// What one agent alone may be in a network namespace.
+/// A role that only one agent in a network namespace may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role<'a> {
     /// The agent of a node of this name.
     Node(&'a str),
-    /// The one that writes to the pinned counters.
+    /// The agent that writes to the pinned counters.
     Pinned,
 }
 
-/// Held by an agent.
+/// Proof that this agent has the role, for as long as it is held.
 #[derive(Debug)]
 pub struct Only(#[expect(dead_code, reason = "held")] UnixListener);
 
-/// There is another agent, or that can't be known.
+/// Another agent runs, or it is unknown whether one does.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAlone {
-    /// There is.
+    /// Another agent runs.
     #[error("another agent counts here already (process {pid})")]
     Another {
         /// Its process.
         pid: i32,
     },
-    /// It can't be known.
+    /// It is unknown whether another agent runs.
     #[error("whether another agent counts here: {0}")]
     Unknown(#[from] io::Error),
 }
 
 impl Only {
-    /// Of the calling thread's network namespace.
+    /// Claims the role in the calling thread's network namespace.
     ///
     /// # Errors
-    /// There is another agent.
+    /// Another agent has the role.
     pub fn claim(role: Role<'_>) -> Result<Self, NotAlone> {
-        // A name that only one process of a network namespace can hold, and that goes with it.
+        // An abstract socket name: one process of a network namespace can hold it, and it goes with the process.
         let name = match role {
             Role::Node(node) => format!("meridian-agent/node/{node}"),
             Role::Pinned => "meridian-agent/pinned".to_owned(),
         };
-        // There is room for 107 bytes. Of a longer name the end counts: that is where names of nodes differ.
+        // A name has 107 bytes at most. A longer one keeps its end, where names of nodes differ.
         let bytes = name.as_bytes();
         let name = SocketAddr::from_abstract_name(&bytes[bytes.len().saturating_sub(107)..])?;
         match UnixListener::bind_addr(&name) {

@@ -1,8 +1,8 @@
-//! What stays in the kernel when an agent ends, in a folder of the bpf file system: the counters, and
-//! the links of the programs.
+//! State that stays in the kernel when an agent ends, in a folder of the bpf file system: the counters, and the links
+//! of the programs.
 //!
-//! The folder belongs to one network namespace, whose inode is in its name, and to one layout of the
-//! maps. A link pinned for a namespace that is gone would keep it alive.
+//! A folder belongs to one network namespace, whose inode is in its name, and to one layout of the maps. A link pinned
+//! for a removed namespace would keep the namespace alive.
 
 use super::{Error, Hook, sys};
 use aya::maps::MapData;
@@ -15,28 +15,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Counts up when a pinned map changes its layout or its meaning.
+/// Increased when a pinned map changes its layout or its meaning.
 const LAYOUT: &str = "v2";
 
-/// Maps that are pinned: the counters, and what they can't be read or continued without.
+/// The pinned maps: the counters, and the maps that are needed to read and continue them.
 pub(super) const MAPS: [&str; 8] =
     ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "PINNED_STATE", "ZONE_NAMES", "SERVICE_PORTS", "CORES"];
 
 /// `BPF_FS_MAGIC`.
 const BPF_FS: i64 = 0xcafe_4a11;
 
-/// The folder.
+/// The folder of the pins.
 #[derive(Clone, Debug)]
 pub struct Pins {
-    /// Of the namespace.
+    /// The folder of the network namespace.
     namespace: PathBuf,
 }
 
 impl Pins {
-    /// The folder of the calling thread's network namespace below `root`, made if it is not there.
+    /// The folder for the calling thread's network namespace below `root`, made if it is missing.
     ///
     /// # Errors
-    /// `root` is not in a bpf file system, or can't be written.
+    /// `root` is not in a bpf file system, or is not writable.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Pins { path: root.into(), source };
         let parent = root.ancestors().find(|path| path.exists()).unwrap_or(root);
@@ -70,12 +70,12 @@ impl Pins {
         self.layout().join("links")
     }
 
-    /// Layouts of other versions of this program that are there.
+    /// The folders of other layouts, left by other versions of this program.
     pub(super) fn other_layouts(&self) -> Vec<PathBuf> {
         names(&self.namespace).filter(|name| name != LAYOUT).map(|name| self.namespace.join(name)).collect()
     }
 
-    /// A map that is pinned.
+    /// A pinned map.
     pub(super) fn map(&self, name: &str) -> Result<Option<MapData>, Error> {
         let path = self.maps().join(name);
         if !path.exists() {
@@ -96,7 +96,7 @@ impl Pins {
         Self { namespace: root.join(format!("net-{namespace}")) }.hook()
     }
 
-    /// Where an earlier agent has counted whose programs are still there; not clsact, which has no pins.
+    /// The hook of an earlier agent whose programs are still attached; never clsact, which has no pins.
     pub fn hook(&self) -> Option<Hook> {
         let names = self.link_names();
         if names.iter().any(|name| name.ends_with("_egress")) {
@@ -111,7 +111,7 @@ impl Pins {
         names(&self.links()).collect()
     }
 
-    /// A link that is pinned.
+    /// A pinned link.
     pub(super) fn link(&self, name: &str) -> Option<OwnedFd> {
         sys::get_pinned(&self.links().join(name)).ok()
     }
@@ -121,15 +121,15 @@ impl Pins {
         self.pin(&self.links().join(name), link)
     }
 
-    /// Detaches a link and takes its pin away.
+    /// Detaches a link and removes its pin.
     pub(super) fn remove_link(&self, name: &str) -> Result<(), Error> {
         remove_link(&self.links().join(name))
     }
 
-    /// Takes everything away, of every layout: links first.
+    /// Removes all pins of every layout, links first.
     ///
     /// # Errors
-    /// A pin can't be taken away.
+    /// A pin can't be removed.
     pub fn remove(&self) -> Result<(), Error> {
         for layout in names(&self.namespace) {
             remove_layout(&self.namespace.join(layout))?;
@@ -139,7 +139,7 @@ impl Pins {
             move |source| Error::Pins { path, source }
         };
         fs::remove_dir(&self.namespace).map_err(failed(&self.namespace))?;
-        // Another namespace's folder may be beside it, or it is a file system's root.
+        // Another namespace's folder may be beside it, or it is the root of a file system.
         let root = self.namespace.parent().unwrap_or(&self.namespace);
         match fs::remove_dir(root) {
             Err(error)
@@ -159,7 +159,7 @@ impl Pins {
     }
 }
 
-/// Takes a layout's links and maps away.
+/// Removes a layout's links and maps.
 pub(super) fn remove_layout(layout: &Path) -> Result<(), Error> {
     let links = layout.join("links");
     for link in names(&links) {
@@ -180,7 +180,7 @@ pub(super) fn remove_layout(layout: &Path) -> Result<(), Error> {
 }
 
 fn remove_link(path: &Path) -> Result<(), Error> {
-    // The device may be gone, and the link then is detached already.
+    // The device may be gone, and then the link is detached already.
     if let Ok(link) = sys::get_pinned(path)
         && let Err(error) = sys::detach_link(std::os::fd::AsFd::as_fd(&link))
     {

@@ -1,4 +1,4 @@
-//! Addresses and prefixes as the maps have them.
+//! Addresses and prefixes in the form of map keys.
 
 use aya::maps::lpm_trie::Key;
 use ipnetwork::IpNetwork;
@@ -9,7 +9,7 @@ use meridian_abi::{
 use std::net::IpAddr;
 use zerocopy::{Immutable, IntoBytes};
 
-/// A key of the longest-prefix maps as bpf(2) takes it.
+/// A key of the longest-prefix maps, as bpf(2) expects it.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct PrefixKey {
@@ -25,7 +25,7 @@ impl From<&IpNetwork> for PrefixKey {
     }
 }
 
-/// An address as the maps have it.
+/// An address in the form of the maps.
 pub(super) fn address(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(v4) => Address::v4(V4(u32::from_ne_bytes(v4.octets()))),

@@ -1,4 +1,4 @@
-//! Programs that do nothing, which show what this kernel can do and what any program costs.
+//! Programs that do nothing, which test the kernel's features and measure the cost of any program.
 
 use super::{
     Error,
@@ -7,10 +7,10 @@ use super::{
 use aya_obj::generated::bpf_insn;
 use std::os::fd::OwnedFd;
 
-/// Loads a program of traffic control that does nothing: what any program costs there.
+/// Loads a traffic control program that does nothing.
 ///
 /// # Errors
-/// The kernel does not let us load one.
+/// The kernel refuses the program.
 pub fn next() -> Result<OwnedFd, Error> {
     // r0 = -1 (TCX_NEXT); exit
     let next = [instruction(0xb7, -1), instruction(0x95, 0)];
@@ -21,10 +21,10 @@ pub fn next() -> Result<OwnedFd, Error> {
     })
 }
 
-/// Loads a netfilter program that does nothing: what any program costs at this hook.
+/// Loads a netfilter program that does nothing.
 ///
 /// # Errors
-/// The kernel has no netfilter programs, or does not let us load one.
+/// The kernel has no netfilter programs, or refuses the program.
 pub fn accept_all() -> Result<OwnedFd, Error> {
     // r0 = 1 (NF_ACCEPT); exit
     let accept = [instruction(0xb7, 1), instruction(0x95, 0)];

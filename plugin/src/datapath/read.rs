@@ -9,13 +9,13 @@ use meridian_abi::{
 };
 use std::os::fd::AsFd;
 
-/// Elements that one call reads.
+/// The number of elements that one call reads.
 const BATCH: usize = 4096;
 
 /// A cell of the zone matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
-    /// The way of the packets.
+    /// The direction of the packets.
     pub direction: Direction,
     /// Their IP version.
     pub version: IpVersion,
@@ -32,12 +32,12 @@ pub struct Cell {
 pub struct Stats(Vec<Counter>);
 
 impl Stats {
-    /// One of them.
+    /// The counter of one reason.
     pub fn get(&self, stat: Stat) -> Counter {
         self.0.get(stat as usize).copied().unwrap_or_default()
     }
 
-    /// All of them.
+    /// The counters of all reasons.
     pub fn all(&self) -> Vec<(Stat, Counter)> {
         Stat::ALL.into_iter().map(|stat| (stat, self.get(stat))).collect()
     }
@@ -70,7 +70,7 @@ pub(super) fn reentries(map: &Map<u32, Counter>) -> Result<u64, Error> {
     Ok(found)
 }
 
-/// Shows each element of a per-CPU array, summed over the CPUs.
+/// Calls `see` with each element of a per-CPU array, summed over the CPUs.
 fn per_cpu(map: &Map<u32, Counter>, mut see: impl FnMut(u32, Counter)) -> Result<(), Error> {
     let failed = |source| map.failed(source);
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;

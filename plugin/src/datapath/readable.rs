@@ -1,4 +1,4 @@
-//! Waits for a file descriptor that the kernel has something to read on.
+//! Waits until a file descriptor is readable.
 
 use std::{
     io,
@@ -6,25 +6,25 @@ use std::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Tells when there is something to read. It is read elsewhere, by another descriptor of the same file.
+/// Waits until a file is readable. Another descriptor of the same file reads it.
 #[derive(Debug)]
 pub struct Readable(AsyncFd<OwnedFd>);
 
 impl Readable {
-    /// Of this file. Inside a runtime.
+    /// Waits on this file. Must be called inside a runtime.
     pub(super) fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let fd = fd.try_clone_to_owned()?;
-        // SAFETY: the descriptor is open, it is the same one until it is dropped, and AsyncFd owns it.
+        // SAFETY: the descriptor is open and stays the same until it is dropped, and AsyncFd owns it.
         Ok(Self(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?))
     }
 
-    /// Waits until there is something. All of it must be read then: what is there already does not wake again. Can be
-    /// dropped at any time.
+    /// Waits until the file is readable. The caller must then read everything: data that is there already does not
+    /// wake it again. Cancel safe.
     ///
     /// # Errors
-    /// The runtime is about to end.
+    /// The runtime is shutting down.
     pub async fn ready(&self) -> io::Result<()> {
-        // Before it is read: what comes meanwhile wakes once more.
+        // Cleared before reading, so that data that arrives in between wakes the caller again.
         self.0.readable().await?.clear_ready();
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! The commands of bpf(2) that aya does not offer or not for these programs: netfilter programs, links,
-//! batch look-ups, frozen maps, pins, test runs.
+//! The bpf(2) commands that aya does not offer, or not for these programs: netfilter programs, links, batch look-ups,
+//! frozen maps, pins, test runs.
 //!
-//! Every function is safe: sizes are taken from types, and a file descriptor that is not what it
-//! should be gives an error from the kernel.
+//! Every function is safe: sizes come from types, and a file descriptor of the wrong kind gives an error from the
+//! kernel.
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type};
 use std::{
@@ -27,8 +27,8 @@ const POSTROUTING: u32 = 4;
 const LOG_BYTES: usize = 1 << 20;
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: `attr` is a whole bpf_attr; the pointers in it were taken by the callers from slices
-    // that live until this call returns.
+    // SAFETY: `attr` is a complete bpf_attr; its pointers come from the callers' slices, which live until this call
+    // returns.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>()) };
     i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
@@ -43,7 +43,7 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// What a program is attached to.
+/// The type of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgramKind {
     /// `BPF_PROG_TYPE_NETFILTER` (Linux 6.4).
@@ -59,7 +59,7 @@ pub enum ProgramKind {
 pub fn load_program(kind: ProgramKind, name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd, (io::Error, String)> {
     let (program_type, attach_type) = match kind {
         ProgramKind::Netfilter => (32, ATTACH_NETFILTER),
-        // The attach type is asked for when it is attached.
+        // The attach type is given when the program is attached.
         ProgramKind::TrafficControl => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32, 0),
     };
     let load = |log: &mut [u8]| {
@@ -87,7 +87,7 @@ pub fn load_program(kind: ProgramKind, name: &str, instructions: &[bpf_insn]) ->
         match load(&mut log) {
             Ok(program) => Ok(program),
             Err(_) => {
-                // The kernel writes over what it wrote before: the text ends at the first zero.
+                // The kernel overwrites earlier output, so the text ends at the first zero.
                 let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
                 let text = String::from_utf8_lossy(text);
                 let last: Vec<&str> = text.lines().rev().take(12).collect();
@@ -101,7 +101,7 @@ pub fn load_program(kind: ProgramKind, name: &str, instructions: &[bpf_insn]) ->
 /// `family` is `AF_INET` or `AF_INET6`.
 ///
 /// # Errors
-/// The kernel's; `EBUSY`: the priority is taken.
+/// The error of the system call; `EBUSY`: the priority is taken.
 pub fn attach_postrouting(program: BorrowedFd<'_>, family: i32, priority: i32) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     // SAFETY: the union members of BPF_LINK_CREATE for a netfilter program.
@@ -116,12 +116,12 @@ pub fn attach_postrouting(program: BorrowedFd<'_>, family: i32, priority: i32) -
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
-/// Which packets of a device a program of traffic control sees.
+/// The direction of the packets that a traffic control program sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Those that arrive.
+    /// Packets that arrive.
     Ingress,
-    /// Those that leave.
+    /// Packets that leave.
     Egress,
 }
 
@@ -138,7 +138,7 @@ impl Side {
 /// Attaches a traffic control program at tcx of a device, before all others.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     // SAFETY: the union members of BPF_LINK_CREATE for a tcx program.
@@ -152,23 +152,23 @@ pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::Resu
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
-/// How many programs there are at tcx of a device.
+/// The number of programs at tcx of a device.
 ///
 /// # Errors
-/// The kernel's; `EINVAL`: it has no tcx.
+/// The error of the system call; `EINVAL`: it has no tcx.
 pub fn query_tcx(ifindex: u32, side: Side) -> io::Result<u32> {
     let mut attr = empty_attr();
     attr.query.__bindgen_anon_1.target_ifindex = ifindex;
     attr.query.attach_type = side.attach_type();
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
-    // SAFETY: the kernel has written how many there are.
+    // SAFETY: the kernel has written the number.
     Ok(unsafe { attr.query.__bindgen_anon_2.prog_cnt })
 }
 
-/// Puts another program in the place of a link's.
+/// Replaces the program of a link.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = empty_attr();
     attr.link_update.link_fd = link.as_raw_fd() as u32;
@@ -176,22 +176,22 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// Detaches a link, whoever else holds it.
+/// Detaches a link, even if others hold it.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = empty_attr();
     attr.link_detach.link_fd = link.as_raw_fd() as u32;
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
-/// The device of a tcx link; 0: it is gone.
+/// The device of a tcx link; 0 if the device is gone.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn tcx_device(link: BorrowedFd<'_>) -> io::Result<u32> {
-    // struct bpf_link_info: type, id and program, then what depends on the type.
+    // struct bpf_link_info: type, id and program, then fields that depend on the type.
     const DEVICE_AT: usize = 16;
     let mut info = [0u8; 64];
     let mut attr = empty_attr();
@@ -203,7 +203,7 @@ pub fn tcx_device(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(device.map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
 }
 
-/// What the kernel says of a program.
+/// The kernel's information about a program.
 fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: plain data, for which all zeros is a value.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
@@ -215,36 +215,36 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     Ok(info)
 }
 
-/// Instructions that the verifier has followed in a program, on all its paths.
+/// The number of instructions that the verifier processed for a program, over all paths.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(program_info(program)?.verified_insns)
 }
 
-/// Lets the kernel take the time of each run of each program, until this is closed.
+/// Makes the kernel measure the time of each program run, until the descriptor is closed.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn time_runs() -> io::Result<OwnedFd> {
     // SAFETY: the enumeration's only value, BPF_STATS_RUN_TIME, is 0.
     bpf(bpf_cmd::BPF_ENABLE_STATS, &mut empty_attr()).map(owned)
 }
 
-/// How long a program has run while [`time_runs`] was open, and how often.
+/// The total run time and the number of runs of a program while [`time_runs`] was open.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn run_time(program: BorrowedFd<'_>) -> io::Result<(Duration, u64)> {
     let info = program_info(program)?;
     Ok((Duration::from_nanos(info.run_time_ns), info.run_cnt))
 }
 
-/// Gives a map or a link a name in a bpf file system.
+/// Pins a map or a link in a bpf file system.
 ///
 /// # Errors
-/// The kernel's, or a path with a zero in it.
+/// The error of the system call, or a path with a zero byte.
 pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = empty_attr();
@@ -255,10 +255,10 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// What has this name in a bpf file system.
+/// Opens a pin in a bpf file system.
 ///
 /// # Errors
-/// The kernel's, or a path with a zero in it.
+/// The error of the system call, or a path with a zero byte.
 pub fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = empty_attr();
@@ -269,7 +269,7 @@ pub fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
 /// Writes a map's element.
 ///
 /// # Errors
-/// The kernel's; `E2BIG` or `ENOSPC`: the map is full.
+/// The error of the system call; `E2BIG` or `ENOSPC`: the map is full.
 pub fn update<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
     map: BorrowedFd<'_>,
     key: &K,
@@ -278,7 +278,7 @@ pub fn update<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
     update_bytes(map, key, value.as_bytes())
 }
 
-/// Writes a map's element, the value given as bytes. They are as many as the map's values have.
+/// Writes a map's element, with the value as bytes of the map's value size.
 ///
 /// # Errors
 /// As [`update`].
@@ -297,7 +297,7 @@ pub fn update_bytes<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K, valu
 /// Reads a map's element.
 ///
 /// # Errors
-/// The kernel's; `ENOENT`: there is none.
+/// The error of the system call; `ENOENT`: there is no such element.
 pub fn lookup<K: IntoBytes + Immutable, V: FromBytes>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
     let mut value = V::new_zeroed();
     let mut attr = empty_attr();
@@ -314,7 +314,7 @@ pub fn lookup<K: IntoBytes + Immutable, V: FromBytes>(map: BorrowedFd<'_>, key: 
 /// Deletes a map's element.
 ///
 /// # Errors
-/// The kernel's; `ENOENT`: there is none.
+/// The error of the system call; `ENOENT`: there is no such element.
 pub fn delete<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attr = empty_attr();
     // SAFETY: the union member of BPF_MAP_DELETE_ELEM.
@@ -327,12 +327,12 @@ pub fn delete<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K) -> io::Res
 /// A map's first key; `None` if it is empty.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn first_key<K: FromBytes + IntoBytes>(map: BorrowedFd<'_>) -> io::Result<Option<K>> {
     let mut key = K::new_zeroed();
     let mut attr = empty_attr();
-    // SAFETY: the union members of BPF_MAP_GET_NEXT_KEY; without a key before it the first one is written to
-    // `key`, which has as many bytes as the map's keys.
+    // SAFETY: the union members of BPF_MAP_GET_NEXT_KEY; without a previous key the kernel writes the first one to
+    // `key`, which has the size of the map's keys.
     unsafe {
         let element = &mut attr.__bindgen_anon_2;
         element.map_fd = map.as_raw_fd() as u32;
@@ -346,22 +346,22 @@ pub fn first_key<K: FromBytes + IntoBytes>(map: BorrowedFd<'_>) -> io::Result<Op
     }
 }
 
-/// Makes a map read-only for userspace, so that the verifier takes its values for constants.
+/// Makes a map read-only for userspace, so that the verifier treats its values as constants.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = empty_attr();
     attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
 }
 
-/// Reads a whole map, `batch` elements a call, and shows each element to `see`. A value of a
-/// per-CPU map is given as `values_per_key` values, one for each possible CPU. Where the kernel has no
-/// batches for the map (per-CPU arrays before Linux 5.13) it is read one by one.
+/// Reads a whole map, `batch` elements a call, and calls `see` with each element. A value of a per-CPU map is given
+/// as `values_per_key` values, one for each possible CPU. Where the kernel has no batch look-up for the map (per-CPU
+/// arrays before Linux 5.13), elements are read one by one.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn read_all<K, V>(
     map: BorrowedFd<'_>,
     batch: usize,
@@ -372,7 +372,7 @@ where
     K: FromBytes + IntoBytes + Immutable + Clone,
     V: FromBytes + Clone,
 {
-    /// The kernel's own, for what a map can't do.
+    /// ENOTSUPP, the kernel's internal error for a map without this operation.
     const NOT_SUPPORTED: i32 = 524;
     let mut seen = false;
     let read = read_batches(map, batch, values_per_key, |key: &K, values: &[V]| {
@@ -387,10 +387,10 @@ where
     }
 }
 
-/// The same without batches.
+/// Reads a whole map as [`read_all`] does, without batches.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn read_one_by_one<K, V>(
     map: BorrowedFd<'_>,
     values_per_key: usize,
@@ -405,7 +405,7 @@ where
     loop {
         let mut next = K::new_zeroed();
         let mut attr = empty_attr();
-        // SAFETY: the union members of BPF_MAP_GET_NEXT_KEY; without a key it is the first one.
+        // SAFETY: the union members of BPF_MAP_GET_NEXT_KEY; without a previous key the result is the first one.
         unsafe {
             let element = &mut attr.__bindgen_anon_2;
             element.map_fd = map.as_raw_fd() as u32;
@@ -417,7 +417,7 @@ where
             other => other.map(drop)?,
         }
         let mut attr = empty_attr();
-        // SAFETY: the union members of BPF_MAP_LOOKUP_ELEM; there is room for a value of each CPU.
+        // SAFETY: the union members of BPF_MAP_LOOKUP_ELEM; the buffer has room for a value of each CPU.
         unsafe {
             let element = &mut attr.__bindgen_anon_2;
             element.map_fd = map.as_raw_fd() as u32;
@@ -441,7 +441,7 @@ where
     V: FromBytes + Clone,
 {
     let mut batch = batch;
-    // The kernel's bookmark: a bucket or an index, or a copy of the last key.
+    // The kernel's position: a bucket or an index, or a copy of the last key.
     let mut bookmark = vec![0u8; size_of::<K>().max(4)];
     let mut first = true;
     let (mut keys, mut values) = (Vec::new(), Vec::new());
@@ -459,12 +459,12 @@ where
         lookup.values = values.as_mut_ptr() as u64;
         lookup.count = batch as u32;
         let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
-        // SAFETY: as above; the kernel has written how many elements it gave.
+        // SAFETY: as above; the kernel has written the number of elements.
         let given = unsafe { attr.batch.count } as usize;
         let at_end = match result {
             Ok(_) => false,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            // A bucket of the hash is longer than the batch.
+            // A bucket of the hash is larger than the batch.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && batch < 1 << 20 => {
                 batch *= 2;
                 continue;
@@ -481,21 +481,21 @@ where
     }
 }
 
-/// What a program did with a packet, and how long it took.
+/// The result of running a program on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TestRun {
     /// The program's return value.
     pub verdict: u32,
-    /// Nanoseconds a run, the mean of all repetitions.
+    /// The mean time of a run in nanoseconds.
     pub mean_ns: u32,
 }
 
-/// Runs a program on an Ethernet frame, `repeat` times, as if it left through the loopback device of
-/// the calling thread's network namespace. `family`, `AF_INET` or `AF_INET6`, is that of a netfilter
-/// program; one of traffic control has none.
+/// Runs a program on an Ethernet frame, `repeat` times, as if it left through the loopback device of the calling
+/// thread's network namespace. `family`, `AF_INET` or `AF_INET6`, is required for a netfilter program; a traffic
+/// control program has none.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the system call.
 pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: Option<i32>, repeat: u32) -> io::Result<TestRun> {
     // struct nf_hook_state: the hook, the protocol family, and pointers that must be null. Without
     // it the kernel would run the program at LOCAL_OUT, with no network header set.
@@ -514,7 +514,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: Option<i32>, repe
     }
     test.repeat = repeat;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
-    // SAFETY: as above; the kernel has filled in the result.
+    // SAFETY: as above; the kernel has written the result.
     let test = unsafe { attr.test };
     Ok(TestRun { verdict: test.retval, mean_ns: test.duration })
 }

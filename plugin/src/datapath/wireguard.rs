@@ -1,15 +1,15 @@
-//! Asks which UDP port a WireGuard device sends from, by generic netlink.
+//! Reads the UDP port of a WireGuard device, by generic netlink.
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 use std::io;
 
-/// The family that knows the families (`GENL_ID_CTRL`), its question for one, and what it is asked by
-/// and answers with.
+/// The controller of generic netlink families (`GENL_ID_CTRL`), its request for a family, and the attributes of
+/// request and answer.
 const CONTROL: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
-/// The question for a device (`WG_CMD_GET_DEVICE`), and the attributes of question and answer.
+/// The request for a device (`WG_CMD_GET_DEVICE`), and the attributes of request and answer.
 const GET_DEVICE: u8 = 0;
 const IFINDEX: u16 = 1;
 const LISTEN_PORT: u16 = 6;
@@ -23,7 +23,7 @@ const HEADERS: usize = NETLINK_HEADER + 4;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
-/// The port of a device of the calling thread's network namespace.
+/// The port of a device in the calling thread's network namespace.
 pub(super) fn port(ifindex: u32) -> io::Result<Option<u16>> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
@@ -33,7 +33,7 @@ pub(super) fn port(ifindex: u32) -> io::Result<Option<u16>> {
     ask(&socket, family, REQUEST | DUMP, GET_DEVICE, (IFINDEX, &ifindex.to_ne_bytes()), LISTEN_PORT)
 }
 
-/// Asks with one attribute for one of 16 bits.
+/// Sends a request with one attribute, and returns a 16-bit attribute of the answer.
 fn ask(
     socket: &Socket,
     family: u16,

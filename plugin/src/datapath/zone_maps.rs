@@ -1,8 +1,8 @@
-//! Keeps the zone table in the kernel: two longest-prefix maps, of which the epoch's low bit names
-//! the one that is read.
+//! The zone table in the kernel: two longest-prefix maps, of which the epoch's low bit selects the one that programs
+//! read.
 //!
-//! A new table is written into the other map, then the epoch moves: a packet sees the old table or
-//! the new one, never a part of each, and no prefix is ever absent.
+//! A new table is written into the other map, then the epoch moves: a packet sees the old table or the new one, never
+//! a mix, and no prefix is ever absent.
 
 use super::{
     Error,
@@ -25,16 +25,16 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// The two maps, and what tells the programs which one to read.
+/// The two maps, and the epoch that selects one.
 pub(super) struct ZoneMaps {
-    /// Prefixes of which the map that is not read may say something else than the table.
+    /// Prefixes in which the map that is not read may differ from the table.
     behind: BTreeSet<IpNetwork>,
     control: Memory<SharedControl>,
     pinned_state: Memory<SharedPinnedState>,
 }
 
 impl ZoneMaps {
-    /// Over empty maps. No entry that earlier programs have made is of the epoch that begins here.
+    /// Starts with empty maps. No entry of earlier programs has the epoch that begins here.
     pub(super) fn new(maps: &Maps) -> Result<Self, Error> {
         let control = Memory::map(&maps.control, 1)?;
         let maps = Self { behind: BTreeSet::new(), control, pinned_state: Memory::map(&maps.pinned_state, 1)? };
@@ -53,17 +53,17 @@ impl ZoneMaps {
 
     /// Makes the programs read the map of an epoch.
     fn begin(&self, epoch: u32) -> Result<(), Error> {
-        // First, so that no verdict is of an epoch that another agent could begin again.
+        // Stored first, so that no verdict has an epoch that another agent could use again.
         self.pinned_state()?.epoch.store(epoch, Ordering::SeqCst);
         self.control()?.epoch.store(epoch, Ordering::SeqCst);
         Ok(())
     }
 
-    /// Makes the kernel read `table`, which differs from the table before in the prefixes `changed`
-    /// only. The zones of the table have their slots in `slots`.
+    /// Makes the kernel use `table`, which differs from the last table only in the prefixes `changed`. The zones of
+    /// the table have their slots in `slots`.
     ///
     /// # Errors
-    /// A map is full, or the kernel refuses. The old table stays in force then.
+    /// A map is full, or the kernel refuses. The old table then stays in force.
     pub(super) fn apply(
         &mut self,
         maps: &[Map<PrefixKey, Entry>; 2],
@@ -77,14 +77,14 @@ impl ZoneMaps {
         // A program that began before the last change may still be reading this map.
         wait_for_programs();
         let changed: BTreeSet<IpNetwork> = changed.into_iter().collect();
-        // If this fails, the map holds a part of what is not in force: all of it is written again then.
+        // If this fails, the map is partly written: it is then written again completely.
         let before = std::mem::take(&mut self.behind);
         let all = before.union(&changed);
         let written = write(map, all.clone().copied(), table, slots, capacity);
         if written.is_ok() {
             self.control()?.externals.store(table.has_external().into(), Ordering::SeqCst);
             self.begin(next)?;
-            // The map that was read until now lacks these.
+            // The map that was read until now does not have these yet.
             self.behind = changed;
         } else {
             self.behind = all.copied().collect();
@@ -92,13 +92,12 @@ impl ZoneMaps {
         written
     }
 
-    /// Says which zone the node is in. It is in force for entries that exist with the next table.
-    /// Returns whether that is new.
+    /// Sets the node's zone, which existing entries use from the next table on. Returns whether it changed.
     pub(super) fn set_node(&self, slot: Slot) -> Result<bool, Error> {
         Ok(self.control()?.node.swap(slot, Ordering::SeqCst) != slot)
     }
 
-    /// Says by what the packets of overlays are told that go out through an uplink.
+    /// Sets the marks of overlays' packets that leave through an uplink.
     pub(super) fn set_overlays(&self, overlays: &Overlays) -> Result<(), Error> {
         let control = self.control()?;
         let write = |places: &[AtomicU16], ports: &BTreeSet<u16>| {
@@ -119,13 +118,13 @@ impl ZoneMaps {
     }
 }
 
-/// The epoch after one. They go round after 2³² tables.
+/// The epoch after this one; it wraps after 2³² tables.
 const fn following(epoch: u32) -> u32 {
-    // 1 is of entries whose zones must be looked up.
+    // 1 marks entries whose zones must be looked up.
     if epoch >= LAST_EPOCH { 2 } else { epoch + 1 }
 }
 
-/// Makes a map that nobody reads say of the prefixes what the table says.
+/// Writes the prefixes of the table into a map that no program reads.
 fn write(
     map: &Map<PrefixKey, Entry>,
     prefixes: impl Iterator<Item = IpNetwork> + Clone,
@@ -133,9 +132,9 @@ fn write(
     slots: &Slots,
     capacity: u32,
 ) -> Result<(), Error> {
-    // Room is made first.
+    // Deletions come first, to make room.
     for prefix in prefixes.clone().filter(|prefix| table.get(prefix).is_none()) {
-        // One that is not there came and went while the other map was written.
+        // A missing prefix was added and removed while the other map was written.
         map.delete(&PrefixKey::from(&prefix)).map_err(|source| Error::Prefix { prefix, source })?;
     }
     for (prefix, placement) in prefixes.filter_map(|prefix| Some((prefix, table.get(&prefix)?))) {

@@ -1,15 +1,15 @@
-//! Why the demo does not run.
+//! Errors of the demo.
 
 use crate::{datapath, yaml};
 use std::io;
 
-/// Why the demo does not run.
+/// An error of the demo.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This process may not make namespaces.
     #[error("making a network namespace is not permitted ({source}): run as root (the demo needs CAP_SYS_ADMIN)")]
     NotPermitted {
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Something failed in a namespace.
@@ -17,21 +17,21 @@ pub enum Error {
     Namespace {
         /// The namespace.
         name: String,
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A client or server of the demo failed.
     #[error("the demo's traffic: {source}")]
     Traffic {
-        /// What it met.
+        /// The cause.
         source: io::Error,
     },
-    /// The kernel side.
+    /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
-    /// The demo's own table.
+    /// The demo's table is invalid.
     #[error(transparent)]
     Table(#[from] yaml::Error),
 }

@@ -14,10 +14,10 @@ pub struct Links {
     handle: Handle,
 }
 
-/// Runs `work` inside the namespace with a netlink socket of its own.
+/// Runs `work` inside the namespace with its own netlink socket.
 ///
 /// # Errors
-/// Those of `work`, with the namespace's name.
+/// The errors of `work`, with the namespace's name.
 pub fn configure<T: Send>(
     namespace: &Namespace,
     what: &'static str,
@@ -39,7 +39,7 @@ pub fn configure<T: Send>(
 /// Sets a kernel parameter below net/ inside the namespace.
 ///
 /// # Errors
-/// The kernel's answer.
+/// The kernel refuses.
 pub fn sysctl(namespace: &Namespace, name: &str, value: &str) -> Result<(), Error> {
     namespace
         .run(|| fs::write(format!("/proc/sys/net/{name}"), value))?
@@ -47,7 +47,7 @@ pub fn sysctl(namespace: &Namespace, name: &str, value: &str) -> Result<(), Erro
 }
 
 impl Links {
-    /// Netlink itself, for what is not here.
+    /// The netlink handle, for requests that this type does not offer.
     pub const fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -74,7 +74,7 @@ impl Links {
         self.handle.link().set(link.build()).execute().await
     }
 
-    /// Lets a device take single segments only: super-packets are cut before it sends them.
+    /// Makes a device accept single segments only: the kernel cuts super-packets before it sends them.
     pub async fn without_offloads(&self, name: &str) -> Result<(), rtnetlink::Error> {
         let link = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::GsoMaxSegs(1));
         self.handle.link().set(link.build()).execute().await

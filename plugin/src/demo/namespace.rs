@@ -1,5 +1,5 @@
-//! Network namespaces without a name: when the last descriptor and the last thread are gone, so is
-//! the namespace with all that is in it, even if this process is killed.
+//! Network namespaces without a name: the kernel removes them with the last descriptor and the last thread, even if
+//! this process is killed.
 
 use super::Error;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -18,12 +18,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new one; `name` is for errors.
+    /// A new namespace; `name` is for errors.
     ///
     /// # Errors
-    /// This process may not make one.
+    /// This process may not make namespaces.
     pub fn new(name: impl Into<String>) -> Result<Self, Error> {
-        // A thread of its own, since the namespace is the thread's.
+        // On its own thread, because a namespace belongs to a thread.
         let made = thread::scope(|scope| {
             let make = || {
                 unshare(CloneFlags::CLONE_NEWNET)?;
@@ -38,10 +38,10 @@ impl Namespace {
         }
     }
 
-    /// The one of this thread.
+    /// The namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel refuses.
     pub fn current(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         match File::open("/proc/thread-self/ns/net") {
@@ -50,7 +50,7 @@ impl Namespace {
         }
     }
 
-    /// Runs `work` inside, on a thread of its own, and waits for it.
+    /// Runs `work` inside, on its own thread, and waits for it.
     ///
     /// # Errors
     /// The namespace can't be entered.
@@ -65,7 +65,7 @@ impl Namespace {
         .map_err(|source| self.failed("entering it", source))
     }
 
-    /// Runs `work` inside, on a thread of its own.
+    /// Runs `work` inside, on its own thread.
     ///
     /// # Errors
     /// No thread can be started.
@@ -76,7 +76,7 @@ impl Namespace {
         let fd = self.fd.try_clone().map_err(|source| self.failed("copying its descriptor", source))?;
         let inside = move || {
             setns(fd.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            // The thread alone keeps the namespace now, for as long as it works.
+            // From here on only the thread keeps the namespace, for as long as it works.
             drop(fd);
             Ok(work())
         };
@@ -84,7 +84,7 @@ impl Namespace {
         thread.spawn(inside).map_err(|source| self.failed("starting a thread", source))
     }
 
-    /// An error that happened inside.
+    /// An error of an operation in this namespace.
     pub fn failed(&self, what: &'static str, source: io::Error) -> Error {
         Error::Namespace { name: self.name.clone(), what, source }
     }

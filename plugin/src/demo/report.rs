@@ -1,4 +1,4 @@
-//! What the demo found: what the kernel counted beside what was on the wire.
+//! The result of the demo: the kernel's counters beside the traffic on the wire.
 
 use crate::{
     meter::Attribution,
@@ -18,7 +18,7 @@ pub struct Report {
     exact: bool,
     attributed_bytes: u64,
     unattributed_bytes: u64,
-    /// In dollars; `None` until there are prices.
+    /// In dollars; `None` without prices.
     cost: Option<f64>,
 }
 
@@ -33,7 +33,7 @@ struct Cell {
 }
 
 impl Report {
-    /// Compares.
+    /// Compares the counters with the wire.
     pub fn new(hook: &'static str, counted: &Matrix, sent: &Matrix, attribution: Attribution) -> Self {
         Self {
             hook,
@@ -46,7 +46,7 @@ impl Report {
         }
     }
 
-    /// Whether every byte and packet of every cell is the wire's.
+    /// Whether every cell equals the wire in bytes and packets.
     pub const fn is_exact(&self) -> bool {
         self.exact
     }
@@ -54,7 +54,7 @@ impl Report {
     /// The report as one line of JSON.
     ///
     /// # Errors
-    /// None that is known: every field can be written.
+    /// No error is known: every field can be written.
     pub fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
@@ -139,7 +139,7 @@ pub fn progress(matrix: &Matrix) -> String {
     parts.join("   ")
 }
 
-/// A table while the demo runs: a line for each pair of zones, with what came since `before`.
+/// The table while the demo runs: a line for each pair of zones, with the traffic since `before`.
 pub fn live(matrix: &Matrix, before: &Matrix, seconds: f64) -> Vec<String> {
     let sums = |matrix: &Matrix| {
         let mut sums: BTreeMap<(Locality, Place, Place), Counter> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The demo's cluster: four nodes in three zones of two regions, two pods each, and a host that no
-//! table names. Every node hangs on one wire, a bridge whose ports can be watched.
+//! The demo's cluster: four nodes in three zones of two regions, two pods each, and a host that the table does not
+//! name. All nodes are connected to one wire, a bridge whose ports can be watched.
 
 use super::{
     Error,
@@ -34,9 +34,9 @@ pub struct PodSpec {
     pub name: &'static str,
     /// Its namespace.
     pub namespace: &'static str,
-    /// The kind of what it belongs to.
+    /// The kind of the pod's workload.
     pub kind: &'static str,
-    /// The name of what it belongs to, and the value of its label `app`.
+    /// The name of the pod's workload, also the value of its label `app`.
     pub workload: &'static str,
 }
 
@@ -109,7 +109,7 @@ fn pod_network(node: usize, host: u8) -> [IpAddr; 2] {
     [[10, 244, node, host].into(), Ipv6Addr::new(0xfd00, 0x244, node.into(), 0, 0, 0, 0, host.into()).into()]
 }
 
-/// Where a node is.
+/// The place of a node.
 pub fn place(node: usize) -> Place {
     let NodeSpec { zone, region, .. } = NODES[node];
     Place::Zone(Arc::new(Zone { name: zone.into(), region: region.into() }))
@@ -138,38 +138,38 @@ pub fn zones_yaml() -> String {
     yaml
 }
 
-/// The namespaces of the cluster. Dropped, they and all that is in them are gone.
+/// The namespaces of the cluster. Dropping it removes them and everything inside.
 #[derive(Debug)]
 pub struct Topology {
     /// The nodes, in the order of [`NODES`].
     pub nodes: Vec<NodeNet>,
-    /// The host that no table names.
+    /// The host that the table does not name.
     pub outsider: Namespace,
     /// The wire.
     pub wire: Namespace,
 }
 
-/// The namespaces of a node.
+/// The namespaces of one node.
 #[derive(Debug)]
 pub struct NodeNet {
-    /// The node's own.
+    /// The node's own namespace.
     pub namespace: Namespace,
-    /// Its pods', in the order of the specification.
+    /// The pods' namespaces, in the order of the specification.
     pub pods: Vec<Namespace>,
-    /// The index of its uplink.
+    /// The index of the uplink.
     pub uplink: u32,
 }
 
-/// The name of the wire's port for a node.
+/// The name of the wire's port to a node.
 pub fn port(node: usize) -> String {
     format!("w{}", node + 1)
 }
 
 impl Topology {
-    /// Makes namespaces and devices. Nothing is up yet, so that a watcher misses no packet.
+    /// Makes namespaces and devices. They are still down, so that a tap misses no packet.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn new() -> Result<Self, Error> {
         let wire = host("wire")?;
         configure(&wire, "making the bridge", async |links| links.bridge("br0").await)?;
@@ -180,10 +180,10 @@ impl Topology {
         Ok(Self { nodes: nodes.collect::<Result<_, _>>()?, outsider, wire })
     }
 
-    /// Sets everything up, then gives addresses and routes.
+    /// Sets everything up, then adds addresses and routes.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// The kernel refuses.
     pub fn start(&mut self) -> Result<(), Error> {
         configure(&self.wire, "setting the wire up", async |links| {
             links.up("w99", Some("br0")).await?;
@@ -274,7 +274,7 @@ impl NodeNet {
 
 const DEFAULT_ROUTES: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// A namespace whose IPv6 addresses are usable at once.
+/// A namespace whose IPv6 addresses are usable at once, without duplicate address detection.
 fn host(name: &str) -> Result<Namespace, Error> {
     let namespace = Namespace::new(name)?;
     for scope in ["all", "default"] {

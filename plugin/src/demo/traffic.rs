@@ -1,8 +1,8 @@
-//! The demo's traffic: who talks to whom, how much, over TCP and UDP, IPv4 and IPv6. Always between
-//! nodes, so that every hook sees the same.
+//! The demo's traffic: the pairs, the volumes, over TCP and UDP, IPv4 and IPv6. It always passes between nodes, so
+//! that every hook sees the same.
 //!
-//! What is in flight at once is kept below the kernel's backlog, so that no packet is dropped
-//! between the hook and the wire.
+//! The traffic in flight stays below the kernel's backlog, so that no packet is dropped between the hook and the
+//! wire.
 
 use super::{
     Error,
@@ -22,25 +22,25 @@ use std::{
     time::Duration,
 };
 
-/// Between two rounds of a client.
+/// The pause between two rounds of a client.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long a thread waits before it looks whether it should stop.
+/// The interval at which a thread checks whether it should stop.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a peer may be silent.
+/// How long a peer may stay silent.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
-/// A receive window: the kernel doubles it, and eight clients stay below a backlog of 1,000 packets.
+/// The receive window: the kernel doubles it, and eight clients stay below a backlog of 1,000 packets.
 const WINDOW: usize = 64 << 10;
 
-/// A UDP datagram's payload, and how many of them are handed to the kernel as one super-packet.
+/// The payload of a UDP datagram, and the number of datagrams in one super-packet.
 const DATAGRAM: usize = 1200;
 const BURST: usize = 16;
-/// Datagrams that a server answers with one.
+/// A server sends one answer for this many datagrams.
 const PER_ANSWER: usize = 8;
 const ANSWER: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 enum Transport {
-    /// That many connections.
+    /// Over this many connections.
     Tcp(usize),
     Udp,
 }
@@ -81,7 +81,7 @@ const TALKS: [Talk; 9] = [
 
 type Worker = JoinHandle<io::Result<io::Result<()>>>;
 
-/// Clients and servers at work.
+/// The running clients and servers.
 pub struct Traffic {
     clients: Vec<Worker>,
     servers: Vec<Worker>,
@@ -93,7 +93,7 @@ impl Traffic {
     /// Starts the servers, then the clients.
     ///
     /// # Errors
-    /// A thread or a port is not to be had.
+    /// A thread or a port is not available.
     pub fn start(topology: &Topology) -> Result<Self, Error> {
         let (stop_clients, stop_servers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let mut traffic = Self { clients: Vec::new(), servers: Vec::new(), stop_clients, stop_servers };
@@ -121,14 +121,14 @@ impl Traffic {
     fn serve(&mut self, namespace: &Namespace, talk: &Talk) -> Result<(), Error> {
         let stop = Arc::clone(&self.stop_servers);
         let (port, transport) = (talk.port, talk.transport);
-        // The port is open before the first client comes.
+        // The port is open before the first client connects.
         let failed = |source| namespace.failed("opening a server's port", source);
         match transport {
             Tcp(_) => {
                 let listener = namespace.run(|| listen(port))?.map_err(failed)?;
                 self.servers.push(namespace.spawn(move || serve_tcp(&listener, &stop))?);
             }
-            // A socket for each address: it answers from the one that was asked.
+            // One socket for each address, so that the answer comes from the address that was asked.
             Udp => {
                 for address in addresses(talk.server) {
                     let socket = namespace.run(|| UdpSocket::bind((address, port)))?.map_err(failed)?;
@@ -143,7 +143,7 @@ impl Traffic {
     /// Ends the clients after their current round, then the servers.
     ///
     /// # Errors
-    /// The first error that a client or server met.
+    /// The first error of a client or server.
     pub fn stop(mut self) -> Result<(), Error> {
         self.end().map_err(|source| Error::Traffic { source })
     }
@@ -178,7 +178,7 @@ fn addresses(pod: Option<Pod>) -> [IpAddr; 2] {
     pod.map_or(OUTSIDER, |(node, pod)| pod_addresses(node, pod))
 }
 
-/// Rounds of all talks, each over IPv4 and IPv6, until told to stop; at least one.
+/// Runs rounds of all talks, each over IPv4 and IPv6, until `stop`; at least one round.
 fn converse(talks: &[Talk], stop: &AtomicBool) -> io::Result<()> {
     loop {
         for talk in talks {
@@ -261,7 +261,7 @@ fn ask_udp(server: SocketAddr, request: usize) -> io::Result<()> {
     let socket = UdpSocket::bind((here, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(TICK))?;
-    // The kernel cuts what is written at once into datagrams: UDP segmentation offload.
+    // UDP segmentation offload: the kernel cuts one write into datagrams.
     set_option(&SockRef::from(&socket), libc::SOL_UDP, libc::UDP_SEGMENT, DATAGRAM as libc::c_int)?;
     let burst = vec![b'?'; BURST * DATAGRAM];
     let mut answer = [0; ANSWER];
@@ -270,7 +270,7 @@ fn ask_udp(server: SocketAddr, request: usize) -> io::Result<()> {
         for _ in 0..BURST / PER_ANSWER {
             match socket.recv(&mut answer) {
                 Ok(_) => {}
-                // A datagram may be lost behind the wire.
+                // A datagram may be lost beyond the wire.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -295,7 +295,7 @@ fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
                     return Ok(());
                 }
             }
-            // The client has gone before its answer came.
+            // The client ended before its answer arrived.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(error) => return Err(error),
         }

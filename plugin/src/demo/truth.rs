@@ -1,8 +1,8 @@
 //! The ground truth: every frame that a node put on the wire, seen by a packet socket on the other
 //! end of its uplink, after segmentation.
 //!
-//! This reads headers on its own and knows nothing of the kernel programs. It is complete when the
-//! frames and bytes that it saw are those of the device's own counters.
+//! This code parses headers itself and shares nothing with the kernel programs. It is complete when its frames and
+//! bytes equal the device's own counters.
 
 use super::{
     Error,
@@ -28,10 +28,10 @@ use std::{
 
 const ETHERNET: usize = 14;
 const MTU: usize = 1500;
-/// Room for bursts that come faster than they are read.
+/// Room for bursts that arrive faster than they are read.
 const RECEIVE_BUFFER: libc::c_int = 64 << 20;
 
-/// What one node put on the wire.
+/// The traffic that one node put on the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Carried {
     /// Traffic between nodes.
@@ -40,7 +40,7 @@ pub struct Carried {
     pub link_scoped: Counter,
     /// All frames, with their Ethernet headers.
     pub frames: Counter,
-    /// Frames longer than the wire's MTU, which can't be: truth is void then.
+    /// Frames longer than the wire's MTU: there can't be any, and one makes the comparison void.
     pub oversize: u64,
 }
 
@@ -53,10 +53,10 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Begins to watch, before anything is sent.
+    /// Starts watching, before anything is sent.
     ///
     /// # Errors
-    /// There is no packet socket for us.
+    /// A packet socket is not permitted.
     pub fn new(wire: &Namespace, node: usize) -> Result<Self, Error> {
         let port = topology::port(node);
         let index = configure(wire, "finding a port", async |links| links.index(&port).await)?;
@@ -69,15 +69,15 @@ impl Tap {
         Ok(Self { node, seen, stop, thread: Some(thread) })
     }
 
-    /// What was seen so far.
+    /// The frames seen so far.
     pub fn seen(&self) -> Carried {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether what was seen is all that the device has received.
+    /// Whether the tap has seen everything that the device has received.
     ///
     /// # Errors
-    /// The device can't be asked.
+    /// The device's counters can't be read.
     pub fn is_complete(&self, wire: &Namespace) -> Result<bool, Error> {
         let port = topology::port(self.node);
         let device = configure(wire, "reading a port's counters", async |links| links.counters(&port).await)?;
@@ -95,7 +95,7 @@ impl Drop for Tap {
     }
 }
 
-/// A packet socket that sees all that comes in through a device.
+/// A packet socket for everything that arrives at a device.
 fn open(index: u32) -> io::Result<Socket> {
     let every_protocol = (libc::ETH_P_ALL as u16).to_be();
     // Without a protocol it receives nothing until it is bound to the device.
@@ -123,7 +123,7 @@ pub(super) fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int,
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Where every address of the cluster is, from its plan.
+/// The place of every address of the cluster, from its specification.
 fn places() -> HashMap<IpAddr, Place> {
     let mut places = HashMap::from(OUTSIDER.map(|address| (address, Place::Unknown)));
     for (node, spec) in NODES.iter().enumerate() {
@@ -142,7 +142,7 @@ impl Reader {
     fn read(&mut self, socket: &Socket, seen: &Mutex<Carried>, stop: &AtomicBool) -> io::Result<()> {
         let mut head = [0u8; 128];
         loop {
-            // With MSG_TRUNC the result is the frame's length, whatever fits into the buffer.
+            // With MSG_TRUNC the result is the frame's length, even if the buffer is shorter.
             // SAFETY: the buffer and its size.
             let len = unsafe { libc::recv(socket.as_raw_fd(), head.as_mut_ptr().cast(), head.len(), libc::MSG_TRUNC) };
             if let Ok(len) = usize::try_from(len) {
@@ -174,7 +174,7 @@ impl Reader {
         }
     }
 
-    /// Between whom a frame travels; `None` if it concerns the link only.
+    /// The ends of a frame; `None` if the frame concerns only the link.
     fn pair(&self, frame: &[u8]) -> Option<Pair> {
         let ip = frame.get(ETHERNET..)?;
         let (version, destination) = match u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]) {

@@ -1,7 +1,7 @@
 //! Flow logs: flows as lines of JSON, as Hubble's exporter writes them, to any number of outputs.
 //!
-//! Each output has a thread of its own, which reads the flow ring as any client does. One that is slow or stuck
-//! holds nobody: what it does not take in time is lost, which the log itself and a counter say.
+//! Each output has its own thread, which reads the flow ring as any client does. A slow or stuck output delays
+//! nothing else: flows that it can't write in time are lost, and the log and a counter report the loss.
 
 mod config;
 
@@ -27,36 +27,36 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How often it is looked for new flows, where there were none.
+/// The interval at which an idle output checks for new flows.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The outputs.
 #[derive(Debug)]
 pub struct FlowLogs {
     ring: Arc<Ring>,
-    /// Who says that flows were lost on their way to an output.
+    /// The node named in reports of lost flows.
     node: String,
     running: BTreeMap<String, Running>,
     outputs: Arc<Outputs>,
 }
 
-/// What is outputs of the outputs.
+/// The state of the outputs, for metrics.
 #[derive(Debug, Default)]
 pub struct Outputs(Mutex<BTreeMap<String, Arc<Output>>>);
 
-/// An output, as far as it is outputs outside.
+/// The public state of an output.
 #[derive(Debug)]
 pub struct Output {
-    /// What it is.
+    /// The configuration.
     pub log: FlowLog,
-    /// Lines that were written.
+    /// Lines written.
     pub written: AtomicU64,
-    /// Flows that were not: it was too slow, or they could not be written.
+    /// Flows not written, because the output was too slow or failed.
     pub lost: AtomicU64,
 }
 
 impl Output {
-    /// Whether its end has not come.
+    /// Whether the output's end time has not come yet.
     pub fn is_active(&self) -> bool {
         self.log.is_active(SystemTime::now())
     }
@@ -65,12 +65,12 @@ impl Output {
 #[derive(Debug)]
 struct Running {
     output: Arc<Output>,
-    /// The sequence number of the first record that it does not write.
+    /// The sequence number at which the output ends.
     end: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
-/// An output can't be.
+/// An output can't be started.
 #[derive(Debug, thiserror::Error)]
 #[error("the flow log {name}: {reason}")]
 pub struct Refused {
@@ -79,7 +79,7 @@ pub struct Refused {
 }
 
 impl Outputs {
-    /// By their names.
+    /// All outputs, by name.
     pub fn all(&self) -> Vec<Arc<Output>> {
         self.lock().values().cloned().collect()
     }
@@ -90,21 +90,20 @@ impl Outputs {
 }
 
 impl FlowLogs {
-    /// None yet, of this ring, in this node's name.
+    /// No outputs yet; they read from this ring.
     pub fn new(ring: Arc<Ring>, node: String) -> Self {
         Self { ring, node, running: BTreeMap::new(), outputs: Arc::default() }
     }
 
-    /// What is outputs of them, now and later.
+    /// The state of the outputs, now and later.
     pub fn outputs(&self) -> Arc<Outputs> {
         Arc::clone(&self.outputs)
     }
 
-    /// Has these outputs from now on: those that stay the same go on, and those that change begin with the flows
-    /// that come next.
+    /// Sets the outputs. Unchanged outputs continue; changed ones start with the next flow.
     ///
     /// # Errors
-    /// One can't be. The others are as they are to be, and that one is not there, or as it was before.
+    /// An output can't be started: it is absent or keeps its earlier configuration, and all others are applied.
     pub fn apply(&mut self, logs: &[FlowLog]) -> Result<(), Refused> {
         let gone: Vec<String> =
             self.running.keys().filter(|name| !logs.iter().any(|log| log.name == **name)).cloned().collect();
@@ -127,7 +126,7 @@ impl FlowLogs {
         let exported = Exported::new(&log.include_filters, &log.exclude_filters, &log.field_mask).map_err(refused)?;
         let failed = |error: io::Error| refused(error.to_string());
         let mut file = log.rotation().map(Rotated::new);
-        // One that can't be written is refused now, and not with the first flow.
+        // A file that can't be written is refused now instead of at the first flow.
         if let Some(file) = file.as_mut().filter(|_| log.is_active(SystemTime::now())) {
             file.open().map_err(failed)?;
         }
@@ -155,7 +154,7 @@ impl FlowLogs {
         Ok(())
     }
 
-    /// Ends an output before this sequence number; it may be stuck.
+    /// Ends an output before this sequence number; the output may be stuck.
     fn stop(&mut self, name: &str, from: u64) {
         if let Some(Running { end, .. }) = self.running.remove(name) {
             end.store(from, Ordering::Relaxed);
@@ -163,7 +162,7 @@ impl FlowLogs {
         }
     }
 
-    /// Writes what has come so far, and ends; waits for that, at most for `patience`. Returns whether all is written.
+    /// Writes the remaining flows and ends, within `patience`. Returns whether everything was written.
     pub fn finish(self, patience: Duration) -> bool {
         let start = Instant::now();
         let end = self.ring.range().end;
@@ -180,7 +179,7 @@ impl FlowLogs {
 struct Writer {
     ring: Arc<Ring>,
     node: String,
-    /// The sequence number to read on from.
+    /// The sequence number to continue from.
     next: u64,
     exported: Exported,
     output: Arc<Output>,
@@ -195,7 +194,7 @@ impl Writer {
         loop {
             let end = self.end.load(Ordering::Relaxed);
             let mut batch = self.ring.read(self.next, end);
-            // What comes after its end is not its own.
+            // Records after the output's end are not its own.
             let overtaken = batch.lost.min(end.saturating_sub(self.next));
             self.next = batch.next;
             if overtaken > 0 {
@@ -247,14 +246,14 @@ impl Writer {
         self.output.lost.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Says once what has no JSON: the counter says how often.
+    /// Logs the first flow without a JSON form; the counter has the number.
     fn say_unwritable(&mut self, error: &Unwritable) {
         if !std::mem::replace(&mut self.has_unwritable, true) {
             tracing::warn!(name = self.output.log.name, %error, "a flow has no JSON, and is not in the flow log");
         }
     }
 
-    /// Says once that it fails, and once that it goes on: the counter says how often.
+    /// Logs the first failure, and the first success after it; the counter has the number.
     fn say(&mut self, result: io::Result<()>) {
         let name = &self.output.log.name;
         match &result {
@@ -346,7 +345,7 @@ mod tests {
         let full = FlowLog { name: "full".into(), file_path: "/dev/full".into(), ..FlowLog::default() };
         logs.apply(&[full, folder.log("late")]).unwrap();
         let outputs = logs.outputs();
-        // More than the ring holds, faster than anybody reads.
+        // More flows than the ring holds, faster than the output reads.
         push(&ring, 0..100_000);
         assert!(logs.finish(TIMEOUT));
         let lost = |name: &str| {

@@ -1,4 +1,4 @@
-//! Lines that are whole, or not there.
+//! Lines that are written completely or not at all.
 
 use std::{
     fs::{File, OpenOptions},
@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Writes lines. One that can't be written to its end is taken back, or the next one begins anew.
+/// Writes lines. A partly written line is removed, or the next line starts on a new line.
 pub(super) struct Lines<T> {
     pub(super) to: T,
-    /// The last line was not written to its end, and could not be taken back.
+    /// Whether the last line is incomplete and could not be removed.
     torn: bool,
 }
 
@@ -19,7 +19,7 @@ impl<T: Target> Lines<T> {
         Self { to, torn: false }
     }
 
-    /// Writes a line, which has its end.
+    /// Writes a line, line break included.
     pub(super) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let torn;
         let line = if self.torn {
@@ -45,12 +45,12 @@ impl<T: Target> Lines<T> {
     }
 }
 
-/// What lines can be written to.
+/// A destination for lines.
 pub(super) trait Target: Write {
-    /// Called before an interval is written.
+    /// Called before each batch of lines.
     fn prepare(&mut self) {}
 
-    /// Takes back the last `written` bytes. Returns whether it could.
+    /// Removes the last `written` bytes. Returns whether it could.
     fn take_back(&mut self, _written: usize) -> bool {
         false
     }
@@ -58,7 +58,7 @@ pub(super) trait Target: Write {
 
 impl Target for io::Stdout {}
 
-/// A file that may be moved away, as logs are when they are rotated.
+/// A log file that is opened again after it was renamed by log rotation.
 pub(super) struct Reopened {
     path: PathBuf,
     file: File,
@@ -121,7 +121,7 @@ mod tests {
         assert!(!Reopened::new(Path::new("/dev/null")).unwrap().take_back(2));
     }
 
-    /// Has room for a few bytes, and takes nothing back.
+    /// A target with room for a few bytes, which can't remove any.
     struct Full(Vec<u8>, usize);
 
     impl Write for Full {

@@ -1,7 +1,7 @@
-//! The pair log: one JSON line for each pair that crossed zones in an interval.
+//! The pair log: one line of JSON for each pair with cross-zone traffic in an interval.
 //!
-//! A thread of its own writes. It may be slow or stuck, and its disk full: what it can't take in time or
-//! can't write is counted as lost, and nobody waits for it.
+//! A separate thread writes. It may be slow or stuck, and its disk full: lines that it can't write in time are
+//! counted as lost, and nothing waits for them.
 
 use super::lines::{Lines, Reopened, Target};
 use crate::{
@@ -23,17 +23,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Intervals that wait for the writer.
+/// The limit of intervals that wait for the writer.
 const QUEUE: usize = 2;
-/// How often it is looked whether the writer has ended.
+/// The interval at which the end of the writer is checked.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Where the lines go.
+/// The destination of the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Standard output.
     Stdout,
-    /// The end of a file. It is opened again when another one has its name.
+    /// A file, opened for appending. It is opened again after it was renamed.
     File(PathBuf),
 }
 
@@ -46,25 +46,25 @@ impl fmt::Display for Output {
     }
 }
 
-/// Lines of the pair log, and lines that were lost.
+/// Counts of lines written and lost.
 #[derive(Debug, Default)]
 pub struct PairLogTally {
-    /// Lines that were written.
+    /// Lines written.
     pub lines: AtomicU64,
-    /// Lines that were not.
+    /// Lines lost.
     pub lost_lines: AtomicU64,
-    /// The bytes of traffic in the lost lines.
+    /// Bytes of traffic in lost lines.
     pub lost_bytes: AtomicU64,
 }
 
-/// The time in which pairs were counted.
+/// The period in which pairs were counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     start: SystemTime,
     end: SystemTime,
 }
 
-/// The pairs of each node in one interval.
+/// The pairs of an interval, by node.
 pub type Pairs = Vec<(String, Vec<Line>)>;
 
 /// The writing end of the log.
@@ -74,7 +74,7 @@ pub struct PairLog {
     writer: JoinHandle<()>,
     tally: Arc<PairLogTally>,
     every: Duration,
-    /// When the interval began.
+    /// The start of the interval.
     began: (Instant, SystemTime),
 }
 
@@ -85,7 +85,7 @@ struct Interval {
 }
 
 impl PairLog {
-    /// Opens the output, for intervals of this length. What is written and lost is counted in `tally`.
+    /// Opens the output for intervals of this length. `tally` counts lines written and lost.
     ///
     /// # Errors
     /// The file can't be opened.
@@ -103,7 +103,7 @@ impl PairLog {
         Self { queue, writer, tally, every, began: (Instant::now(), SystemTime::now()) }
     }
 
-    /// If the interval is over, hands its pairs to the writer. Never waits.
+    /// At the end of an interval, hands its pairs to the writer. Never waits.
     pub fn tick(&mut self, take: impl FnOnce() -> Pairs) {
         if self.began.0.elapsed() >= self.every {
             self.write(take());
@@ -120,15 +120,15 @@ impl PairLog {
         }
     }
 
-    /// Writes the last interval and ends; a reader who is stuck does not hold us, and loses it.
+    /// Writes the last interval and ends, within `patience`; lines that a stuck reader does not accept are lost.
     pub fn end(self, pairs: Pairs, patience: Duration) {
         if !self.finish(pairs, patience) {
             tracing::warn!("the pair log can't be written in time: its last lines are lost");
         }
     }
 
-    /// Hands over what came since the last interval and waits until everything is written, at most for `patience`.
-    /// Returns whether it is.
+    /// Hands over the last pairs and waits until everything is written, at most for `patience`. Returns whether
+    /// everything was written.
     pub fn finish(mut self, pairs: Pairs, patience: Duration) -> bool {
         self.write(pairs);
         drop(self.queue);
@@ -168,7 +168,7 @@ impl<T: Target> Writer<T> {
                     }
                 }
             }
-            // Once, not for every line: the counters say how many.
+            // Logged once, not for every line: the counters have the number.
             match &error {
                 Some(error) if !self.fails => tracing::error!(%error, "the pair log can't be written; lines are lost"),
                 None if self.fails => tracing::info!("the pair log is written again"),
@@ -185,7 +185,7 @@ impl<T: Target> Writer<T> {
     }
 }
 
-/// A line as it is written.
+/// A line of the log.
 #[derive(Serialize)]
 struct Json<'a> {
     start: String,
@@ -206,10 +206,10 @@ struct JsonParty<'a> {
     pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<JsonWorkload<'a>>,
-    /// Of an end that is no known pod.
+    /// The address of an end without a known pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
-    /// Several parties for which there was no room.
+    /// The sum of all ends beyond the limit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     other: bool,
     zone: &'a str,
@@ -225,7 +225,7 @@ struct JsonWorkload<'a> {
 impl<'a> Json<'a> {
     fn new(node: &'a str, span: Span, line: &'a Line) -> Self {
         let time = |time: SystemTime| {
-            // A time that no calendar holds is not one of this machine's.
+            // The clock of this machine stays within the calendar's range.
             Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
         };
         Self {
@@ -336,14 +336,14 @@ mod tests {
         let tally = Arc::new(PairLogTally::default());
         let (reader, writer) = io::pipe().unwrap();
         let mut log = PairLog::write_to(writer, Duration::ZERO, Arc::clone(&tally));
-        // An interval fills the pipe, and two wait. The rest is lost, at once.
+        // One interval fills the pipe, and two wait. The rest is lost at once.
         for _ in 0..10 {
             log.tick(|| lines(2000));
         }
         let (_, lost, bytes) = counts(&tally);
         assert!(lost >= 2000 * 7 && bytes >= 2001 * 1000 * 7, "{lost}");
         assert!(!log.finish(Vec::new(), Duration::ZERO), "it is stuck");
-        // What the reader gets when it goes on are whole lines.
+        // The reader gets complete lines when it continues.
         let text = io::read_to_string(reader).unwrap();
         let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count();
         assert_eq!(whole, text.lines().count());

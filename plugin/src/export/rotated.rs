@@ -1,5 +1,5 @@
-//! A file that is moved aside when it is full, as Hubble's exporter does it: `events.log` becomes
-//! `events-2026-11-24T10-00-00.000.log`, compressed if that is asked for, and the oldest ones go.
+//! A file that is rotated when it is full, as by Hubble's exporter: `events.log` is renamed to
+//! `events-2026-11-24T10-00-00.000.log`, compressed if configured, and the oldest files are removed.
 
 use super::lines::Target;
 use flate2::{Compression, write::GzEncoder};
@@ -14,41 +14,41 @@ use std::{
 };
 
 const COMPRESSED: &str = ".gz";
-/// The time in a name.
+/// The format of the time in a rotated file's name.
 const FORMAT: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 
-/// When a file is full, and what becomes of the full ones.
+/// The size limit of a file, and the handling of rotated files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rotation {
     pub(super) path: PathBuf,
-    /// Bytes of a file.
+    /// The size limit in bytes.
     pub(super) size: u64,
-    /// Full files that are kept.
+    /// The number of rotated files to keep.
     pub(super) backups: usize,
     pub(super) compress: bool,
 }
 
-/// The file that is written now.
+/// The current file.
 #[derive(Debug)]
 pub(super) struct Rotated {
     rotation: Rotation,
-    /// With its size; `None` for what is no file, such as a device or a pipe: that is never full.
+    /// The file and its size; `None` for a device or a pipe, which is never rotated.
     open: Option<(File, Option<u64>)>,
     tidying: Option<JoinHandle<()>>,
 }
 
 impl Rotated {
-    /// Opened, or made with its folder, when it is written for the first time.
+    /// The file is opened at the first write, and its folder is made if it is missing.
     pub(super) const fn new(rotation: Rotation) -> Self {
         Self { rotation, open: None, tidying: None }
     }
 
-    /// Opens it now.
+    /// Opens the file now.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if let Some(folder) = self.rotation.path.parent() {
             fs::create_dir_all(folder)?;
         }
-        // A pipe without a reader must not hold us; files don't know this flag.
+        // Opening a pipe without a reader must not block; for files the flag has no effect.
         let mut options = OpenOptions::new();
         options.create(true).append(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(&self.rotation.path)?;
@@ -60,7 +60,7 @@ impl Rotated {
         Ok(())
     }
 
-    /// Moves the file aside and begins another one.
+    /// Renames the file and starts a new one.
     fn rotate(&mut self) -> io::Result<()> {
         self.open = None;
         let path = &self.rotation.path;
@@ -70,7 +70,7 @@ impl Rotated {
         self.open()
     }
 
-    /// Compresses full files and removes those that are too many, meanwhile.
+    /// Compresses rotated files and removes the oldest, in the background.
     fn tidy(&mut self) {
         if self.tidying.as_ref().is_some_and(|before| !before.is_finished()) {
             return;
@@ -89,14 +89,14 @@ impl Drop for Rotated {
     fn drop(&mut self) {
         if let Some(tidying) = self.tidying.take() {
             let _ = tidying.join();
-            // Files that were full while it ran were not looked at.
+            // Files rotated while it ran are handled now.
             let _ = self.rotation.tidy();
         }
     }
 }
 
 impl Write for Rotated {
-    /// A line goes into one file.
+    /// A line is never split over two files.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let len = line.len() as u64;
         if len > self.rotation.size {
@@ -107,7 +107,7 @@ impl Write for Rotated {
             self.rotate()?;
         }
         let Some((file, size)) = &mut self.open else {
-            // Not yet, or not again after it was full.
+            // The file is not open yet, or was just rotated.
             self.open()?;
             return Err(io::ErrorKind::Interrupted.into());
         };
@@ -152,14 +152,14 @@ impl Rotation {
     }
 }
 
-/// A file's name up to where the time stands when it is full, and what follows.
+/// The parts of a file's name before and after the time of a rotation.
 fn around(path: &Path) -> (String, String) {
     let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
     let extension = text(path.extension()).map(|extension| format!(".{extension}"));
     (text(path.file_stem()).unwrap_or_default() + "-", extension.unwrap_or_default())
 }
 
-/// A name for a full file that none has: two of one millisecond are told apart.
+/// An unused name for a rotated file: two rotations within a millisecond get different names.
 fn free_name(path: &Path) -> io::Result<PathBuf> {
     let (before, after) = around(path);
     let mut time = Timestamp::now();
@@ -173,7 +173,7 @@ fn free_name(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The full files, the oldest first.
+/// The rotated files, oldest first.
 fn full(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (before, after) = around(path);
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
@@ -193,7 +193,7 @@ fn full(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn compress(path: &Path) -> io::Result<()> {
     let compressed = PathBuf::from(format!("{}{COMPRESSED}", path.display()));
-    // Under another name until it is whole.
+    // Compressed under another name until it is complete.
     let growing = PathBuf::from(format!("{}.part", compressed.display()));
     let mut encoder = GzEncoder::new(File::create(&growing)?, Compression::default());
     io::copy(&mut File::open(path)?, &mut encoder)?;
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(contents, ["2...\n3...\n", "4...\n5...\n"], "{compress}: {full:?}");
             assert_eq!(content(&path), "6...\n7...\n");
             assert_eq!(full.iter().all(|path| path.extension().unwrap() == "gz"), compress);
-            // What is there already is added to.
+            // An existing file is appended to.
             let mut again = Rotated::new(Rotation { size: 15, ..rotation });
             again.write_all(b"8...\n").unwrap();
             assert_eq!(content(&path), "6...\n7...\n8...\n");

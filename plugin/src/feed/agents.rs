@@ -9,23 +9,23 @@ use std::{
     time::SystemTime,
 };
 
-/// The agents that follow, and what was refused to others.
+/// The agents that follow this controller, and counts of refused ones.
 #[derive(Debug, Default)]
 pub struct Agents {
     next: AtomicU64,
     follower: Mutex<HashMap<u64, Arc<Agent>>>,
-    /// What was refused.
+    /// Counts of refusals.
     pub refused: Refusals,
 }
 
 /// Connections and streams that were refused, by reason.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// No token, or one that is not an agent's.
+    /// The token is missing, or is not an agent's.
     pub token: AtomicU64,
-    /// Not what an agent says.
+    /// The message is malformed.
     pub request: AtomicU64,
-    /// There were too many.
+    /// There are too many agents.
     pub full: AtomicU64,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Agent {
     pub(super) connected: SystemTime,
 }
 
-/// An agent as long as it follows.
+/// Registers an agent for as long as it follows.
 #[derive(Debug)]
 pub(super) struct Follower {
     agents: Arc<Agents>,
@@ -46,7 +46,7 @@ pub(super) struct Follower {
 }
 
 impl Agents {
-    /// One more agent, if there are fewer than `limit`.
+    /// Registers an agent, if there are fewer than `limit`.
     pub(super) fn join(self: &Arc<Self>, node: String, limit: usize) -> Option<Follower> {
         let mut follower = self.lock();
         if follower.len() >= limit {
@@ -58,14 +58,14 @@ impl Agents {
         Some(Follower { agents: Arc::clone(self), id, agent })
     }
 
-    /// All of them, by node.
+    /// All agents, by node.
     pub(super) fn all(&self) -> Vec<Arc<Agent>> {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
         all.sort_by(|a, b| a.node.cmp(&b.node));
         all
     }
 
-    /// How many there are, and how many of them have not acknowledged `version`.
+    /// The number of agents, and of those that have not acknowledged `version`.
     pub fn count(&self, version: u64) -> (usize, usize) {
         let follower = self.lock();
         let behind = follower.values().filter(|agent| agent.acknowledged.load(Ordering::Relaxed) < version).count();
@@ -73,7 +73,7 @@ impl Agents {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Agent>>> {
-        // Insertions and removals leave nothing half done.
+        // Insertions and removals are atomic.
         self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

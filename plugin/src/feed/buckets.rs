@@ -1,4 +1,4 @@
-//! Into which bucket an address falls, and what a bucket's content is worth comparing by.
+//! The division of addresses into buckets, and the digest of a bucket.
 
 use crate::{
     fnv::fnv1a,
@@ -10,10 +10,10 @@ use ipnetwork::IpNetwork;
 use ring::digest::{SHA256, digest};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-/// What tells two contents of a bucket apart.
+/// Identifies the contents of a bucket.
 pub type Digest = [u8; 16];
 
-/// The bucket of an address, or of a prefix by its network's address: FNV-1a over its bytes.
+/// The bucket of an address, or of a prefix by its network address: FNV-1a over the bytes.
 pub fn bucket(address: IpAddr) -> usize {
     let hash = match address {
         IpAddr::V4(v4) => fnv1a(v4.octets()),
@@ -22,7 +22,7 @@ pub fn bucket(address: IpAddr) -> usize {
     hash as usize % BUCKETS
 }
 
-/// What falls into one bucket.
+/// The contents of a bucket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bucket {
     pub(super) prefixes: BTreeMap<IpNetwork, Placement>,
@@ -30,12 +30,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// The update that replaces a bucket by this one.
+    /// Encodes the update that replaces a bucket by this one.
     pub(super) fn encode(&self, index: usize) -> Vec<u8> {
         wire::encode_bucket(Some(index as u32), &self.prefixes, &self.identities)
     }
 
-    /// The update that adds what is in this one.
+    /// Encodes the update that adds the contents.
     pub(super) fn encode_added(&self) -> Vec<u8> {
         wire::encode_bucket(None, &self.prefixes, &self.identities)
     }

@@ -1,4 +1,4 @@
-//! The agent's end of the feed.
+//! The agent's side of the feed.
 
 use super::{
     Position,
@@ -29,56 +29,56 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::WatchStream};
 use tonic::Status;
 
-/// The largest message: a bucket of a million addresses' state is a quarter of it.
+/// The size limit of a message: a bucket of a table of a million addresses takes a quarter of it.
 const MESSAGE_BYTES: usize = 4 << 20;
-/// Prefixes and addresses that are taken before the state is whole.
+/// The limit of prefixes and addresses that are stored before the state is complete.
 const ENTRIES: usize = 4 << 20;
 
-/// The first waits are from a range this wide: a controller's agents come back spread over it.
+/// The range of the first wait: a controller's agents spread their reconnects over it.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
-/// No wait is longer.
+/// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Where the controller ended the stream, so that agents spread over its replicas: it knows how many it
-/// sends away.
+/// The wait after the controller ended the stream to spread its agents over the replicas: it ends few streams at a
+/// time.
 const MOVED: Duration = Duration::from_secs(2);
 
-/// The same for an agent that has no table yet: nothing is counted before it has.
+/// The first and the longest wait of an agent without a table, which can't count yet.
 const WAITS_WITHOUT_TABLE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// The waits of an agent that has lost its controller, or has not found it yet.
+/// The waits of a disconnected agent.
 const fn waits(has_table: bool) -> Backoff {
     let (first, longest) = if has_table { (FIRST_WAIT, LONGEST_WAIT) } else { WAITS_WITHOUT_TABLE };
     Backoff::new(first, longest, 0.0..=1.0)
 }
 
-/// How the connection is, for metrics.
+/// The state of the connection, for metrics.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// Whether the controller's state is whole here.
+    /// Whether the controller's complete state has arrived.
     pub is_current: AtomicBool,
-    /// Connections that were made.
+    /// Connections made.
     pub connects: AtomicU64,
     /// Connections that failed or broke.
     pub failures: AtomicU64,
 }
 
-/// A change of the state that leads to a position: what an agent puts in force at once.
+/// A change that leads to a position of the state; an agent applies it as a whole.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Where it leads to.
+    /// The position after the change.
     pub position: Position,
-    /// Buckets of which all that is not in `changes` is forgotten.
+    /// Buckets that `changes` replaces: their other entries are removed.
     replaced: BTreeSet<usize>,
     changes: Changes,
 }
 
 impl Batch {
-    /// Whether all that was known of an address's bucket is replaced.
+    /// Whether the batch replaces the bucket of an address.
     pub fn replaces(&self, address: IpAddr) -> bool {
         self.replaced.contains(&bucket(address))
     }
 
-    /// What it changes in a table and an index.
+    /// The changes to a table and an index.
     pub fn changes(self, table: &SharedTable, index: &Index) -> Changes {
         let Self { replaced, mut changes, .. } = self;
         if !replaced.is_empty() {
@@ -107,27 +107,27 @@ impl Batch {
 /// Follows a controller, whichever replica answers.
 #[derive(Debug)]
 pub struct Client {
-    /// Whom.
+    /// The connection to the controller.
     pub settings: Settings,
-    /// What is in force.
+    /// The table in force.
     pub table: SharedTable,
-    /// Who has an address.
+    /// The endpoints in force.
     pub index: Arc<Index>,
-    /// Where changes go to be put in force.
+    /// The queue of changes to apply.
     pub batches: mpsc::Sender<Batch>,
-    /// What has been put in force.
+    /// The position of the applied changes.
     pub applied: watch::Receiver<Position>,
-    /// How it goes.
+    /// The state of the connection.
     pub connection: Arc<Connection>,
 }
 
-/// Why a stream has ended.
+/// The reason why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    /// The controller asked to come again.
+    /// The controller asks the agent to reconnect.
     #[error("the controller ended the stream")]
     Moved,
-    /// This agent ends.
+    /// The agent shuts down.
     #[error("the agent ends")]
     Agent,
     #[error(transparent)]
@@ -141,7 +141,7 @@ enum Ended {
 }
 
 impl Client {
-    /// Follows until nobody takes batches any more.
+    /// Follows until the receiver of batches is dropped.
     pub async fn follow(mut self) {
         let mut has_table = self.has_table();
         let mut backoff = waits(has_table);
@@ -167,7 +167,7 @@ impl Client {
                     self.connection.failures.fetch_add(1, Ordering::Relaxed);
                     let wait = backoff.failed();
                     let (controller, reason) = (&self.settings.server, failed.to_string());
-                    // The same again is said once: it lasts.
+                    // A repeated error is logged once.
                     if reason == told {
                         tracing::debug!(controller, reason, ?wait, "still no controller");
                     } else {
@@ -185,7 +185,7 @@ impl Client {
         }
     }
 
-    /// Whether a table of the controller's is in force, now or from the disk.
+    /// Whether a table of the controller is in force, received now or loaded from disk.
     fn has_table(&self) -> bool {
         *self.applied.borrow() != Position::default()
     }
@@ -200,7 +200,7 @@ impl Client {
     async fn try_once(&mut self, backoff: &mut Backoff, gathered: &mut Gathered) -> Result<(), Ended> {
         let channel = self.settings.connect().await?;
         let hello = follow_request::Request::Hello(self.hello());
-        // What is put in force is acknowledged; what has been overtaken is not.
+        // Applied positions are acknowledged; positions that were overtaken are skipped.
         let hello = tokio_stream::once(FollowRequest { request: Some(hello) });
         let acknowledged = WatchStream::from_changes(self.applied.clone()).map(|position: Position| FollowRequest {
             request: Some(follow_request::Request::Acknowledged(position.into())),
@@ -231,7 +231,7 @@ impl Client {
     }
 }
 
-/// What an agent has in force, by its digests.
+/// The agent's state, as digests.
 fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> Hello {
     let position = (position != Position::default()).then(|| v1::Position::from(position));
     Hello {
@@ -242,7 +242,7 @@ fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> 
     }
 }
 
-/// What has come on a stream and is not whole yet.
+/// Updates that have arrived but are not complete yet.
 #[derive(Default)]
 struct Gathered {
     reader: Reader,
@@ -251,12 +251,12 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// A stream begins: what another one has not ended is nothing.
+    /// Starts a stream: incomplete updates of an earlier stream are dropped.
     fn begin(&mut self) {
         (self.batch, self.entries) = (Batch::default(), 0);
     }
 
-    /// Takes what the controller says; returns what can be put in force.
+    /// Adds a response; returns the batch to apply, if it is complete.
     fn take(&mut self, FollowResponse { position, updates, whole }: FollowResponse) -> Result<Option<Batch>, Ended> {
         for update in updates {
             let (bucket, mut changes) = self.reader.read(wire::unpack(&update)?)?;
@@ -277,7 +277,7 @@ impl Gathered {
     }
 }
 
-/// The content of every bucket.
+/// The contents of every bucket.
 pub(super) fn buckets(table: &SharedTable, index: &Index) -> Vec<Bucket> {
     let mut buckets = vec![Bucket::default(); BUCKETS];
     for (prefix, placement) in table.read().prefixes().filter(|(_, placement)| placement.kind != PrefixKind::Default) {
@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// An agent, and the stream that it follows.
+    /// An agent and its stream.
     #[derive(Default)]
     struct Agent {
         table: SharedTable,
@@ -348,7 +348,7 @@ mod tests {
             self.stream = Some((which, cursor, Gathered::default()));
         }
 
-        /// Takes a message, if there is one.
+        /// Handles a message, if there is one.
         fn take(&mut self, stores: &[Store]) -> bool {
             let Some((which, cursor, gathered)) = &mut self.stream else { return false };
             let Some(response) = cursor.next(&stores[*which]) else { return false };
@@ -386,7 +386,7 @@ mod tests {
         let mut back = agents.join_all().await;
         back.sort_by(f64::total_cmp);
         assert!(back[999] - back[0] >= 10.0, "{} to {}", back[0], back[999]);
-        // A fifteenth of them is expected in each second.
+        // A fifteenth of the agents is expected in each second.
         for second in 0..15 {
             let came = back.iter().filter(|at| **at as usize == second).count();
             assert!((20..=150).contains(&came), "{came} in second {second}");
@@ -413,7 +413,7 @@ mod tests {
                         let which = random.below(2) as usize;
                         agent.connect(which, &stores[which]);
                     }
-                    // The rest of a stream that breaks is lost.
+                    // The rest of a broken stream is lost.
                     _ => {
                         for _ in 0..random.below(400) {
                             agent.take(&stores);
@@ -430,7 +430,7 @@ mod tests {
         }
     }
 
-    /// Updates until an agent has everything.
+    /// The number of updates until an agent has the whole state.
     fn told(agent: &mut Agent, stores: &[Store], which: usize) -> usize {
         agent.connect(which, &stores[which]);
         while agent.take(stores) {}
@@ -463,7 +463,7 @@ mod tests {
         publish(all(5003..5006));
         same = told(&mut agent, &stores, 0);
         assert!((1..=3).contains(&same), "the buckets that differ: {same}");
-        // So many changes that they are not kept: a table as after a start.
+        // More changes than are kept, as after a start.
         told(&mut other, &stores, 0);
         publish(all(10_000..30_000));
         assert_eq!(told(&mut other, &stores, 0), BUCKETS);

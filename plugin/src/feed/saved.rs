@@ -1,4 +1,4 @@
-//! The last table on disk: an agent that starts classifies by it until a controller answers.
+//! The last table on disk: a starting agent uses it until a controller answers.
 
 use super::{Position, buckets::Bucket, client::buckets};
 use crate::{
@@ -12,23 +12,23 @@ use prost::Message;
 use std::{path::Path, time::SystemTime};
 
 const MAGIC: &atomic_file::Magic = b"mrdntbl1";
-/// The number of `SavedTable.updates`.
+/// The field number of `SavedTable.updates`.
 const UPDATES: u64 = 3;
-/// The name in the state folder.
+/// The file's name in the state folder.
 pub const NAME: &str = "table";
 
-/// A table that was saved.
+/// A saved table.
 #[derive(Debug)]
 pub struct Saved {
-    /// Where it was in the controller's state.
+    /// The table's position in the controller's state.
     pub position: Position,
-    /// When it was last known to be what the controller says.
+    /// The last time at which the table was known to agree with the controller.
     pub confirmed: SystemTime,
-    /// All of it.
+    /// The whole table.
     pub changes: Changes,
 }
 
-/// A table that is about to be saved.
+/// A table to be saved.
 #[derive(Debug)]
 pub struct Saving {
     buckets: Vec<Bucket>,
@@ -37,10 +37,10 @@ pub struct Saving {
 }
 
 impl Saving {
-    /// Writes it.
+    /// Writes the file.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file can't be written.
     pub fn write(self, folder: &Path) -> Result<(), atomic_file::Error> {
         let saved = SavedTable {
             position: Some(self.position.into()),
@@ -48,22 +48,22 @@ impl Saving {
             updates: Vec::new(),
         };
         let mut body = saved.encode_to_vec();
-        // Bucket by bucket: the whole table as messages would be several times as large.
+        // One bucket at a time: messages of the whole table would take several times the memory.
         self.buckets.iter().for_each(|bucket| put_bytes(UPDATES, &bucket.encode_added(), &mut body));
         atomic_file::write(&folder.join(NAME), MAGIC, &body, true)
     }
 }
 
 impl Saved {
-    /// What is in force, to be written.
+    /// Prepares the table in force for saving.
     pub fn prepare(table: &SharedTable, index: &Index, position: Position, confirmed: SystemTime) -> Saving {
         Saving { buckets: buckets(table, index), position, confirmed }
     }
 
-    /// Reads what was saved; `None` if nothing was.
+    /// Reads the saved table; `None` if there is none.
     ///
     /// # Errors
-    /// The file system's, or the file is not what was written.
+    /// The file can't be read, or is damaged.
     pub fn read(folder: &Path) -> Result<Option<Self>, atomic_file::Error> {
         let path = folder.join(NAME);
         let Some(body) = atomic_file::read(&path, MAGIC)? else { return Ok(None) };

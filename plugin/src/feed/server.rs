@@ -1,4 +1,4 @@
-//! The controller's end of the feed.
+//! The controller's side of the feed.
 
 use super::{
     agents::{Agents, Follower},
@@ -23,26 +23,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-/// A node's name is a DNS name.
+/// The longest name of a node: a DNS name.
 const NODE_NAME: usize = 253;
-/// How long an agent may take to say hello.
+/// The time limit for an agent's hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an agent may take to hear why its stream ends.
+/// The time limit for delivering the reason why a stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What is watched in the cluster.
+/// The watches of the cluster.
 pub trait Watches: Send + Sync {
-    /// Every kind, and how far it is.
+    /// Every kind of object, with the state of its watch.
     fn kinds(&self) -> Vec<status_response::Kind>;
 }
 
-/// What agents may ask for.
+/// The limits for agents.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many may follow.
+    /// The limit of agents.
     pub agents: usize,
-    /// After which time a stream is ended, so that agents spread over the replicas; half of it at the
-    /// earliest.
+    /// The age at which a stream is ended, so that agents spread over the replicas; each stream ends at a random age
+    /// between half of it and all of it.
     pub age: Duration,
 }
 
@@ -55,22 +55,22 @@ impl Default for Limits {
 /// `meridian.v1.Feed`.
 #[derive(Clone)]
 pub struct FeedService {
-    /// What agents are told.
+    /// The state for agents.
     pub store: Arc<Store>,
-    /// Those that follow.
+    /// The agents that follow.
     pub agents: Arc<Agents>,
-    /// Who may.
+    /// Checks the tokens of agents.
     pub tokens: Arc<dyn Authenticate>,
-    /// What is watched.
+    /// The watches of the cluster.
     pub watches: Arc<dyn Watches>,
-    /// How many, and how long.
+    /// The limits for agents.
     pub limits: Limits,
     /// Ends every stream.
     pub shutdown: CancellationToken,
 }
 
 impl FeedService {
-    /// Whose stream it is.
+    /// Reads and checks an agent's hello.
     async fn hello(
         &self,
         request: Request<Streaming<FollowRequest>>,
@@ -125,7 +125,7 @@ impl Feed for FeedService {
         let (digests, _) = hello.digests.as_chunks();
         let cursor = self.store.cursor(hello.position.map(Into::into), digests);
         tracing::debug!(node = follower.agent.node, from, "an agent follows");
-        // What is in the channel is shared with the other streams, so a slow agent holds nothing of its own.
+        // The channel's messages are shared with other streams, so a slow agent holds no memory of its own.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(self.clone().follow_to_the_end(cursor, follower, requests, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -150,7 +150,7 @@ impl Controller for FeedService {
 }
 
 impl FeedService {
-    /// Tells an agent everything until one of the two ends it.
+    /// Sends an agent all changes until either side ends the stream.
     async fn follow_to_the_end(
         self,
         cursor: Cursor,
@@ -163,7 +163,7 @@ impl FeedService {
             () = self.tell(cursor, &sender) => None,
             status = self.listen(&follower, &mut requests) => status,
             () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
-            // Without an error: come again.
+            // An end without an error asks the agent to reconnect.
             () = sleep(age) => None,
         };
         if let Some(status) = end {
@@ -172,12 +172,12 @@ impl FeedService {
                 let node = &follower.agent.node;
                 tracing::warn!(node, reason = status.message(), "an agent's stream is ended");
             }
-            // Whoever does not read it in time reads the end of the stream.
+            // An agent that does not read the reason in time only sees the end of the stream.
             let _ = timeout(FAREWELL, sender.send(Err(status))).await;
         }
     }
 
-    /// Tells an agent what it lacks; ends when it has gone.
+    /// Sends an agent the missing state; ends when the agent is gone.
     async fn tell(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) {
         let mut version = self.store.watch();
         loop {
@@ -188,14 +188,14 @@ impl FeedService {
                 }
             }
             tokio::select! {
-                // The store outlives its agents.
+                // The store outlives the agents' streams.
                 _ = version.changed() => {}
                 () = sender.closed() => return,
             }
         }
     }
 
-    /// Hears what an agent has put in force; ends with it.
+    /// Receives an agent's acknowledgements; ends when the agent is gone.
     async fn listen(&self, follower: &Follower, requests: &mut Streaming<FollowRequest>) -> Option<Status> {
         loop {
             match requests.message().await {

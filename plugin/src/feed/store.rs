@@ -1,4 +1,4 @@
-//! The state that a controller tells its agents, and where each of them is in it.
+//! The state that a controller sends to its agents, and each agent's position in it.
 
 use super::buckets::{Bucket, Digest, bucket, digest_of};
 use crate::{
@@ -12,22 +12,21 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Changes that are kept for agents that are behind; who is further behind gets the buckets that have
-/// changed.
+/// The limit of changes kept for agents that are behind; an agent that is further behind gets the changed buckets.
 const DELTAS: usize = 1024;
-/// Bytes of those, together.
+/// The limit of their total size in bytes.
 const DELTA_BYTES: usize = 8 << 20;
-/// Updates are sent together up to about this size.
+/// The size up to which updates are combined in a message.
 const MESSAGE: usize = 12 << 10;
-/// A change of more prefixes and addresses than this is told by buckets.
+/// A change of more prefixes and addresses than this is sent as buckets.
 const LARGE: usize = 16_384;
 
-/// A state of the table.
+/// A version of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// The controller's run.
+    /// Identifies the run of a controller.
     pub instance: u64,
-    /// How often the state has changed in it.
+    /// The number of changes in that run.
     pub version: u64,
 }
 
@@ -43,12 +42,12 @@ impl From<v1::Position> for Position {
     }
 }
 
-/// The state, and what has lately become of it.
+/// The state, and its latest changes.
 #[derive(Debug)]
 pub struct Store {
     instance: u64,
     inner: Mutex<Inner>,
-    /// The version; 0 until there is a state.
+    /// The version; 0 before the first state.
     version: watch::Sender<u64>,
 }
 
@@ -56,14 +55,14 @@ pub struct Store {
 struct Inner {
     version: u64,
     buckets: Vec<StoredBucket>,
-    /// The changes that led to the last versions, without a gap.
+    /// The changes to the latest versions, without a gap.
     deltas: VecDeque<Bytes>,
     delta_bytes: usize,
     prefixes: usize,
     identities: usize,
 }
 
-/// A bucket, when it changed, and how it is sent.
+/// A bucket, the version of its last change, and its encoding.
 #[derive(Debug, Default)]
 struct StoredBucket {
     content: Bucket,
@@ -96,8 +95,8 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Takes changes in; those that change nothing are left out. The first call makes the state known
-    /// to agents, even if there is nothing in it. Returns the version now.
+    /// Applies changes; those without an effect are left out. The first call makes the state available to agents, even
+    /// if the state is empty. Returns the new version.
     pub fn publish(&self, changes: Changes) -> u64 {
         let mut inner = self.lock();
         let changes = inner.take(changes);
@@ -121,28 +120,28 @@ impl Store {
         version
     }
 
-    /// The version now; 0 while there is no state.
+    /// The current version; 0 before the first state.
     pub fn version(&self) -> u64 {
         *self.version.borrow()
     }
 
-    /// Where the state is now.
+    /// The current position.
     pub fn position(&self) -> Position {
         Position { instance: self.instance, version: self.version() }
     }
 
-    /// Changes with the version.
+    /// Notifies of new versions.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    /// How many prefixes and addresses there are.
+    /// The numbers of prefixes and addresses.
     pub fn sizes(&self) -> (usize, usize) {
         let inner = self.lock();
         (inner.prefixes, inner.identities)
     }
 
-    /// Where an agent is that has `position` in force, and these digests of its buckets.
+    /// The cursor of an agent that has `position` in force, and buckets with these digests.
     pub fn cursor(&self, position: Option<Position>, digests: &[Digest]) -> Cursor {
         let mut inner = self.lock();
         let version = inner.version;
@@ -156,7 +155,7 @@ impl Store {
         };
         let mut lacks: Vec<usize> = inner.buckets.iter_mut().enumerate().filter_map(differs).collect();
         if digests.is_empty() {
-            // It has nothing: there is nothing to forget.
+            // An agent without a table needs no empty buckets.
             lacks.retain(|index| {
                 let content = &inner.buckets[*index].content;
                 !content.prefixes.is_empty() || !content.identities.is_empty()
@@ -166,17 +165,17 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic while it is held would be in our own code, and leaves no half of a change.
+        // A panic under the lock would be our own bug, and leaves no partial change.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// Puts changes into the buckets, and returns those that were any.
+    /// Applies changes to the buckets, and returns those that had an effect.
     fn take(&mut self, changes: Changes) -> Changes {
         let Self { buckets, prefixes, identities, .. } = self;
         let mut effective = Changes::default();
-        // An update says one thing of a prefix or an address: the last.
+        // Only the last change of a prefix or address counts.
         let zones: BTreeMap<_, _> = changes.zones.into_iter().collect();
         for (prefix, placement) in zones {
             let content = &mut buckets[bucket(prefix.ip())].content.prefixes;
@@ -222,28 +221,28 @@ impl Inner {
     }
 }
 
-/// Where an agent is: all that the controller keeps of what it still has to be told.
+/// An agent's position: everything that the controller remembers about the missing state.
 #[derive(Debug)]
 pub struct Cursor {
-    /// It has been told all changes up to this version.
+    /// The agent has all changes up to this version.
     at: u64,
-    /// Buckets that it still lacks.
+    /// Buckets that the agent lacks.
     lacks: Vec<usize>,
-    /// The state is whole from this version on: a bucket may have been newer than the rest.
+    /// The state is complete from this version on, because a bucket may be newer than the rest.
     until: u64,
-    /// Whether it has been told anything.
+    /// Whether the agent was sent anything.
     is_told: bool,
 }
 
 impl Cursor {
-    /// What the agent is told next, if there is anything to tell.
+    /// The next response for the agent, if there is one.
     pub fn next(&mut self, store: &Store) -> Option<FollowResponse> {
         let mut inner = store.lock();
         if inner.version == 0 {
             return None;
         }
         if self.lacks.is_empty() && self.at < inner.version && inner.delta_after(self.at).is_none() {
-            // Too far behind: the buckets that have changed since.
+            // Too far behind: send the buckets that have changed since.
             let changed = |(index, kept): (usize, &StoredBucket)| (kept.changed > self.at).then_some(index);
             self.lacks = inner.buckets.iter().enumerate().filter_map(changed).collect();
             self.at = inner.version;
@@ -255,7 +254,7 @@ impl Cursor {
                 self.until = inner.version;
                 inner.buckets[index].encoded(index).0.clone()
             } else if self.at < inner.version {
-                // It is kept: the lock has been held since that was found.
+                // The change is still kept, because the lock was held since the check above.
                 let Some(delta) = inner.delta_after(self.at) else { break };
                 self.at += 1;
                 delta
@@ -268,7 +267,7 @@ impl Cursor {
         if updates.is_empty() && self.is_told {
             return None;
         }
-        // Without updates: it has everything, and is to know.
+        // Without updates: it tells the agent that it has the whole state.
         self.is_told = true;
         let position = Position { instance: store.instance, version: self.at };
         let whole = self.lacks.is_empty() && self.at >= self.until;

@@ -1,6 +1,6 @@
-//! Flows as the ring keeps them: encoded once, with what many flows have in common kept once.
+//! Flows as the ring stores them: encoded once, with the parts that many flows share stored once.
 //!
-//! Who asks for them gets these bytes; filters read the few fields that they ask for in place.
+//! Readers get these bytes; filters decode only the few fields that they need, in place.
 
 use crate::proto::{
     flow::{Endpoint, Flow},
@@ -21,20 +21,20 @@ use std::{
 /// A flow, encoded.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// Apart, as the ring sees to it that it rises.
+    /// Separate from the other fields, because the ring may raise it.
     pub(super) time: Option<Time>,
-    /// The time stands beside the flow only, not in it.
+    /// The time is only beside the flow, not in it.
     is_time_beside: bool,
-    /// Every field that is not in one of the others.
+    /// Every other field.
     own: Arc<[u8]>,
     source: Option<Arc<Part>>,
     destination: Option<Arc<Part>>,
     node: Arc<Node>,
-    /// The length of all but the time.
+    /// The length without the time.
     len: u32,
 }
 
-/// A time and its message.
+/// A time and its encoded message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time {
     pub(super) at: Timestamp,
@@ -59,11 +59,11 @@ impl From<Timestamp> for Time {
     }
 }
 
-/// What a node says of itself in all its flows: its name, its labels, what observes.
+/// The fields that describe the observing node, equal in all its flows: its name, its labels and the emitter.
 #[derive(Debug)]
 pub(super) struct Node {
     fields: Arc<Part>,
-    /// The name beside the flow, where it is not the one in it.
+    /// The name beside the flow, where it differs from the name in the flow.
     beside: Box<str>,
     /// The name as a field of the response that holds the flow.
     in_response: Box<[u8]>,
@@ -74,7 +74,7 @@ impl Node {
         Self::beside(fields, "")
     }
 
-    /// With another name beside the flow than in it; with the same if it is empty.
+    /// A node with another name beside the flow than in the flow; an empty `beside` means the same name.
     fn beside(fields: Arc<Part>, beside: &str) -> Arc<Self> {
         let mut in_response = Vec::new();
         let name = if beside.is_empty() { fields.message().string(number::flow::NODE_NAME) } else { beside };
@@ -85,7 +85,7 @@ impl Node {
     }
 }
 
-/// What stands beside a recorded flow, in the message around it.
+/// The fields of the message around a recorded flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beside {
     /// The node's name; empty where there is none.
@@ -94,7 +94,7 @@ pub struct Beside {
     pub time: Option<Timestamp>,
 }
 
-/// Bytes that flows have in common.
+/// Encoded bytes that flows share.
 #[derive(Debug)]
 pub struct Part {
     id: u64,
@@ -102,13 +102,13 @@ pub struct Part {
 }
 
 impl Part {
-    /// A part that is unlike all others.
+    /// A new part with its own number.
     pub(super) fn new(bytes: Vec<u8>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), bytes: bytes.into() })
     }
 
-    /// A number that no other part ever has.
+    /// A number that is unique to this part.
     pub const fn id(&self) -> u64 {
         self.id
     }
@@ -134,13 +134,13 @@ impl Hash for Part {
     }
 }
 
-/// The parts of flows that come from elsewhere: equal ones are kept once.
+/// The shared parts of flows from elsewhere: equal parts are stored once.
 #[derive(Debug, Default)]
 pub struct Parts {
     known: AHashSet<Arc<Part>>,
     /// By the number of their fields and the name beside the flow.
     nodes: AHashMap<(u64, String), Arc<Node>>,
-    /// When so many are known, those that nobody holds any more are forgotten.
+    /// The number of parts at which parts that no flow uses are dropped.
     limit: usize,
 }
 
@@ -171,12 +171,12 @@ impl Parts {
 }
 
 impl Encoded {
-    /// A flow that comes from elsewhere.
+    /// Encodes a flow from elsewhere.
     pub fn new(flow: Flow, parts: &mut Parts) -> Self {
         Self::recorded(flow, &Beside::default(), parts)
     }
 
-    /// A flow that comes from elsewhere, with what stands beside it.
+    /// Encodes a flow from elsewhere, with the fields of the message around it.
     pub fn recorded(mut flow: Flow, beside: &Beside, parts: &mut Parts) -> Self {
         let time = flow.time.take();
         let is_time_beside = time.is_none() && beside.time.is_some();
@@ -187,7 +187,7 @@ impl Encoded {
         Self { is_time_beside, ..joined }
     }
 
-    /// A flow whose ends and node are encoded already: `own` is every other field, and not the time.
+    /// A flow from encoded parts. `own` has every field except the ends, the node's fields and the time.
     pub(super) fn of_parts(
         time: Timestamp,
         own: &[u8],
@@ -207,28 +207,28 @@ impl Encoded {
         let end =
             |number, part: &Option<Arc<Part>>| part.as_ref().map_or(0, |part| len_of_bytes(number, part.bytes.len()));
         let ends = end(number::flow::SOURCE, &source) + end(number::flow::DESTINATION, &destination);
-        // A flow of four gigabytes is none.
+        // Flows never come near four gigabytes.
         let len = u32::try_from(own.len() + ends + node.fields.bytes.len()).unwrap_or(u32::MAX);
         let time = time.map(Time::from);
         Self { time, is_time_beside: false, own: own.into(), source, destination, node, len }
     }
 
-    /// When it was seen.
+    /// The time of the flow.
     pub fn time(&self) -> Option<Timestamp> {
         self.time.as_ref().map(|time| time.at)
     }
 
-    /// The same, encoded, as it stands beside the flow.
+    /// The encoded time beside the flow.
     pub fn time_beside(&self) -> Option<Message<'_>> {
         self.time.as_ref().map(|time| Message(time.bytes()))
     }
 
-    /// The time in the flow itself, encoded: there is none where it stands beside the flow only.
+    /// The encoded time in the flow itself; `None` if the time is only beside the flow.
     pub fn time_message(&self) -> Option<Message<'_>> {
         self.time_beside().filter(|_| !self.is_time_beside)
     }
 
-    /// The fields that are neither of an end nor of the node, and not the time.
+    /// All fields except the ends, the node's fields and the time.
     pub fn own(&self) -> Message<'_> {
         Message(&self.own)
     }
@@ -243,17 +243,17 @@ impl Encoded {
         self.destination.as_deref()
     }
 
-    /// What a node says in all its flows: its name, its labels, what observes.
+    /// The fields that describe the observing node: its name, its labels and the emitter.
     pub fn node(&self) -> &Part {
         &self.node.fields
     }
 
-    /// The node's name as a field of the response that holds the flow; nothing if it has none.
+    /// The node's name as an encoded field of the response that holds the flow; empty if there is no name.
     pub fn node_in_response(&self) -> &[u8] {
         &self.node.in_response
     }
 
-    /// The name of the node that saw it: the one in the flow, or else the one beside it.
+    /// The name of the observing node: the name in the flow, or else the name beside it.
     pub fn node_name(&self) -> &str {
         match self.node().message().string(number::flow::NODE_NAME) {
             "" => &self.node.beside,
@@ -261,13 +261,13 @@ impl Encoded {
         }
     }
 
-    /// The length of [`Self::write`].
+    /// The length of the output of [`Self::write`].
     pub fn encoded_len(&self) -> usize {
         let time = self.time_message().map_or(0, |time| len_of_bytes(number::flow::TIME, time.0.len()));
         time + self.len as usize
     }
 
-    /// Appends the message.
+    /// Appends the encoded flow.
     pub fn write(&self, to: &mut impl BufMut) {
         if let Some(time) = self.time_message() {
             put_bytes(number::flow::TIME, time.0, to);
@@ -285,7 +285,7 @@ impl Encoded {
     pub fn decode(&self) -> Flow {
         let mut bytes = Vec::with_capacity(self.encoded_len());
         self.write(&mut bytes);
-        // What was encoded here can be decoded here.
+        // Flows that this process encoded can always be decoded.
         Flow::decode(bytes.as_slice()).unwrap_or_default()
     }
 }
@@ -296,7 +296,7 @@ impl From<Flow> for Encoded {
     }
 }
 
-/// Takes what is of the node out of a flow.
+/// Moves the fields that describe the node out of a flow, and encodes them.
 pub(super) fn node(flow: &mut Flow) -> Vec<u8> {
     let (node_name, node_labels) = (std::mem::take(&mut flow.node_name), std::mem::take(&mut flow.node_labels));
     Flow { node_name, node_labels, emitter: flow.emitter.take(), ..Flow::default() }.encode_to_vec()
@@ -341,7 +341,7 @@ mod tests {
         let encoded = Encoded::recorded(bare.clone(), &beside("node-b"), &mut parts);
         assert_eq!((encoded.decode(), encoded.node_name(), encoded.time().unwrap().seconds), (bare, "node-b", 9));
         assert!(encoded.time_message().is_none() && encoded.time_beside().is_some());
-        // What the flow says itself counts; the other name stays where it was.
+        // The name in the flow counts; the name beside the flow stays beside it.
         let encoded = Encoded::recorded(flow("u"), &beside("east/node-a"), &mut parts);
         assert_eq!((encoded.decode(), encoded.node_name(), encoded.time().unwrap().seconds), (flow("u"), "node-a", 7));
         assert!(encoded.node_in_response().ends_with(b"east/node-a"));

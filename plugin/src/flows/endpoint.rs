@@ -1,4 +1,4 @@
-//! Who an end of a flow is, in Hubble's words: labels, identity, workloads.
+//! An end of a flow as Hubble's endpoint message: labels, identity, workloads.
 
 use super::node::Node;
 use crate::{
@@ -8,26 +8,26 @@ use crate::{
     zones::{Locality, Place},
 };
 
-/// The identity of what is no pod and no node of the cluster.
+/// The identity of addresses that belong to no pod and no node of the cluster.
 const IDENTITY_WORLD: u32 = 2;
 /// The identities of the observing node and of other nodes.
 const IDENTITY_HOST: u32 = 1;
 const IDENTITY_REMOTE_NODE: u32 = 6;
-/// Identities from here on are ours: above Cilium's for the cluster, for prefixes and for nodes.
+/// The first identity of ours: above the ranges that Cilium uses for the cluster, for prefixes and for nodes.
 const IDENTITY_BASE: u32 = 3 << 24;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const REGION_LABEL: &str = "topology.kubernetes.io/region";
-/// Of Kubernetes' source, as hubble-ui asks for labels with that alone.
+/// The label's source is `k8s`, because hubble-ui can filter only by labels of that source.
 const LOCALITY_LABEL: &str = "k8s:meridian.io/locality";
 
-/// The service that sends to it, if there is just one: otherwise it is not known which one it was.
+/// The service of an endpoint, if it has exactly one: with several, the one that was used is unknown.
 pub(super) fn service(endpoint: &Endpoint) -> Option<flow::Service> {
     let [name] = &*endpoint.services else { return None };
     Some(flow::Service { name: name.clone(), namespace: endpoint.namespace.to_string() })
 }
 
-/// An end of a flow that is there, as this node tells it; nobody if it has no endpoint.
+/// An end of a flow as this node describes it. An end without an endpoint belongs to `reserved:world`.
 pub(super) fn flow_endpoint(
     node: &Node,
     endpoint: Option<&Endpoint>,
@@ -49,7 +49,7 @@ pub(super) fn flow_endpoint(
             labels.extend(endpoint.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
             owned(endpoint, &node.cluster)
         }
-        // As Cilium names every address that is of no pod and no node: hubble-ui has no other word for it.
+        // Cilium uses this label for every address without a pod or node, and hubble-ui has no other word for it.
         None => {
             labels.push("reserved:world".into());
             flow::Endpoint { identity: IDENTITY_WORLD, ..flow::Endpoint::default() }
@@ -77,19 +77,19 @@ fn workloads(endpoint: &Endpoint) -> Vec<flow::Workload> {
     told.into_iter().collect()
 }
 
-/// A number for the workload, the same on every node and after every restart: hubble-ui draws one
-/// card for each identity, and would otherwise merge workloads of one name in two namespaces.
+/// A number for the workload that is the same on every node and after every restart. hubble-ui draws one card for
+/// each identity, so workloads of one name in two namespaces would be merged without it.
 fn synthetic_identity(endpoint: &Endpoint) -> u32 {
     let (namespace, kind, name) = endpoint.workload_id();
-    // Over the parts, each ended by a byte that is in none of them.
+    // The hash covers the parts, each ended by a byte that no part contains.
     let hash = fnv1a([namespace, kind, name].into_iter().flat_map(|part| part.bytes().chain([0xff])));
     IDENTITY_BASE | (hash >> 24 ^ hash & 0x00ff_ffff)
 }
 
-/// Kubernetes' labels of a place.
+/// The Kubernetes topology labels of a place.
 pub(super) fn topology(place: &Place) -> impl Iterator<Item = (&'static str, &str)> {
     let zone = place.zone();
-    // In the order of the labels' names.
+    // In the alphabetical order of the labels' names.
     zone.map(|zone| (REGION_LABEL, zone.region.as_str()))
         .into_iter()
         .chain(zone.map(|zone| (ZONE_LABEL, zone.name.as_str())))

@@ -1,9 +1,9 @@
-//! Makes Hubble flow events of flow entries and of single packets.
+//! Makes Hubble flow events from flow entries and from single packets.
 //!
-//! What Hubble has no field for is where its clients can see it: zone and locality are labels of
-//! both endpoints, and `extensions` holds a `google.protobuf.Struct` with zones, locality, bytes and
-//! packets. `bytes` and `packets` are what is new since the entry's last update; events of single packets
-//! have none, so that the sum over all flows is what the entries counted.
+//! Hubble has no fields for zones and bytes, so they are where its clients can see them: zone and locality are
+//! labels of both endpoints, and `extensions` holds a `google.protobuf.Struct` with zones, locality, bytes and
+//! packets. `bytes` and `packets` are the growth since the entry's last update. Events of single packets have
+//! neither, so the sum over all flows equals the entries' counters.
 
 use super::{
     encoded::{self, Encoded, Part},
@@ -32,10 +32,10 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 /// `CiliumEventType.type` of a trace.
 const EVENT_TRACE: i32 = 4;
-/// The type of what is in `extensions`.
+/// The type of the message in `extensions`.
 const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
 
-/// Ends that are kept encoded; an end that is not is encoded anew.
+/// The limit of encoded ends in the cache.
 const ENDS: usize = 8192;
 
 /// Makes the flow events of one node.
@@ -47,7 +47,7 @@ pub struct FlowBuilder {
     ends: AHashMap<(IpAddr, Locality), End>,
 }
 
-/// An end as it was encoded, and of what.
+/// An encoded end, with the endpoint and place that it was encoded from.
 #[derive(Debug)]
 struct End {
     endpoint: Option<Arc<Endpoint>>,
@@ -55,7 +55,7 @@ struct End {
     encoded: Arc<Part>,
 }
 
-/// The two ends of an entry and what they are to each other.
+/// The places of the two ends of an entry, and their locality.
 #[derive(Clone, Copy, Debug)]
 struct Ends<'a> {
     source: &'a Place,
@@ -63,27 +63,27 @@ struct Ends<'a> {
     locality: Locality,
 }
 
-/// What is told of an entry or a packet.
+/// The fields of an entry or a packet that go into its event.
 #[derive(Clone, Copy, Debug)]
 struct Observation {
     time: SystemTime,
     source: (IpAddr, u16),
     destination: (IpAddr, u16),
     protocol: u8,
-    /// `None`: many packets, which have no flags in common.
+    /// `None` for an entry: its packets have no flags in common.
     tcp_flags: Option<flow::TcpFlags>,
     side: ServiceSide,
     path: PacketPath,
 }
 
 impl FlowBuilder {
-    /// Of a node; `index` says who has an address.
+    /// Makes the events of a node; `index` resolves addresses to endpoints.
     pub fn new(node: Node, index: Arc<Index>) -> Self {
         let encoded_node = encode_node(&node);
         Self { node, index, encoded_node, ends: AHashMap::default() }
     }
 
-    /// Says from now on that the node is there.
+    /// Sets the node's place.
     pub fn place_node(&mut self, place: &Place) {
         if self.node.place != *place {
             self.node.place = place.clone();
@@ -91,12 +91,12 @@ impl FlowBuilder {
         }
     }
 
-    /// The node that observes.
+    /// The observing node.
     pub const fn node(&self) -> &Node {
         &self.node
     }
 
-    /// The event that says how much is new in an entry.
+    /// The event for the growth of an entry.
     pub fn update(
         &mut self,
         entry: &Entry,
@@ -121,7 +121,7 @@ impl FlowBuilder {
     /// The event of a single packet.
     pub fn packet(&mut self, event: &Event, source: &Place, destination: &Place) -> Encoded {
         let flags = flags(event.tcp_flags);
-        // A SYN comes from the client and a SYN with ACK from the service, whatever their ports.
+        // A client sends SYN and a service sends SYN with ACK, whatever their ports are.
         let side = match (event.protocol == TCP && flags.syn, flags.ack) {
             (true, false) => ServiceSide::Destination,
             (true, true) => ServiceSide::Source,
@@ -154,7 +154,8 @@ impl FlowBuilder {
             Some(false) => flow::TraceReason::Established,
             None => flow::TraceReason::Unknown,
         };
-        // The connection's, seen from the end that is here: a reply that leaves belongs to one that came.
+        // The direction is the connection's, as seen from the local end: a reply that leaves belongs to a connection
+        // that came in.
         let direction = if (is_reply == Some(true)) == (seen.path == PacketPath::Arrived) {
             flow::TrafficDirection::Egress
         } else {
@@ -198,14 +199,14 @@ impl FlowBuilder {
             ..Flow::default()
         };
         let mut encoded = Vec::with_capacity(512);
-        // A Vec takes what comes.
+        // Writing to a Vec can't fail.
         let _ = own.encode(&mut encoded);
         put_extensions(ends, new, &mut encoded);
         let node = Arc::clone(&self.encoded_node);
         Encoded::of_parts(Timestamp::from(seen.time), &encoded, source, destination, node)
     }
 
-    /// Who an end of a flow is, and the end encoded; as it was the last time if it is still what it was.
+    /// The endpoint behind an end of a flow, and the end encoded; the cached encoding is used while it is right.
     fn end(
         &mut self,
         (address, time): (IpAddr, SystemTime),
@@ -302,8 +303,8 @@ fn summary(protocol: &Protocol) -> String {
     }
 }
 
-/// Appends `extensions`: an Any of a well-known type, since the stock client fails on any other. The keys
-/// are those that Retina uses, and ours beside them. Numbers are doubles: exact to 2^53.
+/// Appends `extensions`: an Any of a well-known type, since the stock client fails on any other type. The keys are
+/// those that Retina uses, and ours. Numbers are doubles, exact up to 2^53.
 fn put_extensions(ends: Ends<'_>, new: Option<Counter>, to: &mut Vec<u8>) {
     let mut fields = Vec::with_capacity(256);
     put_text("source_zone", ends.source.name(), &mut fields);
@@ -312,7 +313,7 @@ fn put_extensions(ends: Ends<'_>, new: Option<Counter>, to: &mut Vec<u8>) {
     if let Some(new) = new {
         put_number("bytes", new.bytes, &mut fields);
         put_number("packets", new.packets, &mut fields);
-        // There: what was seen and not yet told. Here every byte is told in `bytes`.
+        // In Retina: bytes observed but not yet reported. Here `bytes` reports every byte.
         put_number("previously_observed_bytes", 0, &mut fields);
         put_number("previously_observed_packets", 0, &mut fields);
     }
@@ -342,7 +343,7 @@ fn put_number(key: &str, value: u64, to: &mut Vec<u8>) {
     put_double(VALUE_NUMBER, value as f64, to);
 }
 
-/// An entry of a Struct up to the value, which has this length.
+/// An entry of a Struct up to its value; `value` is the value's length.
 fn put_entry(key: &str, value: usize, to: &mut Vec<u8>) {
     put_len(STRUCT_FIELDS, len_of_bytes(1, key.len()) + len_of_bytes(2, value), to);
     put_bytes(1, key.as_bytes(), to);
@@ -484,7 +485,7 @@ mod tests {
             let labels = [format!("k8s:meridian.io/locality={locality}"), "reserved:world".into()];
             assert_eq!((world.identity, world.labels.as_slice()), (2, &labels[..]));
         }
-        // Such as a database of the static table.
+        // For example a database in the static table.
         let database = flow(&entry(ServiceSide::Destination, 6), &zone("eu-1b")).destination.unwrap();
         assert!(database.identity == 2 && database.labels.contains(&"reserved:world".into()), "{database:?}");
         assert!(database.labels.contains(&"k8s:topology.kubernetes.io/zone=eu-1b".into()), "{database:?}");

@@ -1,4 +1,4 @@
-//! What happened besides flows: the newest events, in the order of their time, for any number of readers.
+//! Events other than flows: the newest ones, in the order of their time, for any number of readers.
 
 use prost_types::Timestamp;
 use std::{
@@ -7,14 +7,14 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Events that are kept.
+/// The most events that are kept.
 const CAPACITY: usize = 4095;
 
 /// Events of one kind.
 #[derive(Debug)]
 pub struct EventLog<T> {
     kept: Mutex<VecDeque<Logged<T>>>,
-    /// The number that the next event will have.
+    /// The number of the next event.
     next: watch::Sender<u64>,
 }
 
@@ -25,12 +25,12 @@ struct Logged<T> {
     event: T,
 }
 
-/// Which events are asked for.
+/// The events that a reader asks for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
-    /// How many of those that there are; `None` is all.
+    /// The limit of events; `None` means all.
     pub number: Option<usize>,
-    /// Whether these are the oldest ones.
+    /// Whether the limit counts from the oldest event.
     pub first: bool,
     /// Not before this time.
     pub since: Option<Timestamp>,
@@ -56,7 +56,7 @@ impl<T> Default for EventLog<T> {
 }
 
 impl<T: Clone> EventLog<T> {
-    /// Adds an event; the oldest one leaves a full log. One without a time is the newest.
+    /// Adds an event; a full log drops its oldest event. An event without a time counts as the newest.
     pub fn push(&self, time: Option<Timestamp>, event: T) {
         let mut kept = self.lock();
         let time = time.as_ref().map(instant).or_else(|| kept.back().and_then(|newest| newest.time));
@@ -70,18 +70,18 @@ impl<T: Clone> EventLog<T> {
         self.next.send_replace(number + 1);
     }
 
-    /// Those that are asked for, and the number of the next one.
+    /// The events that `wanted` selects, and the number of the next event.
     pub fn read(&self, wanted: &Wanted) -> (Vec<T>, u64) {
         let kept = self.lock();
         let next = *self.next.borrow();
         let number = wanted.number.unwrap_or(usize::MAX);
-        // As for flows: `since` counts before the number, which counts from the newest of all.
+        // As for flows: `since` applies before the limit, and the limit counts from the newest event of all.
         let skipped = if wanted.first || wanted.since.is_some() { 0 } else { kept.len().saturating_sub(number) };
         let found = kept.iter().skip(skipped).filter(|kept| wanted.is_in_range(kept.time));
         (found.take(number).map(|kept| kept.event.clone()).collect(), next)
     }
 
-    /// Those that came as number `from` or later, and the number of the next one.
+    /// The selected events with number `from` or later, and the number of the next event.
     pub fn read_from(&self, from: u64, wanted: &Wanted) -> (Vec<T>, u64) {
         let kept = self.lock();
         let next = *self.next.borrow();
@@ -91,7 +91,7 @@ impl<T: Clone> EventLog<T> {
         (found.into_iter().map(|kept| kept.event.clone()).collect(), next)
     }
 
-    /// Tells of events to come: the watched value is the number of the next one.
+    /// Notifies of new events: the watched value is the number of the next event.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.next.subscribe()
     }

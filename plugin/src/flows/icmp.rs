@@ -1,6 +1,6 @@
-//! Names of ICMP's messages, as Hubble says them.
+//! Names of ICMP messages, as Hubble writes them.
 
-/// A type's name, and those of its codes.
+/// The name of a type, and the names of its codes.
 type Type = (u8, &'static str, &'static [(u8, &'static str)]);
 
 const V4: [Type; 15] = [
@@ -83,7 +83,7 @@ pub fn v6(kind: u32, code: u32) -> String {
 }
 
 fn name(types: &[Type], kind: u32, code: u32) -> String {
-    // A byte each on the wire.
+    // Type and code are one byte each on the wire.
     let (kind, code) = (kind as u8, code as u8);
     let Some((_, name, codes)) = types.iter().find(|(number, ..)| *number == kind) else {
         return format!("{kind}({code})");

@@ -6,19 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a namespace is remembered after its last flow, as Hubble does.
+/// How long a namespace is remembered after its last flow; the same as Hubble's.
 const TTL: Duration = Duration::from_secs(3600);
-/// Namespaces that are remembered; a cluster has far fewer.
+/// The limit of remembered namespaces; a cluster has far fewer.
 const CAPACITY: usize = 65_536;
 
-/// Namespaces and when they were last seen.
+/// Namespaces with the time of their last flow.
 #[derive(Debug, Default)]
 pub struct Namespaces {
     seen: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Namespaces {
-    /// Remembers a namespace. The empty one is none.
+    /// Remembers a namespace. The empty name is ignored.
     pub fn see(&self, namespace: &str, now: Instant) {
         if namespace.is_empty() {
             return;
@@ -31,7 +31,7 @@ impl Namespaces {
         }
     }
 
-    /// Those of the last hour, sorted.
+    /// The namespaces of the last hour, sorted.
     pub fn list(&self, now: Instant) -> Vec<String> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|_, at| now.duration_since(*at) <= TTL);

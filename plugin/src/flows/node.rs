@@ -1,24 +1,24 @@
-//! The node whose flows are seen.
+//! The node that observes flows.
 
 use crate::zones::Place;
 
-/// The node that observes.
+/// The observing node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Its name in flows, which may have the cluster's before it.
+    /// Its name in flows, with the cluster's name before it unless the cluster is the default one.
     pub display_name: String,
-    /// The cluster that it is in.
+    /// The cluster's name.
     pub cluster: String,
-    /// Where it is.
+    /// The node's place.
     pub place: Place,
-    /// Whether the text at the end of a flow's line says its zones, too.
+    /// Whether the summary at the end of a flow's line includes the zones.
     pub zones_in_summary: bool,
 }
 
 impl Node {
-    /// A node of a cluster without a name, told as it is named.
+    /// A node of the default cluster, with the same name in flows.
     pub fn new(name: &str, place: Place) -> Self {
         let cluster = "default".to_owned();
         Self { name: name.to_owned(), display_name: name.to_owned(), cluster, place, zones_in_summary: false }

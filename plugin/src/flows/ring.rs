@@ -1,7 +1,7 @@
-//! The flow ring: the newest flows, in the order in which they came, for any number of readers.
+//! The flow ring: the newest flows, in the order of their arrival, for any number of readers.
 //!
-//! A reader that falls behind loses the oldest flows and is told how many. Writers never wait. Losses stand
-//! among the flows and take no flow's place.
+//! A slow reader loses the oldest flows and learns their number. Writers never wait. Losses are records among the
+//! flows, and take no flow's place.
 
 use super::encoded::Encoded;
 use crate::proto::flow::LostEventSource;
@@ -16,20 +16,20 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Readers that there may be at once: each may hold a segment that has left the ring, and what its client
-/// does not take.
+/// The limit of concurrent readers. Each may hold a segment that has left the ring, and data that its client has
+/// not read.
 pub const READERS: usize = 4096;
-/// Records that are kept together: a reader takes hold of all of them at once.
+/// Records that are stored together; a reader takes a reference to the whole segment.
 const SEGMENT: usize = 64;
-/// Nodes whose flows are counted one by one; those of further ones are counted together, without a name.
+/// Nodes whose flows are counted separately; flows of further nodes are counted together, without a name.
 const NODES: usize = 16_384;
 
-/// Records by their sequence number, from 0. It holds a bounded number of them.
+/// A bounded number of records, numbered from 0.
 #[derive(Debug)]
 pub struct Ring {
     capacity: u64,
     records: Mutex<Records>,
-    /// The sequence number that the next record will have.
+    /// The sequence number of the next record.
     next: watch::Sender<u64>,
     overtaken: AtomicU64,
     places: Arc<Semaphore>,
@@ -38,23 +38,23 @@ pub struct Ring {
 
 #[derive(Debug, Default)]
 struct Records {
-    /// Segment n holds the records from n × SEGMENT on; those of the first one may have left the ring.
+    /// Segment n holds the records from n × SEGMENT on; records of the first segment may have left the ring.
     full: VecDeque<Arc<[Record]>>,
     /// The newest records, which do not fill a segment yet.
     newest: Vec<Record>,
     oldest: u64,
     next: u64,
-    /// Of the records that the ring holds, those that are flows.
+    /// The number of flows among the records of the ring.
     flows: u64,
     seen_by_node: BTreeMap<String, u64>,
 }
 
-/// What the ring holds.
+/// A record of the ring.
 #[derive(Clone, Debug)]
 pub enum Record {
     /// A flow.
     Flow(Encoded),
-    /// At this point flows are missing.
+    /// Flows are missing at this point.
     Lost(Box<Lost>),
 }
 
@@ -67,7 +67,7 @@ impl Record {
         }
     }
 
-    /// When it was, if that is known.
+    /// The time of the record, if it is known.
     pub fn time(&self) -> Option<Timestamp> {
         match self {
             Self::Flow(flow) => flow.time(),
@@ -76,31 +76,31 @@ impl Record {
     }
 }
 
-/// Flows that never came into the ring.
+/// Flows that were lost before they reached the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The node that lost them.
     pub node: String,
-    /// Where they were lost.
+    /// The place of the loss.
     pub source: LostEventSource,
-    /// How many.
+    /// The number of flows.
     pub count: u64,
-    /// The CPU whose buffer was full, where that is known.
+    /// The CPU whose buffer was full, if it is known.
     pub cpu: Option<i32>,
-    /// Not before this time.
+    /// The flows are not older than this.
     pub first: Option<Timestamp>,
-    /// Not after this time.
+    /// The flows are not newer than this.
     pub last: Option<Timestamp>,
-    /// When it was noticed.
+    /// The time at which the loss was noticed.
     pub time: Option<Timestamp>,
 }
 
 /// Some records of the ring.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// How many records before these were overwritten unread.
+    /// The number of records before these that were overwritten unread.
     pub lost: u64,
-    /// Where to read on.
+    /// The sequence number to continue from.
     pub next: u64,
     segment: Arc<[Record]>,
     range: Range<usize>,
@@ -112,7 +112,7 @@ impl Batch {
         &self.segment[self.range.clone()]
     }
 
-    /// Takes hold of the oldest record that is a loss or a flow that is wanted. Those before it are gone.
+    /// Takes the oldest record that is a loss or a wanted flow, and drops the records before it.
     pub fn take(&mut self, mut wanted: impl FnMut(&Encoded) -> bool) -> Option<Held> {
         let index = self.range.find(|index| self.segment[*index].flow().is_none_or(&mut wanted))?;
         Some(Held { segment: Arc::clone(&self.segment), index })
@@ -124,7 +124,7 @@ impl Batch {
     }
 }
 
-/// A record that stays though it leaves the ring.
+/// A reference to a record, valid after the record has left the ring.
 #[derive(Clone, Debug)]
 pub struct Held {
     segment: Arc<[Record]>,
@@ -140,7 +140,7 @@ impl Deref for Held {
 }
 
 impl Ring {
-    /// An empty ring for `capacity` flows, at least one; there may be as many losses.
+    /// An empty ring for `capacity` flows, at least one, and up to as many losses.
     pub fn new(capacity: usize) -> Self {
         let records = Mutex::new(Records::default());
         let capacity = capacity.max(1) as u64;
@@ -149,8 +149,8 @@ impl Ring {
         Self { capacity, records, next: watch::Sender::new(0), overtaken, places, refused }
     }
 
-    /// Adds a flow; the oldest record leaves a full ring. Time never goes back in the ring: a flow
-    /// that is told late, because its node was read late, has the time of the one before it.
+    /// Adds a flow; a full ring drops its oldest record. Time never goes back in the ring: a flow that arrives late,
+    /// because its node was read late, gets the time of the flow before it.
     pub fn push(&self, mut flow: Encoded) {
         let records = self.lock();
         let newest = records.newest.iter().rev().chain(records.full.iter().rev().flat_map(|full| full.iter().rev()));
@@ -163,17 +163,17 @@ impl Ring {
         self.add(records, Record::Flow(flow));
     }
 
-    /// Adds a record as it is: a flow with its own time, or the remark that flows are missing here.
+    /// Adds a record unchanged: a flow with its own time, or a loss.
     pub fn push_record(&self, record: Record) {
         self.add(self.lock(), record);
     }
 
-    /// Counts a flow that is older than all that the ring is to hold.
+    /// Counts a flow that is too old for the ring.
     pub fn pass(&self, flow: &Encoded) {
         self.lock().see(flow);
     }
 
-    /// Puts what the ring holds in the order of time; a record without one stays after the one before it.
+    /// Sorts the records by time; a record without a time stays after the record before it.
     pub fn sort(&self) {
         let mut records = self.lock();
         let Records { full, newest, .. } = &*records;
@@ -212,9 +212,9 @@ impl Ring {
         }
         let next = records.next;
         drop(records);
-        // Outside the lock: it is many at once.
+        // Dropped outside the lock, because it can be many records.
         drop(left);
-        // Writers may come here in another order than they left the lock.
+        // Writers may arrive here in another order than they left the lock.
         self.next.send_if_modified(|known| {
             let newer = *known < next;
             *known = next.max(*known);
@@ -222,13 +222,13 @@ impl Ring {
         });
     }
 
-    /// Some records from the sequence number `from` on, before `end`; none if there are none yet.
+    /// Up to a segment of records from the sequence number `from` on, before `end`; empty if there are none yet.
     pub fn read(&self, from: u64, end: u64) -> Batch {
         let records = self.lock();
         let start = from.clamp(records.oldest, records.next);
         let lost = start.saturating_sub(from);
         let end = end.min(records.next).max(start);
-        // What it is in, and where in it.
+        // The record's segment, and its position in the segment.
         let offset = (start - records.first()) as usize;
         let (index, skip) = (offset / SEGMENT, offset % SEGMENT);
         let count = ((end - start) as usize).min(SEGMENT - skip);
@@ -239,29 +239,29 @@ impl Ring {
         Batch { lost, next: start + count as u64, segment, range }
     }
 
-    /// Some records before the sequence number `end`, up to it; none if there are none any more.
+    /// Up to a segment of records right before the sequence number `end`; empty if there are none left.
     pub fn read_back(&self, end: u64) -> Batch {
         self.read(end.saturating_sub(1) / SEGMENT as u64 * SEGMENT as u64, end)
     }
 
-    /// A place for a reader, for as long as it is held; none if there are [`READERS`].
+    /// A permit for a reader; `None` if there are [`READERS`].
     pub fn place(&self) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
         self.refused.fetch_add(u64::from(place.is_none()), Ordering::Relaxed);
         place
     }
 
-    /// How many readers there are, and how many were refused.
+    /// The number of readers, and of readers refused.
     pub fn readers(&self) -> (u64, u64) {
         ((READERS - self.places.available_permits()) as u64, self.refused.load(Ordering::Relaxed))
     }
 
-    /// Remembers that a reader lost records.
+    /// Counts records that a reader lost.
     pub fn overtook(&self, lost: u64) {
         self.overtaken.fetch_add(lost, Ordering::Relaxed);
     }
 
-    /// All that the ring holds now, oldest first.
+    /// All records of the ring, oldest first.
     pub fn batches(&self) -> impl Iterator<Item = Batch> {
         let Range { start, end } = self.range();
         let mut next = start;
@@ -272,43 +272,43 @@ impl Ring {
         })
     }
 
-    /// The sequence numbers of the records that it holds.
+    /// The sequence numbers of the records in the ring.
     pub fn range(&self) -> Range<u64> {
         let records = self.lock();
         records.oldest..records.next
     }
 
-    /// Tells of records to come: the watched value is the sequence number after the newest one.
+    /// Notifies of new records: the watched value is the sequence number after the newest record.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.next.subscribe()
     }
 
-    /// How many flows the ring holds.
+    /// The number of flows in the ring.
     pub fn len(&self) -> u64 {
         self.lock().flows
     }
 
-    /// Whether it holds no flow.
+    /// Whether the ring holds no flow.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many flows it can hold.
+    /// The most flows that the ring can hold.
     pub const fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// How many flows have ever been added.
+    /// The number of flows ever added.
     pub fn seen(&self) -> u64 {
         self.lock().seen_by_node.values().sum()
     }
 
-    /// How many flows of each node have ever been added.
+    /// The number of flows ever added, by node.
     pub fn seen_by_node(&self) -> BTreeMap<String, u64> {
         self.lock().seen_by_node.clone()
     }
 
-    /// How many records were overwritten before a reader came to them, summed over the readers.
+    /// The number of records overwritten before a reader read them, summed over the readers.
     pub fn overtaken(&self) -> u64 {
         self.overtaken.load(Ordering::Relaxed)
     }
@@ -477,7 +477,7 @@ mod tests {
             .flat_map(|batch| batch.flows().filter_map(Encoded::time).map(|time| time.seconds).collect::<Vec<_>>())
             .collect();
         assert!(times.is_sorted() && times.len() == before - 2, "{times:?}");
-        // What has no time is still after what it came after.
+        // A record without a time stays after the record that it came after.
         let all: Vec<Record> = ring.batches().flat_map(|batch| batch.records().to_vec()).collect();
         let at = all.iter().position(|record| record.flow().is_none()).unwrap();
         assert_eq!(all[at + 1].flow().unwrap().decode().uuid, "250");

@@ -1,4 +1,4 @@
-//! Where flow events go: into the ring, and past those who look at each one.
+//! The destination of flow events: the ring, and listeners that look at each flow.
 
 use super::{
     encoded::Encoded,
@@ -12,49 +12,49 @@ use crate::proto::{
 };
 use std::{fmt, sync::Arc, time::Instant};
 
-/// Looks at every flow on its way into the ring, such as one who counts them.
+/// Looks at every flow on its way into the ring, for example to count it.
 pub trait Listener: fmt::Debug + Send + Sync {
-    /// Looks at a flow.
+    /// Handles a flow.
     fn flow(&self, flow: &Encoded);
-    /// Hears of flows that were lost before they came here.
+    /// Handles a loss of flows on their way to the ring.
     fn lost(&self, lost: &Lost);
 }
 
-/// Where an agent's flow events go; several agents may share it.
+/// The destination of an agent's flow events; several agents may share it.
 #[derive(Clone, Debug)]
 pub struct Sink {
     /// The flow events.
     pub ring: Arc<Ring>,
-    /// The namespaces that they named.
+    /// The namespaces in the flow events.
     pub namespaces: Arc<Namespaces>,
-    /// Who else looks at each of them.
+    /// The listener for each flow and loss.
     pub listener: Option<Arc<dyn Listener>>,
-    /// What happened in the agent of a recorded node.
+    /// Agent events of a recorded node.
     pub agent_events: Arc<EventLog<GetAgentEventsResponse>>,
-    /// Its debug events.
+    /// Debug events of a recorded node.
     pub debug_events: Arc<EventLog<GetDebugEventsResponse>>,
 }
 
 impl Sink {
-    /// To this ring, and looked at by nobody.
+    /// Writes to this ring, without a listener.
     pub fn new(ring: Arc<Ring>) -> Self {
         let (agent_events, debug_events) = (Arc::default(), Arc::default());
         Self { ring, namespaces: Arc::default(), listener: None, agent_events, debug_events }
     }
 
-    /// Takes flow events in the order of their time; they come from several CPUs or nodes.
+    /// Adds flow events, sorted by time: they come from several CPUs or nodes.
     pub fn take_all(&self, mut flows: Vec<Encoded>, now: Instant) {
         flows.sort_by_key(|flow| flow.time().map(|time| (time.seconds, time.nanos)));
         flows.into_iter().for_each(|flow| self.take(flow, now));
     }
 
-    /// Takes a flow event.
+    /// Adds a flow event.
     pub fn take(&self, flow: Encoded, now: Instant) {
         self.see(&flow, now);
         self.ring.push(flow);
     }
 
-    /// Takes what was recorded earlier, as it is.
+    /// Adds a recorded flow or loss unchanged.
     pub fn take_recorded(&self, record: Record, now: Instant) {
         match (&record, &self.listener) {
             (Record::Flow(flow), _) => self.see(flow, now),
@@ -64,7 +64,7 @@ impl Sink {
         self.ring.push_record(record);
     }
 
-    /// Counts a recorded flow that is older than all that is kept.
+    /// Counts a recorded flow that is too old for the ring.
     pub fn pass_recorded(&self, flow: &Encoded) {
         if let Some(listener) = &self.listener {
             listener.flow(flow);

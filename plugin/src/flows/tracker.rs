@@ -1,14 +1,14 @@
-//! What is new in a flow entry since it was read the last time, and when that is told as an update.
+//! Tracks the growth of flow entries since they were last read, and decides when an update is reported.
 
 use super::entry::{Entry, SlotId};
 use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::time::{Duration, Instant};
 
-/// How often an active entry is told, as Cilium does.
+/// How often an active entry is reported; the same as Cilium's interval.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was read and what was told of each entry. It holds as many as the kernel's flow maps do.
+/// The progress on each entry. Its size is bounded by the kernel's flow maps.
 #[derive(Debug, Default)]
 pub struct Tracker {
     entries: AHashMap<SlotId, Tracked>,
@@ -21,31 +21,31 @@ struct Tracked {
     active_at: Instant,
 }
 
-/// What is known of an entry.
+/// The progress on an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The entry's.
+    /// The entry's generation.
     pub generation: u16,
-    /// What was read of it.
+    /// The counter when the entry was last read.
     pub read: Counter,
-    /// What was told of it.
+    /// The counter when the entry was last reported.
     pub reported: Counter,
 }
 
-/// What is new in an entry.
+/// The growth of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// Since it was read the last time. The sum of all is what the entry counted.
+    /// Growth since the last read. The sum over all reads equals the entry's counter.
     pub new: Counter,
-    /// Since it was told the last time, if it is time to tell it: at once when it is first seen,
-    /// then at most every five seconds while it is active. The sum of all is what the entry counted.
+    /// Growth since the last report, when a report is due: at once for a new entry, then at most every five seconds
+    /// while it is active. The sum over all reports equals the entry's counter.
     pub update: Option<Counter>,
-    /// For how long nothing has been new.
+    /// The time since the entry last grew.
     pub idle: Duration,
 }
 
 impl Tracker {
-    /// What is new in the entry. `flush` tells it whatever the time.
+    /// Reads the growth of an entry. `flush` makes a report due at once.
     pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> News {
         let progress = Progress { generation: entry.generation, ..Progress::default() };
         let first = Tracked { progress, reported_at: now, active_at: now };
@@ -73,7 +73,7 @@ impl Tracker {
         News { new, update, idle: now.duration_since(*active_at) }
     }
 
-    /// Forgets an entry that was taken away.
+    /// Forgets an entry that was removed.
     pub fn forget(&mut self, slot: SlotId) {
         self.entries.remove(&slot);
     }
@@ -90,8 +90,8 @@ impl Tracker {
     }
 }
 
-/// What was added to a counter. Bytes and packets are not read at one instant: half of a packet
-/// waits for its other half.
+/// The growth of a counter. Bytes and packets are not read at the same instant, so half a packet waits for its
+/// other half.
 fn since(before: Counter, after: Counter) -> Counter {
     let packets = after.packets.saturating_sub(before.packets);
     if packets == 0 {
@@ -149,7 +149,7 @@ mod tests {
         let next = Entry { generation: 2, ..entry(80, 700, 7) };
         let later = now + Duration::from_secs(60);
         assert_eq!(tracker.read(&next, later, false).new, Counter { bytes: 700, packets: 7 });
-        // What one process knew another one goes on with.
+        // One process continues from the progress of another.
         let progress: Vec<_> = tracker.progress().collect();
         let mut tracker = Tracker::default();
         tracker.restore(progress, later);

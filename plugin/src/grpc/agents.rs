@@ -1,4 +1,4 @@
-//! A controller's port for agents: the feed, their reports, and peers.
+//! A controller's port for agents: the feed, reports, and peers.
 
 use crate::{
     feed::{FeedService, services::feed_server::FeedServer},
@@ -26,28 +26,28 @@ use tonic::{
     transport::server::TcpConnectInfo,
 };
 
-/// A hello is the largest of an agent's messages: 16 KiB of digests.
+/// The limit of a message. The largest is hello, with 16 KiB of digests.
 const REQUEST_BYTES: usize = 32 << 10;
-/// A report of as many pairs as one may have, each named anew.
+/// The limit of a report: the most pairs that it may have, each with new names.
 const REPORT_BYTES: usize = 16 << 20;
-/// What of a stream waits to be sent.
+/// The limit of bytes that a stream buffers for sending.
 const SEND_BYTES: usize = 16 << 10;
-/// An agent that has vanished is noticed after this time, and once more.
+/// A vanished agent is detected after twice this time.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How long an agent may take to hear why its stream ends.
+/// The time limit for delivering the reason why a stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What agents are served.
+/// The services for agents.
 pub struct AgentServices {
     /// The zone table and identities.
     pub feed: FeedService,
-    /// Takes what they have counted.
+    /// Accepts the agents' reports.
     pub reports: ReportsService,
-    /// Who serves flows, for those that are asked for it.
+    /// The addresses of flow servers, for agents that hubble-relay asks.
     pub peers: PeerService,
 }
 
-/// Serves agents until the feed's shutdown; without TLS if there is none.
+/// Serves agents until the feed shuts down; without TLS if `tls` is `None`.
 pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<Arc<Tls>>) {
     let AgentServices { feed, reports, peers } = services;
     let shutdown = feed.shutdown.clone();
@@ -64,7 +64,7 @@ pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<A
     connections.wait().await;
 }
 
-/// Peers, for agents that are asked for them.
+/// Peer, for agents that hubble-relay asks.
 struct PeersForAgents {
     tokens: Arc<dyn Authenticate>,
     peers: PeerService,
@@ -80,8 +80,8 @@ impl Peer for PeersForAgents {
     }
 }
 
-/// Serves a connection until one of the two ends it. In hyper's own words: tonic's server has none for how
-/// much of a stream waits to be sent, of which there are thousands.
+/// Serves a connection until either side ends it. It uses hyper directly, because tonic's server can't limit the send
+/// buffer of a stream, and there are thousands of streams.
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     from: SocketAddr,
@@ -91,14 +91,14 @@ async fn serve_connection(
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(from) });
         let mut routes = routes.clone();
-        // It is always ready.
+        // The routes are always ready.
         async move { routes.call(request).await }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
-        // An agent needs one stream, and another one when it comes again.
+        // An agent needs one stream of each kind, and another one when it reconnects.
         .max_concurrent_streams(8)
         .max_send_buf_size(SEND_BYTES)
         .serve_connection(TokioIo::new(stream), service);

@@ -1,8 +1,8 @@
-//! A connection whose small writes go out together.
+//! A connection that combines small writes.
 //!
-//! HTTP/2 has frames of 16 KiB, and each would be a write of its own; when flows are streamed, that is
-//! most of what they cost. Here a flush is put off until the connection is polled again: by then
-//! everything that was ready has been written.
+//! HTTP/2 has frames of 16 KiB, and without this each frame would be one write, which is most of the cost of
+//! streaming flows. A flush is delayed until the connection is polled again: by then every frame that was ready is
+//! in the buffer.
 
 use std::{
     io,
@@ -13,14 +13,14 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Written at once, at most about this much.
+/// The size from which the buffer is written at once.
 const LIMIT: usize = 256 << 10;
 
-/// A connection whose small writes go out together. It must be read from as often as it is polled.
+/// A connection that combines small writes. It must be read from as often as it is polled.
 #[derive(Debug)]
 pub(super) struct Coalesced<S> {
     inner: S,
-    /// What is to be written, up to `written` it has been.
+    /// The bytes to write; the first `written` of them are written.
     buffer: Vec<u8>,
     written: usize,
     is_flushing: bool,
@@ -28,7 +28,7 @@ pub(super) struct Coalesced<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Coalesced<S> {
-    /// Of a client at this address, if it has one.
+    /// A connection from a client at this address, if it has one.
     pub(super) const fn new(inner: S, from: Option<SocketAddr>) -> Self {
         Self { inner, buffer: Vec::new(), written: 0, is_flushing: false, from }
     }
@@ -41,9 +41,9 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
             }
             self.written += wrote;
         }
-        // TLS has a buffer of its own.
+        // TLS has its own buffer.
         ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        // Where much is streamed there will be more; a connection that falls idle holds no buffer.
+        // A busy stream will need the buffer again; an idle connection holds none.
         if self.buffer.len() < LIMIT / 2 {
             self.buffer = Vec::new();
         }

@@ -1,6 +1,6 @@
-//! Reflection: which services there are, and the files that describe them; in both of its versions.
+//! Reflection: the services and the files that describe them, in both versions of the protocol.
 //!
-//! What is not known is answered with an error in the stream, which goes on.
+//! An unknown name is answered with an error inside the stream, which continues.
 
 use super::unimplemented::Named;
 use crate::proto::DESCRIPTORS;
@@ -11,34 +11,34 @@ use tokio_stream::StreamExt;
 use tonic::{Code, Request, Response, Status, Streaming, codegen::BoxStream};
 use tonic_reflection::pb::{v1, v1alpha};
 
-/// The services of every server.
+/// Services that every server has.
 const ALWAYS: [&str; 3] =
     ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
-/// What can be asked for.
+/// The index of files and symbols.
 #[derive(Clone, Debug)]
 pub(super) struct Reflection(Arc<Registry>);
 
 #[derive(Debug, Default)]
 struct Registry {
     services: Vec<String>,
-    /// Encoded, by their names.
+    /// The encoded files by name.
     files: BTreeMap<String, Vec<u8>>,
     /// The file that declares each name.
     symbols: BTreeMap<String, String>,
 }
 
-/// An answer, in no version yet.
+/// An answer, independent of the protocol's version.
 enum Answer {
     File(Vec<u8>),
-    /// No extension of a message.
+    /// A message without extensions.
     Extensions(String),
     Services(Vec<String>),
     Unknown(String),
 }
 
 impl Reflection {
-    /// Of these services, beside those that every server has.
+    /// Describes these services, and those that every server has.
     pub(super) fn of(services: &[&str]) -> Self {
         let mut services: Vec<String> = services.iter().chain(&ALWAYS).map(|name| (*name).to_owned()).collect();
         services.sort_unstable();
@@ -46,7 +46,7 @@ impl Reflection {
         let sets =
             [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
         for set in sets {
-            // The builds have made them; a test reads them.
+            // The descriptors come from the builds; a test decodes them.
             for file in FileDescriptorSet::decode(set).unwrap_or_default().file {
                 known.add(&file);
             }
@@ -56,7 +56,7 @@ impl Reflection {
 }
 
 impl Reflection {
-    /// What names the services that there are in answers about those that there are not.
+    /// The service names, for errors about unknown services.
     pub(super) fn named(&self) -> Named {
         Named::new(self.0.services.iter().cloned())
     }
@@ -87,7 +87,7 @@ impl Registry {
     fn add_enum(&mut self, file: &str, scope: &str, of: &EnumDescriptorProto) {
         let name = format!("{scope}.{}", of.name());
         for value in &of.value {
-            // Its scope is the enum's own; clients also ask below the enum.
+            // An enum's values are in the scope around the enum; clients also look below the enum.
             self.name(file, scope, value.name());
             self.name(file, &name, value.name());
         }
@@ -201,7 +201,7 @@ mod tests {
         }
         assert!(matches!(known.extensions("flow.Flow".into()), Answer::Extensions(_)));
         assert!(matches!(known.extensions("flow.Nope".into()), Answer::Unknown(_)));
-        // Each file's dependencies can be asked for, too.
+        // The dependencies of each file must be available, too.
         for file in known.files.values() {
             for dependency in FileDescriptorProto::decode(file.as_slice()).unwrap().dependency {
                 assert!(known.files.contains_key(&dependency), "{dependency}");

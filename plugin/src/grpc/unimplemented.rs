@@ -1,4 +1,4 @@
-//! Says in an answer Unimplemented what is not there, as Go's library does: clients show the text.
+//! Names the unknown service or method in Unimplemented errors, as Go's library does: clients show the text.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use tower_service::Service;
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 
-/// The services that there are.
+/// The names of the services.
 #[derive(Clone, Debug)]
 pub(super) struct Named(Arc<BTreeSet<String>>);
 
@@ -26,7 +26,7 @@ impl Named {
         Self(Arc::new(services.into_iter().collect()))
     }
 
-    /// What is missing at a path like `/peer.Peer/Notify`.
+    /// The error text for a path like `/peer.Peer/Notify`.
     fn missing(&self, path: &str) -> String {
         match path.trim_start_matches('/').rsplit_once('/') {
             Some((service, method)) if self.0.contains(service) => {
@@ -46,7 +46,7 @@ impl<S> Layer<S> for Named {
     }
 }
 
-/// A server whose answers say what is not there.
+/// A server with error texts for unknown services and methods.
 #[derive(Clone, Debug)]
 pub(super) struct WithText<S> {
     inner: S,
@@ -75,7 +75,7 @@ where
             let is_bare =
                 headers.get(STATUS).is_some_and(|status| *status == *(Code::Unimplemented as i32).to_string());
             if is_bare && !headers.contains_key(MESSAGE) {
-                // The one character of a path that the text may not have.
+                // `%` is the one character of a path that the text must escape.
                 let text = services.missing(uri.path()).replace('%', "%25");
                 if let Ok(text) = HeaderValue::from_str(&text) {
                     headers.insert(MESSAGE, text);

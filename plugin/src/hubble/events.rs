@@ -1,4 +1,4 @@
-//! GetAgentEvents and GetDebugEvents: what was recorded of Cilium's own agent.
+//! GetAgentEvents and GetDebugEvents: recorded events of Cilium's own agent.
 
 use super::query;
 use crate::{
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// What a request asks for.
+/// The events that a request asks for.
 #[derive(Debug)]
 pub(super) struct Asked {
     wanted: WantedEvents,
@@ -32,7 +32,7 @@ macro_rules! asked {
                     query::check(bound).map_err(|error| Status::unknown(error.to_string()))?;
                 }
                 let number = usize::try_from(request.number).unwrap_or(usize::MAX);
-                // A follower who asks for no past gets none.
+                // A follower that asks for no past events gets none.
                 let number = if number > 0 || follow && since.is_none() { Some(number) } else { None };
                 Ok(Self { wanted: WantedEvents { number, first, since, until }, follow })
             }
@@ -40,7 +40,7 @@ macro_rules! asked {
     };
 }
 
-// The two have the same fields.
+// The two requests have the same fields.
 asked!(GetAgentEventsRequest);
 asked!(GetDebugEventsRequest);
 
@@ -54,7 +54,7 @@ struct Reader<T> {
     shutdown: CancellationToken,
 }
 
-/// The events of a log: those that there are and, for a follower, those that come until `shutdown`.
+/// Streams the events of a log: the present ones and, with `follow`, new ones until `shutdown`.
 pub(super) fn stream<T: Clone + Send + 'static>(
     log: &Arc<EventLog<T>>,
     asked: Asked,
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(last.next().await.unwrap().unwrap(), 3);
         log.push(None, 4);
         assert_eq!((last.next().await.unwrap().unwrap(), none.next().await.unwrap().unwrap()), (4, 4));
-        // The stream stays until the server ends.
+        // The stream stays open until the server shuts down.
         assert!(futures_util::poll!(none.next()).is_pending());
         shutdown.cancel();
         assert!(none.next().await.is_none());

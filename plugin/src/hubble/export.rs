@@ -1,4 +1,4 @@
-//! Flows as Hubble's exporter writes them: which ones, with which fields, as a line of JSON.
+//! Flows as lines of JSON, as Hubble's exporter writes them: selected by filters, reduced to chosen fields.
 
 use super::{Filters, get_flows::loss, mask::Mask, reply::Reply};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 use prost::Message as _;
 use prost_types::FieldMask;
 
-/// Makes lines.
+/// Writes the lines.
 #[derive(Debug)]
 pub struct Exported {
     filters: Filters,
@@ -21,12 +21,12 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Of the flows that the filters let through, with the fields of these paths; with all if there is none.
+    /// Exports flows that pass the filters, with the fields of these paths; an empty list means all fields.
     ///
     /// # Errors
-    /// A filter can't be, or a path is no field of a flow.
+    /// A filter is invalid, or a path is not a field of a flow.
     pub fn new(allow: &[FlowFilter], deny: &[FlowFilter], fields: &[String]) -> Result<Self, String> {
-        // Cilium's ConfigMap has spaces between the paths, its flag commas; an empty text is none.
+        // Cilium's ConfigMap has spaces between the paths, its flag has commas; an empty text is no path.
         let paths = fields.iter().flat_map(|paths| paths.split([',', ' ', '\t', '\n'])).filter(|path| !path.is_empty());
         let mask = Mask::new(Some(&FieldMask { paths: paths.map(str::to_owned).collect() }));
         Ok(Self {
@@ -44,7 +44,7 @@ impl Exported {
     /// Appends the line of a record of the ring.
     ///
     /// # Errors
-    /// Something in it has no JSON.
+    /// Something in the record has no JSON form.
     pub fn write(&mut self, record: Held, to: &mut String) -> Result<(), Unwritable> {
         let reply = match (&*record, &mut self.mask) {
             (Record::Flow(flow), Some(mask)) => Reply::masked(flow, mask),
@@ -54,10 +54,10 @@ impl Exported {
         self.write_reply(&reply, to)
     }
 
-    /// Appends the line that says that flows are missing.
+    /// Appends the line for a loss of flows.
     ///
     /// # Errors
-    /// A time is in no calendar.
+    /// A time is out of the calendar's range.
     pub fn write_lost(&mut self, lost: &Lost, to: &mut String) -> Result<(), Unwritable> {
         self.write_reply(&loss(lost), to)
     }

@@ -1,9 +1,8 @@
-//! Flow filters: which flows a request wants to see, as Hubble decides it.
+//! Flow filters: select the flows of a request, as Hubble does.
 //!
-//! A filter matches if each of its fields does, a field if one of its values does; an empty filter
-//! matches everything. A flow is shown if one filter of the whitelist matches, or there is none, and no
-//! filter of the blacklist does. Errors have Hubble's own words, which its command line shows as they
-//! are.
+//! A filter matches if each of its fields matches, a field if one of its values matches; an empty filter matches
+//! everything. A flow passes if no filter of the blacklist matches, and a filter of the whitelist matches or the
+//! whitelist is empty. Errors have Hubble's exact texts, which its command line shows.
 
 mod address;
 mod cel;
@@ -25,21 +24,21 @@ use ahash::AHashMap;
 use field::{EndCheck, FlowCheck, ip, l4, l7, record, verdict_of};
 use go::quote;
 
-/// The values that all filters of a request may have together. Each may be compared with each flow of the ring.
+/// The limit of values in all filters of a request. Each may be compared with each flow of the ring.
 const VALUES: usize = 1000;
-/// The regular expressions among them: each may take [`go::REGEXP_BYTES`] of memory.
+/// The limit of regular expressions: each may take [`go::REGEXP_BYTES`] of memory.
 const REGEXPS: usize = 64;
-/// The CEL expressions among them.
+/// The limit of CEL expressions.
 const EXPRESSIONS: usize = 16;
 
-/// Verdicts on ends that a check remembers; when there are more, all are forgotten.
+/// The limit of cached results of a check; all are dropped at the limit.
 const REMEMBERED: usize = 16_384;
 
-/// One thing that a flow must be.
+/// A condition on a flow.
 enum Check {
-    /// As a whole.
+    /// A condition on the whole flow.
     Flow(FlowCheck),
-    /// At one end. Many flows have the same one: it is looked at once.
+    /// A condition on one end. Many flows share an end, so the result is cached.
     End { side: Side, check: EndCheck, known: AHashMap<u64, bool> },
 }
 
@@ -61,7 +60,7 @@ impl Check {
                 if known.len() >= REMEMBERED {
                     known.clear();
                 }
-                // No end has the number 0.
+                // No end has the id 0.
                 let id = end.map_or(0, Part::id);
                 *known.entry(id).or_insert_with(|| check(end.map(Part::message)))
             }
@@ -86,17 +85,17 @@ impl std::fmt::Debug for Filters {
 }
 
 impl Filters {
-    /// Understands the filters of a request.
+    /// Compiles the filters of a request.
     ///
     /// # Errors
-    /// What a filter says that can't be, in Hubble's words.
+    /// A filter is invalid; the text is Hubble's.
     pub fn new(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, String> {
         bounded(whitelist.iter().chain(blacklist))?;
         let list = |filters: &[FlowFilter]| filters.iter().map(checks).collect::<Result<Vec<_>, _>>();
         Ok(Self { whitelist: list(whitelist)?, blacklist: list(blacklist)? })
     }
 
-    /// Whether the flow is shown.
+    /// Whether the flow passes.
     pub fn match_flow(&mut self, flow: &Encoded) -> bool {
         let one = |filters: &mut [Vec<Check>]| {
             filters.iter_mut().any(|checks| checks.iter_mut().all(|check| check.matches(flow)))
@@ -105,7 +104,7 @@ impl Filters {
     }
 }
 
-/// What Hubble does not bound: a request of a few megabytes could keep a CPU busy for minutes.
+/// A limit that Hubble does not have: a request of a few megabytes could keep a CPU busy for minutes.
 fn bounded<'f>(filters: impl Iterator<Item = &'f FlowFilter>) -> Result<(), String> {
     let (mut values, mut regexps, mut expressions) = (0, 0, 0);
     for filter in filters {
@@ -125,11 +124,11 @@ fn bounded<'f>(filters: impl Iterator<Item = &'f FlowFilter>) -> Result<(), Stri
     Ok(())
 }
 
-/// How many values the fields of a filter have together.
+/// The number of values in the fields of a filter.
 fn values(filter: &FlowFilter) -> usize {
     macro_rules! sum {
         ($($field:ident),* $(,)?) => {{
-            // Every field must be named here, or this does not compile.
+            // The pattern names every field, so a new field does not compile until it is handled.
             let FlowFilter { experimental, $($field),* } = filter;
             let expressions = experimental.as_ref().map_or(0, |experimental| experimental.cel_expression.len());
             expressions $(+ $field.len())*
@@ -179,7 +178,7 @@ fn values(filter: &FlowFilter) -> usize {
     )
 }
 
-/// Collects the checks of a filter; a field without values asks for nothing.
+/// Collects the checks of a filter; a field without values adds none.
 #[derive(Default)]
 struct Checks(Vec<Check>);
 
@@ -214,9 +213,9 @@ impl Checks {
     }
 }
 
-/// In the order in which Hubble builds them: the first error is the one that is told.
+/// In Hubble's order, because only the first error is returned.
 fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
-    // Every field must be named here, or this does not compile.
+    // The pattern names every field, so a new field does not compile until it is handled.
     let FlowFilter {
         uuid,
         source_ip,
@@ -372,7 +371,7 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, String> {
 /// The event type of layer 7.
 const EVENT_L7: i32 = 129;
 
-/// Type 0 is any; the sub type counts only if it is asked for.
+/// Type 0 matches any type; the sub type counts only if it is set.
 fn event_type(wanted: Vec<EventTypeFilter>) -> FlowCheck {
     use number::ciliumeventtype::{SUB_TYPE, TYPE};
     Box::new(move |flow| {
@@ -384,7 +383,7 @@ fn event_type(wanted: Vec<EventTypeFilter>) -> FlowCheck {
     })
 }
 
-/// Of a dropped flow it may not be known whether it is a reply: it counts as none.
+/// A dropped flow may not tell whether it is a reply: it counts as none.
 fn reply(wanted: Vec<bool>) -> FlowCheck {
     Box::new(move |flow| {
         let is_reply = flow.own().message(flow::IS_REPLY);
@@ -393,7 +392,7 @@ fn reply(wanted: Vec<bool>) -> FlowCheck {
     })
 }
 
-/// The number of the value in Google's wrappers of a single one.
+/// The field number of the value in Google's wrapper messages.
 const WRAPPED: u64 = 1;
 
 fn protocol(names: &[String]) -> Result<FlowCheck, String> {
@@ -433,7 +432,7 @@ fn identity(ids: &[u32]) -> Result<EndCheck, String> {
     Ok(Box::new(move |end| end.is_some_and(|end| ids.contains(&(end.varint(endpoint::IDENTITY) as u32)))))
 }
 
-/// `namespace/prefix`, where both may be empty; a prefix alone is of the namespace `default`.
+/// `namespace/prefix`, where both may be empty; a prefix alone is in the namespace `default`.
 fn named(names: &[String]) -> Result<impl Fn(&str, &str) -> bool + Send + Sync + use<>, String> {
     let mut wanted = Vec::new();
     for name in names {
@@ -500,7 +499,7 @@ fn port(texts: &[String], side: fn((u64, u64)) -> u64) -> Result<FlowCheck, Stri
         wanted.push(go::parse_u16(text).map_err(|error| format!("invalid port {}: {error}", quote(text)))?);
     }
     Ok(Box::new(move |flow| match l4(flow) {
-        // The three have the same numbers. A port has 16 bits, whatever the message says.
+        // The three messages have the same field numbers. A port has 16 bits, even if the message has more.
         Some((layer4::TCP | layer4::UDP | layer4::SCTP, l4)) => {
             wanted.contains(&(side((l4.varint(tcp::SOURCE_PORT), l4.varint(tcp::DESTINATION_PORT))) as u16))
         }
@@ -508,7 +507,7 @@ fn port(texts: &[String], side: fn((u64, u64)) -> u64) -> Result<FlowCheck, Stri
     }))
 }
 
-/// Every flag of an entry must be set in the flow.
+/// All flags that an entry sets must be set in the flow.
 fn tcp_flags(wanted: Vec<TcpFlags>) -> FlowCheck {
     use number::tcpflags::{ACK, CWR, ECE, FIN, NS, PSH, RST, SYN, URG};
     let bits = |flags: &TcpFlags| {
@@ -529,7 +528,7 @@ fn tcp_flags(wanted: Vec<TcpFlags>) -> FlowCheck {
     })
 }
 
-/// Index 0 and an empty name are any.
+/// Index 0 and an empty name match anything.
 fn interface(wanted: Vec<NetworkInterface>) -> FlowCheck {
     use number::networkinterface::{INDEX, NAME};
     Box::new(move |flow| {

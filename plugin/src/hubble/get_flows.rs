@@ -1,7 +1,7 @@
-//! GetFlows: the stream of a reader of the ring.
+//! GetFlows: streams the ring to one reader.
 //!
-//! A reader takes few records at a time, so that one that is slow holds little memory. One that is
-//! overtaken is told how much it lost, once a second.
+//! A reader takes few records at a time, so a slow reader holds little memory. The stream reports overwritten
+//! records once a second.
 
 use super::{mask::Mask, query::Query, reply::Reply};
 use crate::{
@@ -23,11 +23,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Records that are looked at before others are served, if none is sent.
+/// Records to examine before yielding to other tasks, if none of them is sent.
 const YIELD_AFTER: usize = 512;
-/// How long a reader that has waited for a flow lets others join it: a thousand of them are not woken for each.
+/// How long a woken follower waits for more flows, so that a thousand followers are not woken for each flow.
 const GATHER: Duration = Duration::from_millis(10);
-/// How often a reader that is overtaken is told so, as Hubble does.
+/// How often lost records are reported to the reader; the same as Hubble's interval.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A stream in progress.
@@ -37,15 +37,15 @@ struct Reader {
     query: Query,
     mask: Option<Mask>,
     server: String,
-    /// What was taken from the ring and not yet sent.
+    /// Records taken from the ring and not sent yet.
     pending: Option<Batch>,
-    /// The sequence number to read on from; `None` before the first one is looked for.
+    /// The sequence number to continue from; `None` before the start is determined.
     next: Option<u64>,
-    /// The records of the ring at the time of the request end here.
+    /// The end of the ring at the time of the request.
     newest: u64,
-    /// Flows that may still be sent.
+    /// The number of flows that may still be sent.
     left: usize,
-    /// Records taken since something was sent.
+    /// Records examined since the last message was sent.
     passed: usize,
     ended: bool,
     overtaken: Overtaken,
@@ -53,7 +53,7 @@ struct Reader {
     _place: OwnedSemaphorePermit,
 }
 
-/// Records that a reader has lost and was not told of.
+/// Lost records that were not reported to the reader yet.
 #[derive(Debug, Default)]
 struct Overtaken {
     count: u64,
@@ -70,7 +70,7 @@ impl Overtaken {
         }
     }
 
-    /// When it is to be told.
+    /// The time of the next report.
     fn due(&self) -> Option<Instant> {
         self.times.map(|_| self.told.map_or_else(Instant::now, |told| told + LOSS_INTERVAL))
     }
@@ -91,10 +91,10 @@ impl Overtaken {
     }
 }
 
-/// The answer to a request: it ends by itself, or with `shutdown`.
+/// Streams the answer to a request, until it is complete or `shutdown`.
 ///
 /// # Errors
-/// The request contradicts itself, a filter can't be, its mask names no field, or there are too many readers.
+/// The request contradicts itself, a filter or the mask is invalid, or there are too many readers.
 pub(super) fn stream(
     ring: &Arc<Ring>,
     request: &GetFlowsRequest,
@@ -139,7 +139,7 @@ impl Reader {
         }
     }
 
-    /// The next answer of what was taken from the ring.
+    /// The next reply from the records taken from the ring.
     fn pending(&mut self) -> Option<Reply> {
         while let Some(record) = self.pending.as_mut()?.take(|flow| self.query.is_over(flow) || self.query.wants(flow))
         {
@@ -168,7 +168,7 @@ impl Reader {
         self.pending = None;
     }
 
-    /// Takes more from the ring; waits for it where the reader follows. `None` when the server ends.
+    /// Takes more records from the ring; a follower waits for them. `None` when the server shuts down.
     async fn read(&mut self) -> Option<()> {
         let next = match self.next {
             Some(next) => next,
@@ -176,7 +176,7 @@ impl Reader {
         };
         let end = if self.query.follow() { u64::MAX } else { self.newest };
         let batch = self.ring.read(next, end);
-        // What came after the request is not asked for.
+        // Records that came after the request are not part of the answer.
         let lost = batch.lost.min(end.saturating_sub(next));
         self.overtaken.add(lost);
         self.ring.overtook(lost);
@@ -412,7 +412,7 @@ mod tests {
         let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
         let mut stream = Box::pin(stream);
         assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), 1);
-        // What it has taken hold of stays.
+        // A record that the reader holds stays valid.
         (4..=300).for_each(|seconds| ring.push(at(seconds).into()));
         let rest: Vec<i64> = stream.map(|response| seconds(&response.unwrap())).collect().await;
         assert_eq!(rest, [2, 3]);
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(get(&ring, &request(3, true, None, None)).await, [1, 2, -70, 3]);
         assert_eq!(get(&ring, &request(0, false, Some(2), Some(3))).await, [2, -70, 3]);
         assert_eq!(get(&ring, &request(2, false, None, None)).await, [3, 4]);
-        // What was lost after the newest flow is told, too; not to a reader of the oldest.
+        // A loss after the newest flow is sent too, but not to a reader of the oldest flows.
         ring.push_record(lost(9));
         assert_eq!(get(&ring, &request(2, false, None, None)).await, [3, 4, -9]);
         assert_eq!(get(&ring, &request(2, true, None, None)).await, [1, 2]);

@@ -1,7 +1,6 @@
-//! Field masks: sends only the fields of a flow that were asked for.
+//! Field masks: send only the requested fields of a flow.
 //!
-//! A mask works on the encoded message, by field number. What it leaves of an end that many flows have
-//! is kept.
+//! A mask works on the encoded message, by field number. Masked ends are cached, since many flows share an end.
 
 use crate::{
     flows::{Encoded, Part},
@@ -15,14 +14,14 @@ use ahash::AHashMap;
 use prost_types::FieldMask;
 use tonic::Status;
 
-/// Masked ends that are kept; when there are more, all are forgotten.
+/// The limit of cached masked ends; all are dropped at the limit.
 const ENDS: usize = 4096;
 
 /// A mask over `flow.Flow`.
 #[derive(Debug)]
 pub(super) struct Mask {
     fields: Fields,
-    /// What is left of the ends of flows, by the number of the field and the end's.
+    /// The masked ends, by field number and the end's id.
     ends: AHashMap<(u64, u64), Vec<u8>>,
     masked: Vec<u8>,
 }
@@ -33,13 +32,13 @@ pub(super) struct Mask {
 pub(super) struct NoSuchField(String);
 
 impl From<NoSuchField> for Status {
-    /// With the code and text of Hubble's own server.
+    /// The code and text of Hubble's own server.
     fn from(_: NoSuchField) -> Self {
         Self::unknown("invalid fieldmask")
     }
 }
 
-/// A masked flow, encoded, and what of it stands beside it in a response.
+/// A masked flow, encoded, and the masked fields that a response has beside it.
 #[derive(Debug)]
 pub(super) struct Masked<'m> {
     pub(super) flow: &'m [u8],
@@ -51,12 +50,11 @@ pub(super) struct Masked<'m> {
 #[derive(Debug, Default)]
 struct Fields(Vec<(u64, Selection)>);
 
-/// How much of a field is kept.
+/// The part of a field that is kept.
 #[derive(Debug)]
 enum Selection {
     Whole,
-    /// Parts of a message. As Hubble sends it, the message is there, though empty, where the flow has
-    /// none; unless it is one of several of which a message has one.
+    /// Parts of a message. As in Hubble, an absent message is sent as an empty one, unless it belongs to a oneof.
     Parts {
         fields: Fields,
         is_choice: bool,
@@ -64,10 +62,10 @@ enum Selection {
 }
 
 impl Mask {
-    /// Of a request; `None` where it asks for whole flows.
+    /// The mask of a request; `None` if the request asks for whole flows.
     ///
     /// # Errors
-    /// A path that is no field of a flow.
+    /// A path that is not a field of a flow.
     pub(super) fn new(mask: Option<&FieldMask>) -> Result<Option<Self>, NoSuchField> {
         let paths = mask.map_or(&[][..], |mask| &mask.paths);
         let mut fields = Fields::default();
@@ -79,7 +77,7 @@ impl Mask {
         Ok((!paths.is_empty()).then(|| Self { fields, ends: AHashMap::default(), masked: Vec::new() }))
     }
 
-    /// The flow with the fields that are kept.
+    /// The flow reduced to the kept fields.
     pub(super) fn apply(&mut self, flow: &Encoded) -> Masked<'_> {
         let Self { fields, ends, masked } = self;
         masked.clear();
@@ -145,7 +143,7 @@ impl Fields {
             let none = Selection::Parts { fields: Self::default(), is_choice: field.is_choice };
             self.0.insert(at, (field.number, none));
         }
-        // A field that is kept whole stays so, but its path must be right.
+        // A field that is kept whole stays whole, but a path below it must still be valid.
         let mut scratch = Self::default();
         let parts = match &mut self.0[at].1 {
             Selection::Parts { fields, .. } => fields,
@@ -157,7 +155,7 @@ impl Fields {
         }
     }
 
-    /// Copies the fields that are kept, of what is there.
+    /// Copies the kept fields that are set.
     fn copy(&self, from: Message<'_>, to: &mut Vec<u8>) {
         for field in from.fields() {
             match self.get(field.number) {
@@ -168,7 +166,7 @@ impl Fields {
         }
     }
 
-    /// Copies what is kept of a message in a field.
+    /// Copies the kept fields of a message in a field.
     fn copy_message(&self, number: u64, from: Message<'_>, to: &mut Vec<u8>) {
         let mut inner = Vec::new();
         self.copy(from, &mut inner);
@@ -176,7 +174,7 @@ impl Fields {
         put_bytes(number, &inner, to);
     }
 
-    /// Appends the messages of which parts are kept and that are not there.
+    /// Appends partly kept messages that the flow does not have, as empty ones.
     fn add_empty(&self, to: &mut Vec<u8>, is_there: impl Fn(u64) -> bool) {
         for (number, kept) in &self.0 {
             if let Selection::Parts { fields, is_choice: false } = kept

@@ -1,6 +1,6 @@
-//! Hubble's own metrics of flows, under its names and with its options.
+//! Hubble's own flow metrics, with its names and options.
 //!
-//! Each handler of Hubble is a family here: what it counts, when, and with which labels is the same.
+//! Each handler of Hubble is a family here, with the same conditions and labels.
 
 mod config;
 mod context;
@@ -23,9 +23,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Series of all families together. What would need another one is counted as refused.
+/// The limit of series of all families together. A flow that needs another series is counted as refused.
 pub const SERIES: usize = 10_000;
-/// Ends a label's value in a series' key: no text has this byte.
+/// Ends a label's value in the key of a series: no UTF-8 text contains this byte.
 const END: u8 = 0xff;
 
 /// Counts flows.
@@ -38,7 +38,7 @@ struct Inner {
     lost: [u64; 3],
     series: usize,
     refused: u64,
-    /// The key that is looked up, kept for the next one.
+    /// The key buffer for lookups, reused.
     key: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl FromStr for Config {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let config = Self::listed(text);
-        // What can't be is said where it is written.
+        // Invalid families are refused here, where the list is parsed.
         FlowMetrics::new(&config).map(|_| config)
     }
 }
@@ -62,7 +62,7 @@ impl Listener for FlowMetrics {
     }
 }
 
-/// A handler, and what it has counted.
+/// A handler and its counts.
 #[derive(Debug)]
 struct Family {
     config: MetricConfig,
@@ -72,49 +72,49 @@ struct Family {
     labels: Vec<&'static str>,
     /// By the labels' values, each with [`END`] after it.
     series: AHashMap<Box<[u8]>, u64>,
-    /// Pods that were gone when it was looked last.
+    /// Pods that were gone at the last check.
     gone: AHashSet<(String, String)>,
 }
 
-/// A family as it is shown.
+/// A family with its counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Its name, without the `_total` of a counter.
+    /// The family's name, without the `_total` of a counter.
     pub name: &'static str,
-    /// What it counts.
+    /// The help text.
     pub help: &'static str,
-    /// Labels with their values, and the count.
+    /// The labels with their values, and the count.
     pub series: Vec<(Vec<(&'static str, String)>, u64)>,
 }
 
-/// What is counted, and what is not.
+/// All counts, and the counts of what was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     /// The families, in the order of the configuration.
     pub families: Vec<Counted>,
-    /// Flows that were lost before they came here, by [`LostEventSource`].
+    /// Flows lost before they were counted, by [`LostEventSource`].
     pub lost: Vec<(&'static str, u64)>,
-    /// How many series there are.
+    /// The number of series.
     pub series: usize,
-    /// Flows that a family did not count because there were too many series.
+    /// Flows that a family did not count because of the limit of series.
     pub refused: u64,
 }
 
 impl FlowMetrics {
-    /// With these families.
+    /// Counts these families.
     ///
     /// # Errors
-    /// One can't be.
+    /// A family is invalid.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let metrics = Self::default();
         metrics.configure(config)?;
         Ok(metrics)
     }
 
-    /// Has these families from now on. One that stays goes on, with new filters if it has such.
+    /// Changes the families. A family that stays keeps its counts, and gets the new filters.
     ///
     /// # Errors
-    /// One can't be, or one would have other labels than it has: nothing changes then.
+    /// A family is invalid, or a family that stays would get other labels: nothing changes then.
     pub fn configure(&self, config: &Config) -> Result<(), ConfigError> {
         let mut new: Vec<Family> = Vec::new();
         for metric in &config.metrics {
@@ -140,7 +140,7 @@ impl FlowMetrics {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Counts are whole after each step.
+        // Each step leaves the counts consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,16 +156,16 @@ impl FlowMetrics {
         }
     }
 
-    /// Counts flows that are lost.
+    /// Counts lost flows.
     pub fn count_lost(&self, lost: &Lost) {
         let mut inner = self.lock();
-        // The first source is none.
+        // The first source, 0, is unset.
         if let Some(count) = (lost.source as usize).checked_sub(1).and_then(|at| inner.lost.get_mut(at)) {
             *count += lost.count;
         }
     }
 
-    /// What is counted now.
+    /// The current counts.
     pub fn shown(&self) -> Shown {
         let inner = self.lock();
         let sources = [
@@ -186,12 +186,12 @@ impl FlowMetrics {
         }
     }
 
-    /// Whether series name pods, which come and go.
+    /// Whether the labels name pods, which come and go.
     pub fn has_pods(&self) -> bool {
         self.lock().families.iter().any(|family| family.context.has_pods())
     }
 
-    /// Forgets the series of pods that are gone now and were when it was called last.
+    /// Removes the series of pods that are gone now and were already gone at the last call.
     pub fn forget_pods(&self, lives: impl Fn(&str, &str) -> bool) {
         let inner = &mut *self.lock();
         for family in inner.families.iter_mut().filter(|family| family.context.has_pods()) {
@@ -202,7 +202,7 @@ impl FlowMetrics {
 }
 
 impl Family {
-    /// `None` for what Hubble knows and we see nothing of.
+    /// `None` for a handler of Hubble that has nothing to count here.
     fn new(config: &MetricConfig) -> Result<Option<Self>, ConfigError> {
         let of = |reason| ConfigError::Metric(config.name.clone(), reason);
         let (context, own) = Context::new(&config.context_options).map_err(of)?;
@@ -270,7 +270,7 @@ impl Family {
     }
 }
 
-/// The values of a series' labels.
+/// The label values in the key of a series.
 fn values(key: &[u8]) -> impl Iterator<Item = &str> {
     key.split(|byte| *byte == END).map(|value| std::str::from_utf8(value).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! The names of a node in Hubble: in flows, for the relay, in its certificate.
+//! The names of a node in Hubble: in flows, for hubble-relay, in its certificate.
 
 use super::{DEFAULT_CLUSTER, node_name, server_name};
 
@@ -12,7 +12,7 @@ pub struct NodeName {
 }
 
 impl NodeName {
-    /// The name in flows and for the relay.
+    /// The name in flows and for hubble-relay.
     pub fn display_name(&self) -> String {
         node_name(&self.cluster, &self.node)
     }
@@ -22,7 +22,7 @@ impl NodeName {
         server_name(&self.cluster, &self.node)
     }
 
-    /// The cluster, where it is said beside namespaces; empty where it is the default one.
+    /// The cluster's name as shown beside namespaces; empty for the default cluster.
     pub fn said_cluster(&self) -> String {
         if self.cluster == DEFAULT_CLUSTER { String::new() } else { self.cluster.clone() }
     }

@@ -1,4 +1,4 @@
-//! Peer: whose flows are served where, for hubble-relay.
+//! Peer: the addresses of flow servers, for hubble-relay.
 
 use super::services::peer_server::Peer;
 use crate::proto::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, Tls};
@@ -17,33 +17,33 @@ use tonic::{Request, Response, Status};
 
 /// Hubble's name for a cluster that has none.
 pub const DEFAULT_CLUSTER: &str = "default";
-/// What the names in the certificates of Hubble's servers end with.
+/// The domain that ends the names in certificates of Hubble's servers.
 const SERVICE: &str = "hubble-grpc.cilium.io";
 
-/// Servers of flows, by the node's name in its flows.
+/// Flow servers, by the node's name in its flows.
 pub type Peers = BTreeMap<String, PeerAddress>;
 
-/// Where a server of flows is found.
+/// The address of a flow server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Host and port.
     pub address: String,
-    /// The name in its certificate, where it has TLS.
+    /// The name in its certificate, if it uses TLS.
     pub server_name: Option<String>,
 }
 
-/// A node's name in its flows: with the cluster's before it, unless that is the default one.
+/// A node's name in its flows: the cluster's name comes first, unless the cluster is the default one.
 pub fn node_name(cluster: &str, node: &str) -> String {
     if cluster == DEFAULT_CLUSTER { node.to_owned() } else { format!("{cluster}/{node}") }
 }
 
-/// The name that a node's server of flows has in its certificate: dots would be further levels, which one
-/// certificate for all of them does not cover.
+/// The name in the certificate of a node's flow server. Dots of the node's name are replaced, because a wildcard
+/// certificate covers one level only.
 pub fn server_name(cluster: &str, node: &str) -> String {
     format!("{}.{}.{SERVICE}", node.replace('.', "-"), cluster.replace('.', "-"))
 }
 
-/// Announces peers, and what becomes of them.
+/// Announces the peers and their changes.
 #[derive(Clone, Debug)]
 pub struct PeerService {
     known: PeerSource,
@@ -53,15 +53,15 @@ pub struct PeerService {
 /// Changes of peers.
 pub type Changes = BoxStream<'static, Result<ChangeNotification, Status>>;
 
-/// Asks for the changes, once for each of our clients.
+/// Opens a stream of changes, once for each client.
 pub type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<Changes, Status>> + Send + Sync>;
 
-/// Who knows the peers.
+/// The source of the peers.
 #[derive(Clone)]
 pub enum PeerSource {
     /// This process.
     Local(watch::Receiver<Arc<Peers>>),
-    /// Another one.
+    /// Another process.
     Remote(Ask),
 }
 
@@ -75,7 +75,7 @@ impl fmt::Debug for PeerSource {
 }
 
 impl PeerService {
-    /// Of the peers that are known there. Streams end with `shutdown`.
+    /// Announces the peers of this source. Streams end with `shutdown`.
     pub const fn new(known: PeerSource, shutdown: CancellationToken) -> Self {
         Self { known, shutdown }
     }
@@ -89,13 +89,14 @@ struct PeerStream {
 }
 
 impl PeerStream {
-    /// The next change; `None` if there will be none.
+    /// The next change; `None` if there are no more.
     async fn next(&mut self) -> Option<ChangeNotification> {
         loop {
             if let Some(change) = self.to_tell.pop_front() {
                 return Some(change);
             }
-            // A stream that ends makes the relay ask again: it stays until there is a change or an end.
+            // hubble-relay asks again when a stream ends, so the stream stays open until there is a change or a
+            // shutdown.
             if self.peers.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

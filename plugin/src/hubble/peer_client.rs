@@ -1,14 +1,14 @@
-//! The asking side of Peer: an agent learns from its controller who serves flows.
+//! The client of Peer: an agent gets the addresses of flow servers from its controller.
 
 use super::{peer::Changes, services::peer_client::PeerClient};
 use crate::{link::Settings, proto::peer::NotifyRequest};
 use futures_util::StreamExt;
 use tonic::Status;
 
-/// Asks a controller who serves flows in the cluster, and what becomes of them.
+/// Asks a controller for the flow servers of the cluster, and for changes.
 ///
 /// # Errors
-/// The controller can't be reached, or refuses.
+/// The controller can't be reached, or refuses the request.
 pub async fn peers_of(controller: Settings) -> Result<Changes, Status> {
     let failed = |error| Status::unavailable(format!("the controller {}: {error}", controller.server));
     let channel = controller.connect().await.map_err(failed)?;

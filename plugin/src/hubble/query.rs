@@ -1,4 +1,4 @@
-//! What a request asks for: which flows, from where in the ring, how many.
+//! The range of flows that a request asks for.
 //!
 //! The bounds are Hubble's: `since` before `number`; `number` counts from the newest, or with
 //! `first` from the oldest; a flow later than `until` ends the stream; a follower starts at the
@@ -12,13 +12,13 @@ use crate::{
 use prost_types::Timestamp;
 use tonic::Status;
 
-/// Records that are looked at on the way back before others are served.
+/// Records to examine backwards before yielding to other tasks.
 const YIELD_AFTER: u64 = 512;
 
-/// A time that can be compared.
+/// A time as a comparable value.
 type Instant = (i64, i32);
 
-/// What a request asks for.
+/// The flows that a request asks for.
 #[derive(Debug)]
 pub(super) struct Query {
     number: Option<usize>,
@@ -30,15 +30,15 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Understands a request.
+    /// Parses a request.
     ///
     /// # Errors
-    /// It contradicts itself, or a filter can't be.
+    /// The request contradicts itself, or a filter is invalid.
     pub(super) fn new(request: &GetFlowsRequest) -> Result<Self, Status> {
         if request.first && request.follow {
             return Err(Status::invalid_argument("first cannot be specified with follow"));
         }
-        // As Hubble answers: its clients show the text of this code alone.
+        // Hubble's code: its clients show only the text of an error with this code.
         let filters = Filters::new(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
         for bound in [&request.since, &request.until].into_iter().flatten() {
             check(bound).map_err(|error| Status::unknown(error.to_string()))?;
@@ -54,18 +54,18 @@ impl Query {
         })
     }
 
-    /// Whether flows are sent as they come.
+    /// Whether new flows are sent as they arrive.
     pub(super) const fn follow(&self) -> bool {
         self.follow
     }
 
-    /// How many flows are sent. Where they are counted from the newest, the start is the limit.
+    /// The limit of flows. When the limit counts from the newest flow, the start enforces it.
     pub(super) fn limit(&self) -> usize {
         let counted = self.first || self.since.is_some();
         self.number.filter(|_| counted && !self.follow).unwrap_or(usize::MAX)
     }
 
-    /// The sequence number to read from, when the ring's records end at `newest`.
+    /// The sequence number to start from, when the ring ends at `newest`.
     pub(super) async fn start(&mut self, ring: &Ring, newest: u64) -> u64 {
         let oldest = ring.range().start;
         let mut number = match (self.since, self.number) {
@@ -81,7 +81,7 @@ impl Query {
             let from = batch.next - batch.records().len() as u64;
             for (sequence, record) in (from..batch.next).rev().zip(batch.records().iter().rev()) {
                 let Some(flow) = record.flow().filter(|flow| self.filters.match_flow(flow)) else { continue };
-                // One without a time says nothing of those before it.
+                // A flow without a time is no evidence that the flows before it are too old.
                 if self.since.is_some_and(|since| flow.time().is_some() && time(flow) < since) {
                     return sequence + 1;
                 }
@@ -91,7 +91,7 @@ impl Query {
                 }
             }
             if batch.records().is_empty() {
-                // They were overwritten meanwhile.
+                // The records were overwritten in the meantime.
                 return batch.next;
             }
             looked += end - from;
@@ -109,16 +109,16 @@ impl Query {
         self.since.is_none_or(|since| time(flow) >= since) && self.filters.match_flow(flow)
     }
 
-    /// Whether the flow ends the stream, though it may not be one that is sent.
+    /// Whether the flow ends the stream, even if the flow itself does not match.
     pub(super) fn is_over(&self, flow: &Encoded) -> bool {
         self.until.is_some_and(|until| time(flow) > until)
     }
 }
 
-/// The first and the last second that a `google.protobuf.Timestamp` may have.
+/// The first and last second of a valid `google.protobuf.Timestamp`.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// A time that is in no calendar, as the text format has it.
+/// A time out of range, in Go's text format.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("proto: timestamp ({fields}) {wrong}")]
 pub(super) struct OutOfRange {
@@ -126,10 +126,10 @@ pub(super) struct OutOfRange {
     wrong: &'static str,
 }
 
-/// Refuses a time that is in no calendar, in the words of Go's library.
+/// Refuses a time out of range, with the error text of Go's library.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The timestamp is out of range.
 pub(super) fn check(timestamp: &Timestamp) -> Result<(), OutOfRange> {
     let Timestamp { seconds, nanos } = timestamp;
     let wrong = if seconds < SECONDS.start() {
@@ -141,7 +141,7 @@ pub(super) fn check(timestamp: &Timestamp) -> Result<(), OutOfRange> {
     } else {
         return Ok(());
     };
-    // As its text format has them: what is zero is not there.
+    // The text format leaves out fields that are zero.
     let fields = [("seconds", *seconds), ("nanos", (*nanos).into())];
     let fields: Vec<_> = fields.iter().filter(|(_, n)| *n != 0).map(|(name, n)| format!("{name}:{n}")).collect();
     Err(OutOfRange { fields: fields.join(" "), wrong })

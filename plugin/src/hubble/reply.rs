@@ -1,4 +1,4 @@
-//! `observer.GetFlowsResponse`, encoded: a flow goes out as the ring keeps it.
+//! `observer.GetFlowsResponse`, encoded: a flow is sent as the ring stores it.
 
 use super::mask::Mask;
 use crate::{
@@ -18,14 +18,14 @@ use prost::{
 /// A response to GetFlows, encoded.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// A flow as the ring has it.
+    /// A flow as the ring stores it.
     Flow(Held),
-    /// Anything else: the fields of the response.
+    /// Any other response, as its encoded fields.
     Fields(Vec<u8>),
 }
 
 impl Reply {
-    /// A flow as the mask leaves it; so are the node and the time beside it.
+    /// A masked flow, with the masked node name and time beside it.
     pub(super) fn masked(flow: &Encoded, mask: &mut Mask) -> Self {
         let masked = mask.apply(flow);
         let mut fields = Vec::with_capacity(masked.flow.len() + 64);
@@ -39,10 +39,10 @@ impl Reply {
         Self::Fields(fields)
     }
 
-    /// What it says.
+    /// Decodes the response.
     ///
     /// # Errors
-    /// It comes from a server that does not speak Hubble's language.
+    /// The response comes from a server that does not speak Hubble's protocol.
     pub fn event(&self) -> Result<ExportEvent, DecodeError> {
         // The two messages have the same fields.
         ExportEvent::decode(self.encode_to_vec().as_slice())
@@ -83,7 +83,7 @@ impl Message for Reply {
         from: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        // Every field that it has is a text or a message.
+        // Every field of the message is a string or a message.
         if wire_type != WireType::LengthDelimited {
             return encoding::skip_field(wire_type, tag, from, context);
         }
@@ -139,7 +139,7 @@ mod tests {
             ExportEvent { node_name: "node-a".into(), time, response_types: Some(ResponseTypes::Flow(flow)) };
         assert_eq!(reply.event().unwrap(), expected);
         assert_eq!(reply.encoded_len(), reply.encode_to_vec().len());
-        // As a client reads it.
+        // Decoded as by a client.
         assert_eq!(Reply::decode(reply.encode_to_vec().as_slice()).unwrap().event().unwrap(), expected);
         let lost = LostEvent { num_events_lost: 3, ..LostEvent::default() };
         let lost = ExportEvent { response_types: Some(ResponseTypes::LostEvents(lost)), ..ExportEvent::default() };

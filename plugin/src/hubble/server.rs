@@ -1,4 +1,4 @@
-//! The gRPC service.
+//! Hubble's gRPC service Observer.
 
 use super::{
     events::{self, Asked},
@@ -29,7 +29,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// The time over which the rate of flows is measured.
+/// The period over which the rate of flows is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Hubble's Observer for the flows of one or more nodes.
@@ -37,49 +37,49 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 pub struct Server {
     sink: Sink,
     nodes: Vec<String>,
-    /// Whether the nodes are those that its flows name.
+    /// Whether the flows are recorded: the node names then come from the flows.
     is_recorded: bool,
-    /// Empty where it is the default one.
+    /// Empty for the default cluster.
     cluster: String,
-    /// The name in its certificate, where it has TLS.
+    /// The name in the certificate, if the server uses TLS.
     tls: Option<String>,
     started: Instant,
     shutdown: CancellationToken,
 }
 
 impl Server {
-    /// Over `sink`, for the flows of these nodes. Streams end with `shutdown`.
+    /// Serves the flows of these nodes from `sink`. Streams end with `shutdown`.
     pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
         let (cluster, started) = (String::new(), Instant::now());
         Self { sink, nodes, is_recorded: false, cluster, tls: None, started, shutdown }
     }
 
-    /// In a cluster of this name, which is said beside namespaces.
+    /// Sets the cluster's name, which is shown beside namespaces.
     #[must_use]
     pub fn in_cluster(self, cluster: String) -> Self {
         Self { cluster, ..self }
     }
 
-    /// With TLS, and this name in its certificate.
+    /// Announces TLS with this name in the certificate.
     #[must_use]
     pub fn with_tls(self, server_name: String) -> Self {
         Self { tls: Some(server_name), ..self }
     }
 
-    /// Of recorded flows: the nodes are those that they name.
+    /// Serves recorded flows, which name their nodes.
     #[must_use]
     pub fn recorded(self) -> Self {
         Self { is_recorded: true, ..self }
     }
 
-    /// The nodes whose flows are served; this one, if none is named in recorded flows.
+    /// The nodes whose flows are served; this node, if recorded flows name none.
     fn nodes(&self) -> Vec<String> {
         let named = || self.sink.ring.seen_by_node().into_keys().filter(|name| !name.is_empty());
         let recorded: Vec<String> = if self.is_recorded { named().collect() } else { Vec::new() };
         if recorded.is_empty() { self.nodes.clone() } else { recorded }
     }
 
-    /// The namespaces of the last hour, and those of flows that are still here.
+    /// The namespaces of the last hour, and those of flows still in the ring.
     fn namespaces(&self) -> BTreeSet<String> {
         let mut namespaces = BTreeSet::from_iter(self.sink.namespaces.list(Instant::now()));
         let mut known = AHashSet::new();
@@ -98,7 +98,7 @@ impl Server {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Flows a second over the last minute, or since the oldest flow of a ring that is younger.
+    /// Flows a second over the last minute, or since the oldest flow of a younger ring.
     fn flows_rate(&self) -> f64 {
         let ring = &self.sink.ring;
         let now = SystemTime::now();
@@ -113,7 +113,7 @@ impl Server {
             let recent = |flow: &&Encoded| age(flow.time()).is_some_and(|age| age <= RATE_WINDOW);
             let recent = batch.flows().rev().take_while(recent).count();
             count += recent as u64;
-            // Those before are older still.
+            // The flows before these are older still.
             before = if recent == batch.flows().count() { batch.next - batch.records().len() as u64 } else { start };
             if batch.records().is_empty() {
                 break;
@@ -140,7 +140,7 @@ impl Observer for Server {
         let request = request.into_inner();
         let server = self.nodes.first().cloned().unwrap_or_default();
         let (ring, shutdown) = (Arc::clone(&self.sink.ring), self.shutdown.clone());
-        // Understanding many filters takes a while: other clients must not wait for it.
+        // Compiling many filters takes a while, so it runs off the async threads.
         let started = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, &server, shutdown));
         let stream = started.await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(stream.boxed()))
@@ -150,7 +150,7 @@ impl Observer for Server {
         &self,
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
-        // These are events of Cilium's agent: there are none but recorded ones.
+        // Cilium's agent has these events; only recorded ones are served.
         let asked = Asked::try_from(request.into_inner())?;
         Ok(Response::new(events::stream(&self.sink.agent_events, asked, self.shutdown.clone()).boxed()))
     }
@@ -167,7 +167,7 @@ impl Observer for Server {
         let ring = &self.sink.ring;
         let seen = ring.seen_by_node();
         let nodes = self.nodes();
-        // All that a single node serves is its own.
+        // A single node serves only its own flows.
         let alone = nodes.len() == 1;
         let mut held: BTreeMap<String, u64> = BTreeMap::new();
         for batch in ring.batches() {
@@ -198,7 +198,7 @@ impl Observer for Server {
         _: Request<GetNamespacesRequest>,
     ) -> Result<Response<GetNamespacesResponse>, Status> {
         let namespaces = self.namespaces();
-        // The cluster's name is said only where it is not the default one.
+        // The default cluster's name is left out.
         let namespace = |namespace| Namespace { cluster: self.cluster.clone(), namespace };
         Ok(Response::new(GetNamespacesResponse { namespaces: namespaces.into_iter().map(namespace).collect() }))
     }

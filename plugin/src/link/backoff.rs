@@ -1,31 +1,32 @@
-//! When somebody tries again that has failed: waits that double, and are random, so that not all come at once.
+//! Exponential backoff with jitter, so that clients do not all retry at once.
 
 use std::{ops::RangeInclusive, time::Duration};
 
-/// The waits of one who tries.
+/// The wait times of one client.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
     longest: Duration,
-    /// Each wait is this part of what it could be.
+    /// The range of the random factor for each wait.
     part: RangeInclusive<f64>,
     failures: u32,
 }
 
 impl Backoff {
-    /// Waits of at most `first` at first, and of at most `longest`; of each a random part in this range.
+    /// Starts with waits of at most `first`, which double up to `longest`. Each wait is a random part of that, within
+    /// `part`.
     pub const fn new(first: Duration, longest: Duration, part: RangeInclusive<f64>) -> Self {
         Self { first, longest, part, failures: 0 }
     }
 
-    /// How long to wait after a failure.
+    /// The wait after a failure.
     pub fn failed(&mut self) -> Duration {
         let widest = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures += 1;
         widest.mul_f64(rand::random_range(self.part.clone()))
     }
 
-    /// It has worked.
+    /// Starts over after a success.
     pub const fn succeeded(&mut self) {
         self.failures = 0;
     }

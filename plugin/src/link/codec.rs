@@ -1,11 +1,11 @@
-//! How messages are encoded: as protobuf, many small ones together.
+//! The codec of gRPC messages: protobuf, with many small messages sent together.
 
 use prost::Message;
 use std::marker::PhantomData;
 use tonic::codec::{self, BufferSettings};
 use tonic_prost::ProstCodec;
 
-/// What is sent at once, where there is so much: hundreds of flows.
+/// The buffer size of a stream under load: hundreds of flows.
 const BUFFER: usize = 64 << 10;
 
 /// Encodes `T` and decodes `U`.

@@ -1,4 +1,4 @@
-//! How an agent reaches a controller.
+//! Connects an agent to a controller.
 
 use crate::error_chain::error_chain;
 use std::{
@@ -14,66 +14,66 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-/// How long a controller may take to accept a connection and to agree on TLS.
+/// The time limit for connecting and for the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A controller that has vanished is noticed after this time, and once more.
+/// A vanished controller is detected after twice this time.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// What the controller may send before it is read.
+/// The flow control window: bytes that the controller may send before they are read.
 const WINDOW: u32 = 256 << 10;
 
-/// Where the controller is, and how it and the agent know each other.
+/// The controller's address, and the credentials of both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The node where this agent is.
+    /// The agent's node.
     pub node: String,
     /// HOST:PORT.
     pub server: String,
     /// The authority that signed the controller's certificate, as PEM; without one there is no TLS.
     pub authority: Option<PathBuf>,
-    /// The name in the controller's certificate, if it is not that of the host.
+    /// The name in the controller's certificate, if it differs from the host.
     pub server_name: Option<String>,
-    /// The token to show; read for every connection, since it is renewed.
+    /// The file with the token; read for every connection, because the token is renewed.
     pub token: Option<PathBuf>,
 }
 
-/// Why a controller can't be reached.
+/// The reason why a controller can't be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A file that is needed.
+    /// A required file can't be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which one.
+        /// The file's path.
         path: PathBuf,
-        /// Why it can't be read.
+        /// The cause.
         error: io::Error,
     },
     /// The file has no token.
     #[error("{}: it is no token", .0.display())]
     Token(PathBuf),
-    /// The network, or TLS.
+    /// The network or TLS failed.
     #[error("{0}")]
     Unreachable(String),
 }
 
-/// Settings that can't be.
+/// Invalid settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The server is not one.
+    /// The server is not HOST:PORT.
     #[error("controller: `{server}` is not a server like meridian-controller.meridian:4345")]
     Server {
-        /// What was named.
+        /// The configured text.
         server: String,
     },
-    /// Whoever is on the way would read the token.
+    /// Without TLS others on the network could read the token.
     #[error("a token is shown only over TLS: name the authority with --controller-ca")]
     TokenInTheClear,
 }
 
 impl Settings {
-    /// The same, if the server is HOST:PORT, and no token is shown to it in the clear.
+    /// Checks that the server is HOST:PORT, and that no token is sent without TLS.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// A setting is invalid.
     pub fn checked(self) -> Result<Self, SettingsError> {
         let host = self.server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         let Some((host, _)) = host else { return Err(SettingsError::Server { server: self.server }) };
@@ -84,10 +84,10 @@ impl Settings {
         Ok(self)
     }
 
-    /// A connection.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// The network, TLS, or the authority's file.
+    /// The network or TLS fails, or the authority's file can't be read.
     pub async fn connect(&self) -> Result<Channel, ConnectError> {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         let failed = |error: tonic::transport::Error| ConnectError::Unreachable(error_chain(&error));
@@ -95,7 +95,7 @@ impl Settings {
             .map_err(failed)?
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
-            // What the controller may send ahead of us.
+            // Flow control: how much the controller may send before it is read.
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .tcp_nodelay(true);
@@ -107,15 +107,15 @@ impl Settings {
             }
             endpoint = endpoint.tls_config(tls).map_err(failed)?;
         }
-        // The endpoint's own limit is for the connection alone, and a controller that hangs agrees on no TLS.
+        // The endpoint's own time limit covers only the TCP connection, and a controller that hangs may stall TLS.
         let late = |_| ConnectError::Unreachable(format!("{} does not answer", self.server));
         timeout(CONNECT, endpoint.connect()).await.map_err(late)?.map_err(failed)
     }
 
-    /// A request, with the token.
+    /// Adds the token to a request.
     ///
     /// # Errors
-    /// The token's file.
+    /// The token's file can't be read.
     pub fn request<T>(&self, message: T) -> Result<Request<T>, ConnectError> {
         let mut request = Request::new(message);
         if let Some(path) = &self.token {
@@ -124,7 +124,7 @@ impl Settings {
         Ok(request)
     }
 
-    /// The same controller, at the address of one of its replicas.
+    /// The settings with another address, for one replica of the same controller.
     #[must_use]
     pub fn at(&self, server: String) -> Self {
         let host = || self.server.rsplit_once(':').map_or(&*self.server, |(host, _)| host).to_owned();

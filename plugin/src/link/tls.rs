@@ -1,4 +1,4 @@
-//! TLS of our servers: certificates that are read again when their files change, and connections that agree on them.
+//! TLS of our servers: certificates that are read again when their files change, and handshakes.
 
 use crate::watched::Stamp;
 use std::{
@@ -30,30 +30,30 @@ use tokio_rustls::{
 };
 use tokio_util::{either::Either, sync::CancellationToken};
 
-/// How long a client may take to agree.
+/// The time limit of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that agree at a time; further ones wait.
+/// The limit of concurrent handshakes; further connections wait.
 const HANDSHAKES: usize = 256;
-/// How long to wait where no connection can be accepted, for want of files perhaps.
+/// The pause after a failed accept, for example without free file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where a server's certificate is, and who may connect.
+/// The files of a server's certificate, and of the authorities of its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// The certificate, and those up to the authority: PEM.
+    /// The certificate with its intermediate certificates, as PEM.
     pub certificate: PathBuf,
-    /// Its key: PEM.
+    /// The key, as PEM.
     pub key: PathBuf,
-    /// The authorities of which a client must show a certificate: PEM. Anybody may connect if there are none.
+    /// The authorities that must have signed a client's certificate, as PEM. If empty, clients need no certificate.
     pub client_authorities: Vec<PathBuf>,
 }
 
-/// Accepts connections with the certificate as its files are now.
+/// Accepts TLS connections, always with the current certificate.
 #[derive(Debug)]
 pub struct Tls {
-    /// Whose it is, for metrics and the log.
+    /// The server's name, for metrics and the log.
     pub server: &'static str,
-    /// Connections that did not agree.
+    /// Failed handshakes.
     pub refused: AtomicU64,
     files: Files,
     current: Mutex<Current>,
@@ -79,16 +79,16 @@ impl fmt::Debug for Certificate {
 }
 
 impl Tls {
-    /// With the certificate of these files.
+    /// Loads the certificate from these files.
     ///
     /// # Errors
-    /// They can't be read, or are not a certificate and its key.
+    /// The files can't be read, or are not a certificate and its key.
     pub fn new(server: &'static str, files: Files) -> io::Result<Self> {
         let (stamps, in_use) = (files.stamps(), files.read()?);
         Ok(Self::with(server, files, Current { in_use: Some(in_use), stamps }))
     }
 
-    /// The same; where the files are not good yet, connections are refused until they are.
+    /// Loads the certificate; while the files are missing or invalid, connections are refused.
     pub fn waiting(server: &'static str, files: Files) -> Self {
         let (stamps, read) = (files.stamps(), files.read());
         if let Err(error) = &read {
@@ -102,14 +102,14 @@ impl Tls {
         Self { server, refused: AtomicU64::new(0), files, current, handshakes }
     }
 
-    /// When the certificate in use expires; `None` if there is none.
+    /// The expiry of the current certificate; `None` without one.
     pub fn expires(&self) -> Option<SystemTime> {
         self.lock().in_use.as_ref().map(|certificate| certificate.expires)
     }
 
-    /// For the next connection. New files that are not good leave the old ones in use.
+    /// The acceptor for the next connection. Invalid new files leave the old certificate in use.
     fn acceptor(&self) -> Option<TlsAcceptor> {
-        // Files are looked at before the lock is taken: nobody waits for a slow disk of another.
+        // The files are checked before the lock is taken, so that a slow disk delays only this connection.
         let stamps = self.files.stamps();
         let (server, mut current) = (self.server, self.lock());
         if stamps != current.stamps {
@@ -127,11 +127,11 @@ impl Tls {
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
-        // What is behind the lock is replaced as a whole.
+        // The value behind the lock is only ever replaced as a whole.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Agrees with a client, or says in the log why not.
+    /// Performs the handshake with a client, or logs the reason of a failure.
     async fn agree(&self, stream: TcpStream, from: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let agreed = match self.acceptor() {
             Some(acceptor) => {
@@ -177,7 +177,7 @@ impl Files {
     }
 }
 
-/// Lets in who shows a certificate of one of these authorities.
+/// Requires a certificate of one of these authorities.
 fn verifier(
     authorities: &[PathBuf],
     provider: Arc<CryptoProvider>,
@@ -207,10 +207,10 @@ fn expires(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     Some(parsed.validity().not_after.to_datetime().into())
 }
 
-/// A connection, with TLS or without.
+/// A connection with or without TLS.
 pub type Connection = Either<TlsStream<TcpStream>, TcpStream>;
 
-/// The connections to a listener that agree on TLS; where there is none, all of them. It ends with `shutdown`.
+/// The connections of a listener after their TLS handshake, or all of them without TLS. Ends with `shutdown`.
 pub fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -231,8 +231,8 @@ pub fn connections(
                     continue;
                 }
             };
-            // What belongs together is written together: the kernel need not wait for more. It refuses where
-            // the client has gone already.
+            // We write complete messages, so the kernel need not wait for more. Setting the option fails if the client
+            // is gone already.
             let _ = stream.set_nodelay(true);
             let Some(tls) = tls.clone() else {
                 if sender.send((Either::Right(stream), from)).await.is_err() {
@@ -240,14 +240,14 @@ pub fn connections(
                 }
                 continue;
             };
-            // Nobody is accepted whom there is no place for.
+            // A connection is accepted only if a handshake can start.
             let Ok(place) = Arc::clone(&tls.handshakes).acquire_owned().await else { return };
             let sender = sender.clone();
             tokio::spawn(async move {
                 let agreed = tls.agree(stream, from).await;
                 drop(place);
                 if let Some(stream) = agreed {
-                    // Nobody takes it: the server has ended.
+                    // Sending fails if the server has ended.
                     let _ = sender.send((Either::Left(stream), from)).await;
                 }
             });

@@ -1,18 +1,18 @@
-//! Tokens that a caller shows: who checks them, and what a refusal is over gRPC.
+//! Tokens of callers: how they are checked, and the gRPC status of a refusal.
 
 use futures_util::future::BoxFuture;
 use tonic::{Request, Status};
 
-/// Why a token is not good enough.
+/// The reason why a token is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// Whose it is can't be found out, or it is nobody's.
+    /// The token's owner is unknown.
     #[error("{0}")]
     Unauthenticated(String),
-    /// Somebody else's.
+    /// The owner lacks the permission.
     #[error("{0}")]
     PermissionDenied(String),
-    /// It can't be looked at now.
+    /// The token can't be checked now.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -28,17 +28,16 @@ impl From<Refused> for Status {
     }
 }
 
-/// Looks at the token that an agent shows, and says on which node it is; `None` if the token does not say
-/// that.
+/// Checks a caller's token. Returns the node of the token's owner; `None` if the token does not name one.
 pub trait Authenticate: Send + Sync {
-    /// Looks at a token; `None` is none.
+    /// Checks a token; `None` if the caller sent none.
     fn check(&self, token: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
 }
 
-/// Looks at the token of a request, and says on which node its owner is, if the token says that.
+/// Checks the token of a request. Returns the node of its owner, if the token names one.
 ///
 /// # Errors
-/// It is not good enough.
+/// The token is refused.
 pub async fn check_token<T>(of: &dyn Authenticate, request: &Request<T>) -> Result<Option<String>, Status> {
     let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);

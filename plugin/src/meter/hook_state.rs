@@ -1,18 +1,18 @@
-//! What is known of a node's hook beside its name.
+//! The state of a node's hook besides its name.
 
 use crate::counters::DeviceBytes;
 use std::sync::Arc;
 
-/// What is known of a node's hook beside its name.
+/// The state of a node's hook besides its name.
 #[derive(Clone, Debug)]
 pub struct HookState {
-    /// Why packets are counted there.
+    /// The reason for this hook.
     pub reason: Arc<str>,
-    /// How often the hook was changed because it was blind.
+    /// How often the agent changed a hook that missed traffic.
     pub changes: u64,
-    /// What the devices sent and what of it the hook saw, if that is compared.
+    /// Bytes sent by the devices and bytes seen by the hook, where they are compared.
     pub seen: Option<DeviceBytes>,
-    /// Filters of others that run before ours.
+    /// Filters of other programs that run before ours.
     pub foreign_filters: u64,
 }
 

@@ -1,7 +1,7 @@
-//! Watches whether the hook sees what leaves the node, and changes a hook that is blind for one that sees.
+//! Watches whether the hook sees the packets that leave the node, and replaces a blind hook by one that sees them.
 //!
-//! What is configured on a node says where packets should pass; this says where they do. A hook is changed
-//! once, and back only where the other one has been seen to be worse.
+//! A node's configuration tells where packets should pass; the comparison shows where they do. A hook is changed once,
+//! and changed back only if the other one turned out to be worse.
 
 use super::{HookState, Meter};
 use crate::{
@@ -10,38 +10,38 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-/// How often hook and devices are compared.
+/// The interval at which the hook and the devices are compared.
 const EVERY: Duration = Duration::from_secs(5);
-/// For how long the bytes of an interval that has few of them are added to the next one.
+/// The longest time for which an interval with few bytes is extended.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
-/// Changes of the hook in an agent's life: there, and back.
+/// The limit of changes during an agent's life: to the other hook, and back.
 const MAX_CHANGES: usize = 2;
-/// By how much more the other hook must have seen, in percent, for it to be taken again.
+/// The lead in percent that the other hook needs for a change back.
 const CLEARLY_MORE: u64 = 10;
 
 /// The state of the comparison.
 #[derive(Debug, Default)]
 pub struct HookWatch {
-    /// Whether the hook may be changed; otherwise it is only said that it is blind.
+    /// Whether the agent may change the hook; otherwise it only warns.
     may_change: bool,
-    /// The counters at the beginning of the interval.
+    /// The counters at the start of the interval.
     start: Option<(Instant, Coverage)>,
-    /// When the counters were read last.
+    /// The time at which the counters were last read.
     read: Option<Instant>,
-    /// Since this agent runs.
+    /// The sums since the agent started.
     sum: DeviceBytes,
     state: HookState,
-    /// Hooks that were blind, with the share that each saw.
+    /// Blind hooks, with the percentage that each saw.
     blind: Vec<(Hook, u64)>,
     changes: usize,
-    /// When a change goes on that has begun.
+    /// The time of the next step of a change in progress.
     next_step: Option<Instant>,
     is_warned: bool,
     foreign_filters: Vec<String>,
 }
 
 impl HookWatch {
-    /// A watch that has seen nothing yet. `reason` says why packets are counted where they are.
+    /// A watch without data. `reason` is the reason for the current hook.
     pub fn new(may_change: bool, reason: &str) -> Self {
         Self { may_change, state: HookState { reason: reason.into(), ..HookState::default() }, ..Self::default() }
     }
@@ -51,7 +51,7 @@ impl HookWatch {
         &self.state
     }
 
-    /// Compares if it is time, says what it finds, and goes on with a change that has begun.
+    /// Compares when it is time, logs the result, and continues a change in progress.
     pub fn look(&mut self, meter: &mut Meter, now: Instant) {
         if meter.datapath.is_changing() {
             return self.continue_change(meter, now);
@@ -84,7 +84,7 @@ impl HookWatch {
             return None;
         }
         self.start = Some((now, coverage));
-        // Devices that come or go make the sums jump: such an interval tells nothing.
+        // A device that is added or removed makes the sums jump, so the interval is void.
         let added = added?;
         let compared = added.compare();
         self.sum = DeviceBytes { sent: self.sum.sent + compared.sent, seen: self.sum.seen + compared.seen };
@@ -112,7 +112,7 @@ impl HookWatch {
         }
     }
 
-    /// The hook to take instead of one that saw this share.
+    /// The hook to use instead of one that saw this percentage.
     fn better(&mut self, hook: Hook, percent: u64, others: &[Hook]) -> Option<Hook> {
         match self.blind.iter_mut().find(|(blind, _)| *blind == hook) {
             Some((_, share)) => *share = percent,
@@ -152,14 +152,14 @@ impl HookWatch {
             Ok(Some(hook)) => {
                 tracing::info!(%hook, why = %self.state.reason, "packets are counted here now");
                 self.state.changes += 1;
-                // What was sent meanwhile was seen by both hooks in parts.
+                // During the change each hook saw a part of the traffic.
                 (self.start, self.is_warned) = (None, false);
             }
             Err(error) => tracing::error!(%error, "the change of the hook can't go on"),
         }
     }
 
-    /// Says when somebody's filter has come before ours.
+    /// Warns when a filter of another program runs before ours.
     fn look_for_others(&mut self, meter: &Meter) {
         match meter.datapath.foreign_filters() {
             Ok(foreign_filters) => {
@@ -177,7 +177,7 @@ impl HookWatch {
     }
 }
 
-/// The hooks that see what this one does not, the best one first.
+/// The hooks that see packets which this one misses, the best one first.
 const fn others(hook: Hook) -> &'static [Hook] {
     match hook {
         Hook::Netfilter => &[Hook::Tcx, Hook::Clsact],

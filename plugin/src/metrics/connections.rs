@@ -1,5 +1,4 @@
-//! A listener whose clients can hold no more than a bounded number of connections, and none for
-//! long without reading or writing.
+//! A listener with a limit of connections, and time limits for clients that neither read nor write.
 
 use super::Process;
 use axum::serve::Listener;
@@ -18,14 +17,14 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-/// Connections at one time. A node has a handful of scrapers and probes.
+/// The limit of concurrent connections. A node has a handful of scrapers and probes.
 const CONNECTIONS: usize = 64;
-/// How long a client may be silent between requests: longer than any usual scrape interval.
+/// How long a client may be silent between requests: longer than usual scrape intervals.
 const SILENCE: Duration = Duration::from_secs(150);
-/// How long a client may take none of an answer.
+/// How long a client may read nothing of a response.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// Accepts connections up to the bound and closes further ones.
+/// Accepts connections up to the limit, and closes further ones.
 #[derive(Debug)]
 pub(super) struct Bounded {
     listener: TcpListener,
@@ -61,7 +60,7 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that counts against the bound until it is dropped.
+/// A connection that counts against the limit until it is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,

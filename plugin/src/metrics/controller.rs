@@ -1,4 +1,4 @@
-//! The controller's page: what it watches, what it tells, and to how many.
+//! The controller's page: its watches, the table, the agents and the totals.
 
 use super::{
     Families, Measured, Process, traffic,
@@ -23,31 +23,31 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// An agent that has not reported for so long is silent.
+/// An agent without a report for this long counts as silent.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// What the controller's page is made of.
+/// The sources of the controller's page.
 #[derive(Clone, Debug)]
 pub struct Controller {
     /// The watches.
     pub health: Arc<Health>,
-    /// What agents are told.
+    /// The state for agents.
     pub store: Arc<Store>,
     /// The agents.
     pub agents: Arc<Agents>,
-    /// Static tables that were taken and that were refused after the first.
+    /// Static tables accepted and static tables refused, after the first.
     pub reloads: Arc<[AtomicU64; 2]>,
     /// The process.
     pub process: Arc<Process>,
-    /// What agents have reported.
+    /// The totals of the agents' reports.
     pub cluster_totals: Arc<ClusterTotals>,
-    /// Reports that were taken and refused.
+    /// Reports accepted and refused.
     pub tally: Arc<Tally>,
-    /// Whether this replica takes reports.
+    /// Whether this replica is the leader.
     pub role: watch::Receiver<Role>,
-    /// The totals of the cluster, once they are whole.
+    /// The totals of the cluster, once they are complete.
     pub totals: watch::Receiver<Arc<[Counted]>>,
-    /// What is shown of pods and workloads.
+    /// The families of series by pod and workload.
     pub families: Families,
     /// Servers with TLS.
     pub tls: Vec<Arc<Tls>>,
@@ -177,7 +177,7 @@ pub(super) mod tests {
     use super::*;
     use crate::demo::topology::place;
 
-    /// Of a cluster in which one byte went from one zone to another.
+    /// The totals of a cluster in which one byte went from one zone to another.
     fn totals(cluster_totals: &ClusterTotals) -> Arc<[Counted]> {
         let mut counted = cluster_totals.counted();
         let pair = crate::zones::Pair {

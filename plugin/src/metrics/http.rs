@@ -20,11 +20,11 @@ use std::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Where an HTTP or gRPC server listens; `:PORT` is every address.
+/// The address of an HTTP or gRPC listener; `:PORT` means every address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub SocketAddr);
 
-/// A text that is no address to listen on.
+/// A text that is not an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an address like 127.0.0.1:9980 or :9980")]
 pub struct InvalidListen(String);
@@ -34,7 +34,7 @@ impl std::str::FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let full = match text.strip_prefix("localhost:") {
-            // As Go's listeners take it.
+            // As Go's listeners accept it.
             Some(port) => format!("127.0.0.1:{port}"),
             None if text.starts_with(':') => format!("[::]{text}"),
             None => text.to_owned(),
@@ -52,7 +52,7 @@ pub async fn serve(measured: impl Measured, listener: TcpListener, shutdown: Can
     let listener = Bounded::new(listener, Arc::clone(measured.process()));
     let router = Router::new()
         .route("/metrics", get(metrics))
-        // The process answers.
+        // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(measured);
@@ -68,7 +68,7 @@ async fn metrics(State(measured): State<Arc<dyn Measured>>, headers: HeaderMap) 
     }
 }
 
-/// Ready once the process does its work.
+/// Ready once the process is fully started.
 async fn ready(State(measured): State<Arc<dyn Measured>>) -> Response {
     if !measured.process().ready.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "not yet\n").into_response()

@@ -34,7 +34,7 @@ fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Res
         page.counters(family.name, family.help, None, &family.series)?;
     }
     let lost = shown.lost.iter().map(|(source, count)| {
-        // What readers of the ring did not get is known there.
+        // The ring counts the flows that its readers missed.
         let count = if *source == "hubble_ring_buffer" { count + ring.overtaken() } else { *count };
         (vec![("source", (*source).to_owned())], count)
     });

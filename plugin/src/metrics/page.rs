@@ -1,4 +1,4 @@
-//! Zone pairs, and the agent itself.
+//! The metrics of zone pairs, and of the agent itself.
 
 use super::{
     outputs,
@@ -24,7 +24,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Writes what the sources say as metrics.
+/// Writes the sources as metrics.
 #[derive(Debug)]
 pub(super) struct Page(pub(super) Sources);
 
@@ -90,7 +90,8 @@ impl Writer<'_, '_> {
         self.counters("meridian_device_seen", help, Some(Unit::Bytes), &compared(|seen| seen.seen))
     }
 
-    /// By zone pair; `whose` is what the names begin with, so that no sum has a node's and a cluster's.
+    /// The counters by zone pair. `whose` is the prefix of the names, which differs between nodes and clusters so that
+    /// no query sums both.
     pub(super) fn matrix<S: AsRef<Counted>>(&mut self, whose: &str, samples: &[S]) -> fmt::Result {
         let cells = |value: fn(Counter) -> u64| {
             each(samples, |sample| {
@@ -167,7 +168,7 @@ impl Writer<'_, '_> {
         self.series(samples)
     }
 
-    /// How many series there are, and can be.
+    /// The number of series, and their limit.
     pub(super) fn series<S: AsRef<Counted>>(&mut self, samples: &[S]) -> fmt::Result {
         let sizes = |Totals { pods, workloads, senders, namespaces }: &Totals| {
             [("pod", pods.len(), pods.room()), ("workload", workloads.len(), workloads.room())]
@@ -187,7 +188,7 @@ impl Writer<'_, '_> {
         self.gauges("meridian_series_limit", help, None, &by_sum(|(_, room)| room))
     }
 
-    /// The connection of agents that have a controller.
+    /// The connection to the controller, for agents that have one.
     fn feed(&mut self, samples: &[Sample]) -> fmt::Result {
         fn of<T>(samples: &[Sample], value: fn(FeedState) -> T) -> Vec<(Labels, T)> {
             each(samples, |sample| sample.table.feed.map(|feed| (Vec::new(), value(feed))).into_iter().collect())
@@ -241,7 +242,7 @@ impl Writer<'_, '_> {
         self.pair_log(process)
     }
 
-    /// The certificates of servers, and who did not agree on them.
+    /// The certificates of the servers, and failed handshakes.
     pub(super) fn tls(&mut self, servers: &[Arc<Tls>]) -> fmt::Result {
         let labels = |tls: &Tls| vec![("server", tls.server.to_owned())];
         let expires = servers.iter().filter_map(|tls| {
@@ -256,7 +257,7 @@ impl Writer<'_, '_> {
         self.counters("meridian_tls_refused_connections", help, None, &refused.collect::<Vec<_>>())
     }
 
-    /// What was written to the pair log, and what was not.
+    /// Lines of the pair log that were written, and lines that were lost.
     pub(super) fn pair_log(&mut self, process: &Process) -> fmt::Result {
         let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
         let help = "Number of pair log lines written.";

@@ -1,4 +1,4 @@
-//! What the pages are made of.
+//! The sources of the metrics pages.
 
 use crate::{
     api::Missed,
@@ -14,20 +14,20 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64},
 };
 
-/// What this process did for its clients and could not do.
+/// The state of this process towards its clients.
 #[derive(Debug, Default)]
 pub struct Process {
-    /// Whether it does its work: attached and read for the first time, or loaded.
+    /// Whether the process is fully started: attached and drained for the first time, or loaded.
     pub ready: AtomicBool,
     /// The pair log.
     pub pair_log: Arc<PairLogTally>,
-    /// Answers of `Counters.Watch` that were not sent.
+    /// Responses of `Counters.Watch` that were skipped.
     pub missed: Arc<Missed>,
-    /// Connections to the HTTP port that were closed because there were too many.
+    /// Connections to the HTTP port that were closed because of the limit.
     pub http_refused: AtomicU64,
 }
 
-/// Families of series by pod and by workload, each with its switch.
+/// The families of series by pod and by workload, each of which can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Families {
     /// `meridian_namespace_*`.
@@ -36,14 +36,14 @@ pub struct Families {
     pub workloads: bool,
     /// `meridian_pod_*`.
     pub pods: bool,
-    /// kubezonnet's name.
+    /// kubezonnet's series.
     pub kubezonnet: bool,
-    /// OpenCost's name.
+    /// OpenCost's series.
     pub opencost: bool,
 }
 
 impl Families {
-    /// None of them.
+    /// All families off.
     pub const NONE: Self =
         Self { namespaces: false, workloads: false, pods: false, kubezonnet: false, opencost: false };
 }
@@ -54,7 +54,7 @@ impl Default for Families {
     }
 }
 
-/// What the page is made of.
+/// The sources of the page.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The nodes.
@@ -63,37 +63,37 @@ pub struct Sources {
     pub ring: Arc<Ring>,
     /// The process.
     pub process: Arc<Process>,
-    /// What is shown of pods and workloads.
+    /// The families of series by pod and workload.
     pub families: Families,
     /// Servers with TLS.
     pub tls: Vec<Arc<Tls>>,
-    /// What is made of flows beside their streams.
+    /// Hubble's metrics and flow logs.
     pub outputs: Outputs,
 }
 
-/// What is made of flows beside their streams.
+/// Hubble's metrics and flow logs.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
     /// Hubble's own metrics.
     pub metrics: Option<Arc<FlowMetrics>>,
     /// Flow logs.
     pub logs: Option<Arc<FlowLogOutputs>>,
-    /// Files that say which, read after the first time.
+    /// Reloads of their configuration files, after the first.
     pub reloads: Arc<Reloads>,
 }
 
-/// Files that were taken and that were refused.
+/// Files accepted and files refused.
 #[derive(Debug, Default)]
 pub struct Reloads {
-    /// Those of metrics.
+    /// Files of metrics.
     pub metrics: [AtomicU64; 2],
-    /// Those of flow logs.
+    /// Files of flow logs.
     pub logs: [AtomicU64; 2],
 }
 
-/// Who has a page.
+/// A process with a metrics page.
 pub trait Measured: Send + Sync + 'static {
-    /// Writes it as it is now.
+    /// Collects the current metrics.
     fn collector(&self) -> Box<dyn Collector>;
     /// The process.
     fn process(&self) -> &Arc<Process>;

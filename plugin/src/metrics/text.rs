@@ -1,10 +1,10 @@
-//! The page in its two forms: OpenMetrics, and the older text form of Prometheus.
+//! The page in its two formats: OpenMetrics, and the older text format of Prometheus.
 
 use super::Measured;
 use prometheus_client::{encoding::text, registry::Registry};
 use std::fmt;
 
-/// The form of a page.
+/// The format of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     OpenMetrics,
@@ -12,7 +12,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// What a client asks for: OpenMetrics only if it says so.
+    /// The format for an Accept header: OpenMetrics only if the client asks for it.
     pub(super) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
     }
@@ -25,7 +25,7 @@ impl Form {
     }
 }
 
-/// The page as it is now.
+/// The current page.
 pub(super) fn page(measured: &dyn Measured, form: Form) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(measured.collector());
@@ -37,8 +37,7 @@ pub(super) fn page(measured: &dyn Measured, form: Form) -> Result<String, fmt::E
     })
 }
 
-/// OpenMetrics names a counter without `_total` where it describes it; the older form does not, and
-/// knows neither units nor an end mark.
+/// Converts to the older format, which has `_total` in a counter's description, and neither units nor an end mark.
 fn older(page: &str) -> String {
     let mut counters: Vec<&str> = Vec::new();
     for line in page.lines() {
@@ -149,7 +148,7 @@ mod tests {
             },
             drain_seconds: 0.25,
         };
-        // The sender may go: the last value stays.
+        // The sender can be dropped: the last value stays.
         let samples = watch::Sender::new(Arc::from([sample])).subscribe();
         Sources {
             samples,
@@ -161,7 +160,7 @@ mod tests {
         }
     }
 
-    /// All of Hubble's metrics, of a flow of each kind; and a flow log.
+    /// All of Hubble's metrics after one flow of each kind, and a flow log.
     fn outputs() -> crate::metrics::Outputs {
         let ring = Arc::new(Ring::new(1));
         let metrics =
@@ -240,7 +239,7 @@ mod tests {
             r#"meridian_workload_bytes_total{source_namespace="shop",source_kind="Deployment",source_workload="cart",destination_namespace="shop",destination_kind="Deployment",destination_workload="cart",locality="cross-zone",node="node-1"} 10"#,
             r#"meridian_workload_packets_total{source_namespace="shop",source_kind="Deployment",source_workload="cart",destination_namespace="",destination_kind="",destination_workload="",locality="internet",node="node-1"} 1"#,
             r#"meridian_pod_bytes_total{source_namespace="shop",source_pod="cart-0",source_zone="eu-1a",destination_namespace="shop",destination_pod="cart-2",destination_zone="eu-1b",locality="cross-zone",node="node-1"} 10"#,
-            // There is room for four.
+            // The limit is four series.
             r#"meridian_pod_bytes_total{source_namespace="",source_pod="other",source_zone="unknown",destination_namespace="",destination_pod="other",destination_zone="unknown",locality="unknown",node="node-1"} 10000"#,
             r#"pod_cross_zone_network_traffic_bytes_total{namespace="shop",pod="cart-0"} 110"#,
             r#"kubecost_pod_network_egress_bytes_total{pod_name="cart-0",namespace="shop",internet="false",same_zone="true",same_region="true"} 1"#,

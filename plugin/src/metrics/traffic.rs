@@ -1,4 +1,4 @@
-//! Traffic by workload and by pod: our own series, and those that other tools' dashboards ask for.
+//! Traffic by workload and by pod: our own series, and the series that other tools' dashboards use.
 
 use super::{
     Families,
@@ -13,7 +13,7 @@ use meridian_abi::Counter;
 use prometheus_client::registry::Unit;
 use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
-/// The name of what has no series of its own. A pod or workload of this name has a namespace.
+/// The name for traffic without a series of its own. A real pod or workload of this name has a namespace.
 const OTHER: &str = "other";
 
 type Value = fn(Counter) -> u64;
@@ -68,7 +68,7 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
     Ok(())
 }
 
-/// The series of a sum, one for each locality that it has traffic of, and those of the others.
+/// One series for each locality with traffic, for each key and for the others together.
 fn by_locality<K: Clone + Eq + Hash>(
     top: &Top<K>,
     labels: impl Fn(Option<&K>) -> Labels,
@@ -88,7 +88,7 @@ fn by_locality<K: Clone + Eq + Hash>(
 }
 
 fn namespace_labels(key: Option<&Between<Arc<str>>>) -> Labels {
-    // What has no namespace and what has no series are told apart: no namespace is of that name.
+    // Ends without a namespace and ends without a series need different names; no namespace can be named like this.
     let end = |side: fn(&Between<Arc<str>>) -> &Arc<str>| key.map_or("(other)", |key| side(key)).to_owned();
     vec![("source_namespace", end(|key| &key.source)), ("destination_namespace", end(|key| &key.destination))]
 }
@@ -127,7 +127,7 @@ fn pod_labels(key: Option<&Between<Placed>>) -> Labels {
     ]
 }
 
-/// What each pod sent, summed over the nodes, and what the pods without a series sent.
+/// The traffic that each pod sent, summed over the nodes, and the traffic of pods without a series.
 fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, String), ByLocality)> {
     let mut sums: BTreeMap<(String, String), ByLocality> = BTreeMap::new();
     for sample in samples {
@@ -142,7 +142,7 @@ fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, S
     sums.into_iter()
 }
 
-/// A series of a pod begins with its first bytes to another zone.
+/// A pod's series begins with its first bytes to another zone.
 fn kubezonnet<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
     let series = |((namespace, pod), total): ((String, String), ByLocality)| {
         let bytes = total.get(Locality::CrossZone).bytes + total.get(Locality::CrossRegion).bytes;
@@ -151,7 +151,7 @@ fn kubezonnet<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
     senders(samples).filter_map(series).collect()
 }
 
-/// OpenCost multiplies these by its prices. What is unknown is in none of them.
+/// OpenCost multiplies these by its prices. Unknown traffic is in none of them.
 fn opencost<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
     // internet, same_zone, same_region
     let classes = [

@@ -50,7 +50,7 @@ impl Writer<'_, '_> {
     }
 }
 
-/// The series of every node, each with the node's name; those of a cluster as they are.
+/// The series of all nodes with the node's name as a label, or those of a cluster without it.
 pub(super) fn each<S: AsRef<Counted>, T>(samples: &[S], series: impl Fn(&S) -> Vec<(Labels, T)>) -> Vec<(Labels, T)> {
     let of_node = |sample| {
         let named = move |(mut labels, value): (Labels, T)| {

@@ -6,7 +6,7 @@
     clippy::all,
     clippy::allow_attributes_without_reason,
     clippy::clone_on_ref_ptr,
-    reason = "generated code; the .proto files carry the words"
+    reason = "generated code; the .proto files have the comments"
 )]
 
 use prost_reflect::DescriptorPool;
@@ -20,9 +20,9 @@ pub mod number {
 /// Every message and service: a `google.protobuf.FileDescriptorSet`.
 pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The same, decoded: once for all who ask for messages by name.
+/// The descriptors of all messages and services, decoded once.
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    // The build has made it; a test reads it.
+    // The descriptors come from the build; a test decodes them.
     DescriptorPool::decode(DESCRIPTORS).unwrap_or_default()
 });
 

@@ -1,9 +1,8 @@
 //! Messages as JSON, in Hubble's form.
 //!
-//! Written as its exporter writes them, to the byte: fields by their names in the order of their
-//! declaration, numbers of 64 bits as texts, times as RFC 3339, without what is not set, and with the
-//! characters escaped that HTML would take for its own. Written from the encoded message, in which every
-//! field is where the encoding has it once.
+//! The output equals that of Hubble's exporter byte for byte: fields by name in the order of their declaration,
+//! 64-bit numbers as strings, times as RFC 3339, no unset fields, and the characters escaped that are special in
+//! HTML. The input is an encoded message in which every field occurs once.
 
 use super::{
     POOL,
@@ -13,14 +12,14 @@ use ahash::AHashMap;
 use prost_reflect::{Cardinality, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use std::sync::LazyLock;
 
-/// How each message is written, by its full name.
+/// The JSON form of each message, by its full name.
 static SHAPES: LazyLock<AHashMap<String, Shape>> =
     LazyLock::new(|| POOL.all_messages().map(|of| (of.full_name().to_owned(), Shape::new(&of))).collect());
 
-/// What can't be written.
+/// The reason why a message has no JSON form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
-    /// A message of a type that is not known.
+    /// The type of a message is unknown.
     #[error("a message of the type {0} is not known")]
     Type(String),
     /// A number that JSON does not have.
@@ -34,7 +33,7 @@ pub enum Unwritable {
 /// Reads a message from JSON.
 ///
 /// # Errors
-/// It is not such a message, or has a field that is not known.
+/// The JSON is not such a message, or has an unknown field.
 pub fn read<M: prost::Message + Default>(name: &str, value: &serde_json::Value) -> Result<M, String> {
     let message = POOL.get_message_by_name(name).ok_or_else(|| format!("there is no message {name}"))?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
@@ -42,10 +41,10 @@ pub fn read<M: prost::Message + Default>(name: &str, value: &serde_json::Value) 
     read.map_err(|error| error.to_string())?.transcode_to().map_err(|error| error.to_string())
 }
 
-/// Appends an encoded message of this type.
+/// Appends an encoded message of this type as JSON.
 ///
 /// # Errors
-/// Something in it has no JSON. What was appended until then stays.
+/// Something in the message has no JSON form. The text appended so far stays.
 pub fn write(name: &str, message: Message<'_>, to: &mut String) -> Result<(), Unwritable> {
     write_message(name, message, None, to)
 }
@@ -62,7 +61,7 @@ struct Field {
     name: String,
     kind: Kind,
     is_repeated: bool,
-    /// Whether it is written though it has the value of nothing.
+    /// Whether the field is written even if it has its default value.
     has_presence: bool,
 }
 
@@ -81,7 +80,7 @@ impl Shape {
     }
 }
 
-/// Writes a message; `kind` is said as its first field, if it is asked for.
+/// Writes a message; with `kind`, its type becomes the first field.
 fn write_message(name: &str, message: Message<'_>, kind: Option<&str>, to: &mut String) -> Result<(), Unwritable> {
     if let Some(write) = well_known(name) {
         return write(message, to);
@@ -142,7 +141,7 @@ impl Field {
             (Kind::Int64, Value::Varint(n)) => write!(to, "\"{}\"", n as i64),
             (Kind::Uint64, Value::Varint(n)) => write!(to, "\"{n}\""),
             (Kind::Double, Value::Fixed64(bits)) => return write_double(f64::from_bits(bits), to),
-            // Hubble's messages have no others.
+            // Hubble's messages have no other types.
             (kind, _) => return Err(Unwritable::Type(format!("{kind:?}"))),
         };
         Ok(())
@@ -151,7 +150,7 @@ impl Field {
 
 type Write = fn(Message<'_>, &mut String) -> Result<(), Unwritable>;
 
-/// How messages are written that have a form of their own.
+/// The writers of well-known messages, which have a JSON form of their own.
 fn well_known(name: &str) -> Option<Write> {
     Some(match name.strip_prefix("google.protobuf.")? {
         "Any" => write_any,
@@ -237,7 +236,7 @@ fn write_list(list: Message<'_>, to: &mut String) -> Result<(), Unwritable> {
     Ok(())
 }
 
-/// The shortest number that is this one, with an exponent where it is very large or small.
+/// The shortest text for this number, with an exponent if the number is very large or very small.
 fn write_double(n: f64, to: &mut String) -> Result<(), Unwritable> {
     if !n.is_finite() {
         return Err(Unwritable::Number);
@@ -252,7 +251,7 @@ fn write_double(n: f64, to: &mut String) -> Result<(), Unwritable> {
     Ok(())
 }
 
-/// As it is.
+/// Writes the text unchanged.
 fn put(json: &str, to: &mut String) -> Result<(), Unwritable> {
     to.push_str(json);
     Ok(())

@@ -1,4 +1,4 @@
-//! What messages are made of: fields by their names, from the descriptors that the build kept.
+//! The structure of messages: fields by name, from the descriptors that the build kept.
 
 use super::POOL;
 use ahash::AHashMap;
@@ -17,7 +17,7 @@ struct Schema {
     enums: AHashMap<String, i32>,
 }
 
-/// A message's type.
+/// The type of a message.
 #[derive(Debug)]
 pub struct MessageType {
     /// Its full name, such as `flow.Flow`.
@@ -25,31 +25,31 @@ pub struct MessageType {
     fields: AHashMap<String, FieldType>,
 }
 
-/// A field's type.
+/// The type of a field.
 #[derive(Debug)]
 pub struct FieldType {
-    /// Its number.
+    /// The field's number.
     pub number: u64,
-    /// What each of its values is.
+    /// The type of each value.
     pub kind: Kind,
-    /// Whether it has any number of values.
+    /// Whether the field is repeated.
     pub is_repeated: bool,
-    /// Whether it is one of several of which a message has one.
+    /// Whether the field belongs to a oneof.
     pub is_choice: bool,
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A bool.
     Bool,
-    /// A number with a sign, or an enum's.
+    /// A signed number, or an enum's value.
     Int,
-    /// A number without a sign.
+    /// An unsigned number.
     Uint,
-    /// A number with a fraction.
+    /// A floating-point number.
     Double,
-    /// A text.
+    /// A string.
     String,
     /// Bytes.
     Bytes,
@@ -77,7 +77,7 @@ impl MessageType {
 impl Schema {
     fn new() -> Self {
         let mut schema = Self::default();
-        // The build has made it; a test decodes it.
+        // The descriptors come from the build; a test decodes them.
         for file in POOL.file_descriptor_protos() {
             file.enum_type.iter().for_each(|of| schema.add_enum(file.package(), of));
             file.message_type.iter().for_each(|message| schema.add_message(file.package(), message));
@@ -121,7 +121,7 @@ impl FieldType {
         }
     }
 
-    /// Whether its values are messages: one that is empty is there all the same.
+    /// Whether the values are messages: an empty message still counts as set.
     pub const fn is_message(&self) -> bool {
         matches!(self.kind, Kind::Message(_))
     }

@@ -1,25 +1,24 @@
-//! Encoded messages, read and written in place: who looks at a few fields of many messages need not
-//! decode them.
+//! Reads and writes encoded messages in place, for code that needs a few fields of many messages.
 
 use prost::bytes::BufMut;
 use prost::encoding::{WireType, decode_varint, encode_varint, encoded_len_varint};
 
-/// An encoded message. What can't be read ends it.
+/// An encoded message. Reading stops at the first malformed field.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Message<'a>(pub &'a [u8]);
 
 /// A field of an encoded message.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'a> {
-    /// Its number.
+    /// The field's number.
     pub number: u64,
-    /// What it holds.
+    /// The field's value.
     pub value: Value<'a>,
-    /// The field as it is in the message, with its key.
+    /// The encoded field, its key included.
     pub whole: &'a [u8],
 }
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A number, a bool or an enum's value.
@@ -33,7 +32,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Its fields, in their order.
+    /// The fields in the order of their encoding.
     pub const fn fields(self) -> Fields<'a> {
         Fields(self.0)
     }
@@ -43,13 +42,13 @@ impl<'a> Message<'a> {
         self.fields().filter(move |field| field.number == number).map(|field| field.value)
     }
 
-    /// The value of a field that is there. Messages that this process has encoded have it once; of
-    /// others the last one would count.
+    /// The first value of a field, if it is set. Messages encoded by this process have each field once; protobuf would
+    /// take the last value.
     pub fn value(self, number: u64) -> Option<Value<'a>> {
         self.values(number).next()
     }
 
-    /// A number, a bool or an enum's value; 0 if it is not there.
+    /// A number, a bool or an enum's value; 0 if it is unset.
     pub fn varint(self, number: u64) -> u64 {
         match self.value(number) {
             Some(Value::Varint(value)) => value,
@@ -57,17 +56,17 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A bool; false if it is not there.
+    /// A bool; false if it is unset.
     pub fn bool(self, number: u64) -> bool {
         self.varint(number) != 0
     }
 
-    /// The texts of a field.
+    /// The strings of a field.
     pub fn strings(self, number: u64) -> impl Iterator<Item = &'a str> {
         self.values(number).map(Value::text)
     }
 
-    /// A text; empty if it is not there.
+    /// A string; empty if it is unset.
     pub fn string(self, number: u64) -> &'a str {
         self.value(number).map_or("", Value::text)
     }
@@ -77,7 +76,7 @@ impl<'a> Message<'a> {
         self.values(number).map(Value::message)
     }
 
-    /// The message in a field, if it is there.
+    /// The message in a field, if it is set.
     pub fn message(self, number: u64) -> Option<Self> {
         self.value(number).map(Value::message)
     }
@@ -91,12 +90,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// As a text; what is none is empty.
+    /// The value as a string; empty if it is none.
     pub fn text(self) -> &'a str {
         std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 
-    /// As a message; what is none is empty.
+    /// The value as a message; empty if it is none.
     pub const fn message(self) -> Message<'a> {
         Message(self.bytes())
     }
@@ -155,10 +154,10 @@ pub fn put_bytes(number: u64, bytes: &[u8], to: &mut impl BufMut) {
     to.put_slice(bytes);
 }
 
-/// Appends what stands before a string, bytes or a message of this length.
+/// Appends the key and length that precede a string, bytes or a message.
 pub fn put_len(number: u64, len: usize, to: &mut impl BufMut) {
     let key = number << 3 | WireType::LengthDelimited as u64;
-    // At once: a buffer that is asked to grow for each byte is slow. Nearly all are short.
+    // In one call: a buffer that grows for each byte is slow. Nearly all keys and lengths are short.
     match (key, len) {
         (..0x80, ..0x80) => to.put_slice(&[key as u8, len as u8]),
         (..0x80, ..0x4000) => to.put_slice(&[key as u8, len as u8 | 0x80, (len >> 7) as u8]),
@@ -169,7 +168,7 @@ pub fn put_len(number: u64, len: usize, to: &mut impl BufMut) {
     }
 }
 
-/// How many bytes a string, bytes or a message of this length takes with what stands before it.
+/// The encoded size of a string, bytes or a message of this length, key and length included.
 pub const fn len_of_bytes(number: u64, len: usize) -> usize {
     encoded_len_varint(number << 3) + encoded_len_varint(len as u64) + len
 }

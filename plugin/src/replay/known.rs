@@ -1,13 +1,13 @@
-//! Reads messages from JSON that may be of a newer Cilium: what this build does not know is left out and named.
+//! Reads messages from JSON that a newer Cilium may have written: unknown fields are left out and named.
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fmt};
 
-/// Names that are kept; of the others only that there are more is said.
+/// The limit of names that are listed.
 const NAMES: usize = 32;
 
-/// What was left out because this build does not know it.
+/// Fields and values left out because this build does not have them.
 #[derive(Debug, Default)]
 pub struct Unknown {
     names: BTreeSet<String>,
@@ -15,7 +15,7 @@ pub struct Unknown {
 }
 
 impl Unknown {
-    /// Whether everything was known.
+    /// Whether nothing was left out.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
@@ -38,23 +38,23 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// A message that is not what its fields say.
+/// A message with a field of a wrong type.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
-    /// In JSON.
+    /// The JSON is wrong.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// In its encoding.
+    /// The encoding is wrong.
     #[error(transparent)]
     Message(#[from] prost::DecodeError),
 }
 
-/// How many of an object's keys are fields of the message.
+/// The number of an object's keys that are fields of the message.
 pub(super) fn fields(message: &MessageDescriptor, object: &Map<String, Value>) -> usize {
     object.keys().filter(|key| field(message, key).is_some()).count()
 }
 
-/// A message, without what is not known.
+/// Decodes a message without its unknown fields.
 ///
 /// # Errors
 /// A field has a value of another type.
@@ -70,7 +70,7 @@ pub(super) fn decode<M: prost::Message + Default>(
         prune(message, &mut known, &name, unknown);
         read = strict(message, &known);
         if read.is_err() && known.as_object_mut().and_then(|flow| flow.remove("extensions")).is_some() {
-            // Of a known type, but not as this build knows it.
+            // A known type with fields that this build does not have.
             unknown.add(format!("{name}.extensions"));
             read = strict(message, &known);
         }
@@ -108,7 +108,7 @@ fn prune(message: &MessageDescriptor, value: &mut Value, path: &str, unknown: &m
             }
             Kind::Message(of) if of.full_name() == "google.protobuf.Any" => keep(value, |value| {
                 let Some(kind) = value.get("@type").and_then(Value::as_str) else {
-                    // An empty one is written as an object without anything.
+                    // An empty Any is written as an object without fields.
                     return value.as_object().is_none_or(|any| !any.is_empty());
                 };
                 let name = kind.rsplit_once('/').map_or(kind, |(_, name)| name);
@@ -132,7 +132,7 @@ fn prune(message: &MessageDescriptor, value: &mut Value, path: &str, unknown: &m
     });
 }
 
-/// Whether the value stays; of several, only those that do.
+/// Whether the value stays; keeps only those values of a list that stay.
 fn keep(value: &mut Value, mut stays: impl FnMut(&Value) -> bool) -> bool {
     match value {
         Value::Array(values) => {

@@ -1,4 +1,4 @@
-//! Puts recorded flows in the order of their time: the newest ones are kept, and the losses among them.
+//! Sorts recorded flows by time: keeps the newest flows, and the losses among them.
 
 use crate::flows::{Encoded, Lost, Record};
 use prost_types::Timestamp;
@@ -7,28 +7,28 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-/// The most that the flows that wait may take, in bytes. 65,535 flows take a thirtieth of it.
+/// The limit of memory for waiting flows, in bytes. 65,535 typical flows take a thirtieth of it.
 const BYTES: usize = 1 << 30;
 
-/// A time that can be compared; `None` is before all others.
+/// A time as a comparable value; `None` sorts first.
 type Instant = Option<(i64, i32)>;
-/// Time, then the order in which the records came.
+/// The time, then the order of arrival.
 type Place = (Instant, u64);
 
-/// Records that wait for those that come before them.
+/// Records that wait until all earlier ones are read.
 #[derive(Debug)]
 pub struct Order {
     capacity: usize,
     flows: BinaryHeap<Reverse<Waiting>>,
     bytes: usize,
-    /// At most one of a kind in a second, as Cilium tells them.
+    /// At most one of a kind in a second, as Cilium reports them.
     losses: BTreeMap<Kind, (Place, Lost)>,
     came: u64,
-    /// The time of the record before, which one without a time follows.
+    /// The time of the last record; a record without a time follows it.
     latest: Instant,
 }
 
-/// Losses that can be told as one.
+/// Losses that can be merged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     second: Option<i64>,
@@ -64,18 +64,18 @@ impl Ord for Waiting {
 }
 
 impl Order {
-    /// Keeps so many flows, and as many losses.
+    /// Keeps up to this many flows, and as many losses.
     pub fn new(capacity: usize) -> Self {
         let (flows, losses) = (BinaryHeap::new(), BTreeMap::new());
         Self { capacity, flows, bytes: 0, losses, came: 0, latest: None }
     }
 
-    /// What comes next is of another file.
+    /// Starts another file.
     pub const fn begin_file(&mut self) {
         self.latest = None;
     }
 
-    /// Takes a record. Hands out the oldest flow if it is one too many.
+    /// Adds a record. Returns the oldest flow if there is one too many.
     pub fn push(&mut self, record: Record) -> Option<Encoded> {
         self.latest = record.time().as_ref().map(instant).or(self.latest);
         let place = (self.latest, self.came);
@@ -111,7 +111,7 @@ impl Order {
         }
     }
 
-    /// All that waits, oldest first. Equal losses after each other are one.
+    /// Takes all records, oldest first. Equal losses in a row are merged.
     pub fn take(&mut self) -> Vec<Record> {
         let flows = std::mem::take(&mut self.flows).into_iter();
         let flows = flows.map(|Reverse(Waiting { place, flow })| (place, Record::Flow(flow)));
@@ -121,7 +121,7 @@ impl Order {
         all.sort_unstable_by_key(|(place, _)| *place);
         self.bytes = 0;
         let mut records: Vec<Record> = Vec::with_capacity(all.len());
-        // Between two flows, those of several nodes alternate.
+        // Losses of several nodes alternate between two flows.
         let mut since_flow = 0;
         for (_, record) in all {
             if let Record::Lost(lost) = &record {
@@ -146,7 +146,7 @@ fn is_equal(a: &Lost, b: &Lost) -> bool {
     (&a.node, a.source, a.cpu) == (&b.node, b.source, b.cpu)
 }
 
-/// Adds a later loss to one of the same kind.
+/// Merges a later loss into one of the same kind.
 fn join(known: &mut Lost, lost: &Lost) {
     let earliest = |lost: &Lost| lost.first.or(lost.time).or(lost.last);
     let latest = |lost: &Lost| lost.last.or(lost.time).or(lost.first);
@@ -239,7 +239,7 @@ mod tests {
         let mut told = names(&mut order);
         told[..3].sort_unstable();
         told[4..].sort_unstable();
-        // Those of the flow's second came before it.
+        // Losses in the same second as the flow came before it.
         let before = ["a lost 21", "a lost 21000", "b lost 42"];
         let after = ["a lost 29", "a lost 29000", "b lost 58"];
         assert_eq!(told, [&before[..], &["f"], &after].concat());

@@ -1,23 +1,23 @@
-//! Why something in a log is not served.
+//! The reasons why an entry of a log is not served.
 
 use std::fmt;
 
-/// Why something is left out.
+/// The reason why an entry is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// It is not JSON.
+    /// The text is not JSON.
     NotJson,
-    /// JSON in which there is no flow.
+    /// The JSON has no flow.
     NoFlow,
     /// A flow with a field of another type than Hubble's.
     Malformed,
-    /// It is longer than what is read.
+    /// The entry exceeds the size limit.
     TooLong,
-    /// The state of nodes, which hubble-relay tells among flows.
+    /// The state of nodes, which hubble-relay sends among flows.
     NodeStatus,
-    /// The rest of a packed file, which is broken.
+    /// The rest of a damaged compressed file.
     Broken,
-    /// A file that is packed in a way that is not read.
+    /// A file with an unsupported compression.
     Packed,
 }
 

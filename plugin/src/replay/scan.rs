@@ -1,36 +1,36 @@
-//! Finds JSON objects in the text of a log: line by line, in an array, indented, or after each other; behind
-//! what a container runtime or `kubectl logs` writes before a line.
+//! Finds JSON objects in the text of a log: one on each line, in an array, indented, or concatenated; with an optional
+//! prefix from a container runtime or `kubectl logs` on each line.
 
 use super::reason::Reason;
 use serde_json::{Deserializer, Map, Value};
 use std::io::{self, ErrorKind, Read};
 
-/// The longest object that is read, in bytes. A flow is a thousand times smaller.
+/// The size limit of an object, in bytes. A flow is a thousand times smaller.
 pub(super) const LONGEST: usize = 1 << 20;
-/// How much is read at once.
+/// The number of bytes to read at once.
 const CHUNK: usize = 1 << 16;
-/// How much of the text before an object is looked at.
+/// The number of bytes before an object that are examined.
 const PREFIX: usize = 128;
-/// Where an object is looked for again in a line that is broken: a writer that was killed leaves half a flow,
-/// and the next one goes on in the same line.
+/// The text at which a flow is searched in a broken line: a killed writer leaves half a flow, and the next writer
+/// continues on the same line.
 const FLOW: &[u8] = b"{\"flow\":";
 
-/// What is found.
+/// A finding of the scanner.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// An object.
     Object(Map<String, Value>),
-    /// What can't be read, and why.
+    /// Something unreadable, and the reason.
     Left(Reason, String),
 }
 
-/// A text that is looked through.
+/// Scans a text.
 pub(super) struct Scanner<R> {
     from: R,
     buffer: Vec<u8>,
-    /// What is before this in the buffer was looked at.
+    /// The position in the buffer up to which the text was scanned.
     at: usize,
-    /// The line of that, from 1.
+    /// The line number of the position, from 1.
     line: u64,
     ended: bool,
 }
@@ -40,7 +40,7 @@ impl<R: Read> Scanner<R> {
         Self { from, buffer: Vec::new(), at: 0, line: 1, ended: false }
     }
 
-    /// The next object, or what stands in its place, with the number of its line. `None` at the end.
+    /// The next object or unreadable part, with its line number. `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<(u64, Piece)>> {
         loop {
             self.skip_blanks()?;
@@ -65,7 +65,7 @@ impl<R: Read> Scanner<R> {
         &self.buffer[self.at..]
     }
 
-    /// Reads more; whether there was any.
+    /// Reads more. Returns whether there was any.
     fn fill(&mut self) -> io::Result<bool> {
         if self.ended {
             return Ok(false);
@@ -73,7 +73,7 @@ impl<R: Read> Scanner<R> {
         self.buffer.drain(..self.at);
         self.at = 0;
         let len = self.buffer.len();
-        // Twice as much each time: an object that is read again for each piece of it costs twice its length.
+        // Doubled each time: an object that is parsed again after each read costs at most twice its length.
         let more = len.max(CHUNK);
         self.buffer.resize(len + more, 0);
         let read = loop {
@@ -87,7 +87,7 @@ impl<R: Read> Scanner<R> {
         Ok(read? > 0)
     }
 
-    /// Goes to what is no blank, nor stands between the values of an array: those are looked at one by one.
+    /// Skips blanks, and the separators of an array: its values are scanned one by one.
     fn skip_blanks(&mut self) -> io::Result<()> {
         loop {
             match self.rest() {
@@ -100,9 +100,9 @@ impl<R: Read> Scanner<R> {
                     self.at += 1;
                     self.line += 1;
                 }
-                // NUL is what a file has that was cut while it was written; RS begins a text in a JSON sequence.
+                // NUL fills a file that was truncated while it was written; RS starts a text in a JSON sequence.
                 [b' ' | b'\t' | b'\r' | b',' | b'[' | b']' | 0 | 0x1e, ..] => self.at += 1,
-                // The mark of UTF-8, also where files were joined.
+                // The byte order mark of UTF-8, also where files were concatenated.
                 [0xef, 0xbb, 0xbf, ..] => self.at += 3,
                 [0xef] | [0xef, 0xbb] => {
                     if !self.fill()? {
@@ -114,7 +114,7 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// Goes to the next object or the end of the line; what was before it, as far as that matters.
+    /// Skips to the next object or the end of the line. Returns the text before it, up to the limit.
     fn prefix(&mut self) -> io::Result<Vec<u8>> {
         let mut prefix = Vec::new();
         loop {
@@ -129,7 +129,7 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// The object that begins here.
+    /// Parses the object at the position.
     fn object(&mut self) -> io::Result<Piece> {
         loop {
             let mut values = Deserializer::from_slice(self.rest()).into_iter::<Map<String, Value>>();
@@ -147,7 +147,7 @@ impl<R: Read> Scanner<R> {
                 continue;
             }
             if error.is_eof() && !self.ended {
-                // In a line of its own, the line is left out; otherwise what is in it is looked for.
+                // If the object is on its own line, the line is left out; otherwise the rest of the line is searched.
                 if self.rest().contains(&b'\n') {
                     self.skip_line()?
                 } else {
@@ -161,12 +161,12 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// Goes to the end of the line.
+    /// Skips to the end of the line.
     fn skip_line(&mut self) -> io::Result<()> {
         self.line(&mut Vec::new(), 0)
     }
 
-    /// Goes to the end of the line, or to the next flow in it.
+    /// Skips to the end of the line, or to the next flow in it.
     fn skip_broken(&mut self) -> io::Result<()> {
         loop {
             let rest = self.rest();
@@ -180,13 +180,13 @@ impl<R: Read> Scanner<R> {
                 self.at += line.len();
                 return Ok(());
             }
-            // A flow may begin here and go on in what is not read yet.
+            // A flow may start here and continue in bytes that are not read yet.
             self.at += line.len().saturating_sub(FLOW.len() - 1);
             self.fill()?;
         }
     }
 
-    /// Appends the rest of the line, without its end and as far as there is room; goes to its end.
+    /// Appends the rest of the line up to `room`, without its end; skips to the line's end.
     fn line(&mut self, to: &mut Vec<u8>, room: usize) -> io::Result<()> {
         loop {
             let rest = self.rest();
@@ -200,7 +200,7 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// An object that a container runtime has cut into several lines.
+    /// An object that a container runtime has split into several lines.
     fn parts(&mut self, stream: &[u8]) -> io::Result<Piece> {
         let mut whole = Vec::new();
         self.line(&mut whole, LONGEST)?;
@@ -227,10 +227,10 @@ impl<R: Read> Scanner<R> {
     }
 }
 
-/// The length of what is between the stream and the text: ` P `.
+/// The length of the flag between the stream and the text: ` P `.
 const FLAG: usize = 3;
 
-/// Whether a line is a container runtime's: its stream, and whether it is only a part: `TIME stdout P …`.
+/// A container runtime's line, `TIME stdout P …`: its stream, and whether the line is partial.
 fn container_line(line: &[u8]) -> Option<(&[u8], bool)> {
     let mut words = line.splitn(4, |byte| *byte == b' ');
     let (time, stream, flag) = (words.next()?, words.next()?, words.next()?);
@@ -239,7 +239,7 @@ fn container_line(line: &[u8]) -> Option<(&[u8], bool)> {
     is_line.then_some((stream, flag == b"P"))
 }
 
-/// The beginning of a text, on one line.
+/// The start of a text, on one line.
 fn shortened(text: &str) -> String {
     let mut start: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if start.len() < text.len() {
@@ -252,7 +252,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Gives a few bytes at a time.
+    /// A reader that returns a few bytes at a time.
     struct Slow<'a>(&'a [u8], usize);
 
     impl Read for Slow<'_> {
@@ -348,7 +348,7 @@ mod tests {
         while scanner.next().unwrap().is_some() {
             assert!(scanner.buffer.capacity() <= 4 * LONGEST, "{}", scanner.buffer.capacity());
         }
-        // An answer of a search, in one line and in many.
+        // A search response, on one line and indented.
         for separator in ["", "\n"] {
             let hits: Vec<_> =
                 (0..30_000).map(|n| format!("{{\"_source\":{{\"flow\":{{\"uuid\":\"{n}\"}}}}}}")).collect();

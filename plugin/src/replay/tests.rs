@@ -1,4 +1,4 @@
-//! What recorded flows are read as: every common form of a log, and what is no flow.
+//! The results of reading recorded flows: every common format of a log, and texts that are not flows.
 
 use super::*;
 use crate::proto::flow::{AgentEventType, Verdict};
@@ -13,7 +13,7 @@ fn lines(text: &[u8]) -> Vec<(u64, Line)> {
     lines_of(&mut Reader::new(), text)
 }
 
-/// The flows' names, and what is left out, in short.
+/// The names of the flows, and the entries left out, in short form.
 fn short(text: &str) -> Vec<String> {
     let short = |(_, line)| match line {
         Line::Record(Record::Flow(flow)) => flow.decode().uuid,
@@ -66,7 +66,7 @@ fn lines_are_flows_losses_or_named_as_left_out() {
 #[test]
 fn an_object_without_a_flow_is_no_flow() {
     let others = [
-        // An agent's own log, an empty object, our pair log, the state of a firewall's flow.
+        // An agent's own log, an empty object, our pair log, a firewall's flow state.
         r#"{"time":"2026-01-02T03:04:05.1Z","level":"info","msg":"Regenerated endpoint","subsys":"endpoint","endpointID":12}"#,
         "{}",
         r#"{"start":"2026-01-02T03:04:05Z","end":"2026-01-02T03:05:05Z","node":"n","source":{"namespace":"shop","pod":"a","zone":"z"},"destination":{"namespace":"shop","pod":"b","zone":"y"},"locality":"cross-zone","bytes":1,"packets":1}"#,

@@ -1,6 +1,6 @@
-//! Bytes of a flow log as UTF-8 text: unpacks gzip and zstd, and decodes UTF-16.
+//! The bytes of a flow log as UTF-8 text: decompresses gzip and zstd, and decodes UTF-16.
 //!
-//! All of it streams: what is held at once is bounded, whatever a file says of itself.
+//! Everything is streamed, so memory is bounded, regardless of the file's headers.
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::{
@@ -9,17 +9,17 @@ use ruzstd::decoding::{
 };
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Error, ErrorKind, Read};
 
-/// How often a file may be packed into itself.
+/// The limit of nested compression.
 const LAYERS: usize = 3;
-/// The most that a file unpacks to, in bytes. A thousandth of that can unpack to it.
+/// The limit of a file's decompressed size, in bytes. A file of a thousandth of it can decompress to this size.
 const LARGEST: u64 = 64 << 30;
-/// The first bytes that say what a file is.
+/// The number of leading bytes that identify a format.
 const HEAD: usize = 6;
 
 type Source<'r> = Box<dyn Read + 'r>;
 type Peeked<'r> = BufReader<Chain<Cursor<Vec<u8>>, Source<'r>>>;
 
-/// What a file holds, by its first bytes.
+/// The format of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Plain,
@@ -28,7 +28,7 @@ enum Form {
     Utf16 {
         is_big: bool,
     },
-    /// What is known and not read.
+    /// A known format that is not supported.
     Foreign(&'static str),
 }
 
@@ -36,7 +36,7 @@ impl Form {
     const fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or one to be skipped, as tools that pack in parallel begin with.
+            // A frame, or a skippable frame, with which parallel compressors begin.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xff, 0xfe, ..] | [b'{' | b'[' | b'\r' | b'\n', 0, ..] => Self::Utf16 { is_big: false },
             [0xfe, 0xff, ..] | [0, b'{' | b'[' | b'\r' | b'\n', ..] => Self::Utf16 { is_big: true },
@@ -49,10 +49,10 @@ impl Form {
     }
 }
 
-/// The text of a file, whatever it is packed in.
+/// Opens the text of a file, decompressed if needed.
 ///
 /// # Errors
-/// The file can't be read, or is packed in a way that is not known: [`ErrorKind::Unsupported`].
+/// The file can't be read, or its compression is not supported: [`ErrorKind::Unsupported`].
 pub(super) fn text<'r>(from: impl Read + 'r) -> io::Result<Source<'r>> {
     let mut from: Source<'r> = Box::new(from);
     for _ in 0..=LAYERS {
@@ -71,13 +71,13 @@ pub(super) fn text<'r>(from: impl Read + 'r) -> io::Result<Source<'r>> {
     Err(Error::new(ErrorKind::Unsupported, format!("it is packed more than {LAYERS} times")))
 }
 
-/// The first bytes, which stay there. A pipe gives them in any pieces.
+/// The first bytes, without consuming them. A pipe may deliver them in pieces.
 fn peek(mut from: Source<'_>) -> io::Result<(Vec<u8>, Peeked<'_>)> {
     let mut head = vec![0; HEAD];
     let mut len = 0;
     while len < HEAD {
         match from.read(&mut head[len..]) {
-            // A short line that has come is not held back for what may follow it.
+            // A short line that has arrived is not held back until more follows.
             Ok(0) => break,
             Ok(n) => len += n,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -88,7 +88,7 @@ fn peek(mut from: Source<'_>) -> io::Result<(Vec<u8>, Peeked<'_>)> {
     Ok((head.clone(), BufReader::with_capacity(1 << 16, Cursor::new(head).chain(from))))
 }
 
-/// Ends with an error where a file unpacks to more than [`LARGEST`].
+/// Fails if a file decompresses to more than [`LARGEST`].
 struct Bounded<R> {
     from: R,
     left: u64,
@@ -109,7 +109,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Frames of zstd, after each other. The decoder refuses windows of more than 100 MiB.
+/// Concatenated frames of zstd. The decoder refuses windows of more than 100 MiB.
 enum Zstd<R: BufRead> {
     Between(R),
     Within(R, Box<FrameDecoder>),
@@ -165,13 +165,13 @@ fn broken(error: FrameDecoderError) -> Error {
     Error::new(ErrorKind::InvalidData, error.to_string())
 }
 
-/// UTF-16 as UTF-8. What is no character becomes U+FFFD.
+/// UTF-16 as UTF-8. Invalid characters become U+FFFD.
 struct Utf16<R> {
     from: R,
     is_big: bool,
-    /// The first half of a character.
+    /// The high surrogate of a pair.
     high: Option<u16>,
-    /// Bytes that are read and not yet handed out.
+    /// Decoded bytes that were not returned yet.
     text: Vec<u8>,
     handed: usize,
     ended: bool,
@@ -258,7 +258,7 @@ mod tests {
                 assert_eq!(read(&bytes).unwrap().trim_start_matches('\u{feff}'), text);
             }
         }
-        // Half a character, and half a pair of bytes.
+        // Half a surrogate pair, and half a code unit.
         assert_eq!(read(b"{\0\0\xd8a\0b").unwrap(), "{\u{fffd}a\u{fffd}");
     }
 

@@ -1,4 +1,4 @@
-//! The agent's end: reports to whichever replica takes them.
+//! The agent's side: reports to the current leader.
 
 use super::{ReportBuilder, services::reports_client::ReportsClient};
 use crate::{
@@ -22,43 +22,43 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// How long to wait before another replica is asked, at first and at most.
+/// The first and the longest wait before another attempt.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-/// How long the controller may take to take a report.
+/// The time limit for the controller's acknowledgement.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long the last report may take.
+/// The time limit for the last report.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How an agent's reports to its controller go.
+/// The state of an agent's reports.
 #[derive(Debug, Default)]
 pub struct ReportState {
-    /// Whether the last one was taken.
+    /// Whether the last report was accepted.
     pub is_connected: AtomicBool,
-    /// Reports that were taken.
+    /// Reports accepted.
     pub taken: AtomicU64,
-    /// Streams that failed or broke.
+    /// Streams that failed to open or broke.
     pub failures: AtomicU64,
 }
 
-/// Reports what an agent counts.
+/// Reports an agent's counters.
 pub struct Client {
     /// The controller.
     pub settings: Settings,
-    /// What is counted.
+    /// The samples to report.
     pub samples: Samples,
-    /// How often it is reported.
+    /// The interval of reports.
     pub every: Duration,
-    /// What makes the reports.
+    /// The builder of the reports.
     pub reporter: ReportBuilder,
-    /// How it goes.
+    /// The state, for metrics.
     pub state: Arc<ReportState>,
-    /// Ends it, with a last report.
+    /// Ends the client after a last report.
     pub shutdown: CancellationToken,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    /// Another replica takes reports.
+    /// Another replica is the leader.
     #[error("{0} takes reports")]
     Moved(String),
     #[error(transparent)]
@@ -101,7 +101,7 @@ impl Client {
                 failed => {
                     self.state.failures.fetch_add(1, Ordering::Relaxed);
                     let reason = error_chain(&failed);
-                    // The same again is said once: it lasts.
+                    // A repeated error is logged once.
                     if reason == told {
                         tracing::debug!(reason, "reports are still not taken");
                     } else {
@@ -135,7 +135,7 @@ impl Client {
             let is_last = tokio::select! {
                 _ = ticks.tick() => false,
                 () = self.shutdown.cancelled() => true,
-                // There is nothing to answer: it is the end.
+                // No report awaits an acknowledgement, so a message is the end of the stream.
                 answer = answers.message() => {
                     answer?;
                     return Ok(Ended::Stream);
@@ -145,7 +145,7 @@ impl Client {
             let patience = if is_last { FAREWELL } else { ANSWER };
             let end = Instant::now() + patience;
             if sender.send(report).await.is_err() {
-                // Why is what is heard next.
+                // The next message has the reason.
                 answers.message().await?;
                 return Ok(Ended::Stream);
             }

@@ -1,8 +1,7 @@
-//! The totals of the cluster: what all agents have reported, each byte once.
+//! The totals of the cluster: the sum of all agents' reports, with each byte counted once.
 //!
-//! Of every node is known what its counters said last. A report adds what they have grown by, so that it
-//! does not matter how many reports were lost, or how many replicas took them before: whoever knows
-//! nothing of a node adds all of it.
+//! The last counters of every node are kept, and a report adds their growth. So it does not matter how many reports
+//! were lost, or how many replicas accepted them before: a replica without the node's last counters adds all of it.
 
 use crate::{
     accounting::{Accounting, Between, ByLocality, End, Line, Placed, Pod},
@@ -21,18 +20,17 @@ use std::{
 };
 use tokio::sync::broadcast;
 
-/// A node that was not heard of for so long is forgotten; were it to come back with the same counters,
-/// they would count twice.
+/// A node without a report for this long is forgotten. If it came back with the same counters, they would count twice.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Pairs of pods of one node.
+/// The limit of pairs of pods of one node.
 const PAIRS: usize = 65_536;
-/// Reports that a replica which stands by may be behind.
+/// The limit of reports that a standby replica may fall behind.
 const BEHIND: usize = 4096;
 
-/// Why a report is not taken.
+/// The reason why a report is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// It is not what an agent says.
+    /// The report is malformed.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// There are too many nodes.
@@ -40,14 +38,15 @@ pub enum Refused {
     Full(usize),
 }
 
-/// By reason.
+/// Counters by reason.
 type Stats = [Counter; Stat::ALL.len()];
 
 /// The totals of a cluster.
 #[derive(Debug)]
 pub struct ClusterTotals {
     inner: Mutex<Inner>,
-    /// What another replica has begun to say: a part of it would make whole nodes count twice.
+    /// The state that another replica is sending: applied as a whole, because a part of it would make nodes count
+    /// twice.
     learned: Mutex<Option<Inner>>,
     limit: usize,
 }
@@ -59,18 +58,18 @@ struct Inner {
     matrix: Matrix,
     stats: Stats,
     accounting: Accounting,
-    /// Owners that several nodes tell of are kept once.
+    /// Endpoints that several nodes report are stored once.
     endpoints: AHashSet<Pod>,
     mirrors: broadcast::Sender<MirrorResponse>,
     turned: Instant,
 }
 
-/// What the counters of a node said last.
+/// The last counters of a node.
 #[derive(Debug, Default)]
 struct Node {
     boot_id: [u8; 16],
     heard: Option<Instant>,
-    /// Whether all that it had counted was taken here, or heard of while it was taken elsewhere.
+    /// Whether all of the node's counts were accepted here, or mirrored while another replica accepted them.
     is_current: bool,
     time: Option<SystemTime>,
     flow_server: Option<FlowServer>,
@@ -81,20 +80,20 @@ struct Node {
     sent_by_known: ByLocality,
 }
 
-/// A node whose agent reports.
+/// A node with reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reporting {
     /// The node's name.
     pub node: String,
-    /// Where its flows are served, if anywhere.
+    /// The address of its flow server, if other nodes can reach it.
     pub flow_server: Option<FlowServer>,
-    /// How long ago its last report came.
+    /// The age of its last report.
     pub age: Duration,
 }
 
 impl ClusterTotals {
-    /// With at most `series` series in each sum, for at most `limit` nodes. Pairs of pods are kept for an
-    /// interval, too, if `by_interval`.
+    /// Limits each sum to `series` series, and the number of nodes to `limit`. With `by_interval`, pairs of pods are
+    /// also summed for each interval.
     pub fn new(series: usize, by_interval: bool, limit: usize) -> Self {
         let inner = Inner {
             since: SystemTime::now(),
@@ -110,14 +109,14 @@ impl ClusterTotals {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // What a report says is looked at before anything is added.
+        // A report is checked before anything is added.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what a node's counters have grown by.
+    /// Adds the growth of a node's counters.
     ///
     /// # Errors
-    /// It makes no sense, or there are too many nodes. Nothing was added.
+    /// The report is malformed, or there are too many nodes. Nothing was added.
     pub fn take(&self, report: ReportRequest, now: Instant) -> Result<(), Refused> {
         let mut inner = self.lock();
         let read = Read::new(&report, &mut inner.endpoints)?;
@@ -125,7 +124,7 @@ impl ClusterTotals {
             return Err(Refused::Full(self.limit));
         }
         inner.take(&report, read, now);
-        // Nobody may stand by.
+        // Sending fails without a standby replica.
         let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::Report(report)) });
         Ok(())
     }
@@ -142,7 +141,7 @@ impl ClusterTotals {
         }
     }
 
-    /// The nodes, and when they were heard of.
+    /// The nodes with the ages of their reports.
     pub fn nodes(&self, now: Instant) -> Vec<Reporting> {
         let inner = self.lock();
         let reporting = |(name, node): (&String, &Node)| Reporting {
@@ -153,14 +152,14 @@ impl ClusterTotals {
         inner.nodes.iter().map(reporting).collect()
     }
 
-    /// What crossed zones since the last call, pair by pair.
+    /// Takes the cross-zone pairs since the last call.
     pub fn take_interval(&self) -> Vec<Line> {
         let mut inner = self.lock();
         let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::IntervalTaken(true)) });
         inner.accounting.take_interval()
     }
 
-    /// Lets series end, and forgets what is no more. To be called now and then.
+    /// Ends idle series, and forgets removed nodes. Must be called regularly.
     pub fn turn(&self, now: Instant) {
         let mut inner = self.lock();
         inner.accounting.turn(now);
@@ -172,22 +171,22 @@ impl ClusterTotals {
         inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
     }
 
-    /// Whether nothing is known of any node.
+    /// Whether no node is known.
     pub fn is_blank(&self) -> bool {
         self.lock().nodes.is_empty()
     }
 
-    /// Whether another replica hears of everything.
+    /// Whether another replica mirrors this one.
     pub fn is_mirrored(&self) -> bool {
         self.lock().mirrors.receiver_count() > 0
     }
 
-    /// From now on it is not known what others have logged of the nodes.
+    /// Marks it unknown which traffic of the nodes other replicas have logged.
     pub fn lose_track(&self) {
         self.lock().nodes.values_mut().for_each(|node| node.is_current = false);
     }
 
-    /// All that is known, and what will be.
+    /// The complete state, and a receiver of the reports that follow.
     pub fn mirror(&self, now: Instant) -> (Vec<MirrorResponse>, broadcast::Receiver<MirrorResponse>) {
         let inner = self.lock();
         let sums = ClusterSums {
@@ -197,7 +196,7 @@ impl ClusterTotals {
             sums: Some(wire::sums(&inner.accounting)),
         };
         let known = inner.nodes.iter().map(|(name, node)| {
-            // A node that has long been silent is no less silent for who hears of it now.
+            // The age of a node's last report is passed on.
             let age = prost_types::Duration::try_from(node.age(now)).ok();
             Response::Node(NodeState { report: Some(node.report(name)), age })
         });
@@ -205,10 +204,10 @@ impl ClusterTotals {
         (all.map(|response| MirrorResponse { response: Some(response) }).collect(), inner.mirrors.subscribe())
     }
 
-    /// Takes in what another replica knows.
+    /// Applies a message of the leader's mirror stream.
     ///
     /// # Errors
-    /// It makes no sense.
+    /// The message is malformed.
     pub fn apply_mirrored(&self, said: MirrorResponse, now: Instant) -> Result<(), Refused> {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         match (said.response, &mut *learned) {
@@ -228,7 +227,7 @@ impl ClusterTotals {
                 }
             }
             (Some(_), _) => return Err(Malformed("the leader says this at another time").into()),
-            // What a newer replica says.
+            // A message of a newer version.
             (None, _) => {}
         }
         Ok(())
@@ -236,7 +235,7 @@ impl ClusterTotals {
 }
 
 impl Inner {
-    /// The same, with the sums of another replica.
+    /// A new state with the sums of another replica.
     fn anew(&self, sums: ClusterSums, now: Instant) -> Result<Self, Malformed> {
         let mut anew = Self {
             since: sums.since.and_then(|since| since.try_into().ok()).unwrap_or(self.since),
@@ -257,10 +256,10 @@ impl Inner {
     fn take(&mut self, report: &ReportRequest, read: Read, now: Instant) {
         let Self { nodes, matrix, stats, accounting, .. } = self;
         let node = nodes.entry(report.node.clone()).or_default();
-        // What somebody else has summed up he may have logged, too.
+        // If another replica summed the traffic, it may have logged it, too.
         let is_logged = !node.is_current && report.taken_before;
         if node.boot_id != read.boot_id {
-            // What the counters before had counted stays in the sums.
+            // The counts of the earlier counters stay in the sums.
             *node = Node { boot_id: read.boot_id, ..Node::default() };
         }
         node.remember(report, now);
@@ -271,7 +270,7 @@ impl Inner {
         for (stat, counter) in read.stats {
             stats[stat as usize] += grow(&mut node.stats[stat as usize], counter);
         }
-        // No more is added than was counted, whatever the pairs say.
+        // The pairs can't add more than the attributed counters have grown by.
         let mut left = grown(&mut node.attributed, read.attributed);
         let mut left_of_known = grown(&mut node.sent_by_known, read.sent_by_known);
         for key in &read.ended {
@@ -310,7 +309,7 @@ impl Inner {
 }
 
 impl Node {
-    /// A node of which this is known.
+    /// A node from its first report.
     fn new(report: &ReportRequest, read: Read, heard: Instant) -> Self {
         let Read { boot_id, matrix, stats, pods, attributed, sent_by_known, ended: _ } = read;
         let (matrix, pods) = (matrix.into_iter().collect(), pods.into_iter().collect());
@@ -320,7 +319,7 @@ impl Node {
         node
     }
 
-    /// How long ago it was heard.
+    /// The time since its last report.
     fn age(&self, now: Instant) -> Duration {
         self.heard.map_or(Duration::MAX, |heard| now.saturating_duration_since(heard))
     }
@@ -331,7 +330,7 @@ impl Node {
         self.flow_server.clone_from(&report.flow_server);
     }
 
-    /// The node's counts, as the node itself would report them.
+    /// The node's counts, in the form of its own report.
     fn report(&self, name: &str) -> ReportRequest {
         let mut names = Names::default();
         let line = |(key, counter): (&Between<Placed>, &Counter)| {
@@ -354,13 +353,13 @@ impl Node {
             attributed: self.attributed.into(),
             sent_by_known: self.sent_by_known.into(),
             taken_before: true,
-            // Whoever takes over asks the agents.
+            // A new leader learns it from the agents.
             hook: None,
         }
     }
 }
 
-/// A report, read.
+/// A decoded report.
 struct Read {
     boot_id: [u8; 16],
     matrix: Vec<(Pair, Counter)>,
@@ -382,7 +381,7 @@ impl Read {
         let shared = |endpoint: Arc<Endpoint>| {
             let endpoint = Pod(endpoint);
             match endpoints.get(&endpoint) {
-                // Nodes are no pods.
+                // A node is not stored as a pod.
                 _ if endpoint.0.is_node() => endpoint.0,
                 // A pod's workload may have become known since.
                 Some(known) if known.0.workload == endpoint.0.workload => Arc::clone(&known.0),
@@ -428,7 +427,7 @@ fn least(a: Counter, b: Counter) -> Counter {
     Counter { bytes: a.bytes.min(b.bytes), packets: a.packets.min(b.packets) }
 }
 
-/// By how much a counter has grown; it is known from now on.
+/// The growth of a counter, whose last value is replaced.
 fn grow(known: &mut Counter, now: Counter) -> Counter {
     let new = minus(now, *known);
     *known += new;

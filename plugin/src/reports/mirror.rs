@@ -1,4 +1,4 @@
-//! A replica that stands by: it knows what the leader knows, so that it can take over.
+//! A standby replica mirrors the leader's state, so that it can take over.
 
 use super::{ClusterTotals, services::reports_client::ReportsClient};
 use crate::{
@@ -14,25 +14,25 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tonic::Status;
 
-/// What the leader's state may be at most, in one message.
+/// The size limit of a message with a part of the leader's state.
 const MESSAGE_BYTES: usize = 64 << 20;
-/// How long to wait before the leader is asked again.
+/// The wait before the next attempt to connect.
 const WAIT: Duration = Duration::from_secs(1);
-/// For how long what was heard of the leader is as good as what it would say: a new one takes over in less.
+/// How long mirrored state stays valid: a new leader takes over in less.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
-/// Listens to the leader while another replica is that.
+/// Mirrors the leader while another replica is the leader.
 pub struct Mirror {
-    /// How replicas reach each other.
+    /// The settings of connections between replicas.
     pub settings: Settings,
     /// The totals.
     pub cluster_totals: Arc<ClusterTotals>,
-    /// Who takes reports.
+    /// The current leader.
     pub role: watch::Receiver<Role>,
 }
 
 impl Mirror {
-    /// Listens for as long as the process runs.
+    /// Runs for as long as the process.
     pub async fn run(mut self) {
         let (mut heard, mut told, mut was_holder) = (None, String::new(), false);
         loop {
@@ -43,7 +43,7 @@ impl Mirror {
                 }
                 was_holder = true;
             } else if std::mem::take(&mut was_holder) {
-                // Until now it has heard of everything itself.
+                // Until now this replica was the leader and has the whole state.
                 heard = Some(Instant::now());
             }
             let Role::Standby(Some(leader)) = role else {
@@ -75,7 +75,7 @@ impl Mirror {
     }
 }
 
-/// Listens to a leader until that ends, and says why it did.
+/// Mirrors a leader until the stream ends. Returns the reason.
 async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, heard: &mut Option<Instant>) -> String {
     let stream = async {
         let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
@@ -88,7 +88,7 @@ async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, heard: &mut
             let (now, is_part) =
                 (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Node(_))));
             cluster_totals.apply_mirrored(said_now, now).map_err(|refused| refused.to_string())?;
-            // A part of what it knows is nothing.
+            // Partial state does not count.
             if !is_part {
                 *heard = Some(now);
             }

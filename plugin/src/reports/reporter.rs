@@ -1,4 +1,4 @@
-//! What an agent reports.
+//! Builds an agent's reports.
 
 use crate::{
     accounting::{Between, Placed},
@@ -10,33 +10,33 @@ use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::collections::hash_map::Entry;
 
-/// Makes reports of samples, each of what has changed since the one before.
+/// Builds reports from samples; each has the changes since the last one.
 #[derive(Debug)]
 pub struct ReportBuilder {
     flow_server: Option<FlowServer>,
-    /// What the stream was told; `None` where nothing was.
+    /// The counters that this stream has sent; `None` before its first report.
     told: Option<AHashMap<Between<Placed>, Counter>>,
     taken_before: bool,
 }
 
 impl ReportBuilder {
-    /// Of a node whose flows are served there, if anywhere. `taken_before`: an agent before this one may have
-    /// reported what the same counters say.
+    /// Reports of a node with this flow server, if it has one. `taken_before`: an earlier agent may have reported the
+    /// same counters.
     pub const fn new(flow_server: Option<FlowServer>, taken_before: bool) -> Self {
         Self { flow_server, told: None, taken_before }
     }
 
-    /// A stream begins: whoever hears it was told nothing.
+    /// Starts a stream: its first report is complete.
     pub fn begin(&mut self) {
         self.told = None;
     }
 
-    /// A report was taken.
+    /// Records that a report was accepted.
     pub const fn taken(&mut self) {
         self.taken_before = true;
     }
 
-    /// What the sample says that the stream was not told.
+    /// The changes since the last report of this stream.
     pub fn report(&mut self, sample: &Sample) -> ReportRequest {
         let counted = &sample.counted;
         let totals = &counted.totals;
@@ -49,12 +49,12 @@ impl ReportBuilder {
             Line { source, destination, counters: counter.map(Into::into).into_iter().collect(), locality: 0 }
         };
         for (key, total) in totals.pods.series() {
-            // Two places have one locality.
+            // The places of a pair determine its locality, so only one counter is set.
             let total = total.total();
             match told.entry(key.clone()) {
                 Entry::Occupied(known) if *known.get() == total => continue,
                 Entry::Occupied(mut known) => {
-                    // It has ended and begun again.
+                    // The series has ended and started again.
                     if total.bytes < known.get().bytes {
                         ended.push(line(key, None));
                     }

@@ -1,4 +1,4 @@
-//! The controller's end.
+//! The controller's side.
 
 use super::{ClusterTotals, Refused, services::reports_server::Reports};
 use crate::{
@@ -24,37 +24,37 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// How long an agent may be silent.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-/// How long an agent may take to say its first word.
+/// The time limit for an agent's first report.
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What was refused, and what was taken.
+/// Counts of accepted and refused reports.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Reports that were taken.
+    /// Reports accepted.
     pub taken: AtomicU64,
-    /// Streams that were refused or ended because of what was said on them.
+    /// Streams refused or ended because of their content.
     pub refused: AtomicU64,
-    /// Streams of replicas that stand by which were ended because they were behind.
+    /// Streams of standby replicas that were ended because the replica fell behind.
     pub mirrors_behind: AtomicU64,
 }
 
-/// A hook that did not see its node's packets was changed for another one. What an agent says of it is text
-/// from outside.
+/// The replacement of a hook that missed packets of its node. The agent's texts are untrusted input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookChange {
-    /// The node.
+    /// The node's name.
     pub node: String,
-    /// The hook that counts now.
+    /// The new hook.
     pub hook: String,
-    /// Why it is that one.
+    /// The reason for it.
     pub reason: String,
 }
 
 impl HookChange {
-    /// Characters of a text that are kept.
+    /// The limit of characters of a text.
     const TEXT: usize = 200;
 
-    /// What a report says that the stream has not said before: that was `known` changes.
+    /// The change in a report, if this stream has not reported it yet; `known` is the number of changes reported so
+    /// far.
     fn of(report: &ReportRequest, known: &mut u64) -> Option<Self> {
         let Hook { name, reason, changes } = report.hook.as_ref()?;
         let before = std::mem::replace(known, *changes);
@@ -68,15 +68,15 @@ impl HookChange {
 pub struct ReportsService {
     /// The totals.
     pub cluster_totals: Arc<ClusterTotals>,
-    /// Whether this replica takes reports.
+    /// Whether this replica is the leader.
     pub role: watch::Receiver<Role>,
-    /// Who may report.
+    /// Checks the tokens of agents.
     pub agents: Arc<dyn Authenticate>,
-    /// Who may stand by.
+    /// Checks the tokens of replicas.
     pub replicas: Arc<dyn Authenticate>,
-    /// What was taken and refused.
+    /// Counts of accepted and refused reports.
     pub tally: Arc<Tally>,
-    /// Hears of hooks that were changed.
+    /// Called for each change of a hook.
     pub hook_changed: Arc<dyn Fn(HookChange) + Send + Sync>,
     /// Ends every stream.
     pub shutdown: CancellationToken,
@@ -93,7 +93,7 @@ impl ReportsService {
         status
     }
 
-    /// Takes an agent's reports until one of the two ends it.
+    /// Accepts an agent's reports until either side ends the stream.
     async fn handle_reports(
         mut self,
         node: Option<String>,
@@ -105,7 +105,7 @@ impl ReportsService {
             let timeout_after = if taken == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
             let report = tokio::select! {
                 report = timeout(timeout_after, reports.message()) => report,
-                // It was read when the stream began.
+                // The role was checked when the stream began.
                 Ok(()) = self.role.changed() => match self.refusal() {
                     Some(status) => break Some(status),
                     None => continue,
@@ -130,7 +130,7 @@ impl ReportsService {
                 break Some(status);
             }
             let hook_change = HookChange::of(&report, &mut hook_changes);
-            // The lock is not held for longer than it takes to add up one report.
+            // The lock is held only while one report is added.
             match self.cluster_totals.take(report, Instant::now()) {
                 Ok(()) => {}
                 Err(Refused::Malformed(reason)) => {
@@ -159,7 +159,7 @@ impl Reports for ReportsService {
     type MirrorStream = BoxStream<'static, Result<MirrorResponse, Status>>;
 
     async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<Self::ReportStream>, Status> {
-        // Before the token: to ask about it costs a question to the API server.
+        // Before the token is checked, because that takes a request to the API server.
         if let Some(status) = self.refusal() {
             return Err(status);
         }

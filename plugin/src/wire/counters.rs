@@ -8,20 +8,20 @@ use crate::{
 use meridian_abi::{Counter, IpVersion, matrix::Direction, stats::Stat, zone};
 use std::sync::Arc;
 
-/// A node's name is a DNS name.
+/// The longest name of a node: a DNS name.
 const NODE_NAME: usize = 253;
-/// Pairs of zones that one node's kernel can tell.
+/// The most zone pairs that one node's kernel can count.
 const PAIRS: usize = 4 * (zone::MAX_ZONES + 2) * (zone::MAX_ZONES + 2);
 
-/// It is not what an agent says.
+/// A report that no agent sends.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-/// Checks the name of a node.
+/// Checks that a node's name is a DNS name.
 ///
 /// # Errors
-/// It is none.
+/// The name is not a DNS name.
 pub fn node_name(node: &str) -> Result<(), Malformed> {
     let is_name = !node.is_empty() && node.len() <= NODE_NAME;
     is_name.then_some(()).ok_or(Malformed("a report names its node"))
@@ -30,7 +30,7 @@ pub fn node_name(node: &str) -> Result<(), Malformed> {
 /// Reads counters by zone pair.
 ///
 /// # Errors
-/// They are not what an agent sends.
+/// The pairs are not as an agent sends them.
 pub fn matrix(pairs: &[ZonePair]) -> Result<Vec<(Pair, Counter)>, Malformed> {
     if pairs.len() > PAIRS {
         return Err(Malformed("it has too many pairs of zones"));
@@ -59,7 +59,7 @@ fn place_of(wire: &WirePlace) -> Place {
     }
 }
 
-/// Those reasons that are known here.
+/// The reasons that this version has.
 pub fn stats(reasons: &[Reason]) -> Vec<(Stat, Counter)> {
     let known = |reason: &Reason| {
         let stat = Stat::ALL.into_iter().find(|stat| stat.name() == reason.name)?;
@@ -68,7 +68,7 @@ pub fn stats(reasons: &[Reason]) -> Vec<(Stat, Counter)> {
     reasons.iter().filter_map(known).collect()
 }
 
-/// What went between two zones.
+/// The message for the traffic between two zones.
 pub fn zone_pair(pair: &Pair, sum: Counter) -> ZonePair {
     ZonePair {
         source: Some(place(&pair.source)),
@@ -83,7 +83,7 @@ pub fn zone_pair(pair: &Pair, sum: Counter) -> ZonePair {
     }
 }
 
-/// What a reason was given for.
+/// The message for the traffic with a reason.
 pub fn reason(stat: Stat, sum: Counter) -> Reason {
     Reason { name: stat.name().to_owned(), outside: stat.is_outside(), counter: Some(sum.into()) }
 }
@@ -93,7 +93,7 @@ fn place(place: &Place) -> WirePlace {
     WirePlace { zone: place.to_string(), region }
 }
 
-/// An end of a transfer between pods.
+/// The message for an end of a transfer between pods.
 pub fn placed_endpoint((pod, at): &Placed) -> PlacedEndpoint {
     let place = Some(place(at));
     let Some(pod) = pod else { return PlacedEndpoint { place, ..PlacedEndpoint::default() } };

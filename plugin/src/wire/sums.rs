@@ -1,4 +1,4 @@
-//! The sums as they are kept on disk and told, and back.
+//! The sums as messages, for disk and for reports, and back.
 
 use crate::{
     accounting::{Accounting, Between, ByLocality, EndKey, Interval, Placed, Pod, Top, Totals, Workload},
@@ -10,12 +10,12 @@ use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::{hash::Hash, net::IpAddr, sync::Arc, time::Instant};
 
-/// Numbers below are not of named zones.
+/// Zone numbers: unknown, the internet, then the named zones.
 const UNKNOWN: u32 = 0;
 const INTERNET: u32 = 1;
 const FIRST_ZONE: u32 = 2;
 
-/// Takes the sums down.
+/// The message for the sums.
 pub fn sums(accounting: &Accounting) -> Sums {
     let mut names = Names::default();
     let Totals { pods, workloads, senders, namespaces } = accounting.totals();
@@ -56,7 +56,7 @@ pub fn sums(accounting: &Accounting) -> Sums {
     }
 }
 
-/// Goes on with sums that were taken down. What does not make sense is left out.
+/// Restores saved sums. Lines that make no sense are left out.
 pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
     let known = DecodedNames::new(&saved.names.unwrap_or_default(), |endpoint| endpoint);
     let Totals { pods, workloads, senders, namespaces } = accounting.totals_mut();
@@ -93,7 +93,7 @@ pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
     }
 }
 
-/// Numbers for endpoints and zones that are named again and again.
+/// Numbers for the names of endpoints and zones, each of which is sent once.
 #[derive(Debug, Default)]
 pub struct Names {
     endpoints: Vec<EndpointName>,
@@ -102,7 +102,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// An end, by its numbers.
+    /// The end as numbers.
     pub fn end(&mut self, endpoint: Option<&Endpoint>, place: &Place) -> End {
         let endpoint = endpoint.map_or(0, |endpoint| self.endpoint(endpoint));
         End { endpoint, zone: self.zone(place), ..End::default() }
@@ -111,7 +111,7 @@ impl Names {
     fn endpoint(&mut self, endpoint: &Endpoint) -> u32 {
         let Self { endpoints, by_endpoint, .. } = self;
         let (_, kind, name) = endpoint.workload_id();
-        // A node has neither namespace nor pod.
+        // A node has neither a namespace nor a pod name.
         let id =
             (Arc::clone(&endpoint.namespace), if endpoint.is_node() { name.into() } else { Arc::clone(&endpoint.pod) });
         *by_endpoint.entry(id).or_insert_with(|| {
@@ -146,7 +146,7 @@ impl From<Names> for v1::Names {
     }
 }
 
-/// The same, read.
+/// Names by number, decoded.
 #[derive(Debug)]
 pub struct DecodedNames {
     endpoints: Vec<Arc<Endpoint>>,
@@ -154,7 +154,7 @@ pub struct DecodedNames {
 }
 
 impl DecodedNames {
-    /// What was named. Owners that are known already can be shared.
+    /// Decodes the names. `shared` may replace an endpoint by an equal one that is in memory already.
     pub fn new(names: &v1::Names, mut shared: impl FnMut(Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
         let endpoint = |endpoint: &EndpointName| {
             let EndpointName { workload_kind: kind, workload_name: name, .. } = endpoint.clone();
@@ -169,12 +169,12 @@ impl DecodedNames {
         }
     }
 
-    /// Who an end is, if that is known.
+    /// The endpoint of an end, if it is known.
     pub fn endpoint(&self, end: &End) -> Option<Arc<Endpoint>> {
         self.endpoints.get((end.endpoint as usize).checked_sub(1)?).cloned()
     }
 
-    /// Where an end is.
+    /// The place of an end.
     pub fn place(&self, end: &End) -> Place {
         match end.zone {
             INTERNET => Place::Internet,

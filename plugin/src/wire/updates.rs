@@ -1,4 +1,4 @@
-//! Changes as the feed's messages, and back.
+//! Changes of the table and of endpoints as the feed's messages, and back.
 
 use super::zones;
 use crate::{
@@ -18,60 +18,60 @@ use std::{
     time::SystemTime,
 };
 
-/// Buckets into which the addresses fall.
+/// The number of buckets that addresses are divided into.
 pub const BUCKETS: usize = 1024;
 
-/// What becomes different.
+/// Changes of the table and of endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Of prefixes.
+    /// Changes of prefixes.
     pub zones: Vec<crate::zones::Change>,
-    /// Of addresses.
+    /// Changes of addresses.
     pub identities: Vec<crate::identity::Change>,
 }
 
 impl Changes {
-    /// Whether nothing does.
+    /// Whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.zones.is_empty() && self.identities.is_empty()
     }
 }
 
-/// A message of the feed that says nothing sensible.
+/// A malformed message of the feed.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// No prefix, or host bits are set.
+    /// Not a prefix, or a prefix with host bits set.
     #[error("`{0}` is no prefix")]
     Prefix(String),
-    /// No address.
+    /// Not an address.
     #[error("`{0}` is no address")]
     Address(String),
-    /// A kind of prefix that is not sent.
+    /// A kind of prefix that the feed does not send.
     #[error("prefix {0} is of the kind `{1}`")]
     Kind(String, String),
-    /// A bucket that is none.
+    /// A bucket number out of range.
     #[error("there is no bucket {0}")]
     Bucket(u32),
-    /// Bytes that are no message.
+    /// Bytes that can't be decoded as a message.
     #[error("{0}")]
     Malformed(#[from] prost::DecodeError),
-    /// Bytes that are no compressed message, or one that is too large.
+    /// Bytes that can't be decompressed, or that are too large when decompressed.
     #[error("an update can't be unpacked: {0}")]
     Packed(#[from] io::Error),
 }
 
-/// What an update may be large, unpacked: a bucket of a million addresses' state is a quarter of it.
+/// The most bytes of an update when decompressed. A bucket of a table of a million addresses takes a quarter of it.
 const UPDATE_BYTES: u64 = 16 << 20;
 
-/// An update as it is sent: compressed, since names repeat.
+/// Compresses an update for sending. Names repeat, so it compresses well.
 pub fn pack(update: &[u8]) -> Bytes {
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::fast());
-    // A Vec takes what comes.
+    // Writing to a Vec can't fail.
     let _ = packed.write_all(update);
     Bytes::from(packed.finish().unwrap_or_default())
 }
 
-/// An update as it was before.
+/// Decompresses an update.
 pub fn unpack(packed: &[u8]) -> Result<Update, WireError> {
     let mut update = Vec::new();
     if !packed.is_empty() {
@@ -80,7 +80,8 @@ pub fn unpack(packed: &[u8]) -> Result<Update, WireError> {
     Ok(Update::decode(update.as_slice())?)
 }
 
-/// The update that replaces a bucket by this content, or that only adds it where no bucket is named.
+/// Encodes an update with the contents of a bucket. It replaces the bucket if `bucket` is set, and otherwise only
+/// adds to the table.
 pub fn encode_bucket(
     bucket: Option<u32>,
     prefixes: &BTreeMap<IpNetwork, Placement>,
@@ -95,7 +96,7 @@ pub fn encode_bucket(
     update.encode_to_vec()
 }
 
-/// The update that tells of changes.
+/// Encodes an update with changes.
 pub fn encode_changes(changes: &Changes) -> Vec<u8> {
     let mut update = Update::default();
     for (prefix, placement) in &changes.zones {
@@ -113,7 +114,7 @@ pub fn encode_changes(changes: &Changes) -> Vec<u8> {
     update.encode_to_vec()
 }
 
-/// Reads updates. What is named again is the same.
+/// Decodes updates. Names that repeat share one copy.
 #[derive(Debug, Default)]
 pub struct Reader {
     zones: HashSet<Arc<Zone>>,
@@ -121,7 +122,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// What an update says, and the bucket that it replaces.
+    /// The changes in an update, and the bucket that it replaces.
     pub fn read(&mut self, update: Update) -> Result<(Option<usize>, Changes), WireError> {
         let bucket = update.bucket.map(|index| {
             let known = usize::try_from(index).ok().filter(|index| *index < BUCKETS);
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(read(Update { removed_addresses: vec!["x".into()], ..Update::default() }), "`x` is no address");
         assert_eq!(read(Update { bucket: Some(1024), ..Update::default() }), "there is no bucket 1024");
         assert!(unpack(b"nonsense").unwrap_err().to_string().starts_with("an update can't be unpacked"));
-        // Zeros pack well, and are not unpacked beyond a limit.
+        // Zeros compress well: decompressing stops at the limit.
         let bomb = pack(&vec![0; 20 << 20]);
         assert!(bomb.len() < 1 << 20 && unpack(&bomb).is_err());
     }

@@ -1,4 +1,4 @@
-//! Prefixes and identities as messages.
+//! Prefixes and endpoints as messages.
 
 use crate::{identity::Endpoint, proto::v1, zones::Placement};
 use ipnetwork::IpNetwork;
@@ -21,7 +21,7 @@ pub fn prefix(prefix: &IpNetwork, placement: &Placement) -> v1::Prefix {
     }
 }
 
-/// Who has an address, as a message.
+/// The endpoint behind an address as a message.
 pub fn endpoint_message(address: IpAddr, endpoint: &Endpoint) -> v1::Endpoint {
     let (workload_kind, workload) = endpoint
         .workload

@@ -4,34 +4,35 @@ use super::{Locality, Place};
 use meridian_abi::{Counter, IpVersion, matrix::Direction};
 use std::collections::BTreeMap;
 
-/// What a cell of the matrix is for.
+/// The key of a cell of the matrix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
-    /// Where the packets came from.
+    /// The source of the packets.
     pub source: Place,
-    /// Where they went.
+    /// The destination of the packets.
     pub destination: Place,
     /// Their IP version.
     pub version: IpVersion,
-    /// Whether they left the node, or arrived from where nobody counts what is sent.
+    /// Whether the packets left the node or arrived at it. Only packets from external prefixes count as arrivals:
+    /// no agent counts them when they are sent.
     pub direction: Direction,
 }
 
 impl Pair {
-    /// What the two places are to each other.
+    /// The locality of the pair.
     pub fn locality(&self) -> Locality {
         Locality::between(&self.source, &self.destination)
     }
 }
 
-/// Counters by zone pair; a pair that is not in it has none.
+/// Counters by zone pair; a pair without an entry has a count of zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matrix {
     cells: BTreeMap<Pair, Counter>,
 }
 
 impl Matrix {
-    /// Adds to a cell.
+    /// Adds to the counter of a pair.
     pub fn add(&mut self, pair: Pair, counter: Counter) {
         *self.cells.entry(pair).or_default() += counter;
     }
@@ -48,12 +49,12 @@ impl Matrix {
         self.cells.iter().map(|(pair, counter)| (pair, *counter))
     }
 
-    /// A cell.
+    /// The counter of a pair.
     pub fn get(&self, pair: &Pair) -> Counter {
         self.cells.get(pair).copied().unwrap_or_default()
     }
 
-    /// The sum of the cells of a locality.
+    /// The sum over all pairs of a locality.
     pub fn total(&self, locality: Locality) -> Counter {
         self.cells().filter(|(pair, _)| pair.locality() == locality).map(|(_, counter)| counter).sum()
     }

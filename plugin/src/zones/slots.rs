@@ -1,5 +1,5 @@
-//! Gives each zone its slot in the kernel's matrix. A slot is never given to another zone: the
-//! counters behind it go on.
+//! Gives each zone its slot in the kernel's matrix. A slot is never reused for another zone, because its
+//! counters continue.
 
 use super::{Place, Placement, Table, Zone};
 use meridian_abi::{
@@ -11,13 +11,13 @@ use std::{
     sync::Arc,
 };
 
-/// A table names more zones than there is room for. Those that are left out count as unknown.
+/// A table names more zones than the matrix has slots for. Zones without a slot count as unknown.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("there is room for {room} zones: {} count as unknown (a restart makes room for up to {MAX_ZONES})", zones.join(", "))]
 pub struct TooManyZones {
     /// The zones without a slot.
     pub zones: Vec<String>,
-    /// How many zones the matrix has room for.
+    /// The number of zones that fit into the matrix.
     pub room: u32,
 }
 
@@ -29,7 +29,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// The slots that an earlier agent had given, in their order.
+    /// Restores the slots that an earlier agent assigned, in their order.
     pub fn restore(zones: Vec<Arc<Zone>>) -> Self {
         let slots = (FIRST_ZONE..).zip(&zones);
         let by_name = slots.map(|(slot, zone)| (zone.name.clone(), slot)).collect();
@@ -41,8 +41,8 @@ impl Slots {
         self.zones.iter().map(Arc::as_ref)
     }
 
-    /// Gives the zones of placements that have no slot yet one each, as long as there are any. A zone
-    /// that is known already takes the region that they say.
+    /// Gives each new zone of the placements a slot while slots are free. A zone that has a slot gets the region of
+    /// its placement.
     pub fn assign<'a>(&mut self, placements: impl IntoIterator<Item = &'a Placement>) {
         for placement in placements {
             let Place::Zone(zone) = &placement.place else { continue };
@@ -55,12 +55,12 @@ impl Slots {
         }
     }
 
-    /// Whether every zone of the table has a slot in a matrix with `capacity` of them.
+    /// Checks that every zone of the table has a slot in a matrix with `capacity` slots.
     ///
     /// # Errors
-    /// Those that have none.
+    /// Lists the zones without a slot.
     pub fn fit(&self, table: &Table, capacity: u32) -> Result<(), TooManyZones> {
-        // With a slot for every zone that was ever named, no table need be looked at.
+        // If every zone named so far has a slot, the table need not be searched.
         if self.zones.len() < MAX_ZONES && self.zones.len() as u32 + u32::from(FIRST_ZONE) <= capacity {
             return Ok(());
         }
@@ -76,22 +76,22 @@ impl Slots {
         slot.filter(|slot| u32::from(*slot) < capacity).unwrap_or(UNKNOWN)
     }
 
-    /// How many zones have one, or would if there were room.
+    /// The number of zones, those beyond the room for slots included.
     pub fn len(&self) -> usize {
         self.zones.len()
     }
 
-    /// Whether none has one.
+    /// Whether no zone has a slot.
     pub fn is_empty(&self) -> bool {
         self.zones.is_empty()
     }
 
-    /// The side of a matrix with a cell for each pair of zones given so far.
+    /// The side of a matrix with a cell for each pair of the zones assigned so far.
     pub fn matrix_slots(&self) -> u32 {
         (self.zones.len() as u32 + u32::from(FIRST_ZONE)).next_power_of_two().clamp(MIN_SLOTS, MAX_SLOTS)
     }
 
-    /// The slot of a place; of a zone without one below `capacity` unknown's.
+    /// The slot of a place. A zone without a slot below `capacity` gets the slot of unknown.
     pub fn of(&self, place: &Place, capacity: u32) -> Slot {
         match place {
             Place::Unknown => UNKNOWN,
@@ -100,7 +100,7 @@ impl Slots {
         }
     }
 
-    /// What the kernel's table says of a prefix. A zone without a slot below `capacity` is unknown.
+    /// The kernel's table entry for a prefix. A zone without a slot below `capacity` is unknown.
     pub fn entry(&self, placement: &Placement, capacity: u32) -> Entry {
         let slot = self.of(&placement.place, capacity);
         Entry { slot, kind: placement.kind as u8, reserved: 0 }

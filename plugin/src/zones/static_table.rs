@@ -1,4 +1,4 @@
-//! The static table: zones.yaml, which says what no cluster does.
+//! The static table, zones.yaml: zones, prefixes and endpoints that the Kubernetes API does not have.
 //!
 //! Every error is one line that names the file, the line in it and the reason.
 
@@ -15,15 +15,15 @@ use std::{
     sync::Arc,
 };
 
-/// The name of no zone: the addresses are ours, and nobody knows where they are.
+/// The zone name for addresses that belong to the cluster's owner and whose zone is unknown.
 const UNKNOWN: &str = "unknown";
 
 /// A static table that has been checked.
 #[derive(Clone, Debug, Default)]
 pub struct StaticTable {
-    /// Prefixes and zones.
+    /// The prefixes with their zones.
     pub zones: Table,
-    /// Endpoints by their address.
+    /// The endpoints by address.
     pub endpoints: Vec<EndpointEntry>,
 }
 
@@ -31,13 +31,13 @@ pub struct StaticTable {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointEntry {
-    /// Its address.
+    /// The endpoint's address.
     pub ip: IpAddr,
-    /// Its namespace.
+    /// The endpoint's namespace.
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
-    /// What the pod belongs to.
+    /// The pod's workload.
     pub workload: Option<WorkloadEntry>,
     /// The pod's labels.
     #[serde(default)]
@@ -79,9 +79,9 @@ struct ZoneEntry {
 struct ExternalEntry {
     name: Spanned<String>,
     cidr: Spanned<String>,
-    /// Missing or `unknown` where it is not known.
+    /// Missing or `unknown` where the zone is unknown.
     zone: Option<Spanned<String>>,
-    #[expect(dead_code, reason = "checked here; who reads it comes with the cost of external traffic")]
+    #[expect(dead_code, reason = "checked here; the cost of external traffic will read it")]
     class: ExternalClass,
 }
 
@@ -103,7 +103,7 @@ impl StaticTable {
         Self::parse(path, &yaml::read(path)?)
     }
 
-    /// Checks the text of a file; `path` is what errors name.
+    /// Checks the text of a file. Errors name `path`.
     ///
     /// # Errors
     /// The text is not YAML of this form, or contradicts itself.
@@ -114,7 +114,7 @@ impl StaticTable {
     }
 }
 
-/// What the file has said so far.
+/// The entries of the file that have been checked so far.
 #[derive(Default)]
 struct Checker {
     zones: HashMap<String, (Arc<Zone>, u64)>,
@@ -219,7 +219,7 @@ impl Checker {
     }
 }
 
-/// The prefix of IPv4 that one of IPv6 stands for, if it does.
+/// The IPv4 prefix that an IPv4-mapped IPv6 prefix stands for; other prefixes unchanged.
 fn canonical(prefix: IpNetwork) -> IpNetwork {
     let mapped = prefix.prefix().checked_sub(96).filter(|_| prefix.is_ipv6());
     match (prefix.ip().to_canonical(), mapped) {

@@ -10,9 +10,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-/// Address space that is not private and not reserved, then the parts of it that are. From the
-/// registries of special-purpose addresses (RFC 6890 and its successors): what is globally
-/// reachable is the internet, the rest is unknown until a prefix names it.
+/// Address space that is neither private nor reserved, then the private and reserved parts of it. From the IANA
+/// registries of special-purpose addresses (RFC 6890 and its successors): globally reachable addresses are the
+/// internet, all others are unknown until a prefix names them.
 const PUBLIC: [&str; 3] = ["0.0.0.0/0", "2000::/3", "64:ff9b::/96"];
 const NOT_PUBLIC: [&str; 20] = [
     "0.0.0.0/8",
@@ -37,47 +37,47 @@ const NOT_PUBLIC: [&str; 20] = [
     "fc00::/7",
 ];
 
-/// What a prefix says of its addresses.
+/// The place, kind and origin of the addresses of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// Where they are.
+    /// The zone, or unknown, or the internet.
     pub place: Place,
-    /// Whose they are.
+    /// The kind of the prefix: default, cluster or external.
     pub kind: PrefixKind,
-    /// The object that says so, for people.
+    /// The object that the placement comes from, for people.
     pub origin: Arc<str>,
 }
 
-/// What becomes of a prefix: what is said of it from now on, or nothing.
+/// A change of one prefix: its new placement, or `None` if the prefix is removed.
 pub type Change = (IpNetwork, Option<Placement>);
 
-/// The table in force: one writes it, others read.
+/// The table in force: one task writes it, others read it.
 #[derive(Clone, Debug, Default)]
 pub struct SharedTable(Arc<RwLock<Table>>);
 
 impl SharedTable {
-    /// The table as it is now.
+    /// Locks the table for reading.
     pub fn read(&self) -> RwLockReadGuard<'_, Table> {
-        // Every change is one insertion or removal: there is no half of one.
+        // Every change is a single insertion or removal, so a panic can't leave one half done.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The table, to change it.
+    /// Locks the table for writing.
     pub fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Prefixes and places, public and private address space included.
+/// Prefixes with their places, public and private address space included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     prefixes: BTreeMap<IpNetwork, Placement>,
-    /// How many of them are external.
+    /// The number of external prefixes.
     externals: usize,
 }
 
 impl Table {
-    /// The table that names nothing: public addresses are the internet, all others unknown.
+    /// A table without zones: public addresses are the internet, all others are unknown.
     pub fn new() -> Self {
         let public = PUBLIC.iter().map(|prefix| (prefix, Place::Internet));
         let not_public = NOT_PUBLIC.iter().map(|prefix| (prefix, Place::Unknown));
@@ -90,7 +90,7 @@ impl Table {
         Self { prefixes, externals: 0 }
     }
 
-    /// Adds a prefix, or replaces what was said of it. Its host bits are zero.
+    /// Adds a prefix, or replaces its placement. Its host bits must be zero.
     pub fn insert(&mut self, prefix: IpNetwork, placement: Placement) {
         self.set(prefix, Some(placement));
     }
@@ -106,13 +106,13 @@ impl Table {
         before
     }
 
-    /// Whether some prefix is external.
+    /// Whether the table has an external prefix.
     pub const fn has_external(&self) -> bool {
         self.externals > 0
     }
 
-    /// Takes changes in, and returns those that undo them. A prefix of public or private address space of
-    /// which nothing is said any more is that again.
+    /// Applies changes, and returns the changes that undo them. When a prefix of public or private address space is
+    /// removed, it falls back to its default.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
         let defaults = Self::new().prefixes;
         let apply = |(prefix, placement): Change| {
@@ -122,7 +122,7 @@ impl Table {
         changes.into_iter().map(apply).collect()
     }
 
-    /// What makes `next` of this table.
+    /// The changes that turn this table into `next`.
     pub fn changes_to(&self, next: &Self) -> Vec<Change> {
         let gone = self.prefixes.keys().filter(|prefix| !next.prefixes.contains_key(prefix));
         let new = next.prefixes.iter().filter(|(prefix, placement)| self.prefixes.get(prefix) != Some(placement));
@@ -131,17 +131,17 @@ impl Table {
             .collect()
     }
 
-    /// What is said of exactly this prefix.
+    /// The placement of exactly this prefix.
     pub fn get(&self, prefix: &IpNetwork) -> Option<&Placement> {
         self.prefixes.get(prefix)
     }
 
-    /// How many prefixes there are.
+    /// The number of prefixes.
     pub fn len(&self) -> usize {
         self.prefixes.len()
     }
 
-    /// Whether there is none.
+    /// Whether the table has no prefixes.
     pub fn is_empty(&self) -> bool {
         self.prefixes.is_empty()
     }
@@ -151,22 +151,22 @@ impl Table {
         self.prefixes.iter()
     }
 
-    /// What is said of all prefixes.
+    /// The placements of all prefixes.
     pub fn placements(&self) -> impl Iterator<Item = &Placement> {
         self.prefixes.values()
     }
 
-    /// All prefixes, without what is said of them.
+    /// All prefixes, without their placements.
     pub fn networks(&self) -> impl Iterator<Item = IpNetwork> {
         self.prefixes.keys().copied()
     }
 
-    /// The prefixes after one, in their order.
+    /// The prefixes after the given one, in order.
     pub fn after(&self, prefix: Option<IpNetwork>) -> impl Iterator<Item = (&IpNetwork, &Placement)> {
         self.prefixes.range((prefix.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
-    /// The most specific prefix that holds the address, and what it says.
+    /// The most specific prefix that contains the address, and its placement.
     pub fn lookup(&self, address: IpAddr) -> Option<(IpNetwork, &Placement)> {
         let longest = if address.is_ipv4() { 32 } else { 128 };
         (0..=longest).rev().find_map(|len| {
@@ -216,7 +216,7 @@ mod tests {
         let zone = Place::Zone(Arc::new(Zone { name: "eu-1a".into(), region: "eu-1".into() }));
         let placement = Placement { place: zone, kind: PrefixKind::Cluster, origin: "test".into() };
         let (mut table, before) = (Table::new(), Table::new());
-        // One of them is private address space, too.
+        // One of these prefixes is also private address space.
         for prefix in ["10.0.0.0/8", "10.1.0.0/16", "192.168.7.0/24"] {
             table.insert(prefix.parse().unwrap(), placement.clone());
         }

@@ -1,4 +1,4 @@
-//! Authorities and certificates, as files.
+//! Certificate authorities and certificates, as files.
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
 use rcgen::{
@@ -9,10 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The name that covers every server of flows of the default cluster.
+/// The name that covers every flow server of the default cluster.
 pub const SERVERS: &str = "*.default.hubble-grpc.cilium.io";
 
-/// An authority, and where its certificate is.
+/// An authority, and the path of its certificate.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
@@ -27,7 +27,7 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// The two in this order.
+    /// The paths of the certificate and the key.
     pub fn files(&self) -> [&str; 2] {
         [&self.certificate, &self.key].map(|path| path.to_str().unwrap())
     }
@@ -44,19 +44,19 @@ impl Authority {
         Self { issuer, folder: folder.to_owned(), file }
     }
 
-    /// A certificate for this name, in files of the other name.
+    /// A certificate for this name; `file` names its files.
     pub fn issue(&self, file: &str, name: &str) -> Issued {
         self.issue_with(file, name, |_| {})
     }
 
-    /// One that was good until yesterday, long ago.
+    /// A certificate that has expired.
     pub fn expired(&self, file: &str, name: &str) -> Issued {
         self.issue_with(file, name, |params| {
             (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         })
     }
 
-    /// One that is good until the first of January of this year.
+    /// A certificate that is valid until the first of January of this year.
     pub fn until(&self, file: &str, name: &str, year: i32) -> Issued {
         self.issue_with(file, name, |params| params.not_after = date_time_ymd(year, 1, 1))
     }

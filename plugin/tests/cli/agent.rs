@@ -29,7 +29,7 @@ use std::{
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-/// A node with a default route through its one uplink, and the host at the other end.
+/// A node with a default route through its only uplink, and the host at the other end.
 struct Lab {
     node: Namespace,
     peer: Namespace,
@@ -67,7 +67,7 @@ impl Lab {
         self.node.run(spawn).unwrap()
     }
 
-    /// A page of the agent, once it answers as wanted.
+    /// A page of the agent, once its contents are wanted.
     fn page(&self, path: &str, wanted: impl Fn(&str) -> bool + Send + Sync) -> String {
         let mut last = String::new();
         for _ in 0..300 {
@@ -95,7 +95,7 @@ impl Lab {
                 })
                 .unwrap();
         };
-        // The first one waits for the neighbour's address.
+        // The first datagram waits for the neighbour's address.
         send(1);
         sink.recv(&mut [0; 100]).unwrap();
         send(datagrams - 1);
@@ -110,7 +110,7 @@ fn get(path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The bytes that a page names for traffic to a zone.
+/// The bytes of traffic to a zone on the metrics page.
 fn bytes_to(page: &str, zone: &str) -> u64 {
     let zone = format!("destination_zone=\"{zone}\"");
     let lines = page.lines().filter(|line| line.starts_with("meridian_zone_bytes_total{") && line.contains(&zone));
@@ -126,7 +126,7 @@ fn is_liked_by_promtool(page: &str) {
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
 }
 
-/// Bytes and packets of the cells of ZONE_MATRIX that are not zero, read as docs/maps.md says.
+/// Bytes and packets of the non-zero cells of ZONE_MATRIX, read as docs/maps.md describes.
 fn matrix_by_bpftool(id: u32) -> Vec<(u64, u64)> {
     let mut bpftool = Command::new(program("MERIDIAN_BPFTOOL"));
     let output = bpftool.args(["-j", "map", "dump", "id", &id.to_string()]).output().unwrap();
@@ -144,7 +144,7 @@ fn matrix_by_bpftool(id: u32) -> Vec<(u64, u64)> {
     cells.as_array().unwrap().iter().map(sum).filter(|sum| *sum != (0, 0)).collect()
 }
 
-/// The id of the ZONE_MATRIX of a process: others on the machine may have one, too.
+/// The id of the ZONE_MATRIX of a process: other processes on the machine may have one, too.
 fn matrix_of(pid: u32) -> u32 {
     let held = machine::ids(pid, "map_id");
     let mut matrices = aya::maps::loaded_maps().flatten().filter(|map| map.name_as_str() == Some("ZONE_MATRIX"));
@@ -183,7 +183,7 @@ fn the_agent_counts_reloads_and_ends() {
     }
 
     is_liked_by_promtool(&page);
-    // A request of the test's own may have left through the loopback, never through the uplink.
+    // The test's own requests may have left through the loopback device, but never through the uplink.
     assert_eq!(matrix_by_bpftool(matrix_of(child.id())), [(128_000, 1000)]);
 
     let lookup = || run(&["zones", "lookup", "10.0.2.2", "--server", &server]).stdout;
@@ -194,7 +194,7 @@ fn the_agent_counts_reloads_and_ends() {
     assert!(top.stdout.starts_with("node-a: ") && shown("a b cross-zone 128.0 kB -"), "{top:?}");
     assert!(shown("? a ? b cross-zone 128.0 kB -"), "nobody is known to have the addresses: {top:?}");
 
-    // A new table is taken when it is there, without a signal.
+    // A new table is applied without a signal.
     scratch.file("zones.yaml", table("c").as_bytes());
     lab.page("/metrics", |page| page.contains("reloads_total{result=\"taken\",node=\"node-a\"} 1"));
     lab.send(10);
@@ -208,7 +208,7 @@ fn the_agent_counts_reloads_and_ends() {
         assert_eq!(said.code, Some(1));
         said.stderr
     };
-    // In the same network namespace it would count every packet again.
+    // A second agent in the same network namespace would count every packet again.
     let stderr = other_agent(&lab.node, "up0");
     let expected = format!("meridian: another agent counts here already (process {})\n", child.id());
     assert_eq!(stderr, expected);
@@ -216,7 +216,7 @@ fn the_agent_counts_reloads_and_ends() {
     let expected = format!("meridian: the socket {}: another process serves it\n", socket.display());
     assert!(stderr.ends_with(&expected), "{stderr}");
 
-    // A bad one is refused, and the old one stays; SIGHUP reads it again.
+    // An invalid table is refused, and the old one stays; SIGHUP reads the file again.
     scratch.file("zones.yaml", b"zones: [\n");
     let refused = |n: u32| move |page: &str| page.contains(&format!("{{result=\"refused\",node=\"node-a\"}} {n}"));
     lab.page("/metrics", refused(1));
@@ -230,7 +230,7 @@ fn the_agent_counts_reloads_and_ends() {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stderr.contains("the new zone table is refused; the old one stays in force"), "{said:?}");
     assert!(said.stderr.contains("zones.yaml:1: unclosed bracket"), "the reason names file and line: {said:?}");
-    // The pair log is on stdout: every interval, and what was left at the end.
+    // The pair log is on stdout: every interval, and the rest at the end.
     let pairs: Vec<serde_json::Value> = said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let logged = |zone: &str| -> u64 {
         let to_zone = pairs.iter().filter(|pair| pair["destination"]["zone"] == zone);
@@ -243,7 +243,7 @@ fn the_agent_counts_reloads_and_ends() {
     before.is_restored();
 }
 
-/// Whoever is slow or stuck, and a full disk, disturb neither counting nor the others.
+/// Slow or stuck clients and a full disk disturb neither counting nor other clients.
 #[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "this runtime has one thread and this one task")]
 async fn stuck_clients_and_a_full_disk_disturb_nobody() {
@@ -258,7 +258,7 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     let child = lab.agent(&config, &args);
     lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
 
-    // Scrapers that ask and never read, and some that connect and never ask.
+    // Scrapers that send a request and never read, and scrapers that never send one.
     let stuck_scraper = |n: usize| {
         lab.node.run(|| {
             let mut stream = TcpStream::connect("127.0.0.1:9980").unwrap();
@@ -269,7 +269,7 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
         })
     };
     let mut scrapers: Vec<TcpStream> = (0..40).map(|n| stuck_scraper(100 * (n % 2)).unwrap()).collect();
-    // A client of the counters and one of the flows that never read.
+    // One client of the counters and one of the flows that never read.
     let client = Client::connect(Target::Unix(socket.clone())).await.unwrap();
     let counters = client.watch(WatchRequest { interval: None, pairs: 100 }).await.unwrap();
 
@@ -280,7 +280,7 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     let answer = client.watch(WatchRequest::default()).await.unwrap().next().await.unwrap().unwrap();
     assert_eq!(answer.zones[0].counter.unwrap().bytes, 128_000);
 
-    // There is a bound: what is above it is closed, counted, and comes again when there is room.
+    // Connections above the limit are closed and counted, and succeed when there is room again.
     scrapers.extend((0..40).map(|_| stuck_scraper(0).unwrap()));
     let mut closed = 0;
     for scraper in &mut scrapers[40..] {

@@ -1,4 +1,4 @@
-//! An agent whose hook packets bypass says so, and takes another one.
+//! An agent whose hook is bypassed warns and changes the hook.
 
 use crate::{
     Scratch,
@@ -48,12 +48,12 @@ fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
         "off",
     ];
     let start = |hook: &str| network.node.run(|| Running::spawn(meridian(&args).args(["--hook", hook]))).unwrap();
-    // Left alone it takes the hook that sees them.
+    // With `auto` the agent chooses the hook that sees the packets.
     let mut agent = start("auto");
     let (said, _rest) = agent.stderr_until("counting");
     assert!(said.contains("hook=tcx") && said.contains("an eBPF program on pod0 may forward past netfilter"), "{said}");
     drop((agent, _rest));
-    // Told otherwise it finds out, and does as it was told.
+    // With `netfilter` the agent detects the bypass and keeps the configured hook.
     let mut agent = start("netfilter");
     let (said, rest) = while_sending(&network, || agent.stderr_until("of what leaves this node"));
     assert!(said.contains("the hook sees 0 %") && said.contains("hook=netfilter"), "{said}");
@@ -69,7 +69,7 @@ fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
     assert!(found.contains("ok       seen          tcx: "), "{found}");
     drop(redirects);
 
-    // What comes later it finds out, too, and changes the hook.
+    // The agent detects a bypass that starts later, and changes the hook.
     let mut agent = start("auto");
     let (said, mut rest) = agent.stderr_until("counting");
     assert!(said.contains("hook=netfilter"), "{said}");
@@ -81,7 +81,7 @@ fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
     before.is_restored();
 }
 
-/// Sends from the pod through the node meanwhile.
+/// Sends from the pod through the node while `work` runs.
 fn while_sending<T>(network: &Network, work: impl FnOnce() -> T) -> T {
     let pod = &network.pod;
     let ports = || std::iter::repeat_n((0, PORT), 100);
@@ -89,9 +89,9 @@ fn while_sending<T>(network: &Network, work: impl FnOnce() -> T) -> T {
     meanwhile(network, send, work)
 }
 
-/// Does `send` again and again while `work` is done.
+/// Repeats `send` while `work` runs.
 fn meanwhile<T>(network: &Network, send: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
-    /// Ends the sender also where the test fails: what is read from an agent ends with the test.
+    /// Stops the sender also when the test fails: reading from an agent ends with the test.
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {
@@ -112,7 +112,7 @@ fn meanwhile<T>(network: &Network, send: impl Fn() + Sync, work: impl FnOnce() -
     })
 }
 
-/// An agent with `auto`, which takes netfilter on a node where nothing is configured that bypasses it.
+/// An agent with `auto`, which chooses netfilter on a node where nothing indicates a bypass.
 fn agent(network: &Network, scratch: &Scratch) -> (Running, BufReader<ChildStderr>) {
     let zones = "zones:\n- {name: a, region: r, cidrs: [10.0.1.0/24, 10.0.2.0/24]}\n";
     let zones = scratch.file("zones.yaml", zones.as_bytes());
@@ -124,7 +124,7 @@ fn agent(network: &Network, scratch: &Scratch) -> (Running, BufReader<ChildStder
     (agent, rest)
 }
 
-/// The share that netfilter saw, in percent, when the hook was changed for tcx.
+/// The percentage that netfilter saw when the hook was changed to tcx.
 fn share(said: &str) -> u64 {
     let (_, rest) = said.split_once("hook=tcx why=netfilter saw ").unwrap_or_else(|| panic!("{said}"));
     rest.split(' ').next().unwrap().parse().unwrap()
@@ -154,11 +154,11 @@ fn a_redirect_where_packets_arrive_is_noticed() {
     let scratch = Scratch::new("arrive");
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
     let (agent, mut rest) = agent(&network, &scratch);
-    // As a load balancer does that sends to a backend on another node.
+    // Like a load balancer that sends to a backend on another node.
     let redirects = redirect(&network, "up0", "up0");
     let peer = &network.peer;
     let send = || {
-        // Beyond the node, and no further than back here.
+        // The TTL ends the packets after they come back once.
         let socket = peer.run(|| UdpSocket::bind((PEER.of(IpVersion::V4), 0))).unwrap().unwrap();
         socket.set_ttl(2).unwrap();
         (0..100).for_each(|_| drop(socket.send_to(&[0; 1400], ("10.1.0.5", PORT))));
@@ -179,7 +179,7 @@ fn a_redirect_to_a_second_uplink_is_noticed() {
         links.up("up1", None).await?;
         links.address("up1", "10.0.3.1".parse().unwrap(), 24).await?;
         let index = links.index("up1").await?;
-        // As a second interface of a cloud's machine.
+        // Like the second interface of a cloud machine.
         let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).table_id(1000);
         links.handle().route().add(route.build()).execute().await
     })

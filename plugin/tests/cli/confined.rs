@@ -1,5 +1,5 @@
-//! A command as the chart runs the agent: three capabilities, a root file system that can't be written, no
-//! new privileges, and system calls as container runtimes allow them.
+//! Runs a command as the chart runs the agent: three capabilities, a read-only root file system, no new privileges,
+//! and the system calls that container runtimes allow.
 
 use nix::{
     mount::{MsFlags, mount},
@@ -12,11 +12,11 @@ use std::{
     process::Command,
 };
 
-/// What the chart adds.
+/// The capabilities in the chart.
 pub(crate) const CAPABILITIES: [(&str, u32); 3] = [("BPF", 39), ("NET_ADMIN", 12), ("PERFMON", 38)];
 
-/// System calls that the default profiles of container runtimes refuse to whom has no other capability than those,
-/// as far as a process could want them.
+/// System calls that the default profiles of container runtimes refuse to processes with only these capabilities, as
+/// far as a process could want them.
 const REFUSED: [libc::c_long; 34] = [
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -54,11 +54,11 @@ const REFUSED: [libc::c_long; 34] = [
     libc::SYS_userfaultfd,
 ];
 
-/// Runs the command so, with these capabilities and folders that it may write to.
+/// Confines the command to these capabilities and writable folders.
 pub(crate) fn confine(command: &mut Command, capabilities: &[u32], writable: &[&Path]) {
     let (capabilities, filter) = (capabilities.to_vec(), filter());
     let writable: Vec<PathBuf> = writable.iter().map(|path| path.to_path_buf()).collect();
-    // SAFETY: system calls, and nothing that another thread could hold.
+    // SAFETY: only system calls, without locks that another thread could hold.
     unsafe {
         command.pre_exec(move || {
             unshare(CloneFlags::CLONE_NEWNS)?;
@@ -69,7 +69,7 @@ pub(crate) fn confine(command: &mut Command, capabilities: &[u32], writable: &[&
             let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
             mount(None::<&str>, "/", None::<&str>, read_only, None::<&str>)?;
             for capability in (0..=63u32).filter(|capability| !capabilities.contains(capability)) {
-                // Numbers that there are not are refused.
+                // Capabilities that the kernel does not have fail, which is fine.
                 libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
             }
             let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
@@ -83,7 +83,7 @@ pub(crate) fn confine(command: &mut Command, capabilities: &[u32], writable: &[&
     }
 }
 
-/// Refuses with EPERM, as the runtimes do.
+/// The filter refuses with EPERM, as the runtimes do.
 fn filter() -> Vec<libc::sock_filter> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let answer = |k| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, k);

@@ -1,4 +1,4 @@
-//! `meridian demo`, also interrupted, killed and served.
+//! `meridian demo`: run to its end, interrupted, killed, and serving.
 
 use crate::{
     Said,
@@ -66,7 +66,7 @@ fn the_table_says_that_it_is_exact() {
     assert!(said.stderr.contains("cross-zone"), "progress is on stderr: {said:?}");
 }
 
-/// Runs a demo, sends a signal when it has said `until` on stderr, and waits for its end.
+/// Runs a demo, sends a signal when `until` appears on stderr, and waits for the end.
 fn signalled(signal: Signal, until: &str) -> Said {
     let mut demo = Running::spawn(&mut meridian(&["demo", "--duration", "1m"]));
     let (_, stderr) = demo.stderr_until(until);
@@ -121,7 +121,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     let channel = Endpoint::from_static("http://127.0.0.1:4245").connect().await.unwrap();
     let mut client = ObserverClient::new(channel);
 
-    // What goes on comes to a follower; the past to one who asks for it.
+    // A follower gets new flows; past flows only go to clients that ask for them.
     let request = GetFlowsRequest { number: 10, follow: true, ..GetFlowsRequest::default() };
     let mut stream = client.get_flows(request).await.unwrap().into_inner();
     let mut followed = Vec::new();
@@ -180,12 +180,12 @@ fn has_what_clients_need(flow: &Flow) {
     match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()).expect("l4") {
         Protocol::Tcp(tcp) => assert!(tcp.source_port > 0 && tcp.destination_port > 0),
         Protocol::Udp(udp) => assert!(udp.source_port > 0 && udp.destination_port > 0),
-        // A late answer to a client that has gone.
+        // A late answer to a client that has ended.
         Protocol::IcmPv4(_) | Protocol::IcmPv6(_) => {}
         other => panic!("{other:?}"),
     }
     for endpoint in [source, destination] {
-        // Of the outsider nothing is known but that.
+        // Only the place of the outsider is known, which is unknown.
         if endpoint.labels == ["k8s:meridian.io/locality=unknown", "reserved:world"] {
             continue;
         }

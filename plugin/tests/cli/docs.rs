@@ -1,4 +1,4 @@
-//! What the pages say can be typed, and what they say about what a person meets.
+//! The pages' commands can be typed, and the pages are right about messages, metrics and options.
 
 use crate::common::run;
 use std::{collections::BTreeSet, fs, path::Path};
@@ -16,7 +16,7 @@ fn pages() -> Vec<String> {
     pages
 }
 
-/// Lines of the blocks of commands, without what is said of them.
+/// The lines of the command blocks, without comments.
 fn commands() -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for page in pages() {
@@ -34,9 +34,9 @@ fn every_command_of_ours_in_the_pages_is_understood() {
     for command in commands() {
         let Some(args) = command.strip_prefix("meridian ") else { continue };
         let words = args.split_whitespace().take_while(|word| !["|", ">", "&"].contains(word));
-        // None of them is quoted because of a space.
+        // Quotes only surround words without spaces.
         let mut args: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
-        // Whatever is not understood before it is refused.
+        // Unknown arguments before `--help` are refused.
         args.push("--help");
         let said = run(&args);
         assert_eq!(said.code, Some(0), "{command}: {}", said.stderr);

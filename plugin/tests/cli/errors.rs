@@ -1,4 +1,4 @@
-//! Bad input and missing rights: one line that says what, where and what to do.
+//! Bad input and missing rights give one line with the problem, the place and the remedy.
 
 use crate::{
     Said, Scratch,
@@ -88,7 +88,7 @@ fn without_root_it_says_what_is_missing() {
     let _alone = alone();
     let scratch = Scratch::new("nobody");
     fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).unwrap();
-    // Where another user can reach it.
+    // In a folder that another user can read.
     let binary = scratch.as_ref().join("meridian");
     fs::copy(env!("CARGO_BIN_EXE_meridian"), &binary).unwrap();
     let before = Machine::now();

@@ -1,4 +1,4 @@
-//! An agent that ends, however it ends, leaves its counters to the next one; `--unload` takes all away.
+//! An agent that ends in any way leaves its counters to the next one; `--unload` removes everything.
 
 use crate::{
     Scratch,
@@ -31,13 +31,13 @@ endpoints:
 - {ip: 10.0.2.2, namespace: shop, pod: db-0, workload: {kind: StatefulSet, name: db}}
 ";
 
-/// What is pinned there.
+/// The pins of the file system.
 fn pinned(bpf: &BpfFs) -> Vec<PathBuf> {
     let entries = fs::read_dir(bpf.0.join("meridian")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Ends the traffic.
+/// Stops the traffic when it is dropped.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -46,7 +46,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// What the agent answers on its port for metrics; nothing if it does not.
+/// The agent's answer on its HTTP port; empty if there is none.
 fn page(network: &Network, path: &str) -> String {
     let get = || {
         let mut stream = TcpStream::connect("127.0.0.1:9980").ok()?;
@@ -58,7 +58,7 @@ fn page(network: &Network, path: &str) -> String {
     network.node.run(get).unwrap().unwrap_or_default()
 }
 
-/// The series of traffic on the agent's page, with their values.
+/// The traffic series on the agent's page, with their values.
 fn traffic(network: &Network) -> BTreeMap<String, u64> {
     let page = page(network, "/metrics");
     let families = ["meridian_zone_", "meridian_pod_", "meridian_workload_", "pod_cross_zone_", "kubecost_"];
@@ -87,7 +87,7 @@ fn goes_on(hook: Hook, signal: Signal) {
     let config = scratch.file("agent.yaml", config.as_bytes());
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
     let pins = bpf.0.join("meridian");
-    // As in a pod.
+    // With the capabilities of a pod.
     let agent_with = |capabilities: &[u32], args: &[&str]| {
         let spawn = || {
             let mut command = meridian(&["agent", "--config", config.to_str().unwrap()]);
@@ -109,7 +109,7 @@ fn goes_on(hook: Hook, signal: Signal) {
     let start = || {
         let mut agent = agent(&[]);
         let (said, rest) = agent.stderr_until("is_pinned=true");
-        // Nobody reads on, and it must not wait for a reader.
+        // Reads to the end, so that the agent never blocks on its output.
         thread::spawn(move || {
             let mut rest = rest;
             let _ = rest.read_to_end(&mut Vec::new());
@@ -131,7 +131,7 @@ fn goes_on(hook: Hook, signal: Signal) {
                 thread::sleep(Duration::from_millis(2));
             }
         };
-        // Also where the test fails.
+        // Also when the test fails.
         let _stop = StopOnDrop(&stop);
         let pod = &network.pod;
         scope.spawn(move || pod.run(send).unwrap());
@@ -148,7 +148,7 @@ fn goes_on(hook: Hook, signal: Signal) {
         let before = told(2000);
         first.signal(signal);
         drop(first.said());
-        // The kernel goes on alone.
+        // The kernel continues to count without an agent.
         thread::sleep(Duration::from_secs(3));
         let (second, said) = start();
         let kept = signal == Signal::SIGTERM;
@@ -158,7 +158,7 @@ fn goes_on(hook: Hook, signal: Signal) {
             assert!(after.get(series).is_some_and(|after| after >= value), "{series} was {value}: {after:?}");
         }
         stop.store(true, Ordering::Relaxed);
-        // Until all is told.
+        // Waits until everything is reported.
         for _ in 0..100 {
             let sent = network.wire().bytes - wire.bytes;
             let series = traffic(&network);
@@ -179,7 +179,7 @@ fn goes_on(hook: Hook, signal: Signal) {
         }
         assert_eq!(sum(&series, "meridian_zone_packets_total"), sent.packets - wire.packets);
 
-        // While it runs nothing is taken away.
+        // While an agent runs, nothing is removed.
         let refused = agent(&["--unload"]).said();
         assert_eq!(refused.code, Some(1));
         assert!(
@@ -190,7 +190,7 @@ fn goes_on(hook: Hook, signal: Signal) {
         assert_eq!(second.said().code, Some(0));
     });
     assert_eq!(pinned(&bpf).len(), 1);
-    // The one that stays says where it is asked for health that it is done.
+    // With `--stay` the process reports on its health port that it is done.
     let unload = agent(&["--unload", "--stay"]);
     for _ in 0..200 {
         if page(&network, "/readyz").ends_with("ok\n") {

@@ -1,5 +1,5 @@
-//! What a run of ours could leave behind on the machine. Whatever else the machine runs, another Meridian
-//! among it, is left out: objects of other names, and those that a process outside this test holds.
+//! Kernel objects that a run of ours could leave behind on the machine. Objects of other programs, another Meridian
+//! included, are left out: those with other names, and those held by processes outside this test.
 
 use aya::{
     maps::loaded_maps,
@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
-/// Held by whoever runs a demo or compares the machine: one after the other.
+/// A lock for tests that run a demo or compare the machine, so that they run one after another.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where the names of our programs begin, as the kernel keeps them.
+/// The prefixes of our programs' names, as the kernel stores them.
 const PROGRAMS: [&str; 9] = [
     "postrouting_v4",
     "postrouting_v6",
@@ -32,22 +32,22 @@ const PROGRAMS: [&str; 9] = [
     "redirect",
     "next",
 ];
-/// Some of our maps: the others come and go with them.
+/// Some of our maps; the others exist and go together with them.
 const MAPS: [&str; 6] = ["ZONE_MATRIX", "FLOWS_V4", "FLOWS_V6", "ZONES_0", "ZONES_1", "CONTROL"];
 
-/// Ids of all that the kernel holds of ours.
+/// The ids of our kernel objects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Machine {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
     links: BTreeSet<u32>,
     devices: BTreeSet<String>,
-    /// Those that processes of this test are in.
+    /// The network namespaces of this test's processes.
     namespaces: BTreeSet<u64>,
 }
 
 impl Machine {
-    /// As it is now.
+    /// The objects that exist now.
     pub(crate) fn now() -> Self {
         let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
         let devices = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -75,8 +75,8 @@ impl Machine {
         }
     }
 
-    /// Waits until nothing is there that was not there before: the kernel frees programs and maps a moment
-    /// after their last user has gone.
+    /// Waits until no object exists that did not exist before: the kernel frees programs and maps a moment after their
+    /// last user.
     pub(crate) fn is_restored(&self) {
         let mut left = Self::default();
         for _ in 0..200 {
@@ -105,7 +105,7 @@ fn processes() -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Whether a process is this one, or was started by it or by one that was.
+/// Whether a process is this one or a descendant of it.
 fn is_of_this_test(mut pid: u32) -> bool {
     while pid > 1 {
         if pid == std::process::id() {
@@ -118,7 +118,7 @@ fn is_of_this_test(mut pid: u32) -> bool {
     false
 }
 
-/// The objects of eBPF that a process has descriptors of.
+/// The ids of the eBPF objects that a process holds.
 pub(crate) fn ids(pid: u32, key: &str) -> Vec<u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());

@@ -1,5 +1,4 @@
-//! The command as a person runs it: results, errors, exit codes, and what it leaves behind.
-//! Needs root.
+//! The command as a person runs it: results, errors, exit codes, and objects left behind. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
 mod agent;

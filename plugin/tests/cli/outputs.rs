@@ -1,4 +1,4 @@
-//! Hubble's metrics and flow logs, by files that change, and beside a cilium-agent.
+//! Hubble's metrics and flow logs, configured by files that change, and next to a cilium-agent.
 
 use crate::{Scratch, meridian, run, running::Running};
 use nix::sys::signal::Signal;
@@ -72,7 +72,7 @@ fn files_of_metrics_and_flow_logs_are_read_again_when_they_change() {
     replay.until(forwarded, Some(2));
     replay.until(r#"meridian_flow_log_lines_total{name="first"}"#, Some(2));
 
-    // What can't be is refused, and what there was goes on.
+    // An invalid file is refused, and the configuration before it stays in force.
     fs::write(&metrics, "metrics: [{name: flwo}]\n").unwrap();
     fs::write(&logs, logs_of("first", ", fieldMask: [colour]")).unwrap();
     replay.until(&reloads("metrics", "refused"), Some(1));
@@ -93,7 +93,7 @@ fn files_of_metrics_and_flow_logs_are_read_again_when_they_change() {
     assert_eq!(replay.metric(r#"meridian_flow_log_lines_total{name="first"}"#), None);
     assert_eq!((lines(&log("first")).len(), lines(&log("second")).len()), (3, 1));
 
-    // What comes last is written before the end.
+    // The last lines are written before the end.
     replay.feed(&["DROPPED", "DROPPED"]);
     replay.until(dropped, Some(3));
     replay.running.signal(Signal::SIGINT);

@@ -1,4 +1,4 @@
-//! `meridian replay`: recorded flows, served as they were.
+//! `meridian replay`: recorded flows, served as they were recorded.
 
 use crate::{Said, Scratch, meridian, run, running::Running};
 use meridian::{
@@ -26,7 +26,7 @@ use tonic_reflection::pb::v1alpha::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-/// Flows of two nodes; their time goes back once, and one line is torn.
+/// Flows of two nodes; their time goes back once, and one line is cut off.
 const LOG: &str = r#"{"flow":{"time":"2026-11-22T10:00:05Z","uuid":"1","node_name":"node-a","source":{"namespace":"shop","pod_name":"cart-0"}},"node_name":"node-a","time":"2026-11-22T10:00:05Z"}
 {"flow":{"time":"2026-11-22T10:00:03Z","uuid":"2","node_name":"node-b","source":{"namespace":"billing","pod_name":"ledger-0"}},"node_name":"node-b","time":"2026-11-22T10:00:03Z"}
 {"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"7"},"node_name":"node-b","time":"2026-11-22T10:00:04Z"}
@@ -87,7 +87,7 @@ async fn recorded_flows_are_served_as_they_were() {
         let asked = HealthCheckRequest { service: service.into() };
         assert_eq!(health.check(asked).await.unwrap().into_inner().status(), ServingStatus::Serving, "{service}");
     }
-    // Named as Go's library names what is not there.
+    // The error text is that of Go's library.
     let status = ZonesClient::new(channel).list(ListRequest::default()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (tonic::Code::Unimplemented, "unknown service meridian.v1.Zones"));
 
@@ -95,7 +95,7 @@ async fn recorded_flows_are_served_as_they_were() {
     assert_eq!(replay.said().code, Some(0));
 }
 
-/// What the reflection that `hubble reflect` asks lists.
+/// The services that reflection lists, as `hubble reflect` asks.
 async fn services(channel: Channel) -> Vec<String> {
     let request = ServerReflectionRequest {
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -111,7 +111,7 @@ async fn services(channel: Channel) -> Vec<String> {
     }
 }
 
-/// One that is not there is answered as such, and the conversation goes on.
+/// An unknown symbol gets an error, and the stream continues.
 async fn unknown_symbols_are_answered(channel: Channel) {
     let asked = ["flow.nothing", "observer.Observer", "grpc.health.v1.Health"].map(|symbol| ServerReflectionRequest {
         message_request: Some(MessageRequest::FileContainingSymbol(symbol.into())),
@@ -138,7 +138,7 @@ fn line(uuid: &str, node: &str, second: u32) -> String {
     )
 }
 
-/// What the first server says that serves these files, to its end.
+/// The output of a server of these files, up to the line that reports that it serves.
 async fn served(files: &[&str], args: &[&str]) -> (Running, ObserverClient<Channel>, String) {
     static PORT: AtomicU16 = AtomicU16::new(4250);
     let at = format!("127.0.0.1:{}", PORT.fetch_add(1, Ordering::Relaxed));
@@ -156,7 +156,7 @@ async fn logs_of_several_nodes_are_one_in_the_order_of_time() {
         seconds.map(|n| line(&format!("u{n}"), node, n) + "\n").collect()
     };
     let a = scratch.file("a.json", log("node-a", &mut (0..60).step_by(2)).as_bytes());
-    // Newest first, as a log that aggregates may be.
+    // Newest first, as some log collectors write.
     let b = scratch.file("b.json", log("node-b", &mut (0..60).skip(1).step_by(2).rev()).as_bytes());
     let files = [b.to_str().unwrap(), a.to_str().unwrap()];
     let (replay, mut client, _) = served(&files, &["--capacity", "63"]).await;
@@ -169,7 +169,7 @@ async fn logs_of_several_nodes_are_one_in_the_order_of_time() {
     assert_eq!(get(&mut client, GetFlowsRequest { number: 4, ..all() }).await, expected(56..60));
     assert_eq!(get(&mut client, GetFlowsRequest { number: 3, first: true, ..all() }).await, expected(0..3));
     drop(replay);
-    // Those with the newest times are kept, whatever the order of the files.
+    // The newest flows are kept, regardless of the order of the files.
     let (_replay, mut client, said) = served(&files, &["--capacity", "7"]).await;
     assert_eq!(get(&mut client, all()).await, expected(53..60));
     assert!(said.contains("there are more flows than are kept") && said.contains("older=53"), "{said}");
@@ -327,7 +327,7 @@ async fn a_cluster_has_a_name_and_peers_are_announced() {
         let mut client = ObserverClient::new(channel);
         let namespaces = client.get_namespaces(GetNamespacesRequest {}).await.unwrap().into_inner().namespaces;
         assert!(namespaces.len() == 2 && namespaces.iter().all(|namespace| namespace.cluster == cluster));
-        // The stream stays until the server ends.
+        // The stream stays open until the server shuts down.
         replay.signal(Signal::SIGTERM);
         assert!(peers.message().await.is_ok_and(|more| more.is_none()));
         assert_eq!(replay.said().code, Some(0));

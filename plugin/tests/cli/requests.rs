@@ -1,5 +1,5 @@
-//! Requests that can't be answered, and clients that do not read: each is told what is wrong, nobody else
-//! is disturbed, and the server's memory is bounded.
+//! Invalid requests, and clients that do not read: each gets its error, no other client is disturbed, and the server's
+//! memory is bounded.
 
 use crate::{meridian, running::Running};
 use meridian::{
@@ -17,9 +17,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// Flows of the ring.
+/// The capacity of the ring.
 const CAPACITY: usize = 4095;
-/// Followers that never read, over connections of so many each.
+/// The number of followers that never read, and of followers for each connection.
 const STUCK: usize = 1000;
 const STREAMS: usize = 100;
 
@@ -27,7 +27,7 @@ async fn connect(at: &str) -> ObserverClient<Channel> {
     ObserverClient::new(Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap())
 }
 
-/// Flows as a log has them; with what a usual one has, so that they are as large.
+/// Flows as lines of a log, with the fields of real flows so that they have a realistic size.
 fn lines(from: usize, count: usize) -> String {
     let mut text = String::new();
     for n in from..from + count {
@@ -99,7 +99,7 @@ async fn what_can_not_be_answered_is_refused_before_any_flow() {
     assert_eq!(replay.said().code, Some(0));
 }
 
-/// Flows that a stream has given, and those that it said are lost.
+/// The number of flows in the next message of a stream, and the number reported as lost.
 async fn next(stream: &mut Streaming<meridian::hubble::Reply>) -> (usize, usize) {
     match stream.message().await.unwrap().unwrap().event().unwrap().response_types {
         Some(ResponseTypes::Flow(_)) => (1, 0),
@@ -125,7 +125,7 @@ async fn a_thousand_followers_that_do_not_read_disturb_nobody() {
         clients.push(client);
     }
 
-    // Ten rings full. Who reads gets every flow, in its order, while the others do not.
+    // Ten rings of flows. A reader gets every flow in order while the others are stuck.
     let (total, step, before) = (10 * CAPACITY, 1000, replay.resident());
     let mut written = 0;
     while written < total {
@@ -145,8 +145,8 @@ async fn a_thousand_followers_that_do_not_read_disturb_nobody() {
     println!("{STUCK} stuck followers: {grown} MiB");
     assert!(grown < 200, "{grown} MiB more");
 
-    // One of them reads at last: what it did not get it is told. The others on its connection take the
-    // room that their client has for all.
+    // A stuck follower starts to read: the stream reports the flows that it lost. The other followers on its
+    // connection use up the connection's flow control window.
     let mut late = stuck.swap_remove(STUCK / 2);
     drop(stuck);
     let (mut flows, mut lost) = (0, 0);

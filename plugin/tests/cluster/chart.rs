@@ -1,5 +1,5 @@
-//! The chart: installed, upgraded and uninstalled by real helms, against a real API server. What a kubelet
-//! and the controllers of DaemonSets and Jobs would do, the test does: there are none.
+//! The chart: installed, upgraded and uninstalled by real helm versions, with a real API server. The test itself acts
+//! as kubelet and as the controllers of DaemonSets and Jobs, which are missing.
 
 use crate::{
     common::programs::program,
@@ -33,12 +33,12 @@ const NAMESPACE: &str = "zones";
 const AGENTS: &str = "meridian-agent";
 const UNINSTALL: &str = "meridian-uninstall";
 
-/// The helms, as MERIDIAN_HELM names them.
+/// The helm programs that MERIDIAN_HELM names.
 fn helms() -> Vec<PathBuf> {
     env::split_paths(&program("MERIDIAN_HELM")).collect()
 }
 
-/// A helm command in progress, on a thread of its own.
+/// Runs a helm command on its own thread.
 fn helm(helm: &Path, lab: &Lab, args: &[&str]) -> JoinHandle<Said> {
     let mut command = Command::new(helm);
     command.args(args).args(["--namespace", NAMESPACE]).env("KUBECONFIG", &lab.kubeconfig);
@@ -57,7 +57,7 @@ fn here<K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResour
     Api::namespaced(client.clone(), NAMESPACE)
 }
 
-/// Names of everything that the chart has made.
+/// The names of all objects that the chart has made.
 async fn made(client: &Client) -> Vec<String> {
     let of_chart = ListParams::default().labels("app.kubernetes.io/name=meridian");
     let mut names = Vec::new();
@@ -110,7 +110,7 @@ const MADE: [&str; 20] = [
 fn the_chart_is_installed_upgraded_and_leaves_nothing() {
     let helms = helms();
     inside("chart", async |lab: &mut Lab| {
-        // The lab's own are in the way.
+        // The lab's own objects would conflict.
         lab.forget(&Object::role(CONTROLLER, json!([]))).await;
         lab.forget(&Object::role_binding(CONTROLLER, json!([]))).await;
         for helm in helms {
@@ -138,7 +138,7 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     assert_eq!(made(client).await, MADE);
     is_good(client).await;
 
-    // An upgrade changes what was asked for, and keeps the certificate.
+    // An upgrade changes the requested values, and keeps the certificate.
     let agents: Api<DaemonSet> = here(client);
     let secrets: Api<Secret> = here(client);
     let before = (agents.get(AGENTS).await.unwrap(), secrets.get("meridian-controller-tls").await.unwrap().data);
@@ -151,7 +151,7 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     assert_ne!(before.0.spec.template, after.0.spec.template, "agents take the new configuration");
     is_good(client).await;
 
-    // Before the chart goes, its Job takes away what is left on the nodes.
+    // Before an uninstall, the chart's Job removes the agents' remains from the nodes.
     let going = helm(program, lab, &["uninstall", "meridian"]);
     let jobs: Api<Job> = here(client);
     let job = until("the Job", async || jobs.get_opt(UNINSTALL).await.unwrap()).await;
@@ -198,7 +198,7 @@ where
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(&json!({ "status": status }))).await.unwrap();
 }
 
-/// What the agents are told is a good configuration.
+/// The agents' configuration in the chart is valid.
 async fn is_good(client: &Client) {
     let maps: Api<ConfigMap> = here(client);
     let data = maps.get("meridian-agent").await.unwrap().data.unwrap();
@@ -214,13 +214,13 @@ async fn is_good(client: &Client) {
     let said = crate::common::run(&["zones", "list", "--zones-file", zones.to_str().unwrap()]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stdout.contains("10.9.8.0/24"), "{said:?}");
-    // Flags of the controller are those that there are.
+    // The chart uses only existing flags of the controller.
     let deployments: Api<Deployment> = here(client);
     let deployment = deployments.get("meridian-controller").await.unwrap();
     let spec = serde_json::to_value(&deployment.spec).unwrap();
     let args: Vec<String> = serde_json::from_value(spec["template"]["spec"]["containers"][0]["args"].clone()).unwrap();
     let mut command = meridian(&[]);
-    // It gets as far as the certificate, which is not here.
+    // The controller gets as far as the certificate, which is missing here.
     command.args(
         args.iter().map(|arg| {
             arg.replace("$(POD_IP)", "10.0.0.1").replace("/etc/meridian/zones.yaml", zones.to_str().unwrap())

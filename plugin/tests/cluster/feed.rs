@@ -1,5 +1,4 @@
-//! The stream between controller and agents: who may follow, what nonsense does, and what happens while
-//! the controller is away.
+//! The stream between controller and agents: access, malformed messages, and the time while the controller is away.
 
 use crate::{
     lab::{AGENT, CONTROLLER, Lab, NAMESPACE, free_port, inside, until},
@@ -56,7 +55,7 @@ fn agents_and_controller_know_each_other() {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let controller = lab.controller(&["--tls-cert", &text(&certificate), "--tls-key", &text(&key)]).await;
 
-        // A token is bound to the agent's pod, and the pod is on a node.
+        // A token is bound to the agent's pod, and the pod to a node.
         let pod = Object::pod("agent-a", "node-a", "Running", &[])
             .with("/metadata/namespace", json!(NAMESPACE))
             .with("/spec/serviceAccountName", json!(AGENT));
@@ -96,7 +95,7 @@ fn agents_and_controller_know_each_other() {
         assert!(refused >= 5.0 && disagreed >= 2.0);
         let log = controller.log();
         assert!(log.contains("an agent is refused") && log.contains("no agreement on TLS"), "{log}");
-        // The certificate is renewed: those that come from now on are shown the new one.
+        // The certificate is renewed: later connections get the new one.
         let (issuer, new_ca) = authority(lab, "new");
         let key = KeyPair::generate().unwrap();
         let new = CertificateParams::new(vec![name.into()]).unwrap().signed_by(&key, &issuer).unwrap();
@@ -111,7 +110,7 @@ fn agents_and_controller_know_each_other() {
     });
 }
 
-/// What a stream of these requests ends with.
+/// The status with which a stream of these requests ends.
 async fn follow(channel: &Channel, requests: Vec<FollowRequest>) -> (Code, String) {
     let mut client = FeedClient::new(channel.clone()).max_encoding_message_size(usize::MAX);
     let requests = tokio_stream::iter(requests);
@@ -143,7 +142,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
         let channel = Channel::from_shared(format!("http://{}", controller.feed)).unwrap().connect().await.unwrap();
         let acknowledged =
             FollowRequest { request: Some(Request::Acknowledged(Position { instance: 1, version: u64::MAX })) };
-        // Once, so that what is made on first use is there.
+        // Once before the measurement, so that everything made on first use exists.
         let (code, _) = follow(&channel, vec![hello("warm", Vec::new()), FollowRequest::default()]).await;
         assert_eq!(code, Code::InvalidArgument);
         let before = controller.process.resident();
@@ -168,7 +167,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
                 "{code} {message}"
             );
         }
-        // Bytes that are no HTTP, and headers of messages that never come.
+        // Bytes that are not HTTP, and headers of messages that never arrive.
         let mut state = 7u32;
         let mut noise = |len: usize| -> Vec<u8> {
             let mut next = || {
@@ -181,14 +180,14 @@ fn nonsense_is_refused_and_costs_no_memory() {
             let mut stream = TcpStream::connect(&controller.feed).unwrap();
             stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
             let preface: &[u8] = if n % 2 == 0 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" } else { b"" };
-            // It may have closed the connection already.
+            // The server may have closed the connection already.
             let _ = stream.write_all(&[preface, &noise(1 + n * 50)].concat());
             let _ = stream.read(&mut [0; 1024]);
         }
         let more = controller.process.resident().saturating_sub(before);
         assert!(more <= 8 << 20, "{} KiB more", more >> 10);
 
-        // As many as may follow; one more is told so.
+        // As many streams as the limit allows; one more is refused.
         let mut streams = Vec::new();
         for node in ["a", "b", "c"] {
             let endless =
@@ -230,7 +229,7 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
         let at = confirmed(&agent).await.unwrap();
         assert!((0.0..60.0).contains(&(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() - at)));
 
-        // It is ended, and one that starts has the table from disk; killed, it leaves the same.
+        // The agent ends, and a new one loads the table from disk; a killed agent leaves the same table.
         agent.process.signal(Signal::SIGTERM);
         until("its end", async || (agent.metric("meridian_build_info").await.is_none()).then_some(())).await;
         drop(agent);
@@ -244,7 +243,7 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
             agent.process.signal(Signal::SIGKILL);
         }
 
-        // A table that was damaged is said, and not used.
+        // A damaged table is reported, and not used.
         let saved = lab.folder.as_ref().join("node-a/state/table");
         let mut bytes = std::fs::read(&saved).unwrap();
         let last = bytes.len() - 1;
@@ -253,7 +252,7 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
         let agent = lab.agent_at("node-a", &feed, &[]);
         until("the damage", async || agent.log().contains("its checksum is wrong").then_some(())).await;
 
-        // The controller comes back, as another instance.
+        // The controller comes back as another instance.
         let controller = lab.controller_at(&feed, &["--agent-accounts", "off"]).await;
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table()).await;
@@ -279,7 +278,7 @@ fn streams_end_after_their_time_and_agents_come_again() {
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn agents_that_never_read_hold_no_memory() {
     inside("slow", async |lab: &mut Lab| {
-        // A table of some size: 20,000 prefixes of one node.
+        // A large table: 20,000 prefixes of one node.
         let mut zones = String::from("zones:\n- name: eu-1a\n  region: eu-1\n  cidrs:\n");
         for n in 0..20_000 {
             zones.push_str(&format!("  - 10.{}.{}.{}/30\n", n >> 14, n >> 6 & 255, (n & 63) << 2));
@@ -308,7 +307,7 @@ fn agents_that_never_read_hold_no_memory() {
         })
         .await;
         assert_eq!(agent.pod("10.0.1.5").await, "");
-        // What is encoded is there once, for all; each connection has its windows.
+        // Encoded updates are shared by all streams; only the windows are separate for each connection.
         let each = controller.process.resident().saturating_sub(before) / stuck.len() as u64;
         assert!(each <= 256 << 10, "{} KiB each", each >> 10);
     });
@@ -325,7 +324,7 @@ fn an_agent_that_starts_before_its_controller_counts_from_the_first_table_on() {
             agent.log().contains("nothing is counted before the controller's first table is here").then_some(())
         })
         .await;
-        // It is alive, and says so; but nothing of what passes is of an unknown zone for good.
+        // The agent answers health checks, but counts nothing before it has a table.
         until("its page", async || agent.metric("meridian_flow_ring_limit").await).await;
         assert_eq!(agent.metric("meridian_build_info").await, None);
         assert!(!agent.log().contains("packets are counted here"), "{}", agent.log());

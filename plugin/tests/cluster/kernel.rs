@@ -1,4 +1,4 @@
-//! The zone table as the kernel has it.
+//! The zone table in the kernel.
 
 use aya::maps::{Map, MapData, MapInfo, lpm_trie::LpmTrie};
 use ipnetwork::IpNetwork;
@@ -8,10 +8,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// The kind of prefixes that no table names.
+/// The kind of default prefixes, which no table names.
 const DEFAULT: u8 = 0;
 
-/// What an agent's kernel maps hold: the slot of each prefix that a table names.
+/// The contents of an agent's kernel maps: the slot of each prefix, without default prefixes.
 pub fn table(agent: u32) -> BTreeMap<IpNetwork, u16> {
     let maps = maps(agent);
     let epoch: u32 = {
@@ -36,7 +36,7 @@ pub fn table(agent: u32) -> BTreeMap<IpNetwork, u16> {
     entries.filter(|(_, (_, kind))| *kind != DEFAULT).map(|(prefix, (slot, _))| (prefix, slot)).collect()
 }
 
-/// The maps that a process holds, by name.
+/// The maps of a process, by name.
 fn maps(process: u32) -> BTreeMap<String, u32> {
     let of_descriptor = |entry: fs::DirEntry| -> Option<u32> {
         let text = fs::read_to_string(entry.path()).ok()?;

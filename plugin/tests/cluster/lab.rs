@@ -1,5 +1,5 @@
-//! An API server, a controller with exactly the role that it ships with, and agents: all on the loopback
-//! of a network namespace of their own.
+//! An API server, a controller with exactly the role in the chart, and agents: all on the loopback of their own
+//! network namespace.
 
 use crate::{
     common::programs::program,
@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long something may take before the test gives up.
+/// How long a test waits for a condition.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The controller's service account, and that of agents.
 pub const CONTROLLER: &str = "meridian-controller";
@@ -38,7 +38,7 @@ pub fn inside<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, test: T) {
     run(name, None, test);
 }
 
-/// The same, with an API server of its own that has further flags.
+/// As [`inside`], with a separate API server that has these flags.
 pub fn inside_with<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, flags: &'static [&'static str], test: T) {
     run(name, Some(flags), test);
 }
@@ -59,7 +59,7 @@ fn run<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, own: Option<&'static [&'stat
             eprintln!("skipped: it needs an API server of its own");
             return;
         }
-        // They share it.
+        // Tests share the running API server.
         static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         return body();
@@ -69,7 +69,7 @@ fn run<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, own: Option<&'static [&'stat
     namespace.run(body).unwrap();
 }
 
-/// Waits until something is so.
+/// Waits for a condition.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + TIMEOUT;
     loop {
@@ -85,12 +85,12 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Where the API server comes from.
+/// The source of the API server.
 #[derive(Clone)]
 enum Api {
-    /// The one of conformance/cluster.
+    /// The program of conformance/cluster.
     Program(PathBuf),
-    /// A running one.
+    /// A running API server.
     Running(PathBuf),
 }
 
@@ -107,7 +107,7 @@ pub struct Lab {
     pub kubeconfig: PathBuf,
     pub client: Client,
     controllers: usize,
-    /// What was made, to be taken away from an API server that stays.
+    /// The objects to delete from an API server that stays.
     pub made: RefCell<Vec<Object>>,
 }
 
@@ -125,7 +125,7 @@ impl Server {
         let mut command = Command::new(&self.program);
         command.arg("standalone").arg(&self.folder).arg(self.port.to_string()).args(self.flags);
         let mut process = Running::spawn_fed(&mut command);
-        // Nobody reads what it says, and it must not wait for that.
+        // A file, so that the server never blocks on its output.
         let log = fs::File::create(self.folder.join("log")).unwrap();
         process.drain_to(log);
         self.process = Some(process);
@@ -153,7 +153,7 @@ impl Lab {
                 (Some(server), kubeconfig)
             }
         };
-        // The file is not whole the moment that it is there.
+        // The file exists before it is complete.
         until("a whole kubeconfig", async || Kubeconfig::read_from(&kubeconfig).ok()).await;
         let client = client(&kubeconfig).await;
         let lab = Self { folder, server, kubeconfig, client, controllers: 0, made: RefCell::default() };
@@ -170,7 +170,7 @@ impl Lab {
         .await;
     }
 
-    /// Accounts, and the role that the chart ships.
+    /// Makes the accounts, and the role in the chart.
     async fn set_up(&self) {
         self.put(Object::namespace(NAMESPACE)).await;
         for account in [CONTROLLER, AGENT] {
@@ -184,12 +184,12 @@ impl Lab {
         }
     }
 
-    /// The role that the chart ships, or only those of its resources that are wanted.
+    /// The role in the chart, limited to wanted resources.
     pub async fn set_role(&self, wanted: impl Fn(&str) -> bool) {
         self.put(Object::role(CONTROLLER, json_rules(wanted))).await;
     }
 
-    /// Takes away what was made, if the API server stays.
+    /// Deletes the test's objects, if the API server stays.
     async fn clean(&self) {
         if self.server.is_none() {
             let made: Vec<Object> = self.made.take();
@@ -199,13 +199,13 @@ impl Lab {
         }
     }
 
-    /// Ends the API server, at once.
+    /// Kills the API server.
     pub fn stop_api(&mut self) {
         let server = self.server.as_mut().unwrap();
         drop(server.process.take());
     }
 
-    /// Starts it again on what it had.
+    /// Starts the API server again with its data.
     pub async fn start_api(&mut self) {
         self.server.as_mut().unwrap().start();
         self.is_ready().await;
@@ -216,7 +216,7 @@ impl Lab {
         self.kubeconfig_in(NAMESPACE, account).await
     }
 
-    /// The same, of an account of another namespace.
+    /// A kubeconfig with a token of an account in another namespace.
     pub async fn kubeconfig_in(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.token_in(namespace, account, None, "").await;
         let mut file = Kubeconfig::read_from(&self.kubeconfig).unwrap();
@@ -227,18 +227,18 @@ impl Lab {
         path
     }
 
-    /// The API server as the controller's account sees it.
+    /// A client with the controller's account.
     pub async fn as_controller(&self) -> Client {
         client(&self.kubeconfig_of(CONTROLLER).await).await
     }
 
-    /// A controller in progress. `args` are added to those that it needs.
+    /// Starts a controller. `args` are added to the required ones.
     pub async fn controller(&mut self, args: &[&str]) -> Controller {
         let feed = format!("127.0.0.1:{}", free_port());
         self.controller_at(&feed, args).await
     }
 
-    /// The same, where agents follow already.
+    /// Starts a controller at an address that agents follow already.
     pub async fn controller_at(&mut self, feed: &str, args: &[&str]) -> Controller {
         self.controllers += 1;
         let kubeconfig = self.kubeconfig_of(CONTROLLER).await;
@@ -258,18 +258,18 @@ impl Lab {
         controller
     }
 
-    /// An agent in progress, on the same machine as all others.
+    /// Starts an agent, on the same machine as all others.
     pub fn agent(&self, node: &str, controller: &Controller, args: &[&str]) -> Agent {
         self.agent_at(node, &controller.feed, args)
     }
 
-    /// The same, with a controller that need not be there.
+    /// Starts an agent whose controller need not run.
     pub fn agent_at(&self, node: &str, feed: &str, args: &[&str]) -> Agent {
         Agent::start(self.folder.as_ref(), node, "lo", feed, args)
     }
 }
 
-/// A controller in progress.
+/// A running controller.
 pub struct Controller {
     pub process: Running,
     pub feed: String,
@@ -283,7 +283,7 @@ impl Controller {
         api::Client::connect(Target::Tcp(self.own.clone())).await.ok()?.status().await.ok()
     }
 
-    /// Waits until the controller has seen a version of a kind, and all agents have what follows from it.
+    /// Waits until the controller has received a version of a kind, and all agents have acknowledged the result.
     pub async fn settle(&self, kind: &str, resource_version: &str, agents: usize) {
         let wanted: u64 = resource_version.parse().unwrap();
         until(&format!("{kind} {resource_version} at {agents} agents"), async || {
@@ -296,7 +296,7 @@ impl Controller {
         .await;
     }
 
-    /// Waits for the state of a kind's watch.
+    /// Waits until a kind's watch has this state.
     pub async fn watches(&self, kind: &str, state: &str) {
         until(&format!("{kind} is {state}"), async || {
             let status = self.status().await?;
@@ -309,13 +309,13 @@ impl Controller {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// The value of a series of its metrics.
+    /// The value of a series on its metrics page.
     pub async fn metric(&self, series: &str) -> Option<f64> {
         metric(&self.http, series).await
     }
 }
 
-/// An agent in progress.
+/// A running agent.
 pub struct Agent {
     pub process: Running,
     socket: PathBuf,
@@ -324,7 +324,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// On the node that this thread is on, with a folder of its own in this one.
+    /// Starts an agent on the thread's node, with a subfolder of this folder.
     pub fn start(folder: &Path, node: &str, uplink: &str, feed: &str, args: &[&str]) -> Self {
         let folder = folder.join(node);
         fs::create_dir_all(&folder).unwrap();
@@ -354,26 +354,26 @@ impl Agent {
         until("the agent", async || api::Client::connect(Target::Unix(self.socket.clone())).await.ok()).await
     }
 
-    /// Who has an address.
+    /// The endpoint behind an address.
     pub async fn endpoint(&self, ip: &str) -> Option<Endpoint> {
         self.client().await.lookup(ip.into()).await.unwrap().unwrap().endpoint
     }
 
-    /// Namespace, pod and workload of who has an address.
+    /// Namespace, pod and workload of the endpoint behind an address.
     pub async fn pod(&self, ip: &str) -> String {
         self.endpoint(ip).await.map_or_else(String::new, |endpoint| {
             format!("{}/{} {} {}", endpoint.namespace, endpoint.pod, endpoint.workload_kind, endpoint.workload)
         })
     }
 
-    /// Its kernel maps hold exactly these prefixes, in these zones.
+    /// Checks that its kernel maps hold exactly these prefixes in these zones.
     pub async fn has_exactly(&self, expected: &BTreeMap<String, String>) {
         let mut prefixes = self.client().await.list().await.unwrap();
         let mut zones = BTreeMap::new();
         while let Some(prefix) = prefixes.next().await.unwrap() {
             zones.insert(prefix.cidr, prefix.zone);
         }
-        // The slot of a zone is the agent's: the same for the same zone, another for another.
+        // Slots are the agent's own: one zone has one slot, and different zones have different slots.
         let mut slots: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
         let mut found = BTreeMap::new();
         for (prefix, slot) in kernel::table(self.process.id()) {
@@ -417,6 +417,6 @@ async fn metric(http: &str, series: &str) -> Option<f64> {
         stream.read_to_string(&mut page).ok()?;
         page.lines().find_map(|line| line.strip_prefix(&series)?.trim().parse().ok())
     };
-    // Threads of this one are in its namespace.
+    // Threads of this thread are in its namespace.
     thread::spawn(ask).join().unwrap()
 }

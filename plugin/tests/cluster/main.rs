@@ -1,8 +1,8 @@
 //! The controller and its agents against a real API server.
 //!
-//! Needs root, and conformance/cluster, named by MERIDIAN_KUBERNETES; `make test` builds it. What does
-//! not restart the API server runs against any other one that MERIDIAN_TEST_KUBECONFIG names: one
-//! without nodes, since the table must be exactly what the test makes.
+//! Needs root, and the program of conformance/cluster, named by MERIDIAN_KUBERNETES; `make test` builds it. Tests that
+//! do not restart the API server can run against another one, named by MERIDIAN_TEST_KUBECONFIG: it must have no
+//! nodes, because the table must be exactly the test's.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
 #[path = "../network/bpf_fs.rs"]

@@ -1,4 +1,4 @@
-//! Three nodes, each a network namespace in a zone of its own, behind a router that is the lab.
+//! Three nodes, each a network namespace in its own zone, behind a router, which is the lab's namespace.
 
 use crate::{
     feed::{AUDIENCE, authority},
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 const NAME: &str = "meridian-controller";
 
 pub const ZONES: [&str; 3] = ["eu-1a", "eu-1b", "eu-1c"];
-/// Where controllers are reached from every node.
+/// The controllers' address on every node.
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 pub const PORT: u16 = 9000;
 
@@ -31,7 +31,7 @@ pub fn pod(node: usize, which: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 98, node as u8 + 1, which)
 }
 
-/// A node: a namespace with two pods' addresses, behind a router that is the lab.
+/// A node: a namespace with the addresses of two pods.
 pub struct Node {
     pub name: String,
     pub namespace: Namespace,
@@ -61,7 +61,7 @@ impl Node {
             links.route(format!("10.98.{third}.0/24").parse().unwrap(), own.into()).await
         })
         .unwrap();
-        // Each takes what comes, so that nobody answers that a port is closed.
+        // Each socket receives everything, so that the kernel sends no ICMP errors.
         let bind = || [1, 2].map(|which| UdpSocket::bind((pod(n, which), PORT)).unwrap());
         let sockets = namespace.run(bind).unwrap().into();
         Self { name, namespace, sockets }
@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-/// What a Service is to agents: one port, behind it whichever replica takes the connection.
+/// Acts like a Service for agents: one port, and a connection goes to any replica.
 pub async fn service(port: u16, replicas: Rc<RefCell<Vec<String>>>) {
     let listener = TcpListener::bind((CONTROL, port)).await.unwrap();
     tokio::task::spawn_local(async move {
@@ -102,7 +102,7 @@ pub async fn service(port: u16, replicas: Rc<RefCell<Vec<String>>>) {
     });
 }
 
-/// Everything that controllers and agents need to know each other.
+/// The certificates and tokens of controllers and agents.
 pub struct Trust {
     pub args: Vec<String>,
     pub agents: Vec<Vec<String>>,
@@ -137,7 +137,7 @@ impl Trust {
     }
 }
 
-/// The nodes, here and in the cluster.
+/// Makes the nodes as namespaces, and as objects in the cluster.
 pub async fn lay_out(lab: &Lab) -> Vec<Node> {
     let router = Namespace::current("router").unwrap();
     configure(&router, "setting up", async |links| links.address("lo", CONTROL.into(), 32).await).unwrap();

@@ -15,12 +15,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// An object, and where its kind is.
+/// An object, with the API path of its kind.
 #[derive(Clone)]
 pub struct Object {
     resource: ApiResource,
     body: Value,
-    /// Whether its status is set by itself.
+    /// Whether its status is a subresource.
     has_status: bool,
 }
 
@@ -50,7 +50,7 @@ impl Object {
         Self::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", body)
     }
 
-    /// The role that the chart ships for a namespace, and who has it.
+    /// The role that the chart has for a namespace, with its binding.
     pub fn namespace_role(namespace: &str, name: &str, subjects: Value) -> [Self; 2] {
         let group = "rbac.authorization.k8s.io";
         let metadata = json!({"name": name, "namespace": namespace});
@@ -60,7 +60,7 @@ impl Object {
         [Self::new(group, "v1", "Role", "roles", body), Self::new(group, "v1", "RoleBinding", "rolebindings", bound)]
     }
 
-    /// A node; no zone if it is empty.
+    /// A node; an empty zone means no zone.
     pub fn node(name: &str, zone: &str, pod_cidrs: &[&str], addresses: &[&str]) -> Self {
         let mut labels = json!({"kubernetes.io/hostname": name});
         if !zone.is_empty() {
@@ -93,14 +93,14 @@ impl Object {
         Self::new("", "v1", "Pod", "pods", json!({"metadata": meta, "spec": spec, "status": status}))
     }
 
-    /// The same with something set.
+    /// The object with a value set at a path.
     pub fn with(mut self, path: &str, value: Value) -> Self {
         let (parent, key) = path.rsplit_once('/').unwrap();
         self.body.pointer_mut(parent).unwrap()[key] = value;
         self
     }
 
-    /// A definition of a kind that anything fits.
+    /// A CustomResourceDefinition without a schema.
     pub fn definition(group: &str, version: &str, kind: &str, plural: &str, scope: &str) -> Self {
         let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
         let body = json!({
@@ -134,7 +134,7 @@ fn rules_of(file: &str) -> Value {
     meridian::yaml::parse(&fs::read(path).unwrap(), "rules").unwrap()
 }
 
-/// The rules of the role that the chart ships, without resources that are not wanted.
+/// The rules of the role in the chart, without unwanted resources.
 pub fn json_rules(wanted: impl Fn(&str) -> bool) -> Value {
     let mut rules = rules_of("controller-cluster-rules.yaml");
     for rule in rules.as_array_mut().unwrap() {
@@ -157,7 +157,7 @@ impl Lab {
         }
     }
 
-    /// Makes an object or changes it; returns the version that it has then.
+    /// Creates or changes an object; returns its new version.
     pub async fn put(&self, object: Object) -> String {
         self.made.borrow_mut().push(object.clone());
         let (api, name) = (self.api(&object), object.text("/metadata/name"));
@@ -181,7 +181,7 @@ impl Lab {
         self.mark(&object).await
     }
 
-    /// Deletes an object if it is there. Namespaces stay: an API server alone can't end them.
+    /// Deletes an object if it exists. Namespaces stay: an API server alone can't delete them.
     pub async fn forget(&self, object: &Object) {
         if object.resource.kind == "Namespace" {
             return;
@@ -190,14 +190,13 @@ impl Lab {
         let _ = self.api(object).delete(&object.text("/metadata/name"), &now).await;
     }
 
-    /// Takes a kind away.
+    /// Deletes a definition.
     pub async fn delete_definition(&self, name: &str) {
         let api = self.api(&Object::definition("", "", "", "", ""));
         api.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// A version of an object's kind that is later than all that was done before: that of another object,
-    /// which says nothing.
+    /// A version of an object's kind that is later than all changes before: that of another object without content.
     pub async fn mark(&self, like: &Object) -> String {
         static MARKS: AtomicU32 = AtomicU32::new(0);
         let mark = MARKS.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +218,7 @@ impl Lab {
         self.token_in(crate::lab::NAMESPACE, account, pod, audience).await
     }
 
-    /// The same, of an account of another namespace.
+    /// A token of an account in another namespace.
     pub async fn token_in(&self, namespace: &str, account: &str, pod: Option<&str>, audience: &str) -> String {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let bound = pod.map(|pod| BoundObjectReference {
@@ -246,7 +245,7 @@ impl Lab {
         self.api(object).get(&object.text("/metadata/name")).await.unwrap().metadata.uid.unwrap()
     }
 
-    /// A text of an object as the server has it.
+    /// A string field of an object, read from the server.
     #[expect(clippy::too_many_arguments, reason = "where it is, and what of it")]
     pub async fn text(
         &self,

@@ -1,5 +1,5 @@
-//! The stock hubble-relay in a cluster: it hears of our agents from one of them, and of Cilium's beside them, all
-//! over TLS with certificates of both sides.
+//! The stock hubble-relay in a cluster: one of our agents tells it about our agents and Cilium's, all over TLS with
+//! certificates on both sides.
 
 use crate::{
     bpf_fs::BpfFs,
@@ -25,10 +25,10 @@ use std::{
 };
 use tonic::transport::Channel;
 
-/// Where Cilium's agents serve flows, and ours.
+/// The ports of Cilium's agents and of ours.
 const CILIUM: &str = "4244";
 const OURS: u16 = 4344;
-/// What a Cilium agent has seen: its times are long ago.
+/// The flows of a Cilium agent, with times long ago.
 const RECORDED: &str = r#"{"flow":{"time":"2023-11-14T22:13:20Z","uuid":"NODE","verdict":"FORWARDED","source":{"namespace":"shop","pod_name":"a"},"destination":{"namespace":"shop","pod_name":"b"},"Type":"L3_L4","node_name":"NODE","is_reply":false},"node_name":"NODE","time":"2023-11-14T22:13:20Z"}"#;
 
 struct Programs {
@@ -44,7 +44,7 @@ impl Programs {
         Self { hubble, observer, relay }
     }
 
-    /// What the stock command prints.
+    /// The output of the stock command.
     fn says(&self, server: &str, line: &str) -> String {
         let mut command = Command::new(&self.hubble);
         command.args(line.split(' ')).args(["--server", server]).env_clear().env("HOME", "/nonexistent");
@@ -87,7 +87,7 @@ impl Agents<'_> {
     }
 }
 
-/// A Cilium agent's server of flows, beside ours.
+/// A flow server of a Cilium agent on the same node.
 fn cilium(programs: &Programs, lab: &Lab, node: &Node, n: usize, issued: &Issued, clients: &Path) -> Running {
     let flows = RECORDED.replace("NODE", &node.name) + "\n";
     let flows = lab.folder.file(&format!("cilium-{}.json", node.name), flows.as_bytes());
@@ -146,7 +146,7 @@ fn one_relay_has_our_agents_and_ciliums() {
         until("a relay with six nodes", async || (nodes(&programs.says(&at, "list nodes")) == connected).then_some(()))
             .await;
 
-        // The same of all agents through it as of each by itself.
+        // Through the relay, all agents' flows equal the flows of each agent.
         for size in 1..20 {
             for (from, node) in nodes_here.iter().enumerate() {
                 for to in (0..3).filter(|to| *to != from) {
@@ -173,7 +173,7 @@ fn one_relay_has_our_agents_and_ciliums() {
 
         hubble_ui_has_what_it_needs(&at).await;
 
-        // An agent is killed, and comes back.
+        // An agent is killed, and a new one starts.
         ours[1].process.signal(Signal::SIGKILL);
         let without = all(["Connected", "Connected", "Connected", "Unavailable", "Connected", "Connected"]);
         until("a node is away", async || (nodes(&programs.says(&at, "list nodes")) == without).then_some(())).await;
@@ -183,7 +183,7 @@ fn one_relay_has_our_agents_and_ciliums() {
     });
 }
 
-/// As its backend asks: for the flows of a namespace, for nodes and for the status.
+/// The requests of hubble-ui's backend: flows of a namespace, nodes, and the status.
 async fn hubble_ui_has_what_it_needs(relay: &str) {
     let channel = Channel::from_shared(format!("http://{relay}")).unwrap().connect().await.unwrap();
     let mut client = ObserverClient::new(channel);
@@ -212,7 +212,7 @@ async fn hubble_ui_has_what_it_needs(relay: &str) {
         if !flow.node_name.ends_with("-meridian") {
             continue;
         }
-        // It draws no flow that lacks one of these.
+        // hubble-ui draws no flow that lacks one of these.
         let (source, destination) = (flow.source.as_ref().unwrap(), flow.destination.as_ref().unwrap());
         for end in [source, destination] {
             assert!(end.identity > 0 || !end.workloads.is_empty(), "{flow:?}");

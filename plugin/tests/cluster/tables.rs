@@ -1,4 +1,4 @@
-//! The agents' kernel maps hold exactly what the cluster says, after every change.
+//! The agents' kernel maps equal the cluster's table after every change.
 
 use crate::{
     lab::{Agent, Controller, Lab, inside},
@@ -11,7 +11,7 @@ const DATABASE: &[u8] = b"zones: [{name: eu-1b, region: eu-1}]
 external: [{name: orders-db, cidr: 10.9.8.0/24, zone: eu-1b, class: database}]
 ";
 
-/// The agents, and what they should have.
+/// The agents, and their expected tables.
 struct Watched {
     controller: Controller,
     agents: Vec<Agent>,
@@ -29,7 +29,7 @@ impl Watched {
         }
     }
 
-    /// Once the agents have acknowledged what follows from this version, they have exactly what is expected.
+    /// Waits until the agents have acknowledged this version, and checks that their tables are the expected ones.
     async fn holds(&self, kind: &str, resource_version: &str) {
         self.controller.settle(kind, resource_version, self.agents.len()).await;
         for agent in &self.agents {
@@ -69,11 +69,11 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
             ("192.168.1.4/32", "eu-1c"),
             ("10.9.8.0/24", "eu-1b"),
         ]);
-        // A pod within its node's prefix needs none of its own.
+        // A pod inside its node's prefix needs no prefix of its own.
         let version = lab.put(Object::pod("cart-0", "node-a", "Running", &["10.0.1.5", "fd00:1::5"])).await;
         watched.holds("Pod", &version).await;
 
-        // Every shape of a CiliumNode.
+        // All forms of a CiliumNode.
         watched.controller.watches("CiliumNode", "watching").await;
         lab.put(Object::cilium_node("node-a", json!({"ipam": {"podCIDRs": ["10.1.1.0/24"]}}), json!({}))).await;
         let pool = json!({"10.2.0.5": {}, "10.2.0.6": {"owner": "shop/cart-1", "resource": "eni-1"}});
@@ -94,7 +94,7 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
             ("10.0.1.5/32", "eu-1a"),
             ("fd00:1::5/128", "eu-1a"),
         ]);
-        // Who gives out ranges of its own takes no notice of the nodes' prefixes.
+        // With a CNI's own ranges, the nodes' prefixes are ignored.
         watched.forget(&["10.0.1.0/24", "fd00:1::/64", "10.0.2.0/24", "10.0.3.0/24"]);
         watched.holds("CiliumNode", &version).await;
         assert_eq!(
@@ -126,7 +126,7 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         watched.expect(&[("10.4.1.8/32", "eu-1c"), ("10.0.4.0/24", "eu-1c")]);
         watched.holds("BlockAffinity", &version).await;
 
-        // The definition goes, and with it what was said by it.
+        // The definition is deleted, and its blocks with it.
         let version = lab.put(block("confirmed", "false")).await;
         watched.expect(&[("10.4.1.0/26", "eu-1c")]);
         watched.forget(&["10.4.1.8/32", "10.0.4.0/24"]);
@@ -138,11 +138,11 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         let version = lab.mark(&node_d("")).await;
         watched.holds("Node", &version).await;
 
-        // The zone of a node is edited: all that is on it moves.
+        // A node's zone changes, for everything on the node.
         let version = lab.put(node_d("eu-1a")).await;
         watched.expect(&[("10.0.4.0/24", "eu-1a"), ("192.168.1.4/32", "eu-1a"), ("10.4.1.8/32", "eu-1a")]);
         watched.holds("Node", &version).await;
-        // It loses its zone: unknown is a value of its own.
+        // The node loses its zone: unknown is a value of its own.
         let version = lab.put(node_d("").with("/metadata/labels", json!({"topology.kubernetes.io/zone": "0"}))).await;
         watched.expect(&[("10.0.4.0/24", "unknown"), ("192.168.1.4/32", "unknown"), ("10.4.1.8/32", "unknown")]);
         watched.holds("Node", &version).await;
@@ -154,7 +154,7 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         watched.expect(&[("10.0.5.0/24", "us-1a"), ("192.168.1.5/32", "us-1a")]);
         watched.holds("Node", &version).await;
 
-        // Two nodes say that a prefix is theirs.
+        // Two nodes claim the same prefix.
         let version = lab.put(Object::node("node-f", "eu-1b", &["10.0.5.0/24"], &[])).await;
         watched.expect(&[("10.0.5.0/24", "unknown")]);
         watched.holds("Node", &version).await;
@@ -167,7 +167,7 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         let told = ["NodeWithoutZone", "PrefixConflict"].map(|reason| (reason, "Node"));
         lab.has_events(&told).await;
 
-        // The static table is edited.
+        // The static table changes.
         let more = String::from_utf8_lossy(DATABASE).replace("10.9.8.0/24", "10.9.9.0/24");
         lab.folder.file("zones.yaml", more.as_bytes());
         crate::lab::until("the new static table", async || {
@@ -200,7 +200,7 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         };
         let agent = &watched.agents[0];
 
-        // The chain of owners: the ReplicaSet is known after its pod.
+        // A chain of owners: the ReplicaSet arrives after its pod.
         let owner = |kind: &str, name: &str, uid: &str, version: &str| json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true}]);
         let set = |owners| {
             let meta = json!({"name": "cart-6d8f", "namespace": "shop", "ownerReferences": owners});
@@ -223,7 +223,7 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         assert_eq!((&*endpoint.workload_kind, &*endpoint.workload, &*endpoint.node), ("Deployment", "cart", "node-a"));
         assert_eq!(endpoint.labels, ["app=cart"], "those that are chosen");
 
-        // A service sends to it.
+        // A service selects the pod.
         let service = json!({"metadata": {"name": "cart", "namespace": "shop"}, "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80}]}});
         lab.put(Object::new("", "v1", "Service", "services", service)).await;
         let slice = json!({
@@ -233,11 +233,11 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         let version = lab.put(Object::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", slice)).await;
         watched.holds("EndpointSlice", &version).await;
         assert_eq!(agent.endpoint("10.0.1.5").await.unwrap().services, ["cart"]);
-        // An address of a service is nobody's: what goes there is sent on to a pod.
+        // A service's address has no endpoint: its traffic is forwarded to a pod.
         let address = lab.text("", "v1", "Service", "services", "shop", "cart", "/spec/clusterIP").await;
         assert_eq!(agent.pod(&address).await, "");
 
-        // The address goes to a new pod while the old one has ended; the old one's late news change nothing.
+        // A new pod gets the address after the old one has ended; late updates of the old pod change nothing.
         lab.put(cart("cart-6d8f-1", "Succeeded", "10.0.1.5")).await;
         let version = lab.put(cart("cart-6d8f-2", "Running", "10.0.1.5")).await;
         watched.holds("Pod", &version).await;
@@ -253,7 +253,7 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         watched.holds("Pod", &version).await;
         assert_eq!(agent.pod("10.0.1.5").await, "");
 
-        // A pod on the node's own network is the node.
+        // A pod on the host network resolves to the node.
         let on_host =
             Object::pod("proxy", "node-a", "Running", &["192.168.1.1"]).with("/spec/hostNetwork", json!(true));
         let version = lab.put(on_host).await;

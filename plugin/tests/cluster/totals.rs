@@ -1,5 +1,5 @@
-//! The totals of the cluster: real traffic between nodes, each a network namespace with an agent, and two
-//! replicas of the controller, of which one dies, is cut off, or both are away.
+//! The totals of the cluster: real traffic between nodes, each a network namespace with an agent, and two replicas of
+//! the controller, of which one dies, one is cut off, or both are away.
 
 use crate::{
     bpf_fs::BpfFs,
@@ -27,13 +27,13 @@ use std::{
 };
 use tonic::transport::Channel;
 
-/// Where agents serve flows.
+/// The port of the agents' flow servers.
 const FLOWS: u16 = 4344;
 
-/// Bytes by zone of both ends.
+/// Bytes by source and destination zone.
 type Bytes = BTreeMap<(String, String), u64>;
 
-/// What was sent, and what was served of it at last.
+/// The traffic sent, and the totals served last.
 #[derive(Default)]
 struct Truth {
     sent: RefCell<Bytes>,
@@ -42,7 +42,7 @@ struct Truth {
 }
 
 impl Truth {
-    /// Some datagrams from every pod to every pod of another node.
+    /// Sends some datagrams from every pod to every pod of other nodes.
     fn send(&self, nodes: &[Node], size: usize) {
         for (from, node) in nodes.iter().enumerate() {
             for (n, socket) in node.sockets.iter().enumerate() {
@@ -56,7 +56,7 @@ impl Truth {
         }
     }
 
-    /// What a replica serves, if one does; never less than was served before.
+    /// The totals of the replica that serves them, if one does; they must never decrease.
     async fn look(&self, controllers: &[&Controller]) -> Option<WatchResponse> {
         for controller in controllers {
             let ask = async {
@@ -78,7 +78,7 @@ impl Truth {
         None
     }
 
-    /// Waits until what is served is what was sent.
+    /// Waits until the totals equal the traffic sent.
     async fn is_served(&self, what: &str, controllers: &[&Controller]) -> WatchResponse {
         until(what, async || {
             let answer = self.look(controllers).await?;
@@ -96,7 +96,7 @@ impl Truth {
     }
 }
 
-/// Between the nodes' zones: agents and controllers talk, too, from and to addresses in no prefix.
+/// Traffic between the nodes' zones: agents and controllers also talk, with addresses in no prefix.
 fn between_zones(answer: &WatchResponse) -> Bytes {
     let mut bytes = Bytes::new();
     for pair in answer.zones.iter().filter(|pair| pair.locality == "cross-zone") {
@@ -106,7 +106,7 @@ fn between_zones(answer: &WatchResponse) -> Bytes {
     bytes
 }
 
-/// What the pair logs have, by the source's pod.
+/// The bytes in the pair logs between pods.
 fn logged(files: &[PathBuf]) -> u64 {
     let lines = files.iter().flat_map(|file| {
         let text = fs::read_to_string(file).unwrap_or_default();
@@ -115,7 +115,7 @@ fn logged(files: &[PathBuf]) -> u64 {
     lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok()?["bytes"].as_u64()).sum()
 }
 
-/// The controllers and what they write.
+/// The controllers and their pair logs.
 struct Controllers {
     trust: Trust,
     replicas: Rc<RefCell<Vec<String>>>,
@@ -146,7 +146,7 @@ fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -
     node.namespace.run(|| Agent::start(folder, &node.name, "up0", &feed, &args)).unwrap()
 }
 
-/// Nobody is in the way of the next agent then.
+/// Ends an agent, and waits until it has ended so that the next one can start.
 async fn ends(agent: &mut Agent, signal: Signal) {
     agent.process.signal(signal);
     until("the agent's end", async || agent.process.has_ended().then_some(())).await;
@@ -175,7 +175,7 @@ async fn totals(lab: &mut Lab) {
     let second = controllers.start(lab).await;
     let mut agents: Vec<Agent> =
         nodes.iter().zip(&controllers.trust.agents).map(|(node, trust)| agent(lab, node, port, &pins, trust)).collect();
-    // Counted by the kernel and said by the controller: before an agent is there nobody counts.
+    // Traffic counts only while an agent has its programs attached.
     for agent in &agents {
         until("the agent", async || agent.log().contains("counting attached").then_some(())).await;
     }
@@ -196,14 +196,14 @@ async fn totals(lab: &mut Lab) {
         r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="shop",locality="cross-zone"}"#;
     until("the same by namespace", async || (first.metric(namespaces).await? == truth.total() as f64).then_some(()))
         .await;
-    // Who does not sum up says who does.
+    // A standby replica names the leader.
     let refused = api::Client::connect(Target::Tcp(second.own.clone())).await.unwrap();
     let refused = refused.watch(WatchRequest::default()).await.map(drop).unwrap_err().to_string();
     assert!(refused.contains(&format!("not the holder: {}", first.own)), "{refused}");
     let top = ["top", "--server", &second.own, "--count", "1"];
     let said = run(&top);
     assert!(said.stdout.contains("node-a, node-b, node-c: bytes that left"), "{said:?}");
-    // Either tells a relay whose flows are where.
+    // Both replicas give a relay the addresses of flow servers.
     for controller in [&first, &second] {
         let channel = Channel::from_shared(format!("http://{}", controller.own)).unwrap().connect().await.unwrap();
         let mut peers = PeerClient::new(channel).notify(NotifyRequest {}).await.unwrap().into_inner();
@@ -213,14 +213,14 @@ async fn totals(lab: &mut Lab) {
         }
     }
 
-    // An agent is killed, and the kernel goes on.
+    // An agent is killed, and the kernel continues to count.
     ends(&mut agents[0], Signal::SIGKILL).await;
     truth.send(&nodes, 700);
     agents[0] = agent(lab, &nodes[0], port, &pins, &controllers.trust.agents[0]);
     truth.send(&nodes, 300);
     truth.is_served("after an agent was killed", &[&first, &second]).await;
 
-    // The leader is killed in the middle.
+    // The leader is killed during traffic.
     first.process.signal(Signal::SIGKILL);
     controllers.replicas.borrow_mut().remove(0);
     for size in 0..10 {
@@ -233,7 +233,7 @@ async fn totals(lab: &mut Lab) {
     truth.is_served("after the leader was killed", &[&second, &third]).await;
     holds(&second, 1.0).await;
 
-    // The leader is cut off, and comes back when another one has taken over.
+    // The leader is frozen, and resumes after another replica has taken over.
     second.process.signal(Signal::SIGSTOP);
     truth.send(&nodes, 400);
     holds(&third, 1.0).await;
@@ -245,7 +245,7 @@ async fn totals(lab: &mut Lab) {
     truth.is_served("after it has come back", &[&second, &third]).await;
     until("the pair log", async || (logged(&controllers.logs) == truth.total()).then_some(())).await;
 
-    // No controller is there for a long time.
+    // No controller runs for a long time.
     drop((second, third));
     controllers.replicas.borrow_mut().clear();
     ends(&mut agents[1], Signal::SIGTERM).await;

@@ -1,4 +1,4 @@
-//! Whatever the API server does, the table stays right, metric and log say what is going on, and it
+//! With any failure of the API server the table stays right, metrics and logs show the failure, and the controller
 //! recovers by itself.
 
 use crate::{
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Watches end soon, so that the tests need not wait for long.
+/// A short watch timeout, so that the tests are fast.
 const WATCH: u64 = 2;
 
 fn expected(prefixes: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -36,7 +36,7 @@ fn the_table_outlives_what_the_api_server_does() {
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table).await;
 
-        // Watches end, and go on from where they were: without a new list.
+        // Watches end and continue from their version, without a new list.
         tokio::time::sleep(Duration::from_secs(2 * WATCH)).await;
         assert_eq!(controller.metric(r#"meridian_watch_relists_total{kind="Node"}"#).await, Some(0.0));
         assert_eq!(controller.metric(r#"meridian_watch_errors_total{kind="Node"}"#).await, Some(0.0));
@@ -55,8 +55,8 @@ fn the_table_outlives_what_the_api_server_does() {
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table).await;
 
-        // Nodes come, change and go while the controller can't see it, and a new start of the API server
-        // forgets how: what the controller would go on from has expired.
+        // Nodes are added, changed and deleted while the controller is disconnected, and the restarted API server has
+        // lost the history: the controller's version has expired.
         lab.stop_api();
         controller.watches("Node", "failing").await;
         controller.process.signal(Signal::SIGSTOP);
@@ -93,11 +93,11 @@ fn the_role_allows_what_is_needed_and_no_more() {
         let patch = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
         assert_eq!(code(nodes.patch("node-a", &Default::default(), &patch).await.map(drop)), 403);
         assert_eq!(code(secrets.list(&Default::default()).await.map(drop)), 403);
-        // One Lease, by its name.
+        // Only this Lease, by name.
         let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
         let lease: Lease = serde_json::from_value(json!({"metadata": {"name": CONTROLLER}, "spec": {}})).unwrap();
         let made = leases.create(&Default::default(), &lease).await.map(drop);
-        // It is there already where the API server stays.
+        // It already exists if the API server stays.
         assert!(matches!(code(made), 200 | 409));
         let taken = Patch::Merge(json!({"spec": {"holderIdentity": "me"}}));
         assert_eq!(code(leases.patch(CONTROLLER, &Default::default(), &taken).await.map(drop)), 200);
@@ -123,7 +123,7 @@ fn one_kind_that_may_not_be_read_harms_no_other() {
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table).await;
 
-        // The right to read pods is taken away.
+        // The permission to read pods is removed.
         lab.set_role(|resource| resource != "pods").await;
         controller.watches("Pod", "forbidden").await;
         assert_eq!(controller.metric(r#"meridian_watch_state{kind="Pod",state="forbidden"}"#).await, Some(1.0));
@@ -133,7 +133,7 @@ fn one_kind_that_may_not_be_read_harms_no_other() {
         controller.settle("Node", &version, 1).await;
         agent.has_exactly(&table).await;
 
-        // One that starts now knows all but pods.
+        // A controller that starts now gets everything except pods.
         let second = lab.controller(&args).await;
         second.watches("Pod", "forbidden").await;
         second.watches("Node", "watching").await;
@@ -159,7 +159,7 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
         let controller = lab.controller(&["--agent-accounts", "off"]).await;
         let agent = lab.agent("node-a", &controller, &[]);
         controller.watches("CiliumNode", "watching").await;
-        // In every way that a definition without a schema lets through.
+        // All malformed values that a definition without a schema allows.
         for (name, spec) in [
             ("text", json!("nonsense")),
             ("list", json!({"ipam": [1, 2, 3]})),
@@ -173,13 +173,13 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
         let spec = json!({"ipam": {"podCIDRs": ["10.1.1.0/24"]}});
         let version = lab.put(Object::cilium_node("node-a", spec, json!({}))).await;
         controller.settle("CiliumNode", &version, 1).await;
-        // The nodes have ranges of Cilium's: their own prefixes count no more.
+        // The nodes have ranges of Cilium's, so their own prefixes no longer count.
         agent.has_exactly(&expected(&[("10.1.1.0/24", "eu-1a"), ("10.1.2.0/24", "eu-1b")])).await;
         let unreadable = r#"meridian_watch_unreadable_objects{kind="CiliumNode"}"#;
-        // The first two say nothing where something is looked for.
+        // The first two have no values at the paths that are read.
         assert_eq!(controller.metric(unreadable).await, Some(3.0));
         assert!(controller.log().contains("spec.ipam.podCIDRs: `ten` is no prefix"));
-        // One that is mended counts.
+        // A corrected object counts.
         let spec = json!({"ipam": {"podCIDRs": ["10.1.2.0/24"]}});
         let version = lab.put(Object::cilium_node("node-b", spec, json!({}))).await;
         controller.settle("CiliumNode", &version, 1).await;
@@ -191,7 +191,7 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn a_server_that_can_t_stream_lists_is_asked_for_pages() {
     inside_with("pages", &["--feature-gates=WatchList=false"], async |lab: &mut Lab| {
-        // More than a page.
+        // More than one page.
         let mut table = BTreeMap::new();
         let mut last = String::new();
         for n in 0..=500 {

@@ -1,4 +1,4 @@
-//! What tests of the command share.
+//! Shared code for tests of the command.
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
 pub mod programs;
@@ -9,15 +9,15 @@ use std::{
     process::{Command, Output},
 };
 
-/// The command.
+/// Runs the command.
 pub fn meridian(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
-    // What is to stay in the kernel a test says itself.
+    // A test that needs pins sets their folder itself.
     command.args(args).env("MERIDIAN_PIN_DIR", "off");
     command
 }
 
-/// What a command said, its exit code first.
+/// The exit code and output of a command.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -36,7 +36,7 @@ pub fn run(args: &[&str]) -> Said {
     meridian(args).output().unwrap().into()
 }
 
-/// A folder for one test, gone when the test ends.
+/// A folder for one test, removed at its end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,8 +1,8 @@
-//! Programs of others that tests need, named by environment variables that `scripts/test.sh` sets.
+//! Other projects' programs that tests need, named by environment variables that `scripts/test.sh` sets.
 
 use std::path::PathBuf;
 
-/// The program that a variable names.
+/// The path of the program in a variable.
 ///
 /// A test that can't run is never green: it is ignored unless `scripts/test.sh` runs it, or it fails here.
 #[track_caller]

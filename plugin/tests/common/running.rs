@@ -1,4 +1,4 @@
-//! Commands in progress. A test that fails ends those that it started.
+//! Running commands. A failing test ends the commands that it started.
 
 use super::Said;
 use nix::{
@@ -10,7 +10,7 @@ use std::{
     process::{Child, ChildStderr, ChildStdin, Command, Stdio},
 };
 
-/// A command in progress, its output in pipes.
+/// A running command, with its output in pipes.
 pub struct Running(Option<Child>);
 
 impl Running {
@@ -18,35 +18,35 @@ impl Running {
         Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
-    /// The same, and its stdin as well.
+    /// Starts a command, with its stdin in a pipe, too.
     pub fn spawn_fed(command: &mut Command) -> Self {
         Self::spawn(command.stdin(Stdio::piped()))
     }
 
-    /// What it is fed with.
+    /// Its standard input.
     pub fn stdin(&mut self) -> &mut ChildStdin {
         self.0.as_mut().unwrap().stdin.as_mut().unwrap()
     }
 
-    /// There is no more for it.
+    /// Closes its standard input.
     pub fn close_stdin(&mut self) {
         drop(self.0.as_mut().unwrap().stdin.take());
     }
 
-    /// Bytes of its memory that are in use.
+    /// Its resident memory in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.as_ref().unwrap().id())).unwrap();
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         1024 * kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
-    /// Reads stderr until a line holds `wanted`; returns what was read, and the rest.
+    /// Reads stderr until a line contains `wanted`; returns the text read, and the reader.
     pub fn stderr_until(&mut self, wanted: &str) -> (String, BufReader<ChildStderr>) {
         let mut stderr = BufReader::new(self.0.as_mut().unwrap().stderr.take().unwrap());
         (until(&mut stderr, wanted), stderr)
     }
 
-    /// Writes what it says to a file from now on, so that it never waits for a reader.
+    /// Writes its output to a file from now on, so that it never blocks.
     pub fn drain_to(&mut self, file: std::fs::File) {
         let child = self.0.as_mut().unwrap();
         let mut outputs: Vec<Box<dyn std::io::Read + Send>> = Vec::new();
@@ -54,17 +54,17 @@ impl Running {
         outputs.extend(child.stderr.take().map(|stderr| Box::new(stderr) as _));
         for mut output in outputs {
             let mut file = file.try_clone().unwrap();
-            // Ends with the process.
+            // The thread ends with the process.
             std::thread::spawn(move || std::io::copy(&mut output, &mut file));
         }
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.0.as_ref().unwrap().id()
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.0.as_mut().unwrap().try_wait().unwrap().is_some()
     }
@@ -73,13 +73,13 @@ impl Running {
         kill(Pid::from_raw(self.0.as_ref().unwrap().id() as i32), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and returns its output.
     pub fn said(mut self) -> Said {
         self.0.take().unwrap().wait_with_output().unwrap().into()
     }
 }
 
-/// Reads until a line holds `wanted`; returns what was read.
+/// Reads until a line contains `wanted`; returns the text read.
 pub fn until(stderr: &mut BufReader<ChildStderr>, wanted: &str) -> String {
     let (mut said, mut line) = (String::new(), String::new());
     while !line.contains(wanted) {

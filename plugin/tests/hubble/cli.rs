@@ -1,5 +1,5 @@
-//! The stock hubble command against Cilium's own observer and against `meridian replay`, over the
-//! same flows: what it prints must be the same.
+//! The stock hubble command with Cilium's own observer and with `meridian replay`, over the same flows: the output
+//! must be the same.
 
 use crate::{
     compatibility::{self, Case},
@@ -21,10 +21,10 @@ use std::{
 };
 
 const FLOWS: usize = 300;
-/// 2^n - 1, more than there are flows.
+/// 2^n - 1, larger than the number of flows.
 const CAPACITY: &str = "511";
 
-/// A server that ends with the test.
+/// A server that is stopped at the end of the test.
 pub struct Server {
     child: Child,
     pub at: String,
@@ -42,7 +42,7 @@ pub fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Starts a server and waits for the line that says that it serves.
+/// Starts a server and waits for the line that reports that it serves.
 pub fn serve(mut command: Command, at: String, ready: &'static str) -> Server {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let outputs: [Box<dyn Read + Send>; 2] =
@@ -51,7 +51,7 @@ pub fn serve(mut command: Command, at: String, ready: &'static str) -> Server {
     let (found, is_ready) = mpsc::channel();
     for output in outputs {
         let (found, log) = (found.clone(), Arc::clone(&server.log));
-        // To its end: it must not wait for a reader.
+        // Reads to the end, so that the server never blocks on its output.
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if line.contains(ready) {
@@ -67,17 +67,17 @@ pub fn serve(mut command: Command, at: String, ready: &'static str) -> Server {
 }
 
 impl Server {
-    /// What it has said so far.
+    /// The output so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// What it is fed with.
+    /// The server's standard input.
     pub fn stdin(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().unwrap()
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Interrupts the server, as Ctrl-C does, and returns its exit code.
     pub fn interrupt(mut self) -> Option<i32> {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::SIGINT).unwrap();
         self.child.wait().unwrap().code()
@@ -92,7 +92,7 @@ pub fn command(hubble: &Path, at: &str, home: &Path, line: &str) -> Command {
     command
 }
 
-/// Exit code and what is printed, without the server's address.
+/// Exit code and output, without the server's address.
 fn run(hubble: &Path, server: &Server, home: &Path, line: &str) -> String {
     let output = command(hubble, &server.at, home, line).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&server.at, "SERVER");

@@ -1,4 +1,4 @@
-//! What is compared with Hubble, and the page that says what came out.
+//! The comparisons with Hubble, and the page with their results.
 
 use crate::{expressions, recorded::START};
 use meridian::proto::DESCRIPTORS;
@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 /// A command line of `hubble`.
 pub struct Case {
     pub line: String,
-    /// Why ours prints something else; none if it prints the same.
+    /// The reason why our output differs; `None` if it is the same.
     pub differs: Option<&'static str>,
 }
 
@@ -18,7 +18,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("list nodes", "it lists the nodes of its flows; Cilium answers this only through hubble-relay"),
 ];
 
-/// Flags of `hubble observe` that are not in a case, and why.
+/// Flags of `hubble observe` that no case has, and the reason.
 const NOT_COMPARED: &[(&str, &str)] = &[
     ("basic-auth-password", "for servers with TLS and passwords; Meridian's take client certificates"),
     ("basic-auth-username", "for servers with TLS and passwords; Meridian's take client certificates"),
@@ -39,7 +39,7 @@ const NOT_COMPARED: &[(&str, &str)] = &[
     ("help", "needs no server"),
 ];
 
-/// What of each RPC is asked by which command.
+/// The command that covers each RPC.
 const RPCS: &[(&str, &str)] = &[
     ("observer.Observer/GetFlows", "observe --all"),
     ("observer.Observer/GetAgentEvents", "observe agent-events"),
@@ -49,7 +49,7 @@ const RPCS: &[(&str, &str)] = &[
     ("observer.Observer/ServerStatus", "status"),
 ];
 
-/// What the command does not show.
+/// Differences that the command does not show.
 const OTHER: &[(&str, &str)] = &[
     ("clients get the newest flow at once", "Hubble's ring releases a flow when the next one arrives"),
     ("reading a full ring from its start reports no loss", "Hubble reports one lost flow, though none is lost"),
@@ -88,7 +88,7 @@ const OTHER: &[(&str, &str)] = &[
     ),
 ];
 
-/// Command lines, and of those that differ, why.
+/// The command lines, with the reason for those that differ.
 pub fn cases() -> Vec<Case> {
     let mut lines: Vec<String> = ["compact", "dict", "table", "tab", "json", "jsonpb"]
         .iter()
@@ -114,7 +114,7 @@ pub fn cases() -> Vec<Case> {
             "observe --all --field-mask uuid,verdict -o json",
             "observe --all --field-mask source.ID,l4.TCP -o json",
             "observe --all --field-mask no.such -o json",
-            // Not parts of what is in l4: Cilium's server then leaves parts of the flow before in it.
+            // Not parts of l4: Cilium's server leaves parts of the flow before it in the message.
             "observe --all --field-mask trace_context.parent.trace_id,IP.source -o json",
             "observe --all --field-mask time,source.labels -o jsonpb",
             "observe agent-events --all",
@@ -247,7 +247,7 @@ pub fn cases() -> Vec<Case> {
     same.chain(differ).collect()
 }
 
-/// Compares the page with what came out; with MERIDIAN_UPDATE_DOCS set, writes it.
+/// Compares the page with the results; writes it if MERIDIAN_UPDATE_DOCS is set.
 pub fn page_is_true(cases: &[Case], help: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hubble-compatibility.md");
     let page = page(cases, help);
@@ -327,7 +327,7 @@ fn page(cases: &[Case], help: &str) -> String {
     page
 }
 
-/// Short forms that cases use.
+/// Short forms of flags in the cases.
 const SHORT: &[(&str, &str)] = &[("output", "-o")];
 
 fn filter_fields() -> Vec<String> {
@@ -337,7 +337,7 @@ fn filter_fields() -> Vec<String> {
     filter.field.iter().map(|field| field.name().to_owned()).collect()
 }
 
-/// The flags that the command's help names.
+/// The flags in the command's help.
 fn flags(help: &str) -> BTreeSet<String> {
     let flag = regex::Regex::new(r"(?m)^ +(?:-\w, )?--([a-z0-9-]+)").unwrap();
     flag.captures_iter(help).map(|found| found[1].to_owned()).collect()

@@ -1,4 +1,4 @@
-//! Every message, field, enum and method of Hubble's API is the one of Cilium's module.
+//! Every message, field, enum and method of Hubble's API equals that of Cilium's module.
 
 use crate::programs::program;
 use meridian::proto::DESCRIPTORS;
@@ -6,7 +6,8 @@ use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 use std::{collections::BTreeSet, process::Command};
 
-/// A line for each thing on the wire: its name, number and type; a field's place, which is that in JSON.
+/// A line for each declaration on the wire: its name, number and type; for a field also its position, which decides
+/// the order in JSON.
 fn lines(set: &FileDescriptorSet) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     let ours = ["flow", "observer", "peer", "relay"];

@@ -1,5 +1,5 @@
-//! Flow logs: of the same flows, ours are what Cilium's own exporter writes, byte by byte; and they are read again by
-//! the stock command and by `meridian replay`.
+//! Flow logs: for the same flows our lines equal those of Cilium's own exporter byte for byte, and the stock command
+//! and `meridian replay` read them.
 
 use crate::{
     cli::{free_address, serve},
@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fs, io::Read, path::Path, process::Command};
 
 const FLOWS: usize = 3000;
 
-/// Outputs as cilium-agent's `--hubble-flowlogs-config-path`; FOLDER is where they are.
+/// Outputs in the format of cilium-agent's `--hubble-flowlogs-config-path`; FOLDER stands for the test's folder.
 const CONFIG: &str = r#"
 flowLogs:
 - name: all
@@ -49,7 +49,7 @@ flowLogs:
   end: "2023-10-09T23:59:59-07:00"
 "#;
 
-/// Every file of a folder, by its name; what was moved aside by its order instead of its time.
+/// The files of a folder by name; rotated files are named by their order instead of their time.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let time = regex::Regex::new(r"-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}").unwrap();
     let (mut found, mut files) = (Vec::new(), BTreeMap::new());
@@ -104,8 +104,8 @@ fn flow_logs_are_ciliums_byte_by_byte() {
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&theirs), names(&ours));
     for (name, theirs) in &theirs {
-        // Of one message of several the parts are those of an earlier flow, where a flow has another one: theirs is
-        // wrong then, and ours says nothing.
+        // If the mask has a part of a oneof and a flow has another part, Cilium's exporter leaves parts of an earlier
+        // flow in the line, which is wrong; ours writes nothing.
         if name == "part-of-a-choice.log" {
             assert!(*theirs != ours[name], "it differs no more");
             continue;
@@ -123,7 +123,7 @@ fn flow_logs_are_ciliums_byte_by_byte() {
     assert!((100..FLOWS - 100).contains(&count("allowed.log")) && (100..FLOWS - 100).contains(&count("denied.log")));
     assert!(ours.contains_key("rotated-0.log") && ours.contains_key("sub/compressed-0.gz"), "{:?}", names(&ours));
 
-    // They are flow logs again: for the stock command, and for us.
+    // The stock command and our replay read the logs.
     let all = folder.join("ours/all.log");
     let observed = |args: &[&str]| {
         let mut command = Command::new(&hubble);
@@ -137,7 +137,7 @@ fn flow_logs_are_ciliums_byte_by_byte() {
     let at = free_address();
     command.arg("replay").arg(&all).args(["--listen", &at]);
     let replay = serve(command, at, "loaded");
-    // Escaped for the web or not is the only difference there may be.
+    // The only allowed difference is the escaping of HTML characters.
     let observed = String::from_utf8(observed(&["--server", &replay.at, "--all"])).unwrap();
     assert!(observed.as_bytes() == ours["all.log"]);
     fs::remove_dir_all(folder).unwrap();

@@ -1,4 +1,4 @@
-//! CEL expressions: the same flows are let through and the same expressions refused as by Cilium's code.
+//! CEL expressions: Cilium's code and ours pass the same flows and refuse the same expressions.
 
 use super::{ours, reference};
 use crate::programs::program;
@@ -98,7 +98,7 @@ pub const EXPRESSIONS: &[&str] = &[
     "has(_flow.extensions)",
     "_flow.ip_trace_id.trace_id == 1u",
     "_flow.trace_context.parent.trace_id == 't1'",
-    // What is none.
+    // Invalid expressions.
     "",
     " ",
     "something-invalid",
@@ -154,7 +154,7 @@ pub const EXPRESSIONS: &[&str] = &[
     "99999999999999999999 == 1",
 ];
 
-/// Those that are refused in other words, or by one side only, and why.
+/// Expressions that are refused with another text, or by one side only, and the reason.
 pub const DIFFER: &[(&str, &str)] = &[
     (
         "_flow.source == Endpoint{}",

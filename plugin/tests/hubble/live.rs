@@ -1,4 +1,4 @@
-//! The stock hubble command on live flows: those of `meridian demo --serve`. Needs root.
+//! The stock hubble command on live flows of `meridian demo --serve`. Needs root.
 
 use crate::cli::{Server, command, serve};
 use crate::programs::program;
@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where the demo serves.
+/// The demo's address.
 const AT: &str = "127.0.0.1:4245";
 
 struct Hubble {
@@ -28,7 +28,7 @@ impl Hubble {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The first lines of a command that goes on.
+    /// The first lines of a following command.
     fn follows(&self, line: &str, count: usize) -> Vec<String> {
         Self::first_lines(command(&self.program, &self.demo.at, Self::home(), line), count)
     }
@@ -59,7 +59,7 @@ fn the_stock_command_observes_the_demo() {
     assert_eq!(names, [1, 2, 3, 4].map(|n| (["node-1", "node-2", "node-3", "node-4"][n - 1], "Connected")));
     assert_eq!(hubble.prints("list namespaces"), "NAMESPACE\nbilling\nshop\n");
 
-    // A line of a person: who, to whom, what, and where it was seen.
+    // A line for people: source, destination, verdict, observation point.
     let compact = regex::Regex::new(
         r"^\w{3} [ \d]\d [\d:.]{12}: \S+ \(\S+\) (->|<-) \S+ \(\S+\) to-network FORWARDED \((TCP.*|UDP|ICMP.*)\)$",
     )
@@ -77,7 +77,7 @@ fn the_stock_command_observes_the_demo() {
         assert_eq!((&flow["time"], &flow["node_name"]), (&event["time"], &event["node_name"]));
     }
 
-    // What is only in our flows can be asked for with today's flags.
+    // Zone and locality, which only our flows have, can be selected with existing flags.
     let localities = |line: &str| -> Vec<String> {
         let of_line = |line: &str| {
             let event: Value = serde_json::from_str(line).unwrap();
@@ -87,7 +87,7 @@ fn the_stock_command_observes_the_demo() {
     };
     for asked in [
         "--label meridian.io/locality=cross-zone",
-        // As hubble-ui asks when it is typed there.
+        // The request that hubble-ui sends for this text.
         "--label k8s:meridian.io/locality=cross-zone",
         "--cel-expression _flow.extensions.locality=='cross-zone'",
     ] {
@@ -101,18 +101,18 @@ fn the_stock_command_observes_the_demo() {
     assert_eq!(hubble.demo.interrupt(), Some(0));
 }
 
-/// Every command of docs/zones-in-hubble.md finds something, as it stands there.
+/// Every command of docs/zones-in-hubble.md returns flows, exactly as it is on the page.
 fn the_page_of_zones_is_true(hubble: &Hubble) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/zones-in-hubble.md");
     let page = std::fs::read_to_string(page).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
     for line in &commands {
-        // What others do with it is theirs.
+        // The rest of a pipeline belongs to other tools.
         let line = line.split(" | ").next().unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("exec {line}")]).env_clear();
-        // `hubble` and `meridian` are found by these names.
+        // A folder with the names `hubble` and `meridian` for PATH.
         let folder = std::env::temp_dir().join(format!("meridian-page-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let programs = [("hubble", hubble.program.as_path()), ("meridian", Path::new(env!("CARGO_BIN_EXE_meridian")))];

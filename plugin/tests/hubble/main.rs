@@ -1,4 +1,4 @@
-//! Ours against Cilium's own code: its filters, its messages.
+//! Our code against Cilium's own: filters, messages, command line, relay, metrics, exporter.
 //!
 //! Needs the programs of conformance/hubble, named by MERIDIAN_HUBBLE_…; `make test` builds them.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
@@ -36,7 +36,7 @@ use std::{
     process::Command,
 };
 
-/// What Cilium's code says of each request: a line, see conformance/hubble/filters.
+/// The answer of Cilium's code to each request, one line each: see conformance/hubble/filters.
 fn reference(program: &Path, flows: &[Flow], requests: &[GetFlowsRequest]) -> Vec<String> {
     let folder = std::env::temp_dir().join(format!("meridian-filters-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -53,12 +53,12 @@ fn reference(program: &Path, flows: &[Flow], requests: &[GetFlowsRequest]) -> Ve
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// The error of a regular expression is told in other words: Go's library has its own.
+/// The error without the text about a regular expression, which comes from Go's own library.
 fn comparable(error: &str) -> &str {
     error.split("error parsing regexp").next().unwrap_or(error)
 }
 
-/// The debug text without fields that are not set.
+/// The debug text without unset fields.
 fn without_empty(text: &str) -> String {
     regex::Regex::new(r#"[\w#]+: (\[\]|None|""|0|false)(, )?"#).unwrap().replace_all(text, "").into_owned()
 }
@@ -74,7 +74,7 @@ fn ten_thousand_flows_through_a_thousand_filters_are_those_that_cilium_lets_thro
     let program = program("MERIDIAN_HUBBLE_FILTERS");
     let mut random = Random::new(7);
     let flows: Vec<Flow> = (0..10_000).map(|_| random.flow()).collect();
-    // Each field alone first, then several together.
+    // First each field alone, then several together.
     let mut requests: Vec<GetFlowsRequest> = Vec::new();
     for field in 0..Random::FIELDS {
         for _ in 0..8 {

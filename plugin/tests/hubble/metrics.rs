@@ -1,5 +1,4 @@
-//! Hubble's metrics: of the same flows with the same options, ours are those of Cilium's own handlers, series by
-//! series.
+//! Hubble's metrics: for the same flows and options our series equal those of Cilium's own handlers.
 
 use crate::programs::program;
 use crate::recorded::flows;
@@ -15,12 +14,12 @@ use std::{
     process::Command,
 };
 
-/// By name and labels, those in their order.
+/// By name and sorted labels.
 type Series = BTreeMap<String, u64>;
 
 const FLOWS: usize = 3000;
 
-/// Lists as cilium-agent's flag has them.
+/// Lists in the syntax of cilium-agent's flag.
 const LISTS: [&str; 16] = [
     "flow drop tcp icmp port-distribution flows-to-world",
     "flow:sourceContext=namespace;destinationContext=namespace",
@@ -40,7 +39,7 @@ const LISTS: [&str; 16] = [
     "flow:sourceContext=POD|Ip;DestinationContext=namespace",
 ];
 
-/// Files as cilium-agent's `--hubble-dynamic-metrics-config-path`.
+/// Files in the format of cilium-agent's `--hubble-dynamic-metrics-config-path`.
 const FILES: [&str; 2] = [
     r#"
 metrics:
@@ -77,7 +76,7 @@ metrics:
 "#,
 ];
 
-/// What Cilium's handlers count.
+/// The counts of Cilium's handlers.
 fn theirs(program: &Path, flows: &Path, wanted: &str) -> Series {
     let output = Command::new(program).arg(flows).arg(wanted).output().unwrap();
     assert!(output.status.success(), "{wanted}: {}", String::from_utf8_lossy(&output.stderr));
@@ -85,13 +84,13 @@ fn theirs(program: &Path, flows: &Path, wanted: &str) -> Series {
     text.lines().filter(|line| !line.starts_with('#')).map(parsed).collect()
 }
 
-/// A line of Prometheus' text form.
+/// Parses a line of Prometheus' text format.
 fn parsed(line: &str) -> (String, u64) {
     let (series, count) = line.rsplit_once(' ').unwrap();
     (series.to_owned(), count.parse::<f64>().unwrap() as u64)
 }
 
-/// A series as Prometheus writes it: labels in the order of their names.
+/// A series as Prometheus writes it, with labels sorted by name.
 fn named(name: &str, labels: &[(&str, String)]) -> String {
     let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let labels: BTreeSet<String> =

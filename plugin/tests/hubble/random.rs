@@ -1,4 +1,4 @@
-//! Random flows and filters, over small vocabularies so that they meet, always the same for a seed.
+//! Random flows and filters, the same for each seed. Small vocabularies make filters match often.
 
 use meridian::proto::{
     flow::{
@@ -9,7 +9,7 @@ use meridian::proto::{
     observer::GetFlowsRequest,
 };
 
-/// A generator of numbers (splitmix64).
+/// A random number generator (splitmix64).
 pub struct Random(u64);
 
 const IPS: [&str; 8] =
@@ -148,7 +148,7 @@ const CLUSTERS: [&str; 3] = ["default", "cluster-1", ""];
 const METHODS: [&str; 4] = ["GET", "get", "POST", ""];
 
 impl Random {
-    /// Fields of a filter that [`Self::set_field`] knows.
+    /// The number of filter fields that [`Self::set_field`] can set.
     pub const FIELDS: usize = 40;
 
     pub const fn new(seed: u64) -> Self {
@@ -257,7 +257,7 @@ impl Random {
         record.map(|record| Layer7 { record: Some(record), ..Layer7::default() })
     }
 
-    /// A flow with anything in it.
+    /// A flow with random contents.
     pub fn flow(&mut self) -> Flow {
         let ip = (!self.chance(8)).then(|| Ip {
             source: self.pick(&IPS),
@@ -297,7 +297,7 @@ impl Random {
         }
     }
 
-    /// Gives a field of the filter some values, now and then bad ones.
+    /// Sets a field of the filter to some values, sometimes invalid ones.
     pub fn set_field(&mut self, filter: &mut FlowFilter, field: usize) {
         match field {
             0 => filter.uuid = self.some(&["u1", "u2", ""], 2),

@@ -1,4 +1,4 @@
-//! Flows of all kinds, as a flow log.
+//! Random flows of all kinds as a flow log.
 
 use crate::random::Random;
 use meridian::proto::{
@@ -10,7 +10,7 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 
-/// The flows' first second.
+/// The second of the first flow.
 pub const START: i64 = 1_700_000_000;
 
 /// Flows with rising times, as JSON lines.
@@ -18,7 +18,7 @@ pub fn flows(seed: u64, count: usize) -> String {
     flows_after(seed, count, 0)
 }
 
-/// The same, each so many nanoseconds later.
+/// Flows as by [`flows`], with this many nanoseconds added to each time.
 pub fn flows_after(seed: u64, count: usize, nanos: i32) -> String {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let message = pool.get_message_by_name("observer.GetFlowsResponse").unwrap();

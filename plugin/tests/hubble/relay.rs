@@ -1,4 +1,4 @@
-//! The stock hubble-relay over our servers, over Cilium's own, and over both.
+//! The stock hubble-relay with our servers, with Cilium's own, and with both.
 
 use crate::{
     cli::{Server, command, free_address, serve},
@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Flows of each node.
+/// The number of flows of each node.
 const FLOWS: usize = 300;
 const CAPACITY: &str = "511";
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
-/// What all of it needs.
+/// The programs and files of these tests.
 pub struct Lab {
     pub hubble: PathBuf,
     observer: PathBuf,
@@ -36,7 +36,7 @@ impl Lab {
         let folder = std::env::temp_dir().join(format!("meridian-relay-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         for n in 0..NODES.len() {
-            // No two at the same time: their order would be anybody's.
+            // No two flows have the same time: their order would be undefined.
             let text = flows_after(41 + n as u64, FLOWS, 1000 * n as i32);
             fs::write(folder.join(format!("{n}.json")), text).unwrap();
         }
@@ -64,7 +64,7 @@ impl Lab {
         self.ours_at(n, free_address(), &[])
     }
 
-    /// Says who the peers are, and serves no flow.
+    /// A server that announces these peers and serves no flows.
     fn announcing(&self, peers: &[&Server]) -> Server {
         let (at, mut command) = (free_address(), Command::new(env!("CARGO_BIN_EXE_meridian")));
         command.args(["replay", "/dev/null", "--listen", &at]);
@@ -74,7 +74,7 @@ impl Lab {
         serve(command, at, "loaded")
     }
 
-    /// A relay over these, when it knows all of them.
+    /// A relay with these peers, once it is connected to all of them.
     fn relay(&self, peers: &[&Server]) -> (Server, Server) {
         let announcing = self.announcing(peers);
         let relay = self.relay_of(&announcing.at, &["--disable-client-tls"]);
@@ -90,7 +90,7 @@ impl Lab {
         serve(command, at, "Starting gRPC server")
     }
 
-    /// What the stock command says of a server, exit code and errors first.
+    /// The output of the stock command with a server, exit code and errors first.
     pub fn says(&self, of: &Server, line: &str) -> String {
         let output = command(&self.hubble, &of.at, &self.folder, line).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&of.at, "RELAY");
@@ -116,7 +116,7 @@ impl Drop for Lab {
     }
 }
 
-/// The lines in an order of their own: what several nodes send at once comes in any.
+/// The lines, sorted: flows of several nodes arrive in any order.
 fn sorted(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
@@ -140,10 +140,10 @@ fn a_relay_over_ours_says_what_one_over_ciliums_says() {
     let ours: Vec<Server> = (0..3).map(|n| lab.ours(n)).collect();
     let (reference, _announcing) = lab.relay(&theirs.iter().collect::<Vec<_>>());
     let (relay, _announcing_ours) = lab.relay(&ours.iter().collect::<Vec<_>>());
-    // One of Cilium's beside two of ours.
+    // One of Cilium's servers and two of ours.
     let (mixed, _announcing_mixed) = lab.relay(&[&ours[0], &theirs[1], &ours[2]]);
 
-    // In the order of time, as far as what the relay sorts.
+    // In the order of time, within the relay's sorting window.
     for line in [
         "observe --last 20 -o jsonpb",
         "observe --last 5",
@@ -171,7 +171,7 @@ fn a_relay_over_ours_says_what_one_over_ciliums_says() {
         let expected = lab.says(&reference, line);
         let (ours, mixed) = (lab.says(&relay, line), lab.says(&mixed, line));
         assert!(expected.lines().count() > 1, "{line}: {expected}");
-        // Equal errors of several peers are told together, in any order.
+        // Equal errors of several peers are reported together, in any order.
         if line.ends_with("nonsense") {
             let error = |said: &str| said.contains("unable to parse IP\" on 3 nodes: node-");
             assert!(error(&expected) && error(&ours) && error(&mixed), "{expected}{ours}{mixed}");
@@ -181,7 +181,7 @@ fn a_relay_over_ours_says_what_one_over_ciliums_says() {
         assert_eq!(sorted(&mixed), sorted(&expected), "hubble {line}, mixed");
     }
     assert_eq!(lab.says(&relay, "list namespaces"), lab.says(&reference, "list namespaces"));
-    // Cilium's ring shows a flow only when another one has come: one more is there.
+    // Cilium's ring shows a flow only when the next one has come, so it has one more.
     for (relay, held) in [(&relay, 900), (&mixed, 901)] {
         let table = lab.says(relay, "list nodes");
         assert_eq!(nodes(&table), NODES.map(|name| (name.to_owned(), "Connected".to_owned())), "{table}");
@@ -191,7 +191,7 @@ fn a_relay_over_ours_says_what_one_over_ciliums_says() {
     }
 }
 
-/// The nodes that a relay's follower hears of, as long as it goes on.
+/// Follows a relay and collects the nodes of its flows while `wanted` is true.
 fn follow(lab: &Lab, relay: &Server, mut wanted: impl FnMut(&str) -> bool) {
     let mut command = command(&lab.hubble, &relay.at, &lab.folder, "observe --follow --last 0 -o jsonpb");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -210,7 +210,7 @@ fn follow(lab: &Lab, relay: &Server, mut wanted: impl FnMut(&str) -> bool) {
 #[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
 fn a_peer_dies_and_comes_back() {
     let lab = Lab::new("back");
-    // Each flow of a node says which one it is.
+    // Each flow of a node has the node's name.
     for (n, node) in NODES.iter().enumerate() {
         let path = lab.flows(n);
         let text = fs::read_to_string(&path).unwrap();
@@ -222,7 +222,7 @@ fn a_peer_dies_and_comes_back() {
         let named: String = named.collect();
         fs::write(path, named).unwrap();
     }
-    // They go on for long enough.
+    // The servers send slowly enough to last for the test.
     let slowly = ["--rate", "20"];
     let (first, third) = (lab.ours_at(0, free_address(), &slowly), lab.ours_at(2, free_address(), &slowly));
     let second = lab.ours_at(1, free_address(), &slowly);
@@ -243,7 +243,7 @@ fn a_peer_dies_and_comes_back() {
     let of = |node: &str| others.lines().filter(|line| line.contains(&format!("\"uuid\":\"{node}\""))).count();
     assert_eq!((of("node-1"), of("node-2"), of("node-3")), (10, 0, 10), "{others}");
 
-    // A follower that is there already hears of it again.
+    // A follower that is connected gets the node's flows again.
     std::thread::scope(|scope| {
         let (lab, relay) = (&lab, &relay);
         let follower = scope.spawn(move || {

@@ -1,4 +1,4 @@
-//! TLS of Hubble's services: who is let in, who is refused and why, and what becomes of streams when certificates
+//! TLS of Hubble's services: which clients are accepted, which are refused and why, and the streams when certificates
 //! change.
 
 use crate::{
@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A server's name that the certificate covers.
 const NAME: &str = "node-1.default.hubble-grpc.cilium.io";
 
-/// A server that shows this certificate to who shows one of the authority.
+/// A server with this certificate, for clients whose certificates the authority has signed.
 fn server(lab: &Lab, issued: &Issued, clients: &Path, args: &[&str]) -> Server {
     let [certificate, key] = issued.files();
     let tls = ["--hubble-tls-cert-file", certificate, "--hubble-tls-key-file", key];
@@ -34,7 +34,7 @@ fn server(lab: &Lab, issued: &Issued, clients: &Path, args: &[&str]) -> Server {
     lab.ours_at(0, free_address(), &[&tls[..], &clients[..], args].concat())
 }
 
-/// `hubble status` over TLS: exit code and what it says.
+/// `hubble status` over TLS: exit code and output.
 fn status(lab: &Lab, server: &Server, authority: &Path, name: &str, client: Option<&Issued>) -> String {
     let mut command = command(&lab.hubble, &server.at, &lab.folder, "status --tls");
     command.args(["--tls-ca-cert-files", authority.to_str().unwrap(), "--tls-server-name", name]);
@@ -81,7 +81,7 @@ fn who_is_refused_is_told_why_in_the_log() {
         (status(&lab, &good, &ours.file, NAME, None), "peer sent no certificates"),
         (status(&lab, &good, &ours.file, NAME, Some(&foreign)), "invalid peer certificate: UnknownIssuer"),
         (status(&lab, &good, &ours.file, NAME, Some(&old)), "invalid peer certificate: certificate expired"),
-        // The client refuses: the server hears that it does.
+        // The client refuses, and the server logs the client's alert.
         (status(&lab, &good, &ours.file, "somebody.else", Some(&client)), "received fatal alert: BadCertificate"),
         (status(&lab, &good, &other.file, NAME, Some(&client)), "received fatal alert"),
     ];
@@ -95,7 +95,7 @@ fn who_is_refused_is_told_why_in_the_log() {
     let counted = metric(&http, "meridian_tls_refused_connections_total{server=\"hubble\"}").unwrap();
     assert!(counted >= refused.len() as f64, "{counted}");
 
-    // A server whose certificate is over, or another's: its clients say why.
+    // A server with an expired certificate or another name: its clients report the reason.
     let over = server(&lab, &ours.expired("over", SERVERS), &ours.file, &[]);
     let said = status(&lab, &over, &ours.file, NAME, Some(&client));
     assert!(said.contains("certificate has expired"), "{said}");
@@ -103,7 +103,7 @@ fn who_is_refused_is_told_why_in_the_log() {
     let said = status(&lab, &somebody, &ours.file, NAME, Some(&client));
     assert!(said.contains("certificate is valid for somebody.example, not"), "{said}");
 
-    // One that is not there yet.
+    // A certificate that does not exist yet.
     let late = Issued { certificate: lab.folder.join("late.crt"), key: lab.folder.join("late.key") };
     let waiting = server(&lab, &late, &ours.file, &[]);
     until_says(&waiting, "the certificate is not there yet");
@@ -156,7 +156,7 @@ fn a_relay_and_its_peers_know_each_other() {
     assert_eq!(nodes.matches("\"enabled\": true").count() + nodes.matches("\"enabled\":true").count(), 3, "{nodes}");
     assert!(nodes.contains("node-3.default.hubble-grpc.cilium.io"), "{nodes}");
     drop(good);
-    // A relay of somebody else, and one that trusts somebody else.
+    // A relay with a foreign certificate, and one that trusts a foreign authority.
     let stranger = relay(&other.issue("stranger", "*.hubble-relay.cilium.io"), &ours.file);
     until_says(&servers[0], "invalid peer certificate: UnknownIssuer");
     drop(stranger);
@@ -211,7 +211,7 @@ fn new_certificates_end_no_stream() {
             }
         }
 
-        // Another authority, for servers and for clients, as when all certificates of a cluster are made anew.
+        // A new authority for servers and clients, as when all certificates of a cluster are replaced.
         let new = Authority::new(&folder, "new");
         let new_client = new.issue("new-client", "relay");
         assert!(channel(&server.at, &new.file, &new_client).await.is_err(), "it is not known yet");
@@ -228,7 +228,7 @@ fn new_certificates_end_no_stream() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         assert!(server.log().contains("the new certificate is in use"), "{}", server.log());
-        // What the old authority signed is refused from now on.
+        // Certificates of the old authority are refused from now on.
         let old = async {
             let channel = channel(&server.at, &new.file, &client).await.map_err(drop)?;
             PeerClient::new(channel).notify(NotifyRequest {}).await.map_err(drop)

@@ -1,6 +1,6 @@
-//! Every hook on every network that a cluster can have, compared with the wire byte by byte.
+//! Every hook on every kind of network that a cluster can have, compared with the wire byte by byte.
 //!
-//! A case that this kernel can't have says why. `MERIDIAN_CASES=FILE` keeps the table.
+//! A case that this kernel does not support reports the reason. `MERIDIAN_CASES=FILE` writes the table to a file.
 
 use crate::network::{
     Both, CLIENT, DATABASE, Measured, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS, ethtool, nft,
@@ -24,13 +24,13 @@ use std::{
     thread,
 };
 
-/// What became of a case at a hook.
+/// The result of a case at a hook.
 enum Outcome {
-    /// The matrix is what the wire carried.
+    /// The matrix equals the wire.
     Exact,
-    /// It differs as it must, and that was checked.
+    /// The matrix differs in the expected way, which was checked.
     Differs(&'static str),
-    /// This kernel can't have it.
+    /// This kernel does not support the case.
     Missing(String),
 }
 
@@ -86,7 +86,7 @@ fn every_hook_counts_every_network_as_the_wire_does() {
     assert!(failed.is_empty(), "wrong: {failed:?}");
 }
 
-/// Looks at a case; again where the wire lost packets, as it does on a machine that is busy: there was nothing to
+/// Runs a case. It runs again if the wire lost packets, as happens on a busy machine, because then there is nothing to
 /// compare with.
 fn judge(case: Case, hook: Hook) -> thread::Result<Outcome> {
     let look = || catch_unwind(AssertUnwindSafe(|| case(hook)));
@@ -140,7 +140,7 @@ fn tcp_transfer(hook: Hook, cut: bool) -> Outcome {
     let network = Network::new(hook);
     if cut {
         network.pod.run(|| ethtool::without_segmentation("eth0")).unwrap();
-        // The node would put together what the pod has cut.
+        // Otherwise the node would reassemble the pod's fragments.
         network.node.run(|| ethtool::without_gro("pod0")).unwrap();
     }
     for version in VERSIONS {
@@ -176,7 +176,7 @@ fn big_tcp(hook: Hook) -> Outcome {
         let mean = (after.bytes - before.bytes) / (after.packets - before.packets).max(1);
         seen.push((version, mean));
     }
-    // IPv4 has it since Linux 6.3.
+    // IPv4 has BIG TCP since Linux 6.3.
     if let Some((version, mean)) = seen.iter().find(|(_, mean)| *mean <= 65_536) {
         let is_old = *version == IpVersion::V4 && Hook::Tcx.require().is_err();
         assert!(is_old, "{version:?}: packets of {mean} bytes on average are no BIG TCP");
@@ -226,7 +226,7 @@ fn fragments_of_the_pod(hook: Hook, conntrack: bool) -> Outcome {
     Outcome::Exact
 }
 
-/// Entries are of the port, or of the address pair.
+/// Every entry has the real port, or none.
 fn no_invented_ports(network: &Network, version: IpVersion) {
     let mut ports = Vec::new();
     network.counting.datapath.flows(|entry| {
@@ -248,7 +248,7 @@ fn vxlan(hook: Hook) -> Outcome {
             let IpAddr::V4(remote) = remote.of(IpVersion::V4) else { unreachable!() };
             let vxlan = LinkVxlan::new("vxlan0", 42).port(OVERLAY_PORT).remote(remote).learning(false);
             links.handle().link().add(vxlan.up().build()).execute().await?;
-            // What is inside fits into the wire's packets.
+            // Encapsulated packets must fit into the wire's packets.
             links.mtu("vxlan0", 1450).await?;
             for (address, len) in here.into_iter().zip([32, 128]) {
                 links.address("vxlan0", address.parse().unwrap(), len).await?;
@@ -275,7 +275,7 @@ fn vxlan(hook: Hook) -> Outcome {
     assert_eq!(network.counting(), ["up0", "vxlan0"]);
     for (version, (from, to)) in VERSIONS.into_iter().zip(INNER_NODE.into_iter().zip(INNER_PEER)) {
         let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
-        // The neighbours find each other first.
+        // Neighbours are resolved first.
         let echo = Echo::new(&network.peer, to, PORT, 1);
         requests(&network.node, from, SocketAddr::new(to, PORT), 3, 10);
         drop(echo);
@@ -301,19 +301,19 @@ fn vxlan(hook: Hook) -> Outcome {
             "the outer packets are noted"
         );
     }
-    // A pod that uses the overlay's port hides nothing.
+    // A pod that uses the overlay's port must not hide traffic.
     for version in VERSIONS {
         let _sink = sink(&network.peer, PEER.of(version), OVERLAY_PORT + 1);
         let ports = std::iter::repeat_n((40_000, OVERLAY_PORT), 10);
         let measured = network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), 100, ports));
-        // The overlay's own housekeeping may be on the wire, too.
+        // The overlay's own protocol traffic may be on the wire, too.
         let expected = Counter { bytes: 10 * (ip_header(version) + 108), packets: 10 };
         Measured { wire: expected, ..measured }.is_all_in("a", "b", version);
     }
     Outcome::Exact
 }
 
-/// What has come out of the overlay, and what the wire had carried then: nothing came in between.
+/// The packets that left the overlay, and the packets on the wire at the same moment.
 fn inside_and_around(network: &Network) -> (Counter, Counter) {
     loop {
         let (before, wire) = (inner(network), network.wire());
@@ -323,18 +323,18 @@ fn inside_and_around(network: &Network) -> (Counter, Counter) {
     }
 }
 
-/// What has come out of the overlay at its other end. The device counts without the link's header.
+/// The packets that left the overlay at its other end. The device counts without the link's header.
 fn inner(network: &Network) -> Counter {
     let counters = configure(&network.peer, "reading the counters", async |links| links.counters("vxlan0").await);
     let counters = counters.unwrap();
     Counter { bytes: counters.rx_bytes, packets: counters.rx_packets }
 }
 
-/// Private keys of two ends.
+/// The private keys of the two ends.
 const KEYS: [&str; 2] =
     ["QCQJCAkICAgICAgICAgICAgICAgICAgICAgICAgICEA=", "SCQJCAkICAgICAgICAgICAgICAgICAgICAgICAgICEA="];
 
-/// `wg` of wireguard-tools; `None`: there is none here.
+/// Runs `wg` of wireguard-tools; `None` if it is not installed.
 fn wg(namespace: &Namespace, args: &[&str], input: &str) -> Option<String> {
     let run = || {
         let spawned = Command::new("wg").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -400,7 +400,7 @@ fn wireguard(hook: Hook) -> Outcome {
         let ports = std::iter::repeat_n((40_000, PORT), 100);
         let measured = network.measure(|| datagrams(&network.node, from, to, 512, ports));
         let expected = Counter { bytes: 100 * (ip_header(version) + 8 + 512), packets: 100 };
-        // Around each of them 32 bytes of WireGuard's, and UDP over IPv4.
+        // WireGuard adds 32 bytes to each packet, and UDP over IPv4.
         assert!(measured.wire.packets >= 100 && measured.wire.bytes >= expected.bytes + 100 * 60, "{measured:?}");
         Measured { wire: expected, ..measured }.is_all_in("a", "b", version);
     }
@@ -439,7 +439,7 @@ fn vlan(hook: Hook) -> Outcome {
             return Outcome::Missing(error.to_string());
         }
     }
-    // A default route of its own: both devices are uplinks now, and each packet passes both.
+    // With its own default route both devices are uplinks, and each packet passes both.
     configure(&network.node, "routing", async |links| {
         let vlan = links.index("vlan7").await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(vlan).table_id(1000);
@@ -453,7 +453,7 @@ fn vlan(hook: Hook) -> Outcome {
             network.node.run(|| ethtool::without_vlan_offload("up0")).unwrap();
         }
         for version in VERSIONS {
-            // The neighbours find each other first.
+            // Neighbours are resolved first.
             let echo = Echo::new(&network.peer, VLAN_PEER.of(version), PORT + 1, 1);
             requests(&network.node, VLAN_NODE.of(version), at(VLAN_PEER, version, PORT + 1), 2, 10);
             drop(echo);
@@ -518,7 +518,7 @@ fn masquerade(hook: Hook) -> Outcome {
         hides |= !sources.contains(&POD.of(version));
         assert!(hides != sources.contains(&POD.of(version)), "{sources:?}");
     }
-    // Traffic control comes after source NAT.
+    // Traffic control runs after source NAT.
     assert_eq!(hides, hook != Hook::Netfilter);
     if hides { Outcome::Differs("exact; the node instead of the pod") } else { Outcome::Exact }
 }
@@ -541,7 +541,7 @@ fn node_port(hook: Hook) -> Outcome {
         let measured = network.measure(|| requests(&network.peer, CLIENT.of(version), to, 100, 300));
         let header = ip_header(version) + 8;
         let cell = |to: &str| ("a".to_owned(), to.to_owned(), version as u8, Direction::Egress);
-        // The request goes on to the backend, its answer to the client, both from this node.
+        // The request continues to the backend and its answer to the client, both from this node.
         let expected = [
             (cell("b"), Counter { bytes: 100 * (header + 300), packets: 100 }),
             (cell("internet"), Counter { bytes: 100 * (header + 700), packets: 100 }),
@@ -557,7 +557,7 @@ fn node_port(hook: Hook) -> Outcome {
 
 fn arrivals(hook: Hook) -> Outcome {
     let network = Network::with(Options { hook, ..Options::default() }, Mtus(1500, 1500));
-    // The answers leave the peer cut.
+    // The peer segments its answers before the wire.
     network.peer.run(|| ethtool::without_segmentation("eth0")).unwrap();
     for version in VERSIONS {
         let echo = Echo::new(&network.peer, DATABASE.of(version), PORT, 1000);
@@ -571,7 +571,7 @@ fn arrivals(hook: Hook) -> Outcome {
             (cell("c", "a", Direction::Ingress), Counter { bytes: 100 * (header + 1000), packets: 100 }),
         ];
         assert_eq!(measured.cells, expected.into());
-        // What comes from the cluster is its sender's to count.
+        // Traffic from inside the cluster is counted at its sender.
         let _echo = Echo::new(&network.peer, PEER.of(version), PORT, 1000);
         let measured = network.measure(|| requests(&network.pod, POD.of(version), at(PEER, version, PORT), 100, 300));
         measured.is_all_in("a", "b", version);

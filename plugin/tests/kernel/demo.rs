@@ -1,4 +1,4 @@
-//! The demo, in this process: what the wire carried is what everybody is told.
+//! The demo inside this process: every output must equal the traffic on the wire.
 
 use crate::programs::program;
 use meridian::{
@@ -33,7 +33,7 @@ use std::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes and packets by something.
+/// Bytes and packets by a text key.
 type Sums = BTreeMap<String, (u64, u64)>;
 
 fn add(sums: &mut Sums, key: &str, bytes: u64, packets: u64) {
@@ -47,7 +47,7 @@ fn only(sums: &Sums, keys: &[&str]) -> Sums {
     sums.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(key, sum)| (key.clone(), *sum)).collect()
 }
 
-/// What an update tells; the event of a single packet tells none.
+/// The locality, bytes and packets in an update; zeros for the event of a single packet.
 fn told(flow: &Flow) -> (String, u64, u64) {
     let extensions = Struct::decode(flow.extensions.as_ref().unwrap().value.as_slice()).unwrap();
     let number = |key: &str| match extensions.fields.get(key).map(|value| value.kind.as_ref()) {
@@ -95,7 +95,7 @@ fn has_met_what_it_should(demo: &Demo, hook: Hook) {
     let packets = |stat| demo.stat(stat).unwrap().packets;
     assert!(packets(Stat::SuperPacket) > 100, "{hook}: without super-packets segmentation was not tested");
     assert!(packets(Stat::LinkScoped) > 10, "{hook}: neighbour discovery and MLD must have gone on");
-    // Only netfilter sees what arrives, and what goes from pod to pod.
+    // Only netfilter sees arriving packets and packets from pod to pod.
     assert_eq!(packets(Stat::Delivered) > 100, hook == Hook::Netfilter);
     for stat in [
         Stat::SameNode,
@@ -118,8 +118,8 @@ fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
         .flat_map(|batch| batch.flows().map(meridian::flows::Encoded::decode).collect::<Vec<_>>())
         .collect();
     assert_eq!(flows.len() as u64, ring.seen(), "none was overwritten");
-    // Every connection between pods is announced: its opening, the answer, and the end in both
-    // directions. Nobody watches the outsider's side of its own.
+    // Every connection between pods is announced: its opening, the answer, and the end in both directions. The
+    // outsider's connections are left out, because no node counts the packets that it sends.
     let pod = |end: &Option<Endpoint>| end.as_ref().is_some_and(|end| !end.pod_name.is_empty());
     let between_pods = || flows.iter().filter(|flow| pod(&flow.source) && pod(&flow.destination));
     let announced = |flags: &str| between_pods().filter(|flow| flow.summary == format!("TCP Flags: {flags}")).count();
@@ -158,7 +158,7 @@ fn pair_log_tells(demo: &Demo, truth: &Sums) {
     assert_eq!(sums, only(truth, &["cross-zone", "cross-region"]));
 }
 
-/// Asks the page over HTTP and Counters over gRPC.
+/// Reads the metrics page over HTTP and Counters over gRPC.
 fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let samples = watch::Sender::new(Arc::from(demo.samples().unwrap()));
@@ -258,7 +258,7 @@ fn page_tells(page: &str, truth: &Sums) {
     assert_eq!(opencost(""), bytes("same-zone") + bytes("cross-zone") + bytes("cross-region"), "unknown is in none");
 }
 
-/// ZONE_MATRIX of every node, read by bpftool as docs/maps.md says: nothing of ours helps.
+/// ZONE_MATRIX of every node, read by bpftool as docs/maps.md describes, without our code.
 fn bpftool_tells(demo: &Demo, report: &Value) {
     let bpftool = program("MERIDIAN_BPFTOOL");
     let zones = ["unknown", "internet", "eu-1a", "eu-1b", "eu-2a"];
@@ -283,7 +283,7 @@ fn bpftool_tells(demo: &Demo, report: &Value) {
     assert_eq!(read, expected);
 }
 
-/// The cells of a map that are not zero: index, bytes, packets.
+/// The non-zero cells of a map: index, bytes, packets.
 fn dump(bpftool: &Path, id: u32) -> Vec<(u64, u64, u64)> {
     let output = Command::new(bpftool).args(["-j", "map", "dump", "id", &id.to_string()]).output().unwrap();
     let cells: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -306,7 +306,7 @@ fn the_hooks_count_the_same_of_the_same_traffic() {
     let sink = Sink::new(Arc::new(Ring::new(63)));
     let mut demo = Demo::start(Hook::Netfilter, &sink).unwrap();
     demo.finish().unwrap();
-    // The traffic rests: the two other hooks are attached beside, and see what comes from now on.
+    // While the traffic rests, the two other hooks are attached; they see the packets from here on.
     let table = Demo::table().unwrap().zones;
     let mut slots = Slots::default();
     slots.assign(table.placements());

@@ -1,4 +1,4 @@
-//! Which devices count, and which hook: found by looking, and followed.
+//! The choice of devices and of the hook, found by examining the node and kept up to date.
 
 use crate::network::{
     Both, BpfFs, GATEWAY, Mtus, NODE, Network, PEER, POD, VERSIONS,
@@ -30,7 +30,7 @@ fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
         let devices = network.node.run(|| devices::find(&[])).unwrap().unwrap();
         auto::choose(&devices, Path::new("/nonexistent"), None).unwrap()
     };
-    // What the node has on other devices than uplinks it sends nothing from that it has made.
+    // The node's own packets have the addresses of uplinks, not of other devices.
     let addresses = network.node.run(|| devices::find(&[])).unwrap().unwrap().addresses;
     for version in VERSIONS {
         assert!(addresses.contains(&NODE.of(version)) && !addresses.contains(&GATEWAY.of(version)), "{addresses:?}");
@@ -60,7 +60,7 @@ fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
     }
 }
 
-/// A third end: another uplink of the node, and who is behind it.
+/// A third end behind another uplink of the node.
 const SECOND: Both = Both::new([10, 0, 3, 1], [0xfd00, 3, 0, 0, 0, 0, 0, 1]);
 const BEHIND: Both = Both::new([10, 0, 3, 2], [0xfd00, 3, 0, 0, 0, 0, 0, 2]);
 
@@ -72,7 +72,7 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
         let watch = network.node.run(Watch::new).unwrap().unwrap();
         assert!(!network.node.run(|| watch.changed()).unwrap());
         let follow = |network: &mut Network| {
-            // The kernel tells it in the moment in which it happens.
+            // The kernel notifies at the moment of the change.
             assert!(watch.changed(), "{hook}: nobody was told");
             network.look_again();
         };
@@ -84,8 +84,8 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
             Counter { bytes: after.bytes - before.bytes, packets: after.packets - before.packets }
         };
 
-        // A device comes, and a route through it: like a second interface of a cloud's machine, its
-        // default route is in a table of its own.
+        // A device is added with a route through it: like the second interface of a cloud machine, its default route
+        // is in a routing table of its own.
         configure(&network.node, "adding a device", async |links| {
             links.veth("up1", "eth0", other.as_raw_fd()).await?;
             links.up("up1", None).await?;
@@ -102,13 +102,13 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
         })
         .unwrap();
         let _sink = sink(&other, BEHIND.of(IpVersion::V4), PORT);
-        // The first one waits for the neighbour's address.
+        // The first datagram waits for the neighbour's address.
         sent(&network, 1);
         follow(&mut network);
         assert_eq!(network.counting(), ["up0", "up1"], "{hook}");
         assert_eq!(sent(&network, 10), Counter { bytes: 1000, packets: 10 }, "{hook}");
 
-        // It changes its name.
+        // The device is renamed.
         configure(&network.node, "renaming", async |links| {
             links.handle().link().set(LinkUnspec::new_with_name("up1").down().build()).execute().await?;
             let index = links.index("up1").await?;
@@ -125,7 +125,7 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
         sent(&network, 1);
         assert_eq!(sent(&network, 10), Counter { bytes: 1000, packets: 10 }, "{hook}");
 
-        // It moves to another namespace; the programs do not stay on it.
+        // The device moves to another namespace; the programs do not stay attached to it.
         configure(&network.node, "moving", async |links| {
             let moved = LinkUnspec::new_with_name("renamed").setns_by_fd(network.pod.as_raw_fd());
             links.handle().link().set(moved.build()).execute().await
@@ -138,7 +138,7 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
             let programs = network.pod.run(|| sys::query_tcx(index, side)).unwrap().unwrap();
             assert_eq!(programs, 0, "{hook} {side:?}");
         }
-        // What is left is counted as before.
+        // The remaining device is counted as before.
         let _sink = sink(&network.peer, PEER.of(IpVersion::V4), PORT);
         let ports = std::iter::repeat_n((40_000, PORT), 10);
         let work = || datagrams(&network.node, NODE.of(IpVersion::V4), PEER.of(IpVersion::V4), 72, ports);
@@ -146,10 +146,10 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
     }
 }
 
-/// The filters that run before ours.
+/// The filters of other programs that run before ours.
 fn foreign_filters(network: &mut Network) -> Vec<String> {
     let Network { node, counting, .. } = network;
-    // Of the thread's namespace; and not two threads at once.
+    // For the thread's namespace; two threads must not run it at once.
     let counting = &mut *counting;
     node.run(move || counting.datapath.foreign_filters()).unwrap().unwrap()
 }
@@ -168,7 +168,7 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
         println!("skipped: there is no tc");
         return;
     }
-    // A program that lets every packet pass and ends the chain, as Cilium's does.
+    // A program that accepts every packet and ends the chain, as Cilium's does.
     let bpf = BpfFs::temporary("clsact");
     let pass = [instruction(0xb7, 0, 0), instruction(0x95, 0, 0)];
     let pass = sys::load_program(ProgramKind::TrafficControl, "theirs", &pass).unwrap();
@@ -179,7 +179,7 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
         let filter = format!("filter {command} dev up0 egress prio {priority} handle 1 protocol all bpf {program}");
         tc(network, &filter);
     };
-    // Somebody was there before, with the first priority: we come before him.
+    // Another program is attached first, with the first priority: ours must run before it.
     tc(&network, "qdisc add dev up0 clsact");
     theirs(&network, "add", 1);
     network.attach();
@@ -199,19 +199,19 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
     let seen = |network: &Network| network.counting.all().packets;
     send(&network);
     assert_eq!(seen(&network), 20);
-    // He starts again, and the kernel puts the last one of a priority first.
+    // The other program is attached again: of filters with the same priority, the kernel runs the newest first.
     theirs(&network, "del", 1);
     theirs(&network, "add", 1);
     assert_eq!(foreign_filters(&mut network), ["theirs:[*fsobj] (priority 1) on up0"]);
     send(&network);
-    assert_eq!(seen(&network), 20, "he keeps all of them from us");
-    // The remedy.
+    assert_eq!(seen(&network), 20, "the other program keeps all of them from ours");
+    // The remedy: another priority.
     theirs(&network, "del", 1);
     theirs(&network, "add", 2);
     assert!(foreign_filters(&mut network).is_empty());
     send(&network);
     assert_eq!(seen(&network), 40);
-    // What was there stays there when we go.
+    // Filters of other programs stay when ours are detached.
     network.node.run(|| network.counting.datapath.detach()).unwrap();
     let shown = network.node.run(|| Command::new("tc").args(["filter", "show", "dev", "up0", "egress"]).output());
     let shown = String::from_utf8(shown.unwrap().unwrap().stdout).unwrap();

@@ -1,4 +1,4 @@
-//! Idle entries are taken away, and their counters are in the sums of whichever agent comes next.
+//! Idle entries are removed, and the next agent's sums contain their counters.
 
 use crate::{
     load::find,
@@ -27,7 +27,7 @@ const PORT: u16 = 9000;
 const ZONES: &str =
     "zones:\n- {name: a, region: r, cidrs: [10.0.2.1/32]}\n- {name: b, region: r, cidrs: [10.0.2.2/32]}\n";
 
-/// An agent over what is pinned, attached in the node. Returns whether it goes on with another's sums.
+/// An agent over the pins, attached in the node. Returns whether it restored the sums of an earlier agent.
 fn agent(network: &Network, pins: &Pins, state: &Path) -> (Meter, bool) {
     let sink = Sink::new(Arc::new(Ring::new(1023)));
     let identity = Node::new("node", Place::Unknown);
@@ -46,7 +46,7 @@ fn agent(network: &Network, pins: &Pins, state: &Path) -> (Meter, bool) {
     (agent, goes_on)
 }
 
-/// What the agent's sums say, by pod.
+/// The agent's sum over all pods.
 fn summed(agent: &Meter) -> Counter {
     let totals = agent.sample(&HookState::default(), None).unwrap().counted.totals;
     totals.pods.series().flat_map(|(_, total)| total.iter()).map(|(_, counter)| counter).sum()
@@ -74,7 +74,7 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     };
     drain(&mut first, 0);
     assert_eq!(summed(&first), Counter { bytes: 3000, packets: 30 });
-    // One is idle; the other one is used while it is being taken away.
+    // One entry is idle; the other one is used while it is being removed.
     drain(&mut first, 299);
     drain(&mut first, 301);
     send(&network, PORT + 1, 1);
@@ -88,19 +88,19 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     assert_eq!(entries(&mut first), [(PORT + 1, 1)], "the packet has made an entry of its own");
     assert_eq!(summed(&first), Counter { bytes: 3100, packets: 31 });
 
-    // It is killed before its sums are kept: slots that it had begun to empty are in use again.
+    // A kill before the sums are saved: slots that the agent had started to empty are in use again.
     std::mem::forget(std::mem::replace(&mut first, agent_after(&network, &pins, &state, false)));
     drain(&mut first, 310);
     assert_eq!(entries(&mut first), [(PORT, 10), (PORT + 1, 1), (PORT + 1, 20)]);
     assert_eq!(summed(&first), Counter { bytes: 3100, packets: 31 }, "nothing is lost");
 
-    // This one keeps its sums, and empties the slots then.
+    // This agent saves its sums and then empties the slots.
     drain(&mut first, 700);
     drain(&mut first, 701);
     first.keep(&state, start + Duration::from_secs(702), false).unwrap();
     assert_eq!(entries(&mut first), []);
     assert_eq!(first.attribution().unwrap().attributed, Counter { bytes: 3100, packets: 31 });
-    // The same keys again, and then it is killed.
+    // The same keys again, then a kill.
     send(&network, PORT, 5);
     drain(&mut first, 703);
     assert_eq!(summed(&first), Counter { bytes: 3600, packets: 36 });
@@ -109,7 +109,7 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
     assert_eq!(summed(&first), Counter { bytes: 3600, packets: 36 }, "nothing is lost, nothing counted twice");
     assert_eq!(first.attribution().unwrap().attributed, Counter { bytes: 3600, packets: 36 });
 
-    // What batches read, a kernel without them reads one by one.
+    // Batch reads and single reads, as on a kernel without batches, must agree.
     let stats = sys::get_pinned(&find(&bpf.0, "STATS")).unwrap();
     let cpus = aya::util::nr_cpus().unwrap();
     let (mut batches, mut singly) = (Vec::new(), Vec::new());
@@ -140,7 +140,7 @@ fn pins_of_another_shape_are_refused_and_another_layout_ends() {
     let other = Options { flow_slots: 1024, ..Options::default() };
     let error = Datapath::load_pinned(other, Some(pins.clone())).err().unwrap().to_string();
     assert!(error.contains("is not as this version makes it: `meridian agent --unload`"), "{error}");
-    // A folder of a layout that this version does not know.
+    // A folder of a layout that this version does not have.
     let folder = std::fs::read_dir(&bpf.0).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap().path();
     for part in ["maps", "links"] {
         std::fs::create_dir_all(folder.join("v0").join(part)).unwrap();

@@ -1,4 +1,4 @@
-//! The hook changes while packets pass: none is lost, none counts twice.
+//! The hook changes while packets pass: no packet is lost or counted twice.
 
 use crate::network::{
     BpfFs, Counting, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS,
@@ -17,7 +17,7 @@ use std::{
 };
 
 const PORT: u16 = 9000;
-/// Shorter than for an agent: no packet waits here for a neighbour's address.
+/// Shorter than an agent's, because no packet here waits for a neighbour's address.
 const GRACE: Duration = Duration::from_millis(150);
 
 /// Changes the hook as an agent does.
@@ -32,19 +32,19 @@ fn change(node: &Namespace, datapath: &mut Datapath, to: Hook) {
     assert_eq!((done, datapath.hook(), datapath.is_changing()), (Some(to), to, false));
 }
 
-/// Datagrams from pod and node, small ones and such as are cut before the wire, and TCP, until `done`.
+/// Datagrams from pod and node, small ones and ones that are fragmented, and TCP, until `done`.
 fn traffic([pod, node, peer]: [&Namespace; 3], version: IpVersion, done: &AtomicBool) {
     let ports = |n| std::iter::repeat_n((0, PORT), n);
     while !done.load(Ordering::Relaxed) {
         datagrams(pod, POD.of(version), PEER.of(version), 100, ports(20));
         datagrams(node, NODE.of(version), PEER.of(version), 1200, ports(20));
         tcp((pod, POD.of(version)), (peer, SocketAddr::new(PEER.of(version), PORT + 1)), 100_000);
-        // What is dropped at the receiver's backlog is on no wire.
+        // A pause: packets dropped at the receiver's backlog would be missing on the wire.
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Sends while the hook changes, and compares with the wire. False: the wire has lost packets.
+/// Sends while the hook changes, and compares with the wire. Returns false if the wire lost packets.
 fn change_under_traffic(network: &mut Network, to: Hook, version: IpVersion) -> bool {
     let _sink = sink(&network.peer, PEER.of(version), PORT);
     let (wire, counted) = (network.wire(), network.counting.all());
@@ -83,7 +83,7 @@ fn a_change_of_the_hook_loses_and_doubles_nothing() {
             for round in 0..40 {
                 let to = if network.counting.datapath.hook() == device_hook { Hook::Netfilter } else { device_hook };
                 exact += u32::from(change_under_traffic(&mut network, to, version));
-                // There and back.
+                // At least one change in each direction.
                 if exact >= 4 && round % 2 == 1 {
                     break;
                 }
@@ -93,13 +93,13 @@ fn a_change_of_the_hook_loses_and_doubles_nothing() {
     }
 }
 
-/// Another agent's programs over the same pins, attached where it finds that the one before has counted.
+/// The programs of another agent over the same pins, attached at the hook of the earlier agent.
 fn next(network: &mut Network, pins: &Pins, hook: Hook) {
     let before = std::mem::replace(
         &mut network.counting.datapath,
         Datapath::load_pinned(Options { hook, ..Options::default() }, Some(pins.clone())).unwrap(),
     );
-    // It was killed: nothing of it was taken away.
+    // As after a kill: nothing of the earlier agent is removed.
     std::mem::forget(before);
     network.counting.apply_again();
     network.attach();

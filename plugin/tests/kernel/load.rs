@@ -1,5 +1,4 @@
-//! Under load nothing is lost and nothing counted twice: whatever is swapped, retired, full or raced
-//! for meanwhile.
+//! Under load no packet is lost or counted twice, while tables are swapped, entries retired, maps full, or CPUs race.
 
 use crate::network::{
     BpfFs, Counting, Mtus, NODE, Network, PEER, POD, VERSIONS,
@@ -34,8 +33,8 @@ fn of(packets: u64) -> Counter {
     Counter { bytes: packets * DATAGRAM, packets }
 }
 
-/// Sends datagrams from the node on every CPU until `work` has ended, to so many ports: a flow entry
-/// each, and all in one cell of the matrix. Returns what was sent.
+/// Sends datagrams from the node on every CPU until `work` has ended, to this many ports: each is a flow entry, and
+/// all are in one cell of the matrix. Returns the traffic sent.
 fn flooded(node: &Namespace, peer: &Namespace, ports: u16, work: impl FnOnce(&AtomicU64)) -> Counter {
     let _sink = sink(peer, PEER.of(IpVersion::V4), PORT);
     let (done, sent) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -66,7 +65,7 @@ fn flooded(node: &Namespace, peer: &Namespace, ports: u16, work: impl FnOnce(&At
     of(sent.into_inner())
 }
 
-/// Waits until so many more were sent.
+/// Waits until this many more were sent.
 fn until_more(sent: &AtomicU64, more: u64) {
     let count = sent.load(Ordering::Relaxed);
     while sent.load(Ordering::Relaxed) < count + more {
@@ -74,7 +73,7 @@ fn until_more(sent: &AtomicU64, more: u64) {
     }
 }
 
-/// That what is attributed and what is not is what the matrix has.
+/// Checks that attributed and unattributed traffic together equal the matrix.
 #[track_caller]
 fn attributed_is_exact(counting: &Counting) {
     let mut sum = counting.datapath.attributed();
@@ -105,7 +104,7 @@ fn a_prefix_that_moves_a_thousand_times_is_in_one_zone_or_the_other() {
         for n in 0..1000 {
             counting.apply(&table(if n % 2 == 0 { "b" } else { "d" }));
         }
-        // After the last change every further byte is in the last zone.
+        // After the last change every byte counts in the last zone.
         let other = counting.to("b");
         until_more(sent, 20_000);
         assert_eq!(counting.to("b"), other);
@@ -142,7 +141,7 @@ fn retiring_entries_a_thousand_times_a_second_loses_nothing() {
         sent += before;
         assert_eq!(network.counting.all(), sent);
         attributed_is_exact(&network.counting);
-        // What the last look at each entry said is what it had counted.
+        // The last read of each retired entry has its final counts.
         let mut live = Counter::default();
         datapath.flows(|entry| live += entry.counter);
         live += summed;
@@ -156,7 +155,7 @@ fn full_flow_maps_lose_no_byte() {
     for hook in [Hook::Netfilter, Hook::Tcx] {
         let network = Network::with(Options { hook, flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
         for version in VERSIONS {
-            // Nobody listens on these ports: the peer's answers are not the node's.
+            // These ports have no listener: the peer's ICMP answers are not the node's.
             let ports = (0..10_000).map(|n| (40_000, 10_000 + n));
             let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), PAYLOAD, ports);
             let measured = network.measure(work);
@@ -176,14 +175,14 @@ fn thirty_thousand_swaps_of_the_program_lose_nothing() {
     let bpf = BpfFs::temporary("swaps");
     let mut network = Network::unattached(Options::default(), Mtus(1500, 1500));
     let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
-    // Two agents' programs over the same counters: the second one takes over, then both take turns.
+    // The programs of two agents over the same counters: the second takes over, then both take turns.
     let mut first = Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap();
     let second = Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap();
     std::mem::swap(&mut network.counting.datapath, &mut first);
     network.attach();
     let cores = sys::get_pinned(&network.node.run(|| find(&bpf.0, "CORES")).unwrap()).unwrap();
     let [a, b] = [network.counting.datapath.programs()[0], second.programs()[0]];
-    // The second one's tables and devices are its own.
+    // The second agent has its own tables and devices.
     let sent = flooded(&network.node, &network.peer, 1, |sent| {
         for n in 0..30_000 {
             let program = if n % 2 == 0 { b } else { a };
@@ -193,7 +192,7 @@ fn thirty_thousand_swaps_of_the_program_lose_nothing() {
         until_more(sent, 1000);
     });
     let mut counted = network.counting.all();
-    // Without devices of its own the second one counts as same-node what the first one counts as sent.
+    // Without devices the second one counts as same-node what the first one counts as sent.
     counted += network.counting.stat(Stat::SameNode);
     let of_link = Counter { bytes: counted.bytes - sent.bytes, packets: counted.packets - sent.packets };
     assert_eq!(of_link, Counter::default(), "difference");

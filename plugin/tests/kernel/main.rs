@@ -1,5 +1,4 @@
-//! The kernel programs in the kernel: on built packets, and on real traffic in network namespaces.
-//! Needs root.
+//! The kernel programs in the kernel: on built packets, and on real traffic in network namespaces. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
 mod cases;

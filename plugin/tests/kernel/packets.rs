@@ -1,5 +1,5 @@
-//! Built packets, by `BPF_PROG_TEST_RUN`. The kernel sends them out through the loopback device,
-//! which these tests declare an uplink.
+//! Built packets, run by `BPF_PROG_TEST_RUN`. The kernel sends them through the loopback device, which these tests
+//! declare an uplink.
 
 use ipnetwork::IpNetwork;
 use meridian::{
@@ -28,7 +28,7 @@ const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Programs with a table of their own.
+/// The programs with their own table.
 struct Bench {
     hook: Hook,
     datapath: Datapath,
@@ -73,7 +73,7 @@ impl Bench {
         assert_eq!(run.verdict, passes, "a packet always passes");
     }
 
-    /// Zone names and counters of the cells that are not zero.
+    /// The non-zero cells by zone names, with their counters.
     fn matrix(&self) -> BTreeMap<(String, String, IpVersion), Counter> {
         let cells = self.datapath.matrix().unwrap().into_iter();
         let name = |slot| self.slots.place(slot).to_string();
@@ -132,7 +132,7 @@ impl Frame {
         Self::new(source, destination, protocol, &transport)
     }
 
-    /// The IP bytes.
+    /// The number of IP bytes.
     fn len(&self) -> u64 {
         self.bytes.len() as u64 - 14
     }
@@ -370,7 +370,7 @@ fn what_the_ring_buffer_loses_is_told_among_the_flows() {
     let bench = Bench::new(Options::default(), &TABLE);
     let mut syn = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
     syn.bytes[14 + 20 + 13] = 0x02;
-    // Nobody reads, and each moment a CPU may announce some more.
+    // The ring fills up without a reader; each window allows some more events for a CPU.
     while bench.stat(Stat::EventLost).packets == 0 {
         bench.send_times(&syn, 2000);
         thread::sleep(Duration::from_millis(20));

@@ -48,7 +48,7 @@ impl Lab {
     fn new(options: Options, mtu: u32) -> Self {
         let [pod, node, peer] = ["pod", "node", "peer"].map(|name| Namespace::new(name).unwrap());
         for namespace in [&pod, &node, &peer] {
-            // No packet of the kernel's own may disturb the sums.
+            // The kernel's own IPv6 packets must not change the sums.
             sysctl(namespace, "ipv6/conf/all/disable_ipv6", "1").unwrap();
             sysctl(namespace, "ipv6/conf/default/disable_ipv6", "1").unwrap();
         }
@@ -89,7 +89,7 @@ impl Lab {
 
     /// The hardware address of the node's end of the pod's link.
     fn gateway_mac(&self) -> [u8; 6] {
-        // The pod learns it by asking.
+        // The pod learns the address by ARP.
         self.pod
             .run(|| {
                 let socket = UdpSocket::bind((POD, 0)).unwrap();
@@ -116,8 +116,8 @@ fn ports_outside_the_linear_part_of_the_buffer_are_read() {
         let lab = Lab::new(Options { hook, ..Options::default() }, 9000);
         let mac = lab.gateway_mac();
         let before = lab.counted();
-        // A frame of more than a page from a packet socket: only its Ethernet header is linear, the
-        // kernel pulls the IP header up and leaves the UDP header in a fragment of the buffer.
+        // For a frame of more than a page from a packet socket, only the Ethernet header is linear: the kernel pulls
+        // the IP header up and leaves the UDP header in a fragment of the buffer.
         let payload = 5000u16;
         let mut frame = [&mac[..], &[2, 0, 0, 0, 0, 1], &[0x08, 0x00, 0x45, 0]].concat();
         frame.extend((28 + payload).to_be_bytes());
@@ -158,7 +158,7 @@ fn send_frame(frame: &[u8]) {
     assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
 }
 
-/// Asks until the answer is as wanted, or fails with the last one.
+/// Repeats `ask` until its answer is wanted, or fails with the last answer.
 fn wait_for<T: std::fmt::Debug>(ask: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
     for _ in 0..500 {
         let answer = ask();
@@ -182,16 +182,15 @@ fn a_busy_priority_moves_to_the_next_one() {
     wait_for(|| attach(&mut Datapath::load(Options::default()).unwrap()), |place| *place == at(98));
 }
 
-/// Where programs say that they are.
+/// The description of a place of programs.
 fn at(priority: i32) -> String {
     format!("netfilter POSTROUTING for IPv4, priority {priority}; netfilter POSTROUTING for IPv6, priority {priority}")
 }
 
-/// Lets the node handle what the pod sends on the CPUs of `mask` (receive packet steering): they are
-/// interrupted for it, whatever they do.
+/// Makes the CPUs of `mask` handle the pod's packets (receive packet steering): packets interrupt them at any time.
 fn steer_pod_to(node: &Namespace, mask: &str) {
     let steer = || {
-        // The files under /sys are those of the namespace that mounted it.
+        // The files under /sys belong to the namespace that mounted it.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
@@ -221,23 +220,23 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
     const DATAGRAMS: u64 = 100_000;
     const PAYLOAD: usize = 100;
     if thread::available_parallelism().unwrap().get() < 2 {
-        // One CPU can't be interrupted for another one's packets.
+        // Another CPU's packets can't interrupt this one.
         println!("skipped: needs two CPUs");
         return;
     }
     let lab = Lab::new(Options { count_reentries: true, ..Options::default() }, 1500);
     steer_pod_to(&lab.node, "2");
-    // A silent receiver: an answer would be counted, too.
+    // A receiver that sends no answers: they would be counted, too.
     let sink = lab.peer.run(|| UdpSocket::bind((PEER, 9))).unwrap().unwrap();
-    // Packets that wait for a neighbour's address may be dropped after the hook: every neighbour
-    // is known before the flood.
+    // Packets that wait for a neighbour's address may be dropped after the hook, so every neighbour is resolved before
+    // the flood.
     for (namespace, address) in [(&lab.pod, POD), (&lab.node, NODE)] {
         flood(namespace, address, 0, 1, PAYLOAD);
         sink.recv(&mut [0; PAYLOAD]).unwrap();
     }
     let mut rounds = 0;
     while lab.datapath.reentries().unwrap() < 100 {
-        // The node's own packets run in process context on CPU 1, what it forwards in softirq.
+        // The node's own packets run in process context on CPU 1, forwarded packets in softirq.
         thread::scope(|scope| {
             scope.spawn(|| flood(&lab.pod, POD, 0, DATAGRAMS, PAYLOAD));
             scope.spawn(|| flood(&lab.node, NODE, 1, DATAGRAMS, PAYLOAD));
@@ -245,8 +244,8 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
         rounds += 1;
         assert!(rounds < 100, "no run interrupted another one: this proves nothing here");
     }
-    // The pod's packets may be dropped before the hook. What passed it is in the matrix, in the
-    // flows, and left through the device, where ARP comes on top.
+    // The pod's packets may be dropped before the hook. The packets that passed it are in the matrix and in the flows,
+    // and left through the device, which also counts ARP.
     let flows = || {
         let mut sum = Counter::default();
         lab.datapath.flows(|flow| sum += flow.counter);
@@ -271,7 +270,7 @@ fn counters_are_exact_where_a_softirq_interrupts_a_run_on_its_cpu() {
 fn the_hooks_count_the_same_and_let_others_run() {
     let lab = Lab::new(Options::default(), 1500);
     let uplink = configure(&lab.node, "finding the uplink", async |links| links.index("up0").await).unwrap();
-    // Twice at each hook: the one that came first must still see the packets.
+    // Twice at each hook: the first program must still see the packets.
     let mut others: Vec<Datapath> = [Hook::Tcx, Hook::Clsact, Hook::Tcx]
         .into_iter()
         .map(|hook| {
@@ -294,7 +293,7 @@ fn the_hooks_count_the_same_and_let_others_run() {
     for other in &others {
         assert_eq!(sum(other), expected);
     }
-    // A filter that is taken away counts no more; the device's qdisc stays for others.
+    // A removed filter stops counting; the device's qdisc stays for other programs.
     others[1].detach();
     flood(&lab.node, NODE, 0, 10, 100);
     assert_eq!(sum(&others[1]), expected);
@@ -309,8 +308,8 @@ fn a_hundred_new_tables_under_traffic_lose_nothing_and_invent_no_zone() {
     let identity = Node::new("node", Place::Unknown);
     let accounting = Accounting::new(100, false);
     let mut meter = Meter::new(identity, datapath, Arc::new(Index::default()), accounting, sink);
-    // The node is always in zone a. The peer moves, and the prefix that says so is another one each
-    // time; the wider ones around it name zones that no packet may be in.
+    // The node is always in zone a. The peer changes its zone with another prefix each time; the wider prefixes around
+    // it name zones in which no packet may be counted.
     let table = |n: usize| {
         let (len, zone) = [(32, "b"), (31, "c"), (30, "d"), (32, "e")][n % 4];
         let peer = format!("10.0.2.{}/{len}", [2, 2, 0, 2][n % 4]);

@@ -1,20 +1,20 @@
-//! A bpf file system of a test's own.
+//! A bpf file system for one test.
 
 use nix::mount::{MsFlags, mount, umount};
 use std::{fs, path::PathBuf};
 
-/// Mounted, and gone with the test.
+/// Mounted until it is dropped.
 pub struct BpfFs(pub PathBuf);
 
 impl BpfFs {
-    /// At a folder, which is made.
+    /// Mounts at a folder, which is made.
     pub fn new(folder: PathBuf) -> Self {
         fs::create_dir_all(&folder).unwrap();
         mount(Some("bpf"), &folder, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         Self(folder)
     }
 
-    /// At a folder of its own.
+    /// Mounts at a temporary folder.
     pub fn temporary(name: &str) -> Self {
         Self::new(std::env::temp_dir().join(format!("meridian-bpf-{name}-{}", std::process::id())))
     }

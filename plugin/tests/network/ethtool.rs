@@ -14,7 +14,7 @@ const SET_FEATURES: u32 = 0x3b;
 const FEATURES: u32 = 4;
 const STRING_LEN: usize = 32;
 
-/// Packets are cut before they leave through the device, datagrams too.
+/// Makes the kernel segment packets, datagrams included, before they leave through the device.
 pub fn without_segmentation(device: &str) {
     for feature in [TSO, GSO] {
         value(device, feature, 0).unwrap();
@@ -22,12 +22,12 @@ pub fn without_segmentation(device: &str) {
     clear(device, "tx-udp-segmentation").unwrap();
 }
 
-/// A VLAN's tag is written into the packet before it leaves.
+/// Makes the kernel write a VLAN's tag into the packet before it leaves.
 pub fn without_vlan_offload(device: &str) {
     clear(device, "tx-vlan-hw-insert").unwrap();
 }
 
-/// Packets that arrive are not put together.
+/// Keeps the kernel from merging packets that arrive.
 pub fn without_gro(device: &str) {
     value(device, GRO, 0).unwrap();
 }
@@ -36,7 +36,7 @@ fn value(device: &str, command: u32, value: u32) -> io::Result<()> {
     call(device, &mut [command, value])
 }
 
-/// Turns a feature off by its name.
+/// Turns off the feature of this name.
 fn clear(device: &str, name: &str) -> io::Result<()> {
     // struct ethtool_sset_info: command, reserved, a mask of 64 bits, then the lengths.
     let mut info = [STRINGS_INFO, 0, 1 << FEATURES, 0, 0];

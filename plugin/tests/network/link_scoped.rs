@@ -10,12 +10,12 @@ pub(super) struct LinkScoped {
 }
 
 impl LinkScoped {
-    /// On a device of the calling thread's namespace, from now on.
+    /// Counts on a device of the calling thread's namespace, from now on.
     pub(super) fn new(device: &str) -> Self {
         let every_protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(every_protocol))).unwrap();
-        // No packet of a flood may push out what is to be counted: only multicast, ARP and ICMPv6 of
-        // neighbour discovery come through. Classic BPF: code, jump if true, jump if false, value.
+        // The filter passes only multicast, ARP and neighbour discovery, so that a flood can't push these frames out
+        // of the buffer. Classic BPF: code, jump if true, jump if false, value.
         let code = |code, jt, jf, k| SockFilter::new(code, jt, jf, k);
         let filter = [
             code(0x30, 0, 0, 0),      // ldb [0]
@@ -44,12 +44,12 @@ impl LinkScoped {
             libc::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), (&raw const address).cast(), size)
         };
         assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
-        // What this end sends passes here, too.
+        // The socket also sees packets that this end sends.
         socket.set_nonblocking(true).unwrap();
         Self { socket, seen: Mutex::default() }
     }
 
-    /// Frames that have arrived, with their link headers.
+    /// The frames that have arrived, with their link headers.
     pub(super) fn seen(&self) -> Counter {
         let mut seen = self.seen.lock().unwrap();
         let mut frame = vec![0; 1 << 16];
@@ -69,7 +69,7 @@ impl LinkScoped {
                 )
             };
             let Ok(read) = u64::try_from(read) else {
-                // The device was down at first, which is told once.
+                // The device was down at first, which the socket reports once.
                 if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENETDOWN) {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! A pod, its node and a peer at the other end of the wire, both families; and what the wire carried.
+//! A pod, its node and a peer at the other end of the wire, with both address families; and the traffic on the wire.
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
 mod bpf_fs;
@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-/// Why nothing can be said where the wire lost packets.
+/// The reason to skip a comparison after the wire lost packets.
 pub const NO_TRUTH: &str = "the wire lost packets: there is no truth";
 
 pub const VERSIONS: [IpVersion; 2] = [IpVersion::V4, IpVersion::V6];
@@ -61,11 +61,11 @@ pub const POD: Both = Both::new([10, 0, 1, 2], [0xfd00, 1, 0, 0, 0, 0, 0, 2]);
 pub const GATEWAY: Both = Both::new([10, 0, 1, 1], [0xfd00, 1, 0, 0, 0, 0, 0, 1]);
 pub const NODE: Both = Both::new([10, 0, 2, 1], [0xfd00, 2, 0, 0, 0, 0, 0, 1]);
 pub const PEER: Both = Both::new([10, 0, 2, 2], [0xfd00, 2, 0, 0, 0, 0, 0, 2]);
-/// Of the peer, too: a database outside the cluster, and a client on the internet.
+/// More addresses of the peer: a database outside the cluster, and a client on the internet.
 pub const DATABASE: Both = Both::new([10, 9, 8, 7], [0xfd00, 9, 0, 0, 0, 0, 0, 7]);
 pub const CLIENT: Both = Both::new([9, 9, 9, 9], [0x2620, 0xfe, 0, 0, 0, 0, 0, 9]);
 
-/// Zones and what is in them. The node and its pod are in `a`.
+/// The zones with their prefixes. The node and its pod are in `a`.
 const ZONES: [(&str, &str, PrefixKind); 10] = [
     ("10.0.1.0/24", "a", PrefixKind::Cluster),
     ("10.0.2.1/32", "a", PrefixKind::Cluster),
@@ -81,7 +81,7 @@ const ZONES: [(&str, &str, PrefixKind); 10] = [
 
 /// Source zone, destination zone, family, direction.
 pub type Cell = (String, String, u8, Direction);
-/// What the matrix says.
+/// The non-zero cells of the matrix.
 pub type Cells = BTreeMap<Cell, Counter>;
 
 /// pod ── pod0 [node] up0 ── eth0 [peer]
@@ -91,15 +91,15 @@ pub struct Network {
     pub node: Namespace,
     pub peer: Namespace,
     link_scoped: LinkScoped,
-    /// Packets that were lost before the other end was up.
+    /// The packets that were lost before the other end was up.
     lost: u64,
-    /// One at a time: a wire on which packets wait for a CPU loses some.
+    /// One network at a time: packets that wait for a CPU may get lost on the wire.
     _alone: MutexGuard<'static, ()>,
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// What counts on the node.
+/// The datapath that counts on the node.
 pub struct Counting {
     pub datapath: Datapath,
     slots: Slots,
@@ -121,7 +121,7 @@ impl Network {
         network
     }
 
-    /// Devices are as they would be found; the programs are not attached.
+    /// The devices are set as discovery would find them; the programs are not attached.
     pub fn unattached(options: Options, Mtus(pod_mtu, mtu): Mtus) -> Self {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let [pod, node, peer] = ["pod", "node", "peer"].map(|name| Namespace::new(name).unwrap());
@@ -141,7 +141,7 @@ impl Network {
             links.mtu("up0", mtu).await
         })
         .unwrap();
-        // Before the first packet passes.
+        // Started before the first packet passes.
         let link_scoped = peer.run(|| LinkScoped::new("eth0")).unwrap();
         let both = async |links: &Links, device: &str, address: Both, len: [u8; 2]| {
             links.address(device, address.0.into(), len[0]).await?;
@@ -179,7 +179,7 @@ impl Network {
         .unwrap();
         neighbours(&[(&pod, "eth0", POD), (&node, "pod0", GATEWAY)]);
         neighbours(&[(&node, "up0", NODE), (&peer, "eth0", PEER)]);
-        // What the hooks see whole is on the wire in segments.
+        // Packets that the hooks see whole are segments on the wire.
         node.run(|| ethtool::without_segmentation("up0")).unwrap();
         let datapath = Datapath::load(options).unwrap();
         let mut counting = Counting { datapath, slots: Slots::default(), table: Table::new() };
@@ -188,7 +188,7 @@ impl Network {
         Self { counting, pod, node, peer, link_scoped, lost, _alone }
     }
 
-    /// Looks for the devices, as an agent does, and attaches the programs.
+    /// Finds the devices, as an agent does, and attaches the programs.
     pub fn attach(&mut self) {
         let Self { node, counting: Counting { datapath, .. }, .. } = self;
         let devices = node.run(|| devices::find(&[])).unwrap().unwrap();
@@ -199,16 +199,16 @@ impl Network {
         node.run(attach).unwrap().unwrap();
     }
 
-    /// Whether the wire has lost packets since it was asked last, or since the beginning: what was measured
-    /// meanwhile has no truth. From now on they are forgiven.
+    /// Whether the wire lost packets since the last call: a measurement in between is void. Later calls ignore these
+    /// losses.
     pub fn has_lost(&mut self) -> bool {
         let lost = counters(&self.node, "up0").tx_dropped + counters(&self.peer, "eth0").rx_dropped;
         std::mem::replace(&mut self.lost, lost) != lost
     }
 
-    /// What the wire has carried from the node, without what concerns the link only.
+    /// The traffic of the node on the wire, without link-scoped packets.
     pub fn wire(&self) -> Counter {
-        // Both of one moment: neighbours ask when they like.
+        // Read until both counters belong to one moment, because neighbour discovery runs at any time.
         let (sent, arrived, of_link) = loop {
             let before = self.link_scoped.seen();
             let (sent, arrived) = (counters(&self.node, "up0"), counters(&self.peer, "eth0"));
@@ -221,8 +221,8 @@ impl Network {
         Counter { bytes: arrived.rx_bytes - of_link.bytes - 14 * packets, packets }
     }
 
-    /// What `work` makes the node send: by the wire, and by the matrix. Waits until both are the same,
-    /// or nothing comes any more.
+    /// The traffic that `work` makes the node send: by the wire, and by the matrix. Waits until both agree, or until
+    /// no more packets come.
     pub fn measure(&self, work: impl FnOnce()) -> Measured {
         let (wire, cells) = (self.wire(), self.counting.cells());
         work();
@@ -241,7 +241,7 @@ impl Network {
         last
     }
 
-    /// Counts on the devices that there are now.
+    /// Finds the devices again, and counts on them.
     pub fn look_again(&mut self) {
         let Self { node, counting: Counting { datapath, .. }, .. } = self;
         let devices: Devices = node.run(|| devices::find(&[])).unwrap().unwrap();
@@ -255,7 +255,7 @@ impl Network {
 }
 
 impl Counting {
-    /// Puts a table in force in which the node is in the zone `a`.
+    /// Puts a table in force with the node in zone `a`.
     pub fn apply(&mut self, zones: &[(&str, &str, PrefixKind)]) {
         let mut table = Table::new();
         for (prefix, zone, kind) in zones {
@@ -272,13 +272,13 @@ impl Counting {
         self.datapath.set_node(slot, &self.table, &self.slots).unwrap();
     }
 
-    /// Puts the zones in force once more, in programs that were loaded anew.
+    /// Puts the zones in force again, in newly loaded programs.
     pub fn apply_again(&mut self) {
         (self.slots, self.table) = (Slots::restore(self.datapath.named_zones().to_vec()), Table::new());
         self.apply(&ZONES);
     }
 
-    /// The cells of the matrix that are not zero.
+    /// The non-zero cells of the matrix.
     pub fn cells(&self) -> Cells {
         let name = |slot| self.slots.place(slot).to_string();
         let cells = self.datapath.matrix().unwrap().into_iter();
@@ -291,19 +291,19 @@ impl Counting {
         self.datapath.stat(stat).unwrap()
     }
 
-    /// All that is in the matrix.
+    /// The sum of the matrix.
     pub fn all(&self) -> Counter {
         self.cells().into_values().sum()
     }
 
-    /// What went to a zone.
+    /// The traffic to a zone.
     pub fn to(&self, zone: &str) -> Counter {
         let cells = self.cells().into_iter();
         cells.filter(|((_, destination, ..), _)| destination == zone).map(|(_, counter)| counter).sum()
     }
 }
 
-/// What the node has sent.
+/// The traffic that the node sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     pub wire: Counter,
@@ -311,13 +311,13 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// All cells of what was sent.
+    /// The sum of all cells of sent traffic.
     pub fn sent(&self) -> Counter {
         let sent = self.cells.iter().filter(|((.., direction), _)| *direction == Direction::Egress);
         sent.map(|(_, counter)| *counter).sum()
     }
 
-    /// That it is exact, and in this one cell.
+    /// Checks that the matrix equals the wire, in this one cell.
     #[track_caller]
     pub fn is_all_in(&self, source: &str, destination: &str, version: IpVersion) {
         let cell = (source.to_owned(), destination.to_owned(), version as u8, Direction::Egress);
@@ -342,7 +342,7 @@ fn difference(after: Cells, before: &Cells) -> Cells {
     after.into_iter().map(less).filter(|(_, counter)| *counter != Counter::default()).collect()
 }
 
-/// Tells both ends of a link each other's hardware addresses, for good: nobody need ask.
+/// Adds permanent neighbour entries at both ends of a link, so that no neighbour discovery is needed.
 fn neighbours(ends: &[(&Namespace, &str, Both); 2]) {
     let hardware = ends.map(|(namespace, device, _)| {
         configure(namespace, "reading a hardware address", async |links| {
@@ -371,7 +371,7 @@ fn neighbours(ends: &[(&Namespace, &str, Both); 2]) {
     }
 }
 
-/// Loads rules of nftables in a namespace. False: there is no such tool here.
+/// Loads nftables rules in a namespace. Returns false if nft is not installed.
 pub fn nft(namespace: &Namespace, rules: &str) -> bool {
     let load = || {
         let spawned = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();

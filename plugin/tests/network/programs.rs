@@ -1,4 +1,4 @@
-//! Programs of somebody else.
+//! eBPF programs as other projects attach them.
 
 use super::Network;
 use aya_obj::generated::bpf_insn;
@@ -14,13 +14,13 @@ pub fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
     bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bits, off: 0, imm }
 }
 
-/// A program of somebody else at tcx ingress of the pod's device, which forwards past netfilter.
+/// Another project's program at tcx ingress of the pod's device, which forwards past netfilter.
 pub fn redirect_neigh(network: &Network) -> OwnedFd {
     redirect(network, "pod0", "up0")
 }
 
-/// A program of somebody else at tcx ingress of a device of the node, which hands every packet to another
-/// device, past netfilter.
+/// Another project's program at tcx ingress of a device of the node, which redirects every packet to another device,
+/// past netfilter.
 pub fn redirect(network: &Network, from: &str, to: &str) -> OwnedFd {
     let index = |name| configure(&network.node, "finding it", async |links| links.index(name).await).unwrap();
     let (from, to) = (index(from), index(to));

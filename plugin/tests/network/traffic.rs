@@ -1,4 +1,4 @@
-//! Traffic of known kinds between two namespaces.
+//! Known traffic between two namespaces.
 
 use meridian::demo::namespace::Namespace;
 use socket2::{Domain, Socket, Type};
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// Sends datagrams, each to `ports(n)` from a port of its own where `sources` is true.
+/// Sends one datagram for each pair of a source port and a destination port.
 pub fn datagrams(
     from: &Namespace,
     source: IpAddr,
@@ -27,7 +27,7 @@ pub fn datagrams(
     from.run(send).unwrap();
 }
 
-/// A socket on a port that was closed a moment ago: a command that another test starts holds it until it runs.
+/// A socket on a port that was closed a moment ago: a child process that another test starts may still hold it.
 fn bind(address: IpAddr, port: u16) -> UdpSocket {
     for _ in 0..1000 {
         match UdpSocket::bind((address, port)) {
@@ -38,7 +38,7 @@ fn bind(address: IpAddr, port: u16) -> UdpSocket {
     panic!("{address} port {port} stays in use")
 }
 
-/// Swallows datagrams on a port, so that nobody answers that it is closed.
+/// Receives datagrams on a port without answering, so that the kernel sends no ICMP error.
 pub fn sink(namespace: &Namespace, address: IpAddr, port: u16) -> UdpSocket {
     namespace.run(|| UdpSocket::bind((address, port))).unwrap().unwrap()
 }
@@ -72,7 +72,7 @@ impl Echo {
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        // The namespace of the socket, whoever holds it.
+        // The socket belongs to the namespace, whichever thread uses it.
         let _ = self.stop.send_to(&[], self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -102,7 +102,8 @@ pub fn tcp(from: (&Namespace, IpAddr), to: (&Namespace, SocketAddr), bytes: usiz
     let listener = server.run(|| {
         let socket = Socket::new(domain, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
-        // A window that the backlog of the receiving CPU holds: what is dropped there is on no wire.
+        // A window that fits into the backlog of the receiving CPU: packets dropped there would be missing on the
+        // wire.
         socket.set_recv_buffer_size(400_000)?;
         socket.bind(&address.into())?;
         socket.listen(16)?;
@@ -128,7 +129,7 @@ pub fn tcp(from: (&Namespace, IpAddr), to: (&Namespace, SocketAddr), bytes: usiz
             left -= part;
         }
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        // Until the receiver has closed.
+        // Waits until the receiver has closed.
         assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     };
     client.run(send).unwrap();

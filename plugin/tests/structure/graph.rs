@@ -1,31 +1,31 @@
-//! Which file names what of which other file, and circles among those.
+//! The imports between files, and circles among them.
 
 use crate::source::{Crate, Name, Use};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     /// An item, and the module that defines it.
     Item(At),
     /// A module.
     Module(At),
-    /// A crate that is not ours.
+    /// A foreign crate.
     Foreign(String),
 }
 
-/// A crate, and a module in it, by their places in the lists.
+/// A crate and a module, as indices.
 type At = (usize, usize);
 
 /// An import of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
-    /// The file that imports, and the line.
+    /// The importing file, and the line.
     pub from: String,
     pub line: usize,
-    /// The file that is imported, or the foreign crate.
+    /// The imported file, or the foreign crate.
     pub to: String,
-    /// As it is written.
+    /// The path in the source.
     pub path: String,
 }
 
@@ -35,21 +35,21 @@ impl std::fmt::Display for Import {
     }
 }
 
-/// All imports of our crates.
+/// The imports of our crates.
 #[derive(Debug, Default)]
 pub struct Graph {
-    /// Of files, where an item is named.
+    /// Imports of items, between files.
     pub items: Vec<Import>,
-    /// Of files, where an item or only a module is named.
+    /// Imports of items and of modules, between files.
     pub all: Vec<Import>,
-    /// Of foreign crates.
+    /// Imports of foreign crates.
     pub foreign: Vec<Import>,
 }
 
-/// Our crates, by the names that they have in each other's code.
+/// Our crates, by their names in code.
 pub type Crates = Vec<(&'static str, Crate)>;
 
-/// Imports hand a name on at most so often.
+/// The limit of re-exports to follow.
 const DEPTH: usize = 16;
 
 impl Graph {
@@ -67,7 +67,7 @@ impl Graph {
                     for found in follow(crates, (of, at), &named.path, named.of != Use::Code, DEPTH) {
                         let (to, is_item) = match found {
                             Found::Foreign(name) => {
-                                // What another room hands on of it is the other room's.
+                                // A name that another room re-exports belongs to that room.
                                 if named.path.first() == Some(&name) {
                                     graph.foreign.push(import(&name));
                                 }
@@ -81,7 +81,7 @@ impl Graph {
                             continue;
                         }
                         graph.all.push(import(file));
-                        // A parent that hands on a name of its child does not use it.
+                        // A parent that re-exports a name of its child does not use it.
                         let is_handed_on = named.of == Use::HandedOn && is_below(crates, to, (of, at));
                         if is_item && !is_handed_on {
                             graph.items.push(import(file));
@@ -108,7 +108,7 @@ fn is_below(crates: &Crates, mut at: At, above: At) -> bool {
     true
 }
 
-/// What a path leads to that a module names.
+/// The targets of a path in a module.
 fn follow(crates: &Crates, from: At, path: &[String], is_use: bool, depth: usize) -> Vec<Found> {
     let (Some(first), Some(left)) = (path.first(), depth.checked_sub(1)) else { return Vec::new() };
     let parent = |at: At| (at.0, crates[at.0].1.modules[at.1].parent.unwrap_or_default());
@@ -134,7 +134,7 @@ fn follow(crates: &Crates, from: At, path: &[String], is_use: bool, depth: usize
             _ => None,
         });
         let modules: Vec<At> = modules.collect();
-        // What follows an item's name is its own.
+        // Names after an item's name belong to the item.
         let [module, ..] = modules.as_slice() else { break };
         if name == "super" {
             found = vec![Found::Module(parent(*module))];
@@ -145,12 +145,12 @@ fn follow(crates: &Crates, from: At, path: &[String], is_use: bool, depth: usize
         let goes_on: Vec<_> = next.iter().filter(|found| !matches!(found, Found::Item(_))).cloned().collect();
         found = if is_last || goes_on.is_empty() { next } else { goes_on };
     }
-    // Beside an item, a module of the same name is not meant.
+    // If there is an item, a module of the same name is not meant.
     let items: Vec<_> = found.iter().filter(|found| matches!(found, Found::Item(_))).cloned().collect();
     if items.is_empty() { found } else { items }
 }
 
-/// What a module's scope holds under a name.
+/// The targets of a name in a module's scope.
 fn lookup(crates: &Crates, at: At, name: &str, depth: usize) -> Vec<Found> {
     let module = &crates[at.0].1.modules[at.1];
     let mut found = Vec::new();
@@ -181,7 +181,7 @@ fn outside(crates: &Crates, name: &str) -> Found {
     ours.map_or_else(|| Found::Foreign(name.to_owned()), |of| Found::Module((of, 0)))
 }
 
-/// The circles of a graph: sets of nodes each of which leads to all others.
+/// The circles of a graph: sets of nodes that can all reach each other.
 pub fn circles<'a>(edges: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<BTreeSet<&'a str>> {
     let mut next = BTreeMap::<&str, BTreeSet<&str>>::new();
     for (from, to) in edges.filter(|(from, to)| from != to) {

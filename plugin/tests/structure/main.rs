@@ -1,5 +1,5 @@
-//! Imports point one way: rooms know only the rooms that docs/ARCHITECTURE.md says, and neither rooms nor files
-//! know each other in a circle.
+//! Imports point one way: rooms import only the rooms that docs/ARCHITECTURE.md allows, and there are no circles of
+//! rooms or files.
 
 mod graph;
 mod source;
@@ -10,14 +10,14 @@ use source::Crate;
 use std::{collections::BTreeSet, fs, path::Path};
 use table::Room;
 
-/// The list of rooms.
+/// The root with the list of rooms.
 const ROOT: &str = "plugin/src/lib.rs";
-/// The command.
+/// The root of the command.
 const MAIN: &str = "plugin/src/main.rs";
 
 fn text(path: &str) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    // A generated file's path is absolute, and stays so.
+    // A generated file's path is absolute, and joining leaves it unchanged.
     fs::read_to_string(root.join(path)).ok()
 }
 
@@ -59,7 +59,7 @@ fn against(rooms: &[Room], graph: &Graph) -> BTreeSet<String> {
     found
 }
 
-/// What the table allows and nobody does.
+/// Allowed imports that no file uses.
 fn idle(rooms: &[Room], graph: &Graph) -> Vec<String> {
     let is_between = |import: &Import, from: &str, to: &str| {
         let name = |file: &str| table::room(rooms, file).map(|room| room.name.as_str());
@@ -108,12 +108,12 @@ fn no_files_know_each_other_in_a_circle() {
     nothing(circles_of_files(&ours()), "files that know each other in a circle");
 }
 
-/// The circles, each with the imports that make it.
+/// The circles, each with its imports.
 fn circles_of_files(graph: &Graph) -> Vec<String> {
     let edges = graph.items.iter().map(|import| (import.from.as_str(), import.to.as_str()));
     let described = |circle: BTreeSet<&str>| {
         let is_in = |import: &&Import| circle.contains(&*import.from) && circle.contains(&*import.to);
-        // One import stands for all between two files.
+        // One import represents all between two files.
         let mut imports: Vec<&Import> = graph.items.iter().filter(is_in).collect();
         imports.sort();
         imports.dedup_by(|a, b| (&a.from, &a.to) == (&b.from, &b.to));
@@ -123,7 +123,7 @@ fn circles_of_files(graph: &Graph) -> Vec<String> {
     circles(edges).into_iter().map(described).collect()
 }
 
-/// A crate of these files.
+/// A crate from these files.
 fn made(files: &[(&str, &str)]) -> Graph {
     let read = |path: &str| files.iter().find(|(of, _)| *of == path).map(|(_, text)| (*text).to_owned());
     Graph::new(&vec![("meridian", Crate::read(ROOT, "/out", &read))])

@@ -1,7 +1,7 @@
-//! Reads a crate's modules, their names, and every path that their code names.
+//! Reads the modules of a crate: their names, and every path in their code.
 //!
-//! Code under `#[cfg(test)]` is left out: tests may reach anywhere. Files that build.rs generates are read
-//! as a part of the module that includes them.
+//! Code under `#[cfg(test)]` is left out: tests may use everything. Files that build.rs generates are read as part of
+//! the module that includes them.
 
 use proc_macro2::{TokenStream, TokenTree};
 use std::{collections::BTreeMap, path::Path};
@@ -11,18 +11,18 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// What an import is for.
+/// The purpose of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Code that names it.
+    /// Code uses the path.
     Code,
     /// A private `use`.
     Import,
-    /// A `use` that others see: the module hands the name on.
+    /// A public `use`: the module re-exports the name.
     HandedOn,
 }
 
-/// A path that a module names.
+/// A path in a module.
 #[derive(Clone, Debug)]
 pub struct Named {
     pub path: Vec<String>,
@@ -30,12 +30,12 @@ pub struct Named {
     pub of: Use,
 }
 
-/// What a module's scope holds under a name.
+/// The meaning of a name in a module's scope.
 #[derive(Clone, Debug)]
 pub enum Name {
     /// An item that the module defines.
     Item,
-    /// A module below it, by its place in the crate's list.
+    /// A child module, by its index in the crate.
     Module(usize),
     /// Another path's item.
     Import(Vec<String>),
@@ -48,22 +48,22 @@ pub struct Module {
     pub file: String,
     pub parent: Option<usize>,
     pub names: BTreeMap<String, Vec<Name>>,
-    /// Paths of which every name is imported.
+    /// Paths whose names are all imported.
     pub globs: Vec<Vec<String>>,
     pub named: Vec<Named>,
 }
 
-/// The modules of a crate; the first one is its root.
+/// The modules of a crate; the first is its root.
 #[derive(Debug, Default)]
 pub struct Crate {
     pub modules: Vec<Module>,
 }
 
-/// Where the text of a file comes from; `None` where there is no such file.
+/// Returns the text of a file; `None` if there is no such file.
 pub type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Crate {
-    /// The crate whose root is this file. `generated` is the folder that build.rs fills.
+    /// The crate with this root file. `generated` is the folder that build.rs fills.
     pub fn read(root: &str, generated: &str, files: Files<'_>) -> Self {
         let mut of = Self::default();
         let text = files(root).unwrap_or_else(|| panic!("{root}: there is no such file"));
@@ -118,7 +118,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The generated file that a macro includes.
+    /// The generated file in an include macro.
     fn included(&self, call: &syn::Macro) -> Option<String> {
         let name = call.path.segments.last()?.ident.to_string();
         let text = call.tokens.to_string();
@@ -135,7 +135,7 @@ fn parse(path: &str, text: &str) -> syn::File {
     syn::parse_file(text).unwrap_or_else(|error| panic!("{path}:{}: {error}", error.span().start().line))
 }
 
-/// Whether code is there for tests alone.
+/// Whether code is compiled only for tests.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let is_cfg = attribute.path().is_ident("cfg");
@@ -165,7 +165,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Collects a module's names and the paths in it.
+/// Collects a module's names and paths.
 struct Paths<'a>(&'a mut Module);
 
 impl Paths<'_> {
@@ -197,7 +197,7 @@ impl Paths<'_> {
         }
     }
 
-    /// Paths in what a macro is given, which may be anything.
+    /// Paths in the tokens of a macro call, which may be anything.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let is = |at: usize, sign: char| matches!(tokens.get(at), Some(TokenTree::Punct(it)) if it.as_char() == sign);
@@ -205,7 +205,7 @@ impl Paths<'_> {
         while at < tokens.len() {
             match &tokens[at] {
                 TokenTree::Group(group) => self.add_tokens(group.stream()),
-                // A field or a method is named after a dot.
+                // An identifier after a dot is a field or a method.
                 TokenTree::Ident(first) if at == 0 || !is(at - 1, '.') || at > 1 && is(at - 2, '.') => {
                     let (mut path, line) = (vec![first.to_string()], first.span().start().line);
                     while is(at + 1, ':') && is(at + 2, ':') {

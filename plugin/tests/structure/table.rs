@@ -1,23 +1,23 @@
-//! The table of rooms in docs/ARCHITECTURE.md: a row for each, and the rooms and foreign crates that it may
-//! name. It is the only place where that is written down.
+//! The table of rooms in docs/ARCHITECTURE.md: a row for each room, with the rooms and foreign crates that it may
+//! import. It is the only place with this list.
 
 use std::collections::BTreeSet;
 
-/// The heading of the table that is read.
+/// The heading of the table.
 const HEADING: &str = "| room | what it is for | may know | foreign crates that are its own |";
 
-/// A row.
+/// A row of the table.
 #[derive(Debug)]
 pub struct Room {
-    /// Such as `hubble/metrics`: its files are `hubble/metrics.rs` and those below `hubble/metrics/`.
+    /// For example `hubble/metrics`, with the files `hubble/metrics.rs` and those below `hubble/metrics/`.
     pub name: String,
-    /// The rooms that it may name.
+    /// The rooms that it may import.
     pub knows: BTreeSet<String>,
-    /// Crates that only the rooms with them in their rows may name.
+    /// Crates that only the rooms that list them may use.
     pub crates: BTreeSet<String>,
 }
 
-/// Reads the table out of the page.
+/// Reads the table from the page.
 pub fn read(page: &str) -> Vec<Room> {
     let mut lines = page.lines().skip_while(|line| *line != HEADING);
     assert!(lines.next().is_some(), "docs/ARCHITECTURE.md has no table with the heading {HEADING}");
@@ -34,7 +34,7 @@ fn row(line: &str) -> Room {
     Room { name: name.trim_matches('`').to_owned(), knows: list(knows), crates: list(crates) }
 }
 
-/// The room of a file; `None` for the roots of our crates, which hold nothing but a list of rooms.
+/// The room of a file; `None` for the roots of our crates, which only list rooms.
 pub fn room<'r>(rooms: &'r [Room], file: &str) -> Option<&'r Room> {
     let path = file.strip_prefix("plugin/src/").unwrap_or(if file.starts_with("plugin-abi/") { "abi.rs" } else { "" });
     let holds = |room: &&Room| {

@@ -1,4 +1,4 @@
-//! Findings of the check, a line each.
+//! Findings of the check, one line each.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ pub(super) enum Finding {
     Good,
     /// An agent can run without it.
     Missing,
-    /// A person should know.
+    /// Useful to know.
     Note,
-    /// An agent can't run so.
+    /// An agent can't run like this.
     Bad,
 }
 
-/// Findings, a line each.
+/// Findings, one line each.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) lines: String,

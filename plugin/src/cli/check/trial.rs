@@ -1,11 +1,11 @@
-//! Tries the hooks on this node's own packets for a few seconds: counts at each, and compares with what the
-//! devices have sent. Nothing is pinned, and an agent that counts here is not disturbed.
+//! Tries the hooks on this node's own packets for a few seconds: counts at each hook, and compares with the bytes that
+//! the devices sent. Nothing is pinned, and a running agent is not disturbed.
 
 use super::finding::{Finding, Findings};
 use crate::datapath::{Compared, Coverage, Datapath, Devices, Error, Hook, Options};
 use std::{thread, time::Duration};
 
-/// Few flows are kept: they are not looked at.
+/// Few slots, because the trial does not read the flows.
 const FLOW_SLOTS: u32 = 1024;
 
 /// A hook that counts.
@@ -24,18 +24,18 @@ impl Trial {
         Ok(Self { hook, datapath, start })
     }
 
-    /// Bytes sent by the devices and seen by the hook; `None`: too few to compare.
+    /// The comparison of the devices and the hook; `None` if the devices sent too little.
     fn end(&self) -> Result<Option<Compared>, Error> {
         let added = self.datapath.coverage()?.since(&self.start);
         Ok(added.filter(Coverage::is_enough).map(|added| added.compare()))
     }
 }
 
-/// The hooks to try, and where.
+/// The hooks to try, and the devices.
 pub(super) struct Trials<'a> {
-    /// The hook that an agent would take.
+    /// The hook that an agent would choose.
     pub(super) chosen: Hook,
-    /// Whether an agent would change a hook that is blind.
+    /// Whether an agent would change a blind hook.
     pub(super) is_auto: bool,
     /// The hooks that the kernel has.
     pub(super) there: &'a [Hook],
@@ -43,7 +43,7 @@ pub(super) struct Trials<'a> {
 }
 
 impl Trials<'_> {
-    /// Compares the chosen hook, and says which of the others sees more if it is blind.
+    /// Compares the chosen hook, and, if it is blind, names another hook that sees more.
     pub(super) fn compare(&self, duration: Duration, findings: &mut Findings) {
         let others = self.there.iter().copied().filter(|hook| *hook != self.chosen);
         let mut trials = Vec::new();

@@ -1,4 +1,4 @@
-//! The zones of nodes: which region a zone is in, and which nodes have none.
+//! The regions of zones, and the nodes without a zone.
 
 use super::super::facts::{Node, Zoneless};
 use crate::zones::{Place, Table, Zone};
@@ -8,28 +8,28 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// So long after it was made a node may be without a zone, and nobody is told.
+/// The time after its creation for which a node may have no zone without a notice.
 const GRACE: Duration = Duration::from_secs(120);
 
 /// Regions of zones, as nodes and the static table name them.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Regions of zones, and how many nodes say so.
+    /// Regions of zones, with the number of nodes that name them.
     regions: HashMap<String, BTreeMap<String, usize>>,
-    /// Prefixes of the static table.
+    /// Regions of zones in the static table.
     fixed: HashMap<String, String>,
     /// Nodes without a zone.
     zoneless: BTreeSet<Arc<str>>,
-    /// Those of them that nobody has been told of, and when they were made, or seen first.
+    /// Those of them that were not reported yet, with the time to report them.
     untold: BTreeMap<Arc<str>, Untold>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Untold {
     Now,
-    /// When it has had time; if it is not known since when it is there, since it is asked for.
+    /// After the grace period since its creation, or, if that is unknown, since the first check.
     Later(Option<SystemTime>),
-    /// The cloud has yet to say something.
+    /// The cloud provider has not initialized the node yet.
     Waiting,
 }
 
@@ -42,7 +42,7 @@ impl Places {
         self.fixed = zones.collect();
     }
 
-    /// Takes what a node says of its zone.
+    /// Applies a node's labels.
     pub(super) fn set(&mut self, name: &Arc<str>, before: Option<&Node>, now: Option<&Node>) {
         let zone = |node: Option<&Node>| node.and_then(|node| node.zone.clone());
         let (old, new) = (zone(before), zone(now));
@@ -71,7 +71,7 @@ impl Places {
             return;
         }
         let untold = match now.zoneless {
-            // It had one: there is nothing to wait for.
+            // It had a zone before, so there is nothing to wait for.
             _ if old.is_some() => Untold::Now,
             Zoneless::Labelled => Untold::Now,
             Zoneless::Unlabelled => Untold::Later(now.created),
@@ -84,7 +84,7 @@ impl Places {
         self.untold.insert(Arc::clone(name), untold);
     }
 
-    /// The region that a zone is in; empty if nobody says it, or if it is said to be in several.
+    /// The region of a zone; empty if it is unknown or contradictory.
     pub(super) fn region(&self, zone: &str) -> String {
         let mut said = self.regions.get(zone).into_iter().flat_map(BTreeMap::keys);
         match (said.next(), said.next()) {
@@ -103,19 +103,19 @@ impl Places {
         }
     }
 
-    /// Regions that a zone is also said to be in.
+    /// Other regions that are named for the zone.
     pub(super) fn other_regions(&self, zone: &Zone) -> String {
         let said = self.regions.get(&zone.name).into_iter().flat_map(BTreeMap::keys);
         let others: Vec<&str> = said.filter(|region| **region != zone.region).map(String::as_str).take(3).collect();
         others.join(", ")
     }
 
-    /// How many nodes have no zone.
+    /// The number of nodes without a zone.
     pub(super) fn zoneless(&self) -> usize {
         self.zoneless.len()
     }
 
-    /// Nodes without a zone of which it is time to tell.
+    /// Takes the nodes without a zone that are due to be reported.
     pub(super) fn take_zoneless(&mut self, now: SystemTime) -> Vec<Arc<str>> {
         let mut due = Vec::new();
         self.untold.retain(|name, untold| {

@@ -1,4 +1,4 @@
-//! What follows from which objects, in whatever order they come.
+//! The tables that follow from objects, in any order of arrival.
 
 mod azure;
 mod nodes;
@@ -54,7 +54,7 @@ fn range(node: NodeName, prefixes: &[&str], addresses: &[&str]) -> Fact {
     }])
 }
 
-/// A model, and the table that its changes have led to.
+/// A model, and the table from its changes.
 #[derive(Default)]
 struct TestModel {
     model: Model,
@@ -63,7 +63,7 @@ struct TestModel {
 }
 
 impl TestModel {
-    /// A model that has been told these objects, as the API server writes them, in this order or backwards.
+    /// A model with these objects, in the API server's JSON, applied in this order or backwards.
     fn of(objects: &[Value], is_forwards: bool) -> Self {
         let mut model = Self::default();
         let mut all: Vec<&Value> = objects.iter().collect();
@@ -89,7 +89,7 @@ impl TestModel {
         self.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
     }
 
-    /// The zone of an address, and where that comes from.
+    /// The zone of an address, and its origin.
     fn zone(&mut self, address: &str) -> String {
         self.apply_changes();
         lookup(&self.table, address.parse().unwrap()).to_string()
@@ -100,7 +100,7 @@ impl TestModel {
         lookup(&self.table, address.parse().unwrap()).zone().unwrap().region.clone()
     }
 
-    /// Who has an address: `Node NAME` or NAMESPACE/POD.
+    /// The endpoint behind an address: `Node NAME` or NAMESPACE/POD.
     fn endpoint(&mut self, address: &str) -> String {
         self.apply_changes();
         let Some(endpoint) = self.identities.get(&address.parse().unwrap()) else { return "nobody".into() };
@@ -110,7 +110,7 @@ impl TestModel {
         format!("{}/{}", endpoint.namespace, endpoint.pod)
     }
 
-    /// Reasons and messages of what a person is model, long after it began.
+    /// Reasons and messages of the notices, long after the start.
     fn notices(&mut self) -> Vec<(&'static str, String)> {
         self.apply_changes();
         let mut notices = self.model.take_notices(SystemTime::now());
@@ -159,7 +159,7 @@ fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
     let yaml = "zones: [{name: a, region: r, cidrs: [10.0.0.0/16]}]\n";
     model.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
     model.set(Kind::Node, key("", "n"), node(None, &["10.0.1.0/24", "2a00:1::/64"], &["10.0.2.1"]));
-    // The public prefix is not the internet.
+    // A public prefix in zone `unknown` is not the internet.
     assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "a"), ("2a00:1::/64", "unknown")]));
     assert_eq!(model.model.take_notices(SystemTime::now()).len(), 1);
     model.set(Kind::Node, key("", "n"), node(Some("b"), &["10.0.1.0/24"], &[]));
@@ -175,7 +175,7 @@ fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
     model.set(Kind::Node, key("", "m"), node(Some("b"), &["10.0.0.0/16"], &[]));
     assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.0/24", "a")]));
     model.model.remove(Kind::Node, &key("", "n"));
-    // Its node is gone: nobody knows where the pod is.
+    // Its node is gone, so the pod's zone is unknown.
     assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.5/32", "unknown")]));
     model.set(Kind::Node, key("", "n"), node(Some("b"), &[], &[]));
     assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b")]));
@@ -246,7 +246,7 @@ fn an_endpoint_that_names_its_node_by_address_follows_the_node() {
     assert_eq!(model.zones(), pairs(&[("192.168.0.2/32", "a")]));
 }
 
-/// Facts of a small world, in which things collide often.
+/// Random facts of a small cluster, which collide often.
 struct World(u64);
 
 impl World {
@@ -272,7 +272,7 @@ impl World {
         (0..self.below(3)).map(|_| one(self)).collect()
     }
 
-    /// An object, and what it is now; `None` if it goes.
+    /// An object with its new state; `None` deletes it.
     fn event(&mut self) -> (Kind, Key, Option<Fact>) {
         let goes = self.below(4) == 0;
         let (kind, key, fact) = match self.below(4) {
@@ -326,7 +326,7 @@ impl World {
     }
 }
 
-/// What a table says of an address.
+/// The place of an address in a table.
 fn lookup(table: &BTreeMap<IpNetwork, Placement>, address: IpAddr) -> Place {
     let mut all = Table::new();
     table.iter().for_each(|(prefix, placement)| all.insert(*prefix, placement.clone()));
@@ -372,7 +372,7 @@ fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
         assert_eq!(model.identities, fresh.identities, "seed {seed}");
         assert_eq!(model.model.troubles(), fresh.model.troubles(), "seed {seed}");
 
-        // A pod that has its address alone is in its node's zone, whatever prefixes are left out.
+        // A pod that has an address alone is in its node's zone, whichever prefixes are left out.
         let zone = |name: &str| match last.get(&(Kind::Node, self::key("", name))) {
             Some(Some(Fact::Node(node))) => node.zone.clone().map_or(Place::Unknown, Place::Zone),
             _ => Place::Unknown,

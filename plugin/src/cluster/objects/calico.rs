@@ -13,7 +13,7 @@ pub(in super::super) fn block_affinity(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let none = |reading: Reading| ReadObject::new(&object.metadata, Fact::Ranges(Vec::new()), reading.0);
     let at = &object.data;
-    // A text in one version, a truth value in the other.
+    // A string in one version, a boolean in the other.
     let is_deleted = matches!(at.pointer("/spec/deleted"), Some(Value::Bool(true)))
         || at.pointer("/spec/deleted").and_then(Value::as_str) == Some("true");
     let is_confirmed = reading.text(at, "/spec/state").is_none_or(|state| state == "confirmed" || state.is_empty());

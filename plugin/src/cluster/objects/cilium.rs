@@ -9,7 +9,7 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// CiliumNode: where a node's pods get their addresses from, and the node's own addresses.
+/// CiliumNode: the address ranges of the node's pods, and the node's own addresses.
 pub(in super::super) fn node(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let at = &object.data;
@@ -23,7 +23,7 @@ pub(in super::super) fn node(object: &DynamicObject) -> ReadObject {
         }
     }
     let mut addresses = BTreeSet::new();
-    // An address and who uses it.
+    // The map's keys are addresses, the values their users.
     if let Some(Value::Object(pool)) = at.pointer("/spec/ipam/pool") {
         for text in pool.keys() {
             addresses.extend(reading.address(text, "spec.ipam.pool"));

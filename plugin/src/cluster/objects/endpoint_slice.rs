@@ -12,7 +12,7 @@ pub(in super::super) fn read(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let service = object.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
     let mut addresses = BTreeSet::new();
-    // Names are not resolved.
+    // DNS names are not resolved.
     if reading.text(&object.data, "/addressType") != Some("FQDN") {
         for endpoint in reading.list(&object.data, "/endpoints") {
             let is_pod = reading.text(endpoint, "/targetRef/kind") == Some("Pod");

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-/// Addresses that CNIs give to the node itself: tunnels, and what its own packets to pods carry.
+/// Annotations with addresses that CNIs assign to the node itself: tunnels, and the source of its own packets to pods.
 const ADDRESSES: [&str; 11] = [
     "projectcalico.org/IPv4Address",
     "projectcalico.org/IPv6Address",
@@ -31,9 +31,9 @@ const ADDRESSES: [&str; 11] = [
 ];
 /// OVN-Kubernetes' subnets of a node, by network, as JSON.
 const OVN_SUBNETS: &str = "k8s.ovn.org/node-subnets";
-/// How flannel sends to other nodes.
+/// The annotation with flannel's backend.
 const FLANNEL: &str = "flannel.alpha.coreos.com/backend-type";
-/// A cloud that has not looked at the node yet.
+/// The taint of a node that the cloud provider has not initialized yet.
 const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,7 +91,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         created: meta.creation_timestamp.as_ref().and_then(time),
         prefixes,
         subnets,
-        // What is no machine has the address of the process that stands for it.
+        // A virtual node has the address of the process behind it.
         addresses: if is_virtual { Vec::new() } else { unique(addresses) },
         cni_addresses,
     }));
@@ -108,8 +108,8 @@ fn is_azure(provider: &str) -> bool {
     provider.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("azure"))
 }
 
-/// The zone that a node's labels name. Azure gives nodes that are in no zone the region with `-0`, or the number
-/// of their fault domain, which is a part of one data centre; a zone's name begins with the region there.
+/// The zone in a node's labels. For nodes without a zone Azure uses the region with `-0`, or the number of the fault
+/// domain, which is a part of one data centre; names of Azure's zones begin with the region.
 fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
     let value = |key: &str| labels.get(key).map_or("", |value| value.trim());
     let (name, region) = (value(&keys.zone), value(&keys.region));
@@ -120,7 +120,7 @@ fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
     (!is_none).then(|| Zone { name: name.to_owned(), region: region.to_owned() })
 }
 
-/// The consequence of a node without a zone.
+/// The state of a node without a zone.
 fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) -> Zoneless {
     let is_tainted = |key: &str| spec.taints.iter().any(|taint| taint.key == key);
     let kind = labels.get("type").map_or("", String::as_str);
@@ -138,7 +138,7 @@ fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) ->
     }
 }
 
-/// OVN-Kubernetes' subnets of the cluster's own network: a text or a list. Networks of users can overlap.
+/// OVN-Kubernetes' subnets of the cluster's default network, as a string or a list. Networks of users can overlap.
 fn subnets(notes: &Texts, reading: &mut Reading) -> Vec<IpNetwork> {
     let Some(text) = notes.get(OVN_SUBNETS) else { return Vec::new() };
     let Ok(networks) = serde_json::from_str::<Value>(text) else {
@@ -157,21 +157,21 @@ fn cni_addresses(notes: &Texts, prefixes: &[IpNetwork], subnets: &[IpNetwork], r
     let mut addresses = Vec::new();
     for key in ADDRESSES {
         for text in notes.get(key).into_iter().flat_map(|text| text.split(',')) {
-            // Some are written with the length of their network.
+            // Some addresses have the prefix length of their network.
             let text = text.split_once('/').map_or(text, |(address, _)| address);
             addresses.extend(reading.address(text, key));
         }
     }
     // OVN-Kubernetes' management port has the second address of each subnet.
     addresses.extend(subnets.iter().filter_map(|subnet| nth(subnet, 2)));
-    // Flannel's device has the network's own address. Where packets are only routed there is no device.
+    // Flannel's device has the network's own address. Backends that only route have no device.
     if notes.get(FLANNEL).is_some_and(|backend| !matches!(backend.as_str(), "host-gw" | "alloc")) {
         addresses.extend(prefixes.iter().filter_map(|prefix| nth(prefix, 0)));
     }
     unique(addresses)
 }
 
-/// An address of a prefix by its number.
+/// The address with this number in a prefix.
 fn nth(prefix: &IpNetwork, number: u8) -> Option<IpAddr> {
     let address = match prefix.network() {
         IpAddr::V4(first) => IpAddr::from(u32::from(first).checked_add(number.into())?.to_be_bytes()),

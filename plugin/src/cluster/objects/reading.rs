@@ -1,18 +1,18 @@
-//! Reads texts, lists, addresses and prefixes, and collects what could not be understood.
+//! Reads strings, lists, addresses and prefixes, and collects the problems.
 
 use super::super::claims::truncate;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 use std::net::IpAddr;
 
-/// Collects what could not be understood.
+/// The problems found while reading an object.
 #[derive(Default)]
 pub(super) struct Reading(pub(super) Vec<String>);
 
 impl Reading {
     pub(super) fn prefix(&mut self, text: &str, what: &str) -> Option<IpNetwork> {
         let network = text.parse().ok().and_then(|prefix: IpNetwork| {
-            // An IPv4 prefix can be written as a part of IPv6.
+            // An IPv4 prefix can be written as an IPv4-mapped IPv6 prefix.
             let mapped = prefix.prefix().checked_sub(96).filter(|_| prefix.is_ipv6());
             match (prefix.ip().to_canonical(), mapped) {
                 (ip @ IpAddr::V4(_), Some(length)) => truncate(ip, length),
@@ -25,7 +25,7 @@ impl Reading {
         network
     }
 
-    /// An address that traffic can come from; nothing, and no problem, where the text says that there is none.
+    /// An address that traffic can come from; `None` without a problem if the text means that there is none.
     pub(super) fn address(&mut self, text: &str, what: &str) -> Option<IpAddr> {
         let text = text.trim();
         if text.is_empty() {
@@ -40,7 +40,7 @@ impl Reading {
         (!is_nobodys).then_some(address)
     }
 
-    /// A text at a place of a custom resource; anything else there is a problem.
+    /// A string at a path of a custom resource; any other type is a problem.
     pub(super) fn text<'a>(&mut self, at: &'a Value, path: &str) -> Option<&'a str> {
         match at.pointer(path) {
             None | Some(Value::Null) => None,
@@ -52,7 +52,7 @@ impl Reading {
         }
     }
 
-    /// A list at a place of a custom resource.
+    /// A list at a path of a custom resource; any other type is a problem.
     pub(super) fn list<'a>(&mut self, at: &'a Value, path: &str) -> &'a [Value] {
         match at.pointer(path) {
             None | Some(Value::Null) => &[],

@@ -1,4 +1,4 @@
-//! The part of a read object that is kept.
+//! The facts of an object that was read.
 
 use super::super::facts::{Fact, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -11,7 +11,7 @@ pub struct LabelKeys {
     pub zone: String,
     /// The node label with the region's name.
     pub region: String,
-    /// Labels of pods that are told with their flows; one that ends in `*` stands for all that begin so.
+    /// Labels of pods to include in their flows; a label that ends in `*` stands for all with this prefix.
     pub pod: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Default for LabelKeys {
     }
 }
 
-/// An object that was seen.
+/// An object after reading.
 #[derive(Clone, Debug)]
 pub struct ReadObject {
     pub(in super::super) key: Key,
@@ -46,7 +46,7 @@ impl ReadObject {
     }
 }
 
-/// A time of an object.
+/// Converts a time of an object.
 pub(super) fn time(time: &Time) -> Option<SystemTime> {
     let seconds = u64::try_from(time.0.as_second()).ok()?;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))

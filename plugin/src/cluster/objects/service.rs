@@ -1,4 +1,4 @@
-//! Service: whether it has an address of its own.
+//! Service: whether it has a cluster address.
 
 use super::{
     super::facts::{Fact, Service},

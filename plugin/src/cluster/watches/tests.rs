@@ -1,4 +1,4 @@
-//! How a watch handles an API server's answers; the server is a small one on loopback.
+//! A watch's handling of an API server's responses; the server is a small one on loopback.
 
 use super::*;
 use crate::cluster::{connect, messages};
@@ -9,10 +9,10 @@ use tokio::{
     net::TcpListener,
 };
 
-/// An answer: its code, what is written, and whether the connection stays open after it.
+/// A response: its status code, its body, and whether the connection stays open after it.
 struct Answer(u16, Value, bool);
 
-/// Starts a server, and the watch of nodes there.
+/// Starts a server, and a watch of its nodes.
 async fn watch(
     answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
     timing: Timing,
@@ -78,7 +78,7 @@ fn bookmark(version: u64, stays: bool) -> Answer {
     Answer(200, json!({"type": "BOOKMARK", "object": object}), stays)
 }
 
-/// The next list that is whole: its nodes and its version.
+/// The next complete list: its nodes and its version.
 async fn listed(messages: &mut mpsc::Receiver<Message>) -> (Vec<String>, String) {
     loop {
         if let Message::Listed(_, keys, version) = messages.recv().await.unwrap() {
@@ -131,7 +131,7 @@ async fn a_server_that_is_away_or_overloaded_is_seen_from_the_first_answer() {
 
 #[tokio::test]
 async fn a_store_that_was_set_back_is_listed_again() {
-    // The watch ends; from then on the store is an older one, and a watch from its future is silent.
+    // The watch ends; from then on the store is an older one, and a watch from its later version stays silent.
     for is_silent in [true, false] {
         let is_old = Arc::new(Mutex::new(false));
         let answer = move |path: &str| {
@@ -175,7 +175,7 @@ async fn a_watch_that_ends_goes_on_without_a_list_and_now_and_then_with_one() {
     let mut watched = 0;
     for _ in 0..3 {
         assert_eq!(listed(&mut messages).await.0, ["m", "n"]);
-        // Each list is followed by a watch at least.
+        // At least one watch follows each list.
         assert!(matches!(messages.recv().await.unwrap(), Message::ReadObject(_, version) if version == "9"));
         watched += 1;
     }

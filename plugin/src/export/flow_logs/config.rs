@@ -1,4 +1,4 @@
-//! Which flow logs there are: a file as cilium-agent's `--hubble-flowlogs-config-path`.
+//! The configuration of flow logs: a file in the format of cilium-agent's `--hubble-flowlogs-config-path`.
 
 use super::super::rotated::Rotation;
 use crate::{
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use std::{collections::BTreeSet, time::SystemTime};
 
 const MIB: u64 = 1 << 20;
-/// Where 0 or nothing is said.
+/// The default of the file size, which 0 also means.
 const SIZE_MB: u64 = 10;
 const BACKUPS: usize = 5;
 /// The path of standard output.
@@ -20,7 +20,7 @@ const STDOUT: &str = "stdout";
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct FlowLogs {
-    /// Each with a name and a path of its own.
+    /// The flow logs; names and paths are unique.
     #[serde(deserialize_with = "apart")]
     pub flow_logs: Vec<FlowLog>,
 }
@@ -33,39 +33,39 @@ pub struct FlowLog {
     pub name: String,
     /// A file, or `stdout`.
     pub file_path: String,
-    /// Fields of a flow that are written, such as `source.pod_name`; all, if there is none.
+    /// Fields to write, such as `source.pod_name`; empty means all.
     #[serde(deserialize_with = "or_none")]
     pub field_mask: Vec<String>,
-    /// Flows that are written; all, if there is none.
+    /// Writes only flows that match; empty means all flows.
     #[serde(deserialize_with = "filters")]
     pub include_filters: Vec<FlowFilter>,
-    /// Flows that are not written.
+    /// Does not write flows that match.
     #[serde(deserialize_with = "filters")]
     pub exclude_filters: Vec<FlowFilter>,
-    /// MiB of a file before it is moved aside; 0 is 10.
+    /// The size in MiB at which a file is rotated; 0 means 10.
     pub file_max_size_mb: u64,
-    /// Files that were moved aside and are kept; 0 is 5.
+    /// The number of rotated files to keep; 0 means 5.
     pub file_max_backups: usize,
-    /// Whether those are compressed.
+    /// Whether rotated files are compressed.
     pub file_compress: bool,
-    /// When it ends.
+    /// The time at which the log ends.
     #[serde(deserialize_with = "time")]
     pub end: Option<Timestamp>,
-    /// Hubble's, which sums flows up; here it is refused.
+    /// Hubble's option to aggregate flows; refused here.
     #[serde(deserialize_with = "none")]
     pub field_aggregate: (),
-    /// The interval of that, which means nothing without it.
+    /// The interval of the aggregation; ignored without it.
     #[serde(deserialize_with = "anything")]
     pub aggregation_interval: (),
 }
 
 impl FlowLog {
-    /// Whether its end has not come.
+    /// Whether the log's end time has not come yet.
     pub(super) fn is_active(&self, now: SystemTime) -> bool {
         self.end.is_none_or(|end| SystemTime::from(end) > now)
     }
 
-    /// How its file is written; `None` where it is standard output.
+    /// The rotation of the log's file; `None` for standard output.
     pub(super) fn rotation(&self) -> Option<Rotation> {
         let or = |value, default| if value == 0 { default } else { value };
         (self.file_path != STDOUT).then(|| Rotation {

@@ -1,4 +1,4 @@
-//! Filters by IP address: the same text, or in a prefix.
+//! Filters by IP address: equal text, or inside a prefix.
 
 use super::{
     field::{FlowCheck, ip},
@@ -6,7 +6,7 @@ use super::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// `number` is the one of the address in `flow.IP`.
+/// `number` is the field number of the address in `flow.IP`.
 pub(super) fn check(texts: &[String], number: u64) -> Result<FlowCheck, String> {
     let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
     for text in texts {
@@ -21,7 +21,7 @@ pub(super) fn check(texts: &[String], number: u64) -> Result<FlowCheck, String> 
     }
     Ok(Box::new(move |flow| {
         let Some(has) = ip(flow).map(|ip| ip.string(number)).filter(|has| !has.is_empty()) else { return false };
-        // Texts are compared: another way to write an address is another address.
+        // Addresses are compared as text, as in Hubble: another notation of an address does not match.
         if addresses.iter().any(|address| address == has) {
             return true;
         }
@@ -30,10 +30,10 @@ pub(super) fn check(texts: &[String], number: u64) -> Result<FlowCheck, String> 
     }))
 }
 
-/// An address, perhaps of IPv6 with a zone.
+/// An address, for IPv6 with an optional zone.
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let failed = |why: &str| Err(format!("ParseAddr({}): {why}", quote(text)));
-    // What comes first says which version it is meant to be.
+    // The first separator decides the version, as in Go.
     match text.chars().find(|char| matches!(char, '.' | ':' | '%')) {
         Some('.') => parse_v4(text).map(IpAddr::V4).or_else(|why| failed(&why)),
         Some(':') => {
@@ -81,7 +81,7 @@ fn parse_v4(text: &str) -> Result<Ipv4Addr, String> {
     Err("IPv4 address too short".into())
 }
 
-/// An address and how many of its bits count.
+/// An address and its number of leading bits that count.
 struct Prefix {
     address: IpAddr,
     bits: u8,

@@ -1,9 +1,9 @@
 //! Filters by CEL expression over `_flow`: one flow, with the types of its message.
 //!
-//! Expressions are read and evaluated by a library that has no types before it evaluates. Here they are
-//! checked first, as Hubble's own server does: what can't be a bool, names no field or compares a text
-//! with a number is refused, with its words. Paths into the flow are found then, so that evaluating
-//! reads only those fields of the encoded flow.
+//! The library has no types before evaluation. So expressions are type-checked here first, as Hubble's server does:
+//! an expression that is not a bool, names an unknown field or compares a string with a number is refused with the
+//! server's error text. The check also resolves paths into the flow, so evaluation reads only those fields of the
+//! encoded flow.
 
 mod check;
 mod cost;
@@ -25,21 +25,21 @@ use cel::{
 use program::{PATH, PATTERN, Pattern, Program};
 use std::sync::{Arc, LazyLock};
 
-/// The longest expression that is taken.
+/// The longest expression that is accepted.
 const LONGEST: usize = 4096;
 
-/// The functions of the language, with `matches` of an expression that is known before.
+/// The functions of the language, and `matches` with a pattern compiled in advance.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
     fn matches(text: &CelString<'_>, pattern: &Pattern) -> CelBool {
         CelBool::from(pattern.0.is_match(text.inner()))
     }
-    // It is there once.
+    // The overload is added once, so it can't fail.
     let _ = cel::add_overload!(env, fn matches: (CelString, Pattern) -> CelBool);
     Arc::new(env)
 });
 
-/// One that any of the expressions lets through; an expression that fails lets none through.
+/// Passes a flow if any expression is true; an expression that fails counts as false.
 pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, String> {
     let programs: Vec<Program> = expressions
         .iter()
@@ -65,7 +65,7 @@ impl Program {
         check::check(text)
     }
 
-    /// What it says of a flow; `None` if it fails.
+    /// The expression's value for a flow; `None` if it fails.
     fn evaluate(&self, flow: &Encoded) -> Option<bool> {
         let names = Names { program: self, flow };
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
@@ -113,7 +113,7 @@ mod tests {
         let list = format!("[{}1]", "1,".repeat(200));
         let loops = format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b)))");
         assert!(refused(&loops).contains("steps (at most 20000)"), "{}", refused(&loops));
-        // One list in a list, gone through by loops in each other; and lists and texts that grow.
+        // A list inside a list with nested loops over it, then lists and texts that grow.
         let inner = format!("[[{}1]].all(a, a.all(b, a.all(c, b == c)))", "1,".repeat(1000));
         assert!(refused(&inner).contains("steps (at most 20000)"), "{}", refused(&inner));
         for first in ["[[0]]", "['x']"] {
@@ -126,7 +126,7 @@ mod tests {
         let addresses = format!("[{}'10.0.0.1'].exists(ip, ip == _flow.IP.source)", "'10.0.0.2', ".repeat(100));
         assert!(!verdict(&addresses));
         assert!(verdict("[1].exists(_flow, _flow == 1)"), "a variable of that name");
-        // As deep and as long as can be, on a stack of the usual size.
+        // At the limits of depth and length, on a stack of the usual size.
         assert!(verdict(&format!("{}0 == 30", "1+".repeat(30))));
         assert!(verdict(&format!("{}_flow.uuid == 'u'", "_flow.uuid == 'x' || ".repeat(100))));
         assert!(verdict("[1,2,3].all(a, [1,2,3].exists(b, a == b))"));

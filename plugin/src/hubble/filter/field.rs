@@ -1,4 +1,4 @@
-//! Fields of a flow that several checks look at, and what a check is.
+//! Fields of a flow that several checks use, and the types of checks.
 
 use crate::{
     flows::Encoded,
@@ -8,9 +8,9 @@ use crate::{
     },
 };
 
-/// Whether a flow is as a filter wants it.
+/// A check of a flow.
 pub(super) type FlowCheck = Box<dyn Fn(&Encoded) -> bool + Send + Sync>;
-/// Whether an end of a flow is as a filter wants it.
+/// A check of one end of a flow.
 pub(super) type EndCheck = Box<dyn Fn(Option<Message<'_>>) -> bool + Send + Sync>;
 
 pub(super) fn verdict_of(flow: &Encoded) -> i32 {
@@ -21,12 +21,12 @@ pub(super) fn ip(flow: &Encoded) -> Option<Message<'_>> {
     flow.own().message(flow::IP)
 }
 
-/// The protocol of layer 4: the number of its field, and the message.
+/// The layer 4 protocol: its field number and message.
 pub(super) fn l4(flow: &Encoded) -> Option<(u64, Message<'_>)> {
     flow.own().message(flow::L4)?.fields().last().map(numbered)
 }
 
-/// The record of layer 7: the number of its field, and the message.
+/// The layer 7 record: its field number and message.
 pub(super) fn l7(flow: &Encoded) -> Option<(u64, Message<'_>)> {
     use number::layer7::{DNS, HTTP, KAFKA};
     let l7 = flow.own().message(flow::L7)?;

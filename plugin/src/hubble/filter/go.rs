@@ -1,9 +1,9 @@
-//! How Go writes and reads what is in error texts: clients show them as they are.
+//! Go's formatting and parsing in error texts, which clients show unchanged.
 
 use regex::{Regex, RegexBuilder};
 use std::fmt::Write;
 
-/// `%q`: a string in double quotes.
+/// Go's `%q`: a string in double quotes.
 pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for char in text.chars() {
@@ -28,7 +28,7 @@ pub(super) fn quote(text: &str) -> String {
 /// A number of 16 bits.
 ///
 /// # Errors
-/// As `strconv.ParseUint` says it.
+/// The error text of `strconv.ParseUint`.
 pub(super) fn parse_u16(text: &str) -> Result<u16, String> {
     let failed = |why: &str| format!("strconv.ParseUint: parsing {}: {why}", quote(text));
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -37,13 +37,13 @@ pub(super) fn parse_u16(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| failed("value out of range"))
 }
 
-/// The memory that a regular expression may take.
+/// The memory limit of a regular expression.
 pub(super) const REGEXP_BYTES: usize = 1 << 20;
 
-/// Regular expressions that match anywhere.
+/// Compiles regular expressions that match anywhere.
 ///
 /// # Errors
-/// The one that is none, and why. The words are not Go's.
+/// The invalid expression and the reason. The text is not Go's.
 pub(super) fn regexps(patterns: &[String]) -> Result<Vec<Regex>, (String, String)> {
     let compile = |pattern: &String| {
         RegexBuilder::new(pattern).size_limit(REGEXP_BYTES).build().map_err(|error| {

@@ -1,4 +1,4 @@
-//! Filters by HTTP: only flows of layer 7 have it.
+//! Filters by HTTP, which match only flows of layer 7.
 
 use super::{
     field::{FlowCheck, record},
@@ -75,7 +75,7 @@ pub(super) fn header(headers: &[HttpHeader]) -> FlowCheck {
     })
 }
 
-/// The path of a URL or of an absolute path, with its escapes undone; `None` if it is neither.
+/// The unescaped path of a URL or of an absolute path; `None` if the text is neither.
 fn path_of(url: &str) -> Option<String> {
     if url.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
         return None;
@@ -97,7 +97,7 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.'))
 }
 
-/// A host, perhaps with a port after it and a user before it.
+/// A host, with an optional user before it and an optional port after it.
 fn is_authority(text: &str) -> bool {
     let host = text.rsplit('@').next().unwrap_or_default();
     let port = host.rsplit(']').next().and_then(|rest| rest.split_once(':')).map_or("", |(_, port)| port);

@@ -1,7 +1,6 @@
 //! Filters by label: Kubernetes selectors over Cilium's labels, `source:key=value`.
 //!
-//! A key in a selector may name the source before a colon; without one it means the key of any
-//! source.
+//! A key in a selector may have a source before a colon; without one it matches the key of any source.
 
 use super::{
     field::{EndCheck, FlowCheck},
@@ -10,7 +9,7 @@ use super::{
 use crate::proto::number;
 use std::collections::BTreeSet;
 
-/// The labels of an end.
+/// Matches the labels of an end.
 pub(super) fn of_end(selectors: &[String]) -> Result<EndCheck, String> {
     let selectors = parse(selectors)?;
     Ok(Box::new(move |end| {
@@ -19,7 +18,7 @@ pub(super) fn of_end(selectors: &[String]) -> Result<EndCheck, String> {
     }))
 }
 
-/// The labels of the node that saw the flow.
+/// Matches the labels of the observing node.
 pub(super) fn of_node(selectors: &[String]) -> Result<FlowCheck, String> {
     let selectors = parse(selectors)?;
     Ok(Box::new(move |flow| {
@@ -32,11 +31,11 @@ fn parse(selectors: &[String]) -> Result<Vec<Selector>, String> {
     selectors.iter().map(|text| Selector::parse(text)).collect()
 }
 
-/// Every requirement must hold.
+/// A selector; every requirement must hold.
 struct Selector(Vec<Requirement>);
 
 struct Requirement {
-    /// `any` is every source.
+    /// `any` matches every source.
     source: String,
     key: String,
     operator: Operator,
@@ -98,7 +97,7 @@ impl Requirement {
     }
 }
 
-/// Whether one prefix holds another. In keys, colons are dashes.
+/// Whether one prefix contains another. Keys have dashes instead of colons.
 fn is_in_cidr(inner: &str, outer: &str) -> bool {
     let network = |key: &str| key.replace('-', ":").parse::<ipnetwork::IpNetwork>().ok();
     match (network(inner), network(outer)) {
@@ -133,7 +132,7 @@ impl<'l> Label<'l> {
     }
 }
 
-/// The selector with each key as `source.key`, as Kubernetes' parser knows no colons.
+/// The selector with keys as `source.key`, since Kubernetes' parser accepts no colons.
 fn with_sources(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let mut chars = text.chars().peekable();
@@ -200,7 +199,7 @@ fn symbol(text: &str) -> Option<Token> {
     })
 }
 
-/// Tokens and their texts; the last one is the end.
+/// Splits a selector into tokens with their texts; the last token is the end.
 fn scan(text: &str) -> Vec<(Token, String)> {
     let is_special = |char: char| matches!(char, '=' | '!' | '(' | ')' | ',' | '>' | '<');
     let is_space = |char: char| matches!(char, ' ' | '\t' | '\r' | '\n');
@@ -208,11 +207,11 @@ fn scan(text: &str) -> Vec<(Token, String)> {
     let mut rest = text;
     loop {
         rest = rest.trim_start_matches(is_space);
-        // A zero byte ends the text, as it does for the parser of Kubernetes.
+        // A zero byte ends the text, as in Kubernetes' parser.
         let Some(first) = rest.chars().next().filter(|char| *char != '\0') else { break };
         if is_special(first) {
             let run = rest.find(|char| !is_special(char)).unwrap_or(rest.len());
-            // The longest symbol, grown by a character as long as it is one.
+            // The longest symbol: extended by a character while it is still one.
             let mut len = 0;
             for end in 1..=run {
                 if symbol(&rest[..end]).is_some() {
@@ -248,14 +247,14 @@ struct Parser {
 const OPERATORS: &str = "in, notin, =, ==, !=, gt, lt";
 
 impl Parser {
-    /// The next token, where a value is expected: `in` and `notin` are names then.
+    /// The next token where a value is expected: `in` and `notin` are plain names there.
     fn peek(&self) -> (Token, String) {
         let (token, text) = self.raw();
         (if matches!(token, Token::In | Token::NotIn) { Token::Identifier } else { token }, text)
     }
 
     fn raw(&self) -> (Token, String) {
-        // The end stays the end.
+        // Past the last token, the end repeats.
         self.tokens.get(self.position).or(self.tokens.last()).cloned().unwrap_or((Token::End, String::new()))
     }
 
@@ -301,7 +300,7 @@ impl Parser {
         if matches!(self.peek().0, Token::End | Token::Comma) {
             operator = operator.or(Some(Operator::Exists));
         }
-        // After `!key` an operator must come only if something else comes.
+        // After `!key` an operator is required only if more text follows.
         if let Some(operator) = operator {
             return requirement(&key, operator, BTreeSet::new());
         }
@@ -339,7 +338,7 @@ impl Parser {
         match token {
             Token::Identifier | Token::Comma => {
                 let values = self.list()?;
-                // The text is that of the first value: so it is there.
+                // The text is that of the first value, as in Kubernetes' parser.
                 if self.take().0 == Token::Close { Ok(values) } else { Err(format!("found '{text}', expected: ')'")) }
             }
             Token::Close => {
@@ -383,7 +382,7 @@ impl Parser {
     }
 }
 
-/// A requirement whose values are good ones.
+/// A requirement with valid values.
 fn requirement(key: &str, operator: Operator, values: BTreeSet<String>) -> Result<Requirement, String> {
     let mut errors = Vec::new();
     for (index, value) in values.iter().enumerate() {
@@ -412,7 +411,7 @@ const NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', an
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
-/// A name, before which there may be a DNS name and a slash.
+/// A name with an optional DNS prefix before a slash.
 fn check_key(key: &str) -> Result<(), String> {
     let mut errors = Vec::new();
     let parts: Vec<&str> = key.split('/').collect();
@@ -462,7 +461,7 @@ fn check_value(value: &str) -> Result<(), String> {
     if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
 
-/// Letters and digits at both ends, and dashes, underscores and dots between.
+/// Letters and digits at both ends; also dashes, underscores and dots in between.
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     let ends = [bytes.first(), bytes.last()].iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));

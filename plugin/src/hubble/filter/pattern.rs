@@ -1,20 +1,20 @@
-//! Filters by name pattern: DNS names and node names, where `*` stands for any part.
+//! Filters by name pattern: DNS names and node names, where `*` matches any part.
 
 use super::field::FlowCheck;
 use regex::Regex;
 
-/// Any DNS name.
+/// Matches any DNS name.
 const ANY: &str = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)";
-/// The cluster of a node name without one.
+/// The cluster of a node name that has none.
 const DEFAULT_CLUSTER: &str = "default";
 
-/// `number` is the one of the names in the flow.
+/// `number` is the field number of the names in the flow.
 pub(super) fn fqdn(patterns: &[String], number: u64) -> Result<FlowCheck, String> {
     let pattern = one_of(patterns, translate)?;
     Ok(Box::new(move |flow| flow.own().strings(number).any(|name| pattern.is_match(name))))
 }
 
-/// A node, a cluster with a slash at its end, or both with a slash between.
+/// A node, a cluster followed by a slash, or both with a slash between.
 pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, String> {
     let pattern = one_of(patterns, |pattern| {
         let parts: Vec<&str> = pattern.split('/').collect();

@@ -1,4 +1,4 @@
-//! Which families there are: as a list in Hubble's words, or a file that is read again when it changes.
+//! The configuration of the families: a list in Hubble's syntax, or a file that is read again when it changes.
 
 use crate::proto::{flow::FlowFilter, json};
 use serde::{Deserialize, Deserializer, de::Error};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Each once.
+    /// The families, each at most once.
     #[serde(deserialize_with = "or_none")]
     pub metrics: Vec<MetricConfig>,
 }
@@ -19,13 +19,13 @@ pub struct Config {
 pub struct MetricConfig {
     /// The name of Hubble's handler, such as `flow`.
     pub name: String,
-    /// Which labels it has.
+    /// The options that select labels.
     #[serde(deserialize_with = "or_none")]
     pub context_options: Vec<ContextOption>,
-    /// Flows that it counts; all, if there is none.
+    /// Counts only flows that match; empty means all flows.
     #[serde(deserialize_with = "filters")]
     pub include_filters: Vec<FlowFilter>,
-    /// Flows that it does not count.
+    /// Does not count flows that match.
     #[serde(deserialize_with = "filters")]
     pub exclude_filters: Vec<FlowFilter>,
 }
@@ -34,31 +34,31 @@ pub struct MetricConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContextOption {
-    /// Its name; its case does not matter.
+    /// The option's name; case is ignored.
     pub name: String,
-    /// Its values, in their order.
+    /// The option's values, in order.
     #[serde(deserialize_with = "or_none")]
     pub values: Vec<String>,
 }
 
-/// Why families can't be.
+/// The reason why the families are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// One of them.
+    /// A family is invalid.
     #[error("{0}: {1}")]
     Metric(String, MetricError),
-    /// It is there twice.
+    /// A family is listed twice.
     #[error("{0}: it is there twice")]
     Twice(String),
-    /// It has other labels already.
+    /// A family exists with other labels.
     #[error("{0}: its labels can't change without a restart")]
     Labels(String),
 }
 
-/// Why a family can't be.
+/// The reason why a family is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
-    /// It has no name.
+    /// The name is missing.
     #[error("a metric has no name")]
     NoName,
     /// Hubble has no such handler.
@@ -67,20 +67,20 @@ pub enum MetricError {
     /// The handler has no such option.
     #[error("it has no option `{0}`")]
     Option(String),
-    /// No label of this name can be chosen.
+    /// `labelsContext` has no label of this name.
     #[error("invalid labelsContext value: {0}")]
     Label(String),
-    /// An end can't be named like this.
+    /// There is no such context for an end.
     #[error("unknown context '{0}'")]
     Context(String),
-    /// A filter can't be.
+    /// A filter is invalid.
     #[error("{0}")]
     Filter(String),
 }
 
-/// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`, as cilium-agent's `--hubble-metrics` has it.
+/// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`: the syntax of cilium-agent's `--hubble-metrics`.
 impl Config {
-    /// What a list asks for, whether that can be or not.
+    /// Parses a list without checking the names.
     pub(super) fn listed(text: &str) -> Self {
         let metric = |text: &str| {
             let (name, options) = text.split_once(':').unwrap_or((text, ""));
@@ -102,7 +102,7 @@ pub fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Resul
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// Filters by the names of their fields, as Hubble's files have them.
+/// Filters by field name, as in Hubble's files.
 pub fn filters<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<FlowFilter>, D::Error> {
     let values: Option<Vec<BTreeMap<String, serde_json::Value>>> = Option::deserialize(from)?;
     let filter = |fields: BTreeMap<String, serde_json::Value>| {

@@ -1,4 +1,4 @@
-//! Labels that are asked for: who the ends of a flow are.
+//! Context labels: names for the ends of a flow.
 
 use super::{
     config::{ContextOption, MetricError},
@@ -10,7 +10,7 @@ use crate::proto::{
     wire::Message,
 };
 
-/// Who an end is.
+/// A way to name an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Identifier {
     Identity,
@@ -23,11 +23,11 @@ enum Identifier {
     Workload,
     WorkloadName,
     App,
-    /// Ours: Hubble has none.
+    /// Our own; Hubble has none.
     Zone,
 }
 
-/// Labels of `labelsContext`, in Hubble's order, which is that of the labels; ours come after them.
+/// Labels of `labelsContext`, in Hubble's order of labels; ours follow.
 const LABELS: [&str; 18] = [
     "source_ip",
     "source_pod",
@@ -49,23 +49,23 @@ const LABELS: [&str; 18] = [
     "locality",
 ];
 
-/// Labels of a pod that name its app, the first one that is there.
+/// Pod labels that name the app; the first one that is set counts.
 const APP: [&str; 3] = ["k8s:app.kubernetes.io/name=", "k8s:k8s-app=", "k8s:app="];
 const ZONE: &str = "k8s:topology.kubernetes.io/zone=";
 const REGION: &str = "k8s:topology.kubernetes.io/region=";
 const LOCALITY: &str = "k8s:meridian.io/locality=";
 
-/// How one of the two ends is named: the first identifier that says something.
+/// The names of one end: the first identifier with a value counts.
 #[derive(Clone, Debug, Default)]
 struct End {
     any: Vec<Identifier>,
-    /// Where traffic in that direction is named in another way.
+    /// Other identifiers for traffic in that direction.
     egress: Option<Vec<Identifier>>,
     ingress: Option<Vec<Identifier>>,
 }
 
 impl End {
-    /// Whether there is a label.
+    /// Whether the end has a label.
     fn is_there(&self) -> bool {
         let has = |of: &Option<Vec<Identifier>>| of.as_ref().is_some_and(|of| !of.is_empty());
         !self.any.is_empty() || has(&self.egress) || has(&self.ingress)
@@ -86,7 +86,7 @@ impl End {
     }
 }
 
-/// The labels that a family has beside its handler's.
+/// The labels of a family beyond its handler's own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
     source: End,
@@ -95,7 +95,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Of these options, and those that are the handler's own.
+    /// Splits the options into the context's and the handler's own.
     pub(super) fn new(options: &[ContextOption]) -> Result<(Self, Vec<&ContextOption>), MetricError> {
         let (mut context, mut rest) = (Self::default(), Vec::new());
         for option in options {
@@ -120,14 +120,14 @@ impl Context {
         Ok((context, rest))
     }
 
-    /// The labels' names.
+    /// The names of the labels.
     pub(super) fn labels(&self) -> impl Iterator<Item = &'static str> {
         let end = |end: &End, name| end.is_there().then_some(name);
         let ends = [end(&self.source, "source"), end(&self.destination, "destination")];
         self.labels.iter().copied().chain(ends.into_iter().flatten())
     }
 
-    /// Their values.
+    /// The values of the labels.
     pub(super) fn values(&self, seen: &FlowView<'_>, put: &mut impl FnMut(&str)) {
         for label in &self.labels {
             label_value(label, seen, put);
@@ -156,7 +156,7 @@ impl Context {
             || has("destination_pod") && has("destination_namespace")
     }
 
-    /// The pods that a series names, by the values of its labels.
+    /// The pods in a series, by the values of its labels.
     pub(super) fn pods<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> [Option<(&'v str, &'v str)>; 4] {
         let end = |end: &End, label| value(label).filter(|_| end.has_pods())?.split_once('/');
         let labels = |namespace, pod| value(namespace).zip(value(pod)).filter(|(_, pod)| !pod.is_empty());
@@ -186,7 +186,7 @@ fn identifier(text: &str) -> Result<Identifier, MetricError> {
     })
 }
 
-/// Appends who an end is; nothing if that is not known.
+/// Appends the name of an end; nothing if it is unknown.
 fn identify(identifier: Identifier, seen: &FlowView<'_>, is_source: bool, to: &mut String) {
     let end = if is_source { seen.source } else { seen.destination };
     let (namespace, pod) = (end.string(field::NAMESPACE), end.string(field::POD_NAME));
@@ -269,7 +269,7 @@ fn ip<'f>(seen: &FlowView<'f>, is_source: bool) -> &'f str {
     seen.ip.map_or("", |ip| ip.string(if is_source { number::ip::SOURCE } else { number::ip::DESTINATION }))
 }
 
-/// A text of the first workload.
+/// A string field of the first workload.
 fn workload(end: Message<'_>, number: u64) -> &str {
     end.message(field::WORKLOADS).map_or("", |workload| workload.string(number))
 }
@@ -281,7 +281,7 @@ fn app(end: Message<'_>) -> &str {
     end.strings(field::LABELS).find_map(|label| value(label).map(|at| &label[at..])).unwrap_or_default()
 }
 
-/// What follows in the label that begins so.
+/// The rest of the label that starts with `prefix`.
 fn after<'f>(end: Message<'f>, prefix: &str) -> &'f str {
     end.strings(field::LABELS).find_map(|label| label.strip_prefix(prefix)).unwrap_or_default()
 }

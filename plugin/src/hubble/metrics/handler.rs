@@ -1,4 +1,4 @@
-//! What each of Hubble's handlers counts.
+//! Hubble's handlers: which flows each one counts.
 
 use super::{
     config::{ContextOption, MetricError},
@@ -22,24 +22,24 @@ pub(super) enum Handler {
     Icmp,
     PortDistribution,
     FlowsToWorld {
-        /// Drops of any kind, not those by a policy alone.
+        /// Whether all drops count, or only drops by a policy.
         any_drop: bool,
-        /// By port, too.
+        /// Whether the port is a label.
         port: bool,
-        /// Of TCP, only what begins a connection.
+        /// For TCP, whether only the start of a connection counts.
         syn_only: bool,
     },
 }
 
-/// The ones there are.
+/// The names of the handlers.
 const NAMES: &str = "flow, drop, tcp, icmp, port-distribution, flows-to-world";
-/// Hubble's, of layers and events that are not seen here.
+/// Hubble's handlers for layers and events that are not observed here.
 const NOT_SEEN: [&str; 6] = ["dns", "http", "httpV2", "kafka", "policy", "sctp"];
-/// Everything outside the cluster.
+/// The labels of endpoints outside the cluster.
 const WORLD: [&str; 3] = ["reserved:world", "reserved:world-ipv4", "reserved:world-ipv6"];
 
 impl Handler {
-    /// By its name in Hubble's configuration; `None` for one that would count nothing here.
+    /// The handler of this name; `None` for a handler that would count nothing here.
     pub(super) fn new(name: &str, options: &[&ContextOption]) -> Result<Option<Self>, MetricError> {
         let mut given: Vec<String> = options.iter().map(|option| option.name.to_lowercase()).collect();
         let mut take = |option: &str| {
@@ -66,7 +66,7 @@ impl Handler {
         }
     }
 
-    /// The family's name and what it counts.
+    /// The family's name and help text.
     pub(super) const fn name_and_help(&self) -> (&'static str, &'static str) {
         match self {
             Self::Flow => ("hubble_flows_processed", "Number of flows."),
@@ -80,7 +80,7 @@ impl Handler {
         }
     }
 
-    /// The labels that [`Self::each`] gives values for.
+    /// The labels whose values [`Self::each`] gives.
     pub(super) fn labels(&self) -> Vec<&'static str> {
         match self {
             Self::Flow => vec!["protocol", "type", "subtype", "verdict"],
@@ -93,7 +93,7 @@ impl Handler {
         }
     }
 
-    /// Whether it may count the flow.
+    /// Whether the handler may count the flow.
     pub(super) fn wants(&self, seen: &FlowView<'_>) -> bool {
         let is_dropped = seen.verdict == Verdict::Dropped as i32;
         let is_reply = seen.is_reply == Some(true);
@@ -102,7 +102,7 @@ impl Handler {
             Self::Drop => is_dropped,
             Self::Tcp => seen.is_forwarded() && seen.ip.is_some() && seen.protocol(layer4::TCP).is_some(),
             Self::Icmp => seen.protocol(layer4::ICMPV4).or_else(|| seen.protocol(layer4::ICMPV6)).is_some(),
-            // What may be a reply has a client's port.
+            // The destination port of a possible reply may be a client's.
             Self::PortDistribution => seen.is_forwarded() && seen.has_l4 && seen.is_reply == Some(false),
             Self::FlowsToWorld { any_drop, syn_only, .. } => {
                 let labels = || seen.destination.strings(number::endpoint::LABELS);
@@ -122,7 +122,7 @@ impl Handler {
         }
     }
 
-    /// Says the values of the labels, for each time that the flow counts.
+    /// Calls `say` with the label values, once for each count of the flow.
     pub(super) fn each(&self, seen: &FlowView<'_>, say: &mut impl FnMut(&[&str])) {
         match self {
             Self::Flow => {
@@ -203,12 +203,12 @@ fn verdict(number: i32) -> Cow<'static, str> {
     named(Verdict::try_from(number).map(|verdict| verdict.as_str_name()), number)
 }
 
-/// The name of an enum's value; of one that is not known its number.
+/// The name of an enum's value; the number of an unknown value.
 fn named<E>(name: Result<&'static str, E>, number: i32) -> Cow<'static, str> {
     name.map_or_else(|_| number.to_string().into(), Cow::Borrowed)
 }
 
-/// The name of where a trace was seen, by its sub type.
+/// The name of a trace's observation point, from its sub type.
 const fn observation_point(sub_type: i32) -> &'static str {
     match sub_type as u8 {
         0 => "to-endpoint",

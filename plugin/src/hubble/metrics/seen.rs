@@ -1,4 +1,4 @@
-//! What handlers ask of a flow, read once.
+//! The fields of a flow that handlers need, read once.
 
 use crate::{
     flows::Encoded,
@@ -9,18 +9,18 @@ use crate::{
     },
 };
 
-/// A flow, as far as it is counted.
+/// The fields of a flow that matter for counting.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FlowView<'f> {
     pub(super) own: Message<'f>,
-    /// Empty where there is none.
+    /// Empty if the flow has none.
     pub(super) source: Message<'f>,
     pub(super) destination: Message<'f>,
     pub(super) has_destination: bool,
     pub(super) verdict: i32,
     pub(super) event_type: Option<(i32, i32)>,
     pub(super) has_l4: bool,
-    /// Which one of `flow.Layer4`, and what it says.
+    /// The protocol of `flow.Layer4` and its message.
     pub(super) l4: Option<(u64, Message<'f>)>,
     pub(super) ip: Option<Message<'f>>,
     pub(super) is_reply: Option<bool>,
@@ -70,19 +70,19 @@ impl<'f> FlowView<'f> {
         self.verdict == Verdict::Forwarded as i32 || self.verdict == Verdict::Redirected as i32
     }
 
-    /// The message of this protocol, if it is that one.
+    /// The message of this protocol, if the flow has it.
     pub(super) fn protocol(&self, number: u64) -> Option<Message<'f>> {
         self.l4.filter(|(chosen, _)| *chosen == number).map(|(_, message)| message)
     }
 
-    /// What is in `l7`: DNS, HTTP or Kafka.
+    /// The protocol in `l7`: DNS, HTTP or Kafka.
     pub(super) fn l7(&self) -> Option<&'static str> {
         let l7 = self.own.message(field::L7)?;
         let names = [(number::layer7::DNS, "DNS"), (number::layer7::HTTP, "HTTP"), (number::layer7::KAFKA, "Kafka")];
         names.into_iter().find(|(number, _)| l7.value(*number).is_some()).map(|(_, name)| name)
     }
 
-    /// The protocol's name: that of the layer that the event is of.
+    /// The name of the protocol, of the layer that the event belongs to.
     pub(super) fn protocol_name(&self) -> &'static str {
         match self.event_type.map(|(kind, _)| kind) {
             Some(129) => self.l7().unwrap_or("Unknown L7"),
@@ -92,7 +92,7 @@ impl<'f> FlowView<'f> {
     }
 }
 
-/// The name of one of `flow.Layer4`.
+/// The name of a protocol of `flow.Layer4`.
 pub(super) const fn l4_name(number: u64) -> Option<&'static str> {
     Some(match number {
         layer4::TCP => "TCP",

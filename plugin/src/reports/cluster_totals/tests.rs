@@ -1,4 +1,4 @@
-//! The totals against histories of what can happen to reports, agents and replicas.
+//! The totals against random histories of reports, agents and replicas.
 
 use super::*;
 use crate::{
@@ -23,12 +23,12 @@ impl Random {
 fn end(n: u64) -> End {
     let endpoint =
         Endpoint { namespace: format!("ns{}", n % 3).into(), pod: format!("p{n}").into(), ..Endpoint::default() };
-    // Of some it is not known who they are.
+    // Some endpoints are unknown.
     let endpoint = (n % 5 != 4).then(|| Arc::new(endpoint));
     End { address: Some([10, 0, 0, n as u8].into()), endpoint, place: place(n as usize % 4) }
 }
 
-/// A node: its counters, and the agent that reports them.
+/// A node with its counters and the agent that reports them.
 struct Agent {
     node: String,
     boot: u8,
@@ -66,7 +66,7 @@ impl Agent {
         }
     }
 
-    /// Another agent goes on with the same counters.
+    /// A new agent continues with the same counters.
     fn restart(&mut self, now: Instant) {
         let saved = wire::sums(&self.accounting);
         self.accounting = self.accounting.anew();
@@ -74,7 +74,7 @@ impl Agent {
         self.reporter = ReportBuilder::new(None, true);
     }
 
-    /// The counters begin anew.
+    /// The counters start from zero.
     fn reboot(&mut self) {
         (self.matrix, self.accounting) = (Matrix::default(), self.accounting.anew());
         self.reporter = ReportBuilder::new(None, false);
@@ -91,7 +91,7 @@ fn cluster_totals() -> ClusterTotals {
     ClusterTotals::new(40, true, 10)
 }
 
-/// What has truly been sent.
+/// The traffic really sent.
 #[derive(Default)]
 struct Truth {
     matrix: Matrix,
@@ -120,7 +120,7 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
     agent.accounting.add(&source, &destination, new, now);
 }
 
-/// Tells a replica that stands by everything that a leader knows.
+/// Sends the leader's complete state to a standby replica.
 fn mirror(leader: &ClusterTotals, standby: &ClusterTotals, now: Instant) -> broadcast::Receiver<MirrorResponse> {
     let (known, news) = leader.mirror(now);
     known.into_iter().for_each(|said| standby.apply_mirrored(said, now).unwrap());
@@ -133,7 +133,7 @@ fn apply_news(news: &mut broadcast::Receiver<MirrorResponse>, standby: &ClusterT
     }
 }
 
-/// All bytes that are served.
+/// The sum of all bytes in the totals.
 fn served(cluster_totals: &ClusterTotals) -> (u64, u64) {
     let counted = cluster_totals.counted();
     let matrix = counted.matrix.cells().map(|(_, counter)| counter.bytes).sum();
@@ -170,7 +170,7 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                     agent.reporter.report(&agent.sample());
                     agent.reporter.begin();
                 }
-                // It is taken, but the agent does not apply_news that.
+                // The report is accepted, but the acknowledgement is lost.
                 11 => {
                     leader.take(agent.reporter.report(&agent.sample()), now).unwrap();
                     agent.reporter.begin();
@@ -182,12 +182,12 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                     standby.turn(now);
                 }
                 13 => {
-                    // It is a graceful end: the last report is taken.
+                    // A graceful end: the last report is accepted.
                     agent.report(&leader, now);
                     if random.below(2) == 0 { agent.restart(now) } else { agent.reboot() }
                 }
                 14 => logged += crossing(&leader),
-                // The leader dies; who stood by takes over, and another one stands by.
+                // The leader dies; the standby takes over, and another replica becomes the standby.
                 _ => {
                     apply_news(&mut news, &standby, now);
                     (leader, standby) = (standby, cluster_totals());
@@ -229,7 +229,7 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
         }
         agents.iter_mut().for_each(|agent| agent.report(&leader, now));
         is_exact(&leader, &truth, seed);
-        // An hour later, with the controller away all the time.
+        // An hour later; the controller was away the whole time.
         (0..100).for_each(|n| send(&mut agents[n % 4], &mut random, &mut truth, now));
         leader = cluster_totals();
         agents.iter_mut().for_each(|agent| {

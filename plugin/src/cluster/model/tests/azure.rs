@@ -18,7 +18,7 @@ fn a_fault_domain_of_azure_is_no_zone() {
         azure("set-2", "2", "", "10.244.2.0/24"),
         azure("zonal", "westeurope-1", "westeurope", "10.244.3.0/24"),
         azure("none", "westeurope-0", "westeurope", "10.244.4.0/24"),
-        // Its region is not named, and yet it is in its zone.
+        // Its region has no label, but its zone has one.
         azure("bare", "westeurope-2", "", "10.244.5.0/24"),
     ];
     let mut model = TestModel::of(&objects, true);
@@ -50,10 +50,10 @@ fn a_region_that_only_some_nodes_name_is_that_of_the_zone() {
         let regions = [1, 2, 3].map(|third| model.region(&format!("10.0.{third}.9")));
         assert_eq!(regions, ["eu-1", "eu-1", ""]);
         assert_eq!(model.notices(), []);
-        // The static table knows a region, too.
+        // The static table also names regions.
         model.fixed("zones: [{name: eu-1b, region: eu-1, cidrs: [10.9.0.0/24]}]\n");
         assert_eq!(model.region("10.0.3.9"), "eu-1");
-        // Who named it goes.
+        // The node that named the region is deleted.
         model.model.remove(Kind::Node, &key("", "n1"));
         assert_eq!(model.region("10.0.2.9"), "");
     }
@@ -100,7 +100,7 @@ fn a_node_that_the_cloud_may_still_label_is_no_matter() {
     assert!(said(&mut model, 60).is_empty());
     assert_eq!(said(&mut model, 180), ["Node new"]);
     assert!(said(&mut model, 7200).is_empty());
-    // The cloud has looked at it, and has given it a zone.
+    // The cloud provider has initialized the node, with a zone.
     model.read(&node("waits", "eu-1b", &[], "10.0.0.8"));
     assert!(said(&mut model, 7300).is_empty());
     assert_eq!(model.model.troubles(), (0, 5));

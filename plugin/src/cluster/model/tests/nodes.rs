@@ -1,4 +1,4 @@
-//! Addresses of nodes: shared by many, or within the ranges of pods.
+//! Addresses of nodes that many nodes share, or that are within pods' ranges.
 
 use super::{
     sources::{node, pod},
@@ -20,13 +20,13 @@ fn a_conflict_of_many_nodes_is_said_once_and_shortly() {
     assert!(said[0].message.contains("and 297 more"), "{}", said[0].message);
     let origin = model.table[&"10.0.2.15/32".parse().unwrap()].origin.to_string();
     assert!(said[0].message.len() < 250 && origin.len() < 150, "{} {origin}", said[0].message);
-    // More of them change nothing that anybody is model.
+    // More such nodes cause no further notice.
     for index in 300..305 {
         model.read(&node(&format!("n-{index}"), "eu-1b", &[], "10.0.2.15"));
         assert!(model.model.take_changes().zones.is_empty());
         assert!(model.model.take_notices(SystemTime::now()).is_empty());
     }
-    // Another zone is news.
+    // Another zone causes a notice.
     model.read(&node("other", "eu-1d", &[], "10.0.2.15"));
     model.apply_changes();
     assert_eq!(model.model.take_notices(SystemTime::now()).len(), 4);
@@ -44,7 +44,7 @@ fn many_nodes_of_one_zone_with_one_address_are_in_it() {
 fn simulated_nodes_do_not_unmake_where_the_pod_or_the_node_is_that_simulates_them() {
     let mut objects =
         vec![node("real", "eu-1a", &["10.244.0.0/24"], "192.168.1.11"), pod("kwok", "real", &["10.244.0.5"])];
-    // Some without a label that says what they are.
+    // Some nodes have no label with their kind.
     objects.extend(many("10.244.0.5", 30));
     for mut node in many("192.168.1.11", 30) {
         node["metadata"]["name"] = format!("kwok-{}", node["metadata"]["name"].as_str().unwrap()).into();

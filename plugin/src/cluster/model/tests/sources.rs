@@ -1,4 +1,4 @@
-//! Which of several sources counts.
+//! The source that counts among several.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn endpoint(name: &str, node: &str, address: &str) -> Value {
     })
 }
 
-/// Three nodes with the ranges that the cluster has thought of for them.
+/// Three nodes with the ranges that kube-controller-manager assigned.
 fn nodes() -> Vec<Value> {
     vec![
         node("n1", "eu-1a", &["10.244.0.0/24"], "192.168.1.11"),
@@ -48,7 +48,7 @@ fn nodes() -> Vec<Value> {
     ]
 }
 
-/// The same in whatever order it comes: the zones of addresses, and not a word about it.
+/// The same zones in any order of arrival, without any notice.
 #[track_caller]
 fn lies(objects: &[Value], fixed: &str, expected: &[(&str, &str)]) -> TestModel {
     let mut last = None;
@@ -83,7 +83,7 @@ fn the_ranges_of_cilium_s_own_pools_count_and_the_nodes_prefixes_do_not() {
 fn a_node_that_cilium_has_not_given_a_range_yet_keeps_its_prefix() {
     let mut objects = nodes();
     objects.push(cilium_node("n1", json!({"podCIDRs": ["10.244.2.0/24"]})));
-    // It has nothing: its node's prefix counts.
+    // Its own pool is empty, so its node's prefix counts.
     objects.push(cilium_node("n2", json!({"podCIDRs": []})));
     let expected = [("10.244.2.9", "eu-1a"), ("10.244.1.9", "eu-1b"), ("10.244.0.9", "unknown")];
     lies(&objects, "", &expected);
@@ -116,7 +116,7 @@ fn calico_s_blocks_count_and_the_nodes_prefixes_do_not() {
         node("n3", "eu-1c", &["10.2.3.0/24"], "192.168.1.13"),
     ];
     objects.extend([block("10.2.56.0/24", "n1"), block("10.2.1.0/24", "n2"), block("10.2.2.0/24", "n3")]);
-    // A pod with an address that its node has borrowed.
+    // A pod with an address that its node has borrowed from another node's block.
     objects.push(pod("borrower", "n3", &["10.2.1.77"]));
     let expected = [
         ("10.2.1.7", "eu-1b"),
@@ -135,7 +135,7 @@ fn a_block_that_goes_gives_the_nodes_prefix_back() {
     assert_eq!((model.zone("10.244.0.9"), model.zone("10.244.9.9")), ("unknown".into(), "eu-1a".into()));
     model.model.remove(Kind::BlockAffinity, &key("", "n1-10-244-9-0-26"));
     assert_eq!((model.zone("10.244.0.9"), model.zone("10.244.9.9")), ("eu-1a".into(), "unknown".into()));
-    // One that is not used yet changes nothing.
+    // A block that is not confirmed changes nothing.
     let mut pending = block("10.244.9.0/26", "n1");
     pending["spec"]["state"] = "pending".into();
     model.read(&pending);
@@ -144,7 +144,7 @@ fn a_block_that_goes_gives_the_nodes_prefix_back() {
 
 #[test]
 fn the_static_table_counts_more_than_ranges_that_nobody_uses() {
-    // Cilium behind Amazon's CNI: its own pool lies in the VPC's range, and no pod has an address of it.
+    // Cilium chained behind the AWS VPC CNI: its own pool is inside the VPC's range, and no pod has an address of it.
     let fixed = "zones:\n- {name: eu-1a, region: eu-1, cidrs: [10.0.0.0/20]}\n- {name: eu-1b, region: eu-1, cidrs: [10.0.16.0/20]}\n";
     let objects = [
         node("n1", "eu-1a", &["10.0.17.0/24"], "10.0.0.10"),
@@ -163,7 +163,7 @@ fn the_static_table_counts_more_than_ranges_that_nobody_uses() {
         ("10.0.18.5", "eu-1b"),
     ];
     lies(&objects, fixed, &expected);
-    // Of exactly the same prefix, too.
+    // Also for exactly the same prefix.
     let same = "zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.1.0/24]}]\n";
     lies(&nodes(), same, &[("10.244.1.9", "eu-1c"), ("10.244.0.9", "eu-1a")]);
 }
@@ -183,7 +183,7 @@ fn a_static_prefix_that_pods_contradict_is_said_once() {
     model.read(&pod("b", "n2", &["10.244.1.5"]));
     assert_eq!(model.zone("10.244.1.5"), "eu-1b");
     assert_eq!(model.notices(), []);
-    // What the table says of the very address counts.
+    // The static table's entry for this very address counts.
     model.fixed("zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.0.5/32]}]\n");
     assert_eq!(model.zone("10.244.0.5"), "eu-1c");
 }
@@ -207,10 +207,10 @@ fn what_was_left_behind_gives_way_to_the_pod_that_runs() {
     objects.push(pod("a", "n1", &["10.244.0.5"]));
     let mut model = lies(&objects, "", &[("10.244.0.5", "eu-1a"), ("192.168.1.11", "eu-1a")]);
     assert_eq!(model.endpoint("10.244.0.5"), "shop/a");
-    // The pod is not known yet: its endpoint counts.
+    // The pod is not known yet, so its CiliumEndpoint counts.
     model.read(&endpoint("new", "192.168.1.12", "10.244.0.6"));
     assert_eq!(model.zone("10.244.0.6"), "eu-1b");
-    // On a node without a zone, too, it is the pod that counts.
+    // The pod counts also on a node without a zone.
     model.read(&node("n1", "", &["10.244.0.0/24"], "192.168.1.11"));
     assert_eq!(model.zone("10.244.0.5"), "unknown");
 }
@@ -223,7 +223,7 @@ fn of_two_pods_with_one_address_the_newer_counts() {
     objects.extend([older.clone(), pod("a", "n1", &["10.244.0.5"])]);
     let mut model = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
     assert_eq!(model.endpoint("10.244.0.5"), "shop/a");
-    // Nobody knows which of two of the same age.
+    // For two pods of the same age, neither counts.
     older["metadata"]["creationTimestamp"] = "2026-11-25T10:00:00Z".into();
     model.read(&older);
     assert_eq!(model.zone("10.244.0.5"), "unknown");
@@ -261,7 +261,7 @@ fn a_pod_that_has_ended_is_in_no_service_of_the_one_that_has_its_address() {
     objects.extend(["left", "right", "any", "vm"].map(service));
     objects.push(slice("left", json!({"kind": "Pod", "name": "old"})));
     objects.push(slice("right", json!({"kind": "Pod", "name": "a"})));
-    // Who makes endpoints by hand names nobody, or something else.
+    // Hand-made EndpointSlices name no pod, or another object.
     objects.push(slice("any", Value::Null));
     objects.push(slice("vm", json!({"kind": "VirtualMachine", "name": "old"})));
     let mut model = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
@@ -312,6 +312,6 @@ fn a_source_that_is_switched_off_says_nothing() {
     assert_eq!(zones(&[Source::CalicoBlocks, Source::CiliumNodes]), without(&[(0, "eu-1a"), (2, "unknown")]));
     assert_eq!(zones(&[Source::CiliumEndpoints]), without(&[(3, "unknown")]));
     assert_eq!(zones(&[Source::Pods]), without(&[(4, "unknown")]));
-    // An endpoint names its node by an address.
+    // A CiliumEndpoint names its node by the address.
     assert_eq!(zones(&[Source::NodeAddresses]), without(&[(3, "unknown"), (5, "unknown")]));
 }

@@ -1,4 +1,4 @@
-//! Finds the types of an expression, and puts what is known before it is evaluated in place of names.
+//! Type-checks an expression, and replaces names with values known before evaluation.
 
 use super::{
     cost,
@@ -22,19 +22,19 @@ use std::fmt::Write;
 
 /// The variable of the flow.
 const FLOW: &str = "_flow";
-/// The package in which names are looked for.
+/// The package in which names are looked up.
 const CONTAINER: &str = "flow";
-/// How deep expressions may be in each other.
+/// The limit of nesting.
 const DEEPEST: usize = 32;
-/// Patterns of an expression: each may take as much memory as any regular expression.
+/// The limit of patterns in an expression: each may take as much memory as any regular expression.
 const PATTERNS: usize = 4;
-/// The stack for reading an expression: the library goes a step deeper for each operator of a chain.
+/// The stack for parsing: the library recurses once for each operator of a chain.
 const STACK: usize = 64 << 20;
 
-/// Reads an expression.
+/// Parses and checks an expression.
 ///
 /// # Errors
-/// Why it can't be a filter, in the words of Hubble's server.
+/// The expression can't be a filter; the text is that of Hubble's server.
 pub(super) fn check(text: &str) -> Result<Program, String> {
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("cel".into()).stack_size(STACK);
@@ -45,7 +45,7 @@ pub(super) fn check(text: &str) -> Result<Program, String> {
 
 fn read(text: &str) -> Result<Program, String> {
     let (mut expression, source) = Parser::new().parse_with_source_info(text).map_err(|errors| {
-        // An empty text has no column, and no line to show.
+        // An empty text has no column and no line to show.
         let at = |(line, column)| if text.is_empty() { (line, 0) } else { (line, column) };
         let errors = errors.errors.iter().map(|error| located(text, at(error.pos), &error.msg));
         errors.collect::<Vec<_>>().join("\n")
@@ -66,7 +66,7 @@ fn read(text: &str) -> Result<Program, String> {
     Ok(program)
 }
 
-/// Line from 1 and column from 1 of an offset.
+/// The line and column of an offset, both from 1.
 fn position(text: &str, offset: u32) -> (isize, isize) {
     let before: String = text.chars().take(offset as usize).collect();
     let line = before.matches('\n').count() + 1;
@@ -74,7 +74,7 @@ fn position(text: &str, offset: u32) -> (isize, isize) {
     (line as isize, column as isize)
 }
 
-/// An error with its place and its line.
+/// An error with its position and its line.
 fn located(text: &str, (line, column): (isize, isize), error: &str) -> String {
     let mut shown = format!("ERROR: <input>:{line}:{column}: {error}");
     if !text.is_empty()
@@ -163,7 +163,7 @@ impl Checker {
         }
     }
 
-    /// The value of an enum, unless a variable of a comprehension has its first name.
+    /// The value of an enum, unless a comprehension's variable shadows its first name.
     fn constant(&self, name: &str) -> Option<i32> {
         let first = name.split('.').next().unwrap_or_default();
         if self.scopes.iter().any(|(known, _)| known == first) {
@@ -173,7 +173,7 @@ impl Checker {
         schema::enum_value(&format!("{CONTAINER}.{name}")).or_else(|| schema::enum_value(name))
     }
 
-    /// The fields of a path that begins at the flow, and whether it asks if the last one is there.
+    /// The fields of a path that begins at the flow, and whether it tests the last field for presence.
     fn flow_path(&self, expression: &IdedExpr) -> Option<(Vec<Step>, bool)> {
         if self.scopes.iter().any(|(known, _)| known == FLOW) {
             return None;
@@ -181,7 +181,7 @@ impl Checker {
         let (mut steps, mut is_test, mut at) = (Vec::new(), false, expression);
         loop {
             match &at.expr {
-                // Only the last one can be tested.
+                // Only the last field can be tested for presence.
                 Expr::Select(select) if !select.test || steps.is_empty() => {
                     is_test |= select.test;
                     steps.push(Step { name: select.field.clone(), id: at.id });
@@ -195,7 +195,7 @@ impl Checker {
         Some((steps, is_test))
     }
 
-    /// Puts a name for the path in its place, up to where it leaves the messages of the build.
+    /// Replaces a path by one name, as far as it goes through messages of the build.
     fn path(&mut self, expression: &mut IdedExpr, steps: &[Step], is_test: bool) -> Type {
         let Some(flow) = schema::message("flow.Flow") else { return Type::Error };
         let (mut fields, mut found): (Vec<&'static FieldType>, _) = (Vec::new(), Type::Message(flow));
@@ -214,7 +214,7 @@ impl Checker {
             *expression = known;
             return if is_test { Type::Bool } else { found };
         }
-        // The rest is looked for when it is evaluated.
+        // The rest of the path is resolved at evaluation.
         for (index, step) in rest.iter().enumerate() {
             found = match found {
                 Type::Dyn | Type::Any | Type::Error => Type::Dyn,
@@ -252,7 +252,7 @@ impl Checker {
             Type::Message(message) => match message.field(&select.field) {
                 Some(field) => {
                     if select.test {
-                        // A message of ours tells a field that is not there from one that is empty.
+                        // The message itself answers whether the field is set; `?` before the name asks it.
                         select.test = false;
                         select.field.insert(0, '?');
                         return Type::Bool;
@@ -297,7 +297,7 @@ impl Checker {
         if name == "matches" { self.matches(expression) } else { found }
     }
 
-    /// `a || b || c`, or with `&&`: however many there are, they are evaluated on a low tree.
+    /// `a || b || c`, or with `&&`: a chain of any length is evaluated as a low tree.
     fn chain(&mut self, expression: &mut IdedExpr, operator: &str) -> Type {
         let (id, mut operands, mut rest) = (expression.id, Vec::new(), std::mem::take(expression));
         loop {
@@ -321,11 +321,11 @@ impl Checker {
         Type::Bool
     }
 
-    /// A pattern is read once, not for each flow.
+    /// Compiles a pattern once, instead of for each flow.
     fn matches(&mut self, expression: &mut IdedExpr) -> Type {
         let id = expression.id;
         let Expr::Call(call) = &mut expression.expr else { return Type::Error };
-        // A member or not: the text comes first.
+        // As a member or as a function: the text is the first argument.
         call.args.splice(..0, call.target.take().map(|target| *target));
         let Some(pattern) = call.args.get_mut(1) else { return Type::Error };
         let Expr::Literal(LiteralValue::String(text)) = &pattern.expr else {
@@ -380,7 +380,7 @@ impl Checker {
         self.scopes.push((comprehension.accu_var.clone(), accumulator.clone()));
         self.expression(&mut comprehension.loop_cond);
         let step = self.expression(&mut comprehension.loop_step);
-        // What comes into an empty list says what it is a list of.
+        // The elements added to an empty list decide its type.
         if let Type::List(_) = accumulator {
             accumulator = accumulator.join(step);
         }
@@ -401,13 +401,13 @@ fn balanced(id: u64, operator: &str, mut operands: Vec<IdedExpr>) -> IdedExpr {
     IdedExpr { id, expr: Expr::Call(CallExpr { func_name: operator.to_owned(), target: None, args }) }
 }
 
-/// A field of a path, and where it is in the text.
+/// A field of a path, and its position in the text.
 struct Step {
     name: String,
     id: u64,
 }
 
-/// The result of the functions that take these arguments; `None` if none does.
+/// The result type of the overloads for these arguments; `None` if there are none.
 fn result(declarations: &[Declaration], is_member: bool, arguments: &[Type]) -> Option<Type> {
     let mut found = None;
     for declaration in declarations {
@@ -420,7 +420,7 @@ fn result(declarations: &[Declaration], is_member: bool, arguments: &[Type]) -> 
             let result = declaration.result.with(&bindings);
             found = Some(match found {
                 None => result,
-                // With arguments that are not known yet, several may be meant.
+                // While argument types are open, several overloads may match.
                 Some(other) if std::mem::discriminant(&other) == std::mem::discriminant(&result) => other,
                 Some(_) => Type::Dyn,
             });
@@ -429,7 +429,7 @@ fn result(declarations: &[Declaration], is_member: bool, arguments: &[Type]) -> 
     found
 }
 
-/// `a.b.c`, if it is no more than names.
+/// `a.b.c`, if the expression consists of names only.
 fn qualified(expression: &Expr) -> Option<String> {
     match expression {
         Expr::Ident(name) => Some(name.clone()),

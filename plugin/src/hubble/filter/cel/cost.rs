@@ -1,5 +1,5 @@
-//! How much work and memory an expression can take: loops multiply and sums grow, and a stream looks at
-//! every flow.
+//! Bounds the work and memory of an expression: loops multiply, sums grow, and a stream evaluates the expression
+//! for every flow.
 
 use cel::{
     IdedExpr,
@@ -9,29 +9,29 @@ use cel::{
     },
 };
 
-/// Steps that evaluating an expression may take for a flow.
+/// The limit of steps to evaluate an expression for a flow.
 const STEPS: u64 = 20_000;
-/// How large a value may come out on the way.
+/// The limit of the size of an intermediate value.
 const SIZE: u64 = 65_536;
-/// What the values of a flow are taken to have: elements of a list, characters of a text.
+/// The assumed size of a flow's values: elements of a list, characters of a string.
 const OF_FLOW: u64 = 64;
-/// What is copied or compared in a step.
+/// The elements or characters copied or compared in one step.
 const A_STEP: u64 = 32;
 
-/// What an expression may take.
+/// The estimated cost of an expression.
 #[derive(Clone, Copy)]
 struct Cost {
     steps: u64,
-    /// The elements of the list, each step of a loop over it.
+    /// The number of elements in the list, which is the number of steps of a loop over it.
     count: u64,
-    /// All that is in it, however deep: elements and characters.
+    /// The total size, nested values included: elements and characters.
     size: u64,
 }
 
-/// Refuses what takes too long or too much.
+/// Refuses expressions that take too long or too much memory.
 ///
 /// # Errors
-/// It does.
+/// The expression exceeds a limit.
 pub(super) fn bound(expression: &IdedExpr) -> Result<(), String> {
     let steps = Estimate::default().cost(expression)?.steps;
     if steps > STEPS { Err(format!("the expression takes up to {steps} steps (at most {STEPS})")) } else { Ok(()) }
@@ -63,7 +63,7 @@ impl<'e> Estimate<'e> {
                 match call.func_name.as_str() {
                     ADD | CONDITIONAL | INDEX | "dyn" => Cost { steps, ..flat(all.size) },
                     "string" | "bytes" => Cost { steps, ..flat(all.size.saturating_add(OF_FLOW)) },
-                    // A bool, a number, a time.
+                    // Bools, numbers and times.
                     _ => Cost { steps, ..flat(1) },
                 }
             }
@@ -100,12 +100,12 @@ impl<'e> Estimate<'e> {
 
     fn comprehension(&mut self, of: &'e ComprehensionExpr) -> Result<Cost, String> {
         let (range, first) = (self.cost(&of.iter_range)?, self.cost(&of.accu_init)?);
-        // One element may be all that there is.
+        // One element may be as large as the whole list.
         let element = Cost { steps: 1, count: range.size, size: range.size };
         let variables = std::iter::once(&of.iter_var).chain(&of.iter_var2).map(|name| (name.as_str(), element));
         let outside = self.0.len();
         self.0.extend(variables);
-        // What a step adds to what was there.
+        // The cost that one step adds to the accumulator.
         self.0.push((&of.accu_var, Cost { steps: 1, count: 0, size: 0 }));
         let (more, step) = (self.cost(&of.loop_cond)?, self.cost(&of.loop_step)?);
         self.0.truncate(outside);

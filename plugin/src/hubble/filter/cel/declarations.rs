@@ -1,19 +1,19 @@
-//! The functions of the language and their types.
+//! The functions of CEL and their types.
 
 use super::types::Type;
 use ahash::AHashMap;
 use std::sync::LazyLock;
 
-/// A function for some types of its arguments.
+/// An overload of a function.
 #[derive(Debug)]
 pub(super) struct Declaration {
-    /// Whether it is called on its first argument.
+    /// Whether it is called as a member of its first argument.
     pub(super) is_member: bool,
     pub(super) arguments: Vec<Type>,
     pub(super) result: Type,
 }
 
-/// Of a name; none if there is no such function.
+/// The overloads of this name; empty if there is no such function.
 pub(super) fn named(name: &str) -> &'static [Declaration] {
     DECLARATIONS.get(name).map_or(&[], Vec::as_slice)
 }
@@ -53,7 +53,7 @@ fn type_of(word: &str) -> Type {
     }
 }
 
-/// Names, the arguments' types and the result's; after `of` the first argument is the one that it is called on.
+/// Names, argument types and result types; `of` marks the type of the receiver.
 const TEXT: &str = "
     _?_:_ bool A A A
     _&&_,_||_ bool bool bool

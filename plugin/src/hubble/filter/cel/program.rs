@@ -1,4 +1,4 @@
-//! An expression as the check leaves it: with names in place of paths into the flow and of patterns.
+//! A checked expression, in which names stand for paths into the flow and for patterns.
 
 use super::super::go;
 use crate::proto::schema::FieldType;
@@ -21,7 +21,7 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Path {
     pub(super) fields: Vec<&'static FieldType>,
-    /// Whether the field is there, rather than what it holds.
+    /// Whether the path tests the field for presence instead of reading it.
     pub(super) is_test: bool,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Path {
 #[derive(Clone, Debug)]
 pub(super) struct Pattern(pub(super) Regex);
 
-/// The names that the check has put in place of what it found: no identifier starts with these.
+/// Prefixes of the names that the check inserts; no identifier of the language starts with them.
 pub(super) const PATH: char = '#';
 pub(super) const PATTERN: char = '~';
 

@@ -1,17 +1,17 @@
-//! The types of expressions, and when one can stand for another.
+//! The types of expressions, and which types are compatible.
 
 use crate::proto::schema::{self, FieldType, Kind, MessageType};
 use std::{collections::BTreeMap, fmt};
 
 #[derive(Clone, Debug)]
 pub(super) enum Type {
-    /// Known only when it is evaluated.
+    /// Known only at evaluation.
     Dyn,
-    /// A `google.protobuf.Any`: the same, by another name.
+    /// A `google.protobuf.Any`, which behaves like `Dyn`.
     Any,
-    /// Of the elements of an empty list: any.
+    /// The element type of an empty list: compatible with any.
     Nothing,
-    /// What has been refused: it error_chain no further errors.
+    /// The type of a refused expression; it causes no further errors.
     Error,
     Null,
     Bool,
@@ -27,13 +27,13 @@ pub(super) enum Type {
     Message(&'static MessageType),
     /// One of Google's wrappers: a value or null.
     Wrapper(Box<Self>),
-    /// What `type` returns.
+    /// The type of a type, which `type` returns.
     Meta,
-    /// Any type, the same one wherever it stands in a declaration.
+    /// A type parameter: the same type everywhere in a declaration.
     Parameter(char),
 }
 
-/// What the parameters of a declaration stand for.
+/// The types bound to the parameters of a declaration.
 pub(super) type Bindings = BTreeMap<char, Type>;
 
 impl Type {
@@ -73,7 +73,7 @@ impl Type {
         }
     }
 
-    /// Whether it is known only when it is evaluated.
+    /// Whether the type is known only at evaluation.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self, Self::Dyn | Self::Any | Self::Error)
     }
@@ -90,7 +90,7 @@ impl Type {
         matches!(self, Self::Null | Self::Wrapper(_) | Self::Message(_) | Self::Timestamp | Self::Duration)
     }
 
-    /// Whether a value of this type can stand where `wanted` is asked for.
+    /// Whether a value of this type is accepted where `wanted` is expected.
     pub(super) fn fits(&self, wanted: &Self, bindings: &mut Bindings) -> bool {
         match (self, wanted) {
             (_, Self::Parameter(name)) => match bindings.get(name).cloned() {
@@ -99,7 +99,7 @@ impl Type {
                     true
                 }
                 Some(bound) if self.fits(&bound, bindings) => {
-                    // The more general one stays.
+                    // The more general type stays bound.
                     if bound.is_nothing() || self.is_open() && !bound.is_open() {
                         bindings.insert(*name, self.clone());
                     }
@@ -127,7 +127,7 @@ impl Type {
         }
     }
 
-    /// With what its parameters stand for.
+    /// The type with its parameters replaced.
     pub(super) fn with(&self, bindings: &Bindings) -> Self {
         match self {
             Self::Parameter(name) => bindings.get(name).cloned().unwrap_or(Self::Dyn),
@@ -137,7 +137,7 @@ impl Type {
         }
     }
 
-    /// One type for the elements of a list: what they all are, or what is known only when they are evaluated.
+    /// The common type of a list's elements; `Dyn` if they differ.
     pub(super) fn join(self, other: Self) -> Self {
         let mut bindings = Bindings::new();
         if self.is_nothing() {
@@ -153,7 +153,7 @@ impl Type {
 }
 
 impl Type {
-    /// As the error names it that asks for another result.
+    /// The type's name in the error about a wrong result type.
     pub(super) fn as_result(&self) -> String {
         match self {
             Self::Any => "google.protobuf.Any".into(),
@@ -165,7 +165,7 @@ impl Type {
     }
 }
 
-/// As errors name it.
+/// The type's name in errors.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! What expressions see of a flow: its fields, read where they are encoded.
+//! A flow as expressions see it: fields, read from the encoded flow.
 
 use super::program::Path;
 use crate::{
@@ -25,10 +25,10 @@ use std::{any::Any, collections::HashMap, sync::Arc};
 
 type Boxed<'v> = Box<dyn Val + 'v>;
 
-/// The value of a path, or whether it is there.
+/// The value of a path, or its presence.
 pub(super) fn of_path<'f>(flow: &'f Encoded, path: &Path) -> Boxed<'f> {
     let Some((first, rest)) = path.fields.split_first() else {
-        // The flow itself.
+        // The path is the flow itself.
         let mut bytes = Vec::with_capacity(flow.encoded_len());
         flow.write(&mut bytes);
         return match schema::message("flow.Flow") {
@@ -47,7 +47,7 @@ pub(super) fn of_path<'f>(flow: &'f Encoded, path: &Path) -> Boxed<'f> {
     of_field(last, || message.values(last.number), path.is_test, CelString::from)
 }
 
-/// The values of a field of a flow.
+/// The encoded values of a field of a flow.
 fn values_of_flow(flow: &Encoded, number: u64) -> impl Iterator<Item = Value<'_>> {
     let (apart, message) = match number {
         flow::TIME => (flow.time_message(), wire::Message::default()),
@@ -59,7 +59,7 @@ fn values_of_flow(flow: &Encoded, number: u64) -> impl Iterator<Item = Value<'_>
     apart.map(|message| Value::Bytes(message.0)).into_iter().chain(message.values(number))
 }
 
-/// A field of a message, of which these are the values.
+/// A field of a message from its encoded values.
 fn of_field<'a, 'v, V>(
     field: &FieldType,
     values: impl Fn() -> V,
@@ -83,7 +83,7 @@ fn is_empty(value: Value<'_>) -> bool {
     matches!(value, Value::Varint(0) | Value::Fixed64(0) | Value::Fixed32(0) | Value::Bytes([]))
 }
 
-/// A value; of a field that is not there the one that it then has.
+/// A value; an unset field has its default value.
 fn of_value<'a, 'v>(kind: &Kind, value: Option<Value<'a>>, text: &impl Fn(&'a str) -> CelString<'v>) -> Boxed<'v> {
     let varint = match value {
         Some(Value::Varint(value)) => value,
@@ -171,7 +171,7 @@ fn of_json<'a, 'v>(value: wire::Message<'a>, text: &impl Fn(&'a str) -> CelStrin
     }
 }
 
-/// A message that an expression takes out of the flow, such as one of several workloads.
+/// A message inside the flow that an expression handles as a value, such as one of several workloads.
 #[derive(Clone, Debug)]
 struct Message {
     bytes: Vec<u8>,
@@ -204,7 +204,7 @@ impl Val for Message {
     }
 
     fn equals(&self, other: &dyn Val) -> bool {
-        // Both were encoded by this process, in one order.
+        // This process encoded both, with the same order of fields.
         other.downcast_ref::<Self>().is_some_and(|other| std::ptr::eq(self.of, other.of) && self.bytes == other.bytes)
     }
 
@@ -220,7 +220,7 @@ impl Val for Message {
 impl StaticVal for Message {}
 
 impl Indexer for Message {
-    /// A field by its name; with `?` before it, whether it is there.
+    /// A field by its name; `?` before the name asks for its presence.
     fn get<'b, 'v>(&'b self, name: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,
