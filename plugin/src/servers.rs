@@ -110,7 +110,7 @@ async fn listen_at(at: Option<SocketAddr>, what: &'static str) -> Result<Option<
 /// Loads the certificate of a flow server at this address, and watches its files.
 pub fn tls(files: Option<Files>, at: SocketAddr) -> Option<Arc<Tls>> {
     if files.is_none() && !at.ip().is_loopback() {
-        tracing::warn!(listen = %at, "served without TLS to whoever reaches this address, as asked for");
+        tracing::warn!(listen = %at, "serving without TLS to every client that reaches this address, as configured");
     }
     files.map(|files| Arc::new(Tls::waiting("hubble", files)))
 }

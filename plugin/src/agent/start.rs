@@ -83,12 +83,12 @@ fn goes_on(meter: &mut Meter, state: &Path) -> bool {
     match meter.restore_sums(state, Instant::now()) {
         Ok(goes_on) => {
             if goes_on {
-                tracing::info!("the counters of the agent before go on");
+                tracing::info!("the counters of the earlier agent continue");
             }
             goes_on
         }
         Err(error) => {
-            tracing::warn!(%error, "the sums of the agent before are lost; what is in the kernel goes on");
+            tracing::warn!(%error, "the sums of the earlier agent are lost; the kernel's counters continue");
             false
         }
     }

@@ -249,7 +249,7 @@ impl Writer {
     /// Logs the first flow without a JSON form; the counter has the number.
     fn say_unwritable(&mut self, error: &Unwritable) {
         if !std::mem::replace(&mut self.has_unwritable, true) {
-            tracing::warn!(name = self.output.log.name, %error, "a flow has no JSON, and is not in the flow log");
+            tracing::warn!(name = self.output.log.name, %error, "a flow has no JSON form and is left out of the flow log");
         }
     }
 

@@ -59,7 +59,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     /// Another replica is the leader.
-    #[error("{0} takes reports")]
+    #[error("{0} is the leader")]
     Moved(String),
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -95,7 +95,7 @@ impl Client {
             server = match ended {
                 Ended::Agent => return,
                 Ended::Moved(leader) => {
-                    tracing::debug!(leader, "reports go there");
+                    tracing::debug!(leader, "reporting to the leader");
                     self.settings.at(leader)
                 }
                 failed => {
@@ -103,9 +103,9 @@ impl Client {
                     let reason = error_chain(&failed);
                     // A repeated error is logged once.
                     if reason == told {
-                        tracing::debug!(reason, "reports are still not taken");
+                        tracing::debug!(reason, "reports are still not accepted");
                     } else {
-                        tracing::warn!(controller = server.server, reason, "reports are not taken: they wait");
+                        tracing::warn!(controller = server.server, reason, "reports are not accepted: they wait");
                         told = reason;
                     }
                     self.settings.clone()

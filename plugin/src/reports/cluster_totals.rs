@@ -34,7 +34,7 @@ pub enum Refused {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// There are too many nodes.
-    #[error("reports of {0} nodes are summed up already")]
+    #[error("there are reports of {0} nodes already")]
     Full(usize),
 }
 
@@ -226,7 +226,7 @@ impl ClusterTotals {
                     *self.lock() = learned;
                 }
             }
-            (Some(_), _) => return Err(Malformed("the leader says this at another time").into()),
+            (Some(_), _) => return Err(Malformed("the leader's messages are out of order").into()),
             // A message of a newer version.
             (None, _) => {}
         }

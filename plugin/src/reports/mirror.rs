@@ -56,7 +56,7 @@ impl Mirror {
             tokio::select! {
                 ended = listen(&settings, &self.cluster_totals, &mut heard) => {
                     if ended != told {
-                        tracing::warn!(leader = leader.feed, reason = ended, "the leader is not heard");
+                        tracing::warn!(leader = leader.feed, reason = ended, "the leader's state can't be mirrored");
                         told = ended;
                     }
                 }

@@ -299,6 +299,6 @@ fn nonsense_is_refused_and_adds_nothing() {
     cluster_totals.take(good, now).unwrap();
     assert_eq!(
         cluster_totals.take(report("node-b"), now).unwrap_err().to_string(),
-        "reports of 1 nodes are summed up already"
+        "there are reports of 1 nodes already"
     );
 }
