@@ -167,8 +167,8 @@ impl Offer {
             (Arc::new(CountersService::new(samples, missed, shutdown.clone())), Arc::new(zones))
         });
         let cluster = nodes.first().map(NodeName::said_cluster).unwrap_or_default();
-        let told = nodes.iter().map(NodeName::display_name).collect();
-        let mut observer = hubble::Server::new(sink, told, shutdown.clone()).in_cluster(cluster);
+        let names = nodes.iter().map(NodeName::display_name).collect();
+        let mut observer = hubble::Server::new(sink, names, shutdown.clone()).in_cluster(cluster);
         if is_recorded {
             observer = observer.recorded();
         }

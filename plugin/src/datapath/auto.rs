@@ -105,14 +105,20 @@ fn cilium(config: &Value) -> (DataPath, &'static str) {
         Some("native") => {}
         Some("tunnel") => return (DataPath::Bypass, "Cilium's tunnel bypasses netfilter"),
         _ => {
-            return (DataPath::Bypass, "Cilium runs on this node and may bypass netfilter: its routing mode is unknown");
+            return (
+                DataPath::Bypass,
+                "Cilium runs on this node and may bypass netfilter: its routing mode is unknown",
+            );
         }
     }
     match option(config, "EnableHostLegacyRouting").and_then(Value::as_bool) {
         Some(true) => {}
         Some(false) => return (DataPath::Bypass, "Cilium's eBPF host routing bypasses netfilter"),
         None => {
-            return (DataPath::Bypass, "Cilium runs on this node and may bypass netfilter: its host routing is unknown");
+            return (
+                DataPath::Bypass,
+                "Cilium runs on this node and may bypass netfilter: its host routing is unknown",
+            );
         }
     }
     // The option has moved between versions, and was a string before it was a boolean.
