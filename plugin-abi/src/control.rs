@@ -1,14 +1,14 @@
-//! The maps CONTROL and PINNED_STATE: what userspace changes while the programs run, and what outlives
-//! them.
+//! The maps CONTROL and PINNED_STATE: the state that userspace changes while the programs run, and the state that
+//! outlives the programs.
 
 use crate::{Counter, zone::Slot};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The one value of the map CONTROL. It belongs to the programs that were loaded with it.
+/// The only value of the map CONTROL. It belongs to the programs that were loaded with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Control {
-    /// The version of the zone table; its low bit names the map to read. Never 0.
+    /// The version of the zone table; its low bit selects the map to read. Never 0.
     pub epoch: u32,
     /// The zone of this node.
     pub node: Slot,
@@ -18,15 +18,14 @@ pub struct Control {
     pub destination_ports: [u16; Self::PORTS],
     /// UDP source ports of the overlays' outer packets: WireGuard. 0: none.
     pub source_ports: [u16; Self::PORTS],
-    /// [`IPIP`](Self::IPIP), [`IPV6`](Self::IPV6), [`GRE`](Self::GRE): there are overlays whose outer
-    /// packets have this protocol.
+    /// [`IPIP`](Self::IPIP), [`IPV6`](Self::IPV6), [`GRE`](Self::GRE): the protocols of overlays' outer packets.
     pub protocols: u32,
     /// Zero.
     pub reserved: u32,
 }
 
 impl Control {
-    /// Ports of each kind that there is room for.
+    /// The limit of ports of each kind.
     pub const PORTS: usize = 4;
     /// IPv4 in IP.
     pub const IPIP: u32 = 1;
@@ -36,24 +35,24 @@ impl Control {
     pub const GRE: u32 = 4;
 }
 
-/// The one value of the map PINNED_STATE, written by userspace. It lives as long as the counters do.
+/// The only value of the map PINNED_STATE, written by userspace. It lives as long as the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PinnedState {
-    /// What flow entries that were taken away had counted.
+    /// The counts of removed flow entries.
     pub retired: Counter,
-    /// What `retired` will be when the slot `retiring` is empty: the two can't change at once, and
-    /// who finds a slot here ends the work.
+    /// The value of `retired` once the slot `retiring` is empty: the two can't change at once, and a process that
+    /// finds a slot here completes the removal.
     pub retired_next: Counter,
     /// 0, or 1 + the slot that is being emptied, of FLOWS_V6 with [`V6_SLOT`](Self::V6_SLOT).
     pub retiring: u64,
-    /// Where the hashes of flow keys begin, so that nobody outside can choose keys of one hash.
+    /// The seed of the hashes of flow keys, so that nobody outside can choose keys with the same hash.
     pub seed: u64,
-    /// The last epoch that verdicts were made with.
+    /// The last epoch in any verdict.
     pub epoch: u32,
     /// Zero.
     pub reserved: u32,
-    /// Tells these counters from those of another time: given once, when they begin.
+    /// The id of these counters, assigned once when they begin.
     pub boot_id: [u8; 16],
 }
 
@@ -62,7 +61,7 @@ impl PinnedState {
     pub const V6_SLOT: u64 = 1 << 32;
 }
 
-/// Addresses of the node that the map NODE_ADDRESSES holds.
+/// The limit of the node's addresses in the map NODE_ADDRESSES.
 pub const MAX_NODE_ADDRESSES: u32 = 1024;
 
 const _: () = assert!(size_of::<Control>() == 32);

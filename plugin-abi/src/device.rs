@@ -1,9 +1,9 @@
-//! The map DEVICES: through which devices packets leave the node, two bits for each ifindex.
+//! The map DEVICES: the devices through which packets leave the node, two bits for each ifindex.
 
-/// Interface indices that fit. The kernel counts them up from 1 in each network namespace, so only
-/// a node that has made a million devices since it booted gets past them.
+/// The largest interface index that fits. The kernel counts indices up from 1 in each network namespace, so only a
+/// node that has made a million devices since it booted exceeds it.
 pub const MAX_IFINDEX: u32 = (1 << 20) - 1;
-/// Words of 64 bits in the map.
+/// The words of 64 bits in the map.
 pub const WORDS: u32 = (MAX_IFINDEX + 1) / DEVICES_IN_WORD;
 
 const DEVICES_IN_WORD: u32 = 32;
@@ -12,13 +12,13 @@ const DEVICES_IN_WORD: u32 = 32;
 pub const MASK: u64 = 3;
 /// A device to the wire.
 pub const UPLINK: u64 = 1;
-/// A device of an overlay: what goes out through it goes on through an uplink, inside another packet.
+/// A device of an overlay: its packets leave through an uplink, inside other packets.
 pub const OVERLAY: u64 = 2;
 
-/// A device to the wire over which VLANs have devices of their own, that count what has a tag.
+/// An uplink over which VLANs have their own devices, which count the tagged packets.
 pub const TRUNK: u64 = 3;
 
-/// The word of an ifindex, and where its bits begin there.
+/// The word of an ifindex, and the position of its bits there.
 #[inline(always)]
 pub const fn place(ifindex: u32) -> (u32, u32) {
     (ifindex / DEVICES_IN_WORD, ifindex % DEVICES_IN_WORD * 2)

@@ -1,4 +1,4 @@
-//! The ring buffer EVENTS: what is announced at once, with both ports.
+//! The ring buffer EVENTS: packets that are announced at once, with both ports.
 
 use crate::flow::SideAndPath;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -6,12 +6,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Bytes of the ring buffer: about 16,000 events. A power of two, and of pages.
 pub const RING_BYTES: u32 = 1 << 20;
 
-/// Events that a CPU may announce in each [`WINDOW_NS`]; what is over that is withheld and counted.
+/// The limit of events of a CPU in each [`WINDOW_NS`]; further events are withheld and counted.
 pub const BUDGET: u64 = 1000;
 /// See [`BUDGET`].
 pub const WINDOW_NS: u64 = 100_000_000;
 
-/// One packet that is worth a flow event of its own.
+/// A packet that gets its own flow event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Event {
@@ -19,11 +19,11 @@ pub struct Event {
     pub time_ns: u64,
     /// The zones: a [`Verdict`](crate::flow::Verdict).
     pub verdict: u64,
-    /// The source address in network byte order; of IPv4 the first word.
+    /// The source address in network byte order; an IPv4 address is in the first word.
     pub source: [u32; 4],
     /// The destination address, likewise.
     pub destination: [u32; 4],
-    /// The source port; of ICMP type × 256 + code.
+    /// The source port; for ICMP type × 256 + code.
     pub source_port: u16,
     /// The destination port.
     pub destination_port: u16,
@@ -33,18 +33,18 @@ pub struct Event {
     pub tcp_flags: u8,
     /// An [`IpVersion`](crate::IpVersion).
     pub version: u8,
-    /// That of the packet's flow entry.
+    /// The side and the path of the packet's flow entry.
     pub side_and_path: SideAndPath,
 }
 
 /// TCP flags that make a packet an event: FIN, SYN, RST.
 pub const TCP_EVENT_FLAGS: u8 = 0x07;
 
-/// A CPU's window: when it began, and how many events it has seen.
+/// The window of a CPU: its start, and its number of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Window {
-    /// When it began.
+    /// The start of the window.
     pub start_ns: u64,
     /// Events since then.
     pub events: u64,

@@ -3,37 +3,36 @@
 //! A flow entry folds connections: the ephemeral port is not in the key, so ten thousand
 //! connections between two pods on one service are one entry per direction.
 //!
-//! Each map is a hash table in an array that userspace has in its memory: the programs find an entry
-//! without a call into the kernel, and userspace reads entries and takes idle ones away without a
-//! system call. An entry is in any of the [`PROBES`] slots that its hash names: a slot
-//! that becomes empty moves no other. Two CPUs that make the same entry at once may make two; their
-//! sum is what counts. The first word of a slot says what it is (see [`Verdict`]):
+//! Each map is a hash table in an array that is mapped into userspace: the programs find an entry without a call into
+//! the kernel, and userspace reads entries and removes idle ones without a system call. An entry is in any of the
+//! [`PROBES`] slots that its hash names, so a slot that becomes empty moves no other. Two CPUs that make the same
+//! entry at once may make two; their sum counts. The first word of a slot is its state (see [`Verdict`]):
 //!
 //! 1. [`EMPTY`]: a program that finds no slot with its key takes the first one, by compare and swap.
 //! 2. [`CLAIMED`]: it writes key and generation; nobody else reads or writes the slot.
 //! 3. A verdict: programs add to the counters. The key does not change.
-//! 4. [`RETIRED`]: userspace found it idle. No program that begins now uses it, and those that had
-//!    begun end soon: then the counters are final.
+//! 4. [`RETIRED`]: userspace found the entry idle. No program that starts now uses it, and programs that started
+//!    earlier end soon: then the counters are final.
 //! 5. Userspace takes the counters over, writes zeros over them and the key, and at last [`EMPTY`].
 
 use crate::slot::Slot;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Slots that an entry may be in.
+/// The number of slots that an entry may be in.
 pub const PROBES: u32 = 16;
 
 /// A slot without an entry.
 pub const EMPTY: u64 = 0;
-/// A slot of which a program is just writing the key.
+/// A slot whose key a program is writing.
 pub const CLAIMED: u64 = (CLAIMED_EPOCH as u64) << 32;
-/// A slot of which userspace is taking the counters over.
+/// A slot whose counters userspace is taking over.
 pub const RETIRED: u64 = u64::MAX;
 
 /// The last epoch of a table.
 pub const LAST_EPOCH: u32 = CLAIMED_EPOCH - 1;
 const CLAIMED_EPOCH: u32 = u32::MAX - 1;
 
-/// Whether a slot's word is a verdict: the slot has an entry.
+/// Whether a slot's word is a verdict, which means that the slot has an entry.
 #[inline(always)]
 pub const fn is_verdict(word: u64) -> bool {
     word != EMPTY && word < CLAIMED
@@ -44,8 +43,8 @@ pub const fn is_verdict(word: u64) -> bool {
 #[repr(transparent)]
 pub struct V4(pub u32);
 
-/// An IPv6 address, its bytes in network order in memory. Words, because a kernel program copies
-/// what is aligned in fewer instructions.
+/// An IPv6 address, its bytes in network order in memory. As words, because a kernel program copies aligned data in
+/// fewer instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct V6(pub [u32; 4]);
@@ -54,15 +53,15 @@ pub struct V6(pub [u32; 4]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowKey<A> {
-    /// Who sends.
+    /// The sender.
     pub source: A,
-    /// Who receives.
+    /// The receiver.
     pub destination: A,
     /// TCP, UDP, SCTP: the service's port. ICMP: type × 256 + code. Otherwise 0.
     pub service_port: u16,
     /// The IP protocol number.
     pub protocol: u8,
-    /// Which end is the service, and which way the packets go.
+    /// The end that is the service, and the path of the packets.
     pub side_and_path: SideAndPath,
 }
 
@@ -72,7 +71,7 @@ pub struct FlowKey<A> {
 pub struct SideAndPath(u8);
 
 impl SideAndPath {
-    /// Of a side and a path.
+    /// Combines a side and a path.
     #[inline(always)]
     pub const fn new(side: ServiceSide, path: PacketPath) -> Self {
         Self(side as u8 | (path as u8) << 2)
@@ -84,7 +83,7 @@ impl SideAndPath {
         self.0
     }
 
-    /// Which end is the service; a value that is not one is [`ServiceSide::None`].
+    /// The side; an invalid value is [`ServiceSide::None`].
     pub const fn side(self) -> ServiceSide {
         match self.0 & 3 {
             1 => ServiceSide::Destination,
@@ -93,7 +92,7 @@ impl SideAndPath {
         }
     }
 
-    /// Which way the packets go; a value that is not one is [`PacketPath::Sent`].
+    /// The path; an invalid value is [`PacketPath::Sent`].
     pub const fn path(self) -> PacketPath {
         match self.0 >> 2 {
             1 => PacketPath::Forwarded,
@@ -103,11 +102,11 @@ impl SideAndPath {
     }
 }
 
-/// Which end of a flow entry is the service.
+/// The end of a flow entry that is the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ServiceSide {
-    /// Not known: no ports, or they could not be read.
+    /// Unknown: no ports, or they could not be read.
     None = 0,
     /// The destination: these packets are requests.
     Destination = 1,
@@ -129,28 +128,28 @@ pub enum PacketPath {
     Arrived = 2,
 }
 
-/// A slot of FLOWS_V4 or FLOWS_V6. The kernel writes it, and userspace as the module says.
+/// A slot of FLOWS_V4 or FLOWS_V6. The kernel writes it, and userspace as described for the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowSlot<A> {
-    /// A [`Verdict`], or that there is no entry. Written and read as one word.
+    /// A [`Verdict`], or a state without an entry. Written and read as one word.
     pub verdict: u64,
     /// IP bytes since the entry was made.
     pub bytes: u64,
     /// Packets since the entry was made.
     pub packets: u64,
-    /// Whose slot it is.
+    /// The key of the entry.
     pub key: FlowKey<A>,
-    /// The ephemeral port that was seen last.
+    /// The ephemeral port of the last packet.
     pub client_port: u16,
-    /// How many entries the slot has had, round and round: tells one from the next with the same key.
+    /// The number of entries that the slot has had, modulo 2¹⁶: it tells two entries with the same key apart.
     pub generation: u16,
 }
 
-/// The zones of a flow entry and the table version that they were read from, in one 64-bit word.
+/// The zones of a flow entry, and the version of the table that they come from, in one 64-bit word.
 ///
-/// One word, because two stores by two CPUs could leave an old zone under a new epoch for as long
-/// as that epoch lasts.
+/// It is one word, because two stores by two CPUs could leave an old zone under a new epoch for as long as that epoch
+/// lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The table version, from 1 to [`LAST_EPOCH`].
@@ -179,7 +178,7 @@ impl Verdict {
 const _: () = assert!(size_of::<FlowKey<V4>>() == 12);
 const _: () = assert!(size_of::<FlowKey<V6>>() == 36);
 const _: () = assert!(size_of::<FlowSlot<V4>>() == 40);
-// A line of the cache.
+// A cache line.
 const _: () = assert!(size_of::<FlowSlot<V6>>() == 64);
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The types that the kernel programs and userspace share: map keys, map values, load-time settings.
 //!
-//! Every type is `repr(C)` without padding (`IntoBytes` refuses padding; where it can't be derived
-//! the size is asserted), because a map key with an unwritten byte would split one flow into many
-//! at random. Integers are in host
-//! byte order and addresses in network byte order, unless a field says otherwise.
+//! Every type is `repr(C)` without padding (`IntoBytes` refuses padding; where it can't be derived, the size is
+//! asserted): a map key with an unwritten byte would split one flow into several at random. Integers are in host byte
+//! order and addresses in network byte order, unless a field says otherwise.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,7 +20,7 @@ pub mod zone;
 use core::{iter::Sum, ops::AddAssign};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// IP bytes and packets as they are on the wire: a GSO super-packet counts as its segments.
+/// IP bytes and packets as on the wire: a GSO super-packet counts as its segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Counter {

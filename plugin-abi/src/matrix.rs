@@ -1,13 +1,12 @@
-//! The map ZONE_MATRIX: a per-CPU array of [`Counter`](crate::Counter), one cell for each
-//! direction, IP version, source slot and destination slot. The sums over the CPUs are the truth.
+//! The map ZONE_MATRIX: a per-CPU array of [`Counter`](crate::Counter), one cell for each direction, IP version,
+//! source slot and destination slot. The sums over the CPUs count.
 //!
-//! The array is dense, so it can't overflow and a cell is found without hashing. Its side is
-//! chosen when the map is made, from the number of zones in the table: 4 × slots² cells of 16 bytes
-//! on each CPU, 64 KiB for 32 slots.
+//! The array is dense, so it can't overflow, and a cell is found without hashing. Its side is chosen when the map is
+//! made, from the number of zones in the table: 4 × slots² cells of 16 bytes on each CPU, 64 KiB for 32 slots.
 
 use crate::{IpVersion, zone};
 
-/// The way of a packet, seen from the node.
+/// The direction of a packet, seen from the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Direction {

@@ -1,17 +1,17 @@
-//! The map SERVICE_PORTS: ports that a service was seen on, a byte for each port of TCP, UDP and SCTP.
+//! The map SERVICE_PORTS: ports of observed services, a byte for each port of TCP, UDP and SCTP.
 //!
-//! Only port numbers, whatever the address: they are asked where both ports of a packet could be
-//! ephemeral, or neither, and then a port that somebody has connected to is the better guess.
+//! Port numbers only, regardless of the address: they are used where both ports of a packet could be ephemeral, or
+//! neither, and a port that was connected to is the better guess.
 
-/// Ports of an element of the map.
+/// The ports in an element of the map.
 pub const CHUNK: u32 = 64;
-/// Elements of the map.
+/// The elements of the map.
 pub const CHUNKS: u32 = 3 * 65_536 / CHUNK;
 
-/// Linux takes ephemeral ports from here on, unless it is told otherwise.
+/// The first ephemeral port in Linux' default range.
 pub const FIRST_EPHEMERAL: u16 = 32_768;
 
-/// The element of a port and the byte in it. `protocol` is TCP (6), UDP (17) or SCTP (132).
+/// The element of a port, and its byte there. `protocol` is TCP (6), UDP (17) or SCTP (132).
 #[inline(always)]
 pub const fn place(protocol: u8, port: u16) -> (u32, usize) {
     let plane = match protocol {

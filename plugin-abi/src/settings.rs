@@ -1,4 +1,4 @@
-//! What the loader writes into the programs' read-only data before the kernel verifies them.
+//! Settings that the loader writes into the programs' read-only data before the kernel verifies them.
 //!
 //! Field offsets come from the running kernel's BTF. The data is frozen, so the verifier treats
 //! each value as a constant.
@@ -13,7 +13,7 @@ pub const CALL_RDONLY_CAST: u32 = 0x6d01;
 /// The immediate of a call to `bpf_dynptr_from_skb` before the loader has named the kernel function.
 pub const CALL_DYNPTR_FROM_SKB: u32 = 0x6d02;
 
-/// Settings of the programs. Offsets are in bytes; they are netfilter's, traffic control needs none.
+/// Settings of the programs. Offsets are in bytes; only netfilter's programs need them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Settings {
@@ -47,30 +47,29 @@ pub struct Settings {
     pub device_flags: u32,
     /// `net_device.mtu`.
     pub device_mtu: u32,
-    /// The BTF id of a structure that begins with 64 bits of plain data: packet bytes are read
-    /// through it.
+    /// The BTF id of a structure that begins with 64 bits of plain data: packet bytes are read through it.
     pub word_type: u32,
     /// The side of ZONE_MATRIX.
     pub matrix_slots: u32,
-    /// 1: count in REENTRIES how often one run of the program interrupts another on its CPU.
+    /// 1: count in REENTRIES how often a run of the program interrupts another one on its CPU.
     pub count_reentries: u32,
     /// Slots of each flow map, a power of two.
     pub flow_slots: u32,
-    /// Bytes that an overlay puts before each packet, if they are to count.
+    /// Bytes that an overlay puts before each packet, if they count; otherwise 0.
     pub overlay_header_len: u32,
-    /// 1: a packet that IPsec encrypts passes the hook before, and again after.
+    /// 1: a packet passes the hook before IPsec encrypts it, and once more afterwards.
     pub sees_ipsec_twice: u32,
-    /// [`COUNT`], or what the programs do while counting moves from one hook to the other.
+    /// [`COUNT`], or the role of the programs while counting moves from one hook to another.
     pub handover: u32,
 }
 
-/// [`Settings::handover`]: packets are counted, whoever saw them before.
+/// [`Settings::handover`]: all packets are counted.
 pub const COUNT: u32 = 0;
-/// [`Settings::handover`]: netfilter counts and notes each packet down; traffic control, which the packet
-/// reaches next, crosses it out and does not count it. What reaches only traffic control is not counted.
+/// [`Settings::handover`]: netfilter counts and notes each packet; traffic control, which the packet reaches next,
+/// crosses the note out and does not count. A packet that reaches only traffic control is not counted.
 pub const NOTE: u32 = 1;
-/// [`Settings::handover`]: traffic control counts what is not noted down.
+/// [`Settings::handover`]: traffic control counts packets without a note.
 pub const COUNT_THE_REST: u32 = 2;
 
-/// Packets between the two hooks that the map PASSING holds.
+/// The limit of packets between the two hooks that the map PASSING has.
 pub const PASSING: u32 = 16_384;

@@ -1,6 +1,6 @@
 //! The map STATS: a per-CPU array of [`Counter`](crate::Counter), one for each [`Stat`].
 
-/// Why a packet is outside the sums, or was not counted as one would wish.
+/// The reason why a packet is outside the sums, or was counted with a caveat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Stat {
@@ -16,39 +16,38 @@ pub enum Stat {
     Malformed = 4,
     /// In the matrix, but in no flow entry: the flow map is full.
     Unattributed = 5,
-    /// In the matrix and in the flow entry of the address pair: its ports could not be read, or it
-    /// is a fragment without ports.
+    /// In the matrix and in the flow entry of the address pair, because its ports could not be read, or because it is
+    /// a fragment without ports.
     NoPorts = 6,
     /// In the sums with its length as one packet: a GSO packet whose segments can't be computed.
     OddGso = 7,
-    /// In the sums as its fragments: a packet that is cut on the way to the wire. Its pieces were
-    /// there to be counted.
+    /// In the sums as its fragments: a packet that is fragmented before the wire, whose fragments could be counted.
     Fragmented = 8,
-    /// In the sums as its segments: a super-packet. This counts it as it passed the hook, whole.
+    /// In the sums as its segments: a super-packet. This counter has the packet as the hook saw it, as one.
     SuperPacket = 9,
     /// In the sums, but not announced: there were too many events on its CPU.
     EventWithheld = 10,
     /// In the sums, but not announced: the ring buffer was full.
     EventLost = 11,
-    /// Outside the sums: carries an overlay's packet, which was counted inside.
+    /// Outside the sums: carries a packet of an overlay, which was counted as the inner packet.
     Overlay = 12,
-    /// In the sums as its fragments, whose number follows from the out device's MTU: there were no
-    /// pieces to count. Where the route has a smaller MTU there are more.
+    /// In the sums as its fragments, whose number follows from the out device's MTU, because there were no fragments
+    /// to count. On a route with a smaller MTU there are more.
     FragmentedByMtu = 13,
-    /// In the sums with its length as one packet: it will be cut into more pieces than are followed.
+    /// In the sums with its length as one packet: it is cut into more fragments than the program follows.
     OddFragments = 14,
-    /// Outside the sums: has a VLAN's tag, and was counted on the VLAN's own device.
+    /// Outside the sums: has a VLAN tag, and was counted on the VLAN's own device.
     Vlan = 15,
-    /// In the sums: went out through an overlay's device, and goes on inside another packet. What the
-    /// hook saw of overlays can so be compared with what their devices sent.
+    /// In the sums: left through an overlay's device, inside another packet. It allows comparing the hook's counters
+    /// of overlays with their devices' own.
     Encapsulated = 16,
 }
 
-/// Elements of STATS: room for reasons that later versions add, so that they keep the pinned map.
+/// The elements of STATS: room for reasons of later versions, so that they can use the pinned map.
 pub const ROOM: u32 = 32;
 
 impl Stat {
-    /// All of them, in the order of their indices.
+    /// All reasons, in the order of their indices.
     pub const ALL: [Self; 17] = [
         Self::Loopback,
         Self::LinkScoped,

@@ -1,7 +1,7 @@
 //! The zone table in the kernel: ZONES_0 and ZONES_1, longest-prefix maps from prefix to zone.
 //!
-//! Of the two maps the one that the epoch's low bit names is read; the other one is free for
-//! userspace to prepare, so that a packet never sees half of a change.
+//! The programs read the map that the epoch's low bit selects. Userspace prepares the other one, so a packet never
+//! sees half of a change.
 
 pub use crate::slot::{FIRST_ZONE, INTERNET, MAX_ZONES, Slot, UNKNOWN};
 use crate::{
@@ -15,8 +15,8 @@ pub const VERSION_BITS: u32 = 32;
 
 /// The data of a longest-prefix key: the IP version, then the address.
 ///
-/// The version is part of the prefix, so `::/0` holds no IPv4 address. An IPv4 address is in the
-/// first word; the rest is zero.
+/// The version is part of the prefix, so `::/0` contains no IPv4 address. An IPv4 address is in the first word; the
+/// rest is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Address {
@@ -38,7 +38,7 @@ impl Address {
     }
 }
 
-/// What a prefix says of its addresses.
+/// The zone and the kind of a prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Entry {
@@ -50,11 +50,11 @@ pub struct Entry {
     pub reserved: u8,
 }
 
-/// Where a prefix's addresses are.
+/// The origin of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PrefixKind {
-    /// In no table: only public or private is known of it.
+    /// In no table: only public or private address space.
     Default = 0,
     /// Of the cluster: pods and nodes.
     Cluster = 1,
@@ -66,9 +66,9 @@ pub enum PrefixKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Name {
-    /// The zone's; empty: the slot was not given yet.
+    /// The zone's name; empty if the slot is not assigned yet.
     pub zone: [u8; MAX_NAME],
-    /// The region's.
+    /// The region's name.
     pub region: [u8; MAX_NAME],
 }
 

@@ -63,7 +63,7 @@ impl Accounting {
 
     /// A copy with the same settings and no counts.
     #[must_use]
-    pub fn anew(&self) -> Self {
+    pub fn without_counts(&self) -> Self {
         Self::new(self.totals.pods.room(), self.interval.is_some())
     }
 
@@ -109,11 +109,11 @@ impl Accounting {
     }
 
     /// Ends series that are idle or outgrown by others. Must be called regularly.
-    pub fn turn(&mut self, now: Instant) {
-        self.totals.pods.turn(now);
-        self.totals.workloads.turn(now);
-        self.totals.senders.turn(now);
-        self.totals.namespaces.turn(now);
+    pub fn expire(&mut self, now: Instant) {
+        self.totals.pods.expire(now);
+        self.totals.workloads.expire(now);
+        self.totals.senders.expire(now);
+        self.totals.namespaces.expire(now);
     }
 
     /// The sums since the start.
@@ -201,7 +201,7 @@ mod tests {
                 }
                 accounting.add(source, destination, new, now);
             }
-            accounting.turn(now);
+            accounting.expire(now);
         }
         let Totals { pods, workloads, senders, namespaces } = accounting.totals();
         assert_eq!([sum(pods), sum(workloads), sum(senders), sum(namespaces)], [expected; 4]);

@@ -62,9 +62,9 @@ pub fn read(path: &Path, magic: &Magic) -> Result<Option<Vec<u8>>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Io { path: path.to_owned(), source }),
     };
-    let rest = bytes.strip_prefix(magic).ok_or_else(|| damaged(path, "it is not of this version"))?;
+    let rest = bytes.strip_prefix(magic).ok_or_else(|| damaged(path, "the file is of another version"))?;
     let (sum, body) =
-        rest.split_at_checked(SHA256_OUTPUT_LEN).ok_or_else(|| damaged(path, "it ends before its checksum"))?;
+        rest.split_at_checked(SHA256_OUTPUT_LEN).ok_or_else(|| damaged(path, "the file ends before its checksum"))?;
     if digest(&SHA256, body).as_ref() != sum {
         return Err(damaged(path, "its checksum is wrong"));
     }

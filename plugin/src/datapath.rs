@@ -122,7 +122,7 @@ impl Datapath {
     pub fn load_pinned(mut options: Options, pins: Option<Pins>) -> Result<Self, Error> {
         if let Some(pins) = &pins {
             for layout in pins.other_layouts() {
-                tracing::warn!(layout = %layout.display(), "another version's pins are taken away: the counters begin anew");
+                tracing::warn!(layout = %layout.display(), "removing the pins of another version: the counters start from zero");
                 pins::remove_layout(&layout)?;
             }
             if let Some(matrix) = pins.map("ZONE_MATRIX")? {
@@ -287,7 +287,7 @@ impl Datapath {
             tracing::warn!(
                 room,
                 addresses = addresses.len(),
-                "this node has more addresses than are told apart: what it sends from the others inside an overlay counts twice"
+                "this node has more addresses than fit: traffic from the others inside an overlay counts twice"
             );
         }
         let addresses: &BTreeSet<IpAddr> = &addresses.iter().copied().take(room).collect();

@@ -192,7 +192,7 @@ impl Demo {
 
     fn sent(&self) -> Matrix {
         let mut sum = Matrix::default();
-        self.taps.iter().for_each(|tap| sum.merge(&tap.seen().matrix));
+        self.taps.iter().for_each(|tap| sum.merge(&tap.carried().matrix));
         sum
     }
 

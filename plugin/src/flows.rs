@@ -24,4 +24,4 @@ pub use namespaces::Namespaces;
 pub use node::Node;
 pub use ring::{Batch, Held, Lost, READERS, Record, Ring};
 pub use sink::{Listener, Sink};
-pub use tracker::{News, Progress, Tracker};
+pub use tracker::{Growth, Progress, Tracker};

@@ -76,7 +76,7 @@ impl Role {
                 let text = format!("{NOT_THE_LEADER}{} ({})", address(leader), leader.name);
                 Some(tonic::Status::failed_precondition(text))
             }
-            Self::Leader(_) | Self::Standby(None) => Some(tonic::Status::unavailable("no replica takes reports now")),
+            Self::Leader(_) | Self::Standby(None) => Some(tonic::Status::unavailable("there is no leader now")),
         }
     }
 }

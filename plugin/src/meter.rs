@@ -11,7 +11,7 @@ use crate::{
     atomic_file,
     counters::{Counted, FeedState, Sample, TableState, Whose},
     datapath::{Datapath, Error, Readable, Retiring},
-    flows::{Encoded, Entry, FlowBuilder, Lost, News, Node, Progress, Record, Sink, SlotId, Tracker},
+    flows::{Encoded, Entry, FlowBuilder, Growth, Lost, Node, Progress, Record, Sink, SlotId, Tracker},
     identity::Index,
     proto::{
         flow::LostEventSource,
@@ -253,7 +253,7 @@ impl Meter {
         let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
         let (mut entries, mut due) = (0, Vec::new());
         let mut tell = |entry: Entry, flush| {
-            let News { new, update, idle } = tracker.read(&entry, now, flush);
+            let Growth { new, update, idle } = tracker.read(&entry, now, flush);
             if new == Counter::default() && update.is_none() {
                 return idle;
             }
@@ -281,7 +281,7 @@ impl Meter {
                 due.push(entry);
             }
         });
-        accounting.turn(now);
+        accounting.expire(now);
         self.finished.extend(retired.into_iter().map(|entry| entry.slot));
         self.retiring = due.iter().filter_map(|entry| self.datapath.retire(entry)).collect();
         self.drained = (entries, start.elapsed().as_secs_f64());

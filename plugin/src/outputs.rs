@@ -193,23 +193,23 @@ impl Outputs {
         if let Some(file) = &mut self.metrics_file
             && matches!(file.look(), Look::Changed)
         {
-            let taken = read::<Config>(&file.path).and_then(|config| match &self.metrics {
+            let applied = read::<Config>(&file.path).and_then(|config| match &self.metrics {
                 Some(metrics) => Ok(metrics.configure(&config)?),
                 None => Ok(()),
             });
-            say("metrics", &file.path, &taken);
-            self.reloads.metrics[usize::from(taken.is_err())].fetch_add(1, Ordering::Relaxed);
+            log_reload("metrics", &file.path, &applied);
+            self.reloads.metrics[usize::from(applied.is_err())].fetch_add(1, Ordering::Relaxed);
         }
         if let Some(file) = &mut self.logs_file
             && matches!(file.look(), Look::Changed)
         {
             let path = file.path.clone();
-            let taken = self.wanted_logs().and_then(|wanted| match &mut self.logs {
+            let applied = self.wanted_logs().and_then(|wanted| match &mut self.logs {
                 Some(logs) => Ok(logs.apply(&wanted)?),
                 None => Ok(()),
             });
-            say("flow logs", &path, &taken);
-            self.reloads.logs[usize::from(taken.is_err())].fetch_add(1, Ordering::Relaxed);
+            log_reload("flow logs", &path, &applied);
+            self.reloads.logs[usize::from(applied.is_err())].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -229,8 +229,8 @@ impl Outputs {
     }
 
     /// Writes the remaining flows and ends.
-    pub fn finish(self, patience: Duration) {
-        if self.logs.is_some_and(|logs| !logs.finish(patience)) {
+    pub fn finish(self, timeout: Duration) {
+        if self.logs.is_some_and(|logs| !logs.finish(timeout)) {
             tracing::warn!("the flow logs can't be written in time: their last lines are lost");
         }
     }
@@ -242,9 +242,9 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     Ok(yaml::parse(&text, "`metrics:` or `flowLogs:`, though it be empty").map_err(refuse)?)
 }
 
-fn say(what: &str, path: &Path, taken: &Result<(), Error>) {
+fn log_reload(what: &str, path: &Path, applied: &Result<(), Error>) {
     let file = path.display();
-    match taken {
+    match applied {
         Ok(()) => tracing::info!(%file, "new {what} are in force"),
         Err(reason) => tracing::error!(%file, %reason, "new {what} are refused; the old ones stay in force"),
     }

@@ -110,7 +110,7 @@ async fn listen_at(at: Option<SocketAddr>, what: &'static str) -> Result<Option<
 /// Loads the certificate of a flow server at this address, and watches its files.
 pub fn tls(files: Option<Files>, at: SocketAddr) -> Option<Arc<Tls>> {
     if files.is_none() && !at.ip().is_loopback() {
-        tracing::warn!(listen = %at, "served without TLS to whoever reaches this address, as asked for");
+        tracing::warn!(listen = %at, "serving without TLS to every client that reaches this address, as configured");
     }
     files.map(|files| Arc::new(Tls::waiting("hubble", files)))
 }
@@ -167,8 +167,8 @@ impl Offer {
             (Arc::new(CountersService::new(samples, missed, shutdown.clone())), Arc::new(zones))
         });
         let cluster = nodes.first().map(NodeName::said_cluster).unwrap_or_default();
-        let told = nodes.iter().map(NodeName::display_name).collect();
-        let mut observer = hubble::Server::new(sink, told, shutdown.clone()).in_cluster(cluster);
+        let names = nodes.iter().map(NodeName::display_name).collect();
+        let mut observer = hubble::Server::new(sink, names, shutdown.clone()).in_cluster(cluster);
         if is_recorded {
             observer = observer.recorded();
         }

@@ -69,7 +69,7 @@ pub struct Top<K> {
     ended: ByLocality,
     /// Bytes in this period of keys without a series, for at most `room` keys.
     waiting: AHashMap<K, u64>,
-    turned: Option<Instant>,
+    last_expiry: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
     /// Room for this many series.
     pub fn new(room: usize) -> Self {
         let (other, ended) = (ByLocality::default(), ByLocality::default());
-        Self { room, series: AHashMap::new(), other, ended, waiting: AHashMap::new(), turned: None }
+        Self { room, series: AHashMap::new(), other, ended, waiting: AHashMap::new(), last_expiry: None }
     }
 
     /// Adds to the key's series, or to `other` if there is no room for one.
@@ -125,12 +125,12 @@ impl<K: Clone + Eq + Hash> Top<K> {
 
     /// Once a period, ends series that are idle or that a key without a series has outgrown. The new series of such a
     /// key begins at zero: its earlier traffic stays in `other`.
-    pub fn turn(&mut self, now: Instant) {
-        let turned = *self.turned.get_or_insert(now);
-        if now.duration_since(turned) < PERIOD {
+    pub fn expire(&mut self, now: Instant) {
+        let last_expiry = *self.last_expiry.get_or_insert(now);
+        if now.duration_since(last_expiry) < PERIOD {
             return;
         }
-        self.turned = Some(now);
+        self.last_expiry = Some(now);
         let Self { series, ended, .. } = self;
         series.retain(|_, series| {
             let lives = now.duration_since(series.active) < IDLE;
@@ -241,15 +241,15 @@ mod tests {
     fn a_heavy_key_takes_the_place_of_a_light_one_and_no_series_jumps() {
         let (mut top, start) = (Top::new(2), Instant::now());
         let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        top.turn(at(0));
+        top.expire(at(0));
         top.add("a", NEAR, bytes(100), at(0));
         top.add("b", NEAR, bytes(10), at(0));
         top.add("c", NEAR, bytes(20), at(0));
-        top.turn(at(1));
+        top.expire(at(1));
         assert_eq!(listed(&top), [("a", 100), ("b", 10)], "twice is not more than twice");
         top.add("c", NEAR, bytes(500), at(1));
         top.add("a", NEAR, bytes(100), at(1));
-        top.turn(at(2));
+        top.expire(at(2));
         assert_eq!(listed(&top), [("a", 200), ("c", 0)], "it begins at zero");
         top.add("c", NEAR, bytes(7), at(2));
         assert_eq!(listed(&top), [("a", 200), ("c", 7)]);
@@ -260,11 +260,11 @@ mod tests {
     fn an_idle_series_ends_and_makes_room() {
         let (mut top, start) = (Top::new(1), Instant::now());
         let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        top.turn(at(0));
+        top.expire(at(0));
         top.add("a", NEAR, bytes(100), at(0));
-        top.turn(at(59));
+        top.expire(at(59));
         assert_eq!(listed(&top), [("a", 100)]);
-        top.turn(at(60));
+        top.expire(at(60));
         assert!(top.is_empty());
         top.add("b", NEAR, bytes(1), at(60));
         top.add("a", NEAR, bytes(1), at(60));

@@ -160,7 +160,7 @@ impl Counting<'_> {
     fn keep(&mut self, now: bool) {
         let Some(state) = &self.state else { return self.meter.empty_idle() };
         if let Err(error) = self.meter.keep(state, Instant::now(), now) {
-            tracing::warn!(%error, "the sums can't be kept: an agent that comes after this one would begin anew");
+            tracing::warn!(%error, "the sums can't be saved: the next agent would start from zero");
         }
     }
 

@@ -52,7 +52,7 @@ impl DeviceFollower {
         match devices::look(names) {
             Ok(devices) if devices == *meter.datapath().devices() => {}
             Ok(devices) => take(meter, devices),
-            Err(error) => tracing::error!(%error, "the devices can't be looked at: those from before stay"),
+            Err(error) => tracing::error!(%error, "the devices can't be listed: the known ones stay in use"),
         }
         self.next = start + (start.elapsed() * SHARE).max(LOOK_GAP);
     }
@@ -63,15 +63,15 @@ fn take(meter: &mut Meter, devices: Devices) {
     let before: Vec<String> = meter.datapath().devices().devices.iter().map(name).collect();
     let now: Vec<String> = devices.devices.iter().map(name).collect();
     if let Err(error) = meter.datapath().set_devices(devices) {
-        return tracing::error!(%error, devices = ?now, "packets can't be counted on all devices");
+        return tracing::error!(%error, devices = ?now, "packets can't be counted on some devices");
     }
     if before != now {
         tracing::info!(?before, ?now, "the devices through which packets leave the node have changed");
     }
     if now.is_empty() {
-        tracing::warn!("no device leads out of this node: nothing is counted");
+        tracing::warn!("no device leaves this node: nothing is counted");
     }
     if let Err(reason) = place_node(meter) {
-        tracing::error!(%reason, "the node's zone can't be told to the kernel");
+        tracing::error!(%reason, "the node's zone can't be written into the kernel");
     }
 }

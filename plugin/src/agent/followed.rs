@@ -110,7 +110,7 @@ impl Followed {
     pub(super) async fn first(&mut self, index: &Index) -> Vec<Change> {
         loop {
             let controller = &self.settings.server;
-            tracing::info!(controller, "nothing is counted before the controller's first table is here");
+            tracing::info!(controller, "waiting for the controller's first table; nothing is counted before it");
             match timeout(WAITING_SAID, self.batches.recv()).await {
                 Ok(Some(batch)) => self.take(batch, index),
                 // The client has ended.

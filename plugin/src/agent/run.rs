@@ -179,7 +179,7 @@ impl Agent<'_> {
         let Self { settings, found, outputs, sink, samples, process, table, index } = self;
         let Found { watch, devices, pins, choice, .. } = found;
         let start = Start { settings, choice: &choice, devices, pins, table, index: &index, sink: &sink };
-        let Started { meter, state, goes_on } = start.start(first)?;
+        let Started { meter, state, is_restored } = start.start(first)?;
         let mut counting = Counting {
             settings,
             announcements: Announcements::new(meter.announcements()?),
@@ -197,7 +197,7 @@ impl Agent<'_> {
         };
         counting.begin()?;
         let samples = counting.samples.subscribe();
-        let reporting = Reporting::start(settings, &counting.zones, samples, flow_server, goes_on);
+        let reporting = Reporting::start(settings, &counting.zones, samples, flow_server, is_restored);
         let result = counting.run(asked).await;
         counting.end();
         if let Some(reporting) = reporting {

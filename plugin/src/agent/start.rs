@@ -35,7 +35,7 @@ pub(super) struct Started {
     /// The folder for the sums, if they outlive the agent.
     pub(super) state: Option<PathBuf>,
     /// Whether the counters continue those of an earlier agent.
-    pub(super) goes_on: bool,
+    pub(super) is_restored: bool,
 }
 
 impl Start<'_> {
@@ -67,28 +67,28 @@ impl Start<'_> {
         if meter.node_place() == &Place::Unknown {
             tracing::warn!("no address of the uplinks is in a zone of the table: this node's zone is unknown");
         }
-        let goes_on = state.as_ref().is_some_and(|state| goes_on(&mut meter, state));
+        let is_restored = state.as_ref().is_some_and(|state| restore(&mut meter, state));
         let attached = meter.datapath().attach()?;
         let zone_matrix = meter.datapath().matrix_id()?;
         let devices: Vec<&str> = meter.datapath().devices().devices.iter().map(|device| device.name.as_str()).collect();
         let Choice { hook, why } = choice;
         tracing::info!(node = settings.node, %hook, why, ?devices, "packets are counted here");
         tracing::info!(?attached, zone_matrix, is_pinned = state.is_some(), "counting");
-        Ok(Started { meter, state, goes_on })
+        Ok(Started { meter, state, is_restored })
     }
 }
 
 /// Restores the sums that an earlier agent saved, if there are any.
-fn goes_on(meter: &mut Meter, state: &Path) -> bool {
+fn restore(meter: &mut Meter, state: &Path) -> bool {
     match meter.restore_sums(state, Instant::now()) {
-        Ok(goes_on) => {
-            if goes_on {
-                tracing::info!("the counters of the agent before go on");
+        Ok(is_restored) => {
+            if is_restored {
+                tracing::info!("the counters of the earlier agent continue");
             }
-            goes_on
+            is_restored
         }
         Err(error) => {
-            tracing::warn!(%error, "the sums of the agent before are lost; what is in the kernel goes on");
+            tracing::warn!(%error, "the sums of the earlier agent are lost; the kernel's counters continue");
             false
         }
     }

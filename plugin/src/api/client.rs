@@ -84,7 +84,7 @@ impl Trust {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no server at this address.
-    #[error("{target}: nobody answers there ({reason}): is it running? --server names another one")]
+    #[error("{target}: no server answers ({reason}): is it running? --server names another one")]
     Unreachable {
         /// The address.
         target: Target,
@@ -197,7 +197,8 @@ impl Client {
         let answer = ControllerClient::new(self.channel.clone()).status(StatusRequest {}).await;
         answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
             Code::Unimplemented => {
-                let message = "no controller answers there, and only that knows it: --server names one".to_owned();
+                let message =
+                    "this server is not a controller, and only a controller has this: --server names one".to_owned();
                 ClientError::Refused { target: self.target.clone(), message }
             }
             _ => self.refused(&status),
@@ -210,7 +211,7 @@ impl Client {
             return ClientError::Elsewhere { target: self.target.clone(), leader, message };
         }
         let message = match status.code() {
-            Code::Unimplemented => "this server does not answer that".to_owned(),
+            Code::Unimplemented => "this server does not have this service".to_owned(),
             _ => status.message().to_owned(),
         };
         ClientError::Refused { target: self.target.clone(), message }

@@ -29,7 +29,7 @@ impl Counters for LeaderCounters {
             return Err(status);
         }
         let answers = self.counters.watch(request).await?.into_inner();
-        let last = stream::once(async { Err(Status::unavailable("another replica takes reports now")) });
+        let last = stream::once(async { Err(Status::unavailable("another replica is the leader now")) });
         let role = self.role.clone();
         let answers = answers.take_while(move |_| std::future::ready(role.borrow().is_holder()));
         // The last message tells the client why the stream ends.
@@ -68,7 +68,7 @@ mod tests {
         assert!(answers.next().await.unwrap().is_ok());
         role.send_replace(Role::Standby(None));
         let end = answers.next().await.unwrap().unwrap_err();
-        assert_eq!(end.message(), "another replica takes reports now");
+        assert_eq!(end.message(), "another replica is the leader now");
         assert!(answers.next().await.is_none());
         // A replica that was frozen notices the end of its term itself.
         let term = Term::default();

@@ -119,7 +119,7 @@ fn chosen(args: &Args, there: &[Hook], devices: &Devices, findings: &mut Finding
     let pinned = Pins::pinned_hook(&args.pin_dir);
     match (args.hook.fixed(), auto::choose(devices, &args.cilium_state_dir, pinned)) {
         (Some(hook), _) => {
-            findings.say(Finding::Good, "hook", format!("{hook}, as asked for"));
+            findings.say(Finding::Good, "hook", format!("{hook}, as configured"));
             there.contains(&hook).then_some(hook)
         }
         (None, Ok(Choice { hook, why })) if there.contains(&hook) => {

@@ -177,7 +177,7 @@ impl Shown {
         })?;
         if args.serve {
             demo.resume().map_err(Failure::failed)?;
-            self.progress.say("the traffic goes on; Ctrl-C ends it");
+            self.progress.say("the traffic continues; Ctrl-C ends it");
             match self.follow(demo, None, interrupted).await {
                 Err(Failure::Interrupted) => {}
                 end => end?,

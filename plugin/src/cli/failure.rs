@@ -1,18 +1,18 @@
-//! How commands end, and what they say on stdout.
+//! The ends of commands: exit codes, errors, and output on stdout.
 
 use crate::{agent, controller};
 use std::io::{self, Write};
 
-/// Why a command ended without success.
+/// The reason why a command ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Bad usage or configuration.
     #[error("{0}")]
     Usage(String),
-    /// Something did not work.
+    /// The command failed.
     #[error("{0}")]
     Failed(String),
-    /// A signal asked to end.
+    /// A signal ended the command.
     #[error("interrupted")]
     Interrupted,
 }
@@ -23,7 +23,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
-            // As shells say it of SIGINT.
+            // The exit code that shells use for SIGINT.
             Self::Interrupted => 130,
         }
     }
@@ -50,7 +50,7 @@ pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
     Failure::Usage(error.to_string())
 }
 
-/// Writes a result to stdout. A reader who has gone away is no error.
+/// Writes a result to stdout. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

@@ -1,4 +1,4 @@
-//! Signals to a command that runs until it is ended.
+//! Signals to a long-running command.
 
 use super::Failure;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Requests so far.
+/// The requests received so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
-    /// To end: SIGINT or SIGTERM.
+    /// A request to end: SIGINT or SIGTERM.
     pub(super) end: CancellationToken,
-    /// To read files again: SIGHUP.
+    /// A request to read files again: SIGHUP.
     pub(super) reload: Arc<Notify>,
 }
 
-/// Receives every signal from now on. Inside a runtime.
+/// Handles every signal from now on. Must be called inside a runtime.
 pub(super) fn signals() -> Result<Asked, Failure> {
     let asked = Asked::default();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signal = signal(kind).map_err(Failure::failed)?;
         let asked = asked.clone();
-        // Ends with the runtime.
+        // The task ends with the runtime.
         tokio::spawn(async move {
             while signal.recv().await.is_some() {
                 if kind == SignalKind::hangup() {

@@ -1,9 +1,9 @@
-//! TLS towards a server that is asked. The names are those of the hubble command's flags.
+//! TLS towards a server. The names are those of the hubble command's flags.
 
 use crate::api::{Client, ClientError, Target, Trust};
 use std::path::PathBuf;
 
-/// Whom to trust, and how to be known.
+/// The trusted authority, and the client's own certificate.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct TrustArgs {
     /// The authority that signed the server's certificate, as PEM; without it there is no TLS.
@@ -33,7 +33,7 @@ pub(super) struct TrustArgs {
 }
 
 impl TrustArgs {
-    /// A connection to a server.
+    /// Connects to a server.
     pub(super) async fn connect(&self, target: Target) -> Result<Client, ClientError> {
         let trust = self.tls_ca_cert_file.clone().map(|authority| Trust {
             authority,

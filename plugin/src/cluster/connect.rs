@@ -24,7 +24,7 @@ pub enum ConnectError {
         source: KubeconfigError,
     },
     /// There is no configuration.
-    #[error("nothing says how the API server is reached: run in a pod, set KUBECONFIG or name --kubeconfig ({0})")]
+    #[error("no configuration for the API server: run in a pod, set KUBECONFIG or name --kubeconfig ({0})")]
     Nothing(InferConfigError),
     /// The client refuses the configuration.
     #[error(transparent)]

@@ -206,7 +206,7 @@ impl Lease {
 impl ObservedLease {
     fn tell(&mut self, reason: &str) {
         if self.told != reason {
-            tracing::warn!(reason, "the Lease can't be renewed or looked at");
+            tracing::warn!(reason, "the Lease can't be renewed or read");
             self.told = reason.to_owned();
         }
     }

@@ -142,9 +142,8 @@ impl Model {
         for news in self.claims.take_news() {
             match news {
                 News::Conflict(prefix, conflict) => {
-                    let message = format!(
-                        "prefix {prefix} is said to be in different zones ({conflict}): its traffic counts as unknown"
-                    );
+                    let message =
+                        format!("prefix {prefix} is in different zones ({conflict}): its traffic counts as unknown");
                     for (object, _) in conflict.named {
                         self.notice(object, CONFLICT, message.clone());
                     }
@@ -169,7 +168,7 @@ impl Model {
     /// Takes the new notices. A node without a zone is reported only after it has had time to get one.
     pub fn take_notices(&mut self, now: SystemTime) -> Vec<Notice> {
         for name in self.places.take_zoneless(now) {
-            let message = "the node has no zone: what its pods send and receive counts as unknown";
+            let message = "the node has no zone: the traffic of its pods counts as unknown";
             let key = Key { namespace: Arc::default(), name };
             self.notice(ObjectRef::new(Kind::Node, key), "NodeWithoutZone", message.to_owned());
         }
@@ -220,7 +219,7 @@ impl Model {
         if problems.is_empty() {
             self.unreadable.remove(&id);
         } else if self.unreadable.insert(id) {
-            let message = format!("a part of it can't be understood and does not count: {}", problems.join("; "));
+            let message = format!("a part of it can't be read and does not count: {}", problems.join("; "));
             self.notice(ObjectRef::new(kind, key.clone()), "Unreadable", message);
         }
     }

@@ -24,7 +24,7 @@ pub enum Source {
 
 /// A name that is not a source.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}` is no source: there are {}", Source::ALL.map(Source::name).join(", "))]
+#[error("`{name}` is not a source; the sources are {}", Source::ALL.map(Source::name).join(", "))]
 pub struct UnknownSource {
     /// The name.
     name: String,

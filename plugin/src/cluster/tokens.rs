@@ -22,13 +22,12 @@ pub struct Tokens {
 impl Authenticate for Tokens {
     fn check(&self, token: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>> {
         Box::pin(async move {
-            let token = token.ok_or_else(|| Refused::Unauthenticated("no token was shown".into()))?;
+            let token = token.ok_or_else(|| Refused::Unauthenticated("the request has no token".into()))?;
             let audiences = (!self.audience.is_empty()).then(|| vec![self.audience.clone()]);
             let spec = TokenReviewSpec { token, audiences };
             let review = TokenReview { spec, ..TokenReview::default() };
             let answer = Api::all(self.client.clone()).create(&PostParams::default(), &review).await;
-            let unavailable =
-                |error: kube::Error| Refused::Unavailable(format!("the token can't be looked at: {error}"));
+            let unavailable = |error: kube::Error| Refused::Unavailable(format!("the token can't be checked: {error}"));
             let status = answer.map_err(unavailable)?.status.unwrap_or_default();
             if status.authenticated != Some(true) {
                 let reason = status.error.unwrap_or_else(|| "it is not valid".into());
@@ -36,14 +35,14 @@ impl Authenticate for Tokens {
             }
             // An API server without support for audiences returns none.
             if !self.audience.is_empty() && !status.audiences.unwrap_or_default().contains(&self.audience) {
-                let reason = format!("the token is refused: it was not made for {}", self.audience);
+                let reason = format!("the token is refused: its audience is not {}", self.audience);
                 return Err(Refused::Unauthenticated(reason));
             }
             let user = status.user.unwrap_or_default();
             let name = user.username.unwrap_or_default();
             let account = name.strip_prefix("system:serviceaccount:").unwrap_or_default();
             if !self.accounts.contains(account) {
-                return Err(Refused::PermissionDenied(format!("the token is that of {name}, which is no agent")));
+                return Err(Refused::PermissionDenied(format!("the token belongs to {name}, which is not an agent")));
             }
             let extra = user.extra.unwrap_or_default();
             Ok(extra.get(NODE_NAME).and_then(|names| names.first().cloned()))

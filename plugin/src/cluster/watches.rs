@@ -284,7 +284,7 @@ impl Watch {
             return if self.streams { self.list_streamed().await } else { self.list_in_pages().await };
         };
         if Instant::now() >= self.relist {
-            tracing::debug!(kind = self.kind.name(), "listing anew");
+            tracing::debug!(kind = self.kind.name(), "listing again");
             self.version = None;
             return Ok(());
         }
@@ -441,7 +441,7 @@ impl Watch {
         self.health.set(self.kind, state, Some(text.clone()));
         // A repeated error is logged once.
         if self.failing.as_ref() != Some(&text) {
-            tracing::warn!(kind, reason = text, "the watch fails: what is known of this kind stays in force");
+            tracing::warn!(kind, reason = text, "the watch fails: the objects of this kind stay in force");
             self.failing = Some(text);
         }
         // The publisher learns that there is no list yet: at once if that will last, and for a kind that a cluster may

@@ -60,7 +60,7 @@ impl Serving {
                 () = shutdown.cancelled() => break,
             }
             let now = Instant::now();
-            self.cluster_totals.turn(now);
+            self.cluster_totals.expire(now);
             self.announce(now);
             if !self.role.borrow_and_update().is_holder() {
                 if held.take().is_some() {

@@ -38,7 +38,7 @@ pub fn resolve(
     pinned: Option<Hook>,
 ) -> Result<Choice, Error> {
     match asked_for {
-        Some(hook) => Ok(Choice { hook, why: "as asked for".into() }),
+        Some(hook) => Ok(Choice { hook, why: "as configured".into() }),
         None => choose(devices, cilium_state, pinned),
     }
 }
@@ -52,7 +52,7 @@ pub fn choose(devices: &Devices, cilium_state: &Path, pinned: Option<Hook>) -> R
     let (mut path, mut why) = data_path(devices, cilium_state);
     if path == DataPath::Netfilter && pinned.is_some_and(|hook| hook != Hook::Netfilter) {
         path = DataPath::Bypass;
-        why = "an earlier agent counted there, and its counters go on".into();
+        why = "an earlier agent used this hook, and its counters continue".into();
     }
     let order = match path {
         DataPath::Netfilter => [Hook::Netfilter, Hook::Tcx, Hook::Clsact],
@@ -83,14 +83,16 @@ fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
     if !devices.bypasses.contains(CILIUM) {
         return match devices.programmed.first() {
             Some(device) => (DataPath::Bypass, format!("an eBPF program on {device} may forward past netfilter")),
-            None => (DataPath::Netfilter, "no data path is here that bypasses netfilter".into()),
+            None => (DataPath::Netfilter, "no data path on this node bypasses netfilter".into()),
         };
     }
     let file = cilium_state.join(CILIUM_CONFIG);
     let config = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let (path, why) = match config {
         Some(config) => cilium(&config),
-        None => (DataPath::Bypass, "Cilium is here and may bypass netfilter: its configuration can't be read"),
+        None => {
+            (DataPath::Bypass, "Cilium runs on this node and may bypass netfilter: its configuration can't be read")
+        }
     };
     (path, format!("{why} ({})", file.display()))
 }
@@ -102,12 +104,22 @@ fn cilium(config: &Value) -> (DataPath, &'static str) {
     match option(config, "RoutingMode").and_then(Value::as_str) {
         Some("native") => {}
         Some("tunnel") => return (DataPath::Bypass, "Cilium's tunnel bypasses netfilter"),
-        _ => return (DataPath::Bypass, "Cilium is here and may bypass netfilter: its routing mode is not known"),
+        _ => {
+            return (
+                DataPath::Bypass,
+                "Cilium runs on this node and may bypass netfilter: its routing mode is unknown",
+            );
+        }
     }
     match option(config, "EnableHostLegacyRouting").and_then(Value::as_bool) {
         Some(true) => {}
         Some(false) => return (DataPath::Bypass, "Cilium's eBPF host routing bypasses netfilter"),
-        None => return (DataPath::Bypass, "Cilium is here and may bypass netfilter: its host routing is not known"),
+        None => {
+            return (
+                DataPath::Bypass,
+                "Cilium runs on this node and may bypass netfilter: its host routing is unknown",
+            );
+        }
     }
     // The option has moved between versions, and was a string before it was a boolean.
     let replaces = ["KubeProxyReplacement", "EnableKubeProxyReplacement"].iter().find_map(|key| option(config, key));
@@ -116,7 +128,7 @@ fn cilium(config: &Value) -> (DataPath, &'static str) {
         Some(Value::String(word)) if matches!(word.as_str(), "false" | "disabled") => {}
         Some(_) => return (DataPath::Bypass, "Cilium's kube-proxy replacement bypasses netfilter"),
         None => {
-            return (DataPath::Bypass, "Cilium is here and may bypass netfilter: it may replace kube-proxy");
+            return (DataPath::Bypass, "Cilium runs on this node and may bypass netfilter: it may replace kube-proxy");
         }
     }
     (DataPath::Netfilter, "Cilium routes through the host's stack")

@@ -359,7 +359,7 @@ impl<'a> Link<'a> {
                 match wireguard::port(self.ifindex) {
                     Ok(port) => overlays.source_ports.extend(port),
                     Err(error) => {
-                        tracing::warn!(device = self.name, %error, "its port is not known: what it sends counts twice");
+                        tracing::warn!(device = self.name, %error, "its port is unknown: its traffic counts twice");
                     }
                 }
                 return !again;

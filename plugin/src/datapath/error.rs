@@ -92,7 +92,7 @@ pub enum Error {
     },
     /// A pinned map has another shape than this program's.
     #[error(
-        "the pinned eBPF map {map} is not as this version makes it: `meridian agent --unload` takes the pins away, and the counters begin anew"
+        "the pinned eBPF map {map} has another layout than this version's: `meridian agent --unload` removes the pins, and the counters start from zero"
     )]
     PinnedShape {
         /// The map.

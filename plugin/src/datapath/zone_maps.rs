@@ -105,7 +105,7 @@ impl ZoneMaps {
                 tracing::warn!(
                     ?ports,
                     room = Control::PORTS,
-                    "there are overlays on more ports than are told apart: theirs count twice"
+                    "overlays use more ports than fit: traffic on the others counts twice"
                 );
             }
             let ports = ports.iter().copied().chain(iter::repeat(0));

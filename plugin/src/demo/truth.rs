@@ -47,7 +47,7 @@ pub struct Carried {
 /// Watches the uplink of one node.
 pub struct Tap {
     node: usize,
-    seen: Arc<Mutex<Carried>>,
+    carried: Arc<Mutex<Carried>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<io::Result<()>>>>,
 }
@@ -62,16 +62,16 @@ impl Tap {
         let index = configure(wire, "finding a port", async |links| links.index(&port).await)?;
         let socket =
             wire.run(|| open(index))?.map_err(|source| wire.failed("watching a port with a packet socket", source))?;
-        let (seen, stop) = (Arc::new(Mutex::new(Carried::default())), Arc::new(AtomicBool::new(false)));
+        let (carried, stop) = (Arc::new(Mutex::new(Carried::default())), Arc::new(AtomicBool::new(false)));
         let mut reader = Reader { source: topology::place(node), places: places() };
-        let (seen_by_thread, stop_thread) = (Arc::clone(&seen), Arc::clone(&stop));
-        let thread = wire.spawn(move || reader.read(&socket, &seen_by_thread, &stop_thread))?;
-        Ok(Self { node, seen, stop, thread: Some(thread) })
+        let (carried_by_thread, stop_thread) = (Arc::clone(&carried), Arc::clone(&stop));
+        let thread = wire.spawn(move || reader.read(&socket, &carried_by_thread, &stop_thread))?;
+        Ok(Self { node, carried, stop, thread: Some(thread) })
     }
 
     /// The frames seen so far.
-    pub fn seen(&self) -> Carried {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn carried(&self) -> Carried {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the tap has seen everything that the device has received.
@@ -81,7 +81,7 @@ impl Tap {
     pub fn is_complete(&self, wire: &Namespace) -> Result<bool, Error> {
         let port = topology::port(self.node);
         let device = configure(wire, "reading a port's counters", async |links| links.counters(&port).await)?;
-        let Carried { frames, oversize, .. } = self.seen();
+        let Carried { frames, oversize, .. } = self.carried();
         Ok(oversize == 0 && (frames.bytes, frames.packets) == (device.rx_bytes, device.rx_packets))
     }
 }
@@ -139,15 +139,15 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, socket: &Socket, seen: &Mutex<Carried>, stop: &AtomicBool) -> io::Result<()> {
+    fn read(&mut self, socket: &Socket, carried: &Mutex<Carried>, stop: &AtomicBool) -> io::Result<()> {
         let mut head = [0u8; 128];
         loop {
             // With MSG_TRUNC the result is the frame's length, even if the buffer is shorter.
             // SAFETY: the buffer and its size.
             let len = unsafe { libc::recv(socket.as_raw_fd(), head.as_mut_ptr().cast(), head.len(), libc::MSG_TRUNC) };
             if let Ok(len) = usize::try_from(len) {
-                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                self.frame(&mut seen, &head[..len.min(head.len())], len);
+                let mut carried = carried.lock().unwrap_or_else(PoisonError::into_inner);
+                self.frame(&mut carried, &head[..len.min(head.len())], len);
                 continue;
             }
             let error = io::Error::last_os_error();
@@ -160,17 +160,17 @@ impl Reader {
         }
     }
 
-    fn frame(&self, seen: &mut Carried, head: &[u8], len: usize) {
-        add(&mut seen.frames, len);
+    fn frame(&self, carried: &mut Carried, head: &[u8], len: usize) {
+        add(&mut carried.frames, len);
         if len > ETHERNET + MTU {
-            seen.oversize += 1;
+            carried.oversize += 1;
         }
         match self.pair(head) {
             Some(pair) => {
                 let counter = Counter { bytes: (len - ETHERNET) as u64, packets: 1 };
-                seen.matrix.add(pair, counter);
+                carried.matrix.add(pair, counter);
             }
-            None => add(&mut seen.link_scoped, len.saturating_sub(ETHERNET)),
+            None => add(&mut carried.link_scoped, len.saturating_sub(ETHERNET)),
         }
     }
 

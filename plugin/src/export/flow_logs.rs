@@ -162,13 +162,13 @@ impl FlowLogs {
         }
     }
 
-    /// Writes the remaining flows and ends, within `patience`. Returns whether everything was written.
-    pub fn finish(self, patience: Duration) -> bool {
+    /// Writes the remaining flows and ends, within `timeout`. Returns whether everything was written.
+    pub fn finish(self, timeout: Duration) -> bool {
         let start = Instant::now();
         let end = self.ring.range().end;
         self.running.values().for_each(|running| running.end.store(end, Ordering::Relaxed));
         let ended = || self.running.values().all(|running| running.thread.is_finished());
-        while !ended() && start.elapsed() < patience {
+        while !ended() && start.elapsed() < timeout {
             thread::sleep(LOOK);
         }
         ended()
@@ -224,14 +224,14 @@ impl Writer {
                 let is_flow = matches!(&*record, Record::Flow(_));
                 if let Err(error) = self.exported.write(record, &mut line) {
                     self.lose(1);
-                    self.say_unwritable(&error);
+                    self.log_unwritable(&error);
                     continue;
                 }
                 let result = self.write(&mut lines, &line);
                 if result.is_err() && is_flow {
                     self.lose(1);
                 }
-                self.say(result);
+                self.log_result(result);
             }
         }
     }
@@ -247,14 +247,14 @@ impl Writer {
     }
 
     /// Logs the first flow without a JSON form; the counter has the number.
-    fn say_unwritable(&mut self, error: &Unwritable) {
+    fn log_unwritable(&mut self, error: &Unwritable) {
         if !std::mem::replace(&mut self.has_unwritable, true) {
-            tracing::warn!(name = self.output.log.name, %error, "a flow has no JSON, and is not in the flow log");
+            tracing::warn!(name = self.output.log.name, %error, "a flow has no JSON form and is left out of the flow log");
         }
     }
 
     /// Logs the first failure, and the first success after it; the counter has the number.
-    fn say(&mut self, result: io::Result<()>) {
+    fn log_result(&mut self, result: io::Result<()>) {
         let name = &self.output.log.name;
         match &result {
             Err(error) if !self.fails => tracing::error!(name, %error, "the flow log can't be written; flows are lost"),
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(lost("full"), (100_000, 0));
         let (lost, written) = lost("late");
         let lines = folder.lines("late");
-        let said: u64 = lines
+        let reported: u64 = lines
             .iter()
             .filter_map(|line| {
                 serde_json::from_str::<serde_json::Value>(line)
@@ -368,6 +368,6 @@ mod tests {
             })
             .sum();
         let flows = lines.iter().filter(|line| line.contains("\"flow\"")).count() as u64;
-        assert_eq!((said, flows + lost, lines.len() as u64), (lost, 100_000, written));
+        assert_eq!((reported, flows + lost, lines.len() as u64), (lost, 100_000, written));
     }
 }

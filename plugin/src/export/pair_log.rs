@@ -120,20 +120,20 @@ impl PairLog {
         }
     }
 
-    /// Writes the last interval and ends, within `patience`; lines that a stuck reader does not accept are lost.
-    pub fn end(self, pairs: Pairs, patience: Duration) {
-        if !self.finish(pairs, patience) {
+    /// Writes the last interval and ends, within `timeout`; lines that a stuck reader does not accept are lost.
+    pub fn end(self, pairs: Pairs, timeout: Duration) {
+        if !self.finish(pairs, timeout) {
             tracing::warn!("the pair log can't be written in time: its last lines are lost");
         }
     }
 
-    /// Hands over the last pairs and waits until everything is written, at most for `patience`. Returns whether
+    /// Hands over the last pairs and waits until everything is written, at most for `timeout`. Returns whether
     /// everything was written.
-    pub fn finish(mut self, pairs: Pairs, patience: Duration) -> bool {
+    pub fn finish(mut self, pairs: Pairs, timeout: Duration) -> bool {
         self.write(pairs);
         drop(self.queue);
         let start = Instant::now();
-        while !self.writer.is_finished() && start.elapsed() < patience {
+        while !self.writer.is_finished() && start.elapsed() < timeout {
             thread::sleep(LOOK);
         }
         self.writer.is_finished()

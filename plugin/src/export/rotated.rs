@@ -79,7 +79,7 @@ impl Rotated {
         self.tidying = Some(thread::spawn(move || {
             if let Err(error) = rotation.tidy() {
                 let path = rotation.path.display();
-                tracing::warn!(%path, %error, "full files can't be looked after");
+                tracing::warn!(%path, %error, "rotated files can't be compressed or removed");
             }
         }));
     }
@@ -100,7 +100,10 @@ impl Write for Rotated {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let len = line.len() as u64;
         if len > self.rotation.size {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the line is longer than a file may be"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the line is longer than the size limit of a file",
+            ));
         }
         let size = self.open.as_ref().and_then(|(_, size)| *size);
         if size.is_some_and(|size| size + len > self.rotation.size) {

@@ -134,9 +134,9 @@ enum Ended {
     Connect(#[from] ConnectError),
     #[error("the controller answers {code:?}: {message}", code = .0.code(), message = .0.message())]
     Refused(Status),
-    #[error("what the controller says makes no sense: {0}")]
+    #[error("the controller's message is malformed: {0}")]
     Wire(#[from] WireError),
-    #[error("the controller tells of too many prefixes and addresses")]
+    #[error("the controller sends too many prefixes and addresses")]
     TooMuch,
 }
 
@@ -169,10 +169,10 @@ impl Client {
                     let (controller, reason) = (&self.settings.server, failed.to_string());
                     // A repeated error is logged once.
                     if reason == told {
-                        tracing::debug!(controller, reason, ?wait, "still no controller");
+                        tracing::debug!(controller, reason, ?wait, "the controller still can't be reached");
                     } else {
                         let table = if has_table { "the last table stays in force" } else { "there is no table yet" };
-                        tracing::warn!(controller, reason, ?wait, "no controller: {table}");
+                        tracing::warn!(controller, reason, ?wait, "the controller can't be reached: {table}");
                         told = reason;
                     }
                     wait
@@ -220,7 +220,7 @@ impl Client {
             if let Some(batch) = gathered.take(response)? {
                 self.batches.send(batch).await.map_err(|_| Ended::Agent)?;
                 if !self.connection.is_current.swap(true, Ordering::Relaxed) {
-                    tracing::info!(controller = self.settings.server, "the controller's table is here");
+                    tracing::info!(controller = self.settings.server, "the controller's table has arrived");
                 }
             }
         }

@@ -120,8 +120,8 @@ mod tests {
             let error = Saved::read(&folder).unwrap_err().to_string();
             assert!(error.ends_with(reason), "{error}");
         };
-        damage(b"", "it is not of this version");
-        damage(&good[..20], "it ends before its checksum");
+        damage(b"", "the file is of another version");
+        damage(&good[..20], "the file ends before its checksum");
         damage(&good[..good.len() - 1], "its checksum is wrong");
         let mut flipped = good.clone();
         flipped[60] ^= 1;

@@ -80,7 +80,7 @@ impl FeedService {
         let first = timeout(HELLO_TIMEOUT, requests.message()).await;
         let first = first.map_err(|_| Status::invalid_argument("no hello came in time"))??;
         let Some(FollowRequest { request: Some(follow_request::Request::Hello(hello)) }) = first else {
-            return Err(Status::invalid_argument("the first message is no hello"));
+            return Err(Status::invalid_argument("the first message is not a hello"));
         };
         if hello.node.is_empty() || hello.node.len() > NODE_NAME {
             return Err(Status::invalid_argument("a hello names the agent's node"));
@@ -89,7 +89,7 @@ impl FeedService {
             return Err(Status::invalid_argument(format!("digests are {DIGESTS} bytes or none")));
         }
         if let Some(node) = node.filter(|node| *node != hello.node) {
-            let text = format!("the token is that of an agent on {node}, not on {}", hello.node);
+            let text = format!("the token belongs to an agent on {node}, not on {}", hello.node);
             return Err(Status::permission_denied(text));
         }
         Ok((hello, requests))
@@ -120,7 +120,8 @@ impl Feed for FeedService {
             status
         };
         let (hello, requests) = self.hello(request).await.map_err(refuse)?;
-        let full = || refuse(Status::resource_exhausted(format!("{} agents follow already", self.limits.agents)));
+        let full =
+            || refuse(Status::resource_exhausted(format!("{} agents are connected already", self.limits.agents)));
         let follower = self.agents.join(hello.node, self.limits.agents).ok_or_else(full)?;
         let (digests, _) = hello.digests.as_chunks();
         let cursor = self.store.cursor(hello.position.map(Into::into), digests);

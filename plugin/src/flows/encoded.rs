@@ -137,7 +137,7 @@ impl Hash for Part {
 /// The shared parts of flows from elsewhere: equal parts are stored once.
 #[derive(Debug, Default)]
 pub struct Parts {
-    known: AHashSet<Arc<Part>>,
+    shared: AHashSet<Arc<Part>>,
     /// By the number of their fields and the name beside the flow.
     nodes: AHashMap<(u64, String), Arc<Node>>,
     /// The number of parts at which parts that no flow uses are dropped.
@@ -149,15 +149,15 @@ impl Parts {
 
     fn share(&mut self, bytes: Vec<u8>) -> Arc<Part> {
         let part = Part::new(bytes);
-        if let Some(known) = self.known.get(&part) {
-            return Arc::clone(known);
+        if let Some(shared) = self.shared.get(&part) {
+            return Arc::clone(shared);
         }
-        if self.known.len() >= self.limit {
+        if self.shared.len() >= self.limit {
             self.nodes.retain(|_, node| Arc::strong_count(node) > 1);
-            self.known.retain(|part| Arc::strong_count(part) > 1);
-            self.limit = Self::LEAST.max(2 * self.known.len());
+            self.shared.retain(|part| Arc::strong_count(part) > 1);
+            self.limit = Self::LEAST.max(2 * self.shared.len());
         }
-        self.known.insert(Arc::clone(&part));
+        self.shared.insert(Arc::clone(&part));
         part
     }
 
@@ -365,7 +365,7 @@ mod tests {
         for n in 0..10_000 {
             drop(Encoded::new(Flow { node_name: n.to_string(), ..flow("c") }, &mut parts));
         }
-        assert!(parts.known.len() <= Parts::LEAST + 3, "{}", parts.known.len());
+        assert!(parts.shared.len() <= Parts::LEAST + 3, "{}", parts.shared.len());
         assert_eq!(Encoded::new(flow("d"), &mut parts).source().unwrap().id(), a.source().unwrap().id());
     }
 }

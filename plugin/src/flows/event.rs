@@ -106,7 +106,7 @@ impl FlowBuilder {
         now: SystemTime,
     ) -> Encoded {
         let (source_port, destination_port) = entry.ports();
-        let seen = Observation {
+        let observation = Observation {
             time: now,
             source: (entry.source, source_port),
             destination: (entry.destination, destination_port),
@@ -115,7 +115,7 @@ impl FlowBuilder {
             side: entry.side,
             path: entry.path,
         };
-        self.flow(&seen, source, destination, Some(new))
+        self.flow(&observation, source, destination, Some(new))
     }
 
     /// The event of a single packet.
@@ -127,7 +127,7 @@ impl FlowBuilder {
             (true, true) => ServiceSide::Source,
             (false, _) => event.side,
         };
-        let seen = Observation {
+        let observation = Observation {
             time: event.time,
             source: (event.source, event.ports.0),
             destination: (event.destination, event.ports.1),
@@ -136,18 +136,24 @@ impl FlowBuilder {
             side,
             path: event.path,
         };
-        self.flow(&seen, source, destination, None)
+        self.flow(&observation, source, destination, None)
     }
 
     #[expect(deprecated, reason = "clients still read Summary and reply")]
-    fn flow(&mut self, seen: &Observation, source: &Place, destination: &Place, new: Option<Counter>) -> Encoded {
+    fn flow(
+        &mut self,
+        observation: &Observation,
+        source: &Place,
+        destination: &Place,
+        new: Option<Counter>,
+    ) -> Encoded {
         let ends = Ends { source, destination, locality: Locality::between(source, destination) };
-        let is_reply = match seen.side {
+        let is_reply = match observation.side {
             ServiceSide::Destination => Some(false),
             ServiceSide::Source => Some(true),
             ServiceSide::None => None,
         };
-        let opening = seen.tcp_flags.is_some_and(|flags| flags.syn);
+        let opening = observation.tcp_flags.is_some_and(|flags| flags.syn);
         let reason = match is_reply {
             Some(true) => flow::TraceReason::Reply,
             Some(false) if opening => flow::TraceReason::New,
@@ -156,18 +162,18 @@ impl FlowBuilder {
         };
         // The direction is the connection's, as seen from the local end: a reply that leaves belongs to a connection
         // that came in.
-        let direction = if (is_reply == Some(true)) == (seen.path == PacketPath::Arrived) {
+        let direction = if (is_reply == Some(true)) == (observation.path == PacketPath::Arrived) {
             flow::TrafficDirection::Egress
         } else {
             flow::TrafficDirection::Ingress
         };
-        let l4 = transport(seen);
-        let mut summary = l4.as_ref().map_or_else(|| format!("IP protocol {}", seen.protocol), summary);
+        let l4 = transport(observation);
+        let mut summary = l4.as_ref().map_or_else(|| format!("IP protocol {}", observation.protocol), summary);
         if self.node.zones_in_summary {
             summary = format!("{summary}; {} -> {}", ends.source.name(), ends.destination.name());
         }
-        let source = self.end((seen.source.0, seen.time), source, ends.locality);
-        let destination = self.end((seen.destination.0, seen.time), destination, ends.locality);
+        let source = self.end((observation.source.0, observation.time), source, ends.locality);
+        let destination = self.end((observation.destination.0, observation.time), destination, ends.locality);
         let (source_owner, source) = source;
         let (destination_owner, destination) = destination;
         let service = |endpoint: Option<Arc<Endpoint>>, is_service_side| {
@@ -179,9 +185,10 @@ impl FlowBuilder {
             uuid: uuid::Uuid::new_v4().to_string(),
             verdict: flow::Verdict::Forwarded.into(),
             ip: Some(flow::Ip {
-                source: seen.source.0.to_string(),
-                destination: seen.destination.0.to_string(),
-                ip_version: if seen.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }.into(),
+                source: observation.source.0.to_string(),
+                destination: observation.destination.0.to_string(),
+                ip_version: if observation.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }
+                    .into(),
                 ..flow::Ip::default()
             }),
             summary,
@@ -203,7 +210,7 @@ impl FlowBuilder {
         let _ = own.encode(&mut encoded);
         put_extensions(ends, new, &mut encoded);
         let node = Arc::clone(&self.encoded_node);
-        Encoded::of_parts(Timestamp::from(seen.time), &encoded, source, destination, node)
+        Encoded::of_parts(Timestamp::from(observation.time), &encoded, source, destination, node)
     }
 
     /// The endpoint behind an end of a flow, and the end encoded; the cached encoding is used while it is right.
@@ -214,11 +221,11 @@ impl FlowBuilder {
         locality: Locality,
     ) -> (Option<Arc<Endpoint>>, Arc<Part>) {
         let endpoint = self.index.at(address, time);
-        if let Some(known) = self.ends.get(&(address, locality))
-            && known.endpoint.as_ref().map(Arc::as_ptr) == endpoint.as_ref().map(Arc::as_ptr)
-            && known.place == *place
+        if let Some(cached) = self.ends.get(&(address, locality))
+            && cached.endpoint.as_ref().map(Arc::as_ptr) == endpoint.as_ref().map(Arc::as_ptr)
+            && cached.place == *place
         {
-            return (endpoint, Arc::clone(&known.encoded));
+            return (endpoint, Arc::clone(&cached.encoded));
         }
         if self.ends.len() >= ENDS {
             self.ends.clear();
@@ -240,15 +247,15 @@ fn encode_node(node: &Node) -> Arc<encoded::Node> {
     encoded::Node::new(Part::new(encoded::node(&mut common)))
 }
 
-fn transport(seen: &Observation) -> Option<Protocol> {
-    if seen.side == ServiceSide::None {
+fn transport(observation: &Observation) -> Option<Protocol> {
+    if observation.side == ServiceSide::None {
         return None;
     }
-    let (source_port, destination_port) = (seen.source.1.into(), seen.destination.1.into());
-    let [kind, code] = seen.source.1.to_be_bytes().map(u32::from);
-    match seen.protocol {
+    let (source_port, destination_port) = (observation.source.1.into(), observation.destination.1.into());
+    let [kind, code] = observation.source.1.to_be_bytes().map(u32::from);
+    match observation.protocol {
         1 => Some(Protocol::IcmPv4(flow::IcmPv4 { r#type: kind, code })),
-        TCP => Some(Protocol::Tcp(flow::Tcp { source_port, destination_port, flags: seen.tcp_flags })),
+        TCP => Some(Protocol::Tcp(flow::Tcp { source_port, destination_port, flags: observation.tcp_flags })),
         17 => Some(Protocol::Udp(flow::Udp { source_port, destination_port })),
         58 => Some(Protocol::IcmPv6(flow::IcmPv6 { r#type: kind, code })),
         132 => Some(Protocol::Sctp(flow::Sctp { source_port, destination_port })),
@@ -526,13 +533,13 @@ mod tests {
             flow.write(&mut bytes);
             Flow::decode(bytes.as_slice()).unwrap()
         };
-        let told = flow(Endpoint::node("node-a"), cart(&["cart"]));
-        let source = told.source.unwrap();
+        let event = flow(Endpoint::node("node-a"), cart(&["cart"]));
+        let source = event.source.unwrap();
         assert_eq!((source.identity, source.pod_name.as_str(), &*source.workloads[0].kind), (1, "", "Node"));
         assert!(source.labels.contains(&"reserved:host".to_owned()), "{:?}", source.labels);
-        let service = told.destination_service.unwrap();
-        assert_eq!((&*service.namespace, &*service.name, told.source_service), ("shop", "cart", None));
-        let told = flow(Endpoint::node("node-b"), cart(&["cart", "cart-canary"]));
-        assert_eq!((told.source.unwrap().identity, told.destination_service), (6, None));
+        let service = event.destination_service.unwrap();
+        assert_eq!((&*service.namespace, &*service.name, event.source_service), ("shop", "cart", None));
+        let event = flow(Endpoint::node("node-b"), cart(&["cart", "cart-canary"]));
+        assert_eq!((event.source.unwrap().identity, event.destination_service), (6, None));
     }
 }

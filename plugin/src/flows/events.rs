@@ -13,7 +13,7 @@ const CAPACITY: usize = 4095;
 /// Events of one kind.
 #[derive(Debug)]
 pub struct EventLog<T> {
-    kept: Mutex<VecDeque<Logged<T>>>,
+    events: Mutex<VecDeque<Logged<T>>>,
     /// The number of the next event.
     next: watch::Sender<u64>,
 }
@@ -51,44 +51,44 @@ impl Wanted {
 
 impl<T> Default for EventLog<T> {
     fn default() -> Self {
-        Self { kept: Mutex::default(), next: watch::Sender::new(0) }
+        Self { events: Mutex::default(), next: watch::Sender::new(0) }
     }
 }
 
 impl<T: Clone> EventLog<T> {
     /// Adds an event; a full log drops its oldest event. An event without a time counts as the newest.
     pub fn push(&self, time: Option<Timestamp>, event: T) {
-        let mut kept = self.lock();
-        let time = time.as_ref().map(instant).or_else(|| kept.back().and_then(|newest| newest.time));
+        let mut events = self.lock();
+        let time = time.as_ref().map(instant).or_else(|| events.back().and_then(|newest| newest.time));
         let number = *self.next.borrow();
-        let at = kept.partition_point(|before| before.time <= time);
-        kept.insert(at, Logged { number, time, event });
-        if kept.len() > CAPACITY {
-            kept.pop_front();
+        let at = events.partition_point(|before| before.time <= time);
+        events.insert(at, Logged { number, time, event });
+        if events.len() > CAPACITY {
+            events.pop_front();
         }
-        drop(kept);
+        drop(events);
         self.next.send_replace(number + 1);
     }
 
     /// The events that `wanted` selects, and the number of the next event.
     pub fn read(&self, wanted: &Wanted) -> (Vec<T>, u64) {
-        let kept = self.lock();
+        let events = self.lock();
         let next = *self.next.borrow();
         let number = wanted.number.unwrap_or(usize::MAX);
         // As for flows: `since` applies before the limit, and the limit counts from the newest event of all.
-        let skipped = if wanted.first || wanted.since.is_some() { 0 } else { kept.len().saturating_sub(number) };
-        let found = kept.iter().skip(skipped).filter(|kept| wanted.is_in_range(kept.time));
-        (found.take(number).map(|kept| kept.event.clone()).collect(), next)
+        let skipped = if wanted.first || wanted.since.is_some() { 0 } else { events.len().saturating_sub(number) };
+        let found = events.iter().skip(skipped).filter(|logged| wanted.is_in_range(logged.time));
+        (found.take(number).map(|logged| logged.event.clone()).collect(), next)
     }
 
     /// The selected events with number `from` or later, and the number of the next event.
     pub fn read_from(&self, from: u64, wanted: &Wanted) -> (Vec<T>, u64) {
-        let kept = self.lock();
+        let events = self.lock();
         let next = *self.next.borrow();
         let mut found: Vec<&Logged<T>> =
-            kept.iter().filter(|kept| kept.number >= from && wanted.is_in_range(kept.time)).collect();
-        found.sort_by_key(|kept| kept.number);
-        (found.into_iter().map(|kept| kept.event.clone()).collect(), next)
+            events.iter().filter(|logged| logged.number >= from && wanted.is_in_range(logged.time)).collect();
+        found.sort_by_key(|logged| logged.number);
+        (found.into_iter().map(|logged| logged.event.clone()).collect(), next)
     }
 
     /// Notifies of new events: the watched value is the number of the next event.
@@ -97,7 +97,7 @@ impl<T: Clone> EventLog<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Logged<T>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Progress {
 
 /// The growth of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct Growth {
     /// Growth since the last read. The sum over all reads equals the entry's counter.
     pub new: Counter,
     /// Growth since the last report, when a report is due: at once for a new entry, then at most every five seconds
@@ -46,7 +46,7 @@ pub struct News {
 
 impl Tracker {
     /// Reads the growth of an entry. `flush` makes a report due at once.
-    pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> News {
+    pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> Growth {
         let progress = Progress { generation: entry.generation, ..Progress::default() };
         let first = Tracked { progress, reported_at: now, active_at: now };
         let mut due = flush;
@@ -70,7 +70,7 @@ impl Tracker {
         if update.is_some() {
             (progress.reported, *reported_at) = (progress.read, now);
         }
-        News { new, update, idle: now.duration_since(*active_at) }
+        Growth { new, update, idle: now.duration_since(*active_at) }
     }
 
     /// Forgets an entry that was removed.
@@ -126,20 +126,20 @@ mod tests {
         let (mut tracker, start) = (Tracker::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let counter = |bytes, packets| Counter { bytes, packets };
-        let told = |bytes, packets| Some(counter(bytes, packets));
+        let reported = |bytes, packets| Some(counter(bytes, packets));
         let mut read = |port, bytes, packets, seconds, flush| {
-            let news = tracker.read(&entry(port, bytes, packets), at(seconds), flush);
-            (news.new, news.update)
+            let growth = tracker.read(&entry(port, bytes, packets), at(seconds), flush);
+            (growth.new, growth.update)
         };
-        assert_eq!(read(80, 100, 1, 0, false), (counter(100, 1), told(100, 1)));
+        assert_eq!(read(80, 100, 1, 0, false), (counter(100, 1), reported(100, 1)));
         assert_eq!(read(80, 500, 5, 4, false), (counter(400, 4), None));
-        assert_eq!(read(443, 60, 1, 4, false), (counter(60, 1), told(60, 1)));
-        assert_eq!(read(80, 700, 7, 5, false), (counter(200, 2), told(600, 6)));
+        assert_eq!(read(443, 60, 1, 4, false), (counter(60, 1), reported(60, 1)));
+        assert_eq!(read(80, 700, 7, 5, false), (counter(200, 2), reported(600, 6)));
         assert_eq!(read(80, 700, 7, 11, false), (counter(0, 0), None), "idle");
         assert_eq!(read(80, 760, 7, 11, false), (counter(0, 0), None), "half of a packet");
-        assert_eq!(read(80, 800, 8, 12, true), (counter(100, 1), told(100, 1)));
+        assert_eq!(read(80, 800, 8, 12, true), (counter(100, 1), reported(100, 1)));
         assert_eq!(read(443, 90, 2, 8, false), (counter(30, 1), None));
-        assert_eq!(read(443, 90, 2, 9, false), (counter(0, 0), told(30, 1)), "what is unreported waits");
+        assert_eq!(read(443, 90, 2, 9, false), (counter(0, 0), reported(30, 1)), "what is unreported waits");
     }
 
     #[test]
@@ -154,12 +154,12 @@ mod tests {
         let mut tracker = Tracker::default();
         tracker.restore(progress, later);
         let next = Entry { generation: 2, ..entry(80, 750, 8) };
-        let news = tracker.read(&next, later + Duration::from_secs(9), false);
+        let growth = tracker.read(&next, later + Duration::from_secs(9), false);
         assert_eq!(
-            (news.new, news.update),
+            (growth.new, growth.update),
             (Counter { bytes: 50, packets: 1 }, Some(Counter { bytes: 50, packets: 1 }))
         );
-        assert_eq!(news.idle, Duration::ZERO);
+        assert_eq!(growth.idle, Duration::ZERO);
         assert_eq!(tracker.read(&next, later + Duration::from_secs(40), false).idle, Duration::from_secs(31));
     }
 }

@@ -42,16 +42,16 @@ impl Reflection {
     pub(super) fn of(services: &[&str]) -> Self {
         let mut services: Vec<String> = services.iter().chain(&ALWAYS).map(|name| (*name).to_owned()).collect();
         services.sort_unstable();
-        let mut known = Registry { services, ..Registry::default() };
+        let mut registry = Registry { services, ..Registry::default() };
         let sets =
             [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
         for set in sets {
             // The descriptors come from the builds; a test decodes them.
             for file in FileDescriptorSet::decode(set).unwrap_or_default().file {
-                known.add(&file);
+                registry.add(&file);
             }
         }
-        Self(Arc::new(known))
+        Self(Arc::new(registry))
     }
 }
 
@@ -125,18 +125,18 @@ macro_rules! serve {
             ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
                 use $version::server_reflection_request::MessageRequest as Asked;
                 use $version::server_reflection_response::MessageResponse as Answered;
-                let known = Arc::clone(&self.0);
+                let registry = Arc::clone(&self.0);
                 let answer = move |asked: Result<$version::ServerReflectionRequest, Status>| {
                     let asked = asked?;
                     let answer = match asked.message_request.clone() {
-                        Some(Asked::FileByFilename(name)) => known.file(&name),
-                        Some(Asked::FileContainingSymbol(name)) => known.symbol(&name),
+                        Some(Asked::FileByFilename(name)) => registry.file(&name),
+                        Some(Asked::FileContainingSymbol(name)) => registry.symbol(&name),
                         Some(Asked::FileContainingExtension(of)) => Answer::Unknown(format!(
                             "extension not found: {} of {}",
                             of.extension_number, of.containing_type
                         )),
-                        Some(Asked::AllExtensionNumbersOfType(of)) => known.extensions(of),
-                        Some(Asked::ListServices(_)) => Answer::Services(known.services.clone()),
+                        Some(Asked::AllExtensionNumbersOfType(of)) => registry.extensions(of),
+                        Some(Asked::ListServices(_)) => Answer::Services(registry.services.clone()),
                         None => return Err(Status::invalid_argument("invalid MessageRequest: nothing is asked")),
                     };
                     let answer = match answer {
@@ -178,11 +178,11 @@ mod tests {
 
     #[test]
     fn every_service_that_is_listed_is_described() {
-        let Reflection(known) = Reflection::of(&["observer.Observer", "peer.Peer", "meridian.v1.Zones"]);
-        assert_eq!(known.services.len(), 6);
-        assert!(known.services.is_sorted());
-        for service in &known.services {
-            assert!(matches!(known.symbol(service), Answer::File(_)), "{service}");
+        let Reflection(registry) = Reflection::of(&["observer.Observer", "peer.Peer", "meridian.v1.Zones"]);
+        assert_eq!(registry.services.len(), 6);
+        assert!(registry.services.is_sorted());
+        for service in &registry.services {
+            assert!(matches!(registry.symbol(service), Answer::File(_)), "{service}");
         }
         for name in [
             "flow.Flow",
@@ -194,17 +194,17 @@ mod tests {
             "google.protobuf.Struct",
             "grpc.health.v1.HealthCheckRequest",
         ] {
-            assert!(matches!(known.symbol(name), Answer::File(_)), "{name}");
+            assert!(matches!(registry.symbol(name), Answer::File(_)), "{name}");
         }
         for name in ["", "flow", "flow.nothing", "Flow", "nope.Nope"] {
-            assert!(matches!(known.symbol(name), Answer::Unknown(text) if text.ends_with(name)), "{name}");
+            assert!(matches!(registry.symbol(name), Answer::Unknown(text) if text.ends_with(name)), "{name}");
         }
-        assert!(matches!(known.extensions("flow.Flow".into()), Answer::Extensions(_)));
-        assert!(matches!(known.extensions("flow.Nope".into()), Answer::Unknown(_)));
+        assert!(matches!(registry.extensions("flow.Flow".into()), Answer::Extensions(_)));
+        assert!(matches!(registry.extensions("flow.Nope".into()), Answer::Unknown(_)));
         // The dependencies of each file must be available, too.
-        for file in known.files.values() {
+        for file in registry.files.values() {
             for dependency in FileDescriptorProto::decode(file.as_slice()).unwrap().dependency {
-                assert!(known.files.contains_key(&dependency), "{dependency}");
+                assert!(registry.files.contains_key(&dependency), "{dependency}");
             }
         }
     }

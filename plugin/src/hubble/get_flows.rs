@@ -58,7 +58,7 @@ struct Reader {
 struct Overtaken {
     count: u64,
     times: Option<(SystemTime, SystemTime)>,
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl Overtaken {
@@ -72,12 +72,12 @@ impl Overtaken {
 
     /// The time of the next report.
     fn due(&self) -> Option<Instant> {
-        self.times.map(|_| self.told.map_or_else(Instant::now, |told| told + LOSS_INTERVAL))
+        self.times.map(|_| self.reported.map_or_else(Instant::now, |reported| reported + LOSS_INTERVAL))
     }
 
-    fn tell(&mut self, server: &str) -> Option<Reply> {
+    fn report(&mut self, server: &str) -> Option<Reply> {
         let times = self.times.take()?;
-        self.told = Some(Instant::now());
+        self.reported = Some(Instant::now());
         let (first, last) = (Some(times.0.into()), Some(times.1.into()));
         Some(loss(&Lost {
             node: server.to_owned(),
@@ -127,13 +127,13 @@ impl Reader {
     async fn next(&mut self) -> Option<Reply> {
         loop {
             if self.overtaken.due().is_some_and(|due| due <= Instant::now()) {
-                return self.overtaken.tell(&self.server);
+                return self.overtaken.report(&self.server);
             }
             if let Some(reply) = self.pending() {
                 return Some(reply);
             }
             if self.ended {
-                return self.overtaken.tell(&self.server);
+                return self.overtaken.report(&self.server);
             }
             self.read().await?;
         }
@@ -195,7 +195,7 @@ impl Reader {
             self.ended = true;
             return Some(());
         }
-        let told = async {
+        let report_due = async {
             match self.overtaken.due() {
                 Some(due) => sleep_until(due).await,
                 None => std::future::pending().await,
@@ -203,7 +203,7 @@ impl Reader {
         };
         tokio::select! {
             () = self.shutdown.cancelled() => return None,
-            () = told => return Some(()),
+            () = report_due => return Some(()),
             newer = self.watch.wait_for(|newest| *newest > next) => newer.ok().map(drop)?,
         }
         sleep(GATHER).await;

@@ -4,8 +4,8 @@
 
 mod config;
 mod context;
+mod flow_view;
 mod handler;
-mod seen;
 
 pub use config::{Config, ConfigError, MetricConfig, MetricError, filters, or_none};
 
@@ -16,8 +16,8 @@ use crate::{
 };
 use ahash::{AHashMap, AHashSet};
 use context::Context;
+use flow_view::FlowView;
 use handler::Handler;
-use seen::FlowView;
 use std::{
     str::FromStr,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -150,9 +150,9 @@ impl FlowMetrics {
         if inner.families.is_empty() {
             return;
         }
-        let seen = FlowView::new(flow);
+        let view = FlowView::new(flow);
         for family in &mut inner.families {
-            family.count(&seen, flow, &mut inner.key, (&mut inner.series, &mut inner.refused));
+            family.count(&view, flow, &mut inner.key, (&mut inner.series, &mut inner.refused));
         }
     }
 
@@ -217,23 +217,23 @@ impl Family {
 
     fn count(
         &mut self,
-        seen: &FlowView<'_>,
+        view: &FlowView<'_>,
         flow: &Encoded,
         key: &mut Vec<u8>,
         (total, refused): (&mut usize, &mut u64),
     ) {
         let Self { handler, context, filters, series, .. } = self;
-        if !handler.wants(seen) || !filters.match_flow(flow) {
+        if !handler.wants(view) || !filters.match_flow(flow) {
             return;
         }
-        handler.each(seen, &mut |values: &[&str]| {
+        handler.each(view, &mut |values: &[&str]| {
             key.clear();
             let mut put = |value: &str| {
                 key.extend_from_slice(value.as_bytes());
                 key.push(END);
             };
             values.iter().for_each(|value| put(value));
-            context.values(seen, &mut put);
+            context.values(view, &mut put);
             match series.get_mut(key.as_slice()) {
                 Some(count) => *count += 1,
                 None if *total >= SERIES => *refused += 1,

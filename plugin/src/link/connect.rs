@@ -48,7 +48,7 @@ pub enum ConnectError {
         error: io::Error,
     },
     /// The file has no token.
-    #[error("{}: it is no token", .0.display())]
+    #[error("{}: the file has no token", .0.display())]
     Token(PathBuf),
     /// The network or TLS failed.
     #[error("{0}")]

@@ -92,7 +92,7 @@ impl Tls {
     pub fn waiting(server: &'static str, files: Files) -> Self {
         let (stamps, read) = (files.stamps(), files.read());
         if let Err(error) = &read {
-            tracing::error!(server, %error, "the certificate is not there yet; connections are refused until it is");
+            tracing::error!(server, %error, "the certificate can't be read yet; connections are refused until it can");
         }
         Self::with(server, files, Current { in_use: read.ok(), stamps })
     }
@@ -135,7 +135,7 @@ impl Tls {
     async fn agree(&self, stream: TcpStream, from: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let agreed = match self.acceptor() {
             Some(acceptor) => {
-                let late = |_| Err(Error::new(ErrorKind::TimedOut, "it took too long"));
+                let late = |_| Err(Error::new(ErrorKind::TimedOut, "the handshake took too long"));
                 timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.unwrap_or_else(late)
             }
             None => Err(Error::other("there is no certificate yet")),
@@ -143,7 +143,7 @@ impl Tls {
         agreed
             .inspect_err(|error| {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(server = self.server, %from, %error, "no agreement on TLS");
+                tracing::warn!(server = self.server, %from, %error, "the TLS handshake failed");
             })
             .ok()
     }

@@ -18,6 +18,6 @@ pub struct HookState {
 
 impl Default for HookState {
     fn default() -> Self {
-        Self { reason: "as asked for".into(), changes: 0, seen: None, foreign_filters: 0 }
+        Self { reason: "as configured".into(), changes: 0, seen: None, foreign_filters: 0 }
     }
 }

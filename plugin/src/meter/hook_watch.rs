@@ -68,7 +68,7 @@ impl HookWatch {
                     self.judge(compared, meter, now);
                 }
             }
-            Err(error) => tracing::debug!(%error, "what the devices sent can't be read"),
+            Err(error) => tracing::debug!(%error, "the devices' counters can't be read"),
         }
         self.look_for_others(meter);
     }
@@ -155,7 +155,7 @@ impl HookWatch {
                 // During the change each hook saw a part of the traffic.
                 (self.start, self.is_warned) = (None, false);
             }
-            Err(error) => tracing::error!(%error, "the change of the hook can't go on"),
+            Err(error) => tracing::error!(%error, "the change of the hook can't continue"),
         }
     }
 
@@ -166,7 +166,7 @@ impl HookWatch {
                 if foreign_filters != self.foreign_filters && !foreign_filters.is_empty() {
                     tracing::warn!(
                         ?foreign_filters,
-                        "filters of others run first, and packets that they keep are not counted: give them a priority above 1 (Cilium: bpf-filter-priority: 2) and start the agent again"
+                        "filters of other programs run first, and packets that they keep are not counted: give them a priority above 1 (Cilium: bpf-filter-priority: 2) and restart the agent"
                     );
                 }
                 self.state.foreign_filters = foreign_filters.len() as u64;
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(watch.better(Hook::Tcx, 3, &[Hook::Netfilter]), Some(Hook::Netfilter));
         watch.changes = 2;
         assert_eq!(watch.better(Hook::Netfilter, 60, &[Hook::Tcx]), None, "for good");
-        assert_eq!(HookWatch::new(false, "").better(Hook::Netfilter, 0, &[Hook::Tcx]), None, "it was asked for");
+        assert_eq!(HookWatch::new(false, "").better(Hook::Netfilter, 0, &[Hook::Tcx]), None, "it was configured");
         assert_eq!(HookWatch::new(true, "").better(Hook::Netfilter, 0, &[]), None, "there is no other one");
     }
 }

@@ -59,7 +59,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     /// Another replica is the leader.
-    #[error("{0} takes reports")]
+    #[error("{0} is the leader")]
     Moved(String),
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -82,7 +82,7 @@ impl From<Status> for Ended {
 impl Client {
     /// Reports until `shutdown`.
     pub async fn run(mut self) {
-        let (mut server, mut told) = (self.settings.clone(), String::new());
+        let (mut server, mut last_reason) = (self.settings.clone(), String::new());
         let mut backoff = Backoff::new(WAIT.0, WAIT.1, 0.5..=1.0);
         loop {
             let taken = self.state.taken.load(Ordering::Relaxed);
@@ -90,23 +90,23 @@ impl Client {
             self.state.is_connected.store(false, Ordering::Relaxed);
             if self.state.taken.load(Ordering::Relaxed) != taken {
                 backoff.succeeded();
-                told = String::new();
+                last_reason = String::new();
             }
             server = match ended {
                 Ended::Agent => return,
                 Ended::Moved(leader) => {
-                    tracing::debug!(leader, "reports go there");
+                    tracing::debug!(leader, "reporting to the leader");
                     self.settings.at(leader)
                 }
                 failed => {
                     self.state.failures.fetch_add(1, Ordering::Relaxed);
                     let reason = error_chain(&failed);
                     // A repeated error is logged once.
-                    if reason == told {
-                        tracing::debug!(reason, "reports are still not taken");
+                    if reason == last_reason {
+                        tracing::debug!(reason, "reports are still not accepted");
                     } else {
-                        tracing::warn!(controller = server.server, reason, "reports are not taken: they wait");
-                        told = reason;
+                        tracing::warn!(controller = server.server, reason, "reports are not accepted: they wait");
+                        last_reason = reason;
                     }
                     self.settings.clone()
                 }
@@ -142,15 +142,15 @@ impl Client {
                 }
             };
             let Some(report) = self.report() else { continue };
-            let patience = if is_last { FAREWELL } else { ANSWER };
-            let end = Instant::now() + patience;
+            let limit = if is_last { FAREWELL } else { ANSWER };
+            let end = Instant::now() + limit;
             if sender.send(report).await.is_err() {
                 // The next message has the reason.
                 answers.message().await?;
                 return Ok(Ended::Stream);
             }
             match tokio::time::timeout_at(end, answers.message()).await.map_err(|_| Ended::Silent)?? {
-                Some(_) => self.reporter.taken(),
+                Some(_) => self.reporter.accepted(),
                 None => return Ok(Ended::Stream),
             }
             self.state.taken.fetch_add(1, Ordering::Relaxed);

@@ -34,7 +34,7 @@ pub enum Refused {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// There are too many nodes.
-    #[error("reports of {0} nodes are summed up already")]
+    #[error("there are reports of {0} nodes already")]
     Full(usize),
 }
 
@@ -47,7 +47,7 @@ pub struct ClusterTotals {
     inner: Mutex<Inner>,
     /// The state that another replica is sending: applied as a whole, because a part of it would make nodes count
     /// twice.
-    learned: Mutex<Option<Inner>>,
+    incoming: Mutex<Option<Inner>>,
     limit: usize,
 }
 
@@ -61,7 +61,7 @@ struct Inner {
     /// Endpoints that several nodes report are stored once.
     endpoints: AHashSet<Pod>,
     mirrors: broadcast::Sender<MirrorResponse>,
-    turned: Instant,
+    last_expiry: Instant,
 }
 
 /// The last counters of a node.
@@ -103,9 +103,9 @@ impl ClusterTotals {
             accounting: Accounting::new(series, by_interval),
             endpoints: AHashSet::new(),
             mirrors: broadcast::Sender::new(BEHIND),
-            turned: Instant::now(),
+            last_expiry: Instant::now(),
         };
-        Self { inner: Mutex::new(inner), learned: Mutex::new(None), limit }
+        Self { inner: Mutex::new(inner), incoming: Mutex::new(None), limit }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -160,13 +160,13 @@ impl ClusterTotals {
     }
 
     /// Ends idle series, and forgets removed nodes. Must be called regularly.
-    pub fn turn(&self, now: Instant) {
+    pub fn expire(&self, now: Instant) {
         let mut inner = self.lock();
-        inner.accounting.turn(now);
-        if now.saturating_duration_since(inner.turned) < Duration::from_secs(60) {
+        inner.accounting.expire(now);
+        if now.saturating_duration_since(inner.last_expiry) < Duration::from_secs(60) {
             return;
         }
-        inner.turned = now;
+        inner.last_expiry = now;
         inner.nodes.retain(|_, node| node.age(now) < FORGOTTEN);
         inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
     }
@@ -208,25 +208,25 @@ impl ClusterTotals {
     ///
     /// # Errors
     /// The message is malformed.
-    pub fn apply_mirrored(&self, said: MirrorResponse, now: Instant) -> Result<(), Refused> {
-        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        match (said.response, &mut *learned) {
+    pub fn apply_mirrored(&self, message: MirrorResponse, now: Instant) -> Result<(), Refused> {
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        match (message.response, &mut *incoming) {
             (Some(Response::Report(report)), None) => return self.take(report, now),
             (Some(Response::IntervalTaken(_)), None) => drop(self.lock().accounting.take_interval()),
-            (Some(Response::Sums(sums)), _) => *learned = Some(self.lock().anew(sums, now)?),
-            (Some(Response::Node(NodeState { report, age })), Some(learned)) => {
+            (Some(Response::Sums(sums)), _) => *incoming = Some(self.lock().with_sums(sums, now)?),
+            (Some(Response::Node(NodeState { report, age })), Some(incoming)) => {
                 let report = report.unwrap_or_default();
-                let read = Read::new(&report, &mut learned.endpoints)?;
+                let read = Read::new(&report, &mut incoming.endpoints)?;
                 let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
                 let heard = now.checked_sub(age).unwrap_or(now);
-                learned.nodes.insert(report.node.clone(), Node::new(&report, read, heard));
+                incoming.nodes.insert(report.node.clone(), Node::new(&report, read, heard));
             }
             (Some(Response::Whole(_)), Some(_)) => {
-                if let Some(learned) = learned.take() {
-                    *self.lock() = learned;
+                if let Some(incoming) = incoming.take() {
+                    *self.lock() = incoming;
                 }
             }
-            (Some(_), _) => return Err(Malformed("the leader says this at another time").into()),
+            (Some(_), _) => return Err(Malformed("the leader's messages are out of order").into()),
             // A message of a newer version.
             (None, _) => {}
         }
@@ -236,21 +236,21 @@ impl ClusterTotals {
 
 impl Inner {
     /// A new state with the sums of another replica.
-    fn anew(&self, sums: ClusterSums, now: Instant) -> Result<Self, Malformed> {
-        let mut anew = Self {
+    fn with_sums(&self, sums: ClusterSums, now: Instant) -> Result<Self, Malformed> {
+        let mut state = Self {
             since: sums.since.and_then(|since| since.try_into().ok()).unwrap_or(self.since),
             nodes: BTreeMap::new(),
             matrix: Matrix::default(),
             stats: Stats::default(),
-            accounting: self.accounting.anew(),
+            accounting: self.accounting.without_counts(),
             endpoints: AHashSet::new(),
             mirrors: self.mirrors.clone(),
-            turned: now,
+            last_expiry: now,
         };
-        wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| anew.matrix.add(pair, counter));
-        wire::stats(&sums.reasons).into_iter().for_each(|(stat, counter)| anew.stats[stat as usize] = counter);
-        wire::restore(&mut anew.accounting, sums.sums.unwrap_or_default(), now);
-        Ok(anew)
+        wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| state.matrix.add(pair, counter));
+        wire::stats(&sums.reasons).into_iter().for_each(|(stat, counter)| state.stats[stat as usize] = counter);
+        wire::restore(&mut state.accounting, sums.sums.unwrap_or_default(), now);
+        Ok(state)
     }
 
     fn take(&mut self, report: &ReportRequest, read: Read, now: Instant) {

@@ -34,17 +34,17 @@ pub struct Mirror {
 impl Mirror {
     /// Runs for as long as the process.
     pub async fn run(mut self) {
-        let (mut heard, mut told, mut was_holder) = (None, String::new(), false);
+        let (mut mirrored_at, mut last_reason, mut was_holder) = (None, String::new(), false);
         loop {
             let role = self.role.borrow_and_update().clone();
             if matches!(role, Role::Leader(_)) {
-                if heard.take().is_some_and(|heard: Instant| heard.elapsed() > GOOD_FOR) {
+                if mirrored_at.take().is_some_and(|mirrored_at: Instant| mirrored_at.elapsed() > GOOD_FOR) {
                     self.cluster_totals.lose_track();
                 }
                 was_holder = true;
             } else if std::mem::take(&mut was_holder) {
                 // Until now this replica was the leader and has the whole state.
-                heard = Some(Instant::now());
+                mirrored_at = Some(Instant::now());
             }
             let Role::Standby(Some(leader)) = role else {
                 if self.role.changed().await.is_err() {
@@ -54,17 +54,17 @@ impl Mirror {
             };
             let settings = self.settings.at(leader.feed.clone());
             tokio::select! {
-                ended = listen(&settings, &self.cluster_totals, &mut heard) => {
-                    if ended != told {
-                        tracing::warn!(leader = leader.feed, reason = ended, "the leader is not heard");
-                        told = ended;
+                ended = listen(&settings, &self.cluster_totals, &mut mirrored_at) => {
+                    if ended != last_reason {
+                        tracing::warn!(leader = leader.feed, reason = ended, "the leader's state can't be mirrored");
+                        last_reason = ended;
                     }
                 }
                 changed = self.role.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    told.clear();
+                    last_reason.clear();
                 }
             }
             tokio::select! {
@@ -76,21 +76,21 @@ impl Mirror {
 }
 
 /// Mirrors a leader until the stream ends. Returns the reason.
-async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, heard: &mut Option<Instant>) -> String {
+async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, mirrored_at: &mut Option<Instant>) -> String {
     let stream = async {
         let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
         let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
         let request = settings.request(MirrorRequest {}).map_err(|error| error_chain(&error))?;
-        let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
-        let mut stream = client.mirror(request).await.map_err(said)?.into_inner();
+        let describe = |status: Status| format!("{:?}: {}", status.code(), status.message());
+        let mut stream = client.mirror(request).await.map_err(describe)?.into_inner();
         tracing::info!(leader = settings.server, "standing by");
-        while let Some(said_now) = stream.message().await.map_err(said)? {
+        while let Some(message) = stream.message().await.map_err(describe)? {
             let (now, is_part) =
-                (Instant::now(), matches!(said_now.response, Some(Response::Sums(_) | Response::Node(_))));
-            cluster_totals.apply_mirrored(said_now, now).map_err(|refused| refused.to_string())?;
+                (Instant::now(), matches!(message.response, Some(Response::Sums(_) | Response::Node(_))));
+            cluster_totals.apply_mirrored(message, now).map_err(|refused| refused.to_string())?;
             // Partial state does not count.
             if !is_part {
-                *heard = Some(now);
+                *mirrored_at = Some(now);
             }
         }
         Ok("it ended the stream".to_owned())

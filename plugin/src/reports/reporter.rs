@@ -15,7 +15,7 @@ use std::collections::hash_map::Entry;
 pub struct ReportBuilder {
     flow_server: Option<FlowServer>,
     /// The counters that this stream has sent; `None` before its first report.
-    told: Option<AHashMap<Between<Placed>, Counter>>,
+    sent: Option<AHashMap<Between<Placed>, Counter>>,
     taken_before: bool,
 }
 
@@ -23,16 +23,16 @@ impl ReportBuilder {
     /// Reports of a node with this flow server, if it has one. `taken_before`: an earlier agent may have reported the
     /// same counters.
     pub const fn new(flow_server: Option<FlowServer>, taken_before: bool) -> Self {
-        Self { flow_server, told: None, taken_before }
+        Self { flow_server, sent: None, taken_before }
     }
 
     /// Starts a stream: its first report is complete.
     pub fn begin(&mut self) {
-        self.told = None;
+        self.sent = None;
     }
 
     /// Records that a report was accepted.
-    pub const fn taken(&mut self) {
+    pub const fn accepted(&mut self) {
         self.taken_before = true;
     }
 
@@ -40,8 +40,8 @@ impl ReportBuilder {
     pub fn report(&mut self, sample: &Sample) -> ReportRequest {
         let counted = &sample.counted;
         let totals = &counted.totals;
-        let whole = self.told.is_none();
-        let told = self.told.get_or_insert_default();
+        let whole = self.sent.is_none();
+        let sent = self.sent.get_or_insert_default();
         let (mut names, mut pods, mut ended) = (Names::default(), Vec::new(), Vec::new());
         let mut line = |key: &Between<Placed>, counter: Option<Counter>| {
             let mut end = |(pod, place): &Placed| Some(names.end(pod.as_ref().map(|pod| &*pod.0), place));
@@ -51,14 +51,14 @@ impl ReportBuilder {
         for (key, total) in totals.pods.series() {
             // The places of a pair determine its locality, so only one counter is set.
             let total = total.total();
-            match told.entry(key.clone()) {
-                Entry::Occupied(known) if *known.get() == total => continue,
-                Entry::Occupied(mut known) => {
+            match sent.entry(key.clone()) {
+                Entry::Occupied(last) if *last.get() == total => continue,
+                Entry::Occupied(mut last) => {
                     // The series has ended and started again.
-                    if total.bytes < known.get().bytes {
+                    if total.bytes < last.get().bytes {
                         ended.push(line(key, None));
                     }
-                    known.insert(total);
+                    last.insert(total);
                 }
                 Entry::Vacant(new) => {
                     new.insert(total);
@@ -66,7 +66,7 @@ impl ReportBuilder {
             }
             pods.push(line(key, Some(total)));
         }
-        told.retain(|key, _| {
+        sent.retain(|key, _| {
             let lives = totals.pods.has(key);
             if !lives {
                 ended.push(line(key, None));

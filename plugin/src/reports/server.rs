@@ -122,7 +122,7 @@ impl ReportsService {
                 Err(_) => break Some(Status::deadline_exceeded("no report came in time")),
             };
             if let Some(node) = node.as_ref().filter(|node| **node != report.node) {
-                let text = format!("the token is that of an agent on {node}, not on {}", report.node);
+                let text = format!("the token belongs to an agent on {node}, not on {}", report.node);
                 break Some(self.refuse(Status::permission_denied(text)));
             }
             // This replica may have been frozen for a while.
@@ -190,7 +190,7 @@ impl Reports for ReportsService {
                     Err(RecvError::Closed) => None,
                     Err(RecvError::Lagged(_)) => {
                         tally.mirrors_behind.fetch_add(1, Ordering::Relaxed);
-                        Some((Err(Status::data_loss("it is behind: begin anew")), None))
+                        Some((Err(Status::data_loss("the replica fell behind: start over")), None))
                     }
                 }
             }
@@ -218,7 +218,7 @@ mod tests {
             ..ReportRequest::default()
         };
         let mut known = 0;
-        assert_eq!(HookChange::of(&report(0, "as asked for"), &mut known), None);
+        assert_eq!(HookChange::of(&report(0, "as configured"), &mut known), None);
         assert_eq!(HookChange::of(&ReportRequest::default(), &mut known), None, "an older agent");
         let long = format!("\u{1b}[2J{}", "x".repeat(5000));
         let change = HookChange::of(&report(1, &long), &mut known).unwrap();

@@ -41,10 +41,10 @@ impl Changes {
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// Not a prefix, or a prefix with host bits set.
-    #[error("`{0}` is no prefix")]
+    #[error("`{0}` is not a prefix")]
     Prefix(String),
     /// Not an address.
-    #[error("`{0}` is no address")]
+    #[error("`{0}` is not an address")]
     Address(String),
     /// A kind of prefix that the feed does not send.
     #[error("prefix {0} is of the kind `{1}`")]
@@ -235,9 +235,9 @@ mod tests {
         let read = |update| Reader::default().read(update).unwrap_err().to_string();
         let prefix = |cidr: &str, kind: &str| Prefix { cidr: cidr.into(), kind: kind.into(), ..Prefix::default() };
         let of = |prefix| Update { prefixes: vec![prefix], ..Update::default() };
-        assert_eq!(read(of(prefix("10.0.0.1/24", "cluster"))), "`10.0.0.1/24` is no prefix");
+        assert_eq!(read(of(prefix("10.0.0.1/24", "cluster"))), "`10.0.0.1/24` is not a prefix");
         assert_eq!(read(of(prefix("10.0.0.0/24", "default"))), "prefix 10.0.0.0/24 is of the kind `default`");
-        assert_eq!(read(Update { removed_addresses: vec!["x".into()], ..Update::default() }), "`x` is no address");
+        assert_eq!(read(Update { removed_addresses: vec!["x".into()], ..Update::default() }), "`x` is not an address");
         assert_eq!(read(Update { bucket: Some(1024), ..Update::default() }), "there is no bucket 1024");
         assert!(unpack(b"nonsense").unwrap_err().to_string().starts_with("an update can't be unpacked"));
         // Zeros compress well: decompressing stops at the limit.

@@ -172,7 +172,10 @@ impl Checker {
             return Err((line, "a zone needs a name and a region".into()));
         }
         if name == Place::Internet.name() {
-            return Err((line, format!("`{name}` says whose addresses are not ours, so no zone can have this name")));
+            return Err((
+                line,
+                format!("`{name}` is reserved for addresses that are not ours, so no zone can have this name"),
+            ));
         }
         match self.zones.get(&name) {
             Some((zone, first)) if zone.region != region => {
@@ -267,7 +270,7 @@ external:
         assert_eq!((place("13.0.9.9").place, place("13.0.9.9").kind), (Place::Unknown, PrefixKind::External));
         assert_eq!(place("10.0.9.9").place.to_string(), "a");
         assert_eq!(place("11.1.0.1").place, Place::Internet);
-        refused("zones: [{name: internet, region: r}]\n", "zones.yaml:1: `internet` says whose");
+        refused("zones: [{name: internet, region: r}]\n", "zones.yaml:1: `internet` is reserved");
         refused("zones: [{name: a}]\n", "zones.yaml:1: a zone needs a name and a region");
         refused(
             "zones: [{name: a, region: r, cidrs: [11.0.0.0/16]}, {name: unknown, cidrs: [11.0.0.0/16]}]\n",

@@ -323,7 +323,7 @@ fn a_node_is_checked() {
         "ok tcx the kernel",
         "ok clsact the kernel",
         "ok uplinks up0 (10.0.1.1",
-        "ok hook netfilter: no data path is here that bypasses netfilter",
+        "ok hook netfilter: no data path on this node bypasses netfilter",
         "an agent can run here",
     ] {
         let has = |has: &str| has.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(line);
@@ -345,7 +345,7 @@ fn a_server_that_is_not_there_is_named() {
     for command in [&["top"][..], &["zones", "list"], &["zones", "lookup", "10.0.0.1"]] {
         let said = run(&[command, &["--server", "unix:/nowhere/hubble.sock"]].concat());
         assert_eq!(said.code, Some(1), "{said:?}");
-        let expected = "meridian: unix:/nowhere/hubble.sock: nobody answers there (No such file or directory (os error 2)): is it running? --server names another one\n";
+        let expected = "meridian: unix:/nowhere/hubble.sock: no server answers (No such file or directory (os error 2)): is it running? --server names another one\n";
         assert_eq!(said.stderr, expected);
     }
     let said = run(&["top", "--server", "nowhere"]);

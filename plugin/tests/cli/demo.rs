@@ -117,7 +117,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     let _alone = alone();
     let before = Machine::now();
     let mut demo = Running::spawn(&mut meridian(&["demo", "--duration", "1s", "--serve"]));
-    let (_, stderr) = demo.stderr_until("the traffic goes on");
+    let (_, stderr) = demo.stderr_until("the traffic continues");
     let channel = Endpoint::from_static("http://127.0.0.1:4245").connect().await.unwrap();
     let mut client = ObserverClient::new(channel);
 

@@ -152,7 +152,7 @@ fn goes_on(hook: Hook, signal: Signal) {
         thread::sleep(Duration::from_secs(3));
         let (second, said) = start();
         let kept = signal == Signal::SIGTERM;
-        assert!(!kept || said.contains("the counters of the agent before go on"), "{said}");
+        assert!(!kept || said.contains("the counters of the earlier agent continue"), "{said}");
         let after = told(sum(&before, "meridian_pod_packets_total"));
         for (series, value) in &before {
             assert!(after.get(series).is_some_and(|after| after >= value), "{series} was {value}: {after:?}");

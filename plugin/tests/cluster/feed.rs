@@ -75,11 +75,11 @@ fn agents_and_controller_know_each_other() {
         };
         let name = "meridian-controller";
         let refused = [
-            (agent("node-b", &ca, name, Some(&good)), "the token is that of an agent on node-a, not on node-b"),
-            (agent("node-c", &ca, name, None), "Unauthenticated: no token was shown"),
+            (agent("node-b", &ca, name, Some(&good)), "the token belongs to an agent on node-a, not on node-b"),
+            (agent("node-c", &ca, name, None), "Unauthenticated: the request has no token"),
             (agent("node-d", &ca, name, Some(&nonsense)), "Unauthenticated: the token is refused"),
             (agent("node-e", &ca, name, Some(&other_audience)), "Unauthenticated: the token is refused"),
-            (agent("node-f", &ca, name, Some(&other_account)), "which is no agent"),
+            (agent("node-f", &ca, name, Some(&other_account)), "which is not an agent"),
             (agent("node-g", &other_ca, name, Some(&good)), "UnknownIssuer"),
             (agent("node-h", &ca, "somebody-else", Some(&good)), "certificate not valid for name"),
         ];
@@ -94,7 +94,7 @@ fn agents_and_controller_know_each_other() {
         let disagreed = controller.metric(r#"meridian_tls_refused_connections_total{server="feed"}"#).await.unwrap();
         assert!(refused >= 5.0 && disagreed >= 2.0);
         let log = controller.log();
-        assert!(log.contains("an agent is refused") && log.contains("no agreement on TLS"), "{log}");
+        assert!(log.contains("an agent is refused") && log.contains("the TLS handshake failed"), "{log}");
         // The certificate is renewed: later connections get the new one.
         let (issuer, new_ca) = authority(lab, "new");
         let key = KeyPair::generate().unwrap();
@@ -149,9 +149,9 @@ fn nonsense_is_refused_and_costs_no_memory() {
 
         let said = async |requests| follow(&channel, requests).await;
         for (requests, reason) in [
-            (vec![acknowledged], "the first message is no hello"),
-            (vec![FollowRequest::default()], "the first message is no hello"),
-            (vec![], "the first message is no hello"),
+            (vec![acknowledged], "the first message is not a hello"),
+            (vec![FollowRequest::default()], "the first message is not a hello"),
+            (vec![], "the first message is not a hello"),
             (vec![hello("", Vec::new())], "a hello names the agent's node"),
             (vec![hello(&"n".repeat(254), Vec::new())], "a hello names the agent's node"),
             (vec![hello("a", vec![0; 17])], "digests are 16384 bytes or none"),
@@ -197,7 +197,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
             streams.push(responses);
         }
         let (code, message) = said(vec![hello("d", Vec::new())]).await;
-        assert_eq!((code, message.as_str()), (Code::ResourceExhausted, "3 agents follow already"));
+        assert_eq!((code, message.as_str()), (Code::ResourceExhausted, "3 agents are connected already"));
         assert!(controller.metric(r#"meridian_feed_refused_total{reason="request"}"#).await.unwrap() >= 8.0);
         assert_eq!(controller.metric(r#"meridian_feed_refused_total{reason="full"}"#).await, Some(1.0));
     });
@@ -222,7 +222,7 @@ fn agents_go_on_without_their_controller_and_start_without_it() {
         drop(controller);
         is_connected(0.0).await;
         agent.has_exactly(&table()).await;
-        assert!(agent.log().contains("no controller: the last table stays in force"));
+        assert!(agent.log().contains("the controller can't be reached: the last table stays in force"));
         let confirmed = async |agent: &crate::lab::Agent| {
             agent.metric(r#"meridian_zone_table_confirmed_timestamp_seconds{node="node-a"}"#).await
         };
@@ -321,7 +321,7 @@ fn an_agent_that_starts_before_its_controller_counts_from_the_first_table_on() {
         let feed = format!("127.0.0.1:{}", free_port());
         let agent = lab.agent_at("node-a", &feed, &[]);
         until("its word", async || {
-            agent.log().contains("nothing is counted before the controller's first table is here").then_some(())
+            agent.log().contains("waiting for the controller's first table; nothing is counted before it").then_some(())
         })
         .await;
         // The agent answers health checks, but counts nothing before it has a table.

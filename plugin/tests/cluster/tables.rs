@@ -159,7 +159,7 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         watched.expect(&[("10.0.5.0/24", "unknown")]);
         watched.holds("Node", &version).await;
         assert_eq!(watched.controller.metric("meridian_table_conflicts").await, Some(1.0));
-        assert!(watched.controller.log().contains("prefix 10.0.5.0/24 is said to be in different zones"));
+        assert!(watched.controller.log().contains("prefix 10.0.5.0/24 is in different zones"));
         let version = lab.delete(Object::node("node-f", "", &[], &[])).await;
         watched.expect(&[("10.0.5.0/24", "us-1a")]);
         watched.holds("Node", &version).await;

@@ -47,7 +47,7 @@ fn the_table_outlives_what_the_api_server_does() {
         tokio::time::sleep(Duration::from_secs(WATCH + 1)).await;
         agent.has_exactly(&table).await;
         assert!(controller.metric(r#"meridian_watch_errors_total{kind="Node"}"#).await.unwrap() > 0.0);
-        assert!(controller.log().contains("the watch fails: what is known of this kind stays in force"));
+        assert!(controller.log().contains("the watch fails: the objects of this kind stay in force"));
         lab.start_api().await;
         controller.watches("Node", "watching").await;
         let version = lab.put(node("node-b", "eu-1c", 2)).await;
@@ -178,7 +178,7 @@ fn what_can_t_be_understood_is_said_and_the_rest_counts() {
         let unreadable = r#"meridian_watch_unreadable_objects{kind="CiliumNode"}"#;
         // The first two have no values at the paths that are read.
         assert_eq!(controller.metric(unreadable).await, Some(3.0));
-        assert!(controller.log().contains("spec.ipam.podCIDRs: `ten` is no prefix"));
+        assert!(controller.log().contains("spec.ipam.podCIDRs: `ten` is not a prefix"));
         // A corrected object counts.
         let spec = json!({"ipam": {"podCIDRs": ["10.1.2.0/24"]}});
         let version = lab.put(Object::cilium_node("node-b", spec, json!({}))).await;

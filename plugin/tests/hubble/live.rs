@@ -48,7 +48,7 @@ fn the_stock_command_observes_the_demo() {
     let program = program("MERIDIAN_HUBBLE_CLI");
     let mut demo = Command::new(env!("CARGO_BIN_EXE_meridian"));
     demo.args(["demo", "--duration", "1s", "--serve"]);
-    let hubble = Hubble { program, demo: serve(demo, AT.into(), "the traffic goes on") };
+    let hubble = Hubble { program, demo: serve(demo, AT.into(), "the traffic continues") };
 
     let status = hubble.prints("status");
     assert!(status.starts_with(&format!("Healthcheck (via {AT}): Ok\nCurrent/Max Flows: ")), "{status}");

@@ -91,7 +91,7 @@ fn who_is_refused_is_told_why_in_the_log() {
     }
     let plain = lab.says(&good, "status");
     assert!(plain.starts_with("exit Some(1)"), "{plain}");
-    until_says(&good, "no agreement on TLS server=\"hubble\"");
+    until_says(&good, "the TLS handshake failed server=\"hubble\"");
     let counted = metric(&http, "meridian_tls_refused_connections_total{server=\"hubble\"}").unwrap();
     assert!(counted >= refused.len() as f64, "{counted}");
 
@@ -106,7 +106,7 @@ fn who_is_refused_is_told_why_in_the_log() {
     // A certificate that does not exist yet.
     let late = Issued { certificate: lab.folder.join("late.crt"), key: lab.folder.join("late.key") };
     let waiting = server(&lab, &late, &ours.file, &[]);
-    until_says(&waiting, "the certificate is not there yet");
+    until_says(&waiting, "the certificate can't be read yet");
     let said = status(&lab, &waiting, &ours.file, NAME, Some(&client));
     assert!(said.starts_with("exit Some(1)"), "{said}");
     until_says(&waiting, "there is no certificate yet");

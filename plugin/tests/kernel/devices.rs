@@ -36,7 +36,7 @@ fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
         assert!(addresses.contains(&NODE.of(version)) && !addresses.contains(&GATEWAY.of(version)), "{addresses:?}");
     }
     let choice = choose(&network);
-    assert_eq!((choice.hook, choice.why.as_str()), (Hook::Netfilter, "no data path is here that bypasses netfilter"));
+    assert_eq!((choice.hook, choice.why.as_str()), (Hook::Netfilter, "no data path on this node bypasses netfilter"));
     let redirects = redirect_neigh(&network);
     let choice = choose(&network);
     assert_eq!((choice.hook, choice.why.as_str()), (Hook::Tcx, "an eBPF program on pod0 may forward past netfilter"));

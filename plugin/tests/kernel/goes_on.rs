@@ -139,7 +139,7 @@ fn pins_of_another_shape_are_refused_and_another_layout_ends() {
     drop(Datapath::load_pinned(Options::default(), Some(pins.clone())).unwrap());
     let other = Options { flow_slots: 1024, ..Options::default() };
     let error = Datapath::load_pinned(other, Some(pins.clone())).err().unwrap().to_string();
-    assert!(error.contains("is not as this version makes it: `meridian agent --unload`"), "{error}");
+    assert!(error.contains("has another layout than this version's: `meridian agent --unload`"), "{error}");
     // A folder of a layout that this version does not have.
     let folder = std::fs::read_dir(&bpf.0).unwrap().flatten().find(|entry| entry.path().is_dir()).unwrap().path();
     for part in ["maps", "links"] {

@@ -1,7 +1,7 @@
 //! Reads flow logs into the ring, in the order of their time.
 //!
-//! Files are read whole before anything is served. What comes from a pipe is put in order and served whenever
-//! nothing has come for a moment, as it may never end.
+//! Files are read to the end before anything is served. A pipe may never end, so its flows are sorted and served
+//! whenever it is idle for a moment.
 
 use super::super::Failure;
 use crate::{
@@ -23,19 +23,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A pipe from which nothing has come for so long is not waited for.
+/// A pipe without data for this long is idle.
 const IDLE: Duration = Duration::from_millis(250);
-/// Lines that are read ahead.
+/// The limit of lines that are read ahead.
 const AHEAD: usize = 1024;
 
-/// Flow logs that are open.
+/// The open flow logs.
 pub(super) struct Inputs(Vec<Input>);
 
 struct Input {
     path: PathBuf,
     from: Box<dyn Read + Send>,
     is_pipe: bool,
-    /// A device, such as /dev/null, has nothing on purpose.
+    /// A device, such as /dev/null, may be empty.
     may_be_empty: bool,
 }
 
@@ -72,19 +72,19 @@ impl Input {
     }
 }
 
-/// The result of the reading thread.
+/// A message from the reading thread.
 enum Found {
     File(PathBuf),
     Line(u64, Box<Line>),
     Failed(PathBuf, io::Error),
-    /// The end, and what the flows had that is not known here.
+    /// The end, with the names of unknown fields.
     End(String),
 }
 
 fn read(inputs: Inputs, to: &SyncSender<Found>) {
     let mut reader = Reader::new();
     for Input { path, from, .. } in inputs.0 {
-        // Nobody listens any more when the command ends.
+        // The receiver is gone once the command ends.
         if to.send(Found::File(path.clone())).is_err() {
             return;
         }
@@ -96,14 +96,14 @@ fn read(inputs: Inputs, to: &SyncSender<Found>) {
     let _ = to.send(Found::End(reader.unknown().to_string()));
 }
 
-/// The part read so far.
+/// The state of the loading.
 pub(super) struct Loading {
     order: Order,
     sink: Sink,
     rate: u32,
     ended: Arc<AtomicBool>,
     start: Instant,
-    /// Flows that were handed on.
+    /// The number of flows passed on to the ring.
     handed: u64,
     newest: Option<(i64, i32)>,
     count: Count,
@@ -113,18 +113,18 @@ pub(super) struct Loading {
 #[derive(Debug, Default)]
 struct Count {
     flows: u64,
-    /// Flows that are older than those that are kept.
+    /// The number of flows that are too old to be kept.
     older: u64,
     lost: u64,
     agent_events: u64,
     debug_events: u64,
 }
 
-/// The number of objects left out for one reason.
+/// The number of entries left out for one reason.
 #[derive(Debug)]
 struct Left {
     count: u64,
-    /// Where the first of it is, and what is said of it.
+    /// The place of the first one, and its text.
     at: String,
     text: String,
 }
@@ -135,10 +135,10 @@ impl Loading {
         Self { order, sink, rate, ended, start: Instant::now(), handed: 0, newest: None, count, left }
     }
 
-    /// Reads all of it; calls `read` before the first flow is handed on.
+    /// Reads all inputs; calls `read` before the first flow is passed on.
     ///
     /// # Errors
-    /// A file can't be read, or there is no flow in any of them.
+    /// A file can't be read, or no file has a flow.
     pub(super) fn load(mut self, inputs: Inputs, read: impl FnOnce()) -> Result<(), Failure> {
         let (name, is_endless) = (inputs.name(), inputs.is_endless());
         let may_be_empty = inputs.0.iter().any(|input| input.may_be_empty);
@@ -158,7 +158,7 @@ impl Loading {
         Ok(())
     }
 
-    /// Takes what is found to the end of it; what the flows had that is not known.
+    /// Handles all messages of the reading thread; returns the names of unknown fields.
     fn take_all(&mut self, found: &Receiver<Found>, is_endless: bool) -> Result<String, Failure> {
         let mut path = PathBuf::new();
         loop {
@@ -173,7 +173,7 @@ impl Loading {
                     path = next;
                 }
                 Ok(Found::Line(number, line)) => self.take(*line, || match number {
-                    // Of no line.
+                    // 0 stands for no line.
                     0 => path.display().to_string(),
                     number => format!("{}:{number}", path.display()),
                 }),
@@ -208,7 +208,7 @@ impl Loading {
         }
     }
 
-    /// Brings what waits into the ring.
+    /// Passes the waiting records on to the ring.
     fn hand_on(&mut self) {
         let mut is_late = false;
         for record in self.order.take() {
@@ -253,7 +253,7 @@ impl Loading {
         tracing::info!(flows, left_out, lost, agent_events, debug_events, "loaded");
     }
 
-    /// Why there is nothing to serve, in one line.
+    /// The reason why there is nothing to serve, in one line.
     fn nothing(&self, name: &str) -> String {
         if self.left.is_empty() {
             return format!("{name}: there is nothing in it");

@@ -142,7 +142,7 @@ fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) ->
 fn subnets(notes: &Texts, reading: &mut Reading) -> Vec<IpNetwork> {
     let Some(text) = notes.get(OVN_SUBNETS) else { return Vec::new() };
     let Ok(networks) = serde_json::from_str::<Value>(text) else {
-        reading.0.push(format!("{OVN_SUBNETS}: it is no JSON"));
+        reading.0.push(format!("{OVN_SUBNETS}: not JSON"));
         return Vec::new();
     };
     let texts = match networks.get("default") {

@@ -20,7 +20,7 @@ impl Reading {
             }
         });
         if network.is_none() {
-            self.0.push(format!("{what}: `{text}` is no prefix"));
+            self.0.push(format!("{what}: `{text}` is not a prefix"));
         }
         network
     }
@@ -32,7 +32,7 @@ impl Reading {
             return None;
         }
         let Ok(address) = text.parse::<IpAddr>() else {
-            self.0.push(format!("{what}: `{text}` is no address"));
+            self.0.push(format!("{what}: `{text}` is not an address"));
             return None;
         };
         let address = address.to_canonical();
@@ -46,7 +46,7 @@ impl Reading {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
             Some(_) => {
-                self.0.push(format!("{path}: it is no text"));
+                self.0.push(format!("{path}: not a string"));
                 None
             }
         }
@@ -58,7 +58,7 @@ impl Reading {
             None | Some(Value::Null) => &[],
             Some(Value::Array(list)) => list,
             Some(_) => {
-                self.0.push(format!("{path}: it is no list"));
+                self.0.push(format!("{path}: not a list"));
                 &[]
             }
         }
@@ -68,7 +68,7 @@ impl Reading {
         let list = self.list(at, path);
         let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
         if texts.len() < list.len() {
-            self.0.push(format!("{path}: not all of it is text"));
+            self.0.push(format!("{path}: not all of it are strings"));
         }
         texts
     }

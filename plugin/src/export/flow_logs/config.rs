@@ -99,7 +99,7 @@ fn apart<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<FlowLog>, D::Error> {
 
 fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
     let text: Option<String> = Option::deserialize(from)?;
-    let time = |text: String| text.parse().map_err(|_| Error::custom(format!("`{text}` is no time")));
+    let time = |text: String| text.parse().map_err(|_| Error::custom(format!("`{text}` is not a time")));
     text.map(time).transpose()
 }
 
@@ -156,6 +156,6 @@ flowLogs:
         assert!(refused("flowLogs: [{name: a}]").contains("it has no `filePath`"));
         assert!(refused(&log(", fieldAggregate: [source]")).contains("not summed up here"));
         assert!(refused(&log(", colour: red")).contains("colour"));
-        assert!(refused(&log(", end: soon")).contains("`soon` is no time"));
+        assert!(refused(&log(", end: soon")).contains("`soon` is not a time"));
     }
 }

@@ -48,7 +48,7 @@ pub enum ConfigError {
     #[error("{0}: {1}")]
     Metric(String, MetricError),
     /// A family is listed twice.
-    #[error("{0}: it is there twice")]
+    #[error("{0}: it is listed twice")]
     Twice(String),
     /// A family exists with other labels.
     #[error("{0}: its labels can't change without a restart")]
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(refused("flow:sourceContext=pood"), "flow: unknown context 'pood'");
         assert_eq!(refused("flow:labelsContext=pod"), "flow: invalid labelsContext value: pod");
         assert_eq!(refused("flow:port"), "flow: it has no option `port`");
-        assert_eq!(refused("flow flow"), "flow: it is there twice");
+        assert_eq!(refused("flow flow"), "flow: it is listed twice");
         assert!("dns flow".parse::<Config>().is_ok(), "a list of Cilium's is taken, without what is not seen here");
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     config::{ContextOption, MetricError},
-    seen::FlowView,
+    flow_view::FlowView,
 };
 use crate::proto::{
     flow::TrafficDirection,
@@ -128,22 +128,22 @@ impl Context {
     }
 
     /// The values of the labels.
-    pub(super) fn values(&self, seen: &FlowView<'_>, put: &mut impl FnMut(&str)) {
+    pub(super) fn values(&self, view: &FlowView<'_>, put: &mut impl FnMut(&str)) {
         for label in &self.labels {
-            label_value(label, seen, put);
+            label_value(label, view, put);
         }
         for (end, is_source) in [(&self.source, true), (&self.destination, false)] {
             if !end.is_there() {
                 continue;
             }
-            let mut said = String::new();
-            for identifier in end.identifiers(seen.direction) {
-                identify(*identifier, seen, is_source, &mut said);
-                if !said.is_empty() {
+            let mut name = String::new();
+            for identifier in end.identifiers(view.direction) {
+                identify(*identifier, view, is_source, &mut name);
+                if !name.is_empty() {
                     break;
                 }
             }
-            put(&said);
+            put(&name);
         }
     }
 
@@ -187,8 +187,8 @@ fn identifier(text: &str) -> Result<Identifier, MetricError> {
 }
 
 /// Appends the name of an end; nothing if it is unknown.
-fn identify(identifier: Identifier, seen: &FlowView<'_>, is_source: bool, to: &mut String) {
-    let end = if is_source { seen.source } else { seen.destination };
+fn identify(identifier: Identifier, view: &FlowView<'_>, is_source: bool, to: &mut String) {
+    let end = if is_source { view.source } else { view.destination };
     let (namespace, pod) = (end.string(field::NAMESPACE), end.string(field::POD_NAME));
     let join = |values: &mut dyn Iterator<Item = &str>, to: &mut String| {
         for (n, value) in values.enumerate() {
@@ -211,9 +211,9 @@ fn identify(identifier: Identifier, seen: &FlowView<'_>, is_source: bool, to: &m
         Identifier::PodName => to.push_str(pod),
         Identifier::Dns => {
             let names = if is_source { number::flow::SOURCE_NAMES } else { number::flow::DESTINATION_NAMES };
-            join(&mut seen.own.strings(names), to);
+            join(&mut view.own.strings(names), to);
         }
-        Identifier::Ip => to.push_str(ip(seen, is_source)),
+        Identifier::Ip => to.push_str(ip(view, is_source)),
         Identifier::ReservedIdentity => {
             let api_server = "reserved:kube-apiserver";
             let mut labels = end.strings(field::LABELS);
@@ -239,22 +239,22 @@ fn identify(identifier: Identifier, seen: &FlowView<'_>, is_source: bool, to: &m
     }
 }
 
-fn label_value(label: &str, seen: &FlowView<'_>, put: &mut impl FnMut(&str)) {
+fn label_value(label: &str, view: &FlowView<'_>, put: &mut impl FnMut(&str)) {
     if label == "traffic_direction" {
-        let direction = match TrafficDirection::try_from(seen.direction) {
+        let direction = match TrafficDirection::try_from(view.direction) {
             Ok(TrafficDirection::Unknown) => "unknown".to_owned(),
             Ok(direction) => direction.as_str_name().to_lowercase(),
-            Err(_) => seen.direction.to_string(),
+            Err(_) => view.direction.to_string(),
         };
         return put(&direction);
     }
     if label == "locality" {
-        return put(after(seen.source, LOCALITY));
+        return put(after(view.source, LOCALITY));
     }
     let is_source = label.starts_with("source_");
-    let end = if is_source { seen.source } else { seen.destination };
+    let end = if is_source { view.source } else { view.destination };
     put(match label.split_once('_').map_or(label, |(_, what)| what) {
-        "ip" => ip(seen, is_source),
+        "ip" => ip(view, is_source),
         "pod" => end.string(field::POD_NAME),
         "namespace" => end.string(field::NAMESPACE),
         "workload" => workload(end, number::workload::NAME),
@@ -265,8 +265,8 @@ fn label_value(label: &str, seen: &FlowView<'_>, put: &mut impl FnMut(&str)) {
     });
 }
 
-fn ip<'f>(seen: &FlowView<'f>, is_source: bool) -> &'f str {
-    seen.ip.map_or("", |ip| ip.string(if is_source { number::ip::SOURCE } else { number::ip::DESTINATION }))
+fn ip<'f>(view: &FlowView<'f>, is_source: bool) -> &'f str {
+    view.ip.map_or("", |ip| ip.string(if is_source { number::ip::SOURCE } else { number::ip::DESTINATION }))
 }
 
 /// A string field of the first workload.

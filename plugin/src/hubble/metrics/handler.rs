@@ -2,7 +2,7 @@
 
 use super::{
     config::{ContextOption, MetricError},
-    seen::{FlowView, l4_name},
+    flow_view::{FlowView, l4_name},
 };
 use crate::{
     flows::icmp,
@@ -94,26 +94,26 @@ impl Handler {
     }
 
     /// Whether the handler may count the flow.
-    pub(super) fn wants(&self, seen: &FlowView<'_>) -> bool {
-        let is_dropped = seen.verdict == Verdict::Dropped as i32;
-        let is_reply = seen.is_reply == Some(true);
+    pub(super) fn wants(&self, view: &FlowView<'_>) -> bool {
+        let is_dropped = view.verdict == Verdict::Dropped as i32;
+        let is_reply = view.is_reply == Some(true);
         match self {
             Self::Flow => true,
             Self::Drop => is_dropped,
-            Self::Tcp => seen.is_forwarded() && seen.ip.is_some() && seen.protocol(layer4::TCP).is_some(),
-            Self::Icmp => seen.protocol(layer4::ICMPV4).or_else(|| seen.protocol(layer4::ICMPV6)).is_some(),
+            Self::Tcp => view.is_forwarded() && view.ip.is_some() && view.protocol(layer4::TCP).is_some(),
+            Self::Icmp => view.protocol(layer4::ICMPV4).or_else(|| view.protocol(layer4::ICMPV6)).is_some(),
             // The destination port of a possible reply may be a client's.
-            Self::PortDistribution => seen.is_forwarded() && seen.has_l4 && seen.is_reply == Some(false),
+            Self::PortDistribution => view.is_forwarded() && view.has_l4 && view.is_reply == Some(false),
             Self::FlowsToWorld { any_drop, syn_only, .. } => {
-                let labels = || seen.destination.strings(number::endpoint::LABELS);
-                let by_policy = seen.drop_reason == DropReason::PolicyDenied as i32;
+                let labels = || view.destination.strings(number::endpoint::LABELS);
+                let by_policy = view.drop_reason == DropReason::PolicyDenied as i32;
                 let is_syn = || {
-                    let flags = seen.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
+                    let flags = view.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
                     flags.is_some_and(|flags| flags.bool(number::tcpflags::SYN))
                 };
-                seen.has_destination
-                    && seen.event_type.is_some()
-                    && seen.has_l4
+                view.has_destination
+                    && view.event_type.is_some()
+                    && view.has_l4
                     && labels().any(|label| WORLD.contains(&label))
                     && (!is_dropped || *any_drop || by_policy)
                     && (is_dropped || !is_reply)
@@ -122,14 +122,14 @@ impl Handler {
         }
     }
 
-    /// Calls `say` with the label values, once for each count of the flow.
-    pub(super) fn each(&self, seen: &FlowView<'_>, say: &mut impl FnMut(&[&str])) {
+    /// Calls `emit` with the label values, once for each count of the flow.
+    pub(super) fn each(&self, view: &FlowView<'_>, emit: &mut impl FnMut(&[&str])) {
         match self {
             Self::Flow => {
-                let (kind, sub_type) = seen.event_type.unwrap_or_default();
+                let (kind, sub_type) = view.event_type.unwrap_or_default();
                 let number;
                 let (kind, sub_type) = match kind {
-                    129 => ("L7", seen.l7().unwrap_or_default()),
+                    129 => ("L7", view.l7().unwrap_or_default()),
                     1 => ("Drop", ""),
                     3 => ("Capture", ""),
                     4 => ("Trace", observation_point(sub_type)),
@@ -139,57 +139,57 @@ impl Handler {
                         ("Unknown", &*number)
                     }
                 };
-                say(&[seen.protocol_name(), kind, sub_type, &verdict(seen.verdict)]);
+                emit(&[view.protocol_name(), kind, sub_type, &verdict(view.verdict)]);
             }
             Self::Drop => {
-                let reason = DropReason::try_from(seen.drop_reason).map(|reason| reason.as_str_name());
-                say(&[&named(reason, seen.drop_reason), seen.protocol_name()]);
+                let reason = DropReason::try_from(view.drop_reason).map(|reason| reason.as_str_name());
+                emit(&[&named(reason, view.drop_reason), view.protocol_name()]);
             }
             Self::Tcp => {
-                let flags = seen.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
-                let (Some(flags), Some(ip)) = (flags, seen.ip) else { return };
+                let flags = view.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
+                let (Some(flags), Some(ip)) = (flags, view.ip) else { return };
                 let version = ip.varint(number::ip::IPVERSION) as i32;
                 let family = named(IpVersion::try_from(version).map(|version| version.as_str_name()), version);
                 let has = |number| flags.bool(number);
                 if has(number::tcpflags::FIN) {
-                    say(&["FIN", &family]);
+                    emit(&["FIN", &family]);
                 }
                 if has(number::tcpflags::SYN) {
-                    say(&[if has(number::tcpflags::ACK) { "SYN-ACK" } else { "SYN" }, &family]);
+                    emit(&[if has(number::tcpflags::ACK) { "SYN-ACK" } else { "SYN" }, &family]);
                 }
                 if has(number::tcpflags::RST) {
-                    say(&["RST", &family]);
+                    emit(&["RST", &family]);
                 }
             }
             Self::Icmp => {
                 let numbers = |of: crate::proto::wire::Message<'_>| {
                     (of.varint(number::icmpv4::TYPE) as u32, of.varint(number::icmpv4::CODE) as u32)
                 };
-                if let Some((kind, code)) = seen.protocol(layer4::ICMPV4).map(numbers) {
-                    say(&["IPv4", &icmp::v4(kind, code)]);
+                if let Some((kind, code)) = view.protocol(layer4::ICMPV4).map(numbers) {
+                    emit(&["IPv4", &icmp::v4(kind, code)]);
                 }
-                if let Some((kind, code)) = seen.protocol(layer4::ICMPV6).map(numbers) {
-                    say(&["IPv6", &icmp::v6(kind, code)]);
+                if let Some((kind, code)) = view.protocol(layer4::ICMPV6).map(numbers) {
+                    emit(&["IPv6", &icmp::v6(kind, code)]);
                 }
             }
             Self::PortDistribution => {
-                let Some((chosen, _)) = seen.l4 else { return };
+                let Some((chosen, _)) = view.l4 else { return };
                 if let Some(name) = l4_name(chosen) {
-                    say(&[name, &port(seen).unwrap_or(0).to_string()]);
+                    emit(&[name, &port(view).unwrap_or(0).to_string()]);
                 }
             }
             Self::FlowsToWorld { port: by_port, .. } => {
-                let (verdict, port) = (verdict(seen.verdict), port(seen).map(|port| port.to_string()));
-                let values = [seen.protocol_name(), &*verdict, port.as_deref().unwrap_or_default()];
-                say(if *by_port { &values } else { &values[..2] });
+                let (verdict, port) = (verdict(view.verdict), port(view).map(|port| port.to_string()));
+                let values = [view.protocol_name(), &*verdict, port.as_deref().unwrap_or_default()];
+                emit(if *by_port { &values } else { &values[..2] });
             }
         }
     }
 }
 
 /// The destination port, where the protocol has ports.
-fn port(seen: &FlowView<'_>) -> Option<u32> {
-    let (chosen, message) = seen.l4?;
+fn port(view: &FlowView<'_>) -> Option<u32> {
+    let (chosen, message) = view.l4?;
     let number = match chosen {
         layer4::TCP => number::tcp::DESTINATION_PORT,
         layer4::UDP => number::udp::DESTINATION_PORT,

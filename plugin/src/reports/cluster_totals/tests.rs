@@ -69,21 +69,21 @@ impl Agent {
     /// A new agent continues with the same counters.
     fn restart(&mut self, now: Instant) {
         let saved = wire::sums(&self.accounting);
-        self.accounting = self.accounting.anew();
+        self.accounting = self.accounting.without_counts();
         wire::restore(&mut self.accounting, saved, now);
         self.reporter = ReportBuilder::new(None, true);
     }
 
     /// The counters start from zero.
     fn reboot(&mut self) {
-        (self.matrix, self.accounting) = (Matrix::default(), self.accounting.anew());
+        (self.matrix, self.accounting) = (Matrix::default(), self.accounting.without_counts());
         self.reporter = ReportBuilder::new(None, false);
         self.boot += 1;
     }
 
     fn report(&mut self, to: &ClusterTotals, now: Instant) {
         to.take(self.reporter.report(&self.sample()), now).unwrap();
-        self.reporter.taken();
+        self.reporter.accepted();
     }
 }
 
@@ -177,9 +177,9 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                 }
                 12 => {
                     now += Duration::from_secs(100);
-                    agent.accounting.turn(now);
-                    leader.turn(now);
-                    standby.turn(now);
+                    agent.accounting.expire(now);
+                    leader.expire(now);
+                    standby.expire(now);
                 }
                 13 => {
                     // A graceful end: the last report is accepted.
@@ -271,7 +271,7 @@ fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
         cluster_totals.nodes(later).into_iter().map(|node| node.age.as_secs()).collect::<Vec<_>>()
     };
     assert_eq!(ages(&standby), [3600, 0]);
-    standby.turn(now + FORGOTTEN + Duration::from_secs(61));
+    standby.expire(now + FORGOTTEN + Duration::from_secs(61));
     assert_eq!(ages(&standby), [0], "the one is forgotten, the other is not");
 }
 
@@ -299,6 +299,6 @@ fn nonsense_is_refused_and_adds_nothing() {
     cluster_totals.take(good, now).unwrap();
     assert_eq!(
         cluster_totals.take(report("node-b"), now).unwrap_err().to_string(),
-        "reports of 1 nodes are summed up already"
+        "there are reports of 1 nodes already"
     );
 }

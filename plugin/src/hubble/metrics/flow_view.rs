@@ -31,39 +31,39 @@ pub(super) struct FlowView<'f> {
 impl<'f> FlowView<'f> {
     pub(super) fn new(flow: &'f Encoded) -> Self {
         let end = |end: Option<&'f crate::flows::Part>| end.map(|end| end.message());
-        let mut seen = Self {
+        let mut view = Self {
             own: flow.own(),
             source: end(flow.source()).unwrap_or_default(),
             destination: end(flow.destination()).unwrap_or_default(),
             has_destination: flow.destination().is_some(),
             ..Self::default()
         };
-        for of in seen.own.fields() {
+        for of in view.own.fields() {
             let number = match of.value {
                 Value::Varint(number) => number as i32,
                 _ => 0,
             };
             match of.number {
-                field::VERDICT => seen.verdict = number,
-                field::TRAFFIC_DIRECTION => seen.direction = number,
-                field::DROP_REASON_DESC => seen.drop_reason = number,
-                field::IP => seen.ip = Some(of.value.message()),
+                field::VERDICT => view.verdict = number,
+                field::TRAFFIC_DIRECTION => view.direction = number,
+                field::DROP_REASON_DESC => view.drop_reason = number,
+                field::IP => view.ip = Some(of.value.message()),
                 field::L4 => {
-                    seen.has_l4 = true;
+                    view.has_l4 = true;
                     let chosen = of.value.message().fields().last();
-                    seen.l4 = chosen.map(|chosen| (chosen.number, chosen.value.message()));
+                    view.l4 = chosen.map(|chosen| (chosen.number, chosen.value.message()));
                 }
-                field::IS_REPLY => seen.is_reply = Some(of.value.message().bool(1)),
+                field::IS_REPLY => view.is_reply = Some(of.value.message().bool(1)),
                 field::EVENT_TYPE => {
                     let of = of.value.message();
                     let numbers = [number::ciliumeventtype::TYPE, number::ciliumeventtype::SUB_TYPE];
                     let [kind, sub_type] = numbers.map(|number| of.varint(number) as i32);
-                    seen.event_type = Some((kind, sub_type));
+                    view.event_type = Some((kind, sub_type));
                 }
                 _ => {}
             }
         }
-        seen
+        view
     }
 
     pub(super) const fn is_forwarded(&self) -> bool {
