@@ -27,11 +27,6 @@ ZONES=("eu-1a eu-1" "eu-1b eu-1" "eu-2a eu-2")
 
 MACHINES=(control-plane node-1 node-2 node-3)
 
-# hierarchies: the machine's cgroup hierarchies. A node has a group of its own in each.
-hierarchies() {
-    awk '($3 == "cgroup" || $3 == "cgroup2") && $2 ~ "^/sys/fs/cgroup/[^/]*$" && $2 !~ "/systemd$" { print substr($2, 16) }' /proc/mounts
-}
-
 # image FILE NAME ENTRYPOINT PATH=FILE...: an image of one layer, as an archive that containerd imports.
 image() {
     local file=$1 name=$2 entrypoint=$3 root archive config item
@@ -255,7 +250,7 @@ down() {
 
 # up [--cilium MODE]
 up() {
-    local number start=$SECONDS
+    local number obstacle start=$SECONDS
     CILIUM='' UPGRADE='' DUAL=no PROXY=yes PODS=10.244.0.0/16
     if [ "${1:-}" = --cilium ]; then
         cilium_mode "${2:?which mode}"
@@ -264,7 +259,8 @@ up() {
     fi
     [ "$(id -u)" = 0 ] || die "nodes are namespaces: run as root"
     HIERARCHIES=$(hierarchies | xargs)
-    [[ $HIERARCHIES = *memory*unified* ]] || die "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
+    obstacle=$(obstacle_to_nodes)
+    [ -z "$obstacle" ] || die "$obstacle"
     need_packages containerd runc containernetworking-plugins nftables conntrack socat iptables ethtool iproute2 openssl curl
     # Any version works, and an installed one may be newer.
     type -P kubectl >/dev/null || need_packages kubernetes-client

@@ -10,6 +10,11 @@
 [ $# -gt 0 ] || die "which mode: all, or any of ${CILIUM_MODES[*]}"
 [ "$(id -u)" = 0 ] || die "nodes are namespaces: run as root"
 [ "$1" != all ] || set -- "${CILIUM_MODES[@]}"
+obstacle=$(obstacle_to_nodes)
+if [ -n "$obstacle" ]; then
+    skip "beside Cilium: $*" "$obstacle"
+    exit
+fi
 need_userspace
 
 # Built here, so that the build does not count as the suite's time.
