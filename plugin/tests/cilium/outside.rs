@@ -24,7 +24,7 @@ impl Server {
         let traffic = std::env::var("MERIDIAN_TRAFFIC").unwrap();
         let mut server = Self(Vec::new());
         for (address, host) in ADDRESSES.into_iter().zip([ADDRESSES[0].to_owned(), format!("[{}]", ADDRESSES[1])]) {
-            cluster.ask(OUTSIDE, &["ip", "address", "add", address, "dev", "lo"]);
+            cluster.ask(OUTSIDE, &["ip", "address", "add", address, "dev", "lo", "nodad"]);
             let network = format!("--net=/run/netns/{NAME}-{OUTSIDE}");
             let mut process = Command::new("nsenter");
             process.args([&network, &traffic, "serve", &format!("{host}:{PORT}")]);
