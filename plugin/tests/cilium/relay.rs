@@ -8,9 +8,13 @@ use crate::{
     machine::Machine,
     modes::{PRESET, install, timed, uninstall, with_pods},
     outside,
+    wire::Pair,
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 /// Cilium's Secrets, by the names that its chart gives them.
 const SERVER: &str = "hubble-server-certs";
@@ -56,7 +60,7 @@ fn shows_both(cluster: &Cluster, values: &[&str]) {
     until("a relay with six connected servers", || (connected(cluster) == nodes).then_some(()));
     until("the same connections by servers of both kinds", || {
         burst(cluster);
-        let (ours, ciliums) = connections(cluster);
+        let [ours, ciliums] = connections(cluster);
         (ours.len() == 4 && ours == ciliums).then_some(()).or_else(|| {
             eprintln!("    ours: {ours:#?}; Cilium's: {ciliums:#?}");
             None
@@ -75,8 +79,8 @@ fn connected(cluster: &Cluster) -> BTreeSet<String> {
 }
 
 /// The connections between clients and servers on different nodes, by our agents, and by Cilium's.
-fn connections(cluster: &Cluster) -> (BTreeSet<(String, String)>, BTreeSet<(String, String)>) {
-    let mut nodes = std::collections::BTreeMap::new();
+fn connections(cluster: &Cluster) -> [BTreeSet<Pair>; 2] {
+    let mut nodes = BTreeMap::new();
     for namespace in ["shop", "billing"] {
         for pod in cluster.get(&["pods", "--namespace", namespace]) {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -96,7 +100,7 @@ fn connections(cluster: &Cluster) -> (BTreeSet<(String, String)>, BTreeSet<(Stri
             if by.ends_with(SUFFIX) { &mut ours } else { &mut ciliums }.insert(pair);
         }
     }
-    (ours, ciliums)
+    [ours, ciliums]
 }
 
 /// Secrets whose certificates are of an authority of the test's.
