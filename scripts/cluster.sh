@@ -6,8 +6,9 @@
 #   cluster.sh kubectl|helm|hubble|top ARGUMENT...
 #   cluster.sh on NODE COMMAND...     runs a command on a node, node-1 to node-3; `outside` is a machine beside them
 #   cluster.sh reboot NODE            cuts a node's power, and starts it again
-#   cluster.sh cilium stop|start NODE
-#                                     stops a node's cilium-agent, and starts it; `dbg` is cilium-dbg
+#   cluster.sh cilium stop|start|upgrade NODE [FLAG...]
+#                                     stops a node's cilium-agent, starts it with further flags, or replaces it by the
+#                                     next version in the mode `upgrade`; `dbg` is cilium-dbg
 #   cluster.sh down                   removes everything, also the remains of a cluster that was killed
 #
 # Clusters with different names in MERIDIAN_CLUSTER run side by side. MERIDIAN_BINARY names a static binary for
@@ -25,11 +26,6 @@ GATEWAY=172.30.0.1
 ZONES=("eu-1a eu-1" "eu-1b eu-1" "eu-2a eu-2")
 
 MACHINES=(control-plane node-1 node-2 node-3)
-
-# hierarchies: the machine's cgroup hierarchies. A node has a group of its own in each.
-hierarchies() {
-    awk '($3 == "cgroup" || $3 == "cgroup2") && $2 ~ "^/sys/fs/cgroup/[^/]*$" && $2 !~ "/systemd$" { print substr($2, 16) }' /proc/mounts
-}
 
 # image FILE NAME ENTRYPOINT PATH=FILE...: an image of one layer, as an archive that containerd imports.
 image() {
@@ -109,11 +105,17 @@ machine() {
 control_plane() {
     local part=$DIR/control-plane network=$NAME-control-plane i
     local key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+    local services=10.96.0.0/16 prefixes=(--cluster-cidr=10.244.0.0/16)
     mkdir -p "$part"
     machine control-plane
     ip -n "$network" link add bridge0 type bridge
     ip -n "$network" addr add "$GATEWAY/24" dev bridge0
     ip -n "$network" link set bridge0 up
+    if [ "$DUAL" = yes ]; then
+        ip -n "$network" addr add "fd00:172:30::1/64" dev bridge0 nodad
+        services+=,fd00:96::/112
+        prefixes=("--cluster-cidr=10.244.0.0/16,fd00:244::/56" --node-cidr-mask-size-ipv6=64)
+    fi
     {
         openssl req -x509 "${key[@]}" -days 30 -subj /CN=cluster-ca -keyout "$part/ca.key" -out "$part/ca.crt"
         openssl req "${key[@]}" -subj /CN=apiserver -keyout "$part/server.key" -out "$part/server.csr"
@@ -134,12 +136,12 @@ control_plane() {
         --tls-cert-file="$part/server.crt" --tls-private-key-file="$part/server.key" --token-auth-file="$part/tokens.csv" \
         --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
         --service-account-issuer=https://kubernetes.default.svc --service-account-signing-key-file="$part/accounts.key" \
-        --service-account-key-file="$part/accounts.key" --service-cluster-ip-range=10.96.0.0/16 \
+        --service-account-key-file="$part/accounts.key" --service-cluster-ip-range="$services" \
         --kubelet-preferred-address-types=InternalIP
     wait_until "the API server" kubectl get --raw=/readyz
     # As with kubeadm, Kubernetes assigns the nodes prefixes beside Cilium, too.
     start_in control-plane controller-manager "$CLUSTER" controller-manager --kubeconfig="$ADMIN" --leader-elect=false \
-        --allocate-node-cidrs --cluster-cidr=10.244.0.0/16 --service-cluster-ip-range=10.96.0.0/16 \
+        --allocate-node-cidrs "${prefixes[@]}" --service-cluster-ip-range="$services" \
         --service-account-private-key-file="$part/accounts.key" --root-ca-file="$part/ca.crt" --bind-address=127.0.0.1
     start_in control-plane scheduler "$CLUSTER" scheduler --kubeconfig="$ADMIN" --leader-elect=false --bind-address=127.0.0.1
     start_in control-plane dns "$CLUSTER" dns "$ADMIN" "$GATEWAY:53"
@@ -165,10 +167,14 @@ node() {
     ip -n "$NAME-$name" addr add "$address/24" dev eth0
     ip -n "$NAME-$name" link set eth0 up
     ip -n "$NAME-$name" route add default via "$GATEWAY"
+    if [ "$DUAL" = yes ]; then
+        ip -n "$NAME-$name" addr add "fd00:172:30::1$1/64" dev eth0 nodad
+        ip -n "$NAME-$name" route add default via fd00:172:30::1
+    fi
     # Packets cross the bridge as on a wire: already segmented, without large ones.
     nsenter --net="/run/netns/$NAME-$name" ethtool -K eth0 tso off gso off gro off >/dev/null
     (
-        export DIR CLUSTER GATEWAY PODS PROXY CILIUM HIERARCHIES
+        export DIR CLUSTER GATEWAY PODS PROXY CILIUM UPGRADE DUAL HIERARCHIES
         for hierarchy in $HIERARCHIES; do echo $BASHPID >"/sys/fs/cgroup/$hierarchy/$NAME-$name/cgroup.procs"; done
         exec setsid nice -n "${MERIDIAN_CLUSTER_NICE:-10}" nsenter --net="/run/netns/$NAME-$name" \
             unshare --mount --uts --ipc --pid --cgroup --fork --kill-child \
@@ -244,8 +250,8 @@ down() {
 
 # up [--cilium MODE]
 up() {
-    local number start=$SECONDS
-    CILIUM='' PROXY=yes PODS=10.244.0.0/16
+    local number obstacle start=$SECONDS
+    CILIUM='' UPGRADE='' DUAL=no PROXY=yes PODS=10.244.0.0/16
     if [ "${1:-}" = --cilium ]; then
         cilium_mode "${2:?which mode}"
         CILIUM=$("$ROOT/scripts/conformance.sh" cilium)
@@ -253,7 +259,8 @@ up() {
     fi
     [ "$(id -u)" = 0 ] || die "nodes are namespaces: run as root"
     HIERARCHIES=$(hierarchies | xargs)
-    [[ $HIERARCHIES = *memory*unified* ]] || die "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
+    obstacle=$(obstacle_to_nodes)
+    [ -z "$obstacle" ] || die "$obstacle"
     need_packages containerd runc containernetworking-plugins nftables conntrack socat iptables ethtool iproute2 openssl curl
     # Any version works, and an installed one may be newer.
     type -P kubectl >/dev/null || need_packages kubernetes-client
@@ -270,7 +277,7 @@ up() {
     control_plane
     for number in 1 2 3; do node "$number"; done
     wait_until "the nodes' prefixes" all_have .spec.podCIDR
-    wait_until "the nodes' addresses" all_have '.status.addresses[?(@.type=="InternalIP")].address'
+    wait_until "the nodes' addresses" all_have '.status.addresses[?(@.type=="Hostname")].address'
     if [ -n "$CILIUM" ]; then
         start_operator
         for number in 1 2 3; do start_agent "node-$number"; done
@@ -287,7 +294,7 @@ settings() {
     # shellcheck source=/dev/null
     . "$DIR/settings"
     HIERARCHIES=$(hierarchies | xargs)
-    if [ -n "$CILIUM" ]; then cilium_mode "$MODE"; else PROXY=yes PODS=10.244.0.0/16; fi
+    if [ -n "$CILIUM" ]; then cilium_mode "$MODE"; else UPGRADE='' DUAL=no PROXY=yes PODS=10.244.0.0/16; fi
 }
 
 # in_network MACHINE COMMAND...: runs a program of this machine in the network of another machine, services included.
@@ -357,14 +364,23 @@ reboot() {
 
 enter_in_subshell() { (enter "$@"); }
 
-# cilium stop|start NODE, cilium dbg NODE ARGUMENT...
+# cilium stop|upgrade NODE, cilium start NODE [FLAG...], cilium dbg NODE ARGUMENT...
 cilium() {
     settings
     [ -n "$CILIUM" ] || die "this cluster is without Cilium"
     local what=$1 node=$2 agent
     shift 2
     case $what in
-        start) start_agent "$node" ;;
+        start) start_agent "$node" "$@" ;;
+        upgrade)
+            [ -n "$UPGRADE" ] || die "the mode $MODE has no version to upgrade to"
+            cilium stop "$node"
+            # Its programs for the kernel, too: it compiles them.
+            # shellcheck disable=SC2016 # the node's shell expands it
+            "${BASH_SOURCE[0]}" on "$node" sh -ec 'rm -r /var/lib/cilium/bpf && cp -r "$1/bpf" /var/lib/cilium/
+                ln -sf "$1/daemon" /usr/local/bin/cilium-agent' sh "$UPGRADE"
+            start_agent "$node" "$@"
+            ;;
         stop)
             agent=$(cat "$DIR/pids/$node-cilium")
             # cilium-agent is the child of the process that entered the node.
@@ -372,7 +388,7 @@ cilium() {
             while kill -0 "$agent" 2>/dev/null; do sleep 0.2; done
             ;;
         dbg) (enter "$node" "$CILIUM/cilium-dbg" "$@") ;;
-        *) die "cilium stop|start|dbg NODE, not $what" ;;
+        *) die "cilium stop|start|upgrade|dbg NODE, not $what" ;;
     esac
 }
 

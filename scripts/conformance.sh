@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds other projects' code for our tests: `conformance.sh filters` prints the program's path. The names are the
 # programs of conformance/hubble; `cluster`, every part of Kubernetes; `traffic`, which the cluster's pods run;
-# `cilium`, a folder with Cilium's programs and the sources of its kernel programs. Each is built once for each version
-# of its sources, and kept in the cache.
+# `cilium`, a folder with Cilium's programs, the sources of its kernel programs and its chart; `cilium-upgrade`, the
+# agent of the next version and its sources. Each is built once for each version of its sources, and kept in the cache.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -27,6 +27,12 @@ need_go() {
     fi
 }
 
+# module_folder: where Cilium's module is, all of it.
+module_folder() {
+    (cd "$sources" && GOTOOLCHAIN=local "$GO" mod download github.com/cilium/cilium >&2 &&
+        GOTOOLCHAIN=local "$GO" list -m -f '{{.Dir}}' github.com/cilium/cilium)
+}
+
 program=${1:?which program}
 # The module's folder and its packages; the build's environment and flags.
 settings=() flags=(-trimpath -buildvcs=false)
@@ -41,9 +47,10 @@ case $program in
         # The program runs in an image with nothing else.
         sources=$ROOT/conformance/cluster/traffic packages=(.) settings=(CGO_ENABLED=0)
         ;;
-    cilium)
+    cilium | cilium-upgrade)
         sources=$ROOT/conformance/cilium/programs settings=(CGO_ENABLED=0)
         packages=(daemon operator plugins/cilium-cni cilium-dbg)
+        [ "$program" = cilium ] || sources=$ROOT/conformance/cilium/upgrade packages=(daemon)
         packages=("${packages[@]/#/github.com/cilium/cilium/}")
         version=$(sed -n 's/^.*github.com\/cilium\/cilium v//p' "$sources/go.mod")
         flags+=(-tags "osusergo,ipam_provider_operator"
@@ -63,14 +70,18 @@ if [ ! -e "$built" ]; then
     rm -rf "$built.new"
     mkdir -p "$built.new"
     (cd "$sources" && step "build $program" env GOTOOLCHAIN=local "${settings[@]}" "$GO" build "${flags[@]}" -o "$built.new/" "${packages[@]}") >&2
-    if [ "$program" = cilium ]; then
+    if [[ $program = cilium* ]]; then
         # cilium-agent compiles its kernel programs itself; the module has their sources.
-        from=$(cd "$sources" && GOTOOLCHAIN=local "$GO" list -m -f '{{.Dir}}' github.com/cilium/cilium)
-        cp -r --no-preserve=mode "$from/bpf" "$built.new/bpf"
+        cp -r --no-preserve=mode "$(module_folder)/bpf" "$built.new/bpf"
         mv "$built.new" "$built"
     else
         mv "$built.new/$program" "$built"
         rmdir "$built.new"
     fi
+fi
+if [ "$program" = cilium ] && [ ! -e "$built/chart" ]; then
+    need_go
+    cp -r --no-preserve=mode "$(module_folder)/install/kubernetes/cilium" "$built/chart.new"
+    mv "$built/chart.new" "$built/chart"
 fi
 echo "$built"

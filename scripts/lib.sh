@@ -30,6 +30,23 @@ step() {
     say "==> $name: $((SECONDS - start)) s"
 }
 
+# skip NAME REASON: says that something is not tried here. scripts/test.sh counts it in MERIDIAN_SKIPPED.
+skip() {
+    say "==> skipped: $1: $2"
+    [ -z "${MERIDIAN_SKIPPED:-}" ] || printf '    %s: %s\n' "$1" "$2" >>"$MERIDIAN_SKIPPED"
+}
+
+# hierarchies: the machine's cgroup hierarchies below /sys/fs/cgroup, systemd's own left out.
+hierarchies() {
+    awk '($3 == "cgroup" || $3 == "cgroup2") && $2 ~ "^/sys/fs/cgroup/[^/]*$" && $2 !~ "/systemd$" { print substr($2, 16) }' /proc/mounts
+}
+
+# obstacle_to_nodes: why nodes of scripts/cluster.sh can't run on this machine; empty if they can.
+obstacle_to_nodes() {
+    [[ $(hierarchies | xargs) = *memory*unified* ]] ||
+        echo "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
+}
+
 # need_packages PACKAGE...: installs the Debian packages that are missing, and prints their names.
 need_packages() {
     local missing=() package

@@ -10,14 +10,20 @@
 [ $# -gt 0 ] || die "which mode: all, or any of ${CILIUM_MODES[*]}"
 [ "$(id -u)" = 0 ] || die "nodes are namespaces: run as root"
 [ "$1" != all ] || set -- "${CILIUM_MODES[@]}"
+obstacle=$(obstacle_to_nodes)
+if [ -n "$obstacle" ]; then
+    skip "beside Cilium: $*" "$obstacle"
+    exit
+fi
 need_userspace
 
 # Built here, so that the build does not count as the suite's time.
 "$ROOT/scripts/conformance.sh" cluster >/dev/null
-"$ROOT/scripts/conformance.sh" cilium >/dev/null
+MERIDIAN_CILIUM=$("$ROOT/scripts/conformance.sh" cilium)
+[[ " $* " != *" upgrade "* ]] || "$ROOT/scripts/conformance.sh" cilium-upgrade >/dev/null
 MERIDIAN_TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)
 MERIDIAN_BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh")}
-export MERIDIAN_TRAFFIC MERIDIAN_BINARY
+export MERIDIAN_CILIUM MERIDIAN_TRAFFIC MERIDIAN_BINARY
 cd "$ROOT"
 cargo test --quiet --locked --test cilium --no-run
 for mode in "$@"; do

@@ -112,6 +112,9 @@ if [ $# -gt 0 ]; then
 fi
 
 need_root
+MERIDIAN_SKIPPED=$(mktemp)
+export MERIDIAN_SKIPPED
+trap 'rm "$MERIDIAN_SKIPPED"' EXIT
 step "formatting" fmt
 step "shell scripts" shell
 step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
@@ -136,3 +139,5 @@ for name in "${SUITES[@]}"; do
     step "suite $name" suite "$name"
 done
 step "kernels" scripts/test-kernels.sh check
+say "skipped: $(wc -l <"$MERIDIAN_SKIPPED")"
+cat "$MERIDIAN_SKIPPED" >&2

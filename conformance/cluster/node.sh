@@ -3,10 +3,12 @@
 # namespaces of its own. Its files are an overlay over the machine's own whose upper layer is in memory, so
 # that they go with its processes: to kill the first one is to pull the plug.
 #
-# DIR, CLUSTER, GATEWAY, PODS, PROXY, CILIUM and HIERARCHIES come from scripts/cluster.sh.
+# DIR, CLUSTER, GATEWAY, PODS, PROXY, CILIUM, UPGRADE, DUAL and HIERARCHIES come from scripts/cluster.sh.
 set -euo pipefail
 
 name=$1 address=$2 zone=$3 region=$4
+addresses=$address
+[ "$DUAL" = no ] || addresses+=,fd00:172:30::1${name#node-}
 base=$DIR/nodes/$name
 mkdir -p "$base"
 mount -t tmpfs -o mode=755,size=6g "$name" "$base"
@@ -71,7 +73,9 @@ if [ -n "$CILIUM" ]; then
     shared "$CILIUM"
     on_disk var/lib/cilium
     cp -r "$CILIUM/bpf" var/lib/cilium/
+    [ -z "$UPGRADE" ] || shared "$UPGRADE"
     ln -s "$CILIUM/cilium-cni" usr/lib/cni/cilium-cni
+    ln -s "$CILIUM/daemon" usr/local/bin/cilium-agent
     ln -s "$(command -v clang-19)" usr/local/bin/clang
 fi
 
@@ -153,7 +157,7 @@ if [ "$PROXY" = yes ]; then
     "$CLUSTER" proxy --config /etc/node/proxy.yaml >"$log-proxy.log" 2>&1 &
 fi
 "$CLUSTER" kubelet --config /etc/node/kubelet.yaml --kubeconfig "$DIR/control-plane/$name.kubeconfig" \
-    --hostname-override "$name" --node-ip "$address" \
+    --hostname-override "$name" --node-ip "$addresses" \
     --node-labels "topology.kubernetes.io/zone=$zone,topology.kubernetes.io/region=$region" >"$log-kubelet.log" 2>&1 &
 trap 'exit 0' TERM
 # The first process is the parent of all that have lost theirs.

@@ -1,12 +1,13 @@
 // Command traffic makes traffic of known size between the pods of a test; it is all that their images
 // hold. Without arguments it waits, as the container does that holds a pod's namespaces.
 //
-//	traffic serve PORT                answers over TCP and UDP
+//	traffic serve [ADDRESS:]PORT      answers over TCP and UDP
 //	traffic send FLOW...              makes each flow in turn, and fails with the first that fails
 //	traffic repeat INTERVAL FLOW...   the same for ever, whatever fails
 //
 // A flow is tcp:HOST:PORT:UP:DOWN:COUNT, connections that carry so many bytes there and back, or
-// udp:HOST:PORT:SIZE:COUNT, datagrams of this payload, each of which is returned.
+// udp:HOST:PORT:SIZE:COUNT, datagrams of this payload, each of which is returned. An IPv6 address is a
+// host with or without brackets.
 package main
 
 import (
@@ -44,7 +45,11 @@ func run(arguments []string) error {
 	case len(arguments) == 0:
 		return wait()
 	case len(arguments) == 2 && arguments[0] == "serve":
-		return serve(":" + arguments[1])
+		address := arguments[1]
+		if !strings.Contains(address, ":") {
+			address = ":" + address
+		}
+		return serve(address)
 	case len(arguments) > 1 && arguments[0] == "send":
 		return send(arguments[1:])
 	case len(arguments) > 2 && arguments[0] == "repeat":
@@ -58,7 +63,7 @@ func run(arguments []string) error {
 			}
 		}
 	}
-	return errors.New("usage: traffic [serve PORT | send FLOW... | repeat INTERVAL FLOW...]")
+	return errors.New("usage: traffic [serve [ADDRESS:]PORT | send FLOW... | repeat INTERVAL FLOW...]")
 }
 
 // wait reaps the processes that a pod's containers leave behind.
@@ -139,12 +144,15 @@ func send(flows []string) error {
 }
 
 func sendFlow(words []string) error {
-	if !(len(words) == 6 && words[0] == "tcp" || len(words) == 5 && words[0] == "udp") {
+	// Words behind the host, which has colons of its own if it is an IPv6 address.
+	behind := map[string]int{"tcp": 4, "udp": 3}[words[0]]
+	if behind == 0 || len(words) < 2+behind {
 		return errors.New("neither tcp:HOST:PORT:UP:DOWN:COUNT nor udp:HOST:PORT:SIZE:COUNT")
 	}
-	to := net.JoinHostPort(words[1], words[2])
+	host, rest := words[1:len(words)-behind], words[len(words)-behind:]
+	to := net.JoinHostPort(strings.Trim(strings.Join(host, ":"), "[]"), rest[0])
 	var numbers [3]int
-	for i, word := range words[3:] {
+	for i, word := range rest[1:] {
 		number, err := strconv.Atoi(word)
 		if err != nil {
 			return err

@@ -1,6 +1,6 @@
-//! What Cilium has in the kernels of the nodes, and Meridian: that neither touches the other's.
+//! What Cilium has on the nodes, in the kernel and served, and what Meridian has: that neither touches the other's.
 
-use crate::cluster::{Cluster, NAME, NODES};
+use crate::cluster::{Cluster, NAME, NODES, OUTSIDE};
 use meridian::datapath::sys::{Side, query_tcx};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
@@ -22,30 +22,41 @@ pub struct Objects {
     qdiscs: BTreeSet<String>,
     /// Cilium's maps, programs and links in the nodes' bpf file systems.
     pins: BTreeSet<String>,
-    /// The same of Meridian.
+    /// Ports on which its processes listen, and the names of the metrics that its agents serve.
+    served: BTreeSet<String>,
+    /// Pins and ports of Meridian.
     ours: BTreeSet<String>,
 }
 
 impl Objects {
     pub fn look(cluster: &Cluster) -> Self {
         let (mut programs, mut qdiscs, mut paths) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        for (node, _) in NODES {
+        let mut listeners = BTreeSet::new();
+        for (node, address) in NODES {
             programs.extend(attached(cluster, node));
             let list = cluster.ask(node, &["tc", "qdisc", "show"]);
             qdiscs.extend(list.lines().map(|line| format!("{node}: {}", line.trim_end())));
             let list = cluster.script(&["on", node, "find", "/sys/fs/bpf"]);
             let list = list.lines().filter(|path| !path.contains(MOVING));
             paths.extend(list.map(|path| format!("{node}: {path}")));
+            listeners.extend(ports(cluster, node));
+            let page = cluster.ask(OUTSIDE, &["curl", "--silent", "--fail", &format!("http://{address}:9962/metrics")]);
+            let names = page.lines().filter(|line| line.starts_with("# TYPE "));
+            listeners.extend(names.map(|line| format!("{node}: {line}")));
         }
-        let (ours, pins) = paths.into_iter().partition(|path| path.contains("meridian"));
-        Self { programs, qdiscs, pins, ours }
+        let is_ours = |text: &String| text.contains("meridian");
+        let (mut ours, pins): (BTreeSet<_>, _) = paths.into_iter().partition(is_ours);
+        let (our_ports, served): (BTreeSet<_>, _) = listeners.into_iter().partition(is_ours);
+        ours.extend(our_ports);
+        Self { programs, qdiscs, pins, served, ours }
     }
 
     /// The same after cilium-agent has started again: it may then take away what it has no use for.
     pub fn after_restart(self, cluster: &Cluster) -> Self {
         let now = Self::look(cluster);
         let both = |then: &BTreeSet<String>, now: &BTreeSet<String>| then.intersection(now).cloned().collect();
-        Self { qdiscs: both(&self.qdiscs, &now.qdiscs), pins: both(&self.pins, &now.pins), ..self }
+        let (qdiscs, pins) = (both(&self.qdiscs, &now.qdiscs), both(&self.pins, &now.pins));
+        Self { qdiscs, pins, served: both(&self.served, &now.served), ..self }
     }
 
     /// Fails if something that was there is not, or if something of Meridian's is.
@@ -53,20 +64,34 @@ impl Objects {
         let now = self.must_still_be(cluster);
         // Programs of ours can stay only by a pin. More of Cilium's than before may have come: it was still attaching
         // them when it was first looked at.
-        assert!(now.ours.is_empty(), "Meridian's in the kernel, though it is uninstalled: {:?}", now.ours);
+        assert!(now.ours.is_empty(), "Meridian's here, though it is uninstalled: {:?}", now.ours);
     }
 
     /// Fails if something is not there any more.
     pub fn must_still_be(&self, cluster: &Cluster) -> Self {
         let now = Self::look(cluster);
-        let gone: Vec<_> = self.pins.difference(&now.pins).chain(self.qdiscs.difference(&now.qdiscs)).collect();
-        assert!(gone.is_empty(), "Cilium's in the kernel before, and not now: {gone:#?}");
+        let pairs = [(&self.pins, &now.pins), (&self.qdiscs, &now.qdiscs), (&self.served, &now.served)];
+        let gone: Vec<_> = pairs.into_iter().flat_map(|(before, now)| before.difference(now)).collect();
+        assert!(gone.is_empty(), "Cilium's before, and not now: {gone:#?}");
         for (device, programs) in &self.programs {
             let here = now.programs.get(device);
             assert!(here >= Some(programs), "programs at {device}: {programs} before, and {here:?}");
         }
         now
     }
+}
+
+/// Where processes of Cilium's and of ours listen.
+fn ports(cluster: &Cluster, node: &str) -> BTreeSet<String> {
+    let list = ["ss", "--no-header", "--listening", "--numeric", "--tcp", "--udp", "--processes"];
+    let list = cluster.ask(node, &list);
+    let port = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let process = words.get(6)?.split('"').nth(1)?;
+        let name = format!("{node}: {process} {} {}", words[0], words[4]);
+        (process.starts_with("cilium") || process.starts_with("meridian")).then_some(name)
+    };
+    list.lines().filter_map(port).collect()
 }
 
 /// How many programs are at tcx of each device of the node.

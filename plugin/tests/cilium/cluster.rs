@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::{
     ffi::OsStr,
+    io::Write,
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -57,6 +58,25 @@ impl Cluster {
     pub fn apply(&self, file: &str) {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
         self.kubectl(&["apply", "--filename", file.to_str().unwrap()]);
+    }
+
+    /// Makes an object, or changes the one that is there.
+    pub fn create(&self, object: &Value) {
+        self.create_text(&object.to_string());
+    }
+
+    /// The same of objects in YAML.
+    pub fn create_text(&self, objects: &str) {
+        let mut kubectl = self.command(&["kubectl", "apply", "--filename=-"]);
+        let mut kubectl = kubectl.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        kubectl.stdin.take().unwrap().write_all(objects.as_bytes()).unwrap();
+        assert!(kubectl.wait().unwrap().success(), "{objects}");
+    }
+
+    /// The addresses of a node, one of each IP version that the cluster has.
+    pub fn addresses(&self, node: &str) -> Vec<String> {
+        let path = r#"--output=jsonpath={.status.addresses[?(@.type=="InternalIP")].address}"#;
+        self.kubectl(&["get", "node", node, path]).split(' ').map(str::to_owned).collect()
     }
 
     /// Waits until what a workload asks for is there.

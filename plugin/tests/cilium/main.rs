@@ -8,9 +8,14 @@
 
 mod actions;
 mod beside;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod cluster;
 mod machine;
 mod modes;
 mod offsets;
+mod outside;
+mod policies;
+mod relay;
 mod said;
 mod wire;

@@ -1,12 +1,12 @@
 //! What must hold beside Cilium, in each of its modes.
 
 use crate::{
-    actions::{burst, burst_while, node_port, restart_agents, restart_cilium},
+    actions::{burst, burst_while, node_port, restart_agents, restart_cilium, upgrade_cilium},
     beside::Objects,
     cluster::Cluster,
     machine::Machine,
     offsets::{Offsets, REPORTS},
-    said,
+    outside, policies, relay, said,
     wire::{Pair, Wire},
 };
 use std::{
@@ -15,58 +15,126 @@ use std::{
 };
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian");
-const PRESET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian/presets/cilium.yaml");
+pub const PRESET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian/presets/cilium.yaml");
 
-/// What a mode of Cilium asks for.
+/// A mode of Cilium, and what is tried in it beside what every mode must hold.
 struct Mode {
     name: &'static str,
     /// The hook with the preset for Cilium, which lets the agent read Cilium's configuration.
     hook: &'static str,
     /// What is asked for beside the preset.
     values: &'static [&'static str],
+    /// Whether packets to outside get their node's address by iptables: then traffic control sees them with it.
+    iptables: bool,
+    change: Change,
+}
+
+/// What happens to the cilium-agents while Meridian counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Restart,
+    Upgrade,
+    /// A restart, and policies by which they drop packets.
+    Policies,
+}
+
+impl Mode {
+    /// Cilium masquerades by eBPF.
+    const fn ebpf(name: &'static str) -> Self {
+        Self { name, hook: "tcx", values: &[], iptables: false, change: Change::Restart }
+    }
+
+    const fn iptables(name: &'static str) -> Self {
+        Self { iptables: true, ..Self::ebpf(name) }
+    }
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh default"]
 fn default() {
-    holds(&Mode { name: "default", hook: "tcx", values: &[] });
+    holds(&Mode::iptables("default"));
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh tunnel-ebpf"]
 fn tunnel_ebpf() {
-    holds(&Mode { name: "tunnel-ebpf", hook: "tcx", values: &[] });
+    holds(&Mode::ebpf("tunnel-ebpf"));
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-ebpf"]
 fn native_ebpf() {
-    holds(&Mode { name: "native-ebpf", hook: "tcx", values: &[] });
+    holds(&Mode::ebpf("native-ebpf"));
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-legacy"]
 fn native_legacy() {
-    holds(&Mode { name: "native-legacy", hook: "tcx", values: &[] });
+    holds(&Mode::ebpf("native-legacy"));
 }
 
 /// The only one in which every packet of a pod passes netfilter, so that it may be asked for.
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh native-iptables"]
 fn native_iptables() {
-    holds(&Mode { name: "native-iptables", hook: "netfilter", values: &["--set", "agent.hook=netfilter"] });
+    let values = &["--set", "agent.hook=netfilter"];
+    holds(&Mode { hook: "netfilter", values, ..Mode::iptables("native-iptables") });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh endpoint-slices"]
 fn endpoint_slices() {
-    holds(&Mode { name: "endpoint-slices", hook: "tcx", values: &["--set", "agent.hook=tcx"] });
+    holds(&Mode { values: &["--set", "agent.hook=tcx"], ..Mode::iptables("endpoint-slices") });
 }
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh multi-pool"]
 fn multi_pool() {
-    holds(&Mode { name: "multi-pool", hook: "tcx", values: &[] });
+    holds(&Mode::ebpf("multi-pool"));
+}
+
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh dual-stack"]
+fn dual_stack() {
+    holds(&Mode::iptables("dual-stack"));
+}
+
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh dual-stack-ebpf"]
+fn dual_stack_ebpf() {
+    holds(&Mode::ebpf("dual-stack-ebpf"));
+}
+
+/// Servers answer clients outside by themselves, with the address of the node that was asked.
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh dsr"]
+fn dsr() {
+    holds(&Mode::ebpf("dsr"));
+}
+
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh host-firewall"]
+fn host_firewall() {
+    holds(&Mode { change: Change::Policies, ..Mode::iptables("host-firewall") });
+}
+
+/// Cilium's programs are filters, as on kernels without tcx, and ours, too.
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh clsact"]
+fn clsact() {
+    holds(&Mode { hook: "clsact", values: &["--set", "agent.hook=clsact"], ..Mode::iptables("clsact") });
+}
+
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh upgrade"]
+fn upgrade() {
+    holds(&Mode { change: Change::Upgrade, ..Mode::iptables("upgrade") });
+}
+
+#[test]
+#[ignore = "brings a cluster up: scripts/test-cilium.sh relay"]
+fn relay() {
+    relay::has_both();
 }
 
 /// Whatever happens, what Meridian says grows by what the wire carried; Cilium keeps what it has; and when all is
@@ -74,27 +142,25 @@ fn multi_pool() {
 fn holds(mode: &Mode) {
     let machine = Machine::look();
     {
-        let cluster = timed("the cluster", || Cluster::up(mode.name));
-        timed("its pods", || {
-            cluster.apply("conformance/cluster/workloads.yaml");
-            cluster.rolled_out("shop", "deployment/web");
-            cluster.rolled_out("billing", "daemonset/client");
-        });
-        let wire = Wire::tap(&cluster);
+        let cluster = with_pods(mode.name);
+        let _outside = outside::Server::start(&cluster);
+        let mut wire = Wire::tap(&cluster);
         let mut ciliums = Objects::look(&cluster);
 
         timed("installation with the preset", || install(&cluster, &[&["--values", PRESET], mode.values].concat()));
         assert_eq!(said::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
+        wire.masqueraded = mode.iptables && mode.hook != "netfilter";
         let mut sums = Sums::start(&cluster, &wire);
-        sums.grow("pods to pods, to a service, and from outside to a node's port", |sums| sums.all_traffic());
+        sums.grow("pods to pods, to a service, to outside, and from there to a node's port", |sums| sums.all_traffic());
         ciliums.must_still_be(&cluster);
-        sums.grow("while cilium-agents start again", |_| burst_while(&cluster, || restart_cilium(&cluster)));
+        sums.change_cilium(mode.change);
         ciliums = ciliums.after_restart(&cluster);
         sums.grow("while our agents start again", |_| burst_while(&cluster, || restart_agents(&cluster)));
         timed("uninstallation", || uninstall(&cluster));
         ciliums.must_be_as_before(&cluster);
 
         timed("installation without a preset", || install(&cluster, &[]));
+        wire.masqueraded = mode.iptables;
         let mut sums = Sums::start(&cluster, &wire);
         sums.grow("the same without a preset", |sums| sums.all_traffic());
         timed("uninstallation", || uninstall(&cluster));
@@ -102,6 +168,20 @@ fn holds(mode: &Mode) {
         timed("traffic without Meridian", || burst(&cluster));
     }
     machine.must_be_as_before();
+}
+
+/// A cluster with Cilium in this mode, and the pods that talk.
+pub fn with_pods(mode: &str) -> Cluster {
+    let cluster = timed("the cluster", || Cluster::up(mode));
+    timed("its pods", || {
+        cluster.apply("conformance/cluster/workloads.yaml");
+        // Where there is IPv6, too; elsewhere it changes nothing.
+        let both = r#"{"spec": {"ipFamilyPolicy": "PreferDualStack"}}"#;
+        cluster.kubectl(&["--namespace=shop", "patch", "service", "web", "--patch", both]);
+        cluster.rolled_out("shop", "deployment/web");
+        cluster.rolled_out("billing", "daemonset/client");
+    });
+    cluster
 }
 
 /// What Meridian says, followed from one action to the next.
@@ -125,6 +205,25 @@ impl<'c> Sums<'c> {
         });
     }
 
+    /// The cilium-agents start again, or others do, while pods talk.
+    fn change_cilium(&mut self, change: Change) {
+        let cluster = self.cluster;
+        match change {
+            Change::Restart => self.grow("while cilium-agents start again", |_| {
+                burst_while(cluster, || restart_cilium(cluster, &[]));
+            }),
+            Change::Upgrade => self.grow("while cilium-agents are upgraded", |_| {
+                burst_while(cluster, || upgrade_cilium(cluster));
+            }),
+            Change::Policies => {
+                self.grow("while cilium-agents start again", |_| {
+                    burst_while(cluster, || restart_cilium(cluster, &[]));
+                });
+                self.grow("while policies drop packets", |sums| policies::drop_packets(cluster, sums.wire));
+            }
+        }
+    }
+
     /// Every kind of traffic, of which the wire must have carried its part.
     fn all_traffic(&self) {
         let carried = || {
@@ -135,7 +234,7 @@ impl<'c> Sums<'c> {
         burst(self.cluster);
         let (after, zones) = carried();
         let grown = growth(&before, &after);
-        assert_eq!(grown.len(), 8, "clients and servers on different nodes, there and back: {grown:#?}");
+        assert_eq!(grown.len(), 8 + 3, "clients and servers on different nodes, there and back; outside: {grown:#?}");
         assert!(grown.values().all(|bytes| *bytes > 900_000), "the wire carried too little: {grown:#?}");
         node_port(self.cluster);
         let grown = growth(&zones, &carried().1);
@@ -146,20 +245,20 @@ impl<'c> Sums<'c> {
 }
 
 /// What has grown, and by how much.
-fn growth(before: &BTreeMap<Pair, u64>, after: &BTreeMap<Pair, u64>) -> BTreeMap<Pair, u64> {
+pub fn growth(before: &BTreeMap<Pair, u64>, after: &BTreeMap<Pair, u64>) -> BTreeMap<Pair, u64> {
     let differences = after.iter().map(|(pair, bytes)| (pair.clone(), bytes - before.get(pair).unwrap_or(&0)));
     differences.filter(|(_, bytes)| *bytes > 0).collect()
 }
 
 /// Prints how long it took: for people, who wait.
-fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+pub fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();
     eprintln!("    {what}: {:.0} s", start.elapsed().as_secs_f64());
     result
 }
 
-fn install(cluster: &Cluster, values: &[&str]) {
+pub fn install(cluster: &Cluster, values: &[&str]) {
     let mut arguments = vec!["helm", "install", "meridian", CHART, "--namespace", "meridian", "--create-namespace"];
     arguments.extend(["--wait", "--timeout", "3m", "--set", "image.repository=meridian.test/meridian"]);
     let reports = format!("agent.reportInterval={REPORTS},metrics.pods=true");
@@ -170,6 +269,6 @@ fn install(cluster: &Cluster, values: &[&str]) {
     cluster.rolled_out("meridian", "daemonset/meridian-agent");
 }
 
-fn uninstall(cluster: &Cluster) {
+pub fn uninstall(cluster: &Cluster) {
     cluster.script(&["helm", "uninstall", "meridian", "--namespace", "meridian", "--wait", "--timeout", "3m"]);
 }

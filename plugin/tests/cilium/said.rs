@@ -26,14 +26,22 @@ pub fn by_zones(cluster: &Cluster) -> BTreeMap<Pair, u64> {
     sums
 }
 
-/// IP bytes by pods, of all nodes, as the controller that sums up has them.
+/// IP bytes by pods, of all nodes, as the controller that sums up has them. Whatever is on the internet is `OUTSIDE`,
+/// and a sender to it that is no pod is its zone.
 pub fn by_pods(cluster: &Cluster) -> BTreeMap<Pair, u64> {
     let (node, address) = leader(cluster);
     let mut sums = BTreeMap::new();
     for Series { name, labels, value } in page(cluster, &node, &format!("{address}:9981")) {
         if name == "meridian_pod_bytes_total" {
             let end = |end: &str| format!("{}/{}", labels[&format!("{end}_namespace")], labels[&format!("{end}_pod")]);
-            *sums.entry((end("source"), end("destination"))).or_default() += value as u64;
+            let mut ends = (end("source"), end("destination"));
+            if labels["locality"] == "internet" {
+                ends.1 = OUTSIDE.to_owned();
+                if ends.0 == "/" {
+                    ends.0 = labels["source_zone"].clone();
+                }
+            }
+            *sums.entry(ends).or_default() += value as u64;
         }
     }
     sums
