@@ -1,7 +1,7 @@
 //! The maps CONTROL and PINNED_STATE: the state that userspace changes while the programs run, and the state that
 //! outlives the programs.
 
-use crate::{Counter, zone::Slot};
+use crate::{Counter, IpVersion, zone::Slot};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The only value of the map CONTROL. It belongs to the programs that were loaded with it.
@@ -20,11 +20,19 @@ pub struct Control {
     pub source_ports: [u16; Self::PORTS],
     /// [`IPIP`](Self::IPIP), [`IPV6`](Self::IPV6), [`GRE`](Self::GRE): the protocols of overlays' outer packets.
     pub protocols: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// An overlay's device; 0: none. See [`more_devices`](Self::more_devices).
+    pub overlay: u32,
+    /// Uplinks and trunks; 0: none. See [`more_devices`](Self::more_devices).
+    pub uplinks: [u32; Self::UPLINKS],
+    /// 1: the map DEVICES has devices that `overlay` and `uplinks` do not name.
+    pub more_devices: u32,
+    /// Zero, to the end of a cache line.
+    pub reserved: [u32; 3],
 }
 
 impl Control {
+    /// The limit of named uplinks.
+    pub const UPLINKS: usize = 4;
     /// The limit of ports of each kind.
     pub const PORTS: usize = 4;
     /// IPv4 in IP.
@@ -64,5 +72,23 @@ impl PinnedState {
 /// The limit of the node's addresses in the map NODE_ADDRESSES.
 pub const MAX_NODE_ADDRESSES: u32 = 1024;
 
-const _: () = assert!(size_of::<Control>() == 32);
+/// Elements of the map CORES.
+pub const CORES: u32 = 4;
+
+/// The element of CORES that netfilter's entry of an IP version continues with.
+#[inline(always)]
+pub const fn straight(version: IpVersion) -> u32 {
+    match version {
+        IpVersion::V4 => 0,
+        IpVersion::V6 => 1,
+    }
+}
+
+/// The element of CORES that the straight path leaves unusual packets to.
+#[inline(always)]
+pub const fn core(version: IpVersion) -> u32 {
+    2 + straight(version)
+}
+
+const _: () = assert!(size_of::<Control>() == 64);
 const _: () = assert!(size_of::<PinnedState>() == 72);

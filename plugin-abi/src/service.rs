@@ -1,7 +1,7 @@
-//! The map SERVICE_PORTS: ports of observed services, a byte for each port of TCP, UDP and SCTP.
+//! The map SERVICE_PORTS: ports that the user has named as services', a byte for each port of TCP, UDP and SCTP.
 //!
-//! Port numbers only, regardless of the address: they are used where both ports of a packet could be ephemeral, or
-//! neither, and a port that was connected to is the better guess.
+//! Only userspace writes it: a port that packets could add would let a scan by one pod change how the traffic of others
+//! is attributed.
 
 /// The ports in an element of the map.
 pub const CHUNK: u32 = 64;

@@ -1,12 +1,23 @@
-//! Settings that the loader writes into the programs' read-only data before the kernel verifies them.
+//! The values that the loader writes into the programs' instructions before the kernel verifies them.
 //!
-//! Field offsets come from the running kernel's BTF. The data is frozen, so the verifier treats
-//! each value as a constant.
+//! Field offsets come from the running kernel's BTF. A program has each setting as an immediate, so that it costs no load
+//! and the verifier removes the branches that it rules out.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The symbol of the settings in the eBPF object.
-pub const SYMBOL: &str = "SETTINGS";
+/// The immediate of an instruction that moves a setting into a register, before the loader has filled it in: this plus
+/// the setting's offset in [`Settings`].
+pub const VALUE: i32 = 0x6d03_0000;
+
+/// The offset of an instruction that loads a field of a kernel structure, before the loader has filled it in: this plus
+/// [`FIELD_STEP`] times the offset in [`Settings`] of the field's own offset.
+pub const FIELD: i16 = 0x7000;
+
+/// Keeps placeholders of fields so far apart that the compiler joins no two loads.
+pub const FIELD_STEP: i16 = 4;
+
+/// Words of the secret key of the flow entries' hashes.
+pub const HASH_KEYS: usize = 10;
 
 /// The immediate of a call to `bpf_rdonly_cast` before the loader has named the kernel function.
 pub const CALL_RDONLY_CAST: u32 = 0x6d01;
@@ -61,6 +72,8 @@ pub struct Settings {
     pub sees_ipsec_twice: u32,
     /// [`COUNT`], or the role of the programs while counting moves from one hook to another.
     pub handover: u32,
+    /// The secret key of the flow entries' hashes.
+    pub hash_keys: [u32; HASH_KEYS],
 }
 
 /// [`Settings::handover`]: all packets are counted.

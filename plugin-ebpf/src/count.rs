@@ -1,12 +1,12 @@
 //! The core that every hook shares: which packets count, and where.
 
-use crate::maps::{self, FlowTable, SETTINGS, setting};
+use crate::maps::{self, FlowTable, setting};
 use core::ptr;
 use meridian_abi::{
     Counter,
     control::Control,
     event::{Event, TCP_EVENT_FLAGS},
-    flow::{FlowKey, PacketPath, SideAndPath, Verdict},
+    flow::{FlowKey, PacketPath, ServiceSide, SideAndPath, Verdict},
     matrix::Direction,
     settings,
     stats::Stat,
@@ -15,7 +15,7 @@ use meridian_abi::{
 use meridian_ebpf::{
     headers::{Headers, Transport, TransportKind},
     packet::{Packet, Route},
-    wire::{self, Size},
+    wire::{self, Cut, Size},
 };
 
 /// Counts a packet on its way out.
@@ -27,17 +27,24 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
     if let Some(reason) = outside(&headers, route) {
         return maps::add_stat(reason, size.wire);
     }
-    if setting(&raw const SETTINGS.handover) == settings::NOTE && size.cut.makes_fragments() {
+    if setting!(handover) == settings::NOTE && size.cut.makes_fragments() {
         // Its fragments are other packets, of which traffic control counts each.
         return;
     }
     if maps::is_overlay(route.out()) {
-        maps::add_stat(Stat::Encapsulated, size.wire);
-        size.wire.bytes += size.wire.packets * u64::from(setting(&raw const SETTINGS.overlay_header_len));
+        encapsulate(&mut size);
     }
     let arrived_on = route.arrived_on();
     let path = if arrived_on != 0 && maps::is_uplink(arrived_on) { PacketPath::Forwarded } else { PacketPath::Sent };
     count(&headers, path, whole, size);
+}
+
+/// Counts a packet that goes out through an overlay's device: its headers around the packet count where the
+/// user wants them to.
+#[inline(always)]
+pub fn encapsulate(size: &mut Size) {
+    maps::add_stat(Stat::Encapsulated, size.wire);
+    size.wire.bytes += size.wire.packets * u64::from(setting!(overlay_header_len));
 }
 
 /// Counts a packet on its way in, if it is from an external prefix.
@@ -91,7 +98,7 @@ const ESP: u8 = 50;
 fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bool {
     if headers.protocol == ESP {
         // The packet that was encrypted passed this hook before. It may have arrived from a pod.
-        return setting(&raw const SETTINGS.sees_ipsec_twice) != 0 && maps::is_node(headers.source);
+        return setting!(sees_ipsec_twice) != 0 && maps::is_node(headers.source);
     }
     if !matches!(headers.protocol, UDP | IPIP | IPV6 | GRE) || route.arrived_on() != 0 {
         return false;
@@ -121,20 +128,8 @@ fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bo
 #[inline(always)]
 fn count<A: FlowTable>(headers: &Headers<A>, path: PacketPath, whole: Counter, size: Size) {
     let Size { wire: size, cut } = size;
-    if let Some((stat, as_it_passed)) = cut.stat() {
-        maps::add_stat(stat, if as_it_passed { whole } else { size });
-    }
-    if let Some(port) = headers.told_service() {
-        maps::see_service(headers.protocol, port);
-    }
-    let (service_port, client_port, side) = headers.service(|port| maps::is_service(headers.protocol, port));
-    let key = FlowKey {
-        source: headers.source,
-        destination: headers.destination,
-        service_port,
-        protocol: headers.protocol,
-        side_and_path: SideAndPath::new(side, path),
-    };
+    add_cut(cut, whole, size);
+    let (key, client_port) = flow_key(headers, path);
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
@@ -162,6 +157,45 @@ fn count<A: FlowTable>(headers: &Headers<A>, path: PacketPath, whole: Counter, s
         };
         maps::announce(event, size);
     }
+}
+
+/// Counts how a packet was cut, if that is worth a counter.
+#[inline(always)]
+pub fn add_cut(cut: Cut, whole: Counter, size: Counter) {
+    if let Some((stat, as_it_passed)) = cut.stat() {
+        maps::add_stat(stat, if as_it_passed { whole } else { size });
+    }
+}
+
+/// The key of a packet's flow entry, and the client's port.
+///
+/// Where the ports leave it open which end is the service, an entry that exists for one of the two keys tells: the SYN
+/// of some connection between these addresses has made it. Nothing that other addresses send can change that.
+#[inline(always)]
+fn flow_key<A: FlowTable>(headers: &Headers<A>, path: PacketPath) -> (FlowKey<A>, u16) {
+    let (side, is_open) = headers.sides(|port| maps::is_service(headers.protocol, port));
+    let keyed = |side| {
+        let (service_port, client_port) = headers.ports(side);
+        let key = FlowKey {
+            source: headers.source,
+            destination: headers.destination,
+            service_port,
+            protocol: headers.protocol,
+            side_and_path: SideAndPath::new(side, path),
+        };
+        (key, client_port)
+    };
+    let likelier = keyed(side);
+    // The straight path asks for entries that are near, in this order.
+    if is_open && maps::near_entry(&likelier.0).0.is_null() {
+        let other =
+            keyed(if matches!(side, ServiceSide::Source) { ServiceSide::Destination } else { ServiceSide::Source });
+        let is_near = !maps::near_entry(&other.0).0.is_null();
+        if is_near || !maps::has_entry(&likelier.0) && maps::has_entry(&other.0) {
+            return other;
+        }
+    }
+    likelier
 }
 
 /// The zones between which a packet goes.

@@ -1,19 +1,25 @@
 //! Where the search for a flow entry begins.
 
-use meridian_abi::flow::{FlowKey, V4, V6};
+use meridian_abi::{
+    flow::{FlowKey, V4, V6},
+    settings::HASH_KEYS,
+};
 
-/// Odd, and without a pattern in their bits: the fractions of the golden ratio and of e.
-const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
-const SECOND: u64 = 0xb7e1_5162_8aed_2a6b;
+/// Odd, and without a pattern in its bits: the fraction of e.
+const ODD: u64 = 0xb7e1_5162_8aed_2a6b;
 
-/// A key that can be hashed.
+/// The secret key of the hashes. Nobody who does not know it can choose flow keys of one hash.
+pub type Keys = [u32; HASH_KEYS];
+
+/// A flow key that can be hashed.
 pub trait Hash {
-    /// The hash. Who does not know the seed can't choose keys of one hash.
-    fn hash(&self, seed: u64) -> u64;
+    /// The hash: NH (the family of UMAC, RFC 4418) over the words of the key, and a mix of its bits. The products do not
+    /// wait for one another.
+    fn hash(&self, keys: &Keys) -> u64;
 }
 
 /// Neighbours that are looked at together.
-const RUN: u32 = 4;
+pub const RUN: u32 = 4;
 
 /// The slot to look at after `probe` others, of a table with `mask` + 1 slots: a run of neighbours,
 /// which are in the same lines of the cache, then another run elsewhere, because full neighbourhoods
@@ -24,42 +30,40 @@ pub const fn slot(hash: u64, probe: u32, mask: u32) -> u32 {
     start.wrapping_add((probe / RUN).wrapping_mul(step)).wrapping_add(probe % RUN) & mask
 }
 
+/// The product of two words of a key, each with its word of the secret.
 #[inline(always)]
-fn words(high: u32, low: u32) -> u64 {
-    (high as u64) << 32 | low as u64
+fn product(keys: &Keys, at: usize, first: u32, second: u32) -> u64 {
+    first.wrapping_add(keys[at]) as u64 * second.wrapping_add(keys[at + 1]) as u64
 }
 
+/// Spreads the sum's upper bits, which depend on all words, over the whole hash.
 #[inline(always)]
-fn mix(hash: u64, word: u64) -> u64 {
-    let product = (hash ^ word).wrapping_mul(FIRST);
+fn mix(sum: u64) -> u64 {
+    let product = (sum ^ sum >> 32).wrapping_mul(ODD);
     product ^ product >> 32
 }
 
 #[inline(always)]
-fn end(hash: u64) -> u64 {
-    let product = hash.wrapping_mul(SECOND);
-    product ^ product >> 32
-}
-
-#[inline(always)]
-fn rest<A>(key: &FlowKey<A>) -> u64 {
-    (key.service_port as u64) << 16 | (key.protocol as u64) << 8 | key.side_and_path.byte() as u64
+fn rest<A>(key: &FlowKey<A>) -> u32 {
+    (key.service_port as u32) << 16 | (key.protocol as u32) << 8 | key.side_and_path.byte() as u32
 }
 
 impl Hash for FlowKey<V4> {
     #[inline(always)]
-    fn hash(&self, seed: u64) -> u64 {
-        end(mix(mix(seed, words(self.source.0, self.destination.0)), rest(self)))
+    fn hash(&self, keys: &Keys) -> u64 {
+        let addresses = product(keys, 0, self.source.0, self.destination.0);
+        mix(addresses.wrapping_add(product(keys, 2, rest(self), 0)))
     }
 }
 
 impl Hash for FlowKey<V6> {
     #[inline(always)]
-    fn hash(&self, seed: u64) -> u64 {
+    fn hash(&self, keys: &Keys) -> u64 {
         let V6([a, b, c, d]) = self.source;
         let V6([e, f, g, h]) = self.destination;
-        let addresses = mix(mix(mix(mix(seed, words(a, b)), words(c, d)), words(e, f)), words(g, h));
-        end(mix(addresses, rest(self)))
+        let source = product(keys, 0, a, b).wrapping_add(product(keys, 2, c, d));
+        let destination = product(keys, 4, e, f).wrapping_add(product(keys, 6, g, h));
+        mix(source.wrapping_add(destination).wrapping_add(product(keys, 8, rest(self), 0)))
     }
 }
 
@@ -70,11 +74,24 @@ mod tests {
     use meridian_abi::flow::{PROBES, PacketPath, ServiceSide, SideAndPath};
     use std::{vec, vec::Vec};
 
+    const KEYS: Keys = [
+        0x243f_6a88,
+        0x85a3_08d3,
+        0x1319_8a2e,
+        0x0370_7344,
+        0xa409_3822,
+        0x299f_31d0,
+        0x082e_fa98,
+        0xec4e_6c89,
+        0x4528_21e6,
+        0x38d0_1377,
+    ];
+
     /// How many of the keys find no slot in a table.
     fn left_out<K: Hash>(keys: impl Iterator<Item = K>, slots: usize) -> usize {
         let mut taken = vec![false; slots];
         let place = |key: K| {
-            let hash = key.hash(0x1234_5678_9abc_def0);
+            let hash = key.hash(&KEYS);
             let mut probes = (0..PROBES).map(|probe| slot(hash, probe, slots as u32 - 1) as usize);
             probes.find(|slot| !std::mem::replace(&mut taken[*slot], true)).is_none()
         };

@@ -4,16 +4,15 @@
 //! extension headers longer than [`MAX_EXTENSIONS`] and bytes that can't be read all give
 //! [`TransportKind::Unread`], and the packet belongs to its address pair.
 
-use crate::packet::Packet;
-use meridian_abi::{
-    flow::{ServiceSide, V4, V6},
-    service::FIRST_EPHEMERAL,
-};
+use crate::{packet::Packet, straight};
+use meridian_abi::flow::{ServiceSide, V4, V6};
 
 const HOP_BY_HOP: u8 = 0;
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// The number of TCP.
+pub const TCP: u8 = 6;
+/// The number of UDP.
+pub const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
@@ -305,53 +304,42 @@ impl<A> Headers<A> {
         }
     }
 
-    /// The port of the service, if this packet of TCP says so itself: it has SYN.
-    #[inline(always)]
-    pub fn told_service(&self) -> Option<u16> {
-        let Transport { source, destination, tcp_flags, .. } = self.transport;
-        match tcp_flags & (SYN | ACK) {
-            SYN => Some(destination),
-            flags if flags == SYN | ACK => Some(source),
-            _ => None,
-        }
-    }
-
     /// Whether the transport is UDP.
     #[inline(always)]
     pub const fn is_udp(&self) -> bool {
         self.protocol == UDP
     }
 
-    /// How the packet is filed: service port, the other port, and which end is the service.
+    /// Which end is the service, and whether it may be the other end as well.
     ///
-    /// Who sends a SYN connects to the service. Otherwise a port below the ephemeral ones is the
-    /// service's if the other one is not; then one that is `known` to be a service's if the other one
-    /// is not; then the lower one. An echo reply comes from the end that was asked.
+    /// The sender of a SYN connects to the service. Otherwise the ports tell (see [`straight::sides`]), and where they
+    /// leave both ends possible, a port that `known` names as a service's. An echo reply comes from the end that was
+    /// asked.
     #[inline(always)]
-    pub fn service(&self, known: impl Fn(u16) -> bool) -> (u16, u16, ServiceSide) {
+    pub fn sides(&self, known: impl Fn(u16) -> bool) -> (ServiceSide, bool) {
         let Transport { kind, source, destination, tcp_flags } = self.transport;
         match kind {
-            TransportKind::Ports => {
-                let at_source = match tcp_flags & (SYN | ACK) {
-                    SYN => false,
-                    flags if flags == SYN | ACK => true,
-                    _ if (source < FIRST_EPHEMERAL) != (destination < FIRST_EPHEMERAL) => source < destination,
-                    _ => {
-                        let source_known = known(source);
-                        if source_known == known(destination) { source < destination } else { source_known }
-                    }
-                };
-                if at_source {
-                    (source, destination, ServiceSide::Source)
-                } else {
-                    (destination, source, ServiceSide::Destination)
-                }
-            }
+            TransportKind::Ports => match tcp_flags & (SYN | ACK) {
+                SYN => (ServiceSide::Destination, false),
+                flags if flags == SYN | ACK => (ServiceSide::Source, false),
+                _ => straight::sides(source, destination, known),
+            },
             TransportKind::Icmp => {
-                let reply = matches!((self.protocol, source >> 8), (ICMP, 0) | (ICMPV6, 129));
-                (source, 0, if reply { ServiceSide::Source } else { ServiceSide::Destination })
+                let is_reply = matches!((self.protocol, source >> 8), (ICMP, 0) | (ICMPV6, 129));
+                (if is_reply { ServiceSide::Source } else { ServiceSide::Destination }, false)
             }
-            TransportKind::Portless | TransportKind::Unread => (0, 0, ServiceSide::None),
+            TransportKind::Portless | TransportKind::Unread => (ServiceSide::None, false),
+        }
+    }
+
+    /// The service's port and the client's, if `side` is the service. ICMP has its type and code for the first.
+    #[inline(always)]
+    pub const fn ports(&self, side: ServiceSide) -> (u16, u16) {
+        let Transport { kind, source, destination, .. } = self.transport;
+        match (kind, side) {
+            (TransportKind::Ports, ServiceSide::Destination) => (destination, source),
+            // ICMP's destination is 0, and so are both where there are no ports.
+            _ => (source, destination),
         }
     }
 }
@@ -363,6 +351,13 @@ mod tests {
     use crate::packet::{Gso, Word};
     use std::{vec, vec::Vec};
     use zerocopy::FromBytes;
+
+    /// The service's port, the client's, and the service's side, with no port known.
+    fn filed<A>(headers: &Headers<A>) -> (u16, u16, ServiceSide) {
+        let (side, _) = headers.sides(|_| false);
+        let (service, client) = headers.ports(side);
+        (service, client, side)
+    }
 
     struct Bytes(Vec<u8>);
 
@@ -420,7 +415,7 @@ mod tests {
             headers.transport,
             Transport { kind: TransportKind::Ports, source: 50_000, destination: 80, tcp_flags: 2 }
         );
-        assert_eq!(headers.service(|_| false), (80, 50_000, ServiceSide::Destination));
+        assert_eq!(filed(&headers), (80, 50_000, ServiceSide::Destination));
         assert_eq!(headers.repeated_len(&packet), Some(28 + 32));
         assert_eq!(headers.source.0.to_ne_bytes(), [10, 0, 1, 2]);
         assert_eq!(headers.destination.0.to_ne_bytes(), [10, 0, 2, 3]);
@@ -429,7 +424,7 @@ mod tests {
     #[test]
     fn the_reply_of_a_service_is_filed_under_the_same_port() {
         let headers = V4::parse(&v4(UDP, &[], 0, &[0, 53, 0xc3, 0x50, 0, 8, 0, 0])).unwrap();
-        assert_eq!(headers.service(|_| false), (53, 50_000, ServiceSide::Source));
+        assert_eq!(filed(&headers), (53, 50_000, ServiceSide::Source));
     }
 
     #[test]
@@ -437,7 +432,7 @@ mod tests {
         for offset in [1, 0x1fff, 0x2001] {
             let headers = V4::parse(&v4(UDP, &[], offset, &WEB_REQUEST)).unwrap();
             assert_eq!(headers.transport, Transport::UNREAD);
-            assert_eq!(headers.service(|_| false), (0, 0, ServiceSide::None));
+            assert_eq!(filed(&headers), (0, 0, ServiceSide::None));
         }
         let first = V4::parse(&v4(UDP, &[], 0x2000, &WEB_REQUEST)).unwrap();
         assert_eq!(first.transport.kind, TransportKind::Ports);
@@ -455,7 +450,7 @@ mod tests {
         let packet = v6(HOP_BY_HOP, &rest);
         let headers = V6::parse(&packet).unwrap();
         assert_eq!((headers.protocol, headers.network_len), (TCP, 64));
-        assert_eq!(headers.service(|_| false), (80, 50_000, ServiceSide::Destination));
+        assert_eq!(filed(&headers), (80, 50_000, ServiceSide::Destination));
         assert_eq!(headers.repeated_len(&packet), Some(96));
         assert_eq!(headers.source.0.map(u32::from_be), [0xfd00_0001, 0, 0, 2]);
         assert_eq!(headers.destination.0.map(u32::from_be), [0xfd00_0002, 0, 0, 3]);
@@ -489,26 +484,25 @@ mod tests {
     }
 
     #[test]
-    fn the_service_is_told_by_syn_then_by_known_ports_then_by_the_lower_one() {
-        let filed = |source: u16, destination: u16, flags: u8, known: &[u16]| {
+    fn a_syn_tells_the_service_then_the_ports_then_the_known_ports() {
+        let sides = |source: u16, destination: u16, flags: u8, known: &[u16]| {
             let mut segment = WEB_REQUEST;
             segment[..2].copy_from_slice(&source.to_be_bytes());
             segment[2..4].copy_from_slice(&destination.to_be_bytes());
             segment[13] = flags;
-            let headers = V4::parse(&v4(TCP, &[], 0, &segment)).unwrap();
-            let (port, _, side) = headers.service(|port| known.contains(&port));
-            (port, side)
+            V4::parse(&v4(TCP, &[], 0, &segment)).unwrap().sides(|port| known.contains(&port))
         };
         let (at_source, at_destination) = (ServiceSide::Source, ServiceSide::Destination);
-        assert_eq!(filed(40_000, 50_051, SYN, &[40_000]), (50_051, at_destination));
-        assert_eq!(filed(50_051, 40_000, SYN | ACK, &[]), (50_051, at_source));
-        assert_eq!(filed(40_000, 50_051, ACK, &[50_051]), (50_051, at_destination));
-        assert_eq!(filed(50_051, 40_000, ACK, &[50_051]), (50_051, at_source));
-        assert_eq!(filed(50_051, 40_000, ACK, &[]), (40_000, at_destination));
-        assert_eq!(filed(50_051, 40_000, ACK, &[40_000, 50_051]), (40_000, at_destination));
-        assert_eq!(filed(800, 2049, ACK, &[2049]), (2049, at_destination));
-        // An ephemeral port is no service's beside one that is not ephemeral, whatever was seen of it.
-        assert_eq!(filed(40_000, 8080, ACK, &[40_000]), (8080, at_destination));
+        assert_eq!(sides(40_000, 50_051, SYN, &[40_000]), (at_destination, false));
+        assert_eq!(sides(50_051, 40_000, SYN | ACK, &[]), (at_source, false));
+        assert_eq!(sides(40_000, 50_051, ACK, &[50_051]), (at_destination, false));
+        assert_eq!(sides(50_051, 40_000, ACK, &[50_051]), (at_source, false));
+        assert_eq!(sides(50_051, 40_000, ACK, &[]), (at_destination, true));
+        assert_eq!(sides(50_051, 40_000, ACK, &[40_000, 50_051]), (at_destination, true));
+        assert_eq!(sides(800, 2049, ACK, &[2049]), (at_destination, false));
+        // An ephemeral port is no service's beside one that is not ephemeral, whatever is configured.
+        assert_eq!(sides(40_000, 8080, ACK, &[40_000]), (at_destination, false));
+        assert_eq!(sides(8080, 40_000, ACK, &[]), (at_source, false));
     }
 
     #[test]
@@ -559,12 +553,9 @@ mod tests {
 
     #[test]
     fn an_echo_reply_comes_from_the_service_side() {
-        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0, 0, 0])).unwrap().service(|_| false).2;
+        let side = |protocol, kind| V4::parse(&v4(protocol, &[], 0, &[kind, 0, 0, 0])).unwrap().sides(|_| false).0;
         assert_eq!(side(ICMP, 0), ServiceSide::Source);
         assert_eq!(side(ICMP, 8), ServiceSide::Destination);
-        assert_eq!(
-            V6::parse(&v6(ICMPV6, &[129, 0, 0, 0])).unwrap().service(|_| false),
-            (129 << 8, 0, ServiceSide::Source)
-        );
+        assert_eq!(filed(&V6::parse(&v6(ICMPV6, &[129, 0, 0, 0])).unwrap()), (129 << 8, 0, ServiceSide::Source));
     }
 }

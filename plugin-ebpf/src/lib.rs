@@ -8,4 +8,5 @@
 pub mod hash;
 pub mod headers;
 pub mod packet;
+pub mod straight;
 pub mod wire;

@@ -5,11 +5,13 @@
 #![cfg_attr(
     target_arch = "bpf",
     allow(internal_features, reason = "core has no atomic addition for this target; see maps::add"),
-    feature(core_intrinsics)
+    feature(core_intrinsics, asm_experimental_arch)
 )]
 
 #[cfg(target_arch = "bpf")]
 mod count;
+#[cfg(target_arch = "bpf")]
+mod fast;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -13,14 +13,14 @@ use aya_ebpf::{
     },
 };
 use core::{
+    arch::asm,
     ffi::c_void,
-    hint::black_box,
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
     ptr,
 };
 use meridian_abi::{
     Counter, IpVersion,
-    control::{Control, MAX_NODE_ADDRESSES, PinnedState},
+    control::{self, Control, MAX_NODE_ADDRESSES, PinnedState},
     device,
     event::{self, Event, Window},
     flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
@@ -35,38 +35,32 @@ use meridian_ebpf::{
     headers::Family,
 };
 
-/// Written by the loader, then frozen.
-#[unsafe(no_mangle)]
-pub static SETTINGS: Settings = Settings {
-    skb_len: 0,
-    skb_data_len: 0,
-    skb_head: 0,
-    skb_data: 0,
-    skb_end: 0,
-    skb_network_header: 0,
-    skb_iif: 0,
-    shared_gso_size: 0,
-    shared_gso_type: 0,
-    shared_frag_list: 0,
-    skb_next: 0,
-    state_out: 0,
-    device_ifindex: 0,
-    device_flags: 0,
-    device_mtu: 0,
-    word_type: 0,
-    matrix_slots: 0,
-    count_reentries: 0,
-    flow_slots: 0,
-    overlay_header_len: 0,
-    sees_ipsec_twice: 0,
-    handover: 0,
-};
+/// One setting: `setting!(flow_slots)`.
+macro_rules! setting {
+    ($($field:tt)+) => {
+        $crate::maps::value::<{ core::mem::offset_of!(meridian_abi::settings::Settings, $($field)+) }>()
+    };
+}
+pub(crate) use setting;
 
-/// One setting, as the loader wrote it. Volatile, or the compiler would fold the zeros above.
+/// The setting at an offset of [`Settings`](meridian_abi::settings::Settings). See [`setting!`].
 #[inline(always)]
-pub fn setting(field: *const u32) -> u32 {
-    // SAFETY: callers pass a field of SETTINGS, a static that is never written here.
-    unsafe { ptr::read_volatile(field) }
+pub fn value<const AT: usize>() -> u32 {
+    let value: u32;
+    // SAFETY: moves a constant, which the loader replaces, into a register.
+    unsafe {
+        asm!("{0} = {1}", out(wreg) value, const settings::VALUE + AT as i32, options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// A number that only the compiler does not know, so that it unrolls no loop: the verifier sees a constant.
+#[inline(always)]
+fn opaque<const N: i32>() -> u32 {
+    let value: u32;
+    // SAFETY: moves a constant into a register.
+    unsafe { asm!("{0} = {1}", out(wreg) value, const N, options(pure, nomem, nostack, preserves_flags)) };
+    value
 }
 
 #[map]
@@ -81,16 +75,20 @@ static PINNED_STATE: Array<PinnedState> = Array::with_max_entries(1, BPF_F_MMAPA
 #[map]
 static ZONE_NAMES: Array<zone::Name> = Array::with_max_entries(zone::MAX_ZONES as u32, 0);
 
-/// The programs that netfilter's entries go on to, for IPv4 and IPv6: a netfilter link can't change
-/// its program, an element can.
+/// The programs that netfilter's entries continue with, see [`control::straight`] and [`control::core`]: a netfilter
+/// link can't change its program, an element can.
 #[map]
-static CORES: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub static CORES: ProgramArray = ProgramArray::with_max_entries(control::CORES, 0);
 
-/// Addresses of the node from which it sends what it has made.
+/// The programs that those at the egress of traffic control leave unusual packets to: on devices with an Ethernet
+/// header, and on those without.
+#[map]
+pub static EGRESS_CORES: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
 #[map]
 static NODE_ADDRESSES: HashMap<zone::Address, u8> = HashMap::with_max_entries(MAX_NODE_ADDRESSES, 0);
 
-/// Ports that a service was seen on, or is known to be on.
+/// Ports that services are configured to be on.
 #[map]
 static SERVICE_PORTS: Array<[u8; service::CHUNK as usize]> = Array::with_max_entries(service::CHUNKS, 0);
 
@@ -152,7 +150,13 @@ pub trait FlowTable: Family + PartialEq + 'static {
     fn flows() -> &'static Array<FlowSlot<Self>>;
 
     /// The hash of a key.
-    fn hash(key: &FlowKey<Self>, seed: u64) -> u64;
+    fn hash(key: &FlowKey<Self>) -> u64;
+
+    /// Whether a slot has this key, compared in words of 64 bits.
+    ///
+    /// # Safety
+    /// The slot is a map value.
+    unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool;
 
     /// The address as a key.
     fn address(self) -> zone::Address;
@@ -171,8 +175,18 @@ impl FlowTable for V4 {
     }
 
     #[inline(always)]
-    fn hash(key: &FlowKey<Self>, seed: u64) -> u64 {
-        key.hash(seed)
+    fn hash(key: &FlowKey<Self>) -> u64 {
+        key.hash(&hash_keys())
+    }
+
+    #[inline(always)]
+    unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool {
+        // SAFETY: the key of a map value, at a multiple of 8 bytes: two addresses, then the rest.
+        let (addresses, rest) = unsafe {
+            let stored = (&raw const (*slot).key).cast::<u64>();
+            (ptr::read(stored), ptr::read(stored.add(1).cast::<u32>()))
+        };
+        addresses == pair(key.source.0, key.destination.0) && rest == key_rest(key)
     }
 
     #[inline(always)]
@@ -196,8 +210,24 @@ impl FlowTable for V6 {
     }
 
     #[inline(always)]
-    fn hash(key: &FlowKey<Self>, seed: u64) -> u64 {
-        key.hash(seed)
+    fn hash(key: &FlowKey<Self>) -> u64 {
+        key.hash(&hash_keys())
+    }
+
+    #[inline(always)]
+    unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool {
+        let V6([a, b, c, d]) = key.source;
+        let V6([e, f, g, h]) = key.destination;
+        // SAFETY: the key of a map value, at a multiple of 8 bytes: four halves of addresses, then the rest.
+        let (halves, rest) = unsafe {
+            let stored = (&raw const (*slot).key).cast::<u64>();
+            ([0, 1, 2, 3].map(|at| ptr::read(stored.add(at))), ptr::read(stored.add(4).cast::<u32>()))
+        };
+        halves[1] == pair(c, d)
+            && halves[3] == pair(g, h)
+            && rest == key_rest(key)
+            && halves[0] == pair(a, b)
+            && halves[2] == pair(e, f)
     }
 
     #[inline(always)]
@@ -209,6 +239,20 @@ impl FlowTable for V6 {
     fn words(self) -> [u32; 4] {
         self.0
     }
+}
+
+/// Two words as they lie in memory.
+#[inline(always)]
+const fn pair(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Everything in a key but the addresses, as it lies in memory.
+#[inline(always)]
+const fn key_rest<A>(key: &FlowKey<A>) -> u32 {
+    let [a, b] = key.service_port.to_ne_bytes();
+    u32::from_ne_bytes([a, b, key.protocol, key.side_and_path.byte()])
 }
 
 #[inline(always)]
@@ -238,7 +282,7 @@ pub fn add_stat(stat: Stat, size: Counter) {
 /// Counts in ZONE_MATRIX.
 #[inline(always)]
 pub fn add_to_matrix<A: FlowTable>(verdict: Verdict, direction: Direction, size: Counter) {
-    let slots = setting(&raw const SETTINGS.matrix_slots);
+    let slots = setting!(matrix_slots);
     let index = matrix::index(slots, direction, A::VERSION, verdict.source, verdict.destination);
     if let Some(cell) = ZONE_MATRIX.get_ptr_mut(index) {
         add_counter(cell, size);
@@ -269,8 +313,23 @@ pub fn lookup<A: FlowTable>(address: A, epoch: u32) -> Entry {
     let entry = if epoch & 1 == 0 { ZONES_0.get(&key) } else { ZONES_1.get(&key) };
     match entry {
         // A slot outside the matrix would be a cell of another row.
-        Some(entry) if u32::from(entry.slot) < setting(&raw const SETTINGS.matrix_slots) => *entry,
+        Some(entry) if u32::from(entry.slot) < setting!(matrix_slots) => *entry,
         _ => Entry { slot: zone::UNKNOWN, kind: PrefixKind::Default as u8, reserved: 0 },
+    }
+}
+
+/// Whether there are overlays whose outer packets are told by UDP ports.
+#[inline(always)]
+pub fn has_overlay_ports() -> bool {
+    let control = control();
+    if control.is_null() {
+        return false;
+    }
+    // SAFETY: a map value; each of the two fields is one aligned word of 64 bits.
+    unsafe {
+        let destinations = (&raw const (*control).destination_ports).cast::<u64>();
+        let sources = (&raw const (*control).source_ports).cast::<u64>();
+        ptr::read_volatile(destinations) | ptr::read_volatile(sources) != 0
     }
 }
 
@@ -283,7 +342,7 @@ pub fn node() -> Slot {
     }
     // SAFETY: a map value; userspace stores the aligned half word whole.
     let slot = unsafe { ptr::read_volatile(&raw const (*control).node) };
-    if u32::from(slot) < setting(&raw const SETTINGS.matrix_slots) { slot } else { zone::UNKNOWN }
+    if u32::from(slot) < setting!(matrix_slots) { slot } else { zone::UNKNOWN }
 }
 
 /// Whether the address is one of the node's.
@@ -293,29 +352,40 @@ pub fn is_node<A: FlowTable>(address: A) -> bool {
     unsafe { NODE_ADDRESSES.get(&address.address()) }.is_some()
 }
 
-/// Whether a service was seen on the port.
+/// Whether a service is configured to be on the port.
 #[inline(always)]
 pub fn is_service(protocol: u8, port: u16) -> bool {
     let (chunk, at) = service::place(protocol, port);
     SERVICE_PORTS.get(chunk).is_some_and(|ports| ports[at] != 0)
 }
 
-/// Remembers that a service was seen on the port.
+/// Whether there is an entry for `key`.
 #[inline(always)]
-pub fn see_service(protocol: u8, port: u16) {
-    let (chunk, at) = service::place(protocol, port);
-    if let Some(ports) = SERVICE_PORTS.get_ptr_mut(chunk) {
-        // SAFETY: a non-null map value. A byte has no other value than this one to become.
-        unsafe { (*ports)[at] = 1 };
-    }
+pub fn has_entry<A: FlowTable>(key: &FlowKey<A>) -> bool {
+    !find(key, A::hash(key)).0.is_null()
 }
 
-/// The slot of `key`, with what its word says. Null: there is none.
+/// The entry of `key` and its verdict, if it is in the first run of its slots. Null: it may be elsewhere.
+#[inline(always)]
+pub fn near_entry<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowSlot<A>, Verdict) {
+    let (hash, mask) = (A::hash(key), setting!(flow_slots).wrapping_sub(1));
+    for probe in 0..hash::RUN {
+        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
+        // SAFETY: as in `find`.
+        let (word, is_of_key) = unsafe { (ptr::read_volatile(&raw const (*slot).verdict), A::is_key(slot, key)) };
+        if is_of_key && flow::is_verdict(word) {
+            return (slot, Verdict::unpack(word));
+        }
+    }
+    (ptr::null_mut(), Verdict::unpack(flow::EMPTY))
+}
+
+/// The slot of `key`, and its word. Null: there is none.
 #[inline(always)]
 fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
-    let mask = setting(&raw const SETTINGS.flow_slots).wrapping_sub(1);
+    let mask = setting!(flow_slots).wrapping_sub(1);
     // Unrolled it would be a third of the program.
-    for probe in 0..black_box(PROBES) {
+    for probe in 0..opaque::<{ PROBES as i32 }>() {
         let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
         // SAFETY: a non-null map value. Where the word is a verdict the key does not change.
         unsafe {
@@ -331,8 +401,8 @@ fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
 /// A new entry for `key`, with this verdict. Null: there is no room.
 #[inline(always)]
 fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut FlowSlot<A> {
-    let mask = setting(&raw const SETTINGS.flow_slots).wrapping_sub(1);
-    for probe in 0..black_box(PROBES) {
+    let mask = setting!(flow_slots).wrapping_sub(1);
+    for probe in 0..opaque::<{ PROBES as i32 }>() {
         let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
         // SAFETY: a non-null map value. Who has swapped EMPTY for CLAIMED has the slot for itself
         // until it writes the word again; both exchanges are full barriers.
@@ -361,7 +431,7 @@ pub fn entry<A: FlowTable>(key: &FlowKey<A>, classify: impl Fn(u32) -> Verdict) 
     // Before the look-up: a table that changes in between leaves the old epoch in the entry, and
     // the next packet looks again.
     let epoch = epoch();
-    let hash = A::hash(key, seed());
+    let hash = A::hash(key);
     let (slot, word) = find(key, hash);
     if slot.is_null() {
         let verdict = classify(epoch);
@@ -379,10 +449,22 @@ pub fn entry<A: FlowTable>(key: &FlowKey<A>, classify: impl Fn(u32) -> Verdict) 
     (slot, verdict, false)
 }
 
+/// The secret key of the hashes; words that a hash does not use cost nothing.
 #[inline(always)]
-fn seed() -> u64 {
-    // SAFETY: a map value, written before the programs are attached.
-    PINNED_STATE.get_ptr(0).map_or(0, |state| unsafe { (*state).seed })
+fn hash_keys() -> hash::Keys {
+    const AT: usize = core::mem::offset_of!(Settings, hash_keys);
+    [
+        value::<AT>(),
+        value::<{ AT + 4 }>(),
+        value::<{ AT + 8 }>(),
+        value::<{ AT + 12 }>(),
+        value::<{ AT + 16 }>(),
+        value::<{ AT + 20 }>(),
+        value::<{ AT + 24 }>(),
+        value::<{ AT + 28 }>(),
+        value::<{ AT + 32 }>(),
+        value::<{ AT + 36 }>(),
+    ]
 }
 
 /// Counts in a flow entry.
@@ -398,12 +480,11 @@ pub fn add_to_entry<A>(slot: *mut FlowSlot<A>, client_port: u16, size: Counter) 
     add(packets, size.packets);
 }
 
-/// Goes on with the program of IPv4 or IPv6. Returns only if there is none.
+/// Continues with another program. Returns only if there is none.
 #[inline(always)]
-pub fn call_core(context: *const c_void, version: IpVersion) {
-    let slot = u32::from(matches!(version, IpVersion::V6));
+pub fn continue_with(programs: &'static ProgramArray, slot: u32, context: *const c_void) {
     // SAFETY: the context of this program, and a map of programs of its type.
-    unsafe { bpf_tail_call(context.cast_mut(), (&raw const CORES).cast_mut().cast(), slot) };
+    unsafe { bpf_tail_call(context.cast_mut(), ptr::from_ref(programs).cast_mut().cast(), slot) };
 }
 
 /// Tells userspace of a packet, if there is room and its CPU has not told too much lately.
@@ -444,6 +525,33 @@ pub fn is_trunk(ifindex: u32) -> bool {
     role(ifindex) == device::TRUNK
 }
 
+/// The device's role, or 0, mostly from the cache line that the program reads in any case. A trunk is an uplink here.
+#[inline(always)]
+pub fn quick_role(ifindex: u32) -> u64 {
+    let control = control();
+    if control.is_null() {
+        return role(ifindex);
+    }
+    // SAFETY: a map value; userspace stores aligned words whole. It names a device here after, and for no longer than,
+    // the map DEVICES has it.
+    unsafe {
+        let uplinks = &raw const (*control).uplinks;
+        for n in 0..Control::UPLINKS {
+            if ifindex == ptr::read_volatile(&raw const (*uplinks)[n]) {
+                return device::UPLINK;
+            }
+        }
+        if ifindex == ptr::read_volatile(&raw const (*control).overlay) {
+            device::OVERLAY
+        } else if ptr::read_volatile(&raw const (*control).more_devices) == 0 {
+            0
+        } else {
+            role(ifindex)
+        }
+    }
+}
+
+/// The device's role, or 0.
 #[inline(always)]
 fn role(ifindex: u32) -> u64 {
     let (word, shift) = device::place(ifindex);
@@ -480,7 +588,7 @@ pub fn forget<const N: usize>(words: [u32; N]) -> [u32; N] {
 /// Begins a run: counts it if another one is in progress on this CPU.
 #[inline(always)]
 pub fn enter() {
-    if setting(&raw const SETTINGS.count_reentries) != 0
+    if setting!(count_reentries) != 0
         && let Some(reentries) = REENTRIES.get_ptr_mut(0)
     {
         // SAFETY: a non-null per-CPU map value. Nested runs leave `depth` as they found it, so a
@@ -497,7 +605,7 @@ pub fn enter() {
 /// Ends a run.
 #[inline(always)]
 pub fn leave() {
-    if setting(&raw const SETTINGS.count_reentries) != 0
+    if setting!(count_reentries) != 0
         && let Some(reentries) = REENTRIES.get_ptr_mut(0)
     {
         // SAFETY: a non-null per-CPU map value.

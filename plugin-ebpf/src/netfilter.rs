@@ -7,7 +7,8 @@
 
 use crate::{
     count::sent,
-    maps::{self, FlowTable, SETTINGS, setting},
+    fast,
+    maps::{self, FlowTable, setting},
 };
 use aya_ebpf::{bindings::bpf_dynptr, helpers::generated::bpf_dynptr_read};
 use core::{
@@ -16,11 +17,21 @@ use core::{
     ptr,
 };
 use meridian_abi::{
-    IpVersion,
+    IpVersion, control,
     flow::{V4, V6},
     settings::{self, CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
 };
-use meridian_ebpf::packet::{Gso, Packet, Route, TOO_MANY, Word};
+use meridian_ebpf::{
+    packet::{Gso, Packet, Route, TOO_MANY, Word},
+    straight::{self, Linear},
+};
+
+/// A field of a kernel structure: `field!(skb, skb_len)`.
+macro_rules! field {
+    ($structure:expr, $field:ident) => {
+        kernel_field::<_, { core::mem::offset_of!(settings::Settings, $field) }>($structure)
+    };
+}
 
 /// The netfilter verdict that lets a packet pass.
 const NF_ACCEPT: i32 = 1;
@@ -40,37 +51,65 @@ pub struct Context {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn postrouting_v4(context: *const Context) -> i32 {
-    maps::call_core(context.cast(), IpVersion::V4);
+    maps::continue_with(&maps::CORES, control::straight(IpVersion::V4), context.cast());
     NF_ACCEPT
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn postrouting_v6(context: *const Context) -> i32 {
-    maps::call_core(context.cast(), IpVersion::V6);
+    maps::continue_with(&maps::CORES, control::straight(IpVersion::V6), context.cast());
     NF_ACCEPT
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
+extern "C" fn straight_v4(context: *const Context) -> i32 {
+    straight::<V4>(context)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn straight_v6(context: *const Context) -> i32 {
+    straight::<V6>(context)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
 extern "C" fn core_v4(context: *const Context) -> i32 {
-    postrouting::<V4>(context)
+    core::<V4>(context)
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn core_v6(context: *const Context) -> i32 {
-    postrouting::<V6>(context)
+    core::<V6>(context)
 }
 
+/// Counts packets of known flows, and leaves all others to the core.
 #[inline(always)]
-fn postrouting<A: FlowTable>(context: *const Context) -> i32 {
+fn straight<A: FlowTable + straight::Family>(context: *const Context) -> i32 {
     maps::enter();
     // SAFETY: the kernel passes a valid context.
     let (state, skb) = unsafe { ((*context).state, (*context).skb) };
     let packet = Skb::new(skb);
-    let route = State { skb, device: field(state, &raw const SETTINGS.state_out) };
-    if setting(&raw const SETTINGS.handover) == settings::NOTE && maps::is_uplink(route.out()) {
+    let route = State { skb, device: field!(state, state_out) };
+    let is_counted = fast::sent::<A>(&Whole { packet: &packet, route: &route }, &route);
+    maps::leave();
+    if !is_counted {
+        maps::continue_with(&maps::CORES, control::core(A::VERSION), context.cast());
+    }
+    NF_ACCEPT
+}
+
+#[inline(always)]
+fn core<A: FlowTable>(context: *const Context) -> i32 {
+    maps::enter();
+    // SAFETY: the kernel passes a valid context.
+    let (state, skb) = unsafe { ((*context).state, (*context).skb) };
+    let packet = Skb::new(skb);
+    let route = State { skb, device: field!(state, state_out) };
+    if setting!(handover) == settings::NOTE && maps::is_uplink(route.out()) {
         maps::note(skb as u64, packet.ip_bytes());
     }
     sent::<A>(&packet, &route);
@@ -87,31 +126,34 @@ struct State {
 impl Route for State {
     #[inline(always)]
     fn out(&self) -> u32 {
-        field(self.device, &raw const SETTINGS.device_ifindex)
+        field!(self.device, device_ifindex)
     }
 
     #[inline(always)]
     fn out_mtu(&self) -> u32 {
-        field(self.device, &raw const SETTINGS.device_mtu)
+        field!(self.device, device_mtu)
     }
 
     #[inline(always)]
     fn out_is_loopback(&self) -> bool {
-        field::<u32>(self.device, &raw const SETTINGS.device_flags) & IFF_LOOPBACK != 0
+        {
+            let flags: u32 = field!(self.device, device_flags);
+            flags & IFF_LOOPBACK != 0
+        }
     }
 
     #[inline(always)]
     fn arrived_on(&self) -> u32 {
-        field(self.skb, &raw const SETTINGS.skb_iif)
+        field!(self.skb, skb_iif)
     }
 }
 
-/// A field of a kernel structure.
+/// The field whose offset is at `AT` in the settings. See [`field!`].
 #[inline(always)]
-fn field<T: Copy>(structure: *const u8, offset: *const u32) -> T {
-    // SAFETY: the offset is that of a field of this type in the running kernel; the verifier
-    // checks it, and a load through a bad pointer reads zero.
-    unsafe { ptr::read(structure.add(setting(offset) as usize).cast()) }
+fn kernel_field<T: Copy, const AT: usize>(structure: *const u8) -> T {
+    // SAFETY: the loader replaces the offset by that of a field of this type in the running kernel; the verifier checks
+    // it, and a load through a bad pointer reads zero.
+    unsafe { ptr::read(structure.add(settings::FIELD as usize + settings::FIELD_STEP as usize * AT).cast()) }
 }
 
 /// `bpf_rdonly_cast`: gives a kernel address a type, so that it may be read.
@@ -119,7 +161,7 @@ fn field<T: Copy>(structure: *const u8, offset: *const u32) -> T {
 fn cast(address: usize) -> *const u8 {
     // SAFETY: the loader turns a call to this number into a call to the kernel function.
     let cast: extern "C" fn(usize, u32) -> *const u8 = unsafe { transmute(CALL_RDONLY_CAST as usize) };
-    cast(address, setting(&raw const SETTINGS.word_type))
+    cast(address, setting!(word_type))
 }
 
 /// A packet in a `struct sk_buff`.
@@ -140,12 +182,12 @@ struct Skb {
 impl Skb {
     #[inline(always)]
     fn new(skb: *const u8) -> Self {
-        let head: usize = field(skb, &raw const SETTINGS.skb_head);
-        let data: usize = field(skb, &raw const SETTINGS.skb_data);
-        let network_header: u16 = field(skb, &raw const SETTINGS.skb_network_header);
-        let len: u32 = field(skb, &raw const SETTINGS.skb_len);
-        let data_len: u32 = field(skb, &raw const SETTINGS.skb_data_len);
-        let end: u32 = field(skb, &raw const SETTINGS.skb_end);
+        let head: usize = field!(skb, skb_head);
+        let data: usize = field!(skb, skb_data);
+        let network_header: u16 = field!(skb, skb_network_header);
+        let len: u32 = field!(skb, skb_len);
+        let data_len: u32 = field!(skb, skb_data_len);
+        let end: u32 = field!(skb, skb_end);
         let network = head + usize::from(network_header);
         let network_offset = network.wrapping_sub(data) as u32;
         let len = len.wrapping_sub(network_offset);
@@ -161,21 +203,21 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn gso(&self) -> Option<Gso> {
-        let size: u16 = peek(self.shared + setting(&raw const SETTINGS.shared_gso_size) as usize);
+        let size: u16 = peek(self.shared + setting!(shared_gso_size) as usize);
         let size = NonZeroU16::new(size)?;
-        Some(Gso { size, kind: peek(self.shared + setting(&raw const SETTINGS.shared_gso_type) as usize) })
+        Some(Gso { size, kind: peek(self.shared + setting!(shared_gso_type) as usize) })
     }
 
     #[inline(always)]
     fn pieces(&self) -> u32 {
-        let mut piece: usize = peek(self.shared + setting(&raw const SETTINGS.shared_frag_list) as usize);
+        let mut piece: usize = peek(self.shared + setting!(shared_frag_list) as usize);
         let mut pieces = 0;
         while piece != 0 {
             pieces += 1;
             if pieces >= MAX_PIECES {
                 return TOO_MANY;
             }
-            piece = peek(piece + setting(&raw const SETTINGS.skb_next) as usize);
+            piece = peek(piece + setting!(skb_next) as usize);
         }
         // The first one is the buffer itself.
         if pieces == 0 { 0 } else { pieces + 1 }
@@ -203,6 +245,41 @@ impl Packet for Skb {
         }
         *words = copy;
         true
+    }
+}
+
+/// A packet whose headers lie in the linear part of its buffer, and where it goes.
+struct Whole<'p> {
+    packet: &'p Skb,
+    route: &'p State,
+}
+
+impl Linear for Whole<'_> {
+    #[inline(always)]
+    fn has(&self, bytes: u32) -> bool {
+        bytes <= self.packet.linear
+    }
+
+    #[inline(always)]
+    fn word<W: Word>(&self, offset: u32) -> W {
+        peek(self.packet.network + offset as usize)
+    }
+
+    #[inline(always)]
+    fn ip_bytes(&self) -> u32 {
+        self.packet.len
+    }
+
+    #[inline(always)]
+    fn gso(&self) -> Option<Gso> {
+        self.packet.gso()
+    }
+
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        let Skb { len, linear, shared, .. } = *self.packet;
+        let is_chain = || peek::<usize>(shared + setting!(shared_frag_list) as usize) != 0;
+        len <= self.route.out_mtu() && (linear == len || !is_chain())
     }
 }
 

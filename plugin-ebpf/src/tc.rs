@@ -6,7 +6,8 @@
 
 use crate::{
     count::{arrived, sent},
-    maps::{self, SETTINGS, setting},
+    fast,
+    maps::{self, setting},
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use core::{num::NonZeroU16, ptr};
@@ -18,6 +19,7 @@ use meridian_abi::{
 };
 use meridian_ebpf::{
     packet::{Gso, Packet, Route, Word},
+    straight::Linear,
     wire::GSO_PLAIN,
 };
 
@@ -32,6 +34,18 @@ const VLAN_LEN: u32 = 4;
 
 /// Offsets that are read where they lie: the verifier wants to know that they are small.
 const MAX_DIRECT: u32 = 1 << 14;
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn tc_straight(skb: *const __sk_buff) -> i32 {
+    straight(skb, ETHERNET_LEN)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn tc_straight_l3(skb: *const __sk_buff) -> i32 {
+    straight(skb, 0)
+}
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
@@ -75,11 +89,31 @@ fn leaves(skb: *const __sk_buff, link_len: u32) -> i32 {
     NEXT
 }
 
+/// Counts a packet of a known flow, without a VLAN's tag, and leaves all others to the core.
+#[inline(always)]
+fn straight(skb: *const __sk_buff, link_len: u32) -> i32 {
+    maps::enter();
+    // SAFETY: the kernel passes a valid context.
+    let (protocol, is_tagged) = unsafe { (u16::from_be((*skb).protocol as u16), (*skb).vlan_present != 0) };
+    let packet = Skb { skb, link_len };
+    let is_counted = !is_tagged
+        && match protocol {
+            ETH_P_IP => fast::sent::<V4>(&InPlace::new(&packet), &packet),
+            ETH_P_IPV6 => fast::sent::<V6>(&InPlace::new(&packet), &packet),
+            _ => false,
+        };
+    maps::leave();
+    if !is_counted {
+        maps::continue_with(&maps::EGRESS_CORES, u32::from(link_len == 0), skb.cast());
+    }
+    NEXT
+}
+
 /// Whether netfilter counts the packet, while the hook changes. A fragment it does not count: it has seen
 /// the whole datagram, which was another packet.
 #[inline(always)]
 fn is_the_other_hooks(packet: &Skb, protocol: u16) -> bool {
-    match setting(&raw const SETTINGS.handover) {
+    match setting!(handover) {
         settings::NOTE => maps::was_noted(packet.skb as u64, packet.ip_bytes()) || !is_fragment(packet, protocol),
         settings::COUNT_THE_REST => maps::was_noted(packet.skb as u64, packet.ip_bytes()),
         _ => false,
@@ -195,6 +229,56 @@ impl Packet for Skb {
             return false;
         }
         *words = copy;
+        true
+    }
+}
+
+/// A packet whose headers are read where they lie.
+struct InPlace<'p> {
+    packet: &'p Skb,
+    /// Of the IP header.
+    start: *const u8,
+    /// Of the linear part.
+    end: *const u8,
+}
+
+impl<'p> InPlace<'p> {
+    #[inline(always)]
+    fn new(packet: &'p Skb) -> Self {
+        // SAFETY: the kernel passes a valid context.
+        unsafe {
+            let start = ((*packet.skb).data as usize as *const u8).add(packet.link_len as usize);
+            Self { packet, start, end: (*packet.skb).data_end as usize as *const u8 }
+        }
+    }
+}
+
+impl Linear for InPlace<'_> {
+    #[inline(always)]
+    fn has(&self, bytes: u32) -> bool {
+        // SAFETY: no more than an address until it is compared.
+        unsafe { self.start.add(bytes as usize) <= self.end }
+    }
+
+    #[inline(always)]
+    fn word<W: Word>(&self, offset: u32) -> W {
+        // SAFETY: the caller has asked `has`, and the processors that run eBPF load unaligned words.
+        unsafe { ptr::read(self.start.add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    fn ip_bytes(&self) -> u32 {
+        self.packet.ip_bytes()
+    }
+
+    #[inline(always)]
+    fn gso(&self) -> Option<Gso> {
+        self.packet.gso()
+    }
+
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        // What is longer than the device takes was cut before it came here.
         true
     }
 }

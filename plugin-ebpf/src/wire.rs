@@ -5,7 +5,7 @@
 
 use crate::{
     headers::Headers,
-    packet::{Packet, TOO_MANY},
+    packet::{Gso, Packet, TOO_MANY},
 };
 use core::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use meridian_abi::{Counter, stats::Stat};
@@ -79,8 +79,7 @@ pub fn size<A>(packet: &impl Packet, headers: &Headers<A>, mtu: impl FnOnce() ->
     let len = packet.ip_bytes();
     let whole = Counter { bytes: u64::from(len), packets: 1 };
     if let Some(gso) = packet.gso() {
-        let plain = if headers.is_udp() { gso.kind & GSO_UDP_DATAGRAMS } else { gso.kind & GSO_TCP };
-        if plain == 0 || gso.kind & GSO_NESTED != 0 || gso.size.get() == GSO_BY_FRAGS {
+        if !is_plain(gso, headers.is_udp()) {
             return Size { wire: whole, cut: Cut::OddGso };
         }
         let jumbo = if headers.jumbo { JUMBO_HEADER_LEN } else { 0 };
@@ -100,6 +99,13 @@ pub fn size<A>(packet: &impl Packet, headers: &Headers<A>, mtu: impl FnOnce() ->
         TOO_MANY => Size { wire: whole, cut: Cut::OddFragments },
         n => Size { wire: fragments(len, headers, n), cut: Cut::Fragments },
     }
+}
+
+/// Whether each segment repeats the packet's IP and transport headers and no others, at the cuts that `gso` names.
+#[inline(always)]
+pub fn is_plain(gso: Gso, is_udp: bool) -> bool {
+    let plain = gso.kind & if is_udp { GSO_UDP_DATAGRAMS } else { GSO_TCP };
+    plain != 0 && gso.kind & GSO_NESTED == 0 && gso.size.get() != GSO_BY_FRAGS
 }
 
 /// How many fragments a packet of `len` bytes is cut into for an MTU; 0: it fits.
@@ -139,7 +145,7 @@ mod tests {
     use super::*;
     use crate::{
         headers::{Headers, Transport, TransportKind},
-        packet::{Gso, Word},
+        packet::Word,
     };
     use zerocopy::FromBytes;
 

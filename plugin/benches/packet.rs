@@ -84,9 +84,18 @@ fn main() {
 fn verified(loaded: &[Datapath]) -> Vec<String> {
     let of_hook = |hook: Hook| loaded.iter().find(|datapath| datapath.hook() == hook).unwrap();
     let [v4, v6] = of_hook(Hook::Netfilter).programs();
-    let [egress, _] = of_hook(Hook::Tcx).programs();
+    let [core_v4, core_v6] = of_hook(Hook::Netfilter).cores().unwrap();
+    let ([straight, _], [egress, _]) = (of_hook(Hook::Tcx).programs(), of_hook(Hook::Tcx).cores().unwrap());
     let ingress = of_hook(Hook::Tcx).arrivals();
-    let programs = [("core_v4", v4), ("core_v6", v6), ("tc_egress", egress), ("tc_ingress", ingress)];
+    let programs = [
+        ("straight_v4", v4),
+        ("straight_v6", v6),
+        ("core_v4", core_v4),
+        ("core_v6", core_v6),
+        ("tc_straight", straight),
+        ("tc_egress", egress),
+        ("tc_ingress", ingress),
+    ];
     let mut text = format!("On {}:\n\n| program | instructions |\n|---|---:|\n", report::kernel());
     let before = report::read("verifier");
     let mut grown = Vec::new();

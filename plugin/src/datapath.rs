@@ -15,6 +15,7 @@ mod flow_maps;
 mod grace;
 mod hook;
 mod hook_change;
+mod immediates;
 mod maps;
 mod memory;
 mod names;
@@ -30,7 +31,7 @@ mod wireguard;
 mod zone_maps;
 
 pub use coverage::{Compared, Coverage};
-pub use devices::{Device, Devices};
+pub use devices::{Device, Devices, Overlays, Role as DeviceRole};
 pub use error::Error;
 pub use flow_maps::Retiring;
 pub use hook::Hook;
@@ -135,14 +136,13 @@ impl Datapath {
         let loaded = object::load(&options, pins.as_ref())?;
         let maps = Maps::find(&loaded.maps)?;
         let events = Events::new(&maps.events)?;
-        names::begin(&maps.pinned_state)?;
         let zones = ZoneMaps::new(&maps)?;
         let flows = FlowMaps::new(&maps, options.flow_slots)?;
         let (attached, devices) = (Attached::default(), Devices::default());
         let (roles, addresses) = (BTreeMap::new(), BTreeSet::new());
         let named_zones = names::read(&maps.zone_names)?;
         let device_hooks = DeviceHooks::of(options.hook);
-        Ok(Self {
+        let datapath = Self {
             attached,
             device_hooks,
             changing: None,
@@ -157,7 +157,13 @@ impl Datapath {
             roles,
             addresses,
             named_zones,
-        })
+        };
+        // The programs of an earlier agent may still use pinned ones, with its own table.
+        if datapath.pins.is_none() {
+            datapath.set_egress_cores()?;
+            datapath.loaded.programs.netfilter.as_ref().map_or(Ok(()), |netfilter| datapath.set_cores(netfilter))?;
+        }
+        Ok(datapath)
     }
 
     /// Attaches in the calling thread's network namespace. Netfilter: at POSTROUTING for IPv4 and IPv6, each at the
@@ -171,6 +177,7 @@ impl Datapath {
             attach::clean(self.options.hook, &self.devices.devices, pins)?;
         }
         self.attached.active = true;
+        self.set_egress_cores()?;
         let netfilter = self.loaded.programs.netfilter.take();
         let attached = netfilter.as_ref().map(|netfilter| self.attach_netfilter(netfilter)).transpose();
         self.loaded.programs.netfilter = netfilter;
@@ -195,6 +202,12 @@ impl Datapath {
             attach::send_probe(family).is_ok() && seen().is_ok_and(|after| after.packets > before.packets)
         };
         attached.netfilter(netfilter, &maps.cores, pins.as_ref(), is_alive)
+    }
+
+    /// Makes the programs at the egress leave unusual packets to the loaded ones.
+    fn set_egress_cores(&self) -> Result<(), Error> {
+        let cores = self.loaded.programs.egress_cores.as_ref();
+        cores.map_or(Ok(()), |cores| attach::set_programs(&self.maps.egress_cores, [0, 1], cores))
     }
 
     /// Makes netfilter's entries continue with these programs.
@@ -229,13 +242,15 @@ impl Datapath {
             };
             *roles.entry(word).or_default() |= bits << shift;
         }
-        for (word, bits) in &roles {
-            if self.roles.get(word) != Some(bits) {
-                self.maps
-                    .devices
-                    .update(word, bits)
-                    .map_err(|source| Error::Map { map: format!("DEVICES, word {word}"), source })?;
+        let changed: Vec<_> = roles.iter().filter(|(word, bits)| self.roles.get(word) != Some(bits)).collect();
+        if !changed.is_empty() {
+            // CONTROL names a device later than DEVICES has it, and for no longer.
+            self.zones.forget_devices()?;
+            for (word, bits) in changed {
+                let failed = |source| Error::Map { map: format!("DEVICES, word {word}"), source };
+                self.maps.devices.update(word, bits).map_err(failed)?;
             }
+            self.zones.set_devices(&devices.devices)?;
         }
         roles.retain(|_, bits| *bits != 0);
         self.roles = roles;
@@ -491,6 +506,16 @@ impl Datapath {
             Some(netfilter) => [netfilter.cores[0].as_fd(), netfilter.cores[1].as_fd()],
             None => [programs.egress[0].as_fd(), programs.egress[0].as_fd()],
         }
+    }
+
+    /// The programs that unusual packets are left to, if there are any.
+    pub fn cores(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        let programs = &self.loaded.programs;
+        let cores = match &programs.netfilter {
+            Some(netfilter) => netfilter.unusual.as_ref(),
+            None => programs.egress_cores.as_ref(),
+        };
+        cores.map(|cores| cores.each_ref().map(AsFd::as_fd))
     }
 
     /// The program for arrivals: for test runs.

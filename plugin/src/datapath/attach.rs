@@ -9,11 +9,12 @@ use super::{
     pins::Pins,
     sys::{self, Side},
 };
+use meridian_abi::{IpVersion, control};
 use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 /// Below source NAT (100), so that the pod is still the source, and after routing has decided the packet's way.
@@ -36,17 +37,22 @@ pub(super) struct Attached {
 
 /// Puts the programs into the map through which netfilter's entries continue; `None` empties it.
 pub(super) fn set_cores(map: &Map<u32, u32>, programs: Option<&Netfilter>) -> Result<(), Error> {
-    let failed = |source| map.failed(source);
-    for slot in 0..FAMILIES.len() as u32 {
-        match programs {
-            Some(programs) => {
-                let core = std::os::fd::AsRawFd::as_raw_fd(&programs.cores[slot as usize]);
-                map.update(&slot, &core.cast_unsigned()).map_err(failed)?;
-            }
-            None => drop(map.delete(&slot).map_err(failed)?),
-        }
+    // Those that others continue with come first.
+    if let Some(unusual) = programs.and_then(|programs| programs.unusual.as_ref()) {
+        set_programs(map, [IpVersion::V4, IpVersion::V6].map(control::core), unusual)?;
     }
-    Ok(())
+    let straight = [IpVersion::V4, IpVersion::V6].map(control::straight);
+    match programs {
+        Some(programs) => set_programs(map, straight, &programs.cores),
+        None => straight.iter().try_for_each(|slot| map.delete(slot).map(drop)).map_err(|source| map.failed(source)),
+    }
+}
+
+/// Puts programs into a map of programs.
+pub(super) fn set_programs(map: &Map<u32, u32>, slots: [u32; 2], programs: &[OwnedFd; 2]) -> Result<(), Error> {
+    slots.iter().zip(programs).try_for_each(|(slot, program)| {
+        map.update(slot, &program.as_raw_fd().cast_unsigned()).map_err(|source| map.failed(source))
+    })
 }
 
 /// The handle of a program attached to a device.

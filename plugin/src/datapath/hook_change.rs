@@ -99,6 +99,10 @@ impl Datapath {
     fn set_egress(&mut self, hook: Hook, programs: Programs) -> Result<(), Error> {
         self.device_hooks.egress = Some(hook);
         self.loaded.programs.egress = programs.egress;
+        if programs.egress_cores.is_some() {
+            self.loaded.programs.egress_cores = programs.egress_cores;
+            self.set_egress_cores()?;
+        }
         let Self { attached, loaded, pins, devices, .. } = self;
         for device in &devices.devices {
             let program = &loaded.programs.egress[usize::from(!device.ethernet)];

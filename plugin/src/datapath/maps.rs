@@ -30,7 +30,7 @@ pub(super) struct Map<K, V> {
 
 impl<K, V> Map<K, V> {
     /// The map of this name, if its keys and values have the sizes of these types.
-    fn find(maps: &Named, name: &'static str) -> Result<Self, Error> {
+    pub(super) fn find(maps: &Named, name: &'static str) -> Result<Self, Error> {
         let data = maps.get(name).map(Arc::clone).ok_or(Error::Object { what: format!("no map {name}") })?;
         let map = Self { name, data, kind: PhantomData };
         let info = map.info()?;
@@ -99,6 +99,8 @@ pub(super) struct Maps {
     pub(super) zone_names: Map<u32, zone::Name>,
     /// Programs, as file descriptors.
     pub(super) cores: Map<u32, u32>,
+    /// Programs, as file descriptors.
+    pub(super) egress_cores: Map<u32, u32>,
     pub(super) node_addresses: Map<zone::Address, u8>,
     pub(super) service_ports: Map<u32, [u8; service::CHUNK as usize]>,
     pub(super) devices: Map<u32, u64>,
@@ -123,6 +125,7 @@ impl Maps {
             pinned_state: Map::find(maps, "PINNED_STATE")?,
             zone_names: Map::find(maps, "ZONE_NAMES")?,
             cores: Map::find(maps, "CORES")?,
+            egress_cores: Map::find(maps, "EGRESS_CORES")?,
             node_addresses: Map::find(maps, "NODE_ADDRESSES")?,
             service_ports: Map::find(maps, "SERVICE_PORTS")?,
             devices: Map::find(maps, "DEVICES")?,

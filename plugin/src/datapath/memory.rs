@@ -73,7 +73,10 @@ pub(super) struct SharedControl {
     pub(super) destination_ports: [AtomicU16; Control::PORTS],
     pub(super) source_ports: [AtomicU16; Control::PORTS],
     pub(super) protocols: AtomicU32,
-    reserved: AtomicU32,
+    pub(super) overlay: AtomicU32,
+    pub(super) uplinks: [AtomicU32; Control::UPLINKS],
+    pub(super) more_devices: AtomicU32,
+    reserved: [AtomicU32; 3],
 }
 
 // SAFETY: the fields of Control, each an atomic.

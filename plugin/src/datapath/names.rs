@@ -14,20 +14,19 @@ use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
 use zerocopy::FromZeros;
 
-/// Gives new counters their id and the seed of their hashes.
-pub(super) fn begin(pinned_state: &Map<u32, PinnedState>) -> Result<(), Error> {
+/// Gives new counters their id and the seed of their hashes, and returns the seed.
+pub(super) fn begin(pinned_state: &Map<u32, PinnedState>) -> Result<u64, Error> {
     let memory: Memory<SharedPinnedState> = Memory::map(pinned_state, 1)?;
-    for pinned_state in memory.values() {
-        let [low, high] = &pinned_state.boot_id;
-        if low.load(Ordering::SeqCst) == 0 {
-            pinned_state.seed.store(Uuid::new_v4().as_u64_pair().1, Ordering::SeqCst);
-            let (first, second) = Uuid::new_v4().as_u64_pair();
-            high.store(second, Ordering::SeqCst);
-            // Written last: a reader that finds this word finds all of it.
-            low.store(first, Ordering::SeqCst);
-        }
+    let [pinned_state] = memory.values() else { return Err(Error::Object { what: "PINNED_STATE is empty".into() }) };
+    let [low, high] = &pinned_state.boot_id;
+    if low.load(Ordering::SeqCst) == 0 {
+        pinned_state.seed.store(Uuid::new_v4().as_u64_pair().1, Ordering::SeqCst);
+        let (first, second) = Uuid::new_v4().as_u64_pair();
+        high.store(second, Ordering::SeqCst);
+        // Written last: a reader that finds this word finds all of it.
+        low.store(first, Ordering::SeqCst);
     }
-    Ok(())
+    Ok(pinned_state.seed.load(Ordering::SeqCst))
 }
 
 /// The id of the counters.

@@ -1,4 +1,4 @@
-//! Loads the eBPF object: settings from the kernel's BTF, maps, relocations, programs.
+//! Loads the eBPF object: maps, relocations, settings from the kernel's BTF, programs.
 //!
 //! aya has no netfilter program type, so this module parses the object with aya-obj and loads the programs with
 //! bpf(2).
@@ -6,7 +6,9 @@
 use super::{
     Error, Hook,
     btf::Btf,
-    maps::Named,
+    immediates,
+    maps::{Map, Named},
+    names,
     pins::{self, Pins},
     sys::{self, ProgramKind},
 };
@@ -14,14 +16,13 @@ use aya::{include_bytes_aligned, maps::MapData};
 use aya_obj::{Object, generated::bpf_insn};
 use meridian_abi::{
     matrix,
-    settings::{CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST, SYMBOL, Settings},
+    settings::{self, CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST, Settings},
 };
 use std::{
     collections::{HashMap, HashSet},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::Arc,
 };
-use zerocopy::IntoBytes;
 
 /// The programs that build.rs embeds.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/meridian.bpf.o"));
@@ -44,6 +45,8 @@ pub struct Options {
     pub overlay_header_len: u32,
     /// Counts in the map REENTRIES how often a run interrupts another one. For tests.
     pub count_reentries: bool,
+    /// Takes no straight path: the core counts every packet. For tests, which compare the two.
+    pub core_alone: bool,
 }
 
 impl Default for Options {
@@ -54,6 +57,7 @@ impl Default for Options {
             flow_slots: 131_072,
             overlay_header_len: 0,
             count_reentries: false,
+            core_alone: false,
         }
     }
 }
@@ -63,14 +67,18 @@ pub(super) struct Loaded {
     pub(super) programs: Programs,
     /// The maps by name, for programs that are loaded later.
     pub(super) maps: Named,
+    /// The seed of the flow entries' hashes.
+    seed: u64,
 }
 
 /// The programs of a hook.
 pub(super) struct Programs {
     /// The programs at netfilter.
     pub(super) netfilter: Option<Netfilter>,
-    /// The programs at the egress of traffic control, with and without an Ethernet header.
+    /// The programs to attach at the egress of traffic control, with and without an Ethernet header.
     pub(super) egress: [OwnedFd; 2],
+    /// The programs that those at the egress leave unusual packets to; `None`: they count every packet themselves.
+    pub(super) egress_cores: Option<[OwnedFd; 2]>,
     /// The programs at the ingress, likewise.
     pub(super) ingress: [OwnedFd; 2],
 }
@@ -88,6 +96,8 @@ pub(super) struct Netfilter {
     pub(super) entries: [OwnedFd; 2],
     /// The programs that the attached ones continue with.
     pub(super) cores: [OwnedFd; 2],
+    /// The programs that those leave unusual packets to; `None`: they count every packet themselves.
+    pub(super) unusual: Option<[OwnedFd; 2]>,
 }
 
 impl Loaded {
@@ -98,27 +108,33 @@ impl Loaded {
     /// The kernel is too old, or refuses.
     pub(super) fn programs_for(&self, options: &Options, handover: u32) -> Result<Programs, Error> {
         let kernel = kernel(options.hook)?;
-        let mut object = parse(&Settings { handover, ..settings(kernel.as_ref(), options)? })?;
-        let own = settings_maps(&mut object)?;
-        let shared = self.maps.iter().filter(|(name, _)| !is_settings(name)).map(|(name, map)| (name.as_str(), &**map));
-        let all: HashMap<&str, &MapData> =
-            shared.chain(own.iter().map(|(name, (map, _))| (name.as_str(), map))).collect();
+        // Only the core writes notes and crosses them out.
+        let options = &Options { core_alone: options.core_alone || handover != settings::COUNT, ..*options };
+        let settings = Settings { handover, ..settings(kernel.as_ref(), options, self.seed)? };
+        let mut object = parse()?;
         let shapes: HashMap<String, aya_obj::Map> = object.maps.drain().collect();
-        let shape = |name: &str| shapes.get(name).or_else(|| own.get(name).map(|(_, shape)| shape));
-        let places = all.iter().filter_map(|(name, map)| Some((*name, map.fd().as_fd().as_raw_fd(), shape(name)?)));
+        let places = self.maps.iter();
+        let places =
+            places.filter_map(|(name, map)| Some((name.as_str(), map.fd().as_fd().as_raw_fd(), shapes.get(name)?)));
         let places: Vec<_> = places.collect();
-        load_programs(&mut object, places, options.hook, kernel.as_ref())
+        load_programs(&mut object, places, options, &settings, kernel.as_ref())
     }
 }
 
 /// Loads the object into the kernel; pinned maps are reused.
 pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Error> {
     let kernel = kernel(options.hook)?;
-    let mut object = parse(&settings(kernel.as_ref(), options)?)?;
-    let maps = create_maps(&mut object, options, pins)?;
-    let places = maps.iter().map(|(name, (data, map))| (name.as_str(), data.fd().as_fd().as_raw_fd(), map));
-    let programs = load_programs(&mut object, places, options.hook, kernel.as_ref())?;
-    Ok(Loaded { programs, maps: maps.into_iter().map(|(name, (data, _))| (name, Arc::new(data))).collect() })
+    let mut object = parse()?;
+    let created = create_maps(&mut object, options, pins)?;
+    let (maps, shapes): (Named, HashMap<_, _>) =
+        created.into_iter().map(|(name, (data, shape))| ((name.clone(), Arc::new(data)), (name, shape))).unzip();
+    let seed = names::begin(&Map::find(&maps, "PINNED_STATE")?)?;
+    let places = maps.iter();
+    let places =
+        places.filter_map(|(name, map)| Some((name.as_str(), map.fd().as_fd().as_raw_fd(), shapes.get(name)?)));
+    let settings = settings(kernel.as_ref(), options, seed)?;
+    let programs = load_programs(&mut object, places.collect::<Vec<_>>(), options, &settings, kernel.as_ref())?;
+    Ok(Loaded { programs, maps, seed })
 }
 
 /// The running kernel's type information, where the programs of a hook need it.
@@ -136,19 +152,17 @@ fn malformed(error: &dyn std::error::Error) -> Error {
     Error::Object { what: error.to_string() }
 }
 
-/// The object with these settings.
-fn parse(settings: &Settings) -> Result<Object, Error> {
-    let mut object = Object::parse(OBJECT).map_err(|error| malformed(&error))?;
-    let settings = HashMap::from([(SYMBOL, (settings.as_bytes(), true))]);
-    object.patch_map_data(settings).map_err(|error| malformed(&error))?;
-    Ok(object)
+/// The object, with its placeholders.
+fn parse() -> Result<Object, Error> {
+    Object::parse(OBJECT).map_err(|error| malformed(&error))
 }
 
 /// Loads the programs of a hook with existing maps.
 fn load_programs<'a>(
     object: &mut Object,
     maps: impl IntoIterator<Item = (&'a str, RawFd, &'a aya_obj::Map)>,
-    hook: Hook,
+    options: &Options,
+    settings: &Settings,
     kernel: Option<&Btf>,
 ) -> Result<Programs, Error> {
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
@@ -170,33 +184,47 @@ fn load_programs<'a>(
             .map(|function| function.instructions.clone())
             .ok_or_else(|| Error::Object { what: format!("no program {name}") })?;
         call_kernel_functions(&mut instructions, &functions);
+        immediates::fill(&mut instructions, settings)?;
         sys::load_program(kind, name, &instructions).map_err(|(source, log)| match source.raw_os_error() {
             Some(libc::EPERM) => Error::NotPermitted { what: "loading an eBPF program", source },
             _ => Error::Load { program: name, source, log },
         })
     };
-    let netfilter = |name| program(ProgramKind::Netfilter, name);
-    let traffic_control = |name| program(ProgramKind::TrafficControl, name);
+    let pair = |kind, names: [&'static str; 2]| Ok::<_, Error>([program(kind, names[0])?, program(kind, names[1])?]);
+    // At clsact a program outlives this process without pins, and an array of programs does not.
+    let is_straight = !options.core_alone && options.hook != Hook::Clsact;
+    let at_netfilter = |_| -> Result<Netfilter, Error> {
+        let [entries, cores] = [["postrouting_v4", "postrouting_v6"], ["core_v4", "core_v6"]];
+        let (entries, cores) = (pair(ProgramKind::Netfilter, entries)?, pair(ProgramKind::Netfilter, cores)?);
+        if !is_straight {
+            return Ok(Netfilter { entries, cores, unusual: None });
+        }
+        let straight = pair(ProgramKind::Netfilter, ["straight_v4", "straight_v6"])?;
+        Ok(Netfilter { entries, cores: straight, unusual: Some(cores) })
+    };
+    let egress = pair(ProgramKind::TrafficControl, ["tc_egress", "tc_egress_l3"])?;
+    let (egress, egress_cores) = if is_straight {
+        (pair(ProgramKind::TrafficControl, ["tc_straight", "tc_straight_l3"])?, Some(egress))
+    } else {
+        (egress, None)
+    };
     Ok(Programs {
-        netfilter: match hook {
-            Hook::Netfilter => Some(Netfilter {
-                entries: [netfilter("postrouting_v4")?, netfilter("postrouting_v6")?],
-                cores: [netfilter("core_v4")?, netfilter("core_v6")?],
-            }),
-            Hook::Tcx | Hook::Clsact => None,
-        },
-        egress: [traffic_control("tc_egress")?, traffic_control("tc_egress_l3")?],
-        ingress: [traffic_control("tc_ingress")?, traffic_control("tc_ingress_l3")?],
+        // Its programs are the only ones that need the kernel's types.
+        netfilter: kernel.map(at_netfilter).transpose()?,
+        egress,
+        egress_cores,
+        ingress: pair(ProgramKind::TrafficControl, ["tc_ingress", "tc_ingress_l3"])?,
     })
 }
 
-fn settings(kernel: Option<&Btf>, options: &Options) -> Result<Settings, Error> {
+fn settings(kernel: Option<&Btf>, options: &Options, seed: u64) -> Result<Settings, Error> {
     let settings = Settings {
         matrix_slots: options.matrix_slots,
         count_reentries: options.count_reentries.into(),
         flow_slots: options.flow_slots,
         overlay_header_len: options.overlay_header_len,
         sees_ipsec_twice: (options.hook == Hook::Netfilter).into(),
+        hash_keys: immediates::hash_keys(seed),
         ..Settings::default()
     };
     let Some(kernel) = kernel else { return Ok(settings) };
@@ -242,38 +270,9 @@ fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> R
                 data
             }
         };
-        if is_settings(&name) {
-            freeze(&name, &data, &map)?;
-        }
         maps.insert(name, (data, map));
     }
     Ok(maps)
-}
-
-/// Whether a map is the programs' read-only data, which is separate for each load.
-fn is_settings(name: &str) -> bool {
-    name.starts_with(".rodata")
-}
-
-/// Moves the read-only data from the object into the kernel.
-fn settings_maps(object: &mut Object) -> Result<Maps, Error> {
-    let names: Vec<String> = object.maps.keys().filter(|name| is_settings(name)).cloned().collect();
-    let mut maps = HashMap::new();
-    for name in names {
-        let Some(map) = object.maps.remove(&name) else { continue };
-        let data = MapData::create(map.clone(), &name, None)
-            .map_err(|source| Error::Map { map: name.clone(), source: std::io::Error::other(source) })?;
-        freeze(&name, &data, &map)?;
-        maps.insert(name, (data, map));
-    }
-    Ok(maps)
-}
-
-/// Writes the read-only data, once.
-fn freeze(name: &str, data: &MapData, map: &aya_obj::Map) -> Result<(), Error> {
-    let failed = |source| Error::Map { map: name.into(), source };
-    sys::update_bytes(data.fd().as_fd(), &0u32, map.data()).map_err(failed)?;
-    sys::freeze(data.fd().as_fd()).map_err(failed)
 }
 
 /// Checks that a pinned map has the shape that the programs expect.

@@ -16,11 +16,11 @@ use std::{
 };
 
 /// Increased when a pinned map changes its layout or its meaning.
-const LAYOUT: &str = "v2";
+const LAYOUT: &str = "v3";
 
 /// The pinned maps: the counters, and the maps that are needed to read and continue them.
 pub(super) const MAPS: [&str; 8] =
-    ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "PINNED_STATE", "ZONE_NAMES", "SERVICE_PORTS", "CORES"];
+    ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "PINNED_STATE", "ZONE_NAMES", "CORES", "EGRESS_CORES"];
 
 /// `BPF_FS_MAGIC`.
 const BPF_FS: i64 = 0xcafe_4a11;

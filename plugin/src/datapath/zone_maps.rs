@@ -6,7 +6,7 @@
 
 use super::{
     Error,
-    devices::Overlays,
+    devices::{Device, Overlays, Role},
     grace::wait_for_programs,
     maps::{Map, Maps},
     memory::{Memory, SharedControl, SharedPinnedState},
@@ -40,6 +40,7 @@ impl ZoneMaps {
         let maps = Self { behind: BTreeSet::new(), control, pinned_state: Memory::map(&maps.pinned_state, 1)? };
         let first = maps.pinned_state()?.epoch.load(Ordering::SeqCst).max(1);
         maps.begin(following(first))?;
+        maps.forget_devices()?;
         Ok(maps)
     }
 
@@ -95,6 +96,26 @@ impl ZoneMaps {
     /// Sets the node's zone, which existing entries use from the next table on. Returns whether it changed.
     pub(super) fn set_node(&self, slot: Slot) -> Result<bool, Error> {
         Ok(self.control()?.node.swap(slot, Ordering::SeqCst) != slot)
+    }
+
+    /// Names no device in CONTROL: the programs ask DEVICES about each.
+    pub(super) fn forget_devices(&self) -> Result<(), Error> {
+        let control = self.control()?;
+        control.more_devices.store(1, Ordering::SeqCst);
+        control.uplinks.iter().chain([&control.overlay]).for_each(|place| place.store(0, Ordering::SeqCst));
+        Ok(())
+    }
+
+    /// Names devices in CONTROL, which DEVICES has already.
+    pub(super) fn set_devices(&self, devices: &[Device]) -> Result<(), Error> {
+        let control = self.control()?;
+        let of_role = |role| devices.iter().filter(move |device| device.role == role).map(|device| device.ifindex);
+        let (uplinks, overlays) = (of_role(Role::Uplink), of_role(Role::Overlay));
+        let is_all = uplinks.clone().count() <= Control::UPLINKS && overlays.clone().count() <= 1;
+        control.uplinks.iter().zip(uplinks).for_each(|(place, ifindex)| place.store(ifindex, Ordering::SeqCst));
+        overlays.take(1).for_each(|ifindex| control.overlay.store(ifindex, Ordering::SeqCst));
+        control.more_devices.store((!is_all).into(), Ordering::SeqCst);
+        Ok(())
     }
 
     /// Sets the marks of overlays' packets that leave through an uplink.

@@ -8,7 +8,7 @@ use meridian::{
     datapath::{Datapath, Hook, Options, Pins, sys},
     demo::namespace::Namespace,
 };
-use meridian_abi::{Counter, IpVersion, stats::Stat, zone::PrefixKind};
+use meridian_abi::{Counter, IpVersion, control, stats::Stat, zone::PrefixKind};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -181,14 +181,19 @@ fn thirty_thousand_swaps_of_the_program_lose_nothing() {
     std::mem::swap(&mut network.counting.datapath, &mut first);
     network.attach();
     let cores = sys::get_pinned(&network.node.run(|| find(&bpf.0, "CORES")).unwrap()).unwrap();
-    let [a, b] = [network.counting.datapath.programs()[0], second.programs()[0]];
+    let of = |datapath: &Datapath| [datapath.programs()[0], datapath.cores().unwrap()[0]].map(|fd| fd.as_raw_fd());
+    let [a, b] = [of(&network.counting.datapath), of(&second)];
+    // The straight path of one may leave packets to the core of the other.
+    let take = |[straight, core]: [i32; 2]| {
+        sys::update(cores.as_fd(), &control::core(IpVersion::V4), &core).unwrap();
+        sys::update(cores.as_fd(), &control::straight(IpVersion::V4), &straight).unwrap();
+    };
     // The second agent has its own tables and devices.
     let sent = flooded(&network.node, &network.peer, 1, |sent| {
         for n in 0..30_000 {
-            let program = if n % 2 == 0 { b } else { a };
-            sys::update(cores.as_fd(), &0u32, &program.as_raw_fd()).unwrap();
+            take(if n % 2 == 0 { b } else { a });
         }
-        sys::update(cores.as_fd(), &0u32, &a.as_raw_fd()).unwrap();
+        take(a);
         until_more(sent, 1000);
     });
     let mut counted = network.counting.all();

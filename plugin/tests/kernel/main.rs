@@ -12,4 +12,5 @@ mod network;
 mod packets;
 #[path = "../common/programs.rs"]
 mod programs;
+mod straight;
 mod traffic;

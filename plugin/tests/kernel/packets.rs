@@ -24,9 +24,20 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+
+/// A table of prefixes of the cluster, each with its zone.
+pub fn table(prefixes: &[(&str, &str)]) -> Table {
+    let mut table = Table::new();
+    for (prefix, zone) in prefixes {
+        let place = Place::Zone(Arc::new(Zone { name: (*zone).into(), region: "r".into() }));
+        let placement = Placement { place, kind: PrefixKind::Cluster, origin: "test".into() };
+        table.insert(prefix.parse::<IpNetwork>().unwrap(), placement);
+    }
+    table
+}
 
 /// The programs with their own table.
 struct Bench {
@@ -46,14 +57,7 @@ impl Bench {
     }
 
     fn apply(&mut self, prefixes: &[(&str, &str)]) {
-        let mut table = Table::new();
-        for (prefix, zone) in prefixes {
-            let place = Place::Zone(Arc::new(Zone { name: (*zone).into(), region: "r".into() }));
-            table.insert(
-                prefix.parse::<IpNetwork>().unwrap(),
-                Placement { place, kind: PrefixKind::Cluster, origin: "test".into() },
-            );
-        }
+        let table = table(prefixes);
         self.slots.assign(table.placements());
         let before = std::mem::replace(&mut self.table, table);
         let changed: Vec<_> = before.networks().chain(self.table.networks()).collect();
@@ -305,6 +309,33 @@ fn a_packet_that_is_not_what_it_says_is_malformed() {
         assert!(bench.matrix().is_empty());
         assert_eq!(bench.stat(Stat::Malformed), Counter { bytes: frame.len(), packets: 1 });
     }
+}
+
+#[test]
+fn a_port_scan_does_not_change_the_attribution_of_others() {
+    let bench = Bench::new(Options::default(), &[("10.0.1.0/24", "a"), ("10.0.2.0/24", "b")]);
+    let (client, server, attacker) = ("10.0.1.5", "10.0.2.5", "10.0.1.66");
+    let segment = |source, destination, ports, flags: u8| {
+        let mut frame = Frame::ports(source, destination, TCP, ports);
+        frame.bytes[14 + 20 + 13] = flags;
+        frame
+    };
+    // Every port that a client's connections can come from, at both ends of them.
+    for port in 40_000..40_400 {
+        bench.send(&segment(attacker, client, (1, port), 0x02));
+        bench.send(&segment(attacker, server, (1, port), 0x02));
+    }
+    for port in 40_000..40_400 {
+        bench.send(&segment(client, server, (port, 50_051), 0x02));
+        bench.send(&segment(client, server, (port, 50_051), 0x10));
+        bench.send(&segment(server, client, (50_051, port), 0x12));
+        bench.send(&segment(server, client, (50_051, port), 0x10));
+    }
+    let attacker: IpAddr = attacker.parse().unwrap();
+    let others = bench.flows().into_iter().filter(|flow| flow.source != attacker);
+    let mut others: Vec<_> = others.map(|flow| (flow.service_port, flow.side, flow.counter.packets)).collect();
+    others.sort_by_key(|(_, side, _)| *side as u8);
+    assert_eq!(others, [(50_051, ServiceSide::Destination, 800), (50_051, ServiceSide::Source, 800)]);
 }
 
 #[test]
