@@ -63,6 +63,8 @@ impl PinnedState {
 
 /// The limit of the node's addresses in the map NODE_ADDRESSES.
 pub const MAX_NODE_ADDRESSES: u32 = 1024;
+/// Devices of overlays that the map TUNNEL_ENDS holds.
+pub const MAX_TUNNEL_ENDS: u32 = 1024;
 
 const _: () = assert!(size_of::<Control>() == 32);
 const _: () = assert!(size_of::<PinnedState>() == 72);

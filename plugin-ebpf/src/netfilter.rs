@@ -19,6 +19,7 @@ use meridian_abi::{
     IpVersion,
     flow::{V4, V6},
     settings::{self, CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
+    zone::Slot,
 };
 use meridian_ebpf::packet::{Gso, Packet, Route, TOO_MANY, Word};
 
@@ -103,6 +104,11 @@ impl Route for State {
     #[inline(always)]
     fn arrived_on(&self) -> u32 {
         field(self.skb, &raw const SETTINGS.skb_iif)
+    }
+
+    #[inline(always)]
+    fn tunnel_end(&self, epoch: u32) -> Slot {
+        maps::tunnel_end(self.out(), epoch) as Slot
     }
 }
 
