@@ -71,6 +71,23 @@ for file in "$rendered"/3-*.yaml; do
         <(sed -E 's/(ca.crt|tls.crt|tls.key): .*/\1/' "${file/"$rendered/3-"/"$rendered/4-"}") >&2 ||
         die "helm 3 and helm 4 make different things of $(basename "$file")"
 done
+# Every agent's DaemonSet leaves out nodes where its pods would wait for ever, also beside an affinity of the user's.
+for file in "$rendered"/*.yaml; do
+    grep -q 'key: eks.amazonaws.com/compute-type' "$file" || die "agents go to Fargate's nodes in $(basename "$file")"
+    grep -q -- '--agentless-labels=eks.amazonaws.com/compute-type=fargate,type=virtual-kubelet,type=kwok' "$file" ||
+        die "the controller waits for agents on Fargate's nodes in $(basename "$file")"
+done
+terms='{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
+    {"matchExpressions":[{"key":"a","operator":"Exists"}]},{"matchExpressions":[{"key":"b","operator":"Exists"}]}]}}}'
+render "$helm" affinity --set-json "agent.affinity=$terms"
+[ "$(grep -c 'key: eks.amazonaws.com/compute-type' "$rendered/affinity.yaml")" = 2 ] ||
+    die "a term of the user's affinity takes Fargate's nodes in"
+rm "$rendered/affinity.yaml"
+render "$helm" everywhere --set-json 'agent.nodesWithout={"type":null,"eks.amazonaws.com/compute-type":null}'
+if grep -q 'compute-type' "$rendered/everywhere.yaml" || ! grep -q -- '--agentless-labels=off' "$rendered/everywhere.yaml"; then
+    die "nodes are left out that were not to be"
+fi
+rm "$rendered/everywhere.yaml"
 if found=$(grep -nE 'privileged: true|hostPID|hostIPC|:latest|SYS_ADMIN|allowPrivilegeEscalation: true' "$rendered"/*.yaml); then
     die "this must not be in the chart: $found"
 fi

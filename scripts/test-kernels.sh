@@ -12,7 +12,7 @@ need_packages qemu-system-x86 busybox-static cpio xz-utils kmod
 apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -qq
 
 MERIDIAN=$CARGO_TARGET_DIR/debug/meridian
-MODULES=(veth bridge af_packet sch_ingress cls_bpf vxlan 8021q wireguard)
+MODULES=(veth bridge af_packet sch_ingress cls_bpf vxlan 8021q wireguard macvlan ipvlan)
 MODULES+=(nf_tables nft_chain_nat nft_ct nft_nat nft_masq)
 PAGE=$ROOT/docs/kernels.md
 
@@ -46,6 +46,7 @@ initramfs() {
         with_libraries "$root" "$CASES" cases
         with_libraries "$root" "$(command -v nft)" nft
         with_libraries "$root" "$(command -v wg)" wg
+        with_libraries "$root" "$(command -v ip)" ip
     fi
     for module in "${MODULES[@]}"; do
         modprobe -d "$kernel" -S "$release" --show-depends "$module"
@@ -154,7 +155,7 @@ here() {
 }
 
 whole_table() {
-    need_packages nftables wireguard-tools
+    need_packages nftables wireguard-tools iproute2
     CASES=$(mktemp)
     local built
     built=$(cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel --no-run --message-format json |

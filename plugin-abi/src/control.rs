@@ -71,6 +71,8 @@ impl PinnedState {
 
 /// The limit of the node's addresses in the map NODE_ADDRESSES.
 pub const MAX_NODE_ADDRESSES: u32 = 1024;
+/// Devices of overlays that the map TUNNEL_ENDS holds.
+pub const MAX_TUNNEL_ENDS: u32 = 1024;
 
 /// Elements of the map CORES.
 pub const CORES: u32 = 4;

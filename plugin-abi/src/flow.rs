@@ -97,6 +97,7 @@ impl SideAndPath {
         match self.0 >> 2 {
             1 => PacketPath::Forwarded,
             2 => PacketPath::Arrived,
+            3 => PacketPath::Tunnelled,
             _ => PacketPath::Sent,
         }
     }
@@ -124,8 +125,11 @@ pub enum PacketPath {
     /// In through an uplink and out through one: the second hop of a node port or load balancer.
     /// They leave from this node's zone, whoever sent them.
     Forwarded = 1,
-    /// In through an uplink from an external prefix, where no agent counts what is sent.
+    /// In through an uplink from an external prefix: no agent is there that counts it.
     Arrived = 2,
+    /// From the node or a pod of it, inside an overlay. To an address outside the cluster they go through a
+    /// gateway, in whose zone the tunnel ends.
+    Tunnelled = 3,
 }
 
 /// A slot of FLOWS_V4 or FLOWS_V6. The kernel writes it, and userspace as described for the module.
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn a_side_and_a_path_are_read_as_they_were_written() {
         for side in [ServiceSide::None, ServiceSide::Destination, ServiceSide::Source] {
-            for path in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived] {
+            for path in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived, PacketPath::Tunnelled] {
                 let side_and_path = SideAndPath::new(side, path);
                 assert_eq!((side_and_path.side(), side_and_path.path()), (side, path));
             }

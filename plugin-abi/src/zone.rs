@@ -58,7 +58,8 @@ pub enum PrefixKind {
     Default = 0,
     /// Of the cluster: pods and nodes.
     Cluster = 1,
-    /// Outside the cluster, named in the static table.
+    /// Where no agent counts what is sent: outside the cluster, named in the static table; or of a node that can
+    /// have none.
     External = 2,
 }
 

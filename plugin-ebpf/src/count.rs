@@ -10,7 +10,7 @@ use meridian_abi::{
     matrix::Direction,
     settings,
     stats::Stat,
-    zone::{self, PrefixKind},
+    zone::{self, PrefixKind, Slot},
 };
 use meridian_ebpf::{
     headers::{Headers, Transport, TransportKind},
@@ -31,12 +31,31 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
         // Its fragments are other packets, of which traffic control counts each.
         return;
     }
-    if maps::is_overlay(route.out()) {
+    let is_overlay = maps::is_overlay(route.out());
+    if is_overlay {
         encapsulate(&mut size);
     }
     let arrived_on = route.arrived_on();
-    let path = if arrived_on != 0 && maps::is_uplink(arrived_on) { PacketPath::Forwarded } else { PacketPath::Sent };
-    count(&headers, path, whole, size);
+    let path = if arrived_on != 0 && maps::is_uplink(arrived_on) {
+        PacketPath::Forwarded
+    } else if is_overlay {
+        PacketPath::Tunnelled
+    } else {
+        PacketPath::Sent
+    };
+    let tunnel_end = |epoch| if is_overlay { route.tunnel_end(epoch) } else { zone::UNKNOWN };
+    count(&headers, Course { path, tunnel_end }, whole, size);
+}
+
+/// Which way a packet goes, and in which zone the tunnel ends that it goes through, by the table's version.
+struct Course<F> {
+    path: PacketPath,
+    tunnel_end: F,
+}
+
+#[inline(always)]
+fn add_overlay_headers(size: &mut Size) {
+    size.wire.bytes += size.wire.packets * u64::from(setting!(overlay_header_len));
 }
 
 /// Counts a packet that goes out through an overlay's device: its headers around the packet count where the
@@ -44,12 +63,12 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
 #[inline(always)]
 pub fn encapsulate(size: &mut Size) {
     maps::add_stat(Stat::Encapsulated, size.wire);
-    size.wire.bytes += size.wire.packets * u64::from(setting!(overlay_header_len));
+    add_overlay_headers(size);
 }
 
 /// Counts a packet on its way in, if it is from an external prefix.
 #[inline(always)]
-pub fn arrived<A: FlowTable>(packet: &impl Packet) {
+pub fn arrived<A: FlowTable>(packet: &impl Packet, device: u32) {
     let control = maps::control();
     // SAFETY: a map value; userspace stores the aligned half word whole.
     if control.is_null() || unsafe { ptr::read_volatile(&raw const (*control).externals) } == 0 {
@@ -60,8 +79,14 @@ pub fn arrived<A: FlowTable>(packet: &impl Packet) {
         return;
     }
     let whole = Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 };
-    let size = wire::size(packet, &headers, || u32::MAX);
-    count(&headers, PacketPath::Arrived, whole, size);
+    let mut size = wire::size(packet, &headers, || u32::MAX);
+    if maps::is_overlay(device) {
+        add_overlay_headers(&mut size);
+    } else if maps::is_node(headers.destination) && is_outer(&headers, headers.transport.destination) {
+        // What is inside arrives once more, on the overlay's device.
+        return maps::add_stat(Stat::Overlay, size.wire);
+    }
+    count(&headers, Course { path: PacketPath::Arrived, tunnel_end: |_| zone::UNKNOWN }, whole, size);
 }
 
 /// Why a packet is outside the sums: it stays on its link or on its node, or was counted already.
@@ -100,7 +125,13 @@ fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bo
         // The packet that was encrypted passed this hook before. It may have arrived from a pod.
         return setting!(sees_ipsec_twice) != 0 && maps::is_node(headers.source);
     }
-    if !matches!(headers.protocol, UDP | IPIP | IPV6 | GRE) || route.arrived_on() != 0 {
+    route.arrived_on() == 0 && is_outer(headers, headers.transport.source) && maps::is_node(headers.source)
+}
+
+/// Whether a packet has an overlay's protocol or port; `own` is the port of this node's end.
+#[inline(always)]
+fn is_outer<A: FlowTable>(headers: &Headers<A>, own: u16) -> bool {
+    if !matches!(headers.protocol, UDP | IPIP | IPV6 | GRE) {
         return false;
     }
     let control = maps::control();
@@ -109,31 +140,31 @@ fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bo
     }
     // SAFETY: a map value; userspace stores aligned words whole.
     let control = unsafe { ptr::read_volatile(control) };
-    let is_outer = match headers.protocol {
+    match headers.protocol {
         IPIP => control.protocols & Control::IPIP != 0,
         IPV6 => control.protocols & Control::IPV6 != 0,
         GRE => control.protocols & Control::GRE != 0,
         _ => {
-            let Transport { kind, source, destination, .. } = headers.transport;
+            let Transport { kind, destination, .. } = headers.transport;
             // An unused place has port 0, which no overlay has.
             kind == TransportKind::Ports
                 && (destination != 0 && control.destination_ports.contains(&destination)
-                    || source != 0 && control.source_ports.contains(&source))
+                    || own != 0 && control.source_ports.contains(&own))
         }
-    };
-    is_outer && maps::is_node(headers.source)
+    }
 }
 
 /// Adds to the matrix, and to the flow entry if there is room for one.
 #[inline(always)]
-fn count<A: FlowTable>(headers: &Headers<A>, path: PacketPath, whole: Counter, size: Size) {
+fn count<A: FlowTable>(headers: &Headers<A>, course: Course<impl Fn(u32) -> Slot>, whole: Counter, size: Size) {
+    let path = course.path;
     let Size { wire: size, cut } = size;
     add_cut(cut, whole, size);
     let (key, client_port) = flow_key(headers, path);
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
-    let (entry, verdict, first) = maps::entry(&key, |epoch| classify(headers, path, epoch));
+    let (entry, verdict, first) = maps::entry(&key, |epoch| classify(headers, &course, epoch));
     if entry.is_null() {
         maps::add_stat(Stat::Unattributed, size);
     } else {
@@ -200,15 +231,24 @@ fn flow_key<A: FlowTable>(headers: &Headers<A>, path: PacketPath) -> (FlowKey<A>
 
 /// The zones between which a packet goes.
 #[inline(always)]
-fn classify<A: FlowTable>(headers: &Headers<A>, path: PacketPath, epoch: u32) -> Verdict {
-    let source = match path {
+fn classify<A: FlowTable>(headers: &Headers<A>, course: &Course<impl Fn(u32) -> Slot>, epoch: u32) -> Verdict {
+    let source = match course.path {
         PacketPath::Forwarded => maps::node(),
-        PacketPath::Sent | PacketPath::Arrived => maps::lookup(headers.source, epoch).slot,
+        PacketPath::Sent | PacketPath::Tunnelled | PacketPath::Arrived => maps::lookup(headers.source, epoch).slot,
     };
-    let mut destination = maps::lookup(headers.destination, epoch).slot;
-    // It is here, whatever its address: a load balancer's is in no prefix.
-    if matches!(path, PacketPath::Arrived) && destination < zone::FIRST_ZONE {
-        destination = maps::node();
+    let to = maps::lookup(headers.destination, epoch);
+    let mut destination = to.slot;
+    if matches!(course.path, PacketPath::Arrived) {
+        // It is here, whatever its address: a load balancer's is in no prefix.
+        if destination < zone::FIRST_ZONE {
+            destination = maps::node();
+        }
+    } else if to.kind != PrefixKind::Cluster as u8 {
+        // What leaves the cluster through a tunnel goes to a gateway first.
+        let end = (course.tunnel_end)(epoch);
+        if end >= zone::FIRST_ZONE {
+            destination = end;
+        }
     }
     Verdict { epoch, source, destination }
 }

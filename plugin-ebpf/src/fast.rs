@@ -35,7 +35,11 @@ pub fn sent<A: FlowTable + straight::Family>(packet: &impl Linear, route: &impl 
     }
     let Some(mut size) = headers.size(packet) else { return false };
     let is_forwarded = arrived_on != 0 && maps::quick_role(arrived_on) != 0;
-    let path = if is_forwarded { PacketPath::Forwarded } else { PacketPath::Sent };
+    let path = match role {
+        _ if is_forwarded => PacketPath::Forwarded,
+        device::OVERLAY => PacketPath::Tunnelled,
+        _ => PacketPath::Sent,
+    };
     let keyed = |side| {
         let (service_port, client_port) = headers.ports(side);
         let key = FlowKey {

@@ -20,7 +20,7 @@ use core::{
 };
 use meridian_abi::{
     Counter, IpVersion,
-    control::{self, Control, MAX_NODE_ADDRESSES, PinnedState},
+    control::{self, Control, MAX_NODE_ADDRESSES, MAX_TUNNEL_ENDS, PinnedState},
     device,
     event::{self, Event, Window},
     flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
@@ -87,6 +87,10 @@ pub static EGRESS_CORES: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 #[map]
 static NODE_ADDRESSES: HashMap<zone::Address, u8> = HashMap::with_max_entries(MAX_NODE_ADDRESSES, 0);
+
+/// Where the tunnels of overlays' devices end that have one other end, by ifindex.
+#[map]
+static TUNNEL_ENDS: HashMap<u32, zone::Address> = HashMap::with_max_entries(MAX_TUNNEL_ENDS, BPF_F_NO_PREALLOC);
 
 /// Ports that services are configured to be on.
 #[map]
@@ -309,7 +313,19 @@ pub fn epoch() -> u32 {
 /// What the table of `epoch` says of an address.
 #[inline(always)]
 pub fn lookup<A: FlowTable>(address: A, epoch: u32) -> Entry {
-    let key = Key::new(zone::VERSION_BITS + A::BITS, address.address());
+    lookup_bits(address.address(), zone::VERSION_BITS + A::BITS, epoch)
+}
+
+/// The same, of an address of either family.
+#[inline(always)]
+pub fn lookup_key(address: zone::Address, epoch: u32) -> Entry {
+    // Of IPv4 the rest is zero, and no prefix of it is so long.
+    lookup_bits(address, zone::VERSION_BITS + V6::BITS, epoch)
+}
+
+#[inline(always)]
+fn lookup_bits(address: zone::Address, bits: u32, epoch: u32) -> Entry {
+    let key = Key::new(bits, address);
     let entry = if epoch & 1 == 0 { ZONES_0.get(&key) } else { ZONES_1.get(&key) };
     match entry {
         // A slot outside the matrix would be a cell of another row.
@@ -343,6 +359,16 @@ pub fn node() -> Slot {
     // SAFETY: a map value; userspace stores the aligned half word whole.
     let slot = unsafe { ptr::read_volatile(&raw const (*control).node) };
     if u32::from(slot) < setting!(matrix_slots) { slot } else { zone::UNKNOWN }
+}
+
+/// The zone in which the tunnel of an overlay's device ends, if it has one end; a slot.
+#[inline(never)]
+pub fn tunnel_end(ifindex: u32, epoch: u32) -> u32 {
+    // SAFETY: the value is read at once; one that is just replaced is that of a device that is no more.
+    match unsafe { TUNNEL_ENDS.get(&ifindex) } {
+        Some(end) => lookup_key(*end, epoch).slot.into(),
+        None => zone::UNKNOWN.into(),
+    }
 }
 
 /// Whether the address is one of the node's.

@@ -20,6 +20,7 @@ use meridian_abi::{
     IpVersion, control,
     flow::{V4, V6},
     settings::{self, CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST},
+    zone::Slot,
 };
 use meridian_ebpf::{
     packet::{Gso, Packet, Route, TOO_MANY, Word},
@@ -145,6 +146,11 @@ impl Route for State {
     #[inline(always)]
     fn arrived_on(&self) -> u32 {
         field!(self.skb, skb_iif)
+    }
+
+    #[inline(always)]
+    fn tunnel_end(&self, epoch: u32) -> Slot {
+        maps::tunnel_end(self.out(), epoch) as Slot
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the core reads a packet, whatever the hook.
 
 use core::num::NonZeroU16;
+use meridian_abi::zone::Slot;
 use zerocopy::FromBytes;
 
 /// A packet at a hook: its bytes from the IP header on, and what its buffer says of its size.
@@ -43,6 +44,10 @@ pub trait Route {
 
     /// The device on which it arrived; 0 if it was made here.
     fn arrived_on(&self) -> u32;
+
+    /// The zone in which the tunnel of an overlay's device ends, by this version of the table; unknown
+    /// where that can't be seen.
+    fn tunnel_end(&self, epoch: u32) -> Slot;
 }
 
 /// The segmentation that a buffer asks for.

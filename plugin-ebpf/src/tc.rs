@@ -9,13 +9,17 @@ use crate::{
     fast,
     maps::{self, setting},
 };
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use core::{num::NonZeroU16, ptr};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key},
+    helpers::generated::{bpf_skb_get_tunnel_key, bpf_skb_load_bytes},
+};
+use core::{mem, num::NonZeroU16, ptr};
 use meridian_abi::{
     Counter,
     flow::{V4, V6},
     settings,
     stats::Stat,
+    zone::{self, Slot},
 };
 use meridian_ebpf::{
     packet::{Gso, Packet, Route, Word},
@@ -146,8 +150,8 @@ fn enters(skb: *const __sk_buff, link_len: u32) -> i32 {
     match protocol {
         // It arrives once more, on the VLAN's device.
         _ if is_tagged && maps::is_trunk(packet.out()) => {}
-        ETH_P_IP => arrived::<V4>(&packet),
-        ETH_P_IPV6 => arrived::<V6>(&packet),
+        ETH_P_IP => arrived::<V4>(&packet, packet.out()),
+        ETH_P_IPV6 => arrived::<V6>(&packet, packet.out()),
         _ => {}
     }
     maps::leave();
@@ -306,4 +310,41 @@ impl Route for Skb {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.skb).ingress_ifindex }
     }
+
+    #[inline(always)]
+    fn tunnel_end(&self, epoch: u32) -> Slot {
+        match tunnel_of(self.skb, epoch) {
+            NO_TUNNEL => maps::tunnel_end(self.out(), epoch) as Slot,
+            end => end as Slot,
+        }
+    }
+}
+
+/// No slot: nobody has said of the packet where its tunnel ends.
+const NO_TUNNEL: u32 = u32::MAX;
+
+/// The zone in which the tunnel ends that was chosen for this packet alone, as eBPF programs and Open
+/// vSwitch do.
+#[inline(never)]
+fn tunnel_of(skb: *const __sk_buff, epoch: u32) -> u32 {
+    // SAFETY: whole numbers.
+    let mut key: bpf_tunnel_key = unsafe { mem::zeroed() };
+    // On the way out the kernel gives the other end as the local one (since Linux 5.19): it shows both as the
+    // receiver has them.
+    let mut read = |flags: u32| {
+        let len = size_of::<bpf_tunnel_key>() as u32;
+        // SAFETY: `key` has room for `len` bytes, and the kernel passes a valid context.
+        unsafe { bpf_skb_get_tunnel_key(skb.cast_mut(), &raw mut key, len, flags.into()) == 0 }
+    };
+    // SAFETY: whole numbers, all of which were written.
+    let end = unsafe {
+        if read(0) {
+            zone::Address::v4(V4(key.__bindgen_anon_3.local_ipv4.to_be()))
+        } else if read(BPF_F_TUNINFO_IPV6) {
+            zone::Address::v6(V6(key.__bindgen_anon_3.local_ipv6))
+        } else {
+            return NO_TUNNEL;
+        }
+    };
+    maps::lookup_key(end, epoch).slot.into()
 }

@@ -13,6 +13,7 @@ mod hook;
 mod hubble;
 mod invalid;
 mod replay;
+mod server;
 mod signals;
 mod top;
 mod trust;
@@ -90,6 +91,19 @@ enum Command {
     Zones(zones::Zones),
 }
 
+/// The Kubernetes client says of each answer that is an error that there was one, and neither of what nor from
+/// where: who has asked says it with both. Whoever names the client's lines gets them.
+fn without_the_clients_own(level: EnvFilter, asked: &str) -> EnvFilter {
+    const CLIENT: &str = "kube_client";
+    if asked.contains(CLIENT) {
+        return level;
+    }
+    match format!("{CLIENT}::client::builder=off").parse() {
+        Ok(off) => level.add_directive(off),
+        Err(_) => level,
+    }
+}
+
 /// Runs a command.
 ///
 /// # Errors
@@ -97,6 +111,7 @@ enum Command {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let level = EnvFilter::try_new(&cli.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {}: {error}", cli.log_level)))?;
+    let level = without_the_clients_own(level, &cli.log_level);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(level);
     match cli.log_format {

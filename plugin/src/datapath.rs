@@ -104,6 +104,8 @@ pub struct Datapath {
     roles: BTreeMap<u32, u64>,
     /// The contents of the map NODE_ADDRESSES.
     addresses: BTreeSet<IpAddr>,
+    /// What the map TUNNEL_ENDS holds.
+    tunnel_ends: BTreeMap<u32, IpAddr>,
     named_zones: Vec<Arc<Zone>>,
 }
 
@@ -156,6 +158,7 @@ impl Datapath {
             devices,
             roles,
             addresses,
+            tunnel_ends: BTreeMap::new(),
             named_zones,
         };
         // The programs of an earlier agent may still use pinned ones, with its own table.
@@ -255,6 +258,7 @@ impl Datapath {
         roles.retain(|_, bits| *bits != 0);
         self.roles = roles;
         self.set_addresses(&devices.addresses)?;
+        self.set_tunnel_ends(&devices)?;
         self.zones.set_overlays(&devices.marks)?;
         let gone = self.attached.device_indices().into_iter();
         let same = |ifindex: u32| devices.devices.iter().find(|device| device.ifindex == ifindex);
@@ -315,6 +319,21 @@ impl Datapath {
             map.update(&prefix_key::address(*new), &1).map_err(failed)?;
         }
         self.addresses.clone_from(addresses);
+        Ok(())
+    }
+
+    fn set_tunnel_ends(&mut self, devices: &Devices) -> Result<(), Error> {
+        let ends = devices.overlays().filter_map(|device| Some((device.ifindex, device.tunnel_end?)));
+        let ends: BTreeMap<u32, IpAddr> = ends.take(control::MAX_TUNNEL_ENDS as usize).collect();
+        let map = &self.maps.tunnel_ends;
+        let failed = |source| map.failed(source);
+        for gone in self.tunnel_ends.keys().filter(|ifindex| !ends.contains_key(ifindex)) {
+            map.delete(gone).map_err(failed)?;
+        }
+        for (ifindex, end) in ends.iter().filter(|(ifindex, end)| self.tunnel_ends.get(ifindex) != Some(end)) {
+            map.update(ifindex, &prefix_key::address(*end)).map_err(failed)?;
+        }
+        self.tunnel_ends = ends;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! flow may be in a field of a collector's object. Everything that is not a flow is left out, with a reason. Memory is
 //! bounded, regardless of a file's contents.
 
+mod cut;
 mod known;
 mod order;
 mod reason;
@@ -23,6 +24,7 @@ use crate::{
         observer::{GetAgentEventsResponse, GetDebugEventsResponse},
     },
 };
+use cut::CutLines;
 use known::decode;
 use prost_reflect::MessageDescriptor;
 use prost_types::{Any, Timestamp};
@@ -97,11 +99,16 @@ impl Reader {
             }
             Err(error) => return Err(error),
         };
-        let (mut scanner, mut reported) = (Scanner::new(text), 0);
+        let (mut scanner, mut reported, mut cut) = (Scanner::new(text), 0, CutLines::new());
         loop {
             let (number, piece) = match scanner.next() {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    cut.unfinished().for_each(|line| {
+                        see(line, Line::Left(Reason::NotJson, "not JSON: a line that was cut has no end".into()));
+                    });
+                    return Ok(());
+                }
                 Err(error) => {
                     let is_broken = |kind| matches!(kind, ErrorKind::InvalidData | ErrorKind::InvalidInput);
                     if !is_broken(error.kind()) && error.kind() != ErrorKind::UnexpectedEof {
@@ -121,6 +128,7 @@ impl Reader {
             match piece {
                 Piece::Left(reason, text) => see(Line::Left(reason, text)),
                 Piece::Object(object) => {
+                    let Some(object) = cut.join(number, object) else { continue };
                     if !self.object(object, 0, &mut see) {
                         see(Line::Left(Reason::NoFlow, "JSON without a flow".into()));
                     }

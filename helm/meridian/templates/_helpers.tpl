@@ -80,3 +80,34 @@ capabilities: {drop: [ALL]}
 {{- define "meridian.apiInCluster" -}}
 {{- if or .Values.controller.listenInCluster .Values.relay.enabled -}}true{{- end -}}
 {{- end }}
+
+{{/* The agents' affinity: what was asked for, without the nodes that can have none. */}}
+{{- define "meridian.agentAffinity" -}}
+{{- $without := list -}}
+{{- range $key, $values := .Values.agent.nodesWithout -}}
+{{- $without = append $without (dict "key" $key "operator" "NotIn" "values" $values) -}}
+{{- end -}}
+{{- $affinity := deepCopy .Values.agent.affinity -}}
+{{- if $without -}}
+{{- $node := get $affinity "nodeAffinity" | default dict -}}
+{{- $required := get $node "requiredDuringSchedulingIgnoredDuringExecution" | default dict -}}
+{{- $terms := list -}}
+{{- range get $required "nodeSelectorTerms" | default (list dict) -}}
+{{- $terms = append $terms (set (deepCopy .) "matchExpressions" (concat (get . "matchExpressions" | default list) $without)) -}}
+{{- end -}}
+{{- $required = set $required "nodeSelectorTerms" $terms -}}
+{{- $affinity = set $affinity "nodeAffinity" (set $node "requiredDuringSchedulingIgnoredDuringExecution" $required) -}}
+{{- end -}}
+{{- with $affinity -}}{{ toYaml . }}{{- end -}}
+{{- end }}
+
+{{/* A map of labels as KEY=VALUE, with commas. */}}
+{{- define "meridian.labelList" -}}
+{{- $labels := list -}}
+{{- range $key, $values := . -}}
+{{- range (kindIs "slice" $values) | ternary $values (list $values) -}}
+{{- $labels = append $labels (printf "%s=%v" $key .) -}}
+{{- end -}}
+{{- end -}}
+{{ join "," $labels }}
+{{- end }}

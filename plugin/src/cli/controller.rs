@@ -4,7 +4,7 @@ mod totals;
 
 use super::{Failure, config::Seconds, hubble::TlsArgs, signals::signals, usage};
 use crate::{
-    cluster::{LabelKeys, Source, Timing},
+    cluster::{Agentless, LabelKeys, NodeLabel, Source, Timing},
     controller::{self, Accounts, Settings},
     feed::Limits,
     link::Files,
@@ -64,6 +64,19 @@ pub(super) struct Args {
     /// `cilium-endpoints`, `cilium-nodes`, `calico-blocks` and `node-pod-cidrs`.
     #[arg(long = "ignore-source", env = "MERIDIAN_IGNORE_SOURCES", value_name = "SOURCE", value_delimiter = ',')]
     ignored: Vec<Source>,
+    /// Labels of nodes that have no agent, as KEY=VALUE: what such a node sends is counted where it arrives. Nodes of
+    /// another system than Linux, and of a virtual kubelet's taint, have none whatever their labels. `off` is no label.
+    #[arg(
+        long,
+        env = "MERIDIAN_AGENTLESS_LABELS",
+        value_name = "LABEL",
+        value_delimiter = ',',
+        default_values = Agentless::LABELS,
+    )]
+    agentless_labels: Vec<String>,
+    /// Labels of the nodes that have agents, as KEY=VALUE, all of them: other nodes have none.
+    #[arg(long, env = "MERIDIAN_AGENT_NODE_LABELS", value_name = "LABEL", value_delimiter = ',')]
+    agent_node_labels: Vec<NodeLabel>,
     /// Where `meridian top`, `meridian zones` and hubble-relay are answered; beyond loopback with TLS.
     #[arg(long, env = "MERIDIAN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4344")]
     listen: Listen,
@@ -100,6 +113,7 @@ impl Args {
                 zone: self.zone_label.clone(),
                 region: self.region_label.clone(),
                 pod: self.pod_labels.clone(),
+                agentless: self.agentless()?,
             },
             timing: Timing { watch: self.watch_timeout.0, absent: self.absent_interval.0, ..Timing::default() },
             ignored: self.ignored.clone(),
@@ -109,6 +123,13 @@ impl Args {
             limits: Limits { agents: self.max_agents, age: self.stream_age.0 },
             totals: self.totals.settings(),
         })
+    }
+
+    /// The nodes that have no agent.
+    fn agentless(&self) -> Result<Agentless, Failure> {
+        let named = self.agentless_labels.iter().filter(|label| *label != OFF);
+        let labels = named.map(|label| label.parse().map_err(|error| usage(format!("--agentless-labels: {error}"))));
+        Ok(Agentless { labels: labels.collect::<Result<_, _>>()?, selector: self.agent_node_labels.clone() })
     }
 
     fn feed_tls(&self) -> Result<Option<Files>, Failure> {

@@ -2,8 +2,9 @@
 
 use super::{
     Failure,
-    config::{SOCKET, Seconds},
+    config::Seconds,
     print,
+    server::{connect, target},
     trust::TrustArgs,
 };
 use crate::{
@@ -20,9 +21,10 @@ use std::{
 /// Whom to ask, and what to show.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The agent or controller to ask: HOST:PORT or unix:PATH.
-    #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS", default_value_t = Target::Unix(SOCKET.into()))]
-    server: Target,
+    /// The agent or controller to ask: HOST:PORT or unix:PATH; by default the agent's socket, or 127.0.0.1:4344 where
+    /// there is none, as in a controller's pod.
+    #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
+    server: Option<Target>,
     #[command(flatten)]
     trust: TrustArgs,
     /// From one picture to the next.
@@ -50,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 async fn show(args: &Args) -> Result<(), Failure> {
     let interval = prost_types::Duration::try_from(args.interval.0).map_err(Failure::failed)?;
     let request = WatchRequest { interval: Some(interval), pairs: args.pairs };
-    let mut answers = watch(args, request).await.map_err(Failure::failed)?;
+    let mut answers = watch(args, request).await?;
     let terminal = io::stdout().is_terminal();
     let mut before = None;
     let mut shown = 0;
@@ -64,17 +66,18 @@ async fn show(args: &Args) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    Err(Failure::failed(format!("{}: it has ended", args.server)))
+    Err(Failure::failed(format!("{}: it has ended", target(args.server.as_ref()))))
 }
 
 /// Watches that server, or the replica of a controller that it names.
-async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchResponse>, ClientError> {
-    match args.trust.connect(args.server.clone()).await?.watch(request).await {
+async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchResponse>, Failure> {
+    let answer = match connect(args.server.as_ref(), &args.trust).await?.watch(request).await {
         Err(ClientError::Elsewhere { leader, .. }) => {
-            args.trust.connect(Target::Tcp(leader)).await?.watch(request).await
+            connect(Some(&Target::Tcp(leader)), &args.trust).await?.watch(request).await
         }
         answer => answer,
-    }
+    };
+    answer.map_err(Failure::failed)
 }
 
 /// Whose counters these are: so many names that they fit into a line.

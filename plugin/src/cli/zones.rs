@@ -1,18 +1,14 @@
 //! `meridian zones`: asks a table which zone an address is in.
 
-use super::{Failure, config::SOCKET, print, trust::TrustArgs, usage};
+use super::{Failure, print, server::connect, trust::TrustArgs, usage};
 use crate::{
-    api::{Client, ClientError, Target},
+    api::Target,
     proto::v1::{self, LookupResponse, Prefix, StatusResponse},
     wire,
     zones::StaticTable,
 };
 use clap::{Args, Subcommand};
-use std::{
-    fmt::Write,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, net::IpAddr, path::PathBuf};
 
 /// Questions to a table.
 #[derive(Debug, Subcommand)]
@@ -41,23 +37,6 @@ pub(super) enum Zones {
         #[command(flatten)]
         trust: TrustArgs,
     },
-}
-
-/// Where an agent or a controller answers on its own machine, and in its own pod.
-const PORT: &str = "127.0.0.1:4344";
-
-/// Connects to the server that was named, or else to the one that is here: at the agent's socket, or at the port
-/// that agents and controllers have.
-async fn connect(server: Option<&Target>, trust: &TrustArgs) -> Result<Client, Failure> {
-    let (server, has_socket) = (server.cloned(), Path::new(SOCKET).exists());
-    let is_default = server.is_none() && !has_socket;
-    let here = || if has_socket { Target::Unix(SOCKET.into()) } else { Target::Tcp(PORT.to_owned()) };
-    trust.connect(server.unwrap_or_else(here)).await.map_err(|error| match error {
-        ClientError::Unreachable { .. } if is_default => {
-            Failure::failed(format!("there is no agent's socket {SOCKET} here, and {error}"))
-        }
-        error => Failure::failed(error),
-    })
 }
 
 /// Where the table is: that of the agent or controller that is here, if nothing else is said.

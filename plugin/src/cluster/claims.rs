@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     ops::Bound,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::SystemTime,
 };
 
@@ -31,6 +31,15 @@ pub(super) struct Claim {
     pub(super) is_address: bool,
     /// The start of the claim: among pods with the same address the newest counts.
     pub(super) since: Option<SystemTime>,
+}
+
+/// The zone of a node, and the kind of its prefixes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NodePlace {
+    /// `None` for a node without a zone.
+    pub(super) zone: Option<Arc<Zone>>,
+    /// External for a node without an agent: the receiving nodes count its traffic.
+    pub(super) kind: PrefixKind,
 }
 
 /// Objects that put one prefix into different zones.
@@ -66,8 +75,8 @@ pub(super) enum News {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_prefix: BTreeMap<IpNetwork, Vec<(ObjectRef, Claim)>>,
-    /// The zones of the known nodes; `None` for a node without a zone.
-    nodes: HashMap<Arc<str>, Option<Arc<Zone>>>,
+    /// The known nodes.
+    nodes: HashMap<Arc<str>, NodePlace>,
     /// Prefixes of the static table.
     fixed: BTreeMap<IpNetwork, Placement>,
     /// The claimed prefixes, by node.
@@ -75,7 +84,7 @@ pub(super) struct Claims {
     /// The table that follows from the claims.
     table: BTreeMap<IpNetwork, Placement>,
     /// The part of the table that not only single addresses need, with the ranks.
-    wide: BTreeMap<IpNetwork, (Rank, Place)>,
+    wide: BTreeMap<IpNetwork, Wide>,
     lengths: Lengths,
     /// Prefixes to evaluate, the widest first.
     dirty: BTreeSet<(u8, IpNetwork)>,
@@ -85,6 +94,23 @@ pub(super) struct Claims {
     /// Notices since the last call of [`take_news`](Self::take_news).
     news: Vec<News>,
 }
+
+/// The placement of a wide prefix, which narrower prefixes may repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wide {
+    rank: Rank,
+    place: Place,
+    kind: PrefixKind,
+}
+
+impl Wide {
+    fn new(rank: Rank, placement: &Placement) -> Self {
+        Self { rank, place: placement.place.clone(), kind: placement.kind }
+    }
+}
+
+/// The table without any named prefix.
+static UNNAMED: LazyLock<Table> = LazyLock::new(Table::new);
 
 /// The number of wide prefixes by length, so that a look-up tries only existing lengths.
 #[derive(Debug)]
@@ -111,13 +137,13 @@ impl Lengths {
 }
 
 impl Claims {
-    /// Sets a node's zone; `None` removes the node, `Some(None)` means that it has no zone.
-    pub(super) fn set_node(&mut self, node: &Arc<str>, zone: Option<Option<Arc<Zone>>>) {
-        let before = match zone.clone() {
-            Some(zone) => self.nodes.insert(Arc::clone(node), zone),
+    /// Sets a node's place; `None` removes the node.
+    pub(super) fn set_node(&mut self, node: &Arc<str>, place: Option<NodePlace>) {
+        let before = match place.clone() {
+            Some(place) => self.nodes.insert(Arc::clone(node), place),
             None => self.nodes.remove(node),
         };
-        if before == zone {
+        if before == place {
             return;
         }
         let touched = self.by_node.get(node).into_iter().flatten();
@@ -171,7 +197,7 @@ impl Claims {
         while let Some((length, prefix)) = self.dirty.pop_first() {
             let decided = self.decide(&prefix);
             let is_wide = self.is_wide(&prefix);
-            let wide = decided.as_ref().filter(|_| is_wide).map(|(rank, now)| (*rank, now.place.clone()));
+            let wide = decided.as_ref().filter(|_| is_wide).map(|(rank, now)| Wide::new(*rank, now));
             let now = decided.map(|(_, now)| now);
             if self.set_wide(prefix, wide) {
                 // Narrower prefixes may depend on it.
@@ -192,7 +218,7 @@ impl Claims {
     }
 
     /// Sets the placement of a wide prefix; returns whether it changed.
-    fn set_wide(&mut self, prefix: IpNetwork, wide: Option<(Rank, Place)>) -> bool {
+    fn set_wide(&mut self, prefix: IpNetwork, wide: Option<Wide>) -> bool {
         let is_there = wide.is_some();
         let before = match wide.clone() {
             Some(wide) => self.wide.insert(prefix, wide),
@@ -214,7 +240,11 @@ impl Claims {
     }
 
     fn place(&self, node: &str) -> Place {
-        self.nodes.get(node).cloned().flatten().map_or(Place::Unknown, Place::Zone)
+        self.nodes.get(node).and_then(|node| node.zone.clone()).map_or(Place::Unknown, Place::Zone)
+    }
+
+    fn kind(&self, node: &str) -> PrefixKind {
+        self.nodes.get(node).map_or(PrefixKind::Cluster, |node| node.kind)
     }
 
     /// Whether the prefix is wide: it has a claim that is not about a single address.
@@ -245,7 +275,7 @@ impl Claims {
             self.conflicts.remove(prefix);
             return fixed;
         };
-        let (rank, place) = (claim.rank, self.place(&claim.node));
+        let (rank, place, kind) = (claim.rank, self.place(&claim.node), self.kind(&claim.node));
         let is_fixed = fixed.as_ref().is_some_and(|(of, _)| *of < rank || place == Place::Unknown);
         if is_fixed || (rank.is_range() && self.is_outranked(prefix, rank)) {
             self.conflicts.remove(prefix);
@@ -270,10 +300,9 @@ impl Claims {
         }
         // An unknown place would hide the static table's placement.
         let hides = place == Place::Unknown && covering.is_some();
-        let is_said = !self.is_wide(prefix) && self.covering(prefix) == Some(&place);
+        let is_said = !self.is_wide(prefix) && self.follows(prefix, &place, kind);
         let origin = if object.is_node() { object.to_string() } else { format!("{object} on {}", claim.node) }.into();
-        // Only the static table has external prefixes.
-        let placement = Placement { place, kind: PrefixKind::Cluster, origin };
+        let placement = Placement { place, kind, origin };
         let other = covering.filter(|(_, covering)| covering.place != placement.place);
         let other = other.map(|(wider, fixed)| (*wider, fixed.clone()));
         self.conflicts.remove(prefix);
@@ -298,20 +327,33 @@ impl Claims {
     }
 
     /// The placements of wider prefixes, the longest prefix first.
-    fn wider(&self, prefix: &IpNetwork) -> impl Iterator<Item = &(Rank, Place)> {
+    fn wider(&self, prefix: &IpNetwork) -> impl Iterator<Item = &Wide> {
         let (lengths, address) = (self.lengths.of(prefix), prefix.ip());
         let shorter = (0..prefix.prefix()).rev().filter(|length| lengths[usize::from(*length)] > 0);
         shorter.filter_map(move |length| truncate(address, length)).filter_map(|wider| self.wide.get(&wider))
     }
 
-    /// The place of the longest wide prefix that contains the prefix.
-    fn covering(&self, prefix: &IpNetwork) -> Option<&Place> {
-        self.wider(prefix).next().map(|(_, place)| place)
+    /// The longest wide prefix that contains the prefix.
+    fn covering(&self, prefix: &IpNetwork) -> Option<&Wide> {
+        self.wider(prefix).next()
+    }
+
+    /// Whether an address has this place and kind without a prefix of its own.
+    fn follows(&self, prefix: &IpNetwork, place: &Place, kind: PrefixKind) -> bool {
+        match self.covering(prefix) {
+            Some(wide) => (&wide.place, wide.kind) == (place, kind),
+            // A private address in no named prefix.
+            None => {
+                let nothing =
+                    || UNNAMED.lookup(prefix.ip()).is_some_and(|(_, unnamed)| unnamed.place == Place::Unknown);
+                *place == Place::Unknown && kind == PrefixKind::Cluster && nothing()
+            }
+        }
     }
 
     /// Whether a wider prefix with a zone has a higher rank.
     fn is_outranked(&self, prefix: &IpNetwork, rank: Rank) -> bool {
-        self.wider(prefix).any(|(wider, place)| *wider < rank && *place != Place::Unknown)
+        self.wider(prefix).any(|wide| wide.rank < rank && wide.place != Place::Unknown)
     }
 
     /// The longest prefix of the static table that contains the prefix.

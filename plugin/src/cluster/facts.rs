@@ -161,6 +161,7 @@ pub(super) struct Node {
     pub(super) zone: Option<Arc<Zone>>,
     /// The expectation for a node without a zone: it may still get one, or never needs one.
     pub(super) zoneless: Zoneless,
+    pub(super) agency: Agency,
     pub(super) created: Option<SystemTime>,
     /// `spec.podCIDRs`.
     pub(super) prefixes: Vec<IpNetwork>,
@@ -176,6 +177,18 @@ impl Node {
     pub(super) fn has(&self, address: &IpAddr) -> bool {
         self.addresses.contains(address) || self.cni_addresses.contains(address)
     }
+}
+
+/// The agent of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Agency {
+    /// An agent runs there, or will.
+    #[default]
+    Agent,
+    /// No agent can run there: the receiving nodes count its traffic.
+    None,
+    /// The node is simulated and sends nothing.
+    Simulated,
 }
 
 /// The state of a node without a zone.

@@ -1,6 +1,6 @@
 //! The state of the watches.
 
-use super::facts::Kind;
+use super::{facts::Kind, model::TableTally};
 use crate::{feed::Watches, proto::v1::status_response};
 use std::{
     collections::BTreeMap,
@@ -64,8 +64,7 @@ pub struct KindHealth {
 #[derive(Debug, Default)]
 pub struct Health {
     kinds: Mutex<BTreeMap<Kind, KindHealth>>,
-    /// The numbers of prefixes with conflicts, and of nodes without a zone.
-    troubles: Mutex<(usize, usize)>,
+    tally: Mutex<TableTally>,
 }
 
 impl Health {
@@ -92,7 +91,7 @@ impl Health {
         version: u64,
         seen: impl IntoIterator<Item = (Kind, String)>,
         count: impl Fn(Kind) -> (usize, usize),
-        troubles: (usize, usize),
+        tally: TableTally,
     ) {
         let mut kinds = self.lock();
         for (kind, seen) in seen {
@@ -101,7 +100,7 @@ impl Health {
             (health.resource_version, health.version) = (seen, version);
         }
         drop(kinds);
-        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = troubles;
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally;
     }
 
     /// Every kind, with its watch.
@@ -109,9 +108,9 @@ impl Health {
         self.lock().clone()
     }
 
-    /// The numbers of prefixes with conflicts, and of nodes without a zone.
-    pub fn troubles(&self) -> (usize, usize) {
-        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The tally of the published table.
+    pub fn tally(&self) -> TableTally {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, KindHealth>> {

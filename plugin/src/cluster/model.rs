@@ -54,6 +54,17 @@ impl Notice {
     }
 }
 
+/// The numbers of prefixes and nodes that need attention or count in another way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableTally {
+    /// Prefixes with conflicting zones.
+    pub conflicts: usize,
+    /// Nodes without a zone.
+    pub nodes_without_zone: usize,
+    /// Nodes without an agent.
+    pub nodes_without_agent: usize,
+}
+
 /// The state of the cluster, as far as it was received.
 #[derive(Debug, Default)]
 pub struct Model {
@@ -175,9 +186,13 @@ impl Model {
         std::mem::take(&mut self.notices)
     }
 
-    /// The numbers of prefixes with conflicts, and of nodes without a zone.
-    pub fn troubles(&self) -> (usize, usize) {
-        (self.claims.conflicts(), self.places.zoneless())
+    /// The numbers of prefixes and nodes that need attention or count in another way.
+    pub fn tally(&self) -> TableTally {
+        TableTally {
+            conflicts: self.claims.conflicts(),
+            nodes_without_zone: self.places.zoneless(),
+            nodes_without_agent: self.places.agentless(),
+        }
     }
 
     /// Removes ignored claims from an object. Endpoints are never ignored.
@@ -400,7 +415,7 @@ impl Model {
         let names: BTreeSet<String> = [&old, &new].into_iter().flatten().map(|zone| zone.name.clone()).collect();
         let regions: Vec<String> = names.iter().map(|name| self.places.region(name)).collect();
         self.places.set(&key.name, before, now);
-        self.claims.set_node(&key.name, now.map(|node| node.zone.as_ref().map(|zone| self.places.whole(zone))));
+        self.claims.set_node(&key.name, now.map(|node| self.places.place(node)));
         for (name, region) in names.iter().zip(regions) {
             if self.places.region(name) != region {
                 self.place_nodes(|zone| zone.name == *name);
@@ -421,8 +436,8 @@ impl Model {
     fn place_nodes(&mut self, concerned: impl Fn(&Zone) -> bool) {
         for (key, fact) in self.facts.get(&Kind::Node).into_iter().flatten() {
             let Fact::Node(node) = fact else { continue };
-            if let Some(zone) = node.zone.as_ref().filter(|zone| zone.region.is_empty() && concerned(zone)) {
-                self.claims.set_node(&key.name, Some(Some(self.places.whole(zone))));
+            if node.zone.as_ref().is_some_and(|zone| zone.region.is_empty() && concerned(zone)) {
+                self.claims.set_node(&key.name, Some(self.places.place(node)));
             }
         }
     }

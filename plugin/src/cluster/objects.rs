@@ -11,7 +11,7 @@ mod reading;
 mod seen;
 pub(super) mod service;
 
-pub use seen::{LabelKeys, ReadObject};
+pub use seen::{Agentless, LabelKeys, NoLabel, NodeLabel, ReadObject};
 
 use super::facts::Kind;
 use serde_json::from_slice;

@@ -109,7 +109,7 @@ impl Publisher {
         tracing::debug!(prefixes = zones.len(), addresses = identities.len(), "changes");
         let version = self.store.publish(changes);
         let seen = std::mem::take(&mut pending.seen);
-        self.health.published(version, seen, |kind| pending.model.count(kind), pending.model.troubles());
+        self.health.published(version, seen, |kind| pending.model.count(kind), pending.model.tally());
         self.tell(&mut pending.model);
     }
 

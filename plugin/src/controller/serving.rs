@@ -118,7 +118,8 @@ impl Serving {
     /// Whether all nodes have reported since this replica became the leader: as many as reported to the last leader,
     /// or, if that is unknown, as many as the cluster has.
     fn is_whole(&self, expected: usize, held: Duration) -> bool {
-        let nodes = || self.health.all().get(&Kind::Node).map_or(0, |nodes| nodes.objects);
+        let all = || self.health.all().get(&Kind::Node).map_or(0, |nodes| nodes.objects);
+        let nodes = || all().saturating_sub(self.health.tally().nodes_without_agent);
         let expected = if expected > 0 { expected } else { nodes() };
         expected > 0 && self.reporting(Instant::now(), held) >= expected || held >= WHOLE
     }

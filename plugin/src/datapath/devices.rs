@@ -12,7 +12,8 @@ use rtnetlink::{
     packet_route::{
         address::AddressAttribute,
         link::{
-            InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+            InfoData, InfoGeneve, InfoGre, InfoGre6, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
+            LinkInfo, LinkLayerType, LinkMessage,
         },
         route::{RouteAttribute, RouteMessage},
     },
@@ -52,12 +53,22 @@ pub struct Device {
     pub trunk: bool,
     /// Its addresses, which are the node's.
     pub addresses: Vec<IpAddr>,
+    /// Of an overlay's: the one other end of its tunnel, if it has one.
+    pub tunnel_end: Option<IpAddr>,
 }
 
 impl Device {
     /// An uplink of which only the index is known.
     pub const fn uplink(ifindex: u32) -> Self {
-        Self { ifindex, name: String::new(), role: Role::Uplink, ethernet: true, trunk: false, addresses: Vec::new() }
+        Self {
+            ifindex,
+            name: String::new(),
+            role: Role::Uplink,
+            ethernet: true,
+            trunk: false,
+            addresses: Vec::new(),
+            tunnel_end: None,
+        }
     }
 }
 
@@ -264,7 +275,9 @@ fn sort(seen: NetlinkState, names: &[String]) -> Devices {
             }
         };
         let addresses = of_device.remove(&ifindex).unwrap_or_default();
-        let device = Device { ifindex, name: link.name, role, ethernet: link.ethernet, trunk: false, addresses };
+        let tunnel_end = link.data.filter(|_| carries && !named).and_then(tunnel_end);
+        let device =
+            Device { ifindex, name: link.name, role, ethernet: link.ethernet, trunk: false, addresses, tunnel_end };
         match role {
             Role::Uplink => {
                 lowers.extend(link.lower);
@@ -283,6 +296,36 @@ fn sort(seen: NetlinkState, names: &[String]) -> Devices {
 fn has_program(ifindex: u32) -> bool {
     sys::query_tcx(ifindex, Side::Ingress).is_ok_and(|programs| programs > 0)
         || clsact::filters(ifindex, Side::Ingress).is_ok_and(|filters| !filters.is_empty())
+}
+
+/// The one other end of a tunnel. One that is chosen for each packet has none here.
+fn tunnel_end(data: &InfoData) -> Option<IpAddr> {
+    let end = match data {
+        InfoData::Vxlan(infos) => infos.iter().find_map(|info| match info {
+            InfoVxlan::Group(end) => Some(IpAddr::from(*end)),
+            InfoVxlan::Group6(end) => Some((*end).into()),
+            _ => None,
+        }),
+        InfoData::Geneve(infos) => infos.iter().find_map(|info| match info {
+            InfoGeneve::Remote(end) => Some(IpAddr::from(*end)),
+            InfoGeneve::Remote6(end) => Some((*end).into()),
+            _ => None,
+        }),
+        InfoData::IpTunnel(infos) => infos.iter().find_map(|info| match info {
+            InfoIpTunnel::Remote(end) => Some(*end),
+            _ => None,
+        }),
+        InfoData::GreTun(infos) | InfoData::GreTap(infos) => infos.iter().find_map(|info| match info {
+            InfoGre::Remote(end) => Some(IpAddr::from(*end)),
+            _ => None,
+        }),
+        InfoData::GreTun6(infos) | InfoData::GreTap6(infos) => infos.iter().find_map(|info| match info {
+            InfoGre6::Remote(end) => Some(IpAddr::from(*end)),
+            _ => None,
+        }),
+        _ => None,
+    };
+    end.filter(|end| !end.is_unspecified() && !end.is_multicast())
 }
 
 /// The needed fields of a link message.

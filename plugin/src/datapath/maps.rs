@@ -102,6 +102,7 @@ pub(super) struct Maps {
     /// Programs, as file descriptors.
     pub(super) egress_cores: Map<u32, u32>,
     pub(super) node_addresses: Map<zone::Address, u8>,
+    pub(super) tunnel_ends: Map<u32, zone::Address>,
     pub(super) service_ports: Map<u32, [u8; service::CHUNK as usize]>,
     pub(super) devices: Map<u32, u64>,
     /// The maps for even and for odd epochs.
@@ -127,6 +128,7 @@ impl Maps {
             cores: Map::find(maps, "CORES")?,
             egress_cores: Map::find(maps, "EGRESS_CORES")?,
             node_addresses: Map::find(maps, "NODE_ADDRESSES")?,
+            tunnel_ends: Map::find(maps, "TUNNEL_ENDS")?,
             service_ports: Map::find(maps, "SERVICE_PORTS")?,
             devices: Map::find(maps, "DEVICES")?,
             zones: [Map::find(maps, "ZONES_0")?, Map::find(maps, "ZONES_1")?],

@@ -5,7 +5,7 @@ use super::{
     writer::{Labels, Writer},
 };
 use crate::{
-    cluster::{Health, KindHealth, State},
+    cluster::{Health, KindHealth, State, TableTally},
     counters::Counted,
     feed::{Agents, Store},
     leader::Role,
@@ -119,7 +119,7 @@ impl Controller {
 
     fn table(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let (prefixes, addresses) = self.store.sizes();
-        let (conflicts, zoneless) = self.health.troubles();
+        let TableTally { conflicts, nodes_without_zone, nodes_without_agent } = self.health.tally();
         let version = self.store.version() as f64;
         page.gauges("meridian_table_version", "Number of changes of the table since the start.", None, &one(version))?;
         page.gauges("meridian_table_prefixes", "Number of prefixes sent to agents.", None, &one(prefixes as f64))?;
@@ -128,7 +128,9 @@ impl Controller {
         let help = "Number of prefixes with conflicting zones, which count as unknown.";
         page.gauges("meridian_table_conflicts", help, None, &one(conflicts as f64))?;
         let help = "Number of nodes without a zone. The traffic of their pods counts as unknown.";
-        page.gauges("meridian_nodes_without_zone", help, None, &one(zoneless as f64))?;
+        page.gauges("meridian_nodes_without_zone", help, None, &one(nodes_without_zone as f64))?;
+        let help = "Number of nodes without an agent. The receiving nodes count their traffic.";
+        page.gauges("meridian_nodes_without_agent", help, None, &one(nodes_without_agent as f64))?;
         let results = ["taken", "refused"].into_iter().zip(&*self.reloads);
         let reloads = results.map(|(name, n)| (vec![("result", name.to_owned())], n.load(Ordering::Relaxed)));
         let help = "Number of times the static table was reloaded, by result.";

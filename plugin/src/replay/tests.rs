@@ -112,6 +112,50 @@ fn the_flow_in_a_collectors_object_is_read() {
     assert_eq!(short(&deep), ["NoFlow"]);
 }
 
+/// A line as docker's json-file driver writes it.
+fn docker(text: &str, stream: &str) -> String {
+    serde_json::json!({"log": text, "stream": stream, "time": "2026-01-02T03:04:07.5Z"}).to_string()
+}
+
+#[test]
+fn a_line_that_docker_has_cut_is_whole_again() {
+    let labels: Vec<String> = (0..3000).map(|n| format!("k8s:label-{n}=value")).collect();
+    let flow = serde_json::json!({"flow": {"uuid": "long", "verdict": "FORWARDED", "source": {"labels": labels}}});
+    let text = format!("{flow}\n");
+    assert!(text.len() > 3 << 14);
+    let mut lines: Vec<String> = Vec::new();
+    let chunks: Vec<&str> = text.as_bytes().chunks(1 << 14).map(|chunk| std::str::from_utf8(chunk).unwrap()).collect();
+    for (n, chunk) in chunks.iter().enumerate() {
+        lines.push(docker(chunk, "stdout"));
+        // Another stream's lines come in between.
+        lines.push(docker(&format!("{{\"flow\":{{\"uuid\":\"{n}\",\"verdict\":\"DROPPED\"}}}}\n"), "stderr"));
+    }
+    let mut expected: Vec<String> = (0..chunks.len() - 1).map(|n| n.to_string()).collect();
+    expected.extend(["long".to_owned(), (chunks.len() - 1).to_string()]);
+    assert_eq!(short(&lines.join("\n")), expected);
+}
+
+#[test]
+fn what_only_looks_like_a_cut_line_is_read_as_it_is() {
+    let flow = |uuid: &str| format!("{{\"flow\":{{\"uuid\":\"{uuid}\",\"verdict\":\"DROPPED\"}}}}");
+    // A collector that leaves out the line's end.
+    let whole = [docker(&flow("a"), "stdout"), docker(&flow("b"), "stdout")].join("\n");
+    assert_eq!(short(&whole), ["a", "b"]);
+    // The rest was lost: the next line is not taken for it.
+    let torn = [docker("{\"flow\":{\"uuid\":\"x", "stdout"), docker(&format!("{}\n", flow("c")), "stdout")].join("\n");
+    assert_eq!(short(&torn), ["c"]);
+    // No end at all: said once, with its line.
+    let endless = [docker(&flow("d"), "stdout"), docker("{\"flow\":{\"uuid\":\"x", "stdout")].join("\n");
+    assert_eq!(short(&endless), ["d", "NotJson"]);
+    assert_eq!(lines(endless.as_bytes())[1].0, 2);
+    // One that never ends does not fill the memory.
+    let part = docker(&format!("{{\"flow\":\"{}", "x".repeat(1 << 14)), "stdout");
+    let rest = docker(&"y".repeat(1 << 14), "stdout");
+    let mut endless: Vec<&str> = vec![&part];
+    endless.extend(std::iter::repeat_n(rest.as_str(), 200));
+    assert!(short(&endless.join("\n")).iter().all(|line| line == "NoFlow" || line == "NotJson"));
+}
+
 #[test]
 fn a_log_is_read_in_any_form() {
     let flows =

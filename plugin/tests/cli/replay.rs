@@ -242,6 +242,37 @@ async fn a_packed_log_is_unpacked_and_what_is_left_out_is_counted_by_its_reason(
 }
 
 #[tokio::test]
+async fn packed_logs_that_were_rotated_come_back_whole() {
+    const FLOWS: usize = 9000;
+    let scratch = Scratch::new("rotated");
+    let flow = |n: usize| {
+        let time = format!("2026-01-02T{:02}:{:02}:{:02}Z", 3 + n / 3600, n / 60 % 60, n % 60);
+        let text = "x".repeat(200);
+        format!(
+            "{{\"flow\":{{\"time\":\"{time}\",\"uuid\":\"{n}\",\"Summary\":\"{text}\"}},\"node_name\":\"n\",\"time\":\"{time}\"}}\n"
+        )
+    };
+    let many = scratch.file("many.json", (0..FLOWS).map(flow).collect::<String>().as_bytes());
+    let log = scratch.as_ref().join("rotated/events.log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    let rotate = ["--rate", "3000", "--hubble-export-file-max-size-mb", "1", "--hubble-export-file-compress"];
+    let export = ["--hubble-export-file-path", log.to_str().unwrap()];
+    let (exporting, mut client, _) = served(&[many.to_str().unwrap()], &[&rotate[..], &export[..]].concat()).await;
+    let status = client.server_status(ServerStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.seen_flows, FLOWS as u64);
+    exporting.signal(Signal::SIGTERM);
+    assert_eq!(exporting.said().code, Some(0));
+    let files: Vec<_> = std::fs::read_dir(log.parent().unwrap()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.iter().any(|file| file.extension().is_some_and(|end| end == "gz")), "{files:?}");
+    let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    let (_replay, mut client, said) = served(&names, &[]).await;
+    assert!(said.contains("flows=9000 left_out=0"), "{said}");
+    let expected: Vec<String> = (0..FLOWS).map(|n| format!("{n}@{}", n % 60)).collect();
+    let all = GetFlowsRequest { number: FLOWS as u64, ..GetFlowsRequest::default() };
+    assert_eq!(get(&mut client, all).await, expected, "each once, in the order of time");
+}
+
+#[tokio::test]
 async fn a_socket_is_served_as_a_port_is() {
     let scratch = Scratch::new("socket");
     let file = scratch.file("flows.json", line("u", "n", 1).as_bytes());

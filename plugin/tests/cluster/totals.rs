@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 /// The port of the agents' flow servers.
 const FLOWS: u16 = 4344;
@@ -203,9 +204,10 @@ async fn totals(lab: &mut Lab) {
     let top = ["top", "--server", &second.own, "--count", "1"];
     let said = run(&top);
     assert!(said.stdout.contains("node-a, node-b, node-c: bytes that left"), "{said:?}");
-    // Both replicas give a relay the addresses of flow servers.
+    // Both replicas give a relay the addresses of flow servers, and answer health checks and both reflections.
     for controller in [&first, &second] {
         let channel = Channel::from_shared(format!("http://{}", controller.own)).unwrap().connect().await.unwrap();
+        is_described(channel.clone()).await;
         let mut peers = PeerClient::new(channel).notify(NotifyRequest {}).await.unwrap().into_inner();
         for (n, node) in nodes.iter().enumerate() {
             let told = peers.message().await.unwrap().unwrap();
@@ -255,4 +257,42 @@ async fn totals(lab: &mut Lab) {
     let fourth = controllers.start(lab).await;
     truth.is_served("after all were away", &[&fourth]).await;
     assert!(truth.reads.get() > 10);
+}
+
+/// A controller answers health checks, and lists the same services in the old and the new reflection.
+async fn is_described(channel: Channel) {
+    let asked = HealthCheckRequest { service: String::new() };
+    let health = HealthClient::new(channel.clone()).check(asked).await.unwrap().into_inner();
+    assert_eq!(health.status(), ServingStatus::Serving);
+    let expected = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "meridian.v1.Controller",
+        "meridian.v1.Counters",
+        "meridian.v1.Zones",
+        "peer.Peer",
+    ];
+    macro_rules! listed {
+        ($version:ident) => {{
+            use tonic_reflection::pb::$version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+            };
+            let list = Some(MessageRequest::ListServices(String::new()));
+            let request = ServerReflectionRequest { message_request: list, ..Default::default() };
+            let mut client = ServerReflectionClient::new(channel.clone());
+            let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+            match answers.into_inner().message().await.unwrap().unwrap().message_response {
+                Some(MessageResponse::ListServicesResponse(list)) => {
+                    list.service.into_iter().map(|service| service.name).collect::<Vec<_>>()
+                }
+                other => panic!("{other:?}"),
+            }
+        }};
+    }
+    assert_eq!(
+        (listed!(v1), listed!(v1alpha)),
+        (expected.map(String::from).to_vec(), expected.map(String::from).to_vec())
+    );
 }

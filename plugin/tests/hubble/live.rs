@@ -2,6 +2,7 @@
 
 use crate::cli::{Server, command, serve};
 use crate::programs::program;
+use crate::relay::Lab;
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
@@ -96,6 +97,14 @@ fn the_stock_command_observes_the_demo() {
     }
     let all = localities("observe --all -o jsonpb");
     assert!(all.iter().any(|locality| locality == "same-zone") && all.iter().any(|locality| locality == "unknown"));
+
+    // A relay that asks the demo for its peers finds it, and has its flows.
+    let lab = Lab::new("demo");
+    let relay = lab.relay_of(AT, &["--disable-client-tls"]);
+    lab.until(&relay, "status", |said| said.contains("Connected Nodes: 1/1"));
+    let through = lab.until(&relay, "observe --last 20 -o jsonpb", |said| said.lines().count() > 20);
+    assert!(through.starts_with("exit Some(0)") && through.contains("meridian.io/locality="), "{through}");
+    drop(relay);
 
     the_page_of_zones_is_true(&hubble);
     assert_eq!(hubble.demo.interrupt(), Some(0));

@@ -2,18 +2,20 @@
 //!
 //! A case that this kernel does not support reports the reason. `MERIDIAN_CASES=FILE` writes the table to a file.
 
+mod children;
+mod tunnels;
+
 use crate::network::{
     Both, CLIENT, DATABASE, Measured, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS, ethtool, nft,
     traffic::{Echo, datagrams, requests, sink, tcp},
 };
+use children::Child;
 use meridian::{
     datapath::{Hook, Options},
     demo::{links::configure, namespace::Namespace},
 };
 use meridian_abi::{Counter, IpVersion, flow::PacketPath, matrix::Direction, stats::Stat, zone::PrefixKind};
-use rtnetlink::{
-    LinkUnspec, LinkVlan, LinkVxlan, LinkWireguard, RouteMessageBuilder, packet_route::link::LinkAttribute,
-};
+use rtnetlink::{LinkUnspec, LinkVlan, LinkWireguard, RouteMessageBuilder, packet_route::link::LinkAttribute};
 use std::{
     any::Any,
     fmt::Write,
@@ -23,6 +25,7 @@ use std::{
     process::{Command, Stdio},
     thread,
 };
+use tunnels::{INNER_NODE, INNER_PEER};
 
 /// The result of a case at a hook.
 enum Outcome {
@@ -36,7 +39,7 @@ enum Outcome {
 
 type Case = fn(Hook) -> Outcome;
 
-const CASES: [(&str, Case); 15] = [
+const CASES: [(&str, Case); 20] = [
     ("one connection of UDP", one_connection),
     ("10,000 connections of UDP", ten_thousand_connections),
     ("TCP, segmented before the hook", |hook| tcp_transfer(hook, true)),
@@ -45,13 +48,18 @@ const CASES: [(&str, Case); 15] = [
     ("fragments, made by the node", fragments_of_the_node),
     ("fragments, made by the pod", |hook| fragments_of_the_pod(hook, false)),
     ("fragments, reassembled by conntrack", |hook| fragments_of_the_pod(hook, true)),
-    ("VXLAN overlay", vxlan),
+    ("pods on macvlan children of the uplink", |hook| children::pods_on(Child::Macvlan, hook)),
+    ("pods on ipvlan children of the uplink", |hook| children::pods_on(Child::Ipvlan, hook)),
+    ("VXLAN overlay", tunnels::vxlan),
+    ("egress gateway at the other end of a tunnel", tunnels::egress_gateway),
+    ("egress gateway that is chosen for each packet", tunnels::chosen_gateway),
     ("WireGuard", wireguard),
     ("VLAN, its tag in the packet and beside it", vlan),
     ("ClusterIP by DNAT", cluster_ip),
     ("masquerade", masquerade),
     ("NodePort, the second hop", node_port),
     ("arrivals from an external prefix", arrivals),
+    ("arrivals inside an overlay, from a node without an agent", tunnels::arrivals_inside),
 ];
 
 #[test]
@@ -235,99 +243,6 @@ fn no_invented_ports(network: &Network, version: IpVersion) {
         }
     });
     assert!(ports.iter().all(|port| [0, PORT].contains(port)), "{ports:?}");
-}
-
-const INNER_NODE: [&str; 2] = ["10.0.1.65", "fd00:1::65"];
-const INNER_PEER: [&str; 2] = ["10.1.0.2", "fd00:a::2"];
-const OVERLAY_PORT: u16 = 8472;
-
-fn vxlan(hook: Hook) -> Outcome {
-    let mut network = Network::new(hook);
-    for (namespace, remote, here) in [(&network.node, PEER, INNER_NODE), (&network.peer, NODE, INNER_PEER)] {
-        let made = configure(namespace, "making the overlay", async |links| {
-            let IpAddr::V4(remote) = remote.of(IpVersion::V4) else { unreachable!() };
-            let vxlan = LinkVxlan::new("vxlan0", 42).port(OVERLAY_PORT).remote(remote).learning(false);
-            links.handle().link().add(vxlan.up().build()).execute().await?;
-            // Encapsulated packets must fit into the wire's packets.
-            links.mtu("vxlan0", 1450).await?;
-            for (address, len) in here.into_iter().zip([32, 128]) {
-                links.address("vxlan0", address.parse().unwrap(), len).await?;
-            }
-            Ok(())
-        });
-        if let Err(error) = made {
-            return Outcome::Missing(error.to_string());
-        }
-    }
-    for (namespace, routes) in
-        [(&network.node, ["10.1.0.0/24", "fd00:a::/64"]), (&network.peer, ["10.0.1.0/24", "fd00:1::/64"])]
-    {
-        configure(namespace, "routing", async |links| {
-            let index = links.index("vxlan0").await?;
-            for route in routes {
-                links.route_on(route.parse().unwrap(), index).await?;
-            }
-            Ok(())
-        })
-        .unwrap();
-    }
-    network.look_again();
-    assert_eq!(network.counting(), ["up0", "vxlan0"]);
-    for (version, (from, to)) in VERSIONS.into_iter().zip(INNER_NODE.into_iter().zip(INNER_PEER)) {
-        let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
-        // Neighbours are resolved first.
-        let echo = Echo::new(&network.peer, to, PORT, 1);
-        requests(&network.node, from, SocketAddr::new(to, PORT), 3, 10);
-        drop(echo);
-        let (before, outer) = (inside_and_around(&network), network.counting.stat(Stat::Overlay));
-        let server = (&network.peer, SocketAddr::new(to, PORT));
-        let measured = network.measure(|| tcp((&network.node, from), server, TRANSFER));
-        let after = inside_and_around(&network);
-        let less = |after: Counter, before: Counter| Counter {
-            bytes: after.bytes - before.bytes,
-            packets: after.packets - before.packets,
-        };
-        let (carried, wire) = (less(after.0, before.0), less(after.1, before.1));
-        let outer_headers = 20 + 8 + 8 + 14;
-        let around = Counter { bytes: carried.bytes + outer_headers * carried.packets, packets: carried.packets };
-        assert_eq!(wire, around, "on the wire (left) and what was inside with its headers (right)");
-        let sent = measured.sent();
-        let link_scoped = Counter { bytes: carried.bytes - sent.bytes, packets: carried.packets - sent.packets };
-        assert!(link_scoped.packets < 8 && link_scoped.bytes < 8 * 100, "{link_scoped:?}");
-        Measured { wire: measured.sent(), ..measured.clone() }.is_all_in("a", "b", version);
-        assert!(measured.sent().bytes > TRANSFER as u64);
-        assert!(
-            network.counting.stat(Stat::Overlay).bytes > outer.bytes + TRANSFER as u64,
-            "the outer packets are noted"
-        );
-    }
-    // A pod that uses the overlay's port must not hide traffic.
-    for version in VERSIONS {
-        let _sink = sink(&network.peer, PEER.of(version), OVERLAY_PORT + 1);
-        let ports = std::iter::repeat_n((40_000, OVERLAY_PORT), 10);
-        let measured = network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), 100, ports));
-        // The overlay's own protocol traffic may be on the wire, too.
-        let expected = Counter { bytes: 10 * (ip_header(version) + 108), packets: 10 };
-        Measured { wire: expected, ..measured }.is_all_in("a", "b", version);
-    }
-    Outcome::Exact
-}
-
-/// The packets that left the overlay, and the packets on the wire at the same moment.
-fn inside_and_around(network: &Network) -> (Counter, Counter) {
-    loop {
-        let (before, wire) = (inner(network), network.wire());
-        if inner(network) == before && network.wire() == wire {
-            return (before, wire);
-        }
-    }
-}
-
-/// The packets that left the overlay at its other end. The device counts without the link's header.
-fn inner(network: &Network) -> Counter {
-    let counters = configure(&network.peer, "reading the counters", async |links| links.counters("vxlan0").await);
-    let counters = counters.unwrap();
-    Counter { bytes: counters.rx_bytes, packets: counters.rx_packets }
 }
 
 /// The private keys of the two ends.

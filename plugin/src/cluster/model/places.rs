@@ -1,7 +1,11 @@
 //! The regions of zones, and the nodes without a zone.
 
-use super::super::facts::{Node, Zoneless};
+use super::super::{
+    claims::NodePlace,
+    facts::{Agency, Node, Zoneless},
+};
 use crate::zones::{Place, Table, Zone};
+use meridian_abi::zone::PrefixKind;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -22,6 +26,8 @@ pub(super) struct Places {
     zoneless: BTreeSet<Arc<str>>,
     /// Those of them that were not reported yet, with the time to report them.
     untold: BTreeMap<Arc<str>, Untold>,
+    /// The number of nodes without an agent.
+    agentless: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,8 @@ impl Places {
     pub(super) fn set(&mut self, name: &Arc<str>, before: Option<&Node>, now: Option<&Node>) {
         let zone = |node: Option<&Node>| node.and_then(|node| node.zone.clone());
         let (old, new) = (zone(before), zone(now));
+        let agentless = |node: Option<&Node>| usize::from(node.is_some_and(|node| node.agency != Agency::Agent));
+        self.agentless = self.agentless + agentless(now) - agentless(before);
         if let Some(zone) = old.as_ref().filter(|zone| !zone.region.is_empty())
             && let Some(regions) = self.regions.get_mut(&zone.name)
         {
@@ -103,6 +111,15 @@ impl Places {
         }
     }
 
+    /// The place of a node, with its zone's region.
+    pub(super) fn place(&self, node: &Node) -> NodePlace {
+        let kind = match node.agency {
+            Agency::None => PrefixKind::External,
+            Agency::Agent | Agency::Simulated => PrefixKind::Cluster,
+        };
+        NodePlace { zone: node.zone.as_ref().map(|zone| self.whole(zone)), kind }
+    }
+
     /// Other regions that are named for the zone.
     pub(super) fn other_regions(&self, zone: &Zone) -> String {
         let said = self.regions.get(&zone.name).into_iter().flat_map(BTreeMap::keys);
@@ -113,6 +130,11 @@ impl Places {
     /// The number of nodes without a zone.
     pub(super) fn zoneless(&self) -> usize {
         self.zoneless.len()
+    }
+
+    /// The number of nodes without an agent.
+    pub(super) const fn agentless(&self) -> usize {
+        self.agentless
     }
 
     /// Takes the nodes without a zone that are due to be reported.

@@ -1,6 +1,8 @@
 //! The tables that follow from objects, in any order of arrival.
 
+mod agents;
 mod azure;
+mod growth;
 mod nodes;
 mod sources;
 
@@ -25,6 +27,7 @@ fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {
         uid: "uid".into(),
         zone: zone.map(|name| Arc::new(Zone { name: name.into(), region: "r".into() })),
         zoneless: Default::default(),
+        agency: Default::default(),
         created: None,
         prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         subnets: Vec::new(),
@@ -170,7 +173,7 @@ fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
 fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
     let mut model = TestModel::default();
     model.set(Kind::Pod, key("s", "p"), Fact::Pod(Arc::new(pod("n", &["10.0.1.5"], 1))));
-    assert_eq!(model.zones(), pairs(&[("10.0.1.5/32", "unknown")]));
+    assert_eq!(model.zones(), [], "private, and nobody knows more of it");
     model.set(Kind::Node, key("", "n"), node(Some("a"), &["10.0.1.0/24"], &[]));
     model.set(Kind::Node, key("", "m"), node(Some("b"), &["10.0.0.0/16"], &[]));
     assert_eq!(model.zones(), pairs(&[("10.0.0.0/16", "b"), ("10.0.1.0/24", "a")]));
@@ -197,7 +200,7 @@ fn a_conflict_is_unknown_and_told_to_both() {
     assert!(notices[0].message.contains("(CiliumNode n: a, BlockAffinity m: b)"), "{}", notices[0].message);
     model.model.remove(Kind::BlockAffinity, &key("", "m"));
     assert_eq!(model.zones(), pairs(&[("10.0.1.0/24", "a")]));
-    assert_eq!(model.model.troubles(), (0, 0));
+    assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 0));
 }
 
 #[test]
@@ -215,7 +218,7 @@ fn a_pod_that_is_about_to_go_gives_way() {
     assert_eq!(endpoint(&model), "new");
     model.model.remove(Kind::Pod, &key("s", "old"));
     model.apply_changes();
-    assert_eq!((&*endpoint(&model), model.model.troubles().0), ("new", 0));
+    assert_eq!((&*endpoint(&model), model.model.tally().conflicts), ("new", 0));
 }
 
 #[test]
@@ -289,6 +292,7 @@ impl World {
                     uid: "u".into(),
                     zone,
                     zoneless: Default::default(),
+                    agency: Default::default(),
                     created: None,
                     prefixes,
                     subnets: if self.below(4) == 0 { self.several(Self::prefix) } else { Vec::new() },
@@ -370,7 +374,7 @@ fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
         };
         assert_eq!(places(&model), places(&fresh), "seed {seed}");
         assert_eq!(model.identities, fresh.identities, "seed {seed}");
-        assert_eq!(model.model.troubles(), fresh.model.troubles(), "seed {seed}");
+        assert_eq!(model.model.tally(), fresh.model.tally(), "seed {seed}");
 
         // A pod that has an address alone is in its node's zone, whichever prefixes are left out.
         let zone = |name: &str| match last.get(&(Kind::Node, self::key("", name))) {

@@ -3,7 +3,7 @@
 use super::{
     super::{
         claims::truncate,
-        facts::{Fact, Node, Zoneless},
+        facts::{Agency, Fact, Node, Zoneless},
     },
     reading::Reading,
     seen::{LabelKeys, ReadObject, time},
@@ -33,6 +33,10 @@ const ADDRESSES: [&str; 11] = [
 const OVN_SUBNETS: &str = "k8s.ovn.org/node-subnets";
 /// The annotation with flannel's backend.
 const FLANNEL: &str = "flannel.alpha.coreos.com/backend-type";
+/// KWOK's nodes: nothing runs there.
+const KWOK: &str = "kwok.x-k8s.io/node";
+/// A node that stands for another system that runs pods.
+const VIRTUAL: &str = "virtual-kubelet.io/provider";
 /// The taint of a node that the cloud provider has not initialized yet.
 const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
@@ -58,6 +62,14 @@ struct Taint {
 #[serde(default)]
 pub(in super::super) struct NodeStatus {
     addresses: Vec<NodeAddress>,
+    #[serde(rename = "nodeInfo")]
+    info: NodeInfo,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NodeInfo {
+    operating_system: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -88,6 +100,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         zone: zone(labels, keys, is_azure(&spec.provider_id)).map(Arc::new),
         zoneless,
+        agency: agency(object, &status.info, keys),
         created: meta.creation_timestamp.as_ref().and_then(time),
         prefixes,
         subnets,
@@ -120,14 +133,31 @@ fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
     (!is_none).then(|| Zone { name: name.to_owned(), region: region.to_owned() })
 }
 
+/// The agent of a node. It runs on Linux only, and only where a kubelet runs containers.
+fn agency(object: &Object<NodeSpec, NodeStatus>, info: &NodeInfo, keys: &LabelKeys) -> Agency {
+    let none = Texts::new();
+    let labels = object.metadata.labels.as_ref().unwrap_or(&none);
+    let notes = object.metadata.annotations.as_ref().unwrap_or(&none);
+    let agentless = &keys.agentless;
+    let system = labels.get("kubernetes.io/os").filter(|system| !system.is_empty()).unwrap_or(&info.operating_system);
+    if notes.contains_key(KWOK) || labels.get("type").is_some_and(|kind| kind == "kwok") {
+        Agency::Simulated
+    } else if !matches!(system.as_str(), "" | "linux")
+        || object.spec.taints.iter().any(|taint| taint.key == VIRTUAL)
+        || agentless.labels.iter().any(|label| label.is_in(labels))
+        || !agentless.selector.iter().all(|label| label.is_in(labels))
+    {
+        Agency::None
+    } else {
+        Agency::Agent
+    }
+}
+
 /// The state of a node without a zone.
 fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) -> Zoneless {
     let is_tainted = |key: &str| spec.taints.iter().any(|taint| taint.key == key);
     let kind = labels.get("type").map_or("", String::as_str);
-    if matches!(kind, "virtual-kubelet" | "kwok")
-        || notes.contains_key("kwok.x-k8s.io/node")
-        || is_tainted("virtual-kubelet.io/provider")
-    {
+    if matches!(kind, "virtual-kubelet" | "kwok") || notes.contains_key(KWOK) || is_tainted(VIRTUAL) {
         Zoneless::Virtual
     } else if is_tainted(UNINITIALIZED) {
         Zoneless::Uninitialized

@@ -24,7 +24,7 @@ fn a_fault_domain_of_azure_is_no_zone() {
     let mut model = TestModel::of(&objects, true);
     let zones = [0, 1, 2, 3, 4, 5].map(|third| model.zone(&format!("10.244.{third}.9")));
     assert_eq!(zones, ["unknown", "unknown", "unknown", "westeurope-1", "unknown", "westeurope-2"]);
-    assert_eq!(model.model.troubles(), (0, 4));
+    assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 4));
 }
 
 #[test]
@@ -96,12 +96,12 @@ fn a_node_that_the_cloud_may_still_label_is_no_matter() {
         notices.iter().map(|notice| notice.object.to_string()).collect()
     };
     assert_eq!(said(&mut model, 0), ["Node fault", "Node lost", "Node old"]);
-    assert_eq!(model.model.troubles(), (0, 6));
+    assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 6));
     assert!(said(&mut model, 60).is_empty());
     assert_eq!(said(&mut model, 180), ["Node new"]);
     assert!(said(&mut model, 7200).is_empty());
     // The cloud provider has initialized the node, with a zone.
     model.read(&node("waits", "eu-1b", &[], "10.0.0.8"));
     assert!(said(&mut model, 7300).is_empty());
-    assert_eq!(model.model.troubles(), (0, 5));
+    assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 5));
 }

@@ -61,7 +61,7 @@ fn lies(objects: &[Value], fixed: &str, expected: &[(&str, &str)]) -> TestModel 
             assert_eq!(model.zone(address), *zone, "{address}, forwards: {is_forwards}");
         }
         assert_eq!(model.notices(), [], "forwards: {is_forwards}");
-        assert_eq!(model.model.troubles(), (0, 0));
+        assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 0));
         last = Some(model);
     }
     last.unwrap()
@@ -227,7 +227,7 @@ fn of_two_pods_with_one_address_the_newer_counts() {
     older["metadata"]["creationTimestamp"] = "2026-11-25T10:00:00Z".into();
     model.read(&older);
     assert_eq!(model.zone("10.244.0.5"), "unknown");
-    assert_eq!(model.model.troubles(), (1, 0));
+    assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (1, 0));
 }
 
 #[test]
