@@ -205,28 +205,27 @@ pub fn add_cut(cut: Cut, whole: Counter, size: Counter) {
 #[inline(always)]
 fn flow_key<A: FlowTable>(headers: &Headers<A>, path: PacketPath) -> (FlowKey<A>, u16) {
     let (side, is_open) = headers.sides(|port| maps::is_service(headers.protocol, port));
-    let keyed = |side| {
-        let (service_port, client_port) = headers.ports(side);
-        let key = FlowKey {
-            source: headers.source,
-            destination: headers.destination,
-            service_port,
-            protocol: headers.protocol,
-            side_and_path: SideAndPath::new(side, path),
-        };
-        (key, client_port)
+    let (service_port, mut client_port) = headers.ports(side);
+    let mut key = FlowKey {
+        source: headers.source,
+        destination: headers.destination,
+        service_port,
+        protocol: headers.protocol,
+        side_and_path: SideAndPath::new(side, path),
     };
-    let likelier = keyed(side);
-    // The straight path asks for entries that are near, in this order.
-    if is_open && maps::near_entry(&likelier.0).0.is_null() {
-        let other =
-            keyed(if matches!(side, ServiceSide::Source) { ServiceSide::Destination } else { ServiceSide::Source });
-        let is_near = !maps::near_entry(&other.0).0.is_null();
-        if is_near || !maps::has_entry(&likelier.0) && maps::has_entry(&other.0) {
-            return other;
+    // One key that changes, because two of IPv6 take too much of the stack.
+    let mut set_side = |key: &mut FlowKey<A>, side| {
+        (key.service_port, client_port) = headers.ports(side);
+        key.side_and_path = SideAndPath::new(side, path);
+    };
+    if is_open && maps::has_entry(&key) == 0 {
+        let other = if matches!(side, ServiceSide::Source) { ServiceSide::Destination } else { ServiceSide::Source };
+        set_side(&mut key, other);
+        if maps::has_entry(&key) == 0 {
+            set_side(&mut key, side);
         }
     }
-    likelier
+    (key, client_port)
 }
 
 /// The zones between which a packet goes.

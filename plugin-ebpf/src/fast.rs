@@ -55,7 +55,8 @@ pub fn sent<A: FlowTable + straight::Family>(packet: &impl Linear, route: &impl 
     let (key, mut client_port) = keyed(side);
     let (mut entry, mut verdict) = maps::near_entry(&key);
     if entry.is_null() {
-        if !is_open {
+        // The core prefers an entry of this key, wherever it is.
+        if !is_open || maps::has_entry(&key) != 0 {
             return false;
         }
         let other = if matches!(side, ServiceSide::Source) { ServiceSide::Destination } else { ServiceSide::Source };

@@ -54,12 +54,13 @@ pub fn value<const AT: usize>() -> u32 {
     value
 }
 
-/// A number that only the compiler does not know, so that it unrolls no loop: the verifier sees a constant.
+/// A number that only the compiler does not know, so that it unrolls no loop: the verifier sees a constant. It has 64 bits,
+/// because the verifier forgets one of 32 bits that lies on the stack for a while.
 #[inline(always)]
-fn opaque<const N: i32>() -> u32 {
-    let value: u32;
+fn opaque<const N: i32>() -> u64 {
+    let value: u64;
     // SAFETY: moves a constant into a register.
-    unsafe { asm!("{0} = {1}", out(wreg) value, const N, options(pure, nomem, nostack, preserves_flags)) };
+    unsafe { asm!("{0} = {1}", out(reg) value, const N, options(pure, nomem, nostack, preserves_flags)) };
     value
 }
 
@@ -385,10 +386,10 @@ pub fn is_service(protocol: u8, port: u16) -> bool {
     SERVICE_PORTS.get(chunk).is_some_and(|ports| ports[at] != 0)
 }
 
-/// Whether there is an entry for `key`.
-#[inline(always)]
-pub fn has_entry<A: FlowTable>(key: &FlowKey<A>) -> bool {
-    !find(key, A::hash(key)).0.is_null()
+/// Whether there is an entry for `key`; 0: no. A function of its own, so that its variables are not on the callers' stack.
+#[inline(never)]
+pub fn has_entry<A: FlowTable>(key: &FlowKey<A>) -> u32 {
+    u32::from(!find(key, A::hash(key)).0.is_null())
 }
 
 /// The entry of `key` and its verdict, if it is in the first run of its slots. Null: it may be elsewhere.
@@ -412,7 +413,7 @@ fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
     let mask = setting!(flow_slots).wrapping_sub(1);
     // Unrolled it would be a third of the program.
     for probe in 0..opaque::<{ PROBES as i32 }>() {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
+        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe as u32, mask)) else { break };
         // SAFETY: a non-null map value. Where the word is a verdict the key does not change.
         unsafe {
             let word = ptr::read_volatile(&raw const (*slot).verdict);
@@ -429,7 +430,7 @@ fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
 fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut FlowSlot<A> {
     let mask = setting!(flow_slots).wrapping_sub(1);
     for probe in 0..opaque::<{ PROBES as i32 }>() {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
+        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe as u32, mask)) else { break };
         // SAFETY: a non-null map value. Who has swapped EMPTY for CLAIMED has the slot for itself
         // until it writes the word again; both exchanges are full barriers.
         unsafe {
