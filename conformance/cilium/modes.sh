@@ -4,7 +4,7 @@
 # shellcheck disable=SC2034 # what is set here is used there
 
 CILIUM_MODES=(default tunnel-ebpf native-ebpf native-legacy native-iptables endpoint-slices multi-pool
-    dual-stack dual-stack-ebpf dsr host-firewall clsact upgrade relay)
+    dual-stack dual-stack-ebpf dsr host-firewall upgrade relay)
 
 # cilium_mode MODE: sets OPERATOR and AGENT, their flags, PROXY, whether kube-proxy runs, PODS, where pods are, DUAL,
 # whether everything has IPv6 beside IPv4, and UPGRADE, the folder of the agent that is upgraded to.
@@ -52,11 +52,6 @@ cilium_mode() {
         dsr) AGENT+=("${native[@]}" "${replaced[@]}" --bpf-lb-mode=dsr --bpf-lb-dsr-dispatch=opt) ;;
         host-firewall)
             AGENT+=("${tunnel[@]}" --enable-host-firewall=true)
-            PROXY=yes
-            ;;
-        # As on a kernel without tcx. Behind a filter of priority 1 others see nothing.
-        clsact)
-            AGENT+=(--enable-tcx=false --bpf-filter-priority=2)
             PROXY=yes
             ;;
         upgrade)

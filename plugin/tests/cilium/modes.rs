@@ -118,13 +118,6 @@ fn host_firewall() {
     holds(&Mode { change: Change::Policies, ..Mode::iptables("host-firewall") });
 }
 
-/// Cilium's programs are filters, as on kernels without tcx, and ours, too.
-#[test]
-#[ignore = "brings a cluster up: scripts/test-cilium.sh clsact"]
-fn clsact() {
-    holds(&Mode { hook: "clsact", values: &["--set", "agent.hook=clsact"], ..Mode::iptables("clsact") });
-}
-
 #[test]
 #[ignore = "brings a cluster up: scripts/test-cilium.sh upgrade"]
 fn upgrade() {
@@ -149,7 +142,7 @@ fn holds(mode: &Mode) {
 
         timed("installation with the preset", || install(&cluster, &[&["--values", PRESET], mode.values].concat()));
         assert_eq!(said::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
-        wire.masqueraded = mode.iptables && mode.hook != "netfilter";
+        wire.masqueraded = mode.iptables && mode.hook == "tcx";
         let mut sums = Sums::start(&cluster, &wire);
         sums.grow("pods to pods, to a service, to outside, and from there to a node's port", |sums| sums.all_traffic());
         ciliums.must_still_be(&cluster);
