@@ -12,6 +12,7 @@ mod failure;
 mod hook;
 mod hubble;
 mod invalid;
+mod prices;
 mod replay;
 mod server;
 mod signals;
@@ -86,6 +87,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Shows what traffic between zones and regions costs, by which rule.
+    #[command(subcommand)]
+    Prices(prices::Prices),
     /// Says which zone an address is in, and why.
     #[command(subcommand)]
     Zones(zones::Zones),
@@ -132,6 +136,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::Prices(command) => prices::run(&command),
         Command::Zones(command) => zones::run(&command),
     }
 }
