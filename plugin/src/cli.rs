@@ -14,6 +14,7 @@ mod hubble;
 mod invalid;
 mod prices;
 mod replay;
+mod report;
 mod server;
 mod signals;
 mod top;
@@ -87,6 +88,8 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Shows what was sent between zones and regions and what it cost, from a history.
+    Report(report::Args),
     /// Shows what traffic between zones and regions costs, by which rule.
     #[command(subcommand)]
     Prices(prices::Prices),
@@ -136,6 +139,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::Report(args) => report::run(&args),
         Command::Prices(command) => prices::run(&command),
         Command::Zones(command) => zones::run(&command),
     }

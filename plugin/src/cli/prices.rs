@@ -50,6 +50,11 @@ pub(super) struct PriceArgs {
 }
 
 impl PriceArgs {
+    /// Whether a file is named.
+    pub(super) const fn is_own(&self) -> bool {
+        self.prices.is_some()
+    }
+
     /// The list prices, below those of the file.
     pub(super) fn table(&self) -> Result<PriceTable, Failure> {
         self.prices.as_deref().map_or_else(|| Ok(PriceTable::default()), PriceTable::read).map_err(usage)

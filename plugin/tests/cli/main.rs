@@ -16,6 +16,7 @@ mod network;
 mod outputs;
 mod prices;
 mod replay;
+mod report;
 mod requests;
 
 use common::{Said, Scratch, meridian, run, running};
