@@ -13,11 +13,12 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set podMonitor.enabled=true --set prometheusRule.enabled=true
     --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
+    --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
     --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
 NONE=(--set tls.secretName=given --set relay.enabled=true --set hubble.tls.serverSecretName=given-too
     --set hubble.tls.relaySecretName=given-as-well
-    --set controller.replicas=1 --set uninstall.enabled=false
+    --set controller.replicas=1 --set uninstall.enabled=false --set controller.history.enabled=false
     --set agent.priorityClass.create=false --set agent.priorityClass.name= --set image.digest="sha256:$(printf '%064d' 0)")
 
 validate=$CACHE/kubernetes-validate-$VALIDATE_VERSION

@@ -4,11 +4,13 @@
 //! to a common sum, `other`. Pure; time is a parameter.
 
 mod ends;
+mod growth;
 mod interval;
 mod top;
 
-pub use ends::{Between, End, EndKey, Placed, Pod, Workload};
-pub use interval::{Interval, Line};
+pub use ends::{Between, End, EndKey, Named, Placed, Pod, Service, Transfer, TransferKey, Workload};
+pub use growth::{Grown, Growth, GrowthKey, NodeAt};
+pub use interval::{Interval, IntervalKey, Line};
 pub use top::{ByLocality, Top};
 
 use crate::zones::Locality;
@@ -20,6 +22,8 @@ use std::{sync::Arc, time::Instant};
 pub struct Totals {
     /// Between pods.
     pub pods: Top<Between<Placed>>,
+    /// The same, by the service that is used.
+    pub transfers: Top<TransferKey>,
     /// Between workloads; `None` stands for ends without a known workload.
     pub workloads: Top<Between<Option<Workload>>>,
     /// By the pod that sent. Traffic of unknown senders is left out.
@@ -30,8 +34,8 @@ pub struct Totals {
 
 impl Totals {
     fn new(series: usize) -> Self {
-        let (pods, workloads) = (Top::new(series), Top::new(series));
-        Self { pods, workloads, senders: Top::new(series), namespaces: Top::new(series) }
+        let (pods, transfers, workloads) = (Top::new(series), Top::new(series), Top::new(series));
+        Self { pods, transfers, workloads, senders: Top::new(series), namespaces: Top::new(series) }
     }
 }
 
@@ -40,12 +44,13 @@ impl Totals {
 pub struct Accounting {
     totals: Totals,
     interval: Option<Interval>,
+    growth: Option<Growth>,
 }
 
 impl Accounting {
     /// Limits each sum to `series` series. With `by_interval`, pairs of pods are also summed for each interval.
     pub fn new(series: usize, by_interval: bool) -> Self {
-        Self { totals: Totals::new(series), interval: by_interval.then(Interval::default) }
+        Self { totals: Totals::new(series), interval: by_interval.then(Interval::default), growth: None }
     }
 
     /// Switches the sums by workload and by namespace off where they are not needed: their `other` then holds
@@ -61,28 +66,51 @@ impl Accounting {
         self
     }
 
+    /// The same, without sums by service: they are for reports.
+    #[must_use]
+    pub fn without_transfers(mut self) -> Self {
+        self.totals.transfers = Top::new(0);
+        self
+    }
+
+    /// The same, with what the history needs.
+    #[must_use]
+    pub fn with_growth(mut self) -> Self {
+        self.growth = Some(Growth::default());
+        self
+    }
+
     /// A copy with the same settings and no counts.
     #[must_use]
     pub fn without_counts(&self) -> Self {
-        Self::new(self.totals.pods.room(), self.interval.is_some())
+        let anew = Self::new(self.totals.pods.room(), self.interval.is_some());
+        let anew = if self.totals.transfers.room() == 0 { anew.without_transfers() } else { anew };
+        if self.growth.is_some() { anew.with_growth() } else { anew }
     }
 
     /// Adds the traffic between two ends.
-    pub fn add(&mut self, source: &End, destination: &End, new: Counter, now: Instant) {
-        let locality = self.add_to_totals(source, destination, new, now);
+    pub fn add(&mut self, transfer: &Transfer<'_>, new: Counter, now: Instant) {
+        let locality = self.add_to_totals(transfer, new, now);
         if let Some(interval) = &mut self.interval {
-            interval.add(source, destination, locality, new);
+            interval.add(transfer, locality, new);
+        }
+        if let Some(growth) = &mut self.growth {
+            growth.add(transfer, new);
         }
     }
 
-    /// Adds to the totals only, not to the interval: another process may have reported it there already.
-    pub fn add_to_totals(&mut self, source: &End, destination: &End, new: Counter, now: Instant) -> Locality {
+    /// Adds to the totals only, neither to the interval nor to the history: another process may have reported it there.
+    pub fn add_to_totals(&mut self, transfer: &Transfer<'_>, new: Counter, now: Instant) -> Locality {
+        let Transfer { source, destination, service } = *transfer;
         let locality = Locality::between(&source.place, &destination.place);
         let totals = &mut self.totals;
         let pod = |end: &End| end.endpoint.as_ref().map(|endpoint| Pod(Arc::clone(endpoint)));
         let workload = |end: &End| end.endpoint.as_ref().map(|endpoint| Workload(Arc::clone(endpoint)));
         let placed = |end: &End| (pod(end), end.place.clone());
         totals.pods.add(Between { source: placed(source), destination: placed(destination) }, locality, new, now);
+        let named = |end: &End| (end.named().map(|endpoint| Named(Arc::clone(endpoint))), end.place.clone());
+        let ends = || Between { source: named(source), destination: named(destination) };
+        totals.transfers.add_made(|| TransferKey { ends: ends(), service }, locality, new, now);
         let workloads = || Between { source: workload(source), destination: workload(destination) };
         totals.workloads.add_made(workloads, locality, new, now);
         if let Some(sender) = pod(source) {
@@ -101,8 +129,9 @@ impl Accounting {
         if let Some(interval) = self.interval.as_mut().filter(|_| to_interval) {
             interval.add_rest(rest);
         }
-        let Totals { pods, workloads, senders, namespaces } = &mut self.totals;
+        let Totals { pods, transfers, workloads, senders, namespaces } = &mut self.totals;
         pods.add_to_other(rest);
+        transfers.add_to_other(rest);
         workloads.add_to_other(rest);
         namespaces.add_to_other(rest);
         senders.add_to_other(sent_by_known);
@@ -111,6 +140,7 @@ impl Accounting {
     /// Ends series that are idle or outgrown by others. Must be called regularly.
     pub fn expire(&mut self, now: Instant) {
         self.totals.pods.expire(now);
+        self.totals.transfers.expire(now);
         self.totals.workloads.expire(now);
         self.totals.senders.expire(now);
         self.totals.namespaces.expire(now);
@@ -136,6 +166,11 @@ impl Accounting {
         self.interval.as_mut()
     }
 
+    /// What the history needs, if it is kept.
+    pub const fn growth_mut(&mut self) -> Option<&mut Growth> {
+        self.growth.as_mut()
+    }
+
     /// Takes the pairs of pods in different zones since the last call, the largest first. Empty if pairs are not
     /// summed by interval.
     pub fn take_interval(&mut self) -> Vec<Line> {
@@ -150,6 +185,7 @@ mod tests {
         identity::{self, Endpoint},
         zones::{Place, Zone},
     };
+    use meridian_abi::flow::ServiceSide;
     use std::net::IpAddr;
 
     const PODS: usize = 10_000;
@@ -169,7 +205,7 @@ mod tests {
             ..Endpoint::default()
         };
         let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
-        End { address: Some(address), endpoint: Some(Arc::new(endpoint)), place: place(n % 4) }
+        End { address: Some(address), endpoint: Some(Arc::new(endpoint)), place: place(n % 4), external: None }
     }
 
     fn sum<K: Clone + Eq + std::hash::Hash>(top: &Top<K>) -> ByLocality {
@@ -193,18 +229,20 @@ mod tests {
                 let destination = (source * 7919 + round * 104_729) % PODS;
                 let packets = 1 + (source * round % 97) as u64;
                 let new = Counter { bytes: packets * (60 + source as u64 % 1400), packets };
+                let service = Service::new([80, 443][round % 2], 6, ServiceSide::Destination);
                 let (source, destination) = (&ends[source], &ends[destination]);
                 let locality = Locality::between(&source.place, &destination.place);
                 expected.add(locality, new);
                 if matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
                     crossing += new.bytes;
                 }
-                accounting.add(source, destination, new, now);
+                accounting.add(&Transfer { source, destination, service }, new, now);
             }
             accounting.expire(now);
         }
-        let Totals { pods, workloads, senders, namespaces } = accounting.totals();
-        assert_eq!([sum(pods), sum(workloads), sum(senders), sum(namespaces)], [expected; 4]);
+        let Totals { pods, transfers, workloads, senders, namespaces } = accounting.totals();
+        let sums = [sum(pods), sum(transfers), sum(workloads), sum(senders), sum(namespaces)];
+        assert_eq!(sums, [expected; 5]);
         assert!(pods.ended() != ByLocality::default() && pods.other() != ByLocality::default());
         let lines = accounting.take_interval();
         assert!(lines.len() <= Interval::ROOM + 16, "{}", lines.len());
@@ -217,7 +255,12 @@ mod tests {
     fn sums_that_nobody_asks_for_are_whole_and_have_no_series() {
         let mut accounting = Accounting::new(SERIES, false).only(false, false);
         for n in 0..100 {
-            accounting.add(&end(n), &end(n + 1), Counter { bytes: 10, packets: 1 }, Instant::now());
+            let (source, destination, service) = (&end(n), &end(n + 1), Service::default());
+            accounting.add(
+                &Transfer { source, destination, service },
+                Counter { bytes: 10, packets: 1 },
+                Instant::now(),
+            );
         }
         let Totals { pods, workloads, namespaces, .. } = accounting.totals();
         assert_eq!((workloads.len(), namespaces.len(), workloads.other()), (0, 0, sum(pods)));

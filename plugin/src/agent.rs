@@ -6,6 +6,7 @@ mod counting;
 mod device_follower;
 mod error;
 mod followed;
+mod history;
 mod peers;
 mod place;
 mod reporting;

@@ -12,7 +12,9 @@ mod failure;
 mod hook;
 mod hubble;
 mod invalid;
+mod prices;
 mod replay;
+mod report;
 mod server;
 mod signals;
 mod top;
@@ -86,6 +88,11 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Shows what was sent between zones and regions and what it cost, from a history.
+    Report(report::Args),
+    /// Shows what traffic between zones and regions costs, by which rule.
+    #[command(subcommand)]
+    Prices(prices::Prices),
     /// Says which zone an address is in, and why.
     #[command(subcommand)]
     Zones(zones::Zones),
@@ -132,6 +139,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::Report(args) => report::run(&args),
+        Command::Prices(command) => prices::run(&command),
         Command::Zones(command) => zones::run(&command),
     }
 }

@@ -22,7 +22,7 @@ pub use facts::{Key, Kind, ObjectRef};
 pub use health::{Health, KindHealth, State};
 pub use lease::Lease;
 pub use message::{Message, messages};
-pub use model::{Model, Notice, TableTally};
+pub use model::{Model, NodeProvider, Notice, TableTally};
 pub use objects::{Agentless, LabelKeys, NoLabel, NodeLabel, ReadObject, read};
 pub use source::{Source, UnknownSource};
 pub use state::{Publisher, watch};

@@ -2,6 +2,7 @@
 //! each address, and sums their reports.
 
 mod error;
+mod history;
 mod run;
 mod serving;
 mod settings;

@@ -3,6 +3,7 @@
 //!
 //! The namespaces have no names and nothing is pinned, so all of it is gone when the process ends, in whatever way.
 
+mod cost;
 mod error;
 pub mod links;
 pub mod namespace;
@@ -11,16 +12,21 @@ pub mod topology;
 mod traffic;
 mod truth;
 
+pub use cost::Cost;
 pub use error::Error;
 pub use report::{Report, live, progress};
 
 use crate::{
     accounting::{Accounting, Line},
+    cost::PriceTable,
     counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
     flows::{Node, Sink},
+    history::{Builder, Span},
     identity::Index,
     meter::{Attribution, HookState, Meter},
+    recorder::Directory,
+    statement::{Dimension, Query, Statement, Summary},
     zones::{Matrix, Slots, StaticTable},
 };
 use meridian_abi::{Counter, stats::Stat};
@@ -50,6 +56,8 @@ pub struct Demo {
     meters: Vec<Mutex<Meter>>,
     taps: Vec<Tap>,
     topology: Topology,
+    directory: Directory,
+    began: Instant,
 }
 
 impl Demo {
@@ -71,7 +79,8 @@ impl Demo {
             .collect::<Result<_, _>>()?;
         topology.start()?;
         let traffic = Some(Traffic::start(&topology)?);
-        Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology })
+        let directory = Directory { providers: table.providers, ..Directory::default() };
+        Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology, directory, began: Instant::now() })
     }
 
     /// Makes flow events from the packets that the kernels of all nodes have announced.
@@ -153,14 +162,23 @@ impl Demo {
         Ok(sum)
     }
 
-    /// Ends the traffic, waits until the wire is quiet, and compares.
+    /// The prices of the demo: its own below those of the user, above the list.
+    ///
+    /// # Errors
+    /// They are not good ones.
+    pub fn prices(prices: PriceTable) -> Result<PriceTable, Error> {
+        Ok(prices.with_more(Path::new("the demo's prices"), topology::PRICES.as_bytes())?)
+    }
+
+    /// Ends the traffic, waits until the wire is quiet, compares, and prices what was sent.
     ///
     /// # Errors
     /// The kernel refuses, or the traffic failed.
-    pub fn finish(&mut self) -> Result<Report, Error> {
+    pub fn finish(&mut self, prices: &PriceTable) -> Result<Report, Error> {
         if let Some(traffic) = self.traffic.take() {
             traffic.stop()?;
         }
+        let elapsed = self.began.elapsed();
         for _ in 0..SETTLE_TRIES {
             if self.is_settled()? {
                 break;
@@ -176,7 +194,24 @@ impl Demo {
             attribution.unattributed += of_node.unattributed;
             Ok(())
         })?;
-        Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution))
+        let cost = Cost::new(&self.statement(prices)?, elapsed);
+        Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution).with_cost(cost))
+    }
+
+    /// What was sent since the start, by workload.
+    fn statement(&self, prices: &PriceTable) -> Result<Statement, Error> {
+        let mut block = Builder::new(Span::hour_of(0), SERIES);
+        self.each(|meter| {
+            let matrix = meter.matrix()?;
+            if let Some(growth) = meter.growth() {
+                matrix.cells().for_each(|(pair, counter)| growth.add_matrix(&pair.source, &pair.destination, counter));
+                self.directory.record(&growth.take(true), &mut block);
+            }
+            Ok(())
+        })?;
+        let mut summary = Summary::new(Query { by: Dimension::Workload, ..Query::default() }, prices);
+        summary.add(&block.block());
+        Ok(summary.finish())
     }
 
     /// Starts the traffic again after [`Self::finish`].
@@ -228,7 +263,7 @@ fn meter(
     slots.assign(table.zones.placements());
     let options = Options { hook, matrix_slots: slots.matrix_slots(), flow_slots: 16_384, ..Options::default() };
     let identity = Node::new(NODES[node].name, topology::place(node));
-    let accounting = Accounting::new(SERIES, true);
+    let accounting = Accounting::new(SERIES, true).with_growth();
     let mut meter = Meter::new(identity, Datapath::load(options)?, Arc::clone(index), accounting, sink.clone());
     meter.datapath().set_devices(Devices { devices: vec![Device::uplink(net.uplink)], ..Devices::default() })?;
     // The matrix has room for the demo's three zones.

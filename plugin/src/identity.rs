@@ -1,7 +1,7 @@
 //! The endpoint behind an address: namespace, pod, workload, labels, services, node. Pure: the feed and the
 //! static table fill it.
 
-use crate::zones::{EndpointEntry, WorkloadEntry};
+use crate::zones::{Class, EndpointEntry, WorkloadEntry};
 use dashmap::DashMap;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -56,6 +56,18 @@ impl Endpoint {
     /// Whether the endpoint is a node.
     pub fn is_node(&self) -> bool {
         self.pod.is_empty() && self.workload.as_ref().is_some_and(|workload| workload.kind == NODE)
+    }
+
+    /// An external prefix of this name and class.
+    pub fn external(name: &str, class: Class) -> Self {
+        let workload = Some(Arc::new(Workload { kind: class.name().to_owned(), name: name.to_owned() }));
+        Self { workload, ..Self::default() }
+    }
+
+    /// The class of an external prefix, if it is one.
+    pub fn class(&self) -> Option<Class> {
+        let has_none = self.pod.is_empty() && self.namespace.is_empty();
+        self.workload.as_ref().filter(|_| has_none).and_then(|workload| Class::of_name(&workload.kind))
     }
 
     /// Namespace, kind and name of the workload; a pod without an owner is its own workload.

@@ -1,13 +1,15 @@
 //! The meter of one node: reads the kernel's counters, makes flow events and sums the traffic.
 
+mod externals;
 mod hook_state;
 mod hook_watch;
 
+use externals::Externals;
 pub use hook_state::HookState;
 pub use hook_watch::HookWatch;
 
 use crate::{
-    accounting::{Accounting, End, Line},
+    accounting::{self, Accounting, End, Line, Service, Transfer},
     atomic_file,
     counters::{Counted, FeedState, Sample, TableState, Whose},
     datapath::{Datapath, Error, Readable, Retiring},
@@ -51,6 +53,8 @@ pub struct Meter {
     finished: Vec<SlotId>,
     /// The time at which the sums were last saved.
     kept: Option<Instant>,
+    /// The external prefixes that have traffic.
+    externals: Externals,
 }
 
 /// The sums of an earlier agent can't be restored.
@@ -102,6 +106,7 @@ impl Meter {
             retiring,
             finished,
             kept: None,
+            externals: Externals::default(),
         }
     }
 
@@ -247,7 +252,9 @@ impl Meter {
     fn read(&mut self, now: Instant, time: SystemTime, flush: bool) -> Result<(), Error> {
         let start = Instant::now();
         let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
-        let Self { datapath, slots, index, tracker, builder, accounting, sink, drained, .. } = self;
+        let zones = self.zones.clone();
+        let table = zones.read();
+        let Self { datapath, slots, index, tracker, builder, accounting, sink, drained, externals, .. } = self;
         // As full as at the last drain. Only entries that are due are remembered: others would take their room.
         let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
         let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
@@ -257,15 +264,16 @@ impl Meter {
             if new == Counter::default() && update.is_none() {
                 return idle;
             }
-            let end = |address, slot| End {
-                address: Some(address),
-                endpoint: index.at(address, time),
-                place: slots.place(slot),
+            let mut end = |address, slot| {
+                let endpoint = index.at(address, time);
+                let external = if endpoint.is_none() { externals.at(address, &table) } else { None };
+                End { address: Some(address), endpoint, place: slots.place(slot), external }
             };
             let source = end(entry.source, entry.verdict.source);
             let destination = end(entry.destination, entry.verdict.destination);
             if new != Counter::default() {
-                accounting.add(&source, &destination, new, now);
+                let service = Service::new(entry.service_port, entry.protocol, entry.side);
+                accounting.add(&Transfer { source: &source, destination: &destination, service }, new, now);
             }
             if let Some(update) = update {
                 sink.take(builder.update(&entry, &source.place, &destination.place, update, time), now);
@@ -364,6 +372,11 @@ impl Meter {
     /// Takes the cross-zone pairs since the last call.
     pub fn take_interval(&mut self) -> Vec<Line> {
         self.accounting.take_interval()
+    }
+
+    /// What the history needs, if it is kept.
+    pub const fn growth(&mut self) -> Option<&mut accounting::Growth> {
+        self.accounting.growth_mut()
     }
 
     /// The kernel's counters by zone pair.

@@ -1,13 +1,19 @@
 //! Zones, the table that maps prefixes to zones, and the locality of a pair of zones. Pure: no kernel, no cluster.
 
+mod class;
+mod location;
 mod matrix;
+mod provider;
 mod slots;
 mod static_table;
 mod table;
 
+pub use class::Class;
+pub use location::Location;
 pub use matrix::{Matrix, Pair};
+pub use provider::{NodeSigns, Provider};
 pub use slots::{Slots, TooManyZones};
-pub use static_table::{EndpointEntry, StaticTable, WorkloadEntry};
+pub use static_table::{EndpointEntry, External, StaticTable, WorkloadEntry};
 pub use table::{Change, Placement, SharedTable, Table};
 
 use std::{fmt, sync::Arc};

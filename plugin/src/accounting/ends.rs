@@ -1,6 +1,10 @@
 //! The ends of a transfer, and the keys of the sums. Keys compare only the names of an endpoint, not its labels.
 
-use crate::{identity::Endpoint, zones::Place};
+use crate::{
+    identity::{self, Endpoint},
+    zones::Place,
+};
+use meridian_abi::flow::ServiceSide;
 use std::{
     hash::{Hash, Hasher},
     net::IpAddr,
@@ -16,6 +20,86 @@ pub struct End {
     pub endpoint: Option<Arc<Endpoint>>,
     /// Its place.
     pub place: Place,
+    /// The external prefix that holds the address, where no endpoint is known. Only transfers by service and the history
+    /// name it.
+    pub external: Option<Arc<Endpoint>>,
+}
+
+impl End {
+    /// The endpoint, or else the external prefix.
+    pub fn named(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref().or(self.external.as_ref())
+    }
+}
+
+/// The service that is used in a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Service {
+    /// The port; 0 where it is not known.
+    pub port: u16,
+    /// The IP protocol number; 0 where it is not known.
+    pub protocol: u8,
+    /// The end that serves.
+    pub side: ServiceSide,
+}
+
+impl Default for Service {
+    /// It is not known.
+    fn default() -> Self {
+        Self { port: 0, protocol: 0, side: ServiceSide::None }
+    }
+}
+
+impl Service {
+    /// The service of a flow entry. Where neither end is known to serve, what the entry has for a port is none.
+    pub fn new(port: u16, protocol: u8, side: ServiceSide) -> Self {
+        Self { port: if side == ServiceSide::None { 0 } else { port }, protocol, side }
+    }
+}
+
+/// What is sent from one end to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer<'a> {
+    /// The sender.
+    pub source: &'a End,
+    /// The receiver.
+    pub destination: &'a End,
+    /// What is used.
+    pub service: Service,
+}
+
+/// An endpoint: two are the same one if namespace and pod are, and where there is no pod, the workload.
+#[derive(Clone, Debug)]
+pub struct Named(pub Arc<Endpoint>);
+
+impl Named {
+    fn id(&self) -> (&str, &str, Option<&identity::Workload>) {
+        let workload = self.0.workload.as_deref().filter(|_| self.0.pod.is_empty());
+        (&self.0.namespace, &self.0.pod, workload)
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.id() == other.id()
+    }
+}
+
+impl Eq for Named {}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+/// Two endpoints that use a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TransferKey {
+    /// Between whom, and where.
+    pub ends: Between<(Option<Named>, Place)>,
+    /// What is used.
+    pub service: Service,
 }
 
 /// The two sides of a sum.

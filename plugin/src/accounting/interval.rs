@@ -1,7 +1,7 @@
 //! Cross-zone traffic of one interval, by pair.
 
 use super::{
-    ends::{Between, End, EndKey, Pod},
+    ends::{Between, End, EndKey, Pod, Service, Transfer},
     top::ByLocality,
 };
 use crate::zones::{Locality, Place};
@@ -9,8 +9,16 @@ use ahash::AHashMap;
 use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
-/// The two ends with their places.
-pub type Key = Between<(EndKey, Place)>;
+/// What a line is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IntervalKey {
+    /// Between whom, and where.
+    pub ends: Between<(EndKey, Place)>,
+    /// What is used.
+    pub service: Service,
+    /// What the zones are to each other.
+    pub locality: Locality,
+}
 
 /// The traffic between two ends in two zones.
 #[derive(Clone, Debug)]
@@ -19,6 +27,8 @@ pub struct Line {
     pub source: (EndKey, Place),
     /// The receiver and its place.
     pub destination: (EndKey, Place),
+    /// What is used.
+    pub service: Service,
     /// The relation between the two zones.
     pub locality: Locality,
     /// Bytes and packets.
@@ -28,7 +38,7 @@ pub struct Line {
 /// Pairs of pods or addresses in different zones.
 #[derive(Debug, Default)]
 pub struct Interval {
-    pairs: AHashMap<(Key, Locality), Counter>,
+    pairs: AHashMap<IntervalKey, Counter>,
 }
 
 impl Interval {
@@ -37,7 +47,8 @@ impl Interval {
     pub const ROOM: usize = 65_536;
 
     /// Adds the traffic between two ends, if it crosses zones.
-    pub fn add(&mut self, source: &End, destination: &End, locality: Locality, new: Counter) {
+    pub fn add(&mut self, transfer: &Transfer<'_>, locality: Locality, new: Counter) {
+        let Transfer { source, destination, service } = *transfer;
         if !matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
             return;
         }
@@ -49,11 +60,13 @@ impl Interval {
             };
             (end_key, end.place.clone())
         };
-        let mut key = Key { source: end_key(source), destination: end_key(destination) };
-        if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&(key.clone(), locality)) {
-            (key.source.0, key.destination.0) = (EndKey::Other, EndKey::Other);
+        let ends = Between { source: end_key(source), destination: end_key(destination) };
+        let mut key = IntervalKey { ends, service, locality };
+        if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&key) {
+            (key.ends.source.0, key.ends.destination.0) = (EndKey::Other, EndKey::Other);
+            key.service = Service::default();
         }
-        *self.pairs.entry((key, locality)).or_default() += new;
+        *self.pairs.entry(key).or_default() += new;
     }
 
     /// Adds cross-zone traffic between unknown ends in unknown places.
@@ -62,25 +75,32 @@ impl Interval {
             let new = rest.get(locality);
             if new != Counter::default() {
                 let nobody = || (EndKey::Other, Place::Unknown);
-                self.restore(Key { source: nobody(), destination: nobody() }, locality, new);
+                let ends = Between { source: nobody(), destination: nobody() };
+                self.restore(IntervalKey { ends, service: Service::default(), locality }, new);
             }
         }
     }
 
     /// All pairs since the last call to [`take`](Self::take).
-    pub fn pairs(&self) -> impl Iterator<Item = (&Key, Locality, Counter)> {
-        self.pairs.iter().map(|((key, locality), counter)| (key, *locality, *counter))
+    pub fn pairs(&self) -> impl Iterator<Item = (&IntervalKey, Counter)> {
+        self.pairs.iter().map(|(key, counter)| (key, *counter))
     }
 
     /// Restores a pair that an earlier process counted since it last took an interval.
-    pub fn restore(&mut self, key: Key, locality: Locality, counter: Counter) {
-        *self.pairs.entry((key, locality)).or_default() += counter;
+    pub fn restore(&mut self, key: IntervalKey, counter: Counter) {
+        *self.pairs.entry(key).or_default() += counter;
     }
 
     /// Takes all pairs since the last call, the largest first.
     pub fn take(&mut self) -> Vec<Line> {
         let pairs = std::mem::take(&mut self.pairs);
-        let line = |((Key { source, destination }, locality), counter)| Line { source, destination, locality, counter };
+        let line = |(IntervalKey { ends: Between { source, destination }, service, locality }, counter)| Line {
+            source,
+            destination,
+            service,
+            locality,
+            counter,
+        };
         let mut lines: Vec<Line> = pairs.into_iter().map(line).collect();
         lines.sort_by_key(|line| Reverse(line.counter.bytes));
         lines

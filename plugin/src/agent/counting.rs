@@ -1,7 +1,8 @@
 //! The loop of an agent: reads events, drains the flows once a second, applies new tables, writes the pair log.
 
 use super::{
-    Error, announcements::Announcements, device_follower::DeviceFollower, settings::Settings, zone_source::Zones,
+    Error, announcements::Announcements, device_follower::DeviceFollower, history::Keeping, settings::Settings,
+    zone_source::Zones,
 };
 use crate::{
     counters::Sample,
@@ -43,6 +44,7 @@ pub(super) struct Counting<'a> {
     pub(super) index: Arc<Index>,
     pub(super) samples: watch::Sender<Arc<[Sample]>>,
     pub(super) pair_log: Option<PairLog>,
+    pub(super) history: Option<Keeping>,
     pub(super) outputs: Outputs,
     pub(super) process: Arc<Process>,
 }
@@ -132,7 +134,16 @@ impl Counting<'_> {
             self.process.ready.store(true, Ordering::Relaxed);
         }
         self.log_pairs();
+        self.record(false);
         Ok(())
+    }
+
+    /// Records the history, if this agent keeps one.
+    fn record(&mut self, is_last: bool) {
+        let Self { meter, history, zones, .. } = self;
+        if let (Some(history), Some(providers)) = (history, zones.providers()) {
+            history.look(meter, providers, is_last);
+        }
     }
 
     fn sample(&self) -> Result<(), Error> {
@@ -166,6 +177,7 @@ impl Counting<'_> {
 
     /// Writes everything that is not written yet.
     pub(super) fn end(mut self) {
+        self.record(true);
         self.zones.end(&self.index);
         if let Some(log) = self.pair_log.take() {
             log.end(pairs(self.settings, &mut self.meter), END_TIMEOUT);

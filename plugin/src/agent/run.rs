@@ -5,6 +5,7 @@ use super::{
     announcements::Announcements,
     counting::{Asked, Counting},
     device_follower::DeviceFollower,
+    history::Keeping,
     peers,
     reporting::Reporting,
     settings::Settings,
@@ -45,6 +46,10 @@ use tokio_util::sync::CancellationToken;
 /// A resource is missing, or a part of the agent has failed.
 pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
     let process = Arc::new(Process::default());
+    if let Some(historian) = settings.history.open() {
+        // It is set once.
+        let _ = process.history.set(historian);
+    }
     let pair_log = open_pair_log(settings, &process)?;
     if let Some(missing) = capabilities::missing().filter(|missing| !missing.is_empty()) {
         return Err(Error::Capabilities { missing });
@@ -176,8 +181,10 @@ impl Agent<'_> {
         asked: Asked<'_>,
     ) -> Result<(), Error> {
         let flow_server = self.flow_server();
+        let historian = self.process.history.get().cloned();
         let Self { settings, found, outputs, sink, samples, process, table, index } = self;
         let Found { watch, devices, pins, choice, .. } = found;
+        let history = historian.map(|historian| Keeping::new(historian, settings.node.clone()));
         let start = Start { settings, choice: &choice, devices, pins, table, index: &index, sink: &sink };
         let Started { meter, state, is_restored } = start.start(first)?;
         let mut counting = Counting {
@@ -192,6 +199,7 @@ impl Agent<'_> {
             index,
             samples,
             pair_log,
+            history,
             outputs,
             process,
         };

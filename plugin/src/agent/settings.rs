@@ -3,6 +3,7 @@
 use crate::{
     datapath::Hook,
     export::Output,
+    historian,
     hubble::{NodeName, Peers},
     link,
     metrics::Families,
@@ -68,4 +69,6 @@ pub struct Settings {
     pub families: Families,
     /// The limit of series in each family.
     pub series: usize,
+    /// The history, where no controller is followed.
+    pub history: historian::Settings,
 }

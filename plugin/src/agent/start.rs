@@ -1,6 +1,10 @@
 //! Loads the programs, applies the table and attaches the programs; or takes over from an earlier agent.
 
-use super::{Error, place::change, settings::Settings};
+use super::{
+    Error,
+    place::change,
+    settings::{Settings, ZoneSource},
+};
 use crate::{
     accounting::Accounting,
     datapath::{Datapath, Devices, Options, Pins, auto::Choice},
@@ -61,6 +65,12 @@ impl Start<'_> {
         let families = settings.families;
         let accounting =
             Accounting::new(settings.series, settings.pair_log.is_some()).only(families.workloads, families.namespaces);
+        // A node without a controller reports to nobody, and keeps its own history.
+        let accounting = match settings.zones {
+            ZoneSource::Controller(_) => accounting,
+            ZoneSource::File(_) if settings.history.dir.is_some() => accounting.without_transfers().with_growth(),
+            ZoneSource::File(_) => accounting.without_transfers(),
+        };
         let mut meter = Meter::new(node, datapath, Arc::clone(index), accounting, sink.clone()).with_table(table);
         meter.datapath().set_devices(devices)?;
         change(&mut meter, first)?;

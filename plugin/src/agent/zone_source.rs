@@ -13,17 +13,18 @@ use crate::{
     meter::Meter,
     reports::ReportState,
     watched::{Look, Watched},
-    zones::{Change, SharedTable, StaticTable, Table},
+    zones::{Change, Provider, SharedTable, StaticTable, Table},
 };
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 /// The source of the zone table.
 pub(super) enum Zones {
-    /// A static table.
-    File(Watched),
+    /// A static table, with the providers of its zones.
+    File(Watched, BTreeMap<String, Provider>),
     /// A controller.
     Controller(Box<Followed>),
 }
@@ -40,7 +41,8 @@ impl Zones {
                 let watched = Watched::new(path);
                 let table = StaticTable::read(path)?;
                 index.replace(&table.endpoints);
-                (Self::File(watched), Some(Table::new().changes_to(&table.zones)))
+                let changes = Table::new().changes_to(&table.zones);
+                (Self::File(watched, table.providers), Some(changes))
             }
             ZoneSource::Controller(controller) => {
                 let (followed, first) = Followed::start(controller, &settings.state_dir, table, index);
@@ -52,7 +54,7 @@ impl Zones {
     /// Waits for the first table. Cancel safe.
     pub(super) async fn first(&mut self, index: &Index) -> Vec<Change> {
         match self {
-            Self::File(_) => Vec::new(),
+            Self::File(..) => Vec::new(),
             Self::Controller(followed) => followed.first(index).await,
         }
     }
@@ -68,7 +70,7 @@ impl Zones {
     /// The controller that receives the reports, and the state of the reports.
     pub(super) fn reports(&self) -> Option<(&link::Settings, Arc<ReportState>)> {
         match self {
-            Self::File(_) => None,
+            Self::File(..) => None,
             Self::Controller(followed) => Some((followed.settings(), followed.reports())),
         }
     }
@@ -83,7 +85,7 @@ impl Zones {
     /// Applies the received changes. Returns whether there is a table.
     pub(super) fn apply(&mut self, meter: &mut Meter, index: &Index) -> bool {
         match self {
-            Self::File(_) => true,
+            Self::File(..) => true,
             Self::Controller(followed) => followed.apply(meter, index),
         }
     }
@@ -91,22 +93,30 @@ impl Zones {
     /// The connection to the controller, if there is one.
     pub(super) fn feed(&self) -> Option<FeedState> {
         match self {
-            Self::File(_) => None,
+            Self::File(..) => None,
             Self::Controller(followed) => Some(followed.state()),
         }
     }
 
     /// Reads the file again if it has changed or with `is_asked`.
     pub(super) fn look(&mut self, is_asked: bool, meter: &mut Meter, index: &Index) -> Result<(), Error> {
-        let Self::File(file) = self else { return Ok(()) };
+        let Self::File(file, providers) = self else { return Ok(()) };
         match file.look() {
-            Look::Changed => reload(file, meter, index)?,
-            _ if is_asked => reload(file, meter, index)?,
+            Look::Changed => reload(file, providers, meter, index)?,
+            _ if is_asked => reload(file, providers, meter, index)?,
             // The table in force still agrees with the file.
             Look::Same if file.is_taken => meter.confirm_zones(SystemTime::now()),
             Look::Same | Look::Gone => {}
         }
         Ok(())
+    }
+
+    /// The providers of zones; a controller keeps them to itself.
+    pub(super) fn providers(&self) -> Option<&BTreeMap<String, Provider>> {
+        match self {
+            Self::File(_, providers) => Some(providers),
+            Self::Controller(_) => None,
+        }
     }
 
     /// Writes everything that is not written yet.
@@ -118,7 +128,12 @@ impl Zones {
 }
 
 /// Reads the table again. An invalid table is refused, and the old one stays in force.
-fn reload(file: &mut Watched, meter: &mut Meter, index: &Index) -> Result<(), Error> {
+fn reload(
+    file: &mut Watched,
+    providers: &mut BTreeMap<String, Provider>,
+    meter: &mut Meter,
+    index: &Index,
+) -> Result<(), Error> {
     let read = StaticTable::read(&file.path).map_err(Error::Zones);
     // Bytes counted so far are reported with the zones of their time.
     meter.drain(Instant::now(), SystemTime::now())?;
@@ -126,6 +141,7 @@ fn reload(file: &mut Watched, meter: &mut Meter, index: &Index) -> Result<(), Er
         let changes = meter.zones().read().changes_to(&table.zones);
         change(meter, changes)?;
         index.replace(&table.endpoints);
+        *providers = table.providers;
         Ok(())
     });
     meter.reloaded(taken.is_ok());

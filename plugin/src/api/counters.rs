@@ -195,7 +195,7 @@ fn reasons<S: AsRef<Counted>>(samples: &[S]) -> Vec<Reason> {
 mod tests {
     use super::*;
     use crate::{
-        accounting::{Accounting, End},
+        accounting::{Accounting, End, Service, Transfer},
         counters::{Sample, TableState, Whose},
         demo::topology::place,
         identity::Endpoint,
@@ -205,7 +205,12 @@ mod tests {
     fn end(n: u8, zone: usize) -> End {
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let endpoint = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-        End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place: place(zone) }
+        End {
+            address: Some([10, 0, 0, n].into()),
+            endpoint: Some(Arc::new(endpoint)),
+            place: place(zone),
+            external: None,
+        }
     }
 
     fn sample(accounting: &Accounting) -> Arc<[Sample]> {
@@ -246,7 +251,8 @@ mod tests {
         let mut accounting = Accounting::new(10, false);
         let now = std::time::Instant::now();
         let add = |accounting: &mut Accounting, to: u8, bytes| {
-            accounting.add(&end(1, 0), &end(to, 2), abi::Counter { bytes, packets: 1 }, now);
+            let transfer = Transfer { source: &end(1, 0), destination: &end(to, 2), service: Service::default() };
+            accounting.add(&transfer, abi::Counter { bytes, packets: 1 }, now);
         };
         let samples = watch::Sender::new(Arc::from([]));
         let missed = Arc::new(Missed::default());

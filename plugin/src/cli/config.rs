@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     agent::{Remains, Settings, ZoneSource},
+    cost::PriceTable,
     export::Output,
+    historian,
     hubble::NodeName,
     link,
     metrics::{Families, Listen},
@@ -159,10 +161,16 @@ pub(super) struct Args {
     /// Where the agent keeps what must outlast it, its sums and the controller's last table; by default /var/lib/meridian.
     #[arg(long, env = "MERIDIAN_STATE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     state_dir: Option<PathBuf>,
+    /// A folder for the history of this node, where no controller is followed: a controller keeps it for all nodes.
+    #[arg(long, env = "MERIDIAN_HISTORY_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    history_dir: Option<PathBuf>,
+    /// A file with prices of your own, which come before the list prices, and with discounts.
+    #[arg(long, env = "MERIDIAN_PRICES", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    prices: Option<PathBuf>,
 }
 
 /// The flag that each key of the file is, by its name in [`Args`].
-const KEYS: [(&str, &str); 44] = [
+const KEYS: [(&str, &str); 46] = [
     ("node", "node"),
     ("cluster_name", "cluster_name"),
     ("zones_file", "zones_file"),
@@ -207,6 +215,8 @@ const KEYS: [(&str, &str); 44] = [
     ("metrics_opencost", "metrics.opencost"),
     ("metrics_series", "metrics.series"),
     ("state_dir", "state_dir"),
+    ("history_dir", "history_dir"),
+    ("prices", "prices"),
 ];
 
 /// agent.yaml.
@@ -229,6 +239,9 @@ struct File {
     pair_log: PairLogKeys,
     metrics: MetricsKeys,
     state_dir: Option<PathBuf>,
+    history_dir: Option<PathBuf>,
+    /// Relative to the folder of this file.
+    prices: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -317,8 +330,10 @@ fn read_file(path: &Path) -> Result<File, Failure> {
     let mut file: File = yaml::read(path)
         .and_then(|text| yaml::parse(&text, "at least the key `zones_file`").map_err(refuse))
         .map_err(usage)?;
-    if let (Some(zones), Some(folder)) = (&mut file.zones_file, path.parent()) {
-        *zones = folder.join(&zones);
+    for named in [&mut file.zones_file, &mut file.prices].into_iter().flatten() {
+        if let Some(folder) = path.parent() {
+            *named = folder.join(&named);
+        }
     }
     Ok(file)
 }
@@ -401,6 +416,10 @@ impl Args {
             })?;
         let hubble_tls = args.hubble_tls.or(file.hubble.tls).files(hubble.0, "--hubble-listen")?;
         let hubble_peers = hubble_peers.iter().map(|peer| peer.announced(hubble_tls.is_some())).collect();
+        let prices = args.prices.or(file.prices);
+        let prices = prices.as_deref().map_or_else(|| Ok(PriceTable::default()), PriceTable::read).map_err(usage)?;
+        let dir = args.history_dir.or(file.history_dir).filter(|_| !is_followed);
+        let history = historian::Settings { dir, prices, ..historian::Settings::default() };
         Ok(Settings {
             node,
             zones,
@@ -440,6 +459,7 @@ impl Args {
                 opencost: switch(args.metrics_opencost, file.metrics.opencost, families.opencost),
             },
             series: args.metrics_series.or(file.metrics.series).unwrap_or(SERIES),
+            history,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `meridian controller`.
 
+mod history;
 mod totals;
 
 use super::{Failure, config::Seconds, hubble::TlsArgs, signals::signals, usage};
@@ -11,6 +12,7 @@ use crate::{
     metrics::Listen,
     servers::END_TIMEOUT,
 };
+use history::HistoryArgs;
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use totals::{OFF, TotalsArgs};
@@ -99,6 +101,8 @@ pub(super) struct Args {
     stream_age: Seconds,
     #[command(flatten)]
     totals: TotalsArgs,
+    #[command(flatten)]
+    history: HistoryArgs,
 }
 
 impl Args {
@@ -122,6 +126,7 @@ impl Args {
             http: self.http_listen.0,
             limits: Limits { agents: self.max_agents, age: self.stream_age.0 },
             totals: self.totals.settings(),
+            history: self.history.settings()?,
         })
     }
 

@@ -1,8 +1,11 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
-use super::{Failure, HookChoice, config::CILIUM_STATE_DIR, hubble::Cluster, print, signals::signals};
+use super::{
+    Failure, HookChoice, config::CILIUM_STATE_DIR, hubble::Cluster, prices::PriceArgs, print, signals::signals,
+};
 use crate::{
     api::ZonesService,
+    cost::PriceTable,
     counters::Sample,
     datapath::{Devices, auto},
     demo::{Demo, Report, live, progress, topology::NODES},
@@ -62,6 +65,8 @@ pub(super) struct Args {
     /// Write a JSON line for each pair of pods that crossed zones in 10 s to this file.
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pair_log: Option<PathBuf>,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// The form of the result on stdout.
     #[arg(long, default_value = "table")]
     output: Output,
@@ -81,13 +86,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
+    let prices = Demo::prices(args.prices.table()?).map_err(Failure::failed)?;
     let interrupted = signals()?.end;
     let ring = Arc::new(Ring::new(RING_CAPACITY));
     let sink = Sink::new(Arc::clone(&ring));
     let shutdown = CancellationToken::new();
     let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
     let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
-    let mut shown = Shown { sink, samples, process, pair_log, progress: Progress::new() };
+    let mut shown = Shown { sink, samples, process, pair_log, progress: Progress::new(), prices };
     let servers = if args.serve { Some(shown.serve(ring, &shutdown).await?) } else { None };
     let result = shown.run(args, duration, &interrupted).await;
     shutdown.cancel();
@@ -109,6 +115,7 @@ struct Shown {
     process: Arc<Process>,
     pair_log: Option<PairLog>,
     progress: Progress,
+    prices: PriceTable,
 }
 
 impl Shown {
@@ -169,7 +176,7 @@ impl Shown {
     ) -> Result<(), Failure> {
         self.follow(demo, Some(duration), interrupted).await?;
         self.progress.say("comparing with the wire");
-        let report = demo.finish().map_err(Failure::failed)?;
+        let report = demo.finish(&self.prices).map_err(Failure::failed)?;
         self.publish(demo)?;
         print(&match args.output {
             Output::Table => report.table(),

@@ -1,6 +1,9 @@
 //! Objects of the API server, reduced to the facts that determine zones and endpoints.
 
-use crate::{identity::Labels, zones::Zone};
+use crate::{
+    identity::Labels,
+    zones::{Provider, Zone},
+};
 use ipnetwork::IpNetwork;
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -170,6 +173,10 @@ pub(super) struct Node {
     pub(super) addresses: Vec<IpAddr>,
     /// Addresses that a CNI has assigned to the node itself.
     pub(super) cni_addresses: Vec<IpAddr>,
+    /// The cloud provider, if it is known.
+    pub(super) provider: Option<Provider>,
+    /// `spec.providerID`, or nothing.
+    pub(super) provider_id: Arc<str>,
 }
 
 impl Node {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     feed::Changes,
     identity::{Endpoint, Interner, Pool},
-    zones::{StaticTable, Zone},
+    zones::{Provider, StaticTable, Zone},
 };
 use ipnetwork::IpNetwork;
 use places::Places;
@@ -63,6 +63,19 @@ pub struct TableTally {
     pub nodes_without_zone: usize,
     /// Nodes without an agent.
     pub nodes_without_agent: usize,
+}
+
+/// A node and the cloud provider that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeProvider {
+    /// The node's name.
+    pub name: Arc<str>,
+    /// Its zone's name, if it has one.
+    pub zone: Option<String>,
+    /// Its provider, if that is known.
+    pub provider: Option<Provider>,
+    /// `spec.providerID`, or nothing.
+    pub provider_id: Arc<str>,
 }
 
 /// The state of the cluster, as far as it was received.
@@ -145,6 +158,22 @@ impl Model {
     pub fn count(&self, kind: Kind) -> (usize, usize) {
         let known = self.facts.get(&kind).map_or(0, HashMap::len);
         (known, self.unreadable.iter().filter(|(of, _)| *of == kind).count())
+    }
+
+    /// The nodes with their providers, by name.
+    pub fn nodes(&self) -> Vec<NodeProvider> {
+        let of = |(key, fact): (&Key, &Fact)| match fact {
+            Fact::Node(node) => Some(NodeProvider {
+                name: Arc::clone(&key.name),
+                zone: node.zone.as_ref().map(|zone| zone.name.clone()),
+                provider: node.provider.clone(),
+                provider_id: Arc::clone(&node.provider_id),
+            }),
+            _ => None,
+        };
+        let mut nodes: Vec<_> = self.facts.get(&Kind::Node).into_iter().flatten().filter_map(of).collect();
+        nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        nodes
     }
 
     /// The changes since the last call.

@@ -4,7 +4,7 @@ use super::{
     facts::Kind,
     health::Health,
     message::{Message, WAITING, messages},
-    model::{CONFLICT, Model, Notice},
+    model::{CONFLICT, Model, NodeProvider, Notice},
     objects::LabelKeys,
     source::Source,
     watches::{Timing, Watch},
@@ -59,6 +59,8 @@ pub struct Publisher {
     pub ignored: Vec<Source>,
     /// The static table, always current.
     pub fixed: watch::Receiver<Arc<StaticTable>>,
+    /// The nodes, for whoever wants to know their providers.
+    pub nodes: watch::Sender<Arc<[NodeProvider]>>,
 }
 
 impl Publisher {
@@ -102,6 +104,9 @@ impl Publisher {
 
     fn publish(&self, pending: &mut Pending) {
         pending.is_news = false;
+        if std::mem::take(&mut pending.has_new_nodes) {
+            self.nodes.send_replace(pending.model.nodes().into());
+        }
         let changes = pending.model.take_changes();
         self.table.write().apply(changes.zones.clone());
         self.index.apply(changes.identities.iter().cloned());
@@ -136,6 +141,8 @@ struct Pending {
     unsettled: BTreeSet<Kind>,
     /// Whether there is something to publish.
     is_news: bool,
+    /// Whether a node is among it.
+    has_new_nodes: bool,
     /// The last resource version of each kind since the last publication.
     seen: BTreeMap<Kind, String>,
 }
@@ -143,6 +150,10 @@ struct Pending {
 impl Pending {
     fn take(&mut self, message: Message) {
         self.is_news = true;
+        self.has_new_nodes |= matches!(
+            message,
+            Message::Set(Kind::Node, _) | Message::Gone(Kind::Node, ..) | Message::Listed(Kind::Node, ..)
+        );
         match message {
             Message::Set(kind, seen) => {
                 self.seen.insert(kind, seen.resource_version.clone());

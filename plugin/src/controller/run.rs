@@ -2,13 +2,14 @@
 
 use super::{
     Error,
+    history::Keeping,
     settings::Settings,
     static_table::Followed,
     totals::{Served, Totals},
 };
 use crate::{
     api::{CountersService, LeaderCounters, ZonesService},
-    cluster::{self, Anybody, Client, EventRecorder, Health, Notice, Publisher, Tokens},
+    cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
     hubble::{PeerService, PeerSource},
@@ -28,7 +29,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     select,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     task::{JoinError, JoinHandle},
     time::{interval, timeout},
 };
@@ -86,6 +87,7 @@ struct Controller<'a> {
     index: Arc<Index>,
     process: Arc<Process>,
     cluster_totals: Arc<ClusterTotals>,
+    nodes: watch::Sender<Arc<[NodeProvider]>>,
     ending: CancellationToken,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Controller<'a> {
         let totals = &settings.totals;
         // Nodes are added and removed: removed ones are remembered for a while.
         let nodes = settings.limits.agents.saturating_mul(4);
+        let cluster_totals = ClusterTotals::new(totals.series, totals.pair_log.is_some(), nodes);
         Self {
             settings,
             client,
@@ -103,7 +106,11 @@ impl<'a> Controller<'a> {
             table: SharedTable::default(),
             index: Arc::default(),
             process: Arc::default(),
-            cluster_totals: Arc::new(ClusterTotals::new(totals.series, totals.pair_log.is_some(), nodes)),
+            cluster_totals: Arc::new(match settings.history.dir {
+                Some(_) => cluster_totals.with_growth(),
+                None => cluster_totals,
+            }),
+            nodes: watch::Sender::new(Arc::from([])),
             ending: CancellationToken::new(),
         }
     }
@@ -144,15 +151,30 @@ impl<'a> Controller<'a> {
         };
         let serving_own = grpc::serve_controller(own_services, ports.own, hubble_tls, self.ending.clone());
         let serving_page = metrics::serve(page, ports.http, self.ending.clone());
-        let parts = vec![
+        let mut parts = vec![
             tokio::spawn(serving_agents),
             tokio::spawn(async move { serving_own.await.map_err(Error::Failed) }),
             tokio::spawn(async move { serving_page.await.map_err(Error::Failed) }),
             served.serving,
         ];
+        parts.extend(self.keep_history(fixed));
         let Settings { feed, http, .. } = self.settings;
         tracing::info!(%feed, tls = has_tls, %http, "watching the cluster");
         Ok(Parts { serving: parts, watching, lease: served.lease })
+    }
+
+    /// Keeps the history, if there is to be one.
+    fn keep_history(&self, fixed: &Followed) -> Option<Part> {
+        let historian = self.settings.history.open()?;
+        // It is set once.
+        let _ = self.process.history.set(Arc::clone(&historian));
+        let keeping = Keeping {
+            historian,
+            cluster_totals: Arc::clone(&self.cluster_totals),
+            nodes: self.nodes.subscribe(),
+            fixed: fixed.table(),
+        };
+        Some(tokio::spawn(keeping.run(self.ending.clone())))
     }
 
     /// Watches the cluster, and applies its state. Returns the sender for further Events.
@@ -167,6 +189,7 @@ impl<'a> Controller<'a> {
             notices: notices.clone(),
             ignored: self.settings.ignored.clone(),
             fixed: fixed.table(),
+            nodes: self.nodes.clone(),
         };
         tokio::spawn(EventRecorder { client: self.client.clone(), notices: to_report }.run());
         let watching = async move {

@@ -4,6 +4,7 @@ use crate::{
     cluster::{LabelKeys, Source, Timing},
     export::Output,
     feed::Limits,
+    historian,
     link::{self, Files},
     metrics::Families,
 };
@@ -43,6 +44,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The totals of the cluster.
     pub totals: TotalsSettings,
+    /// The history.
+    pub history: historian::Settings,
 }
 
 /// Service accounts, as NAMESPACE:NAME.

@@ -1,5 +1,6 @@
 //! The result of the demo: the kernel's counters beside the traffic on the wire.
 
+use super::Cost;
 use crate::{
     meter::Attribution,
     units::{grouped, human},
@@ -18,8 +19,8 @@ pub struct Report {
     exact: bool,
     attributed_bytes: u64,
     unattributed_bytes: u64,
-    /// In dollars; `None` without prices.
-    cost: Option<f64>,
+    /// What it would cost; `None` where it was not priced.
+    cost: Option<Cost>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +45,12 @@ impl Report {
             unattributed_bytes: attribution.unattributed.bytes,
             cost: None,
         }
+    }
+
+    /// The same, with what the traffic costs.
+    #[must_use]
+    pub fn with_cost(self, cost: Cost) -> Self {
+        Self { cost: Some(cost), ..self }
     }
 
     /// Whether every cell equals the wire in bytes and packets.
@@ -101,6 +108,7 @@ impl Report {
             grouped(self.attributed_bytes),
             grouped(self.unattributed_bytes),
         );
+        text.extend(self.cost.as_ref().map(Cost::table));
         text
     }
 }

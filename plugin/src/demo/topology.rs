@@ -23,6 +23,8 @@ pub struct NodeSpec {
     pub zone: &'static str,
     /// The zone's region.
     pub region: &'static str,
+    /// The zone's provider.
+    pub provider: &'static str,
     /// Its pods.
     pub pods: [PodSpec; 2],
 }
@@ -50,12 +52,14 @@ pub static NODES: [NodeSpec; 4] = [
         name: "node-1",
         zone: "eu-1a",
         region: "eu-1",
+        provider: "aws",
         pods: [pod("shop", "Deployment", "web", "web-6d8f7c9b5-x7k2p"), pod("shop", "StatefulSet", "cart", "cart-0")],
     },
     NodeSpec {
         name: "node-2",
         zone: "eu-1a",
         region: "eu-1",
+        provider: "aws",
         pods: [
             pod("shop", "Deployment", "web", "web-6d8f7c9b5-m4q9z"),
             pod("shop", "Deployment", "orders", "orders-5c9b8d7f4-t8w6n"),
@@ -65,18 +69,20 @@ pub static NODES: [NodeSpec; 4] = [
         name: "node-3",
         zone: "eu-1b",
         region: "eu-1",
+        provider: "aws",
         pods: [
-            pod("billing", "Deployment", "payments", "payments-79b4d6c8f-h5j3v"),
-            pod("shop", "StatefulSet", "search", "search-0"),
+            pod("shop", "StatefulSet", "orders-db", "orders-db-0"),
+            pod("monitoring", "StatefulSet", "prometheus", "prometheus-0"),
         ],
     },
     NodeSpec {
         name: "node-4",
         zone: "eu-2a",
         region: "eu-2",
+        provider: "aws",
         pods: [
             pod("billing", "StatefulSet", "ledger", "ledger-0"),
-            pod("billing", "Deployment", "report", "report-67c5d9b84-r2f8s"),
+            pod("monitoring", "Deployment", "collector", "collector-67c5d9b84-r2f8s"),
         ],
     },
 ];
@@ -115,6 +121,20 @@ pub fn place(node: usize) -> Place {
     Place::Zone(Arc::new(Zone { name: zone.into(), region: region.into() }))
 }
 
+/// Prices of the demo's own: its two regions are none of the provider's, so they are priced as two that are.
+pub const PRICES: &str = r#"rules:
+  - id: demo-regions
+    provider: aws
+    between: regions
+    from: [eu-1, eu-2]
+    to: [eu-1, eu-2]
+    sender: "0.02"
+    receiver: "0"
+    unit: GB
+    as_of: 2024-09-01
+    source: "as between eu-west-1 and eu-central-1: AWS price list, usage types REGION-REGION-AWS-Out-Bytes"
+"#;
+
 /// The static table of the cluster, as a user would write it.
 pub fn zones_yaml() -> String {
     let mut yaml = String::from("zones:\n");
@@ -123,7 +143,11 @@ pub fn zones_yaml() -> String {
         let [v4, v6] = pod_network(index, 0);
         let [node_v4, node_v6] = node_addresses(index);
         let cidrs = format!("[{v4}/24, \"{v6}/64\", {node_v4}/32, \"{node_v6}/128\"]");
-        let _ = writeln!(yaml, "  - {{name: {}, region: {}, cidrs: {cidrs}}}", node.zone, node.region);
+        let _ = writeln!(
+            yaml,
+            "  - {{name: {}, region: {}, provider: {}, cidrs: {cidrs}}}",
+            node.zone, node.region, node.provider
+        );
     }
     yaml.push_str("endpoints:\n");
     for (index, node) in NODES.iter().enumerate() {

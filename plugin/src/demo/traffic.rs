@@ -63,21 +63,36 @@ const fn talk(client: Pod, server: Option<Pod>, port: u16, transport: Transport,
     Talk { client, server, port, transport, request, reply }
 }
 
-const TALKS: [Talk; 9] = [
+const TALKS: [Talk; 17] = [
     // web → orders, web → cart: same zone
     talk((0, 0), Some((1, 1)), 8080, Tcp(1), 220_000, 60_000),
     talk((1, 0), Some((0, 1)), 6379, Tcp(4), 4_000, 30_000),
-    // cart → payments, orders → search: cross-zone
-    talk((0, 1), Some((2, 0)), 8443, Tcp(1), 300_000, 20_000),
-    talk((1, 1), Some((2, 1)), 9200, Udp, 8 * BURST * DATAGRAM, 0),
-    // orders → ledger, payments → report, report → cart: cross-region
+    // orders, cart → orders-db: a database that is read across zones
+    talk((1, 1), Some((2, 0)), 5432, Tcp(1), 20_000, 340_000),
+    talk((0, 1), Some((2, 0)), 5432, Tcp(1), 30_000, 120_000),
+    // orders → prometheus: traces, cross-zone
+    talk((1, 1), Some((2, 1)), 4317, Udp, 8 * BURST * DATAGRAM, 0),
+    // prometheus, collector → web, cart, orders: the same pages are fetched twice, from another zone and another region
+    scrape((2, 1), (0, 0)),
+    scrape((2, 1), (0, 1)),
+    scrape((2, 1), (1, 0)),
+    scrape((2, 1), (1, 1)),
+    scrape((3, 1), (0, 0)),
+    scrape((3, 1), (0, 1)),
+    scrape((3, 1), (1, 0)),
+    scrape((3, 1), (1, 1)),
+    // orders → ledger, orders-db → collector: cross-region
     talk((1, 1), Some((3, 0)), 5432, Tcp(1), 90_000, 150_000),
     talk((2, 0), Some((3, 1)), 4317, Udp, 5 * BURST * DATAGRAM, 0),
-    talk((3, 1), Some((0, 1)), 6379, Tcp(8), 700, 1_900),
-    // search → a database that no table names, ledger → the same: unknown
-    talk((2, 1), None, 5432, Tcp(1), 50_000, 120_000),
+    // orders-db → a host that no table names, ledger → the same: unknown
+    talk((2, 0), None, 5432, Tcp(1), 50_000, 120_000),
     talk((3, 0), None, 514, Udp, BURST * DATAGRAM, 0),
 ];
+
+/// A scraper that fetches a page of metrics.
+const fn scrape(scraper: Pod, target: Pod) -> Talk {
+    talk(scraper, Some(target), 9090, Tcp(1), 400, 50_000)
+}
 
 type Worker = JoinHandle<io::Result<io::Result<()>>>;
 

@@ -5,10 +5,11 @@
 
 use super::lines::{Lines, Reopened, Target};
 use crate::{
-    accounting::{EndKey, Line},
+    accounting::{EndKey, Line, Service},
     zones::Place,
 };
 use jiff::Timestamp;
+use meridian_abi::flow::ServiceSide;
 use serde::Serialize;
 use std::{
     fmt, io,
@@ -194,8 +195,36 @@ struct Json<'a> {
     source: JsonParty<'a>,
     destination: JsonParty<'a>,
     locality: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<JsonService>,
     bytes: u64,
     packets: u64,
+}
+
+/// The service that is used.
+#[derive(Serialize)]
+struct JsonService {
+    port: u16,
+    protocol: &'static str,
+    /// The end that serves: `source` or `destination`.
+    server: &'static str,
+}
+
+impl JsonService {
+    fn new(service: Service) -> Option<Self> {
+        let server = match service.side {
+            ServiceSide::None => return None,
+            ServiceSide::Source => "source",
+            ServiceSide::Destination => "destination",
+        };
+        let protocol = match service.protocol {
+            6 => "TCP",
+            17 => "UDP",
+            132 => "SCTP",
+            _ => return None,
+        };
+        Some(Self { port: service.port, protocol, server })
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -235,6 +264,7 @@ impl<'a> Json<'a> {
             source: JsonParty::new(&line.source),
             destination: JsonParty::new(&line.destination),
             locality: line.locality.name(),
+            service: JsonService::new(line.service),
             bytes: line.counter.bytes,
             packets: line.counter.packets,
         }
@@ -278,6 +308,7 @@ mod tests {
         let line = |bytes| Line {
             source: source.clone(),
             destination: (EndKey::Address([10, 9, 8, 7].into()), place(2)),
+            service: Service::new(6379, 6, ServiceSide::Source),
             locality: Locality::CrossZone,
             counter: Counter { bytes, packets: 2 },
         };
@@ -317,7 +348,7 @@ mod tests {
         let span = Span { start: at(0), end: at(10_250) };
         let pairs = lines(1);
         let line = serde_json::to_string(&Json::new(&pairs[0].0, span, &pairs[0].1[0])).unwrap();
-        let expected = r#"{"start":"2023-11-14T22:13:20.000Z","end":"2023-11-14T22:13:30.250Z","node":"node-a","source":{"namespace":"shop","pod":"cart-0","workload":{"kind":"StatefulSet","name":"cart"},"zone":"eu-1a","region":"eu-1"},"destination":{"ip":"10.9.8.7","zone":"eu-1b","region":"eu-1"},"locality":"cross-zone","bytes":1,"packets":2}"#;
+        let expected = r#"{"start":"2023-11-14T22:13:20.000Z","end":"2023-11-14T22:13:30.250Z","node":"node-a","source":{"namespace":"shop","pod":"cart-0","workload":{"kind":"StatefulSet","name":"cart"},"zone":"eu-1a","region":"eu-1"},"destination":{"ip":"10.9.8.7","zone":"eu-1b","region":"eu-1"},"locality":"cross-zone","service":{"port":6379,"protocol":"TCP","server":"source"},"bytes":1,"packets":2}"#;
         assert_eq!(line, expected);
     }
 

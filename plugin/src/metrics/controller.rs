@@ -73,6 +73,7 @@ impl Collector for Controller {
         self.feed(&mut page)?;
         self.reports(&mut page)?;
         page.pair_log(&self.process)?;
+        page.history(&self.process)?;
         page.tls(&self.tls)?;
         let totals = Arc::clone(&self.totals.borrow());
         page.matrix("meridian_cluster", &totals)?;

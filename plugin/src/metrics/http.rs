@@ -5,19 +5,22 @@ use super::{
     connections::Bounded,
     text::{self, Form},
 };
+use crate::statement::{Form as AnswerForm, Question};
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 /// The address of an HTTP or gRPC listener; `:PORT` means every address.
@@ -43,7 +46,7 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown`.
+/// Serves `/metrics`, `/healthz`, `/readyz` and `/api/v1/report` until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
@@ -55,6 +58,7 @@ pub async fn serve(measured: impl Measured, listener: TcpListener, shutdown: Can
         // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/api/v1/report", get(report))
         .with_state(measured);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
@@ -74,6 +78,36 @@ async fn ready(State(measured): State<Arc<dyn Measured>>) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, "not yet\n").into_response()
     } else {
         "ok\n".into_response()
+    }
+}
+
+/// Answers of reports that are made at once: each reads a part of the history.
+static ANSWERING: Semaphore = Semaphore::const_new(2);
+
+/// A report of the history.
+async fn report(State(measured): State<Arc<dyn Measured>>, Query(texts): Query<BTreeMap<String, String>>) -> Response {
+    let Some(historian) = measured.process().history.get().cloned() else {
+        return (StatusCode::NOT_FOUND, "no history is kept here: start with --history-dir\n").into_response();
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let question = match Question::parse(&texts, now) {
+        Ok(question) => question,
+        Err(bad) => return (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response(),
+    };
+    // The semaphore is never closed.
+    let _permit = ANSWERING.acquire().await;
+    let form = question.form;
+    let answer = spawn_blocking(move || historian.answer(question).map(|statement| statement.form(form)));
+    let content_type = match form {
+        AnswerForm::Json => "application/json",
+        AnswerForm::Csv => "text/csv; charset=utf-8",
+        AnswerForm::Markdown => "text/markdown; charset=utf-8",
+        AnswerForm::Table => "text/plain; charset=utf-8",
+    };
+    match answer.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 

@@ -170,9 +170,10 @@ impl Writer<'_, '_> {
 
     /// The number of series, and their limit.
     pub(super) fn series<S: AsRef<Counted>>(&mut self, samples: &[S]) -> fmt::Result {
-        let sizes = |Totals { pods, workloads, senders, namespaces }: &Totals| {
+        let sizes = |Totals { pods, transfers, workloads, senders, namespaces }: &Totals| {
             [("pod", pods.len(), pods.room()), ("workload", workloads.len(), workloads.room())]
                 .into_iter()
+                .chain([("transfer", transfers.len(), transfers.room())])
                 .chain([("sender", senders.len(), senders.room())])
                 .chain([("namespace", namespaces.len(), namespaces.room())])
         };
@@ -239,7 +240,8 @@ impl Writer<'_, '_> {
         for (name, help, value) in counters {
             self.counters(name, help, None, &counter(value.load(Ordering::Relaxed)))?;
         }
-        self.pair_log(process)
+        self.pair_log(process)?;
+        self.history(process)
     }
 
     /// The certificates of the servers, and failed handshakes.
@@ -266,6 +268,30 @@ impl Writer<'_, '_> {
         self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log.lost_lines))?;
         let help = "IP bytes in the lost lines of the pair log.";
         self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log.lost_bytes))
+    }
+
+    /// The history, if it is kept.
+    pub(super) fn history(&mut self, process: &Process) -> fmt::Result {
+        let Some(historian) = process.history.get() else { return Ok(()) };
+        let (blocks, bytes) = historian.size();
+        let gauge = |value: f64| vec![(Vec::new(), value)];
+        self.gauges(
+            "meridian_history_blocks",
+            "Number of hours and days in the history.",
+            None,
+            &gauge(blocks as f64),
+        )?;
+        let help = "Size of the history on disk.";
+        self.gauges("meridian_history_size", help, Some(Unit::Bytes), &gauge(bytes as f64))?;
+        let tally = historian.tally();
+        let results = [("written", &tally.written), ("failed", &tally.failed)];
+        let results = results.map(|(name, count)| (vec![("result", name.to_owned())], count.load(Ordering::Relaxed)));
+        self.counters("meridian_history_writes", "Number of writes of an hour or day, by result.", None, &results)?;
+        let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
+        let help = "Number of hours and days set aside because they could not be read.";
+        self.counters("meridian_history_damaged_blocks", help, None, &counter(&tally.damaged))?;
+        let help = "Number of hours and days removed because of their age or the size limit.";
+        self.counters("meridian_history_removed_blocks", help, None, &counter(&tally.removed))
     }
 }
 

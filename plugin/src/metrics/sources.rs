@@ -5,12 +5,13 @@ use crate::{
     counters::Samples,
     export::{FlowLogOutputs, PairLogTally},
     flows::Ring,
+    historian::Historian,
     hubble::metrics::FlowMetrics,
     link::Tls,
 };
 use prometheus_client::collector::Collector;
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64},
 };
 
@@ -25,6 +26,8 @@ pub struct Process {
     pub missed: Arc<Missed>,
     /// Connections to the HTTP port that were closed because of the limit.
     pub http_refused: AtomicU64,
+    /// The history, if it is kept.
+    pub history: OnceLock<Arc<Historian>>,
 }
 
 /// The families of series by pod and by workload, each of which can be switched off.

@@ -66,11 +66,14 @@ fn older(page: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        accounting::{Accounting, End},
+        accounting::{Accounting, End, Service, Transfer},
+        archive::Limits,
+        cost::PriceTable,
         counters::{Counted, FeedState, Sample, TableState, Whose},
         demo::topology::place,
         export::{FlowLog, FlowLogs},
         flows::{Encoded, Ring},
+        historian::Historian,
         hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
         link::{Files, Tls},
@@ -81,7 +84,7 @@ mod tests {
     use meridian_abi::{Counter, IpVersion, stats::Stat};
     use std::{
         collections::BTreeMap,
-        sync::Arc,
+        sync::{Arc, OnceLock},
         time::{Duration, Instant, SystemTime, UNIX_EPOCH},
     };
     use tokio::sync::watch;
@@ -90,7 +93,7 @@ mod tests {
         let workload = Some(Arc::new(Workload { kind: "Deployment".into(), name: "cart".into() }));
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let endpoint = Endpoint { namespace, pod, workload, ..Endpoint::default() };
-        End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place }
+        End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place, external: None }
     }
 
     fn sources(families: Families) -> Sources {
@@ -104,7 +107,7 @@ mod tests {
         matrix.add(pair(place(2)), Counter { bytes: 1500, packets: 3 });
         matrix.add(pair(Place::Unknown), Counter { bytes: 40, packets: 1 });
         let mut accounting = Accounting::new(4, false);
-        let outside = |place| End { address: Some([192, 0, 2, 1].into()), endpoint: None, place };
+        let outside = |place| End { address: Some([192, 0, 2, 1].into()), endpoint: None, place, external: None };
         let cart = end(0, place(0));
         for (destination, bytes) in [
             (end(1, place(1)), 1),
@@ -113,7 +116,8 @@ mod tests {
             (outside(Place::Internet), 1000),
             (outside(Place::Unknown), 10_000),
         ] {
-            accounting.add(&cart, &destination, Counter { bytes, packets: 1 }, Instant::now());
+            let transfer = Transfer { source: &cart, destination: &destination, service: Service::default() };
+            accounting.add(&transfer, Counter { bytes, packets: 1 }, Instant::now());
         }
         let sample = Sample {
             counted: Counted {
@@ -153,11 +157,23 @@ mod tests {
         Sources {
             samples,
             ring: Arc::new(Ring::new(4095)),
-            process: Arc::new(Process::default()),
+            process: Arc::new(Process { history: OnceLock::from(history()), ..Process::default() }),
             families,
             tls: vec![tls()],
             outputs: outputs(),
         }
+    }
+
+    /// A history; its folder is removed at once.
+    fn history() -> Arc<Historian> {
+        static SHARED: OnceLock<Arc<Historian>> = OnceLock::new();
+        let open = || {
+            let folder = std::env::temp_dir().join(format!("meridian-metrics-history-{}", std::process::id()));
+            let historian = Historian::open(&folder, Limits::default(), PriceTable::default(), 0).unwrap();
+            std::fs::remove_dir_all(folder).unwrap();
+            Arc::new(historian)
+        };
+        Arc::clone(SHARED.get_or_init(open))
     }
 
     /// All of Hubble's metrics after one flow of each kind, and a flow log.
@@ -279,13 +295,14 @@ mod tests {
         let pod = |n: usize| {
             let (namespace, pod) = (format!("ns{}", n % 40).into(), format!("p{n}").into());
             let endpoint = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-            End { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 4) }
+            End { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 4), external: None }
         };
         let pods: Vec<End> = (0..10_000).map(pod).collect();
         let mut sent = 0;
         for (n, source) in pods.iter().enumerate() {
             let new = Counter { bytes: 100 + n as u64, packets: 1 };
-            accounting.add(source, &pods[n * 7919 % pods.len()], new, Instant::now());
+            let destination = &pods[n * 7919 % pods.len()];
+            accounting.add(&Transfer { source, destination, service: Service::default() }, new, Instant::now());
             sent += new.bytes;
         }
         let mut sources = sources(Families { pods: true, ..Families::default() });

@@ -42,7 +42,7 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
         }
     }
     let ended = each(samples, |sample| {
-        let Totals { pods, workloads, senders, namespaces } = &sample.as_ref().totals;
+        let Totals { pods, transfers: _, workloads, senders, namespaces } = &sample.as_ref().totals;
         let sums = [
             ("pod", pods.ended()),
             ("workload", workloads.ended()),

@@ -4,12 +4,12 @@
 //! were lost, or how many replicas accepted them before: a replica without the node's last counters adds all of it.
 
 use crate::{
-    accounting::{Accounting, Between, ByLocality, End, Line, Placed, Pod},
+    accounting::{Accounting, Between, ByLocality, End, Grown, Line, Named, Pod, Transfer, TransferKey},
     counters::{Counted, Whose},
     identity::Endpoint,
     proto::v1::{self, ClusterSums, FlowServer, MirrorResponse, NodeState, ReportRequest, mirror_response::Response},
     wire::{self, DecodedNames, Malformed, Names},
-    zones::{Locality, Matrix, Pair},
+    zones::{Locality, Matrix, Pair, Place},
 };
 use ahash::{AHashMap, AHashSet};
 use meridian_abi::{Counter, stats::Stat};
@@ -75,7 +75,7 @@ struct Node {
     flow_server: Option<FlowServer>,
     matrix: BTreeMap<Pair, Counter>,
     stats: Stats,
-    pods: AHashMap<Between<Placed>, Counter>,
+    pods: AHashMap<TransferKey, Counter>,
     attributed: ByLocality,
     sent_by_known: ByLocality,
 }
@@ -100,7 +100,7 @@ impl ClusterTotals {
             nodes: BTreeMap::new(),
             matrix: Matrix::default(),
             stats: Stats::default(),
-            accounting: Accounting::new(series, by_interval),
+            accounting: Accounting::new(series, by_interval).without_transfers(),
             endpoints: AHashSet::new(),
             mirrors: broadcast::Sender::new(BEHIND),
             last_expiry: Instant::now(),
@@ -157,6 +157,19 @@ impl ClusterTotals {
         let mut inner = self.lock();
         let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::IntervalTaken(true)) });
         inner.accounting.take_interval()
+    }
+
+    /// The same, with what the history needs.
+    #[must_use]
+    pub fn with_growth(self) -> Self {
+        let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        inner.accounting = inner.accounting.with_growth();
+        Self { inner: Mutex::new(inner), ..self }
+    }
+
+    /// What was sent since the last call, for the history. Nothing if none is kept.
+    pub fn take_growth(&self, all: bool) -> Grown {
+        self.lock().accounting.growth_mut().map(|growth| growth.take(all)).unwrap_or_default()
     }
 
     /// Ends idle series, and forgets removed nodes. Must be called regularly.
@@ -264,8 +277,11 @@ impl Inner {
         }
         node.remember(report, now);
         for (pair, counter) in read.matrix {
-            let known = node.matrix.entry(pair.clone()).or_default();
-            matrix.add(pair, grow(known, counter));
+            let new = grow(node.matrix.entry(pair.clone()).or_default(), counter);
+            if let Some(growth) = accounting.growth_mut().filter(|_| !is_logged) {
+                growth.add_matrix(&pair.source, &pair.destination, new);
+            }
+            matrix.add(pair, new);
         }
         for (stat, counter) in read.stats {
             stats[stat as usize] += grow(&mut node.stats[stat as usize], counter);
@@ -276,26 +292,32 @@ impl Inner {
         for key in &read.ended {
             node.pods.remove(key);
         }
-        let mut lives: Option<AHashSet<Between<Placed>>> = report.whole.then(AHashSet::new);
+        let mut lives: Option<AHashSet<TransferKey>> = report.whole.then(AHashSet::new);
         for (key, counter) in read.pods {
-            let locality = Locality::between(&key.source.1, &key.destination.1);
+            let locality = Locality::between(&key.ends.source.1, &key.ends.destination.1);
             let known = node.pods.entry(key.clone()).or_default();
             let new = least(minus(counter, *known), left.get(locality));
             *known += new;
             left.subtract(locality, new);
-            let end = |(pod, place): &Placed| {
-                let endpoint = pod.as_ref().map(|pod| Arc::clone(&pod.0));
-                End { address: None, endpoint, place: place.clone() }
+            let end = |(endpoint, place): &(Option<Named>, Place)| {
+                let named = endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.0));
+                // An external prefix is in no other sum.
+                let (external, endpoint) = match named {
+                    Some(named) if named.class().is_some() => (Some(named), None),
+                    named => (None, named),
+                };
+                End { address: None, endpoint, place: place.clone(), external }
             };
-            let (source, destination) = (end(&key.source), end(&key.destination));
+            let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));
+            let transfer = Transfer { source: &source, destination: &destination, service: key.service };
             if source.endpoint.is_some() {
                 left_of_known.subtract(locality, new);
             }
             if new == Counter::default() {
             } else if is_logged {
-                accounting.add_to_totals(&source, &destination, new, now);
+                accounting.add_to_totals(&transfer, new, now);
             } else {
-                accounting.add(&source, &destination, new, now);
+                accounting.add(&transfer, new, now);
             }
             if let Some(lives) = &mut lives {
                 lives.insert(key);
@@ -333,10 +355,13 @@ impl Node {
     /// The node's counts, in the form of its own report.
     fn report(&self, name: &str) -> ReportRequest {
         let mut names = Names::default();
-        let line = |(key, counter): (&Between<Placed>, &Counter)| {
-            let mut end = |(pod, place): &Placed| Some(names.end(pod.as_ref().map(|pod| &*pod.0), place));
-            let (source, destination) = (end(&key.source), end(&key.destination));
-            v1::Line { source, destination, counters: vec![(*counter).into()], locality: 0 }
+        let line = |(key, counter): (&TransferKey, &Counter)| {
+            let mut end = |(endpoint, place): &(Option<Named>, Place)| {
+                Some(names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place))
+            };
+            let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));
+            let service = wire::service_message(key.service);
+            v1::Line { source, destination, counters: vec![(*counter).into()], locality: 0, service }
         };
         let pods = self.pods.iter().map(line).collect();
         ReportRequest {
@@ -364,8 +389,8 @@ struct Read {
     boot_id: [u8; 16],
     matrix: Vec<(Pair, Counter)>,
     stats: Vec<(Stat, Counter)>,
-    pods: Vec<(Between<Placed>, Counter)>,
-    ended: Vec<Between<Placed>>,
+    pods: Vec<(TransferKey, Counter)>,
+    ended: Vec<TransferKey>,
     attributed: ByLocality,
     sent_by_known: ByLocality,
 }
@@ -381,10 +406,12 @@ impl Read {
         let shared = |endpoint: Arc<Endpoint>| {
             let endpoint = Pod(endpoint);
             match endpoints.get(&endpoint) {
-                // A node is not stored as a pod.
-                _ if endpoint.0.is_node() => endpoint.0,
+                // Nodes and external prefixes are no pods.
+                _ if endpoint.0.pod.is_empty() => endpoint.0,
                 // A pod's workload may have become known since.
-                Some(known) if known.0.workload == endpoint.0.workload => Arc::clone(&known.0),
+                Some(known) if known.0.workload == endpoint.0.workload && known.0.node == endpoint.0.node => {
+                    Arc::clone(&known.0)
+                }
                 _ => {
                     endpoints.replace(endpoint.clone());
                     endpoint.0
@@ -393,11 +420,12 @@ impl Read {
         };
         let known = DecodedNames::new(report.names.as_ref().unwrap_or(&none), shared);
         let key = |line: &v1::Line| {
-            let placed = |end: &v1::End| (known.endpoint(end).map(Pod), known.place(end));
+            let named = |end: &v1::End| (known.endpoint(end).map(Named), known.place(end));
             let (Some(source), Some(destination)) = (&line.source, &line.destination) else {
                 return Err(Malformed("a pair has two ends"));
             };
-            Ok(Between { source: placed(source), destination: placed(destination) })
+            let ends = Between { source: named(source), destination: named(destination) };
+            Ok(TransferKey { ends, service: wire::service_of(line.service.as_ref()) })
         };
         let pod = |line: &v1::Line| {
             let [counter] = line.counters[..] else { return Err(Malformed("a pair has one counter")) };

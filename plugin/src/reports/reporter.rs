@@ -1,10 +1,11 @@
 //! Builds an agent's reports.
 
 use crate::{
-    accounting::{Between, Placed},
+    accounting::{Named, TransferKey},
     counters::Sample,
     proto::v1::{FlowServer, Hook, Line, ReportRequest},
     wire::{self, Names},
+    zones::Place,
 };
 use ahash::AHashMap;
 use meridian_abi::Counter;
@@ -15,7 +16,7 @@ use std::collections::hash_map::Entry;
 pub struct ReportBuilder {
     flow_server: Option<FlowServer>,
     /// The counters that this stream has sent; `None` before its first report.
-    sent: Option<AHashMap<Between<Placed>, Counter>>,
+    sent: Option<AHashMap<TransferKey, Counter>>,
     taken_before: bool,
 }
 
@@ -43,12 +44,15 @@ impl ReportBuilder {
         let whole = self.sent.is_none();
         let sent = self.sent.get_or_insert_default();
         let (mut names, mut pods, mut ended) = (Names::default(), Vec::new(), Vec::new());
-        let mut line = |key: &Between<Placed>, counter: Option<Counter>| {
-            let mut end = |(pod, place): &Placed| Some(names.end(pod.as_ref().map(|pod| &*pod.0), place));
-            let (source, destination) = (end(&key.source), end(&key.destination));
-            Line { source, destination, counters: counter.map(Into::into).into_iter().collect(), locality: 0 }
+        let mut line = |key: &TransferKey, counter: Option<Counter>| {
+            let mut end = |(endpoint, place): &(Option<Named>, Place)| {
+                Some(names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place))
+            };
+            let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));
+            let counters = counter.map(Into::into).into_iter().collect();
+            Line { source, destination, counters, locality: 0, service: wire::service_message(key.service) }
         };
-        for (key, total) in totals.pods.series() {
+        for (key, total) in totals.transfers.series() {
             // The places of a pair determine its locality, so only one counter is set.
             let total = total.total();
             match sent.entry(key.clone()) {
@@ -67,7 +71,7 @@ impl ReportBuilder {
             pods.push(line(key, Some(total)));
         }
         sent.retain(|key, _| {
-            let lives = totals.pods.has(key);
+            let lives = totals.transfers.has(key);
             if !lives {
                 ended.push(line(key, None));
             }

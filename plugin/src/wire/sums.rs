@@ -1,49 +1,65 @@
 //! The sums as messages, for disk and for reports, and back.
 
 use crate::{
-    accounting::{Accounting, Between, ByLocality, EndKey, Interval, Placed, Pod, Top, Totals, Workload},
+    accounting::{
+        Accounting, Between, ByLocality, EndKey, Interval, IntervalKey, Named, Placed, Pod, Service, Top, Totals,
+        TransferKey, Workload,
+    },
     identity::{self, Endpoint},
     proto::v1::{self, End, EndpointName, Line, Series, Sums, Zone as SavedZone},
     zones::{self, Locality, Place},
 };
 use ahash::AHashMap;
-use meridian_abi::Counter;
+use meridian_abi::{Counter, flow::ServiceSide};
 use std::{hash::Hash, net::IpAddr, sync::Arc, time::Instant};
 
 /// Zone numbers: unknown, the internet, then the named zones.
 const UNKNOWN: u32 = 0;
 const INTERNET: u32 = 1;
 const FIRST_ZONE: u32 = 2;
+/// Services of an endpoint that are named.
+const SERVICES: usize = 8;
 
 /// The message for the sums.
 pub fn sums(accounting: &Accounting) -> Sums {
     let mut names = Names::default();
-    let Totals { pods, workloads, senders, namespaces } = accounting.totals();
+    let Totals { pods, transfers, workloads, senders, namespaces } = accounting.totals();
     let pods = series(pods, |Between { source, destination }| {
         let mut end = |(pod, place): &Placed| names.end(pod.as_ref().map(|pod| &*pod.0), place);
-        (end(source), Some(end(destination)))
+        (end(source), Some(end(destination)), None)
+    });
+    let transfers = series(transfers, |TransferKey { ends: Between { source, destination }, service }| {
+        let mut end = |(endpoint, place): &(Option<Named>, Place)| {
+            names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place)
+        };
+        (end(source), Some(end(destination)), service_message(*service))
     });
     let workloads = series(workloads, |Between { source, destination }| {
         let mut end =
             |workload: &Option<Workload>| names.end(workload.as_ref().map(|endpoint| &*endpoint.0), &Place::Unknown);
-        (end(source), Some(end(destination)))
+        (end(source), Some(end(destination)), None)
     });
-    let senders = series(senders, |pod| (names.end(Some(&pod.0), &Place::Unknown), None));
+    let senders = series(senders, |pod| (names.end(Some(&pod.0), &Place::Unknown), None, None));
     let namespaces = series(namespaces, |Between { source, destination }| {
         let mut end = |namespace: &Arc<str>| {
             let endpoint = Endpoint { namespace: Arc::clone(namespace), ..Endpoint::default() };
             names.end((!namespace.is_empty()).then_some(&endpoint), &Place::Unknown)
         };
-        (end(source), Some(end(destination)))
+        (end(source), Some(end(destination)), None)
     });
-    let line = |(pair, locality, counter): (&Between<(EndKey, Place)>, Locality, Counter)| {
+    let line = |(key, counter): (&IntervalKey, Counter)| {
         let mut end = |(end_key, place): &(EndKey, Place)| match end_key {
             EndKey::Pod(pod) => names.end(Some(&pod.0), place),
             EndKey::Address(address) => End { address: octets(*address), ..names.end(None, place) },
             EndKey::Other => End { other: true, ..names.end(None, place) },
         };
-        let (source, destination) = (Some(end(&pair.source)), Some(end(&pair.destination)));
-        Line { source, destination, counters: vec![counter.into()], locality: locality as u32 }
+        Line {
+            source: Some(end(&key.ends.source)),
+            destination: Some(end(&key.ends.destination)),
+            counters: vec![counter.into()],
+            locality: key.locality as u32,
+            service: service_message(key.service),
+        }
     };
     let interval = accounting.interval().into_iter().flat_map(Interval::pairs).map(line).collect();
     Sums {
@@ -52,6 +68,7 @@ pub fn sums(accounting: &Accounting) -> Sums {
         senders: Some(senders),
         namespaces: Some(namespaces),
         interval,
+        transfers: Some(transfers),
         names: Some(names.into()),
     }
 }
@@ -59,17 +76,22 @@ pub fn sums(accounting: &Accounting) -> Sums {
 /// Restores saved sums. Lines that make no sense are left out.
 pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
     let known = DecodedNames::new(&saved.names.unwrap_or_default(), |endpoint| endpoint);
-    let Totals { pods, workloads, senders, namespaces } = accounting.totals_mut();
-    fill(pods, saved.pods, now, |source, destination| {
+    let Totals { pods, transfers, workloads, senders, namespaces } = accounting.totals_mut();
+    fill(pods, saved.pods, now, |source, destination, _| {
         let placed = |end: &End| (known.endpoint(end).map(Pod), known.place(end));
         Some(Between { source: placed(source), destination: placed(destination?) })
     });
-    fill(workloads, saved.workloads, now, |source, destination| {
+    fill(transfers, saved.transfers, now, |source, destination, service| {
+        let named = |end: &End| (known.endpoint(end).map(Named), known.place(end));
+        let ends = Between { source: named(source), destination: named(destination?) };
+        Some(TransferKey { ends, service: service_of(service) })
+    });
+    fill(workloads, saved.workloads, now, |source, destination, _| {
         let workload = |end: &End| known.endpoint(end).map(Workload);
         Some(Between { source: workload(source), destination: workload(destination?) })
     });
-    fill(senders, saved.senders, now, |source, _| known.endpoint(source).map(Pod));
-    fill(namespaces, saved.namespaces, now, |source, destination| {
+    fill(senders, saved.senders, now, |source, _, _| known.endpoint(source).map(Pod));
+    fill(namespaces, saved.namespaces, now, |source, destination, _| {
         let namespace =
             |end: &End| known.endpoint(end).map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
         Some(Between { source: namespace(source), destination: namespace(destination?) })
@@ -88,9 +110,28 @@ pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
         };
         let locality = Locality::ALL.get(line.locality as usize).copied();
         let (Some(locality), Some(counter)) = (locality, line.counters.first()) else { continue };
-        let pair = Between { source: end_key(source), destination: end_key(destination) };
-        interval.restore(pair, locality, (*counter).into());
+        let ends = Between { source: end_key(source), destination: end_key(destination) };
+        let key = IntervalKey { ends, service: service_of(line.service.as_ref()), locality };
+        interval.restore(key, (*counter).into());
     }
+}
+
+/// A service as a message; nothing where it is not known.
+pub fn service_message(Service { port, protocol, side }: Service) -> Option<v1::Service> {
+    let message = v1::Service { port: port.into(), protocol: protocol.into(), side: side as u32 };
+    (message != v1::Service::default()).then_some(message)
+}
+
+/// The service of a message; what makes no sense is not known.
+pub fn service_of(message: Option<&v1::Service>) -> Service {
+    let Some(v1::Service { port, protocol, side }) = message else { return Service::default() };
+    let side = match side {
+        1 => ServiceSide::Destination,
+        2 => ServiceSide::Source,
+        _ => ServiceSide::None,
+    };
+    let small = (u16::try_from(*port), u8::try_from(*protocol));
+    if let (Ok(port), Ok(protocol)) = small { Service::new(port, protocol, side) } else { Service::default() }
 }
 
 /// Numbers for the names of endpoints and zones, each of which is sent once.
@@ -111,9 +152,10 @@ impl Names {
     fn endpoint(&mut self, endpoint: &Endpoint) -> u32 {
         let Self { endpoints, by_endpoint, .. } = self;
         let (_, kind, name) = endpoint.workload_id();
-        // A node has neither a namespace nor a pod name.
-        let id =
-            (Arc::clone(&endpoint.namespace), if endpoint.is_node() { name.into() } else { Arc::clone(&endpoint.pod) });
+        // Nodes and external prefixes have neither namespace nor pod. No pod's name has a space.
+        let has_pod = !endpoint.pod.is_empty();
+        let id = if has_pod { Arc::clone(&endpoint.pod) } else { format!("{kind} {name}").into() };
+        let id = (Arc::clone(&endpoint.namespace), id);
         *by_endpoint.entry(id).or_insert_with(|| {
             let has_workload = endpoint.workload.is_some();
             endpoints.push(EndpointName {
@@ -121,6 +163,8 @@ impl Names {
                 pod: endpoint.pod.to_string(),
                 workload_kind: if has_workload { kind.to_owned() } else { String::new() },
                 workload_name: if has_workload { name.to_owned() } else { String::new() },
+                node: endpoint.node.to_string(),
+                services: endpoint.services.iter().take(SERVICES).cloned().collect(),
             });
             endpoints.len() as u32
         })
@@ -160,7 +204,9 @@ impl DecodedNames {
             let EndpointName { workload_kind: kind, workload_name: name, .. } = endpoint.clone();
             let workload = (!kind.is_empty()).then(|| Arc::new(identity::Workload { kind, name }));
             let (namespace, pod) = (endpoint.namespace.as_str().into(), endpoint.pod.as_str().into());
-            shared(Arc::new(Endpoint { namespace, pod, workload, ..Endpoint::default() }))
+            let services = endpoint.services.iter().take(SERVICES).cloned().collect();
+            let node = endpoint.node.as_str().into();
+            shared(Arc::new(Endpoint { namespace, pod, workload, services, node, ..Endpoint::default() }))
         };
         let zone = |zone: &SavedZone| Arc::new(zones::Zone { name: zone.name.clone(), region: zone.region.clone() });
         Self {
@@ -186,10 +232,13 @@ impl DecodedNames {
     }
 }
 
-fn series<K: Clone + Eq + Hash>(top: &Top<K>, mut ends: impl FnMut(&K) -> (End, Option<End>)) -> Series {
+/// The ends of a line, and what is used.
+type Ends = (End, Option<End>, Option<v1::Service>);
+
+fn series<K: Clone + Eq + Hash>(top: &Top<K>, mut ends: impl FnMut(&K) -> Ends) -> Series {
     let line = |(key, total): (&K, ByLocality)| {
-        let (source, destination) = ends(key);
-        Line { source: Some(source), destination, counters: total.into(), locality: 0 }
+        let (source, destination, service) = ends(key);
+        Line { source: Some(source), destination, counters: total.into(), locality: 0, service }
     };
     Series { lines: top.series().map(line).collect(), other: top.other().into(), ended: top.ended().into() }
 }
@@ -198,11 +247,11 @@ fn fill<K: Clone + Eq + Hash>(
     top: &mut Top<K>,
     saved: Option<Series>,
     now: Instant,
-    key: impl Fn(&End, Option<&End>) -> Option<K>,
+    key: impl Fn(&End, Option<&End>, Option<&v1::Service>) -> Option<K>,
 ) {
     let Some(Series { lines, other, ended }) = saved else { return };
     let keyed = lines.iter().filter_map(|line| {
-        let key = key(line.source.as_ref()?, line.destination.as_ref())?;
+        let key = key(line.source.as_ref()?, line.destination.as_ref(), line.service.as_ref())?;
         Some((key, line.counters.as_slice().into()))
     });
     top.restore(keyed, other.as_slice().into(), ended.as_slice().into(), now);

@@ -2,7 +2,7 @@
 //!
 //! Every error is one line that names the file, the line in it and the reason.
 
-use super::{Place, Placement, Table, Zone};
+use super::{Class, Place, Placement, Provider, Table, Zone};
 use crate::yaml::{self, Error, Refusal};
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
@@ -25,6 +25,35 @@ pub struct StaticTable {
     pub zones: Table,
     /// The endpoints by address.
     pub endpoints: Vec<EndpointEntry>,
+    /// The providers of zones, by the zone's name.
+    pub providers: BTreeMap<String, Provider>,
+    /// Prefixes that are no node's.
+    pub external: Vec<External>,
+}
+
+/// An external prefix of the static table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    /// The name.
+    pub name: String,
+    /// The addresses.
+    pub prefix: IpNetwork,
+    /// What is there.
+    pub class: Class,
+}
+
+impl External {
+    /// The text that a prefix of this name and class has for its origin.
+    fn origin(name: &str, class: Class) -> String {
+        format!("external {name} ({})", class.name())
+    }
+
+    /// The name and class in the origin of a prefix, whatever is before it.
+    pub fn of_origin(origin: &str) -> Option<(&str, Class)> {
+        let (_, name) = origin.split_once("external ")?;
+        let (name, class) = name.strip_suffix(')')?.rsplit_once(" (")?;
+        Some((name, Class::of_name(class)?))
+    }
 }
 
 /// An endpoint of the static table.
@@ -70,6 +99,7 @@ struct ZoneEntry {
     name: Spanned<String>,
     #[serde(default)]
     region: String,
+    provider: Option<Spanned<String>>,
     #[serde(default)]
     cidrs: Vec<Spanned<String>>,
 }
@@ -81,17 +111,7 @@ struct ExternalEntry {
     cidr: Spanned<String>,
     /// Missing or `unknown` where the zone is unknown.
     zone: Option<Spanned<String>>,
-    #[expect(dead_code, reason = "checked here; the cost of external traffic will read it")]
-    class: ExternalClass,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ExternalClass {
-    Database,
-    Loadbalancer,
-    Nat,
-    Vm,
+    class: Spanned<Class>,
 }
 
 impl StaticTable {
@@ -126,6 +146,9 @@ impl Checker {
     fn check(mut self, file: File) -> Result<StaticTable, Refusal> {
         for entry in file.zones {
             let place = self.zone(entry.name, entry.region)?;
+            if let Some(provider) = entry.provider {
+                self.provider(&place, &provider)?;
+            }
             let origin: Arc<str> = format!("zone {place}").into();
             for cidr in entry.cidrs {
                 self.prefix(&cidr, &place, PrefixKind::Cluster, &origin)?;
@@ -145,8 +168,14 @@ impl Checker {
                     })?
                 }
             };
-            let origin: Arc<str> = format!("external {}", entry.name.value).into();
-            self.prefix(&entry.cidr, &place, PrefixKind::External, &origin)?;
+            let class = entry.class.value;
+            let origin: Arc<str> = External::origin(&entry.name.value, class).into();
+            if class == Class::Internet {
+                let reason = "class internet is for addresses in no prefix: database, loadbalancer, nat or vm";
+                return Err((entry.class.referenced.line(), reason.into()));
+            }
+            let prefix = self.prefix(&entry.cidr, &place, PrefixKind::External, &origin)?;
+            self.table.external.push(External { name: entry.name.value, prefix, class });
         }
         let mut addresses = HashMap::new();
         for Spanned { mut value, referenced, .. } in file.endpoints {
@@ -191,13 +220,26 @@ impl Checker {
         }
     }
 
+    /// Every zone of a name has one provider.
+    fn provider(&mut self, place: &Place, name: &Spanned<String>) -> Result<(), Refusal> {
+        let line = name.referenced.line();
+        let bad = || format!("`{}` is not a provider's name like aws: lower-case letters, digits, hyphens", name.value);
+        let provider = Provider::new(&name.value).ok_or_else(|| (line, bad()))?;
+        match self.table.providers.insert(place.name().to_owned(), provider.clone()) {
+            Some(other) if other != provider => {
+                Err((line, format!("zone {place} is of provider {provider} and of provider {other}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn prefix(
         &mut self,
         cidr: &Spanned<String>,
         place: &Place,
         kind: PrefixKind,
         origin: &Arc<str>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<IpNetwork, Refusal> {
         let line = cidr.referenced.line();
         let text = &cidr.value;
         let bad = |why: &str| (line, format!("`{text}` is not a prefix like 10.0.1.0/24 or fd00:1::/64: {why}"));
@@ -218,7 +260,7 @@ impl Checker {
         self.prefixes.insert(prefix, (place.clone(), line));
         let placement = Placement { place: place.clone(), kind, origin: Arc::clone(origin) };
         self.table.zones.insert(prefix, placement);
-        Ok(())
+        Ok(prefix)
     }
 }
 
@@ -256,7 +298,19 @@ external:
         assert_eq!(place("10.0.1.7").place.to_string(), "eu-1a");
         assert_eq!(place("fd00:1::9").place.to_string(), "eu-1a");
         assert_eq!(place("10.9.8.7").place.to_string(), "eu-1b");
-        assert_eq!((place("10.9.8.7").kind, &*place("10.9.8.7").origin), (PrefixKind::External, "external orders-db"));
+        assert_eq!(
+            (place("10.9.8.7").kind, &*place("10.9.8.7").origin),
+            (PrefixKind::External, "external orders-db (database)")
+        );
+        let named = [
+            "external a (b) (nat)",
+            "static table, external orders-db (database)",
+            "external x",
+            "Node a",
+            "external x (pod)",
+        ];
+        let expected = [Some(("a (b)", Class::Nat)), Some(("orders-db", Class::Database)), None, None, None];
+        assert_eq!(named.map(External::of_origin), expected);
         assert_eq!(table.endpoints[0].workload.as_ref().unwrap().kind, "StatefulSet");
     }
 
@@ -336,6 +390,23 @@ external:
         refused(&with("b", "vm"), "zones.yaml:4: db is in zone b, which is not one of `zones`");
         refused(&with("a", "cloud"), "zones.yaml:4: unknown variant");
         assert!(parse(&with("a", "vm")).is_ok());
+    }
+
+    #[test]
+    fn zones_have_providers_and_externals_a_class() {
+        let text = "zones:\n- {name: a, region: r, provider: aws}\n- {name: b, region: r}\nexternal:\n- {name: db, cidr: 10.0.0.0/8, zone: b, class: database}\n";
+        let table = parse(text).unwrap();
+        assert_eq!(table.providers.get("a").map(Provider::name), Some("aws"));
+        assert_eq!((table.providers.len(), table.external[0].class), (1, Class::Database));
+        refused("zones:\n- {name: a, region: r, provider: Aws}\n", "zones.yaml:2: `Aws` is not a provider's name");
+        refused(
+            "zones:\n- {name: a, region: r, provider: aws}\n- {name: a, region: r, provider: gcp}\n",
+            "zones.yaml:3: zone a is of provider gcp and of provider aws",
+        );
+        refused(
+            "zones:\n- {name: a, region: r}\nexternal:\n- {name: x, cidr: 10.0.0.0/8, class: internet}\n",
+            "zones.yaml:4: class internet is for addresses in no prefix",
+        );
     }
 
     #[test]

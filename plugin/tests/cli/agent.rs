@@ -450,3 +450,54 @@ fn completions_are_printed() {
     assert_eq!(said.code, Some(0));
     assert!(said.stdout.contains("--zones-file") && said.stdout.contains("_meridian"));
 }
+
+#[test]
+fn an_agent_without_a_controller_keeps_a_history_in_which_a_database_is_charged_once() {
+    let _alone = alone();
+    let (lab, scratch) = (Lab::new(), Scratch::new("agent-history"));
+    scratch.file(
+        "zones.yaml",
+        b"zones:\n- {name: a, region: r, provider: aws, cidrs: [10.0.1.0/24]}\n- {name: b, region: r, provider: aws}\n\
+          external:\n- {name: orders, cidr: 10.0.2.0/24, zone: b, class: database}\n",
+    );
+    let text =
+        "node: n1\nzones_file: zones.yaml\nhubble: {socket: off}\npair_log: {output: off}\nhistory_dir: HISTORY\n";
+    let folder = scratch.as_ref().join("history");
+    let config = scratch.file("agent.yaml", text.replace("HISTORY", folder.to_str().unwrap()).as_bytes());
+    let child = lab.agent(&config, &[]);
+    lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
+    lab.send(1000);
+    let page = lab.page("/metrics", |page| bytes_to(page, "b") >= 128_000);
+    assert_eq!(bytes_to(&page, "b"), 128_000);
+    // The server answers with what it has recorded so far.
+    let answer = lab.page("/api/v1/report?by=workload&from=1h", |page| page.contains("\"rows\""));
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let refused = lab.page("/api/v1/report?by=pod", |page| page.contains("none of"));
+    assert!(
+        refused.starts_with("HTTP/1.1 400 ")
+            && refused.ends_with(
+                "by: `pod` is none of zone-pair, namespace, workload, service, node, region and label:KEY\n"
+            ),
+        "{refused}"
+    );
+    child.signal(Signal::SIGTERM);
+    let said = child.said();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let report = |by: &str| {
+        let said =
+            run(&["report", "--history", folder.to_str().unwrap(), "--from", "2h", "--by", by, "--output", "json"]);
+        serde_json::from_str::<serde_json::Value>(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+    };
+    for by in ["zone-pair", "workload", "node", "service"] {
+        let total = &report(by)["total"];
+        // 128,000 bytes at 0.01 for 10⁹: the database's own end is not charged.
+        assert_eq!((&total["bytes"], &total["cost"]["usd"]), (&128_000.into(), &"0.00000128".into()), "{by}");
+    }
+    let rows = report("workload");
+    let named = rows["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|row| row["key"]["kind"] == "database" && row["key"]["workload"] == "orders");
+    assert!(named, "{rows}");
+}

@@ -29,7 +29,7 @@ fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
     assert_eq!(report["exact"], true);
     assert_eq!(report["hook"], "netfilter");
     assert_eq!(report["matrix"], report["sent"]);
-    assert!(report["cost"].is_null());
+    is_priced(&report);
     let cells = report["matrix"].as_array().unwrap();
     for locality in ["same-zone", "cross-zone", "cross-region", "unknown"] {
         for version in [4, 6] {
@@ -42,6 +42,35 @@ fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
     let bytes = |key: &str| report[key].as_u64().unwrap();
     assert_eq!(bytes("attributed_bytes") + bytes("unattributed_bytes"), counted);
     before.is_restored();
+}
+
+/// The cost is that of the wire's bytes by a hand calculation: 0.02 dollars for 10⁹ bytes, between zones and between the
+/// demo's regions alike. Bytes to places that are not known have no price.
+fn is_priced(report: &serde_json::Value) {
+    let wire = |localities: &[&str]| -> u64 {
+        let cells = report["sent"].as_array().unwrap();
+        let of = |cell: &&serde_json::Value| localities.contains(&cell["locality"].as_str().unwrap());
+        cells.iter().filter(of).map(|cell| cell["bytes"].as_u64().unwrap()).sum()
+    };
+    let cost = &report["cost"];
+    assert_eq!(cost["unpriced_bytes"].as_u64(), Some(wire(&["unknown"])));
+    // Dollars as a whole number of 10⁻¹¹.
+    let parse = |text: &str| -> u128 {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        assert!(fraction.len() <= 11, "{text}");
+        format!("{whole}{fraction:0<11}").parse().unwrap()
+    };
+    let rows = cost["rows"].as_array().unwrap();
+    let sum: u128 = rows.iter().map(|row| parse(row["usd"].as_str().unwrap())).sum();
+    assert_eq!(sum, 2 * u128::from(wire(&["cross-zone", "cross-region"])));
+    let bytes: u64 = rows.iter().map(|row| row["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(bytes, wire(&["cross-zone", "cross-region", "unknown"]));
+    let workloads: Vec<&str> = rows.iter().filter_map(|row| row["key"]["workload"].as_str()).collect();
+    for workload in ["orders-db", "prometheus", "collector", "web", "cart", "orders"] {
+        assert!(workloads.contains(&workload), "{workloads:?}");
+    }
+    let monthly: f64 = cost["usd_per_month_at_this_rate"].as_str().unwrap().parse().unwrap();
+    assert!(monthly > 0.0, "{cost}");
 }
 
 #[test]
@@ -63,6 +92,7 @@ fn the_table_says_that_it_is_exact() {
     let said = run(&["demo", "--duration", "500ms"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stdout.contains("\nExact: the kernel counted "), "{said:?}");
+    assert!(said.stdout.contains("\nAt this rate the traffic between zones and regions costs "), "{said:?}");
     assert!(said.stderr.contains("cross-zone"), "progress is on stderr: {said:?}");
 }
 
@@ -158,7 +188,10 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
     );
     assert!(nodes.iter().all(|node| node.seen_flows > 0));
     let namespaces = client.get_namespaces(GetNamespacesRequest {}).await.unwrap().into_inner().namespaces;
-    assert_eq!(namespaces.iter().map(|ns| ns.namespace.as_str()).collect::<Vec<_>>(), ["billing", "shop"]);
+    assert_eq!(
+        namespaces.iter().map(|ns| ns.namespace.as_str()).collect::<Vec<_>>(),
+        ["billing", "monitoring", "shop"]
+    );
 
     demo.signal(Signal::SIGINT);
     drop(stderr);

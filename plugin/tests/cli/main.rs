@@ -14,7 +14,9 @@ mod machine;
 #[path = "../network/mod.rs"]
 mod network;
 mod outputs;
+mod prices;
 mod replay;
+mod report;
 mod requests;
 
 use common::{Said, Scratch, meridian, run, running};

@@ -58,7 +58,7 @@ fn the_stock_command_observes_the_demo() {
     let nodes: Vec<Vec<&str>> = nodes.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     let names: Vec<_> = nodes.iter().map(|node| (node[0], node[1])).collect();
     assert_eq!(names, [1, 2, 3, 4].map(|n| (["node-1", "node-2", "node-3", "node-4"][n - 1], "Connected")));
-    assert_eq!(hubble.prints("list namespaces"), "NAMESPACE\nbilling\nshop\n");
+    assert_eq!(hubble.prints("list namespaces"), "NAMESPACE\nbilling\nmonitoring\nshop\n");
 
     // A line for people: source, destination, verdict, observation point.
     let compact = regex::Regex::new(

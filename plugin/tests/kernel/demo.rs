@@ -3,6 +3,7 @@
 use crate::programs::program;
 use meridian::{
     api::{Client, CountersService, Target, ZonesService},
+    cost::PriceTable,
     datapath::{Datapath, Device, Devices, Hook, Options},
     demo::{Demo, topology::NodeNet},
     export::{Output, PairLog},
@@ -71,7 +72,7 @@ fn what_the_kernel_counts_is_what_the_wire_carries_and_what_everybody_is_told() 
             demo.drain_events();
             demo.drain().unwrap();
         }
-        let report = demo.finish().unwrap();
+        let report = demo.finish(&PriceTable::default()).unwrap();
         assert!(report.is_exact(), "{hook}:\n{}", report.table());
         has_met_what_it_should(&demo, hook);
 
@@ -305,7 +306,7 @@ fn dump(bpftool: &Path, id: u32) -> Vec<(u64, u64, u64)> {
 fn the_hooks_count_the_same_of_the_same_traffic() {
     let sink = Sink::new(Arc::new(Ring::new(63)));
     let mut demo = Demo::start(Hook::Netfilter, &sink).unwrap();
-    demo.finish().unwrap();
+    demo.finish(&PriceTable::default()).unwrap();
     // While the traffic rests, the two other hooks are attached; they see the packets from here on.
     let table = Demo::table().unwrap().zones;
     let mut slots = Slots::default();
@@ -324,7 +325,7 @@ fn the_hooks_count_the_same_of_the_same_traffic() {
     let before = cells(demo.counted().unwrap().cells());
     demo.resume().unwrap();
     thread::sleep(Duration::from_secs(1));
-    assert!(demo.finish().unwrap().is_exact());
+    assert!(demo.finish(&PriceTable::default()).unwrap().is_exact());
     let mut netfilter = cells(demo.counted().unwrap().cells());
     for (pair, counter) in before {
         let after = netfilter.get_mut(&pair).unwrap();

@@ -81,7 +81,7 @@ fn reference() -> String {
     }
     let _ = write!(
         text,
-        "\n`zones_file`, `hubble.metrics_file` and `hubble.flow_logs_file` in a file are relative to the file's folder. In a file, what a flag takes with commas is a list. A complete file:\n\n\
+        "\n`zones_file`, `prices`, `hubble.metrics_file` and `hubble.flow_logs_file` in a file are relative to the file's folder. In a file, what a flag takes with commas is a list. A complete file:\n\n\
          ```yaml\nnode: node-a\ncluster_name: default\nzones_file: zones.yaml   # or, in a cluster, controller:\n\
          controller: {{address: \"meridian-controller.meridian:4345\", ca_file: /tls/ca.crt, \
          server_name: meridian-controller, token_file: /token, report_interval: 10s}}\nhook: auto\nuplinks: [eth0]\nservice_ports: [50051]\n\
@@ -94,7 +94,7 @@ fn reference() -> String {
          [source.pod_name]}}\n  flow_logs_file: flow-logs.yaml\nhttp: {{listen: \"{HTTP_LISTEN}\"}}\n\
          pair_log: {{output: stdout, interval: 10s}}\n\
          metrics: {{namespaces: true, workloads: true, pods: false, kubezonnet: true, opencost: true, series: {SERIES}}}\n\
-         state_dir: {STATE_DIR}\n```\n\n\
+         state_dir: {STATE_DIR}\nhistory_dir: /var/lib/meridian/history\nprices: prices.yaml\n```\n\n\
          ## The zone table\n\n\
          ```yaml\n\
          zones:     [{{name: eu-1a, region: eu-1, cidrs: [10.0.1.0/24, \"fd00:1::/64\"]}}]\n\

@@ -33,6 +33,8 @@ fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {
         subnets: Vec::new(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         cni_addresses: Vec::new(),
+        provider: None,
+        provider_id: Arc::default(),
     }))
 }
 
@@ -298,6 +300,8 @@ impl World {
                     subnets: if self.below(4) == 0 { self.several(Self::prefix) } else { Vec::new() },
                     addresses,
                     cni_addresses: self.several(Self::address),
+                    provider: None,
+                    provider_id: Arc::default(),
                 };
                 (Kind::Node, key("", &name), Fact::Node(Box::new(node)))
             }

@@ -8,7 +8,7 @@ use super::{
     reading::Reading,
     seen::{LabelKeys, ReadObject, time},
 };
-use crate::zones::Zone;
+use crate::zones::{NodeSigns, Provider, Zone};
 use ipnetwork::IpNetwork;
 use kube::core::Object;
 use serde::Deserialize;
@@ -37,6 +37,8 @@ const FLANNEL: &str = "flannel.alpha.coreos.com/backend-type";
 const KWOK: &str = "kwok.x-k8s.io/node";
 /// A node that stands for another system that runs pods.
 const VIRTUAL: &str = "virtual-kubelet.io/provider";
+/// Characters of a provider ID that are kept.
+const PROVIDER_ID: usize = 512;
 /// The taint of a node that the cloud provider has not initialized yet.
 const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
@@ -70,6 +72,7 @@ pub(in super::super) struct NodeStatus {
 #[serde(default, rename_all = "camelCase")]
 struct NodeInfo {
     operating_system: String,
+    kubelet_version: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,6 +99,8 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
     let cni_addresses = cni_addresses(notes, &prefixes, &subnets, &mut reading);
     let zoneless = zoneless(spec, labels, notes, keys);
     let is_virtual = zoneless == Zoneless::Virtual;
+    let kubelet_version = &status.info.kubelet_version;
+    let signs = NodeSigns { provider_id: &spec.provider_id, labels, kubelet_version };
     let fact = Fact::Node(Box::new(Node {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         zone: zone(labels, keys, is_azure(&spec.provider_id)).map(Arc::new),
@@ -107,6 +112,8 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         // A virtual node has the address of the process behind it.
         addresses: if is_virtual { Vec::new() } else { unique(addresses) },
         cni_addresses,
+        provider: Provider::of_node(&signs),
+        provider_id: spec.provider_id.chars().filter(|c| !c.is_control()).take(PROVIDER_ID).collect::<String>().into(),
     }));
     ReadObject::new(meta, fact, reading.0)
 }

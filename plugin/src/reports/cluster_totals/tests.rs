@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::{
-    accounting::Totals,
+    accounting::{Service, Totals},
     counters::{Sample, TableState},
     demo::topology::place,
     reports::ReportBuilder,
 };
-use meridian_abi::{IpVersion, matrix::Direction};
+use meridian_abi::{IpVersion, flow::ServiceSide, matrix::Direction};
 
 const SERIES: usize = 6;
 
@@ -25,7 +25,7 @@ fn end(n: u64) -> End {
         Endpoint { namespace: format!("ns{}", n % 3).into(), pod: format!("p{n}").into(), ..Endpoint::default() };
     // Some endpoints are unknown.
     let endpoint = (n % 5 != 4).then(|| Arc::new(endpoint));
-    End { address: Some([10, 0, 0, n as u8].into()), endpoint, place: place(n as usize % 4) }
+    End { address: Some([10, 0, 0, n as u8].into()), endpoint, place: place(n as usize % 4), external: None }
 }
 
 /// A node with its counters and the agent that reports them.
@@ -117,7 +117,8 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
     }
     truth.matrix.add(pair.clone(), new);
     agent.matrix.add(pair, new);
-    agent.accounting.add(&source, &destination, new, now);
+    let service = Service::new([80, 443][random.below(2) as usize], 6, ServiceSide::Source);
+    agent.accounting.add(&Transfer { source: &source, destination: &destination, service }, new, now);
 }
 
 /// Sends the leader's complete state to a standby replica.
@@ -147,8 +148,9 @@ fn crossing(cluster_totals: &ClusterTotals) -> u64 {
 fn is_exact(cluster_totals: &ClusterTotals, truth: &Truth, seed: u64) {
     let counted = cluster_totals.counted();
     assert_eq!(counted.matrix, truth.matrix, "seed {seed}");
-    let Totals { pods, workloads, senders, namespaces } = &counted.totals;
-    assert_eq!([pods.sum(), workloads.sum(), namespaces.sum()], [truth.by_locality; 3], "seed {seed}");
+    let Totals { pods, transfers, workloads, senders, namespaces } = &counted.totals;
+    let sums = [pods.sum(), transfers.sum(), workloads.sum(), namespaces.sum()];
+    assert_eq!(sums, [truth.by_locality; 4], "seed {seed}");
     assert_eq!(senders.sum(), truth.by_known, "seed {seed}");
 }
 

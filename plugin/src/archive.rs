@@ -1,0 +1,147 @@
+//! History on disk: a folder with a file for each hour and each day.
+//!
+//! Files are whole or not there: a block is written beside its place, synced and renamed. A file that can't be read is set
+//! aside and said, and costs its own hour alone. Others may read the folder while one process writes it. Hours become
+//! days when a day is over; what is too old, or does not fit into the folder's limit, goes, the oldest hours first.
+
+mod folder;
+mod retention;
+
+pub use folder::{Error, Lock};
+pub use retention::Limits;
+
+use crate::history::{Block, Builder, Span};
+use folder::Folder;
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// What became of blocks.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Blocks that were written.
+    pub written: AtomicU64,
+    /// Blocks that could not be written.
+    pub failed: AtomicU64,
+    /// Blocks that could not be read, and were set aside.
+    pub damaged: AtomicU64,
+    /// Blocks that were removed to keep the limits.
+    pub removed: AtomicU64,
+}
+
+/// A folder of blocks that one process writes.
+#[derive(Debug)]
+pub struct Archive {
+    folder: Folder,
+    /// The blocks, with the bytes of their files.
+    blocks: BTreeMap<Span, u64>,
+    limits: Limits,
+    tally: std::sync::Arc<Tally>,
+    /// Nobody else writes the folder as long as it is held.
+    _lock: Lock,
+}
+
+impl Archive {
+    /// Opens a folder to write it; it is made if it is not there.
+    ///
+    /// # Errors
+    /// It can't be made, read or locked.
+    pub fn open(path: &Path, limits: Limits, tally: std::sync::Arc<Tally>) -> Result<Self, Error> {
+        let folder = Folder::create(path)?;
+        let lock = folder.lock()?;
+        folder.remove_unfinished()?;
+        let blocks = folder.list()?.into_iter().collect();
+        Ok(Self { folder, blocks, limits, tally, _lock: lock })
+    }
+
+    /// Writes a block in place of the one that was there.
+    ///
+    /// # Errors
+    /// The file system's: the block that was there is there still.
+    pub fn write(&mut self, block: &Block) -> Result<(), Error> {
+        let bytes = block.encode();
+        let written = self.folder.write(block.span, &bytes);
+        let count = if written.is_ok() { &self.tally.written } else { &self.tally.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        written?;
+        self.blocks.insert(block.span, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// The block of a span, if there is one. One that can't be read is set aside.
+    pub fn read(&mut self, span: Span) -> Option<Block> {
+        self.blocks.get(&span)?;
+        match self.folder.read(span) {
+            Ok(block) => block,
+            Err(error) => {
+                tracing::error!(%error, "a block of the history is set aside; its time is missing from now on");
+                self.tally.damaged.fetch_add(1, Ordering::Relaxed);
+                self.folder.set_aside(span);
+                self.blocks.remove(&span);
+                None
+            }
+        }
+    }
+
+    /// The bytes of all blocks.
+    pub fn bytes(&self) -> u64 {
+        self.blocks.values().sum()
+    }
+
+    /// How many blocks there are.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Makes days of the hours of days that are over, and removes what is too old or too much. To be called now and
+    /// then; `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn maintain(&mut self, now: u64) -> Result<(), Error> {
+        for day in retention::days_to_make(self.blocks.keys().copied(), now) {
+            let mut sum = Builder::new(day, self.limits.rows);
+            for hour in retention::hours(day) {
+                if let Some(block) = self.read(hour) {
+                    sum.absorb(&block);
+                }
+            }
+            self.write(&sum.block())?;
+        }
+        for span in self.limits.surplus(&self.blocks, now) {
+            self.folder.remove(span)?;
+            self.blocks.remove(&span);
+            self.tally.removed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of a folder that show a range best: days where all of a day is asked for, and hours elsewhere.
+///
+/// # Errors
+/// The folder can't be read. A block that can't be read is left out, and is in `damaged`.
+pub fn read_range(path: &Path, from: u64, to: u64, mut each: impl FnMut(&Block)) -> Result<Vec<Error>, Error> {
+    let folder = Folder::open(path)?;
+    let spans = folder.list()?.into_iter().map(|(span, _)| span);
+    let mut damaged = Vec::new();
+    for span in retention::best(spans, from, to) {
+        match folder.read(span) {
+            Ok(Some(block)) => each(&block),
+            // It became part of a day, or too old, since.
+            Ok(None) => {}
+            Err(error) => damaged.push(error),
+        }
+    }
+    Ok(damaged)
+}
+
+#[cfg(test)]
+mod tests;

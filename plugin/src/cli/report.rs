@@ -1,0 +1,143 @@
+//! `meridian report`: what was sent between zones and what it costs, from a history.
+
+use super::{Failure, prices::PriceArgs, print, usage};
+use crate::{
+    archive, historian,
+    metrics::{AskError, ask},
+    statement::{BadQuestion, Question, Statement, Summary},
+};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// What to show, of which history.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The HTTP port of a controller, or of an agent that has none.
+    #[arg(long, env = "MERIDIAN_REPORT_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:9981")]
+    server: String,
+    /// The folder of a history to read, without asking anybody.
+    #[arg(long, value_name = "DIR", conflicts_with = "server", value_hint = clap::ValueHint::DirPath)]
+    history: Option<PathBuf>,
+    /// The beginning: a time as 2026-11-25T13:00:00Z, a day as 2026-11-25, or how long ago as 24h or 7d. Of whole hours.
+    #[arg(long, value_name = "TIME", default_value = "7d")]
+    from: String,
+    /// The end, in the same form.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    to: String,
+    /// What rows are of: zone-pair, namespace, workload, service, node, region or label:KEY.
+    #[arg(long, value_name = "KEY", default_value = "zone-pair")]
+    by: String,
+    /// The localities that are summed: same-zone, cross-zone, cross-region, internet, unknown; or all.
+    #[arg(long, value_name = "LOCALITY", default_value = "cross-zone,cross-region,unknown")]
+    locality: String,
+    /// Who is charged: `ends`, each end its own price, as on the bill; or `client`, the client of the service both.
+    #[arg(long, value_name = "WHO", default_value = "ends")]
+    charge: String,
+    /// A range before to compare with, by the hour of the week: a sentence says what has changed in a month, and whether
+    /// that is more than the weeks before differ among themselves.
+    #[arg(long, value_name = "FROM..TO")]
+    compare: Option<String>,
+    /// The most expensive rows that are shown; the others are one row.
+    #[arg(long, value_name = "NUMBER")]
+    top: Option<String>,
+    /// The form of the result: table, json, csv or markdown.
+    #[arg(long, value_name = "FORM", default_value = "table")]
+    output: String,
+    /// Show the price rules that were used, with their day and source, and why bytes have no price.
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    prices: PriceArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let texts = args.texts();
+    // Bad questions are refused here, whoever would be asked.
+    let question = Question::parse(&texts, now).map_err(|error| match error {
+        range @ BadQuestion::Empty { .. } => usage(range),
+        // It begins with the name of the flag.
+        flag => usage(format!("--{flag}")),
+    })?;
+    let text = match &args.history {
+        Some(dir) => of_folder(dir, question, args)?,
+        None if args.prices.is_own() => {
+            return Err(usage(
+                "--prices: a server has prices of its own, which its --prices sets; here it is for --history",
+            ));
+        }
+        None => of_server(&args.server, &texts)?,
+    };
+    print(&text)
+}
+
+impl Args {
+    fn texts(&self) -> BTreeMap<String, String> {
+        let texts = [
+            ("from", &self.from),
+            ("to", &self.to),
+            ("by", &self.by),
+            ("locality", &self.locality),
+            ("charge", &self.charge),
+            ("output", &self.output),
+        ];
+        let mut texts: BTreeMap<String, String> =
+            texts.into_iter().map(|(key, text)| (key.to_owned(), text.clone())).collect();
+        texts.insert("explain".to_owned(), self.explain.to_string());
+        texts.extend(self.top.clone().map(|top| ("top".to_owned(), top)));
+        texts.extend(self.compare.clone().map(|compare| ("compare".to_owned(), compare)));
+        texts
+    }
+}
+
+fn of_folder(dir: &Path, question: Question, args: &Args) -> Result<String, Failure> {
+    let prices = args.prices.table()?;
+    let Question { query, from, to, compare, form } = question;
+    let comparison = match compare {
+        Some(before) => historian::compared(dir, &query, &prices, [before, (from, to)]).map_err(Failure::failed)?,
+        None => None,
+    };
+    let mut summary = Summary::new(query, &prices);
+    let damaged = archive::read_range(dir, from, to, |block| summary.add(block)).map_err(Failure::failed)?;
+    damaged.iter().for_each(|error| tracing::warn!(%error, "a block is left out: its time is missing"));
+    summary.ask(from, to);
+    Ok(Statement { comparison, ..summary.finish() }.form(form))
+}
+
+fn of_server(server: &str, texts: &BTreeMap<String, String>) -> Result<String, Failure> {
+    let server = server.strip_prefix("http://").unwrap_or(server).trim_end_matches('/');
+    let query: Vec<String> = texts.iter().map(|(key, text)| format!("{key}={}", escaped(text))).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    let answer = runtime.block_on(ask(server, &format!("/api/v1/report?{}", query.join("&"))));
+    answer.map_err(|error| match error {
+        AskError::Refused { is_bad: true, .. } => usage(error),
+        error => Failure::failed(error),
+    })
+}
+
+/// A text as a part of a URL.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_escaped() {
+        assert_eq!(escaped("label:a/b c&d"), "label%3Aa%2Fb%20c%26d");
+        assert_eq!(escaped("2026-11-25T13:00:00Z"), "2026-11-25T13%3A00%3A00Z");
+    }
+}

@@ -1,0 +1,337 @@
+//! Keeps the history: sums the hour that is open, writes it now and then and when it is over, and answers questions
+//! about all of it.
+//!
+//! Whatever happens to the disk, the hour in memory goes on, and nothing else waits for it: a block that can't be written
+//! is written another time, and what was lost is missing from the coverage.
+
+use crate::{
+    accounting::Grown,
+    archive::{self, Archive, Limits, Tally},
+    cost::PriceTable,
+    history::{Builder, Span},
+    recorder::Directory,
+    statement::{Comparison, Query, Question, Samples, Statement, Summary},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// How often the open hour is written.
+const SAVED_EVERY: Duration = Duration::from_secs(300);
+/// The longest time between two ticks that counts as recorded: a process that was frozen for longer saw nothing.
+const LONGEST_TICK: Duration = Duration::from_secs(60);
+
+/// How a history is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The folder; `None`: none is kept.
+    pub dir: Option<PathBuf>,
+    /// How much is kept.
+    pub limits: Limits,
+    /// The prices.
+    pub prices: PriceTable,
+}
+
+impl Settings {
+    /// Opens the history. A folder that can't be used is logged, and no history is kept.
+    pub fn open(&self) -> Option<Arc<Historian>> {
+        match Historian::open(self.dir.as_ref()?, self.limits, self.prices.clone(), second()) {
+            Ok(historian) => Some(Arc::new(historian)),
+            Err(error) => {
+                tracing::error!(%error, "no history is kept");
+                None
+            }
+        }
+    }
+}
+
+/// Now, in seconds since 1970.
+pub fn second() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A node in a tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its name.
+    pub name: String,
+    /// Its `spec.providerID`, or nothing.
+    pub provider_id: String,
+    /// Whether its counters are current.
+    pub is_heard: bool,
+}
+
+/// What was seen since the last tick.
+#[derive(Debug)]
+pub struct Tick<'a> {
+    /// The time, in seconds since 1970.
+    pub now: u64,
+    /// How long ago the last one was.
+    pub elapsed: Duration,
+    /// What was sent.
+    pub grown: &'a Grown,
+    /// What is known of places and workloads.
+    pub directory: &'a Directory,
+    /// The nodes.
+    pub nodes: &'a [NodeSeen],
+}
+
+/// The history of a process.
+#[derive(Debug)]
+pub struct Historian {
+    path: PathBuf,
+    prices: PriceTable,
+    tally: Arc<Tally>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    archive: Archive,
+    open: Builder,
+    rows: usize,
+    unsaved: Duration,
+}
+
+impl Historian {
+    /// Opens the folder, and goes on with the hour of `now` if it has been begun.
+    ///
+    /// # Errors
+    /// The folder can't be made, read or locked.
+    pub fn open(path: &Path, limits: Limits, prices: PriceTable, now: u64) -> Result<Self, archive::Error> {
+        let tally = Arc::new(Tally::default());
+        let mut archive = Archive::open(path, limits, Arc::clone(&tally))?;
+        let open = begin(&mut archive, Span::hour_of(now), limits.rows);
+        let inner = Mutex::new(Inner { archive, open, rows: limits.rows, unsaved: Duration::ZERO });
+        Ok(Self { path: path.to_owned(), prices, tally, inner })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A block is whole or not there, and the open one is only added to.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records what was seen since the last tick. Writes the open hour if it is over or if it is time.
+    pub fn tick(&self, tick: &Tick<'_>) {
+        let mut inner = self.lock();
+        let hour = Span::hour_of(tick.now);
+        if inner.open.span() != hour {
+            inner.seal(hour, tick.now);
+        }
+        tick.directory.record(tick.grown, &mut inner.open);
+        let seconds = tick.elapsed.min(LONGEST_TICK).as_secs() as u32;
+        inner.open.add_recorded(seconds);
+        for NodeSeen { name, provider_id, is_heard } in tick.nodes {
+            inner.open.cover(name, provider_id, if *is_heard { seconds } else { 0 });
+        }
+        inner.unsaved += tick.elapsed;
+        if inner.unsaved >= SAVED_EVERY {
+            inner.save();
+        }
+    }
+
+    /// Writes the open hour now.
+    pub fn save(&self) {
+        self.lock().save();
+    }
+
+    /// The answer to a question, with the open hour. A comparison is of what is on disk.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn answer(&self, question: Question) -> Result<Statement, archive::Error> {
+        let Question { query, from, to, compare, .. } = question;
+        let comparison = match compare {
+            Some(before) => compared(&self.path, &query, &self.prices, [before, (from, to)])?,
+            None => None,
+        };
+        Ok(Statement { comparison, ..self.statement(query, from, to)? })
+    }
+
+    fn statement(&self, query: Query, from: u64, to: u64) -> Result<Statement, archive::Error> {
+        let open = {
+            let inner = self.lock();
+            let span = inner.open.span();
+            (span.start >= from && span.start < to).then(|| inner.open.block())
+        };
+        let mut summary = Summary::new(query, &self.prices);
+        let damaged = archive::read_range(&self.path, from, to, |block| {
+            // What is in memory is newer.
+            if open.as_ref().is_none_or(|open| open.span != block.span) {
+                summary.add(block);
+            }
+        })?;
+        damaged.iter().for_each(|error| tracing::error!(%error, "a block of the history can't be read"));
+        open.iter().for_each(|block| summary.add(block));
+        summary.ask(from, to);
+        Ok(summary.finish())
+    }
+
+    /// What became of blocks.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Blocks on disk, and their bytes.
+    pub fn size(&self) -> (usize, u64) {
+        let inner = self.lock();
+        (inner.archive.len(), inner.archive.bytes())
+    }
+}
+
+/// What has changed between two ranges of a folder. Nothing where they have no hour of the week in common.
+///
+/// # Errors
+/// The folder can't be read.
+pub fn compared(
+    path: &Path,
+    query: &Query,
+    prices: &PriceTable,
+    ranges: [(u64, u64); 2],
+) -> Result<Option<Comparison>, archive::Error> {
+    let mut both = ranges.map(|range| Samples::new(query, prices, range));
+    for (samples, (from, to)) in both.iter_mut().zip(ranges) {
+        let damaged = archive::read_range(path, from, to, |block| samples.add(block))?;
+        damaged.iter().for_each(|error| tracing::error!(%error, "a block of the history can't be read"));
+    }
+    let [before, after] = both;
+    Ok(after.compared_with(&before))
+}
+
+fn begin(archive: &mut Archive, hour: Span, rows: usize) -> Builder {
+    let mut open = Builder::new(hour, rows);
+    // This process, or one before, has begun it; or the clock was set back.
+    if let Some(block) = archive.read(hour) {
+        open.absorb(&block);
+    }
+    open
+}
+
+impl Inner {
+    fn seal(&mut self, hour: Span, now: u64) {
+        self.save();
+        self.open = begin(&mut self.archive, hour, self.rows);
+        if let Err(error) = self.archive.maintain(now) {
+            tracing::error!(%error, "the history can't be kept within its limits");
+        }
+    }
+
+    fn save(&mut self) {
+        self.unsaved = Duration::ZERO;
+        let block = self.open.block();
+        if block.transfers.is_empty() && block.coverage.recorded_seconds == 0 {
+            return;
+        }
+        if let Err(error) = self.archive.write(&block) {
+            tracing::error!(%error, "the history can't be written: it is tried again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        accounting::{Accounting, End, Service, Transfer},
+        statement::Dimension,
+        zones::{Place, Zone},
+    };
+    use meridian_abi::Counter;
+    use std::{fs, time::Instant};
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("meridian-historian-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+
+        fn open(&self, now: u64) -> Historian {
+            Historian::open(&self.0, Limits::default(), PriceTable::default(), now).unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn grown(bytes: u64) -> Grown {
+        let place = |name: &str| Place::Zone(Arc::new(Zone { name: name.into(), region: "r".into() }));
+        let end = |zone| End { address: None, endpoint: None, place: place(zone), external: None };
+        let mut accounting = Accounting::new(10, false).with_growth();
+        let transfer = Transfer { source: &end("a"), destination: &end("b"), service: Service::default() };
+        accounting.add(&transfer, Counter { bytes, packets: 1 }, Instant::now());
+        accounting.growth_mut().unwrap().take(false)
+    }
+
+    fn tick(historian: &Historian, now: u64, bytes: u64) {
+        let nodes = [NodeSeen { name: "n".into(), provider_id: String::new(), is_heard: true }];
+        let (grown, directory, elapsed) = (grown(bytes), Directory::default(), Duration::from_secs(10));
+        historian.tick(&Tick { now, elapsed, grown: &grown, directory: &directory, nodes: &nodes });
+    }
+
+    fn seen(historian: &Historian) -> (u64, u64) {
+        let query = Query { by: Dimension::ZonePair, ..Query::default() };
+        let statement = historian.statement(query, 0, 1 << 40).unwrap();
+        (statement.total.counter.bytes, statement.coverage.recorded_seconds())
+    }
+
+    #[test]
+    fn an_hour_is_sealed_when_the_next_begins_and_goes_on_after_a_restart() {
+        let scratch = Scratch::new("hours");
+        let historian = scratch.open(3590);
+        tick(&historian, 3595, 1);
+        tick(&historian, 3605, 2);
+        assert_eq!((historian.size().0, seen(&historian)), (1, (3, 20)));
+        historian.save();
+        drop(historian);
+        let historian = scratch.open(3620);
+        assert_eq!(seen(&historian), (3, 20));
+        tick(&historian, 3630, 4);
+        assert_eq!(seen(&historian), (7, 30));
+    }
+
+    #[test]
+    fn what_was_not_written_when_a_process_was_killed_is_missing_from_bytes_and_coverage() {
+        let scratch = Scratch::new("killed");
+        let historian = scratch.open(0);
+        tick(&historian, 10, 1);
+        historian.save();
+        tick(&historian, 20, 2);
+        drop(historian);
+        assert_eq!(seen(&scratch.open(30)), (1, 10));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_an_hour_counts_nothing_twice() {
+        let scratch = Scratch::new("clock");
+        let historian = scratch.open(7200);
+        tick(&historian, 7210, 1);
+        tick(&historian, 3610, 2);
+        tick(&historian, 3620, 4);
+        tick(&historian, 7220, 8);
+        assert_eq!(seen(&historian), (15, 40));
+    }
+
+    #[test]
+    fn a_disk_that_fails_holds_nobody_and_the_hour_is_written_later() {
+        let scratch = Scratch::new("disk");
+        let historian = scratch.open(0);
+        tick(&historian, 10, 1);
+        let in_the_way = scratch.0.join("1970-01-01T00.new");
+        fs::create_dir(&in_the_way).unwrap();
+        historian.save();
+        tick(&historian, 20, 2);
+        assert_eq!((historian.size().0, seen(&historian)), (0, (3, 20)));
+        fs::remove_dir(&in_the_way).unwrap();
+        historian.save();
+        drop(historian);
+        assert_eq!(seen(&scratch.open(30)), (3, 20));
+    }
+}

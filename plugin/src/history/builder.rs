@@ -1,0 +1,253 @@
+//! Makes a block of what is added, in bounded memory: what there is no room for is a sum of others for its pair of
+//! sites.
+
+use super::block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey};
+use crate::zones::Location;
+use ahash::AHashMap;
+use meridian_abi::Counter;
+use std::{collections::BTreeMap, hash::Hash};
+
+/// The two ends of a transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    /// The sender and the receiver.
+    pub parties: [&'a Party; 2],
+    /// The sender's and the receiver's.
+    pub sites: [&'a Location; 2],
+}
+
+/// What is used in a transfer, and which end serves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serving<'a> {
+    /// The service as `namespace/name`; empty where there is none.
+    pub service: &'a str,
+    /// The service's port.
+    pub port: u16,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The end that serves.
+    pub server: Server,
+}
+
+/// A block that is being made.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    span: Span,
+    room: usize,
+    parties: Names<Party>,
+    sites: Names<Location>,
+    services: Names<String>,
+    transfers: AHashMap<TransferKey, Counter>,
+    nodes: AHashMap<(u32, bool, [u32; 2]), Counter>,
+    node_names: Names<String>,
+    coverage: Vec<(String, u32)>,
+    recorded_seconds: u32,
+}
+
+/// Values with numbers.
+#[derive(Clone, Debug)]
+struct Names<T> {
+    numbers: AHashMap<T, u32>,
+    values: Vec<T>,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self { numbers: AHashMap::new(), values: Vec::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash + Ord> Names<T> {
+    fn number<Q>(&mut self, value: &Q) -> u32
+    where
+        T: std::borrow::Borrow<Q>,
+        Q: ToOwned<Owned = T> + Eq + Hash + ?Sized,
+    {
+        if let Some(number) = self.numbers.get(value) {
+            return *number;
+        }
+        let number = self.values.len() as u32;
+        self.values.push(value.to_owned());
+        self.numbers.insert(value.to_owned(), number);
+        number
+    }
+
+    /// The values that are used, sorted, and the new number of each old one.
+    fn sorted(&self, used: impl Iterator<Item = u32>) -> (Vec<T>, Vec<u32>) {
+        let mut is_used = vec![false; self.values.len()];
+        used.for_each(|number| is_used[number as usize] = true);
+        let mut order: Vec<u32> = (0..self.values.len() as u32).filter(|number| is_used[*number as usize]).collect();
+        order.sort_by(|a, b| self.values[*a as usize].cmp(&self.values[*b as usize]));
+        let mut numbers = vec![0; self.values.len()];
+        order.iter().zip(0..).for_each(|(old, new)| numbers[*old as usize] = new);
+        (order.iter().map(|old| self.values[*old as usize].clone()).collect(), numbers)
+    }
+}
+
+impl Builder {
+    /// Rows of pairs for which a block has room beside those of others.
+    pub const MAX_ROOM: usize = 1 << 17;
+
+    /// A block of this span with at most so many rows of pairs that are told apart, and at most [`Self::MAX_ROOM`].
+    pub fn new(span: Span, room: usize) -> Self {
+        Self {
+            span,
+            room: room.min(Self::MAX_ROOM),
+            parties: Names::default(),
+            sites: Names::default(),
+            services: Names::default(),
+            transfers: AHashMap::new(),
+            nodes: AHashMap::new(),
+            node_names: Names::default(),
+            coverage: Vec::new(),
+            recorded_seconds: 0,
+        }
+    }
+
+    /// The span.
+    pub const fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Rows of pairs.
+    pub fn len(&self) -> usize {
+        self.transfers.len()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.transfers.is_empty() && self.nodes.is_empty()
+    }
+
+    /// Adds what went from one party to another.
+    pub fn add(&mut self, ends: Ends<'_>, serving: Serving<'_>, counter: Counter) {
+        if counter == Counter::default() {
+            return;
+        }
+        let sites = ends.sites.map(|site| self.sites.number(site));
+        let is_full = self.transfers.len() >= self.room;
+        // A party that is not known yet would be a row of its own.
+        let is_known = ends.parties.iter().all(|party| self.parties.numbers.contains_key(*party))
+            && (serving.service.is_empty() || self.services.numbers.contains_key(serving.service));
+        if !is_full || is_known {
+            let key = TransferKey {
+                parties: ends.parties.map(|party| self.parties.number(party)),
+                sites,
+                service: self.services.number(serving.service),
+                port: serving.port,
+                protocol: serving.protocol,
+                server: serving.server,
+            };
+            if !is_full || self.transfers.contains_key(&key) {
+                *self.transfers.entry(key).or_default() += counter;
+                return;
+            }
+        }
+        self.add_others(sites, counter);
+    }
+
+    fn add_others(&mut self, sites: [u32; 2], counter: Counter) {
+        let party = self.parties.number(&Party::default());
+        let service = self.services.number("");
+        let key = TransferKey { parties: [party; 2], sites, service, port: 0, protocol: 0, server: Server::Unknown };
+        *self.transfers.entry(key).or_default() += counter;
+    }
+
+    /// Adds what went from a node to another one; an empty name is a node that is not known.
+    pub fn add_nodes(&mut self, nodes: [&str; 2], sites: [&Location; 2], counter: Counter) {
+        for (node, is_receiver) in nodes.into_iter().zip([false, true]) {
+            self.add_node(node, is_receiver, sites, counter);
+        }
+    }
+
+    fn add_node(&mut self, node: &str, is_receiver: bool, sites: [&Location; 2], counter: Counter) {
+        if counter != Counter::default() {
+            let node = self.node(node);
+            let sites = sites.map(|site| self.sites.number(site));
+            *self.nodes.entry((node, is_receiver, sites)).or_default() += counter;
+        }
+    }
+
+    fn node(&mut self, name: &str) -> u32 {
+        let node = self.node_names.number(name);
+        self.coverage.resize(self.node_names.values.len(), (String::new(), 0));
+        node
+    }
+
+    /// Adds seconds in which somebody recorded.
+    pub const fn add_recorded(&mut self, seconds: u32) {
+        let sum = self.recorded_seconds.saturating_add(seconds);
+        self.recorded_seconds = if sum < self.span.seconds { sum } else { self.span.seconds };
+    }
+
+    /// Adds seconds that a node's reports cover: none for a node that is silent.
+    pub fn cover(&mut self, node: &str, provider_id: &str, seconds: u32) {
+        let (node, limit) = (self.node(node) as usize, self.span.seconds);
+        let (id, sum) = &mut self.coverage[node];
+        *sum = sum.saturating_add(seconds).min(limit);
+        if id.is_empty() {
+            provider_id.clone_into(id);
+        }
+    }
+
+    /// Adds all of a block.
+    pub fn absorb(&mut self, block: &Block) {
+        for Transfer { key, counter } in &block.transfers {
+            let ends = Ends {
+                parties: key.parties.map(|party| &block.parties[party as usize]),
+                sites: key.sites.map(|site| &block.sites[site as usize]),
+            };
+            let TransferKey { service, port, protocol, server, .. } = *key;
+            let service = &block.services[service as usize];
+            self.add(ends, Serving { service, port, protocol, server }, *counter);
+        }
+        let nodes = &block.coverage.nodes;
+        for NodeTransfer { node, is_receiver, sites, counter } in &block.nodes {
+            let sites = sites.map(|site| &block.sites[site as usize]);
+            self.add_node(&nodes[*node as usize].name, *is_receiver, sites, *counter);
+        }
+        nodes.iter().for_each(|node| self.cover(&node.name, &node.provider_id, node.reported_seconds));
+        self.add_recorded(block.coverage.recorded_seconds);
+    }
+
+    /// The block of what was added.
+    pub fn block(&self) -> Block {
+        let keys = self.transfers.keys();
+        let (parties, party) = self.parties.sorted(keys.clone().flat_map(|key| key.parties));
+        let of_nodes = self.nodes.keys().flat_map(|(_, _, sites)| *sites);
+        let (sites, site) = self.sites.sorted(keys.clone().flat_map(|key| key.sites).chain(of_nodes));
+        let (services, service) = self.services.sorted(keys.map(|key| key.service));
+        let (names, node) = self.node_names.sorted(0..self.node_names.values.len() as u32);
+        let new = |numbers: &[u32], old: [u32; 2]| old.map(|old| numbers[old as usize]);
+        let mut transfers: Vec<Transfer> = self
+            .transfers
+            .iter()
+            .map(|(key, counter)| {
+                let (parties, sites) = (new(&party, key.parties), new(&site, key.sites));
+                let key = TransferKey { parties, sites, service: service[key.service as usize], ..*key };
+                Transfer { key, counter: *counter }
+            })
+            .collect();
+        transfers.sort_unstable_by_key(|transfer| transfer.key);
+        let mut nodes: Vec<NodeTransfer> = self
+            .nodes
+            .iter()
+            .map(|((of, is_receiver, sites), counter)| NodeTransfer {
+                node: node[*of as usize],
+                is_receiver: *is_receiver,
+                sites: new(&site, *sites),
+                counter: *counter,
+            })
+            .collect();
+        nodes.sort_unstable_by_key(|transfer| (transfer.node, transfer.is_receiver, transfer.sites));
+        let covered: BTreeMap<&str, &(String, u32)> =
+            self.node_names.values.iter().map(String::as_str).zip(&self.coverage).collect();
+        let node_coverage = |name: String| {
+            let (provider_id, reported_seconds) = covered.get(name.as_str()).copied().cloned().unwrap_or_default();
+            NodeCoverage { name, provider_id, reported_seconds }
+        };
+        let coverage =
+            Coverage { recorded_seconds: self.recorded_seconds, nodes: names.into_iter().map(node_coverage).collect() };
+        Block { span: self.span, parties, sites, services, transfers, nodes, coverage }
+    }
+}

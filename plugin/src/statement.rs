@@ -1,0 +1,31 @@
+//! Statements: what was sent, grouped, with what it costs, the rules that say so, and how much of the time was seen.
+//! Pure.
+//!
+//! However a statement is grouped, the bytes, the packets and the money of its rows are those of its total, to the byte
+//! and to the smallest unit.
+
+mod comparison;
+mod coverage;
+mod form;
+mod group;
+mod json;
+mod query;
+mod question;
+mod rows;
+mod samples;
+mod summary;
+mod table;
+mod time;
+
+pub use comparison::Comparison;
+pub use coverage::Coverage;
+pub use form::Form;
+pub use group::{ChargeTo, Dimension, Key, UnknownDimension};
+pub use query::Query;
+pub use question::{BadQuestion, Question};
+pub use rows::{Row, Statement, Sum};
+pub use samples::Samples;
+pub use summary::Summary;
+
+#[cfg(test)]
+mod tests;

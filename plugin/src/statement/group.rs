@@ -1,0 +1,217 @@
+//! What rows are of, and the row that each end of a transfer belongs to.
+
+use crate::{
+    history::{Block, Party, Server, TransferKey},
+    zones::{Locality, Place},
+};
+use ahash::AHashMap;
+use std::{fmt, str::FromStr};
+
+/// What the rows of a statement are of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dimension {
+    /// The zones of sender and receiver.
+    ZonePair,
+    /// The namespace of an end.
+    Namespace,
+    /// The workload of an end.
+    Workload,
+    /// The service that is used.
+    Service,
+    /// The node of an end.
+    Node,
+    /// The region of an end.
+    Region,
+    /// The value of a label of an end.
+    Label(String),
+}
+
+/// A text that is no dimension.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is none of zone-pair, namespace, workload, service, node, region and label:KEY")]
+pub struct UnknownDimension(String);
+
+impl FromStr for Dimension {
+    type Err = UnknownDimension;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDimension> {
+        Ok(match text {
+            "zone-pair" => Self::ZonePair,
+            "namespace" => Self::Namespace,
+            "workload" => Self::Workload,
+            "service" => Self::Service,
+            "node" => Self::Node,
+            "region" => Self::Region,
+            _ => match text.strip_prefix("label:").filter(|key| !key.is_empty()) {
+                Some(key) => Self::Label(key.to_owned()),
+                None => return Err(UnknownDimension(text.chars().filter(|c| !c.is_control()).take(60).collect())),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZonePair => f.write_str("zone-pair"),
+            Self::Namespace => f.write_str("namespace"),
+            Self::Workload => f.write_str("workload"),
+            Self::Service => f.write_str("service"),
+            Self::Node => f.write_str("node"),
+            Self::Region => f.write_str("region"),
+            Self::Label(key) => write!(f, "label:{key}"),
+        }
+    }
+}
+
+impl Dimension {
+    /// Whether a row is of one end, so that a transfer is in two rows.
+    pub const fn is_of_one_end(&self) -> bool {
+        !matches!(self, Self::ZonePair | Self::Service)
+    }
+}
+
+/// The end that is charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChargeTo {
+    /// The sender its price, the receiver its own: sums are those of the bill.
+    #[default]
+    Ends,
+    /// Both prices to the client of the service. Where it is not known which end serves, as `Ends`.
+    Client,
+}
+
+/// The parts of a row's key, by name.
+pub type Key = Vec<(String, String)>;
+
+/// The key of the rows that are not shown.
+pub(super) fn others(count: usize) -> Key {
+    key([("other", count.to_string())])
+}
+
+fn key<const N: usize>(parts: [(&str, String); N]) -> Key {
+    parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The rows so far, by number.
+#[derive(Debug)]
+pub(super) struct Groups {
+    by: Dimension,
+    charge: ChargeTo,
+    numbers: AHashMap<Key, u32>,
+    keys: Vec<Key>,
+}
+
+impl Groups {
+    pub(super) fn new(by: Dimension, charge: ChargeTo) -> Self {
+        Self { by, charge, numbers: AHashMap::new(), keys: Vec::new() }
+    }
+
+    fn number(&mut self, key: Key) -> u32 {
+        *self.numbers.entry(key).or_insert_with_key(|key| {
+            self.keys.push(key.clone());
+            self.keys.len() as u32 - 1
+        })
+    }
+
+    pub(super) fn into_keys(self) -> Vec<Key> {
+        self.keys
+    }
+
+    fn party(&mut self, party: &Party) -> u32 {
+        let Party { namespace, kind, name, labels } = party;
+        let key = match &self.by {
+            Dimension::Workload => {
+                key([("namespace", namespace.clone()), ("kind", kind.clone()), ("workload", name.clone())])
+            }
+            Dimension::Label(label) => {
+                let value = labels.get(label).cloned().unwrap_or_default();
+                vec![(label.clone(), value)]
+            }
+            _ => key([("namespace", namespace.clone())]),
+        };
+        self.number(key)
+    }
+}
+
+/// The rows of what a block refers to, as far as they were asked for.
+pub(super) struct BlockGroups<'a> {
+    block: &'a Block,
+    parties: Vec<Option<u32>>,
+    services: Vec<Option<u32>>,
+    sites: Vec<Option<u32>>,
+    nodes: Vec<Option<u32>>,
+    pairs: AHashMap<[u32; 2], u32>,
+}
+
+impl<'a> BlockGroups<'a> {
+    pub(super) fn new(block: &'a Block) -> Self {
+        Self {
+            block,
+            parties: vec![None; block.parties.len()],
+            services: vec![None; block.services.len()],
+            sites: vec![None; block.sites.len()],
+            nodes: vec![None; block.coverage.nodes.len()],
+            pairs: AHashMap::new(),
+        }
+    }
+
+    pub(super) fn node(&mut self, groups: &mut Groups, node: u32) -> u32 {
+        let name = || key([("node", self.block.coverage.nodes[node as usize].name.clone())]);
+        *self.nodes[node as usize].get_or_insert_with(|| groups.number(name()))
+    }
+
+    /// The rows of the sender's and of the receiver's part.
+    pub(super) fn transfer(&mut self, groups: &mut Groups, transfer: &TransferKey) -> [u32; 2] {
+        match groups.by {
+            Dimension::ZonePair => [self.pair(groups, transfer.sites); 2],
+            Dimension::Service => [self.service(groups, transfer.service); 2],
+            Dimension::Region => {
+                charged(groups.charge, transfer.server, transfer.sites).map(|site| self.region(groups, site))
+            }
+            _ => charged(groups.charge, transfer.server, transfer.parties).map(|party| self.party(groups, party)),
+        }
+    }
+
+    fn party(&mut self, groups: &mut Groups, party: u32) -> u32 {
+        *self.parties[party as usize].get_or_insert_with(|| groups.party(&self.block.parties[party as usize]))
+    }
+
+    fn region(&mut self, groups: &mut Groups, site: u32) -> u32 {
+        let region = |site: &crate::zones::Location| match &site.place {
+            Place::Zone(zone) => zone.region.clone(),
+            place => place.name().to_owned(),
+        };
+        let site_of = &self.block.sites[site as usize];
+        *self.sites[site as usize].get_or_insert_with(|| groups.number(key([("region", region(site_of))])))
+    }
+
+    fn service(&mut self, groups: &mut Groups, service: u32) -> u32 {
+        let name = &self.block.services[service as usize];
+        *self.services[service as usize].get_or_insert_with(|| {
+            let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+            groups.number(key([("namespace", namespace.to_owned()), ("service", name.to_owned())]))
+        })
+    }
+
+    fn pair(&mut self, groups: &mut Groups, sites: [u32; 2]) -> u32 {
+        let [source, destination] = sites.map(|site| &self.block.sites[site as usize].place);
+        *self.pairs.entry(sites).or_insert_with(|| {
+            let locality = Locality::between(source, destination).name();
+            groups.number(key([
+                ("source_zone", source.to_string()),
+                ("destination_zone", destination.to_string()),
+                ("locality", locality.to_owned()),
+            ]))
+        })
+    }
+}
+
+/// The ends that are charged for what the sender and the receiver pay.
+const fn charged(charge: ChargeTo, server: Server, [source, destination]: [u32; 2]) -> [u32; 2] {
+    match (charge, server) {
+        (ChargeTo::Client, Server::Source) => [destination; 2],
+        (ChargeTo::Client, Server::Destination) => [source; 2],
+        _ => [source, destination],
+    }
+}
