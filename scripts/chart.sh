@@ -14,6 +14,7 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
+    --set agent.seccompProfile.type=Localhost --set agent.seccompProfile.localhostProfile=meridian-agent.json
     --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
 NONE=(--set tls.secretName=given --set relay.enabled=true --set hubble.tls.serverSecretName=given-too
     --set hubble.tls.relaySecretName=given-as-well
