@@ -15,6 +15,7 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
+    --set agent.seccompProfile.type=Localhost --set agent.seccompProfile.localhostProfile=meridian-agent.json
     --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
 NONE=(--set tls.secretName=given --set relay.enabled=true --set hubble.tls.serverSecretName=given-too
     --set hubble.tls.relaySecretName=given-as-well

@@ -5,7 +5,8 @@
 #   cluster.sh demo [--cilium MODE]   brings it up with Meridian and pods that talk, and prints commands to try
 #   cluster.sh kubectl|helm|hubble|top ARGUMENT...
 #   cluster.sh on NODE COMMAND...     runs a command on a node, node-1 to node-3; `outside` is a machine beside them
-#   cluster.sh reboot NODE            cuts a node's power, and starts it again
+#   cluster.sh lose NODE              cuts a node's power
+#   cluster.sh boot NODE              starts it again; `reboot` does both
 #   cluster.sh cilium stop|start|upgrade NODE [FLAG...]
 #                                     stops a node's cilium-agent, starts it with further flags, or replaces it by the
 #                                     next version in the mode `upgrade`; `dbg` is cilium-dbg
@@ -17,6 +18,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=conformance/cilium/modes.sh
 . "$ROOT/conformance/cilium/modes.sh"
+# shellcheck source=scripts/oci.sh
+. "$ROOT/scripts/oci.sh"
 
 NAME=${MERIDIAN_CLUSTER:-meridian-cluster}
 DIR=$CACHE/clusters/$NAME
@@ -27,27 +30,18 @@ ZONES=("eu-1a eu-1" "eu-1b eu-1" "eu-2a eu-2")
 
 MACHINES=(control-plane node-1 node-2 node-3)
 
-# image FILE NAME ENTRYPOINT PATH=FILE...: an image of one layer, as an archive that containerd imports.
-image() {
-    local file=$1 name=$2 entrypoint=$3 root archive config item
-    shift 3
-    root=$(mktemp -d) archive=$(mktemp -d)
-    for item in "$@"; do install -D "${item#*=}" "$root/${item%%=*}"; done
-    tar -C "$root" --owner=0 --group=0 --sort=name --mtime=@0 -cf "$archive/layer.tar" .
-    printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["%s"],"Env":["PATH=/usr/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-        "$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')" "$entrypoint" "$(sha256sum "$archive/layer.tar" | cut -d' ' -f1)" >"$archive/config.json"
-    config=$(sha256sum "$archive/config.json" | cut -d' ' -f1).json
-    mv "$archive/config.json" "$archive/$config"
-    printf '[{"Config":"%s","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$config" "$name" >"$archive/manifest.json"
-    tar -C "$archive" -cf "$file" .
-    rm -r "$root" "$archive"
-}
-
 images() {
+    local arch
+    arch=$(uname -m)
     mkdir -p "$DIR/images"
-    image "$DIR/images/traffic.tar" meridian.test/traffic:1 /usr/bin/traffic usr/bin/traffic="$TRAFFIC"
-    image "$DIR/images/meridian.tar" meridian.test/meridian:0.1.0 /meridian meridian="$BINARY"
-    image "$DIR/images/relay.tar" meridian.test/hubble-relay:v1.19.4 /usr/bin/hubble-relay usr/bin/hubble-relay="$RELAY"
+    # In the background: each takes a while to compress.
+    oci_image "$DIR/images/traffic.tar" meridian.test/traffic:1 "$arch" 0:0 usr/bin/traffic="$TRAFFIC" >/dev/null &
+    oci_image "$DIR/images/relay.tar" meridian.test/hubble-relay:v1.19.4 "$arch" 0:0 usr/bin/hubble-relay="$RELAY" >/dev/null &
+    oci_image "$DIR/images/meridian.tar" meridian.test/meridian:0.1.0 "$arch" 65532:65532 meridian="$BINARY" >/dev/null &
+    # Another image with the same program, to be upgraded to.
+    oci_image "$DIR/images/meridian-next.tar" meridian.test/meridian:0.1.0-next "$arch" 65532:65532 meridian="$BINARY" \
+        next="$ROOT/LICENSE" >/dev/null &
+    wait
 }
 
 # kubeconfig FILE TOKEN
@@ -142,6 +136,7 @@ control_plane() {
     # As with kubeadm, Kubernetes assigns the nodes prefixes beside Cilium, too.
     start_in control-plane controller-manager "$CLUSTER" controller-manager --kubeconfig="$ADMIN" --leader-elect=false \
         --allocate-node-cidrs "${prefixes[@]}" --service-cluster-ip-range="$services" \
+        --node-monitor-grace-period=20s \
         --service-account-private-key-file="$part/accounts.key" --root-ca-file="$part/ca.crt" --bind-address=127.0.0.1
     start_in control-plane scheduler "$CLUSTER" scheduler --kubeconfig="$ADMIN" --leader-elect=false --bind-address=127.0.0.1
     start_in control-plane dns "$CLUSTER" dns "$ADMIN" "$GATEWAY:53"
@@ -184,13 +179,15 @@ node() {
     disown
 }
 
-# routes: the routes to each node's pods, if no pod network has them.
+# routes: the routes to each node's pods, if no pod network has them. A machine may be off.
 routes() {
-    local to name address prefix
-    kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[?(@.type=="InternalIP")].address} {.spec.podCIDR}{"\n"}{end}' |
-        while read -r name address prefix; do
+    local to name prefix prefix6
+    kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.spec.podCIDRs[0]} {.spec.podCIDRs[1]}{"\n"}{end}' |
+        while read -r name prefix prefix6; do
             for to in "${MACHINES[@]}"; do
-                [ "$to" = "$name" ] || ip -n "$NAME-$to" route replace "$prefix" via "$address"
+                if [ "$to" = "$name" ] || [ ! -e "/run/netns/$NAME-$to" ]; then continue; fi
+                ip -n "$NAME-$to" route replace "$prefix" via "172.30.0.1${name#node-}"
+                ip -n "$NAME-$to" route replace "$prefix6" via "fd00:172:30::1${name#node-}"
             done
         done
 }
@@ -202,9 +199,10 @@ all_have() {
 
 kubectl() { command nsenter --net="/run/netns/$NAME-control-plane" kubectl --kubeconfig "$ADMIN" "$@"; }
 
+# helm ARGUMENT...: helm 3, or the one that MERIDIAN_HELM_VERSION names.
 helm() {
     HELM_CACHE_HOME=$DIR/helm HELM_CONFIG_HOME=$DIR/helm HELM_DATA_HOME=$DIR/helm \
-        nsenter --net="/run/netns/$NAME-control-plane" "$("$ROOT/scripts/helm.sh" 3)" --kubeconfig "$ADMIN" "$@"
+        nsenter --net="/run/netns/$NAME-control-plane" "$("$ROOT/scripts/helm.sh" "${MERIDIAN_HELM_VERSION:-3}")" --kubeconfig "$ADMIN" "$@"
 }
 
 # groups MACHINE...: the existing cgroups of machines.
@@ -251,7 +249,7 @@ down() {
 # up [--cilium MODE]
 up() {
     local number obstacle start=$SECONDS
-    CILIUM='' UPGRADE='' DUAL=no PROXY=yes PODS=10.244.0.0/16
+    CILIUM='' UPGRADE='' DUAL=yes PROXY=yes PODS=10.244.0.0/16,fd00:244::/56
     if [ "${1:-}" = --cilium ]; then
         cilium_mode "${2:?which mode}"
         CILIUM=$("$ROOT/scripts/conformance.sh" cilium)
@@ -267,7 +265,7 @@ up() {
     CLUSTER=$("$ROOT/scripts/conformance.sh" cluster)
     TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)
     RELAY=$("$ROOT/scripts/conformance.sh" relay)
-    BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh")}
+    BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh" --quick)}
     down
     mkdir -p "$DIR/log" "$DIR/pids" "$DIR/nodes"
     # Saved for later commands.
@@ -294,7 +292,7 @@ settings() {
     # shellcheck source=/dev/null
     . "$DIR/settings"
     HIERARCHIES=$(hierarchies | xargs)
-    if [ -n "$CILIUM" ]; then cilium_mode "$MODE"; else UPGRADE='' DUAL=no PROXY=yes PODS=10.244.0.0/16; fi
+    if [ -n "$CILIUM" ]; then cilium_mode "$MODE"; else UPGRADE='' DUAL=yes PROXY=yes PODS=10.244.0.0/16,fd00:244::/56; fi
 }
 
 # in_network MACHINE COMMAND...: runs a program of this machine in the network of another machine, services included.
@@ -348,11 +346,18 @@ top() {
     in_network node-1 "$BINARY" top --server "$address:4344" "$@"
 }
 
-# reboot NODE
-reboot() {
-    settings
-    [[ ${1:-} =~ ^node-[1-3]$ ]] || die "which node, node-1 to node-3"
+is_node() { [[ ${1:-} =~ ^node-[1-3]$ ]] || die "which node, node-1 to node-3"; }
+
+# lose NODE
+lose() {
+    is_node "$@"
     end_machines "$1"
+}
+
+# boot NODE
+boot() {
+    settings
+    is_node "$@"
     node "${1#node-}"
     if [ -n "$CILIUM" ]; then
         wait_until "$1's first process" enter_in_subshell "$1" true
@@ -360,6 +365,11 @@ reboot() {
     else
         wait_until "$1's address" routes
     fi
+}
+
+reboot() {
+    lose "$@"
+    boot "$@"
 }
 
 enter_in_subshell() { (enter "$@"); }
@@ -395,7 +405,9 @@ cilium() {
 command=${1:-}
 [ $# = 0 ] || shift
 case $command in
-    up | down | demo | kubectl | helm | hubble | top | reboot | cilium) "$command" "$@" ;;
+    # Replaces this process, so that it can be ended.
+    kubectl) exec nsenter --net="/run/netns/$NAME-control-plane" kubectl --kubeconfig "$ADMIN" "$@" ;;
+    up | down | demo | helm | hubble | top | lose | boot | reboot | cilium) "$command" "$@" ;;
     on)
         [ "$1" != outside ] || set -- control-plane "${@:2}"
         enter "$@"

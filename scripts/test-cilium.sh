@@ -22,7 +22,7 @@ need_userspace
 MERIDIAN_CILIUM=$("$ROOT/scripts/conformance.sh" cilium)
 [[ " $* " != *" upgrade "* ]] || "$ROOT/scripts/conformance.sh" cilium-upgrade >/dev/null
 MERIDIAN_TRAFFIC=$("$ROOT/scripts/conformance.sh" traffic)
-MERIDIAN_BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh")}
+MERIDIAN_BINARY=${MERIDIAN_BINARY:-$("$ROOT/scripts/static.sh" --quick)}
 export MERIDIAN_CILIUM MERIDIAN_TRAFFIC MERIDIAN_BINARY
 cd "$ROOT"
 cargo test --quiet --locked --test cilium --no-run

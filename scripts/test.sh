@@ -78,7 +78,7 @@ needs_tools() {
     export MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
 }
 
-SUITES=(lib structure cli kernel hubble cluster cilium)
+SUITES=(lib structure cli kernel hubble cluster pods cilium)
 
 # suite NAME [FILTER...]: sets the variables that the suite needs, and runs it.
 suite() {
@@ -98,6 +98,13 @@ suite() {
         "needs_$name"
         # The tests are ignored where their programs are missing; here they are set.
         cargo test --locked --test "$name" -- --include-ignored "$@"
+        ;;
+    pods)
+        need_root
+        needs_cluster
+        MERIDIAN_BINARY=${MERIDIAN_BINARY:-$(scripts/static.sh --quick)}
+        export MERIDIAN_BINARY
+        cargo test --locked --test pods -- --include-ignored --nocapture "$@"
         ;;
     cilium) scripts/test-cilium.sh "${@:-default}" ;;
     *) die "there is no suite $name; there are: ${SUITES[*]}" ;;
@@ -133,7 +140,11 @@ alerts() {
 }
 step "alerts" alerts
 step "the chart" scripts/chart.sh
-step "the static binary" scripts/image.sh
+static() {
+    MERIDIAN_BINARY=$(scripts/static.sh --quick)
+    scripts/image.sh check "$MERIDIAN_BINARY"
+}
+step "the static binary and its image" static
 # With a fresh eBPF object. One of the suites is `structure`: imports point one way.
 for name in "${SUITES[@]}"; do
     step "suite $name" suite "$name"

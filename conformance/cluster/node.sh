@@ -79,6 +79,9 @@ if [ -n "$CILIUM" ]; then
     ln -s "$(command -v clang-19)" usr/local/bin/clang
 fi
 
+# As docs/install.md has it for runtimes whose own profile denies bpf(2).
+install -D -m 644 "$(dirname "$0")/../../helm/meridian/files/seccomp-agent.json" "$base/disk/var/lib/kubelet/seccomp/meridian-agent.json"
+
 mkdir -p run/lock run/netns var/log/containers mnt etc/node
 echo "$name" >etc/hostname
 printf '127.0.0.1 localhost\n%s %s\n' "$address" "$name" >etc/hosts

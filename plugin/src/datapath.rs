@@ -8,6 +8,7 @@ pub mod capabilities;
 mod change_step;
 mod clsact;
 mod coverage;
+mod denial;
 pub mod devices;
 mod error;
 mod events;

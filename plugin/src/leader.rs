@@ -41,6 +41,14 @@ impl Term {
     }
 }
 
+/// A replica's knowledge of the totals while it stands by.
+pub trait Knowledge: Send + Sync {
+    /// Whether it has no reports: other replicas go first.
+    fn is_blank(&self) -> bool;
+    /// Another replica has accepted reports since the leader that this one mirrored to the end.
+    fn missed_a_term(&self);
+}
+
 /// The addresses of the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {

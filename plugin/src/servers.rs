@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -97,7 +97,21 @@ pub enum Error {
 /// # Errors
 /// The port can't be opened.
 pub async fn listen(at: SocketAddr, what: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(at).await.map_err(|source| Error::Listen { at, what, source })
+    listen_by(at, TcpListener::bind).await.map_err(|source| Error::Listen { at, what, source })
+}
+
+/// Every address of a machine is `[::]`, and `0.0.0.0` where its kernel has no IPv6.
+async fn listen_by<L>(at: SocketAddr, bind: impl AsyncFn(SocketAddr) -> io::Result<L>) -> io::Result<L> {
+    match bind(at).await {
+        Err(error)
+            if at.ip() == Ipv6Addr::UNSPECIFIED
+                && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            tracing::info!(port = at.port(), "there is no IPv6 here: served over IPv4 alone");
+            bind((Ipv4Addr::UNSPECIFIED, at.port()).into()).await
+        }
+        bound => bound,
+    }
 }
 
 async fn listen_at(at: Option<SocketAddr>, what: &'static str) -> Result<Option<TcpListener>, Error> {
@@ -189,4 +203,26 @@ fn on_one_thread(
     let run = move || drop(ended.send(own.block_on(server)));
     thread::Builder::new().name("grpc".into()).spawn(run)?;
     Ok(async { end.await.unwrap_or_else(|_| Err(io::Error::other("the gRPC server has failed"))) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[tokio::test]
+    async fn without_ipv6_every_address_is_every_one_of_ipv4() {
+        let tried = RefCell::new(Vec::new());
+        let without_ipv6 = async |at: SocketAddr| {
+            tried.borrow_mut().push(at.to_string());
+            if at.is_ipv6() { Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)) } else { Ok(()) }
+        };
+        listen_by("[::]:9980".parse().unwrap(), without_ipv6).await.unwrap();
+        assert_eq!(*tried.borrow(), ["[::]:9980", "0.0.0.0:9980"]);
+        // An address that was named is not another one.
+        assert!(listen_by("[::1]:9980".parse().unwrap(), without_ipv6).await.is_err());
+        let in_use = async |_| Err::<(), _>(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        let error = listen_by("[::]:9980".parse().unwrap(), in_use).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+    }
 }

@@ -5,9 +5,10 @@
 //	traffic send FLOW...              makes each flow in turn, and fails with the first that fails
 //	traffic repeat INTERVAL FLOW...   the same for ever, whatever fails
 //
-// A flow is tcp:HOST:PORT:UP:DOWN:COUNT, connections that carry so many bytes there and back, or
-// udp:HOST:PORT:SIZE:COUNT, datagrams of this payload, each of which is returned. An IPv6 address is a
-// host with or without brackets.
+// A flow is tcp:HOST:PORT:UP:DOWN:COUNT, connections that carry so many bytes there and back;
+// udp:HOST:PORT:SIZE:COUNT, datagrams of this payload, each of which is returned; or
+// sweep:HOST:PORT:SIZE:COUNT, a datagram to each of so many addresses from this one on, which nobody returns.
+// An IPv6 address is a host with or without brackets.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strconv"
@@ -136,33 +138,59 @@ func (zeroes) Read(buffer []byte) (int, error) {
 
 func send(flows []string) error {
 	for _, flow := range flows {
-		if err := sendFlow(strings.Split(flow, ":")); err != nil {
+		if err := sendFlow(flow); err != nil {
 			return fmt.Errorf("%s: %w", flow, err)
 		}
 	}
 	return nil
 }
 
-func sendFlow(words []string) error {
-	// Words behind the host, which has colons of its own if it is an IPv6 address.
-	behind := map[string]int{"tcp": 4, "udp": 3}[words[0]]
-	if behind == 0 || len(words) < 2+behind {
-		return errors.New("neither tcp:HOST:PORT:UP:DOWN:COUNT nor udp:HOST:PORT:SIZE:COUNT")
+// How many numbers come behind the port.
+var kinds = map[string]int{"tcp": 3, "udp": 2, "sweep": 2}
+
+func sendFlow(flow string) error {
+	kind, rest, _ := strings.Cut(flow, ":")
+	words := strings.Split(rest, ":")
+	host := len(words) - kinds[kind] - 1
+	if kinds[kind] == 0 || host < 1 {
+		return errors.New("none of tcp:HOST:PORT:UP:DOWN:COUNT, udp:HOST:PORT:SIZE:COUNT and sweep:HOST:PORT:SIZE:COUNT")
 	}
-	host, rest := words[1:len(words)-behind], words[len(words)-behind:]
-	to := net.JoinHostPort(strings.Trim(strings.Join(host, ":"), "[]"), rest[0])
+	to := net.JoinHostPort(strings.Trim(strings.Join(words[:host], ":"), "[]"), words[host])
 	var numbers [3]int
-	for i, word := range rest[1:] {
+	for i, word := range words[host+1:] {
 		number, err := strconv.Atoi(word)
 		if err != nil {
 			return err
 		}
 		numbers[i] = number
 	}
-	if words[0] == "tcp" {
+	switch kind {
+	case "tcp":
 		return times(numbers[2], func() error { return connection(to, numbers[0], numbers[1]) })
+	case "udp":
+		return times(numbers[1], func() error { return datagram(to, numbers[0]) })
 	}
-	return times(numbers[1], func() error { return datagram(to, numbers[0]) })
+	return sweep(to, numbers[0], numbers[1])
+}
+
+// sweep sends without a connection: that nobody answers is no error.
+func sweep(to string, size, count int) error {
+	address, err := netip.ParseAddrPort(to)
+	if err != nil {
+		return err
+	}
+	socket, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	for range count {
+		if _, err := socket.WriteToUDPAddrPort(make([]byte, size), address); err != nil {
+			return err
+		}
+		address = netip.AddrPortFrom(address.Addr().Next(), address.Port())
+	}
+	return nil
 }
 
 func times(count int, one func() error) error {

@@ -111,3 +111,14 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{ join "," $labels }}
 {{- end }}
+
+{{/* The seconds of a time like 1h30m. */}}
+{{- define "meridian.seconds" -}}
+{{- $seconds := 0 -}}
+{{- range $unit, $of := dict "h" 3600 "m" 60 "s" 1 -}}
+{{- with regexFind (printf "[0-9]+%s" $unit) $ -}}
+{{- $seconds = add $seconds (mul $of (trimSuffix $unit . | int)) -}}
+{{- end -}}
+{{- end -}}
+{{ $seconds }}
+{{- end }}

@@ -14,7 +14,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "meridian-agent")]
     daemon_set: String,
     /// How long all nodes together may take.
-    #[arg(long, value_name = "TIME", default_value = "5m")]
+    #[arg(long, value_name = "TIME", default_value = "4m")]
     timeout: Seconds,
     /// How the API server is reached; by default the service account of the pod, or KUBECONFIG.
     #[arg(long, env = "MERIDIAN_KUBECONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
@@ -25,8 +25,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(async {
         let client = cluster::connect(args.kubeconfig.as_deref()).await.map_err(usage)?;
-        let tell = |progress: cluster::Progress| {
-            tracing::info!(done = progress.done, nodes = progress.nodes, "taking away what agents have left");
+        let tell = |progress: &cluster::Progress| {
+            let (nodes, left) = (progress.nodes.len(), progress.left.len());
+            tracing::info!(done = nodes - left, nodes, "taking away what agents have left");
         };
         let done = unload_nodes(client, &args.namespace, &args.daemon_set, args.timeout.0, tell).await;
         match done.map_err(Failure::failed)? {

@@ -142,7 +142,12 @@ fn status(status: &StatusResponse) -> String {
         let _ = writeln!(text, "{:<22} {:<14} {}{error}", kind.name, kind.state, kind.objects);
     }
     let behind: Vec<_> = status.agents.iter().filter(|agent| agent.acknowledged < version).collect();
-    let _ = writeln!(text, "\nversion {version}, {} agents, {} of them behind", status.agents.len(), behind.len());
+    let (agents, late) = (status.agents.len(), behind.len());
+    let _ = writeln!(text, "\nversion {version}, {agents} agents follow this replica, {late} of them behind");
+    let nodes = status.kinds.iter().find(|kind| kind.name == "Node").map_or(0, |kind| kind.objects);
+    if let Some(others @ 1..) = nodes.checked_sub(agents as u64) {
+        let _ = writeln!(text, "the agents of {others} more nodes follow other replicas of the controller, or none");
+    }
     for agent in behind {
         let _ = writeln!(text, "{} has version {}", agent.node, agent.acknowledged);
     }
@@ -153,4 +158,31 @@ fn line(prefix: &Prefix) -> String {
     let Prefix { cidr, zone, region, kind, origin } = prefix;
     let region = if region.is_empty() { "-" } else { region };
     format!("{cidr:<24} {zone:<12} {region:<10} {kind:<8} {origin}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{Position, status_response};
+
+    #[test]
+    fn the_status_says_whose_agents_it_has() {
+        let kind =
+            status_response::Kind { name: "Node".into(), state: "watching".into(), objects: 3, ..Default::default() };
+        let agent =
+            |node: &str, acknowledged| status_response::Agent { node: node.into(), acknowledged, connected: None };
+        let answer = StatusResponse {
+            position: Some(Position { instance: 1, version: 9 }),
+            kinds: vec![kind],
+            agents: vec![agent("a", 9), agent("b", 7)],
+        };
+        let text = status(&answer);
+        assert!(text.contains("\nversion 9, 2 agents follow this replica, 1 of them behind\n"), "{text}");
+        assert!(
+            text.contains("the agents of 1 more nodes follow other replicas of the controller, or none\nb has"),
+            "{text}"
+        );
+        let all = StatusResponse { agents: vec![agent("a", 9); 3], ..answer };
+        assert!(!status(&all).contains("other replicas"));
+    }
 }

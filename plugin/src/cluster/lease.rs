@@ -3,16 +3,16 @@
 //! Clocks of two machines can't be compared, so the age of a renewal is the time for which this replica has seen it
 //! unchanged. The holder gives up before another replica may take over, so there are never two holders.
 
-use crate::leader::{Leader, Role, Term};
+use crate::leader::{Knowledge, Leader, Role, Term};
 use k8s_openapi::{
     api::coordination::v1::{Lease as Object, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const COURTESY: Duration = Duration::from_secs(5);
 /// The interval at which the Lease is renewed, or checked.
 const RETRY: Duration = Duration::from_secs(2);
+/// The interval and the number of checks when the holder is about to release the Lease.
+const SOON: (Duration, u32) = (Duration::from_millis(100), 20);
 /// The time limit for the API server.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The annotation with the holder's address.
@@ -40,7 +42,9 @@ pub struct Lease {
     /// The unique identity of this replica.
     identity: String,
     term: Term,
-    is_blank: Box<dyn Fn() -> bool + Send + Sync>,
+    knowledge: Arc<dyn Knowledge>,
+    /// Notified when the holder is about to release it.
+    soon: Arc<Notify>,
 }
 
 /// The observed state of the Lease.
@@ -48,6 +52,8 @@ pub struct Lease {
 struct ObservedLease {
     /// The last renewal, and the time at which this replica saw it first.
     renewal: Option<(Renewal, Instant)>,
+    /// The last holder, and the number of transitions at that time.
+    term: Option<(String, i32)>,
     /// The time at which this replica last renewed it.
     renewed: Option<Instant>,
     told: String,
@@ -60,23 +66,21 @@ struct Renewal {
 }
 
 impl Lease {
-    /// The Lease of this name, for this replica. While `is_blank` returns true, the replica has no reports and lets
-    /// others go first.
+    /// The Lease of this name, for this replica.
     pub fn new(
         client: Client,
-        namespace: String,
-        name: String,
+        (namespace, name): (String, String),
         place: Leader,
-        is_blank: impl Fn() -> bool + Send + Sync + 'static,
+        (knowledge, soon): (Arc<dyn Knowledge>, Arc<Notify>),
     ) -> Self {
         let identity = format!("{}_{:016x}", place.name, rand::random::<u64>());
-        Self { client, namespace, name, place, identity, term: Term::default(), is_blank: Box::new(is_blank) }
+        Self { client, namespace, name, place, identity, term: Term::default(), knowledge, soon }
     }
 
     /// Runs for the Lease as long as the process runs; releases it at the end.
     pub async fn run(self, role: watch::Sender<Role>, shutdown: CancellationToken) {
         let api: Api<Object> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut seen = ObservedLease::default();
+        let (mut seen, mut looks_soon) = (ObservedLease::default(), 0u32);
         loop {
             let tried = Instant::now();
             // The request must end before this replica has to give up.
@@ -109,8 +113,11 @@ impl Lease {
                 }
                 take_on(&role, now);
             }
+            let wait = if looks_soon > 0 { SOON.0 } else { RETRY.mul_f64(rand::random_range(0.75..=1.0)) };
+            looks_soon = if role.borrow().is_holder() { 0 } else { looks_soon.saturating_sub(1) };
             tokio::select! {
-                () = sleep(RETRY.mul_f64(rand::random_range(0.75..=1.0))) => {}
+                () = sleep(wait) => {}
+                () = self.soon.notified() => looks_soon = SOON.1,
                 () = shutdown.cancelled() => break,
             }
         }
@@ -137,6 +144,14 @@ impl Lease {
         let renewal = Renewal { holder: spec.holder_identity.unwrap_or_default(), time: spec.renew_time };
         let mut transitions = spec.lease_transitions.unwrap_or_default();
         if renewal.holder != self.identity {
+            let is_held = !renewal.holder.is_empty();
+            if is_held && seen.term.as_ref().is_none_or(|(holder, _)| *holder != renewal.holder) {
+                // The last message of another holder is not the end any more.
+                self.knowledge.missed_a_term();
+            }
+            if is_held {
+                seen.term = Some((renewal.holder.clone(), transitions));
+            }
             if seen.renewal.as_ref().is_none_or(|(known, _)| *known != renewal) {
                 seen.renewal = Some((renewal.clone(), now));
             }
@@ -145,9 +160,12 @@ impl Lease {
                 Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64).max(DURATION);
             // A released Lease can be acquired at once.
             let lasts = if renewal.holder.is_empty() { Duration::ZERO } else { lasts };
-            let courtesy = if (self.is_blank)() { COURTESY } else { Duration::ZERO };
+            let courtesy = if self.knowledge.is_blank() { COURTESY } else { Duration::ZERO };
             if now.duration_since(since) < lasts + courtesy {
                 return Ok(Role::Standby(place(&lease)));
+            }
+            if is_held || seen.term.as_ref().is_none_or(|(_, known)| *known != transitions) {
+                self.knowledge.missed_a_term();
             }
             transitions += 1;
         }

@@ -31,12 +31,15 @@ use tokio::{
     select,
     sync::{Notify, mpsc, watch},
     task::{JoinError, JoinHandle},
-    time::{interval, timeout},
+    time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// The interval at which the static table's file is checked.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The wait for standby replicas to receive the last message.
+const LAST_MESSAGE: Duration = Duration::from_millis(200);
 
 /// A part that runs until the controller ends.
 type Part = JoinHandle<Result<(), Error>>;
@@ -54,6 +57,10 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     let controller = Controller::new(settings, client);
     let mut parts = controller.start(ports, feed_tls, &fixed)?;
     let result = controller.look_after(&mut parts, &mut fixed, reload, shutdown).await;
+    if controller.cluster_totals.close() {
+        // Before the Lease is released: the next leader then has every report.
+        sleep(LAST_MESSAGE).await;
+    }
     controller.ending.cancel();
     parts.end().await;
     result

@@ -73,6 +73,8 @@ impl Serving {
             }
             let since = *held.get_or_insert_with(|| {
                 expected = self.reporting(now, GONE);
+                // Everything that was served is known here.
+                is_whole = self.cluster_totals.is_complete();
                 now
             });
             is_whole |= self.is_whole(expected, now.duration_since(since));

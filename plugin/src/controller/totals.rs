@@ -16,7 +16,7 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -98,13 +98,16 @@ impl Totals<'_> {
         let settings = Settings { server: place.feed.clone(), ..lease.link.clone() }.checked()?;
         let role = watch::Sender::new(Role::Standby(None));
         let receiver = role.subscribe();
-        tokio::spawn(
-            Mirror { settings, cluster_totals: Arc::clone(&self.cluster_totals), role: receiver.clone() }.run(),
-        );
-        let known = Arc::clone(&self.cluster_totals);
-        let is_blank = move || known.is_blank();
-        let (client, namespace) = (self.client.clone(), lease.namespace.clone());
-        let lease = Lease::new(client, namespace, lease.name.clone(), place, is_blank);
+        let ended = Arc::new(Notify::new());
+        let mirror = Mirror {
+            settings,
+            cluster_totals: Arc::clone(&self.cluster_totals),
+            role: receiver.clone(),
+            ended: Arc::clone(&ended),
+        };
+        tokio::spawn(mirror.run());
+        let which = (lease.namespace.clone(), lease.name.clone());
+        let lease = Lease::new(self.client.clone(), which, place, (Arc::clone(&self.cluster_totals) as _, ended));
         Ok((receiver, Some(tokio::spawn(lease.run(role, self.shutdown.clone())))))
     }
 }

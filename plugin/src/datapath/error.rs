@@ -1,7 +1,8 @@
 //! Errors of the kernel side.
 
-use super::btf;
-use std::{io, path::PathBuf};
+use super::{btf, denial::Denial};
+use aya::maps::MapError;
+use std::{error::Error as _, io, path::PathBuf};
 
 /// An error of the kernel side.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +21,14 @@ pub enum Error {
         source: io::Error,
     },
     /// This process lacks a permission.
-    #[error("{what} is not permitted ({source}): run as root, or with the capabilities BPF, NET_ADMIN and PERFMON")]
+    #[error("{what} is not permitted ({source}): {denial}")]
     NotPermitted {
         /// The operation.
         what: &'static str,
         /// The kernel's error.
         source: io::Error,
+        /// The likely reason.
+        denial: Denial,
     },
     /// The embedded object does not fit this program.
     #[error("the embedded eBPF object is not usable: {what}")]
@@ -106,4 +109,27 @@ pub enum Error {
         /// The kernel's error.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// The kernel does not permit it.
+    pub(super) fn not_permitted(what: &'static str, source: io::Error) -> Self {
+        Self::NotPermitted { what, source, denial: Denial::here() }
+    }
+
+    /// A map can't be made, or asked about.
+    pub(super) fn of_map(map: &str, error: MapError) -> Self {
+        // The kernel's answer is below what the library says of it.
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
+        while let Some(error) = cause {
+            if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+                if code == libc::EPERM {
+                    return Self::not_permitted("making an eBPF map", io::Error::from_raw_os_error(code));
+                }
+                return Self::Map { map: map.to_owned(), source: io::Error::from_raw_os_error(code) };
+            }
+            cause = error.source();
+        }
+        Self::Map { map: map.to_owned(), source: io::Error::other(error) }
+    }
 }

@@ -31,7 +31,7 @@ impl Hook {
             Self::Netfilter => probe::accept_all().map(drop),
             Self::Tcx => {
                 sys::query_tcx(LOOPBACK, sys::Side::Egress).map(drop).map_err(|source| match source.raw_os_error() {
-                    Some(libc::EPERM) => Error::NotPermitted { what: "asking for eBPF programs", source },
+                    Some(libc::EPERM) => Error::not_permitted("asking for eBPF programs", source),
                     _ => Error::NoTcx { release: probe::release(), source },
                 })
             }

@@ -186,7 +186,7 @@ fn load_programs<'a>(
         call_kernel_functions(&mut instructions, &functions);
         immediates::fill(&mut instructions, settings)?;
         sys::load_program(kind, name, &instructions).map_err(|(source, log)| match source.raw_os_error() {
-            Some(libc::EPERM) => Error::NotPermitted { what: "loading an eBPF program", source },
+            Some(libc::EPERM) => Error::not_permitted("loading an eBPF program", source),
             _ => Error::Load { program: name, source, log },
         })
     };
@@ -264,8 +264,7 @@ fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> R
         let data = match pins.map(|pins| pins.map(&name)).transpose()?.flatten() {
             Some(pinned) => same_shape(&name, pinned, &map)?,
             None => {
-                let data = MapData::create(map.clone(), &name, None)
-                    .map_err(|source| Error::Map { map: name.clone(), source: std::io::Error::other(source) })?;
+                let data = MapData::create(map.clone(), &name, None).map_err(|error| Error::of_map(&name, error))?;
                 pins.map(|pins| pins.pin_map(&name, data.fd().as_fd())).transpose()?;
                 data
             }
@@ -277,7 +276,7 @@ fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> R
 
 /// Checks that a pinned map has the shape that the programs expect.
 fn same_shape(name: &str, pinned: MapData, expected: &aya_obj::Map) -> Result<MapData, Error> {
-    let info = pinned.info().map_err(|error| Error::Map { map: name.into(), source: std::io::Error::other(error) })?;
+    let info = pinned.info().map_err(|error| Error::of_map(name, error))?;
     let shape = (info.key_size(), info.value_size(), info.max_entries());
     if shape == (expected.key_size(), expected.value_size(), expected.max_entries()) {
         Ok(pinned)

@@ -30,8 +30,8 @@ pub fn accept_all() -> Result<OwnedFd, Error> {
     let accept = [instruction(0xb7, 1), instruction(0x95, 0)];
     sys::load_program(ProgramKind::Netfilter, "accept_all", &accept).map_err(|(source, _)| {
         match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { what: "loading an eBPF program", source },
-            Some(libc::ENOSYS) => Error::NotPermitted { what: "the bpf system call", source },
+            Some(libc::EPERM | libc::EACCES) => Error::not_permitted("loading an eBPF program", source),
+            Some(libc::ENOSYS) => Error::not_permitted("the bpf system call", source),
             _ => Error::NoNetfilter { release: release(), source },
         }
     })

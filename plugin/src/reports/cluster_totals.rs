@@ -7,6 +7,7 @@ use crate::{
     accounting::{Accounting, Between, ByLocality, End, Grown, Line, Named, Pod, Transfer, TransferKey},
     counters::{Counted, Whose},
     identity::Endpoint,
+    leader::Knowledge,
     proto::v1::{self, ClusterSums, FlowServer, MirrorResponse, NodeState, ReportRequest, mirror_response::Response},
     wire::{self, DecodedNames, Malformed, Names},
     zones::{Locality, Matrix, Pair, Place},
@@ -15,7 +16,10 @@ use ahash::{AHashMap, AHashSet};
 use meridian_abi::{Counter, stats::Stat};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::broadcast;
@@ -36,6 +40,9 @@ pub enum Refused {
     /// There are too many nodes.
     #[error("there are reports of {0} nodes already")]
     Full(usize),
+    /// This replica is ending.
+    #[error("the controller ends")]
+    Closed,
 }
 
 /// Counters by reason.
@@ -48,6 +55,8 @@ pub struct ClusterTotals {
     /// The state that another replica is sending: applied as a whole, because a part of it would make nodes count
     /// twice.
     incoming: Mutex<Option<Inner>>,
+    /// Whether the leader was mirrored to its last message.
+    is_complete: AtomicBool,
     limit: usize,
 }
 
@@ -61,6 +70,7 @@ struct Inner {
     /// Endpoints that several nodes report are stored once.
     endpoints: AHashSet<Pod>,
     mirrors: broadcast::Sender<MirrorResponse>,
+    is_closed: bool,
     last_expiry: Instant,
 }
 
@@ -103,9 +113,10 @@ impl ClusterTotals {
             accounting: Accounting::new(series, by_interval).without_transfers(),
             endpoints: AHashSet::new(),
             mirrors: broadcast::Sender::new(BEHIND),
+            is_closed: false,
             last_expiry: Instant::now(),
         };
-        Self { inner: Mutex::new(inner), incoming: Mutex::new(None), limit }
+        Self { inner: Mutex::new(inner), incoming: Mutex::new(None), is_complete: AtomicBool::new(false), limit }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -116,9 +127,12 @@ impl ClusterTotals {
     /// Adds the growth of a node's counters.
     ///
     /// # Errors
-    /// The report is malformed, or there are too many nodes. Nothing was added.
+    /// The report is malformed, there are too many nodes, or this replica is ending. Nothing was added.
     pub fn take(&self, report: ReportRequest, now: Instant) -> Result<(), Refused> {
         let mut inner = self.lock();
+        if inner.is_closed {
+            return Err(Refused::Closed);
+        }
         let read = Read::new(&report, &mut inner.endpoints)?;
         if !inner.nodes.contains_key(&report.node) && inner.nodes.len() >= self.limit {
             return Err(Refused::Full(self.limit));
@@ -184,9 +198,16 @@ impl ClusterTotals {
         inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
     }
 
-    /// Whether no node is known.
-    pub fn is_blank(&self) -> bool {
-        self.lock().nodes.is_empty()
+    /// Ends the acceptance of reports, and tells the standby replicas. Returns whether there are any.
+    pub fn close(&self) -> bool {
+        let mut inner = self.lock();
+        inner.is_closed = true;
+        inner.mirrors.send(MirrorResponse { response: Some(Response::Last(true)) }).is_ok()
+    }
+
+    /// Whether everything that the leader before has served is known here.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Relaxed)
     }
 
     /// Whether another replica mirrors this one.
@@ -226,7 +247,11 @@ impl ClusterTotals {
         match (message.response, &mut *incoming) {
             (Some(Response::Report(report)), None) => return self.take(report, now),
             (Some(Response::IntervalTaken(_)), None) => drop(self.lock().accounting.take_interval()),
-            (Some(Response::Sums(sums)), _) => *incoming = Some(self.lock().with_sums(sums, now)?),
+            (Some(Response::Sums(sums)), _) => {
+                self.is_complete.store(false, Ordering::Relaxed);
+                *incoming = Some(self.lock().with_sums(sums, now)?);
+            }
+            (Some(Response::Last(_)), None) => self.is_complete.store(true, Ordering::Relaxed),
             (Some(Response::Node(NodeState { report, age })), Some(incoming)) => {
                 let report = report.unwrap_or_default();
                 let read = Read::new(&report, &mut incoming.endpoints)?;
@@ -247,6 +272,16 @@ impl ClusterTotals {
     }
 }
 
+impl Knowledge for ClusterTotals {
+    fn is_blank(&self) -> bool {
+        self.lock().nodes.is_empty()
+    }
+
+    fn missed_a_term(&self) {
+        self.is_complete.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Inner {
     /// A new state with the sums of another replica.
     fn with_sums(&self, sums: ClusterSums, now: Instant) -> Result<Self, Malformed> {
@@ -258,6 +293,7 @@ impl Inner {
             accounting: self.accounting.without_counts(),
             endpoints: AHashSet::new(),
             mirrors: self.mirrors.clone(),
+            is_closed: self.is_closed,
             last_expiry: now,
         };
         wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| state.matrix.add(pair, counter));

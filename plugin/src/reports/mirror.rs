@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tonic::Status;
 
 /// The size limit of a message with a part of the leader's state.
@@ -29,6 +32,8 @@ pub struct Mirror {
     pub cluster_totals: Arc<ClusterTotals>,
     /// The current leader.
     pub role: watch::Receiver<Role>,
+    /// Notified of the leader's last message: it is about to release the Lease.
+    pub ended: Arc<Notify>,
 }
 
 impl Mirror {
@@ -53,8 +58,9 @@ impl Mirror {
                 continue;
             };
             let settings = self.settings.at(leader.feed.clone());
+            let mirroring = Mirroring { cluster_totals: &self.cluster_totals, ended: &self.ended };
             tokio::select! {
-                ended = listen(&settings, &self.cluster_totals, &mut mirrored_at) => {
+                ended = mirroring.listen(&settings, &mut mirrored_at) => {
                     if ended != last_reason {
                         tracing::warn!(leader = leader.feed, reason = ended, "the leader's state can't be mirrored");
                         last_reason = ended;
@@ -75,25 +81,37 @@ impl Mirror {
     }
 }
 
-/// Mirrors a leader until the stream ends. Returns the reason.
-async fn listen(settings: &Settings, cluster_totals: &ClusterTotals, mirrored_at: &mut Option<Instant>) -> String {
-    let stream = async {
-        let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
-        let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-        let request = settings.request(MirrorRequest {}).map_err(|error| error_chain(&error))?;
-        let describe = |status: Status| format!("{:?}: {}", status.code(), status.message());
-        let mut stream = client.mirror(request).await.map_err(describe)?.into_inner();
-        tracing::info!(leader = settings.server, "standing by");
-        while let Some(message) = stream.message().await.map_err(describe)? {
-            let (now, is_part) =
-                (Instant::now(), matches!(message.response, Some(Response::Sums(_) | Response::Node(_))));
-            cluster_totals.apply_mirrored(message, now).map_err(|refused| refused.to_string())?;
-            // Partial state does not count.
-            if !is_part {
-                *mirrored_at = Some(now);
+/// The destination of a leader's messages.
+struct Mirroring<'a> {
+    cluster_totals: &'a ClusterTotals,
+    ended: &'a Notify,
+}
+
+impl Mirroring<'_> {
+    /// Mirrors a leader until the stream ends. Returns the reason.
+    async fn listen(&self, settings: &Settings, mirrored_at: &mut Option<Instant>) -> String {
+        let stream = async {
+            let channel = settings.connect().await.map_err(|error| error_chain(&error))?;
+            let mut client = ReportsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+            let request = settings.request(MirrorRequest {}).map_err(|error| error_chain(&error))?;
+            let describe = |status: Status| format!("{:?}: {}", status.code(), status.message());
+            let mut stream = client.mirror(request).await.map_err(describe)?.into_inner();
+            tracing::info!(leader = settings.server, "standing by");
+            while let Some(message) = stream.message().await.map_err(describe)? {
+                let (now, is_part) =
+                    (Instant::now(), matches!(message.response, Some(Response::Sums(_) | Response::Node(_))));
+                let is_last = matches!(message.response, Some(Response::Last(_)));
+                self.cluster_totals.apply_mirrored(message, now).map_err(|refused| refused.to_string())?;
+                if is_last {
+                    self.ended.notify_one();
+                }
+                // Partial state does not count.
+                if !is_part {
+                    *mirrored_at = Some(now);
+                }
             }
-        }
-        Ok("it ended the stream".to_owned())
-    };
-    stream.await.unwrap_or_else(|reason: String| reason)
+            Ok("it ended the stream".to_owned())
+        };
+        stream.await.unwrap_or_else(|reason: String| reason)
+    }
 }

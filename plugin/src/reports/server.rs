@@ -4,7 +4,7 @@ use super::{ClusterTotals, Refused, services::reports_server::Reports};
 use crate::{
     leader::{Role, until_lost},
     link::{Authenticate, check_token},
-    proto::v1::{Hook, MirrorRequest, MirrorResponse, ReportRequest, ReportResponse},
+    proto::v1::{Hook, MirrorRequest, MirrorResponse, ReportRequest, ReportResponse, mirror_response},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::{
@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// How long an agent may be silent.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// The time limit for sending a leader's last message to the standby replicas.
+const LAST_MESSAGE: Duration = Duration::from_millis(500);
 /// The time limit for an agent's first report.
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -137,6 +139,7 @@ impl ReportsService {
                     break Some(self.refuse(Status::invalid_argument(reason.to_string())));
                 }
                 Err(full @ Refused::Full(_)) => break Some(self.refuse(Status::resource_exhausted(full.to_string()))),
+                Err(closed @ Refused::Closed) => break Some(Status::unavailable(closed.to_string())),
             }
             if let Some(change) = hook_change {
                 (self.hook_changed)(change);
@@ -186,6 +189,9 @@ impl Reports for ReportsService {
             async move {
                 let mut news = news?;
                 match news.recv().await {
+                    Ok(said) if matches!(said.response, Some(mirror_response::Response::Last(_))) => {
+                        Some((Ok(said), None))
+                    }
                     Ok(said) => Some((Ok(said), Some(news))),
                     Err(RecvError::Closed) => None,
                     Err(RecvError::Lagged(_)) => {
@@ -201,6 +207,8 @@ impl Reports for ReportsService {
                 () = until_lost(role) => {}
                 () = shutdown.cancelled() => {}
             }
+            // The last message may be on its way.
+            sleep(LAST_MESSAGE).await;
         };
         Ok(Response::new(stream::iter(known.into_iter().map(Ok)).chain(news).take_until(Box::pin(end)).boxed()))
     }

@@ -1,6 +1,9 @@
 //! What Cilium has on the nodes, in the kernel and served, and what Meridian has: that neither touches the other's.
 
-use crate::cluster::{Cluster, NAME, NODES, OUTSIDE};
+use crate::{
+    NAME,
+    cluster::{Cluster, NODES, OUTSIDE},
+};
 use meridian::datapath::sys::{Side, query_tcx};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;

@@ -10,12 +10,17 @@ mod actions;
 mod beside;
 #[path = "../certificates/mod.rs"]
 mod certificates;
-mod cluster;
-mod machine;
 mod modes;
+#[path = "../nodes/mod.rs"]
+mod nodes;
 mod offsets;
 mod outside;
 mod policies;
 mod relay;
 mod said;
 mod wire;
+
+use nodes::{cluster, machine};
+
+/// Beside a cluster that a person has.
+const NAME: &str = "meridian-cilium";

@@ -133,7 +133,7 @@ fn relay() {
 /// Whatever happens, what Meridian says grows by what the wire carried; Cilium keeps what it has; and when all is
 /// over, nothing is left.
 fn holds(mode: &Mode) {
-    let machine = Machine::look();
+    let machine = Machine::look(crate::NAME);
     {
         let cluster = with_pods(mode.name);
         let _outside = outside::Server::start(&cluster);
@@ -165,7 +165,7 @@ fn holds(mode: &Mode) {
 
 /// A cluster with Cilium in this mode, and the pods that talk.
 pub fn with_pods(mode: &str) -> Cluster {
-    let cluster = timed("the cluster", || Cluster::up(mode));
+    let cluster = timed("the cluster", || Cluster::up(crate::NAME, Some(mode)));
     timed("its pods", || {
         cluster.apply("conformance/cluster/workloads.yaml");
         // Where there is IPv6, too; elsewhere it changes nothing.

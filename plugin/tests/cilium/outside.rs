@@ -1,7 +1,10 @@
 //! A server on the internet, as far as the cluster knows: the machine beside the nodes has public addresses, to which
 //! packets leave with the addresses of the sender's node.
 
-use crate::cluster::{Cluster, NAME, OUTSIDE, until};
+use crate::{
+    NAME,
+    cluster::{Cluster, OUTSIDE, until},
+};
 use std::{
     net::IpAddr,
     process::{Child, Command, Stdio},

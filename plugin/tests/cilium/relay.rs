@@ -26,7 +26,7 @@ const FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 const SUFFIX: &str = "-meridian";
 
 pub fn has_both() {
-    let machine = Machine::look();
+    let machine = Machine::look(crate::NAME);
     {
         let cluster = with_pods("relay");
         let _outside = outside::Server::start(&cluster);

@@ -65,7 +65,7 @@ pub struct Wire<'c> {
 impl<'c> Wire<'c> {
     /// Counts from now on. Pods are those that run now.
     pub fn tap(cluster: &'c Cluster) -> Self {
-        let network = format!("--net=/run/netns/{}-{OUTSIDE}", crate::cluster::NAME);
+        let network = format!("--net=/run/netns/{}-{OUTSIDE}", crate::NAME);
         let mut nft =
             Command::new("nsenter").arg(network).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         nft.stdin.take().unwrap().write_all(TABLE.as_bytes()).unwrap();

@@ -56,7 +56,17 @@ const REFUSED: [libc::c_long; 34] = [
 
 /// Confines the command to these capabilities and writable folders.
 pub(crate) fn confine(command: &mut Command, capabilities: &[u32], writable: &[&Path]) {
-    let (capabilities, filter) = (capabilities.to_vec(), filter());
+    confine_further(command, capabilities, writable, &[]);
+}
+
+/// The same, with further system calls refused.
+pub(crate) fn confine_further(
+    command: &mut Command,
+    capabilities: &[u32],
+    writable: &[&Path],
+    refused: &[libc::c_long],
+) {
+    let (capabilities, filter) = (capabilities.to_vec(), filter(refused));
     let writable: Vec<PathBuf> = writable.iter().map(|path| path.to_path_buf()).collect();
     // SAFETY: only system calls, without locks that another thread could hold.
     unsafe {
@@ -84,13 +94,13 @@ pub(crate) fn confine(command: &mut Command, capabilities: &[u32], writable: &[&
 }
 
 /// The filter refuses with EPERM, as the runtimes do.
-fn filter() -> Vec<libc::sock_filter> {
+fn filter(further: &[libc::c_long]) -> Vec<libc::sock_filter> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let answer = |k| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, k);
     let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     // The number of the system call is the first word.
     let mut program = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
-    for call in REFUSED {
+    for call in REFUSED.iter().chain(further).copied() {
         program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32));
         program.push(answer(refused));
     }

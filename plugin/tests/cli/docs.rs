@@ -1,11 +1,10 @@
 //! The pages' commands can be typed, and the pages are right about messages, metrics and options.
 
-use crate::common::run;
+use crate::common::{
+    documented::{commands_in, commands_of_clusters, page},
+    run,
+};
 use std::{collections::BTreeSet, fs, path::Path};
-
-fn page(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
-}
 
 /// README.md and docs/*.md.
 fn pages() -> Vec<String> {
@@ -18,14 +17,7 @@ fn pages() -> Vec<String> {
 
 /// The lines of the command blocks, without comments.
 fn commands() -> BTreeSet<String> {
-    let mut commands = BTreeSet::new();
-    for page in pages() {
-        for block in page.split("```sh\n").skip(1) {
-            let block = block.split("```").next().unwrap();
-            commands.extend(block.lines().map(|line| line.split(" #").next().unwrap().trim().to_owned()));
-        }
-    }
-    commands
+    pages().iter().flat_map(|page| commands_in(page)).collect()
 }
 
 #[test]
@@ -46,11 +38,22 @@ fn every_command_of_ours_in_the_pages_is_understood() {
 }
 
 #[test]
+fn every_command_that_needs_a_cluster_is_typed_by_the_suite_that_has_one() {
+    let commands = commands_of_clusters();
+    assert!(commands.len() > 10, "{commands:?}");
+    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
+    let files = fs::read_dir(suite).unwrap().flatten().map(|file| fs::read_to_string(file.path()).unwrap());
+    let code: String = files.collect();
+    let missing: Vec<_> = commands.iter().filter(|command| !code.contains(&format!("\"{command}\""))).collect();
+    assert!(missing.is_empty(), "typed by nobody: {missing:#?}");
+}
+
+#[test]
 fn every_alert_and_every_line_of_the_check_has_an_entry() {
-    let page = page("docs/install.md");
-    let alerts = self::page("helm/meridian/files/alerts.yaml");
+    let install = page("docs/install.md");
+    let alerts = page("helm/meridian/files/alerts.yaml");
     let alerts = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
-    let missing: Vec<&str> = alerts.filter(|alert| !page.contains(&format!("| `{alert}` |"))).collect();
+    let missing: Vec<&str> = alerts.filter(|alert| !install.contains(&format!("| `{alert}` |"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
     let said = run(&["check", "--uplink", "lo"]);
     let findings = said
@@ -60,6 +63,6 @@ fn every_alert_and_every_line_of_the_check_has_an_entry() {
     let names: Vec<&str> = findings.filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert!(names.len() >= 6, "{said:?}");
     for name in names {
-        assert!(page.contains(&format!("`{name}`")), "{name}");
+        assert!(install.contains(&format!("`{name}`")), "{name}");
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::{
     Said, Scratch,
+    confined::{CAPABILITIES, confine_further},
     machine::{Machine, alone},
-    run,
+    meridian, run,
 };
 use std::{
     fs,
@@ -99,4 +100,18 @@ fn without_root_it_says_what_is_missing() {
         "meridian: loading an eBPF program is not permitted (Operation not permitted (os error 1)): run as root",
     );
     before.is_restored();
+}
+
+/// As in a pod on a node whose container runtime has an old profile.
+#[test]
+fn a_seccomp_profile_that_denies_bpf_is_named_and_not_the_capabilities() {
+    let _alone = alone();
+    let mut check = meridian(&["check", "--uplink", "lo"]);
+    confine_further(&mut check, &CAPABILITIES.map(|(_, number)| number), &[], &[libc::SYS_bpf]);
+    let said = Said::from(check.output().unwrap());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("ok       capabilities"), "{said:?}");
+    let named = said.stdout.matches("so it is denied by the seccomp profile of this process").count();
+    assert!(named >= 3 && !said.stdout.contains("run as root"), "every hook says so: {said:?}");
+    assert!(said.stdout.contains("clsact        making an eBPF map is not permitted"), "{said:?}");
 }

@@ -11,14 +11,14 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     batch::v1::Job,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     scheduling::v1::PriorityClass,
 };
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use std::{
@@ -161,7 +161,14 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
         "currentNumberScheduled": 3, "updatedNumberScheduled": 3, "numberReady": 3, "numberMisscheduled": 0}),
     )
     .await;
-    let spec = job.spec.unwrap().template.spec.unwrap();
+    let nodes = ["node-a", "node-b", "node-c"];
+    for node in nodes {
+        pod(client, &after.0, node).await;
+    }
+    let job = job.spec.unwrap();
+    // helm waits for five minutes, and hears before that why it failed.
+    assert_eq!(job.active_deadline_seconds, Some(270));
+    let spec = job.template.spec.unwrap();
     let mut command = meridian(&[]);
     command.args(spec.containers[0].args.clone().unwrap());
     command.env("MERIDIAN_KUBECONFIG", lab.kubeconfig_in(NAMESPACE, &spec.service_account_name.unwrap()).await);
@@ -174,7 +181,12 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     .await;
     assert_eq!(args(&changed)[..3], ["agent", "--config", "/etc/meridian/agent.yaml"]);
     assert!(!unloads.is_finished());
+    // As their controller does it: one node after another has the new pod.
     status(&agents, json!({"observedGeneration": changed.metadata.generation, "updatedNumberScheduled": 3})).await;
+    for node in nodes {
+        assert!(!unloads.is_finished());
+        pod(client, &changed, node).await;
+    }
     until("its end", async || unloads.is_finished().then_some(())).await;
     let said = unloads.join().unwrap();
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), "nothing is left on 3 nodes\n"), "{said:?}");
@@ -188,6 +200,28 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     status(&jobs, finished(json!([condition("SuccessCriteriaMet"), condition("Complete")]))).await;
     done(going).await;
     assert_eq!(made(client).await, Vec::<String>::new());
+    // As the collector of garbage does it.
+    let pods: Api<Pod> = here(client);
+    let now_gone = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods.delete_collection(&now_gone, &ListParams::default()).await.unwrap();
+}
+
+/// A pod of the agents on a node, ready, in place of the one that is there.
+async fn pod(client: &Client, set: &DaemonSet, node: &str) {
+    let pods: Api<Pod> = here(client);
+    let name = format!("{AGENTS}-{node}");
+    let now_gone = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let _ = pods.delete(&name, &now_gone).await;
+    let template = serde_json::to_value(&set.spec.template).unwrap();
+    let mut spec = template["spec"].clone();
+    spec["nodeName"] = node.into();
+    // There is no admission that makes a class a number.
+    let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": AGENTS, "uid": set.metadata.uid});
+    let metadata = json!({"name": name, "labels": template["metadata"]["labels"], "ownerReferences": [owner]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&ready)).await.unwrap();
 }
 
 async fn status<K>(api: &Api<K>, status: Value)

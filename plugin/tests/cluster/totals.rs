@@ -171,9 +171,9 @@ async fn totals(lab: &mut Lab) {
     service(port, Rc::clone(&replicas)).await;
     let mut controllers = Controllers { trust: Trust::new(lab).await, replicas, logs: Vec::new() };
 
-    let first = controllers.start(lab).await;
+    let mut first = controllers.start(lab).await;
     holds(&first, 1.0).await;
-    let second = controllers.start(lab).await;
+    let mut second = controllers.start(lab).await;
     let mut agents: Vec<Agent> =
         nodes.iter().zip(&controllers.trust.agents).map(|(node, trust)| agent(lab, node, port, &pins, trust)).collect();
     // Traffic counts only while an agent has its programs attached.
@@ -221,6 +221,21 @@ async fn totals(lab: &mut Lab) {
     agents[0] = agent(lab, &nodes[0], port, &pins, &controllers.trust.agents[0]);
     truth.send(&nodes, 300);
     truth.is_served("after an agent was killed", &[&first, &second]).await;
+
+    // The leader ends as in a rollout, while no agent can report: the standby replica has everything, and serves it.
+    for agent in &agents {
+        agent.process.signal(Signal::SIGSTOP);
+    }
+    first.process.signal(Signal::SIGTERM);
+    controllers.replicas.borrow_mut().remove(0);
+    truth.is_served("after the leader has ended", &[&second]).await;
+    for agent in &agents {
+        agent.process.signal(Signal::SIGCONT);
+    }
+    drop(std::mem::replace(&mut first, second));
+    second = controllers.start(lab).await;
+    truth.send(&nodes, 350);
+    truth.is_served("after agents have found the next leader", &[&first, &second]).await;
 
     // The leader is killed during traffic.
     first.process.signal(Signal::SIGKILL);

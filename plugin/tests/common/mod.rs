@@ -1,6 +1,7 @@
 //! Shared code for tests of the command.
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
+pub mod documented;
 pub mod programs;
 pub mod running;
 

@@ -263,6 +263,31 @@ fn what_one_has_begun_to_say_is_not_half_known() {
 }
 
 #[test]
+fn who_has_heard_the_holder_to_its_last_word_knows_all_that_was_served() {
+    let now = Instant::now();
+    let (holder, standby) = (cluster_totals(), cluster_totals());
+    let mut news = mirror(&holder, &standby, now);
+    let (mut agent, mut truth) = (Agent::new(1), Truth::default());
+    send(&mut agent, &mut Random(7), &mut truth, now);
+    agent.report(&holder, now);
+    apply_news(&mut news, &standby, now);
+    assert!(!standby.is_complete(), "more may be taken there");
+    assert!(holder.close());
+    let late = agent.reporter.report(&agent.sample());
+    assert!(matches!(holder.take(late, now), Err(Refused::Closed)));
+    apply_news(&mut news, &standby, now);
+    assert!(standby.is_complete());
+    assert_eq!(served(&standby), served(&holder));
+    // Another holder goes on from there.
+    let other = cluster_totals();
+    mirror(&other, &standby, now);
+    assert!(!standby.is_complete());
+    standby.apply_mirrored(MirrorResponse { response: Some(Response::Last(true)) }, now).unwrap();
+    standby.missed_a_term();
+    assert!(!standby.is_complete());
+}
+
+#[test]
 fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
     let (leader, standby, now) = (cluster_totals(), cluster_totals(), Instant::now());
     Agent::new(0).report(&leader, now);

@@ -1,11 +1,13 @@
-//! A cluster with Cilium, brought up by `scripts/cluster.sh` and taken away with the last of its tests.
+//! A cluster of three real kubelets, brought up by `scripts/cluster.sh` and taken away with the last of its tests.
 
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     io::Write,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -16,18 +18,25 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub const NODES: [(&str, &str); 3] = [("node-1", "172.30.0.11"), ("node-2", "172.30.0.12"), ("node-3", "172.30.0.13")];
 /// Where the control plane and the nodes' bridge are.
 pub const OUTSIDE: &str = "control-plane";
-/// Beside a cluster that a person has.
-pub const NAME: &str = "meridian-cilium";
 
 /// A running cluster.
-pub struct Cluster;
+pub struct Cluster {
+    /// Its name, so that it can be beside others, such as one that a person has.
+    pub name: &'static str,
+    /// Whether Cilium is its pod network.
+    pub has_cilium: bool,
+    /// Nodes that are switched off.
+    lost: Mutex<BTreeSet<String>>,
+}
 
 impl Cluster {
-    /// Brings it up, Cilium in this mode.
-    pub fn up(mode: &str) -> Self {
+    /// Brings it up, with Cilium in this mode or without it.
+    pub fn up(name: &'static str, cilium: Option<&str>) -> Self {
         // From here on, so that a cluster that doesn't come up is taken away, too.
-        let cluster = Self;
-        cluster.script(&["up", "--cilium", mode]);
+        let cluster = Self { name, has_cilium: cilium.is_some(), lost: Mutex::default() };
+        let mut arguments = vec!["up"];
+        arguments.extend(cilium.into_iter().flat_map(|mode| ["--cilium", mode]));
+        cluster.script(&arguments);
         cluster
     }
 
@@ -40,12 +49,39 @@ impl Cluster {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cluster.sh");
         let mut command = Command::new(script);
-        command.args(arguments).env("MERIDIAN_CLUSTER", NAME).stdin(Stdio::null());
+        // As a person would who has cloned it.
+        command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        command.args(arguments).env("MERIDIAN_CLUSTER", self.name).stdin(Stdio::null());
         command
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         self.script(&[&["kubectl"], arguments].concat())
+    }
+
+    /// Pulls a node's plug.
+    pub fn lose(&self, node: &str) {
+        self.script(&["lose", node]);
+        self.lost.lock().unwrap().insert(node.to_owned());
+    }
+
+    /// Puts it back, and waits until it is ready.
+    pub fn boot(&self, node: &str) {
+        // The node is ready by what it said before, until it says something new.
+        self.script(&["boot", node]);
+        until(&format!("{node} is ready"), || self.is_ready(node).then_some(()));
+        self.lost.lock().unwrap().remove(node);
+    }
+
+    /// Whether the node says so.
+    pub fn is_ready(&self, node: &str) -> bool {
+        let path = "--output=jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        self.kubectl(&["get", "node", node, path]) == "True"
+    }
+
+    /// Whether no node is switched off.
+    pub fn is_whole(&self) -> bool {
+        self.lost.lock().unwrap().is_empty()
     }
 
     /// The objects that `kubectl get` finds.
@@ -86,7 +122,7 @@ impl Cluster {
 
     /// Runs a program of this machine in the network of a node, or outside.
     pub fn in_network<S: AsRef<OsStr>>(&self, machine: &str, command: &[S]) -> Output {
-        let network = format!("--net=/run/netns/{NAME}-{machine}");
+        let network = format!("--net=/run/netns/{}-{machine}", self.name);
         Command::new("nsenter").arg(network).args(command).output().unwrap()
     }
 
@@ -100,7 +136,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if thread::panicking() && std::env::var_os("MERIDIAN_KEEP").is_some() {
-            eprintln!("the cluster {NAME} stays as it is");
+            eprintln!("the cluster {} stays as it is", self.name);
             return;
         }
         let _ = self.command(&["down"]).status();

@@ -1,7 +1,7 @@
 //! What a cluster could leave behind on the machine: namespaces, mounts, groups, processes, programs, and
 //! settings that are the whole kernel's.
 
-use crate::cluster::{NAME, until};
+use super::cluster::until;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -27,21 +27,22 @@ const MOVING: [&str; 12] = [
 /// The machine at one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Machine {
+    cluster: &'static str,
     settings: BTreeMap<String, String>,
     left: BTreeSet<String>,
 }
 
 impl Machine {
-    pub fn look() -> Self {
+    pub fn look(cluster: &'static str) -> Self {
         let mut settings = BTreeMap::new();
         read_settings(Path::new("/proc/sys"), &mut settings);
-        Self { settings, left: left() }
+        Self { cluster, settings, left: left(cluster) }
     }
 
     /// Waits until the machine is as it was: what the kernel takes away, it takes away later.
     pub fn must_be_as_before(&self) {
-        until("nothing of the cluster left", || left().is_subset(&self.left).then_some(()));
-        let now = Self::look();
+        until("nothing of the cluster left", || left(self.cluster).is_subset(&self.left).then_some(()));
+        let now = Self::look(self.cluster);
         for (setting, value) in &self.settings {
             assert_eq!(now.settings.get(setting), Some(value), "{setting}");
         }
@@ -65,9 +66,9 @@ fn read_settings(folder: &Path, settings: &mut BTreeMap<String, String>) {
 }
 
 /// What has the cluster's name.
-fn left() -> BTreeSet<String> {
+fn left(cluster: &str) -> BTreeSet<String> {
     let mut left = BTreeSet::new();
-    let ours = |text: &str| text.contains(NAME);
+    let ours = |text: &str| text.contains(cluster);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     left.extend(mounts.lines().filter(|line| ours(line)).map(|line| format!("mount {line}")));
     let mut folders = vec!["/run/netns".to_owned(), "/sys/fs/cgroup".to_owned()];

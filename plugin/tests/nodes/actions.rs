@@ -1,0 +1,124 @@
+//! Traffic of known kinds between pods, and from outside; and what is done to the cluster meanwhile.
+
+use super::cluster::{Cluster, NODES, OUTSIDE, until};
+use serde_json::Value;
+use std::{
+    process::Child,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+/// The servers' port, and that of their service on every node.
+const PORT: u16 = 8080;
+const NODE_PORT: u16 = 30080;
+
+/// Traffic from each client to each server: TCP, UDP, and datagrams that are cut; by address of either family, by
+/// service, and by the name of one without an address.
+pub fn burst(cluster: &Cluster) {
+    let servers = ready(cluster, "shop", "web");
+    let services = ["--namespace=shop", "get", "service", "web", "--output=jsonpath={.spec.clusterIPs[*]}"];
+    let services = cluster.kubectl(&services);
+    let host = |address: &str| if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let servers = servers.iter().flat_map(|pod| &pod.addresses).map(|address| (host(address), PORT));
+    let services = services.split(' ').map(|address| (host(address), 80));
+    let all = servers.chain(services).chain([("web-headless.shop.svc.cluster.local".to_owned(), PORT)]);
+    let kinds = ["tcp", "udp", "cut"];
+    let flow = |(host, port): &(String, u16), kind: &str| match kind {
+        "tcp" => format!("tcp:{host}:{port}:300000:1000000:3"),
+        "udp" => format!("udp:{host}:{port}:1200:50"),
+        _ => format!("udp:{host}:{port}:4000:10"),
+    };
+    let flows: Vec<String> = all.flat_map(|at| kinds.map(|kind| flow(&at, kind))).collect();
+    send_from_each_client(cluster, &flows);
+}
+
+/// The same flows from each client at once.
+pub fn send_from_each_client(cluster: &Cluster, flows: &[String]) {
+    let clients = ready(cluster, "billing", "client");
+    let sending: Vec<Child> = clients.iter().map(|client| send(cluster, client, flows)).collect();
+    assert!(sending.len() >= 2, "{clients:?}");
+    for mut client in sending {
+        assert!(client.wait().unwrap().success(), "a client could not send");
+    }
+}
+
+/// A client that sends.
+pub fn send(cluster: &Cluster, from: &ReadyPod, flows: &[String]) -> Child {
+    let exec = ["kubectl", "--namespace", &from.namespace, "exec", &from.name, "--", "traffic", "send"];
+    cluster.command(&exec).args(flows).spawn().unwrap()
+}
+
+/// A pod that is ready.
+#[derive(Debug)]
+pub struct ReadyPod {
+    pub namespace: String,
+    pub name: String,
+    pub node: String,
+    pub addresses: Vec<String>,
+}
+
+/// The pods of a workload that are ready.
+pub fn ready(cluster: &Cluster, namespace: &str, workload: &str) -> Vec<ReadyPod> {
+    let pods = cluster.get(&["pods", "--namespace", namespace, "--selector", &format!("app={workload}")]);
+    let is_ready = |pod: &&Value| {
+        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let mut ready = conditions.filter(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        pod["metadata"]["deletionTimestamp"].is_null() && ready.next().is_some()
+    };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let pods = pods.iter().filter(is_ready).map(|pod| ReadyPod {
+        namespace: namespace.to_owned(),
+        name: text(&pod["metadata"]["name"]),
+        node: text(&pod["spec"]["nodeName"]),
+        addresses: pod["status"]["podIPs"].as_array().unwrap().iter().map(|ip| text(&ip["ip"])).collect(),
+    });
+    pods.collect()
+}
+
+/// Traffic from outside to the service's port on a node that has none of its pods.
+pub fn node_port(cluster: &Cluster) {
+    let flow = format!("tcp:172.30.0.11:{NODE_PORT}:300000:1000000:5");
+    let traffic = std::env::var("MERIDIAN_TRAFFIC").unwrap();
+    cluster.ask(OUTSIDE, &[traffic.as_str(), "send", &flow, &format!("udp:172.30.0.11:{NODE_PORT}:1200:20")]);
+}
+
+/// Bursts that go on until the work is done, one at least.
+pub fn burst_while(cluster: &Cluster, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let bursts = scope.spawn(|| {
+            loop {
+                burst(cluster);
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        work();
+        done.store(true, Ordering::Relaxed);
+        bursts.join().unwrap();
+    });
+}
+
+/// Ends the cilium-agent of each node, and starts it again.
+pub fn restart_cilium(cluster: &Cluster) {
+    let restart = |node| {
+        cluster.script(&["cilium", "stop", node]);
+        cluster.script(&["cilium", "start", node]);
+        until("cilium-agent", || {
+            let status = cluster.command(&["cilium", "dbg", node, "status", "--brief"]).output().unwrap();
+            status.status.success().then_some(())
+        });
+    };
+    thread::scope(|scope| {
+        for (node, _) in NODES {
+            scope.spawn(move || restart(node));
+        }
+    });
+}
+
+/// Replaces each of our agents.
+pub fn restart_agents(cluster: &Cluster) {
+    cluster.kubectl(&["--namespace=meridian", "rollout", "restart", "daemonset/meridian-agent"]);
+    cluster.rolled_out("meridian", "daemonset/meridian-agent");
+}

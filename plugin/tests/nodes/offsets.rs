@@ -1,0 +1,162 @@
+//! The difference between what Meridian says and what the wire carried. Whatever happens in between, it must be
+//! the same before and after: then all that the wire carried was counted, and nothing else.
+//!
+//! The cluster never keeps still, and neither is read at the other's moment. But both only grow, and the wire is
+//! read before and after: one look leaves the difference between two bounds, and more looks bring them together,
+//! at one moment without traffic to a single number.
+
+use super::{
+    cluster::{Cluster, until},
+    pages,
+    wire::{By, Pair, Sums, Wire},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What agents say is the kernel's counters of this time ago at most: they read them once a second.
+const READ: Duration = Duration::from_millis(1500);
+/// How often agents report in these tests.
+pub const REPORTS: &str = "4s";
+/// From the wire through an agent's report to the controller's page.
+const REPORTED: Duration = Duration::from_secs(8);
+/// How long zones are looked at: agents and controllers talk between zones, too, and may not pause together. Their
+/// bounds are a few packets apart then.
+const ZONES: Duration = Duration::from_secs(30);
+/// Looks that may fail: on a busy machine an agent may read late.
+const LOOKS: usize = 3;
+
+/// Bounds of what Meridian says less what the wire carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    low: i128,
+    high: i128,
+}
+
+impl Bounds {
+    /// What is in both. There is always something if the difference is the same.
+    fn narrowed(self, by: Self) -> Self {
+        Self { low: self.low.max(by.low), high: self.high.min(by.high) }
+    }
+
+    fn is_exact(self) -> bool {
+        self.low >= self.high
+    }
+
+    fn is_possible(self) -> bool {
+        self.low <= self.high
+    }
+}
+
+/// The differences by pair of zones, and by pairs of pods, workloads and namespaces.
+#[derive(Debug, Default)]
+pub struct Offsets {
+    zones: BTreeMap<Pair, Bounds>,
+    others: BTreeMap<(By, Pair), Bounds>,
+}
+
+impl Offsets {
+    /// Looks until all are exact, but for what goes to no zone: that never stops.
+    pub fn look(cluster: &Cluster, wire: &Wire) -> Self {
+        until("a moment without traffic between pods", || {
+            let mut offsets = Self::default();
+            let start = Instant::now();
+            let quiet = wire.carried();
+            offsets.look_at_zones(cluster, wire);
+            thread::sleep(REPORTED.saturating_sub(start.elapsed()));
+            let mut said = pages::by_all(cluster);
+            let after = wire.carried();
+            for by in By::ALL {
+                let key = |sums: Sums| -> BTreeMap<(By, Pair), u64> {
+                    sums.into_iter().map(|(pair, bytes)| ((by, pair), bytes)).collect()
+                };
+                let said = key(said.remove(&by).unwrap_or_default());
+                narrow(&mut offsets.others, &key(wire.by(by, &quiet)), &said, &key(wire.by(by, &after)));
+            }
+            offsets.others.values().all(|bounds| bounds.is_exact()).then_some(offsets)
+        })
+    }
+
+    /// Whether all that is said between pods was carried, and nothing else: agents were there before the pods'
+    /// first packet.
+    pub fn must_be_nothing(&self) {
+        let nothing = Bounds { low: 0, high: 0 };
+        let some: Vec<_> = self.others.iter().filter(|(_, bounds)| **bounds != nothing).collect();
+        assert!(some.is_empty(), "said less carried: {some:#?}");
+    }
+
+    fn look_at_zones(&mut self, cluster: &Cluster, wire: &Wire) {
+        if !cluster.is_whole() {
+            // What the node's agent would say is not there to be asked for.
+            return;
+        }
+        let (mut carried, start) = (VecDeque::new(), Instant::now());
+        until("a moment without traffic between zones", || {
+            let now = Instant::now();
+            carried.push_back((now, wire.by_zones(&wire.carried())));
+            while carried.get(1).is_some_and(|(time, _)| now - *time >= READ) {
+                carried.pop_front();
+            }
+            let said = pages::by_zones(cluster);
+            let after = wire.by_zones(&wire.carried());
+            let (time, before) = &carried[0];
+            if now - *time < READ {
+                return None;
+            }
+            narrow(&mut self.zones, before, &said, &after);
+            let exact = |(pair, bounds): (&Pair, &Bounds)| pair.1 == "unknown" || bounds.is_exact();
+            (self.zones.iter().all(exact) || start.elapsed() > ZONES).then_some(())
+        });
+    }
+
+    /// Looks again, and fails if there is a pair whose difference is not what it was.
+    pub fn must_be_as_before(&mut self, what: &str, cluster: &Cluster, wire: &Wire) {
+        let mut changes = Vec::new();
+        for _ in 0..LOOKS {
+            let now = Self::look(cluster, wire);
+            changes = now.changes(self);
+            if changes.is_empty() {
+                *self = now;
+                return;
+            }
+            eprintln!("    to be looked at again: {changes:#?}");
+        }
+        panic!("{what}: {changes:#?}");
+    }
+
+    /// Each pair whose difference is not what it was.
+    fn changes(&self, since: &Self) -> Vec<String> {
+        let mut all = changes("zones", &since.zones, &self.zones);
+        all.extend(changes("", &since.others, &self.others));
+        all
+    }
+}
+
+fn changes<K: Ord + std::fmt::Debug>(
+    what: &str,
+    since: &BTreeMap<K, Bounds>,
+    now: &BTreeMap<K, Bounds>,
+) -> Vec<String> {
+    let changed = now.iter().filter_map(|(pair, bounds)| {
+        let then = since.get(pair).copied().unwrap_or(Bounds { low: 0, high: 0 });
+        let same = then.narrowed(*bounds).is_possible();
+        (!same).then(|| format!("{what} {pair:?}: said less carried was {then:?} and is {bounds:?}"))
+    });
+    changed.collect()
+}
+
+fn narrow<K: Clone + Ord>(
+    offsets: &mut BTreeMap<K, Bounds>,
+    before: &BTreeMap<K, u64>,
+    said: &BTreeMap<K, u64>,
+    after: &BTreeMap<K, u64>,
+) {
+    let pairs: BTreeSet<&K> = after.keys().chain(said.keys()).collect();
+    for pair in pairs {
+        let of = |sums: &BTreeMap<K, u64>| i128::from(sums.get(pair).copied().unwrap_or(0));
+        let bounds = Bounds { low: of(said) - of(after), high: of(said) - of(before) };
+        offsets.entry(pair.clone()).and_modify(|known| *known = known.narrowed(bounds)).or_insert(bounds);
+    }
+}
