@@ -261,6 +261,7 @@ async fn run_controller(addresses: bool) -> Shown {
         notices,
         ignored: Vec::new(),
         fixed: fixed.subscribe(),
+        nodes: tokio::sync::watch::Sender::default(),
     };
     tokio::spawn(publisher.follow(receiver));
     let mut objects = Objects { addresses, version: 0, labels: LabelKeys::default() };

@@ -175,7 +175,7 @@ fn set(datapath: &mut Datapath, step: usize, before: &mut Table, slots: &mut Slo
     let devices = if step % 5 == 4 { Vec::new() } else { vec![device] };
     let addresses = [IpAddr::from(NODE)].into();
     datapath.set_devices(Devices { devices, addresses, marks, ..Devices::default() }).unwrap();
-    let zones: &[(&str, &str)] = if step % 3 == 0 {
+    let zones: &[(&str, &str)] = if step.is_multiple_of(3) {
         &[("10.0.1.0/24", "a"), ("10.0.2.0/24", "b"), ("fd00:0:0:1::/64", "a"), ("fd00:0:0:2::/64", "b")]
     } else {
         &[("10.0.1.0/24", "b"), ("10.0.2.0/24", "b"), ("fd00:0:0:2::/64", "c")]
