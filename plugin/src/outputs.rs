@@ -39,9 +39,9 @@ pub enum Wanted {
 /// The configuration of the outputs.
 #[derive(Debug)]
 pub struct Settings {
-    /// Hubble's own metrics; `None` means [`Wanted::Auto`].
-    pub metrics: Option<Wanted>,
-    /// The file that configures these metrics.
+    /// Hubble's own metrics.
+    pub metrics: Wanted,
+    /// The file that configures these metrics, instead.
     pub metrics_file: Option<PathBuf>,
     /// A flow log.
     pub log: Option<FlowLog>,
@@ -142,9 +142,9 @@ impl Outputs {
     pub fn start(settings: &Settings, ring: &Arc<Ring>, node: String, auto: bool) -> Result<Self, Error> {
         let config = match (&settings.metrics_file, &settings.metrics) {
             (Some(file), _) => Some(read(file)?),
-            (None, Some(Wanted::These(config))) => Some(config.clone()).filter(|config| !config.metrics.is_empty()),
-            (None, _) if auto => Some(METRICS.parse::<Config>()?),
-            (None, _) => None,
+            (None, Wanted::These(config)) => Some(config.clone()).filter(|config| !config.metrics.is_empty()),
+            (None, Wanted::Auto) if auto => Some(METRICS.parse::<Config>()?),
+            (None, Wanted::Auto) => None,
         };
         let metrics = config.map(|config| FlowMetrics::new(&config)).transpose()?;
         let mut outputs = Self {

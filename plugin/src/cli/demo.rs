@@ -1,7 +1,7 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
 use super::{
-    Failure, HookChoice, config::CILIUM_STATE_DIR, hubble::Cluster, prices::PriceArgs, print, signals::signals,
+    Failure, hook::HookChoice, host::CILIUM_STATE_DIR, hubble::Cluster, prices::PriceArgs, print, signals::signals,
 };
 use crate::{
     api::ZonesService,

@@ -4,8 +4,8 @@ mod load;
 
 use super::{
     Failure,
-    config::host_name,
-    hubble::{Capacity, Cluster, OutputArgs, OutputKeys, Peer, TlsArgs},
+    host::host_name,
+    hubble::{Capacity, Cluster, OutputArgs, Peer, TlsArgs},
     signals::signals,
     usage,
 };
@@ -139,7 +139,7 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
     let shutdown = CancellationToken::new();
     let ring = Arc::new(Ring::new(args.capacity.0));
     let name = NodeName { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
-    let settings = args.outputs.clone().or(OutputKeys::default())?;
+    let settings = args.outputs.clone().settings()?;
     let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false).map_err(usage)?;
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
