@@ -13,8 +13,9 @@ mod query;
 mod reply;
 mod server;
 
-pub use export::Exported;
-pub use filter::Filters;
+pub use export::{Exported, InvalidExport};
+pub use filter::{Filters, InvalidFilter};
+pub use mask::NoSuchField;
 pub use name::NodeName;
 pub use peer::{
     Ask as AskPeers, Changes as PeerChanges, DEFAULT_CLUSTER, PeerAddress, PeerService, PeerSource, Peers, node_name,

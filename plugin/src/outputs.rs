@@ -5,7 +5,7 @@ use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig, Refused},
     flows::{Listener, Ring},
     hubble::{
-        Exported,
+        Exported, InvalidExport,
         metrics::{Config, ConfigError, FlowMetrics},
     },
     identity::Index,
@@ -43,7 +43,7 @@ pub struct Settings {
     pub metrics: Wanted,
     /// The file that configures these metrics, instead.
     pub metrics_file: Option<PathBuf>,
-    /// A flow log.
+    /// A flow log is refused.
     pub log: Option<FlowLog>,
     /// The file that configures further flow logs.
     pub logs_file: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub enum Error {
         /// The flow log.
         name: String,
         /// The reason.
-        reason: String,
+        reason: InvalidExport,
     },
     /// Two flow logs have one name.
     #[error("the flow log {name}: the name is that of the one of the flags")]

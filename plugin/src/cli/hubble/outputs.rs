@@ -4,7 +4,7 @@ use super::super::{Failure, named_file::NamedFile, usage};
 use crate::{
     export::FlowLog,
     hubble::{
-        Exported,
+        Exported, Filters, InvalidExport, InvalidFilter,
         metrics::{Config, ConfigError},
     },
     outputs::{FLAGS, Settings, Wanted},
@@ -142,19 +142,27 @@ impl FromStr for WantedMetrics {
 struct FilterList(Vec<FlowFilter>);
 
 impl FromStr for FilterList {
-    type Err = String;
+    type Err = InvalidFilters;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
-        let filter = |value: Result<_, serde_json::Error>| {
-            value.map_err(|error| error.to_string()).and_then(|value| json::read("flow.FlowFilter", &value))
-        };
-        let filters: Result<Vec<_>, _> = values.map(filter).collect();
-        let filters = filters.map_err(|error| format!("not filters like {{\"source_pod\":[\"shop/\"]}}: {error}"))?;
+        let filter = |value| json::read("flow.FlowFilter", &value?);
+        let filters = values.map(filter).collect::<Result<Vec<_>, _>>()?;
         // What can't be is said where it is written.
-        crate::hubble::Filters::new(&filters, &[])?;
+        Filters::new(&filters, &[])?;
         Ok(Self(filters))
     }
+}
+
+/// Filters that can't be.
+#[derive(Debug, thiserror::Error)]
+enum InvalidFilters {
+    /// They are none.
+    #[error("not filters like {{\"source_pod\":[\"shop/\"]}}: {0}")]
+    Unreadable(#[from] json::Unreadable),
+    /// One of them can't be.
+    #[error(transparent)]
+    Filter(#[from] InvalidFilter),
 }
 
 /// Paths of fields of a flow.
@@ -162,7 +170,7 @@ impl FromStr for FilterList {
 struct FieldPaths(String);
 
 impl FromStr for FieldPaths {
-    type Err = String;
+    type Err = InvalidExport;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Exported::new(&[], &[], &[text.to_owned()])?;
@@ -210,7 +218,7 @@ mod tests {
 
     #[test]
     fn filters_are_refused_where_they_are_written() {
-        let refused = |text: &str| text.parse::<FilterList>().unwrap_err();
+        let refused = |text: &str| text.parse::<FilterList>().unwrap_err().to_string();
         assert!(refused("{\"pod\":[]}").starts_with("not filters like"));
         assert!(refused("shop/").starts_with("not filters like"));
         assert_eq!(refused("{\"source_pod\":[\"\"]}"), "invalid filter, name must not be empty");
