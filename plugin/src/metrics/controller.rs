@@ -178,14 +178,15 @@ impl Controller {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::demo::topology::place;
+    use crate::zones::{Pair, Place, Zone};
 
     /// The totals of a cluster in which one byte went from one zone to another.
     fn totals(cluster_totals: &ClusterTotals) -> Arc<[Counted]> {
         let mut counted = cluster_totals.counted();
-        let pair = crate::zones::Pair {
-            source: place(0),
-            destination: place(2),
+        let place = |name: &str| Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }));
+        let pair = Pair {
+            source: place("eu-1a"),
+            destination: place("eu-1b"),
             version: meridian_abi::IpVersion::V4,
             direction: meridian_abi::matrix::Direction::Egress,
         };

@@ -9,7 +9,7 @@ use crate::{
 };
 use meridian::{
     api::{Client, Target},
-    demo::{
+    netlab::{
         links::{configure, sysctl},
         namespace::Namespace,
     },
