@@ -74,6 +74,9 @@ impl Writer<'_, '_> {
         )?;
         let help = "Number of times a blind hook was replaced.";
         self.counters("meridian_hook_changes", help, None, &each(samples, |s| vec![(Vec::new(), s.hook_changes)]))?;
+        let help = "Number of steps of hook changes that the kernel refused. Each is tried again.";
+        let refused = each(samples, |sample| vec![(Vec::new(), sample.refused_hook_steps)]);
+        self.counters("meridian_hook_steps_refused", help, None, &refused)?;
         let help = "Number of foreign clsact filters that run before Meridian's and can hide packets from it.";
         self.gauges(
             "meridian_foreign_filters",

@@ -131,6 +131,7 @@ mod tests {
             hook: "netfilter",
             hook_reason: "test".into(),
             hook_changes: 0,
+            refused_hook_steps: 0,
             device_bytes: Some(crate::counters::DeviceBytes { sent: 1500, seen: 1500 }),
             foreign_filters: 0,
             flow_entries: (2, 131_072),
