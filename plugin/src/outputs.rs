@@ -124,6 +124,7 @@ impl Settings {
 
 /// The running outputs.
 pub struct Outputs {
+    ring: Arc<Ring>,
     metrics: Option<Arc<FlowMetrics>>,
     metrics_file: Option<Watched>,
     logs: Option<FlowLogs>,
@@ -148,6 +149,7 @@ impl Outputs {
         };
         let metrics = config.map(|config| FlowMetrics::new(&config)).transpose()?;
         let mut outputs = Self {
+            ring: Arc::clone(ring),
             metrics: metrics.map(Arc::new),
             metrics_file: settings.metrics_file.as_deref().map(Watched::new),
             logs: None,
@@ -172,6 +174,7 @@ impl Outputs {
     /// The state of the outputs, for metrics.
     pub fn shown(&self) -> metrics::Outputs {
         metrics::Outputs {
+            ring: Arc::clone(&self.ring),
             metrics: self.metrics.clone(),
             logs: self.logs.as_ref().map(FlowLogs::outputs),
             reloads: Arc::clone(&self.reloads),

@@ -79,8 +79,7 @@ impl Datapath {
     /// Continues a change, at least [`GRACE`] after the last step. Returns the new hook when the change is complete.
     ///
     /// # Errors
-    /// The kernel's answer. Before a step, after it and at a part of it every packet counts once, so the step is to
-    /// be taken again.
+    /// The kernel refuses. Each packet counts once before, after and within a step, so the caller repeats the step.
     pub fn continue_hook_change(&mut self) -> Result<Option<Hook>, Error> {
         let Some(change) = self.changing.take() else { return Ok(None) };
         if let Err(error) = self.take_step(&change) {

@@ -1,8 +1,11 @@
 //! The hook changes while packets pass: no packet is lost or counted twice.
 
-use crate::network::{
-    BpfFs, Counting, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS,
-    traffic::{datagrams, sink, tcp},
+use crate::{
+    network::{
+        BpfFs, Counting, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS,
+        traffic::{datagrams, sink, tcp},
+    },
+    privileges,
 };
 use meridian::{
     datapath::{Datapath, Hook, Options, Pins},
