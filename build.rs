@@ -32,6 +32,16 @@ const SERVICES: [(&str, &[&str], Option<&str>); 5] = [
     ("reports", &["Reports"], None),
 ];
 
+/// Lints are for people's code.
+const GENERATED: &str = r#"#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    reason = "generated code"
+)]"#;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
@@ -57,6 +67,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::create_dir_all(&folder)?;
         let mut code = tonic_prost_build::configure()
             .build_transport(false)
+            .server_mod_attribute(".", GENERATED)
+            .client_mod_attribute(".", GENERATED)
             // Sent as the ring stores it, without decoding and encoding.
             .extern_path(".observer.GetFlowsResponse", "crate::hubble::Reply")
             .extern_path(".observer", "crate::proto::observer")

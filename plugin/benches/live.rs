@@ -7,7 +7,7 @@ mod report;
 
 use meridian::{
     datapath::{Datapath, Device, Devices, Options, accept_all, sys},
-    demo::{links::configure, namespace::Namespace},
+    netlab::{links::configure, namespace::Namespace},
     units::grouped,
     zones::{Slots, Table},
 };

@@ -9,9 +9,13 @@ mod config;
 mod controller;
 mod demo;
 mod failure;
+mod families;
 mod hook;
+mod host;
 mod hubble;
 mod invalid;
+mod named_file;
+mod pair_log;
 mod prices;
 mod replay;
 mod report;
@@ -20,12 +24,16 @@ mod signals;
 mod top;
 mod trust;
 mod unload_nodes;
+mod values;
 mod zones;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use failure::{print, usage};
-use hook::HookChoice;
-use std::io::{self, IsTerminal};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use failure::Failure;
@@ -69,15 +77,15 @@ enum Command {
     /// Shows the main job on this machine, without a cluster: needs root, leaves nothing behind.
     Demo(demo::Args),
     /// Counts this node's traffic and serves flows and metrics, until interrupted.
-    Agent(config::Args),
+    Agent(Box<agent::Args>),
     /// Watches the cluster, tells agents which zone an address is in and who has it, and sums up what they count.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Says what this node can do, a line each; exit code 0 if an agent can run here.
     Check(check::Args),
     /// Shows the zones and the pairs of pods that an agent counts, or a whole cluster, live.
     Top(top::Args),
     /// Serves recorded flows to Hubble's clients, as an agent would.
-    Replay(replay::Args),
+    Replay(Box<replay::Args>),
     /// Takes away what agents have left on the nodes of a cluster, and ends them: the chart does that before it goes.
     UnloadNodes(unload_nodes::Args),
     /// Looks at the configuration without starting anything.
@@ -111,6 +119,31 @@ fn without_the_clients_own(level: EnvFilter, asked: &str) -> EnvFilter {
     }
 }
 
+impl Cli {
+    /// The command line, with the settings of the file that it names. Bad usage ends the process.
+    ///
+    /// # Errors
+    /// The file can't be read, or has something that can't be.
+    pub fn from_args(mut args: Vec<OsString>) -> Result<Self, Failure> {
+        let mut command = Self::command();
+        let mut matches = command.try_get_matches_from_mut(&args).unwrap_or_else(|error| error.exit());
+        if let Some((name, given)) = matches.subcommand()
+            && let Some(path) = configuration(given)
+            && let Some(program) = command.find_subcommand(name)
+        {
+            args.extend(config::flags(path, program, given)?);
+            let refused = |error| usage(format!("{}: {}", path.display(), config::one_line(&error)));
+            matches = command.clone().try_get_matches_from(args).map_err(refused)?;
+        }
+        Ok(Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+    }
+}
+
+/// The file of a program that has one, if it is named.
+fn configuration(given: &ArgMatches) -> Option<&PathBuf> {
+    given.try_get_one("config").ok().flatten()
+}
+
 /// Runs a command.
 ///
 /// # Errors
@@ -127,8 +160,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
     match cli.command {
         Command::Demo(args) => demo::run(&args),
-        Command::Agent(args) => agent::run(args),
-        Command::Controller(args) => controller::run(&args),
+        Command::Agent(args) => agent::run(*args),
+        Command::Controller(args) => controller::run(*args),
         Command::Check(args) => check::run(&args),
         Command::Top(args) => top::run(&args),
         Command::UnloadNodes(args) => unload_nodes::run(&args),

@@ -58,6 +58,8 @@ pub struct Sample {
     pub hook_reason: Arc<str>,
     /// How often the agent changed a hook that missed traffic.
     pub hook_changes: u64,
+    /// Steps of such changes that the kernel refused.
+    pub refused_hook_steps: u64,
     /// Bytes sent by the node's devices and bytes seen by the hook, where they are compared.
     pub device_bytes: Option<DeviceBytes>,
     /// Filters of other programs that run before ours and may end the chain.

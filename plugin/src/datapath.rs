@@ -210,7 +210,7 @@ impl Datapath {
 
     /// Makes the programs at the egress leave unusual packets to the loaded ones.
     fn set_egress_cores(&self) -> Result<(), Error> {
-        let cores = self.loaded.programs.egress_cores.as_ref();
+        let cores = self.loaded.programs.egress.cores.as_ref();
         cores.map_or(Ok(()), |cores| attach::set_programs(&self.maps.egress_cores, [0, 1], cores))
     }
 
@@ -524,7 +524,7 @@ impl Datapath {
         let programs = &self.loaded.programs;
         match &programs.netfilter {
             Some(netfilter) => [netfilter.cores[0].as_fd(), netfilter.cores[1].as_fd()],
-            None => [programs.egress[0].as_fd(), programs.egress[0].as_fd()],
+            None => [programs.egress.attached[0].as_fd(), programs.egress.attached[0].as_fd()],
         }
     }
 
@@ -533,7 +533,7 @@ impl Datapath {
         let programs = &self.loaded.programs;
         let cores = match &programs.netfilter {
             Some(netfilter) => netfilter.unusual.as_ref(),
-            None => programs.egress_cores.as_ref(),
+            None => programs.egress.cores.as_deref(),
         };
         cores.map(|cores| cores.each_ref().map(AsFd::as_fd))
     }

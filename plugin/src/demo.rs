@@ -1,12 +1,10 @@
 //! Meridian's main job on one machine without a cluster: the kernel programs count real traffic between network
 //! namespaces, and the demo compares their counters with the wire, byte by byte.
 //!
-//! The namespaces have no names and nothing is pinned, so all of it is gone when the process ends, in whatever way.
+//! Nothing is pinned, so all of it is gone when the process ends, in whatever way.
 
 mod cost;
 mod error;
-pub mod links;
-pub mod namespace;
 mod report;
 pub mod topology;
 mod traffic;

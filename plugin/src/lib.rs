@@ -6,7 +6,7 @@
 //! domain, without kernel or network; `proto` and `wire` are its messages; `leader` and `link` are shared by our
 //! processes; `datapath`, `hubble`, `feed`, `reports`, `api`, `cluster`, `export` and `metrics` are the edges;
 //! `meter` joins the edges of a node; `grpc`, `outputs` and `servers` serve them; `agent` and `controller` are the
-//! programs; `demo` and `cli` use all of it.
+//! programs; `netlab` makes networks of namespaces for `demo` and tests; `demo` and `cli` use all of it.
 
 pub mod accounting;
 pub mod agent;
@@ -34,6 +34,7 @@ pub mod leader;
 pub mod link;
 pub mod meter;
 pub mod metrics;
+pub mod netlab;
 pub mod outputs;
 pub mod proto;
 pub mod recorder;

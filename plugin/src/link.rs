@@ -8,6 +8,6 @@ mod tokens;
 
 pub use backoff::Backoff;
 pub use codec::Codec;
-pub use connect::{ConnectError, Settings, SettingsError};
+pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use tls::{Connection, Files, Tls, connections};
 pub use tokens::{Authenticate, Refused as RefusedToken, check_token};

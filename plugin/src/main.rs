@@ -1,11 +1,10 @@
 //! The command `meridian`.
 
-use clap::Parser;
 use meridian::cli::{Cli, run};
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match Cli::from_args(env::args_os().collect()).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("meridian: {failure}");

@@ -206,6 +206,7 @@ impl Meter {
             hook: self.datapath.hook().name(),
             hook_reason: Arc::clone(&hook.reason),
             hook_changes: hook.changes,
+            refused_hook_steps: hook.refused,
             device_bytes: hook.seen,
             foreign_filters: hook.foreign_filters,
             flow_entries: (self.drained.0, self.datapath.flow_limit()),

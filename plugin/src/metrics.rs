@@ -6,15 +6,20 @@
 mod client;
 mod connections;
 mod controller;
+mod families;
 mod http;
+mod nodes;
 mod outputs;
-mod page;
-mod sources;
+mod parts;
+mod process;
 mod text;
 mod traffic;
 mod writer;
 
 pub use client::{AskError, ask};
 pub use controller::Controller;
+pub use families::Families;
 pub use http::{InvalidListen, Listen, serve};
-pub use sources::{Families, Measured, Outputs, Process, Reloads, Sources};
+pub use nodes::Nodes;
+pub use outputs::{Outputs, Reloads};
+pub use parts::{Page, Part, Ready};

@@ -5,7 +5,7 @@ use crate::{
     export::{FlowLog, FlowLogs, FlowLogsConfig, Refused},
     flows::{Listener, Ring},
     hubble::{
-        Exported,
+        Exported, InvalidExport,
         metrics::{Config, ConfigError, FlowMetrics},
     },
     identity::Index,
@@ -39,11 +39,11 @@ pub enum Wanted {
 /// The configuration of the outputs.
 #[derive(Debug)]
 pub struct Settings {
-    /// Hubble's own metrics; `None` means [`Wanted::Auto`].
-    pub metrics: Option<Wanted>,
-    /// The file that configures these metrics.
+    /// Hubble's own metrics.
+    pub metrics: Wanted,
+    /// The file that configures these metrics, instead.
     pub metrics_file: Option<PathBuf>,
-    /// A flow log.
+    /// A flow log is refused.
     pub log: Option<FlowLog>,
     /// The file that configures further flow logs.
     pub logs_file: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub enum Error {
         /// The flow log.
         name: String,
         /// The reason.
-        reason: String,
+        reason: InvalidExport,
     },
     /// Two flow logs have one name.
     #[error("the flow log {name}: the name is that of the one of the flags")]
@@ -124,6 +124,7 @@ impl Settings {
 
 /// The running outputs.
 pub struct Outputs {
+    ring: Arc<Ring>,
     metrics: Option<Arc<FlowMetrics>>,
     metrics_file: Option<Watched>,
     logs: Option<FlowLogs>,
@@ -142,12 +143,13 @@ impl Outputs {
     pub fn start(settings: &Settings, ring: &Arc<Ring>, node: String, auto: bool) -> Result<Self, Error> {
         let config = match (&settings.metrics_file, &settings.metrics) {
             (Some(file), _) => Some(read(file)?),
-            (None, Some(Wanted::These(config))) => Some(config.clone()).filter(|config| !config.metrics.is_empty()),
-            (None, _) if auto => Some(METRICS.parse::<Config>()?),
-            (None, _) => None,
+            (None, Wanted::These(config)) => Some(config.clone()).filter(|config| !config.metrics.is_empty()),
+            (None, Wanted::Auto) if auto => Some(METRICS.parse::<Config>()?),
+            (None, Wanted::Auto) => None,
         };
         let metrics = config.map(|config| FlowMetrics::new(&config)).transpose()?;
         let mut outputs = Self {
+            ring: Arc::clone(ring),
             metrics: metrics.map(Arc::new),
             metrics_file: settings.metrics_file.as_deref().map(Watched::new),
             logs: None,
@@ -172,6 +174,7 @@ impl Outputs {
     /// The state of the outputs, for metrics.
     pub fn shown(&self) -> metrics::Outputs {
         metrics::Outputs {
+            ring: Arc::clone(&self.ring),
             metrics: self.metrics.clone(),
             logs: self.logs.as_ref().map(FlowLogs::outputs),
             reloads: Arc::clone(&self.reloads),

@@ -2,11 +2,12 @@
 
 use crate::{
     api::{CountersService, ZonesService},
+    counters::Samples,
     flows::Sink,
     grpc::{self, Services, Socket},
     hubble::{self, NodeName, PeerService, PeerSource},
     link::{Files, Tls},
-    metrics::{self, Sources},
+    metrics::{self, Page},
 };
 use std::{
     io,
@@ -51,10 +52,18 @@ pub struct Offer {
     pub peers: Option<PeerSource>,
     /// The flows.
     pub sink: Sink,
-    /// The metrics.
-    pub sources: Sources,
-    /// The zone table; counters are served with it.
-    pub zones: Option<ZonesService>,
+    /// The metrics, but for those of the servers.
+    pub page: Page,
+    /// The counters and the zone table of nodes that are measured.
+    pub measured: Option<Measured>,
+}
+
+/// Nodes that are measured, for `meridian top` and `meridian zones`.
+pub struct Measured {
+    /// Their samples.
+    pub samples: Samples,
+    /// The zone table.
+    pub zones: ZonesService,
 }
 
 /// A server can't start, or has ended.
@@ -146,13 +155,19 @@ impl Servers {
             Socket::bind(path).map_err(failed)
         };
         let socket = places.socket.map(bind).transpose()?;
-        let sources = offer.sources.clone();
+        let mut page = offer.page.clone();
+        if let Some(tls) = &places.tls {
+            page.add(vec![Arc::clone(tls)]);
+        }
         let services = offer.services(places.tls.is_some(), shutdown);
+        if let Some((counters, _)) = &services.own {
+            page.add(counters.missed());
+        }
         let serve = grpc::serve(services, port, places.tls.clone(), socket, shutdown.clone());
         let mut servers = JoinSet::new();
         servers.spawn(on_one_thread(serve).map_err(Error::Thread)?);
         if let Some(http) = http {
-            servers.spawn(metrics::serve(sources, http, shutdown.clone()));
+            servers.spawn(metrics::serve(page, http, shutdown.clone()));
         }
         Ok(Self(servers))
     }
@@ -175,10 +190,9 @@ impl Servers {
 
 impl Offer {
     fn services(self, with_tls: bool, shutdown: &CancellationToken) -> Services {
-        let Self { nodes, is_recorded, peers, sink, sources, zones } = self;
-        let own = zones.map(|zones| {
-            let (samples, missed) = (sources.samples, Arc::clone(&sources.process.missed));
-            (Arc::new(CountersService::new(samples, missed, shutdown.clone())), Arc::new(zones))
+        let Self { nodes, is_recorded, peers, sink, page: _, measured } = self;
+        let own = measured.map(|Measured { samples, zones }| {
+            (Arc::new(CountersService::new(samples, shutdown.clone())), Arc::new(zones))
         });
         let cluster = nodes.first().map(NodeName::said_cluster).unwrap_or_default();
         let names = nodes.iter().map(NodeName::display_name).collect();

@@ -1,6 +1,7 @@
 //! Reads YAML files. An error is one line: file, line, reason.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde_saphyr::Options;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -54,6 +55,24 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// The text is not UTF-8, not YAML, or not of this form.
 pub fn parse<T: DeserializeOwned>(text: &[u8], needs: &str) -> Result<T, Refusal> {
+    serde_saphyr::from_str_with_options(text_of(text, needs)?, options()).map_err(|error| refusal(&error))
+}
+
+/// The same, where the form is known only at run time.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with<T>(
+    text: &[u8],
+    needs: &str,
+    form: impl for<'de> DeserializeSeed<'de, Value = T>,
+) -> Result<T, Refusal> {
+    let text = text_of(text, needs)?;
+    serde_saphyr::with_deserializer_from_str_with_options(text, options(), |from| form.deserialize(from))
+        .map_err(|error| refusal(&error))
+}
+
+fn text_of<'t>(text: &'t [u8], needs: &str) -> Result<&'t str, Refusal> {
     let text = std::str::from_utf8(text).map_err(|error| {
         let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
         (line, "not UTF-8 text".to_owned())
@@ -61,14 +80,19 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], needs: &str) -> Result<T, Refusal
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Err((1, format!("the file is empty: it needs {needs}")));
     }
-    let options = serde_saphyr::options! {
+    Ok(text)
+}
+
+fn options() -> Options {
+    serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: 8_000_000, max_nodes: 4_000_000 },
         with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        (line, one_line(&error.without_snippet().to_string()))
-    })
+    }
+}
+
+fn refusal(error: &serde_saphyr::Error) -> Refusal {
+    let line = error.location().map_or(1, |location| location.line());
+    (line, one_line(&error.without_snippet().to_string()))
 }
 
 /// The message without line breaks and without the position, which the error already has.

@@ -10,14 +10,14 @@ use crate::{
     flows::Sink,
     identity::Index,
     meter::{HookWatch, Meter},
-    metrics::Process,
+    metrics::Ready,
     outputs::Outputs,
     servers::{END_TIMEOUT, Servers},
 };
 use std::{
     path::PathBuf,
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -46,7 +46,7 @@ pub(super) struct Counting<'a> {
     pub(super) pair_log: Option<PairLog>,
     pub(super) history: Option<Keeping>,
     pub(super) outputs: Outputs,
-    pub(super) process: Arc<Process>,
+    pub(super) ready: Ready,
 }
 
 /// The requests to the loop from outside.
@@ -131,7 +131,7 @@ impl Counting<'_> {
         let has_table = self.zones.apply(&mut self.meter, &self.index);
         self.sample()?;
         if has_table {
-            self.process.ready.store(true, Ordering::Relaxed);
+            self.ready.set(true);
         }
         self.log_pairs();
         self.record(false);

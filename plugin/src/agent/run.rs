@@ -21,14 +21,14 @@ use crate::{
         capabilities,
         devices::{self, Watch},
     },
-    export::PairLog,
+    export::{PairLog, PairLogTally},
     flows::{Ring, Sink},
     identity::Index,
     meter::HookWatch,
-    metrics::{Process, Sources},
+    metrics::{Nodes, Page},
     outputs::Outputs,
     proto::v1::FlowServer,
-    servers::{self, Offer, Places, Servers},
+    servers::{self, Measured, Offer, Places, Servers},
     zones::{Change, SharedTable},
 };
 use std::sync::Arc;
@@ -45,12 +45,15 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 /// A resource is missing, or a part of the agent has failed.
 pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
-    let process = Arc::new(Process::default());
-    if let Some(historian) = settings.history.open() {
-        // It is set once.
-        let _ = process.history.set(historian);
+    let (mut page, tally) = (Page::default(), Arc::default());
+    let pair_log = open_pair_log(settings, &tally)?;
+    if pair_log.is_some() {
+        page.add(tally);
     }
-    let pair_log = open_pair_log(settings, &process)?;
+    let historian = settings.history.open();
+    if let Some(historian) = &historian {
+        page.add_history(Arc::clone(historian));
+    }
     if let Some(missing) = capabilities::missing().filter(|missing| !missing.is_empty()) {
         return Err(Error::Capabilities { missing });
     }
@@ -63,7 +66,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     let (mut zones, first) = Zones::start(settings, &table, &index)?;
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let samples = watch::Sender::new(Arc::from([]));
-    let agent = Agent { settings, found, outputs, sink, samples, process, table, index: Arc::clone(&index) };
+    let agent = Agent { settings, found, outputs, sink, samples, page, historian, table, index: Arc::clone(&index) };
 
     let servers_end = CancellationToken::new();
     // Started before there is a table, so that an agent that waits for the controller answers health checks.
@@ -87,9 +90,9 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     result
 }
 
-fn open_pair_log(settings: &Settings, process: &Process) -> Result<Option<PairLog>, Error> {
+fn open_pair_log(settings: &Settings, tally: &Arc<PairLogTally>) -> Result<Option<PairLog>, Error> {
     let Some(output) = &settings.pair_log else { return Ok(None) };
-    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(&process.pair_log));
+    let log = PairLog::start(output, settings.pair_log_interval, Arc::clone(tally));
     log.map(Some).map_err(|source| Error::PairLog { output: output.clone(), source })
 }
 
@@ -134,7 +137,9 @@ struct Agent<'a> {
     outputs: Outputs,
     sink: Sink,
     samples: watch::Sender<Arc<[Sample]>>,
-    process: Arc<Process>,
+    /// The metrics, but for those of the servers.
+    page: Page,
+    historian: Option<Arc<Historian>>,
     table: SharedTable,
     index: Arc<Index>,
 }
@@ -144,26 +149,23 @@ impl Agent<'_> {
     async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Error> {
         let settings = self.settings;
         let tls = servers::tls(settings.hubble_tls.clone(), settings.hubble);
-        let places = Places {
-            grpc: Some(settings.hubble),
-            tls: tls.clone(),
-            socket: settings.socket.as_deref(),
-            http: Some(settings.http),
-        };
+        let places =
+            Places { grpc: Some(settings.hubble), tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
         let offer = Offer {
             nodes: vec![settings.hubble_name.clone()],
             is_recorded: false,
             peers: Some(peers::known(settings, self.flow_server())),
             sink: self.sink.clone(),
-            sources: Sources {
+            page: self
+                .page
+                .clone()
+                .with(Nodes { samples: self.samples.subscribe(), families: settings.families })
+                .with(ring)
+                .with(self.outputs.shown()),
+            measured: Some(Measured {
                 samples: self.samples.subscribe(),
-                ring,
-                process: Arc::clone(&self.process),
-                families: settings.families,
-                tls: tls.into_iter().collect(),
-                outputs: self.outputs.shown(),
-            },
-            zones: Some(ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) }),
+                zones: ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) },
+            }),
         };
         Ok(Servers::start(&places, offer, shutdown).await?)
     }
@@ -181,8 +183,7 @@ impl Agent<'_> {
         asked: Asked<'_>,
     ) -> Result<(), Error> {
         let flow_server = self.flow_server();
-        let historian = self.process.history.get().cloned();
-        let Self { settings, found, outputs, sink, samples, process, table, index } = self;
+        let Self { settings, found, outputs, sink, samples, page, historian, table, index } = self;
         let Found { watch, devices, pins, choice, .. } = found;
         let history = historian.map(|historian| Keeping::new(historian, settings.node.clone()));
         let start = Start { settings, choice: &choice, devices, pins, table, index: &index, sink: &sink };
@@ -201,7 +202,7 @@ impl Agent<'_> {
             pair_log,
             history,
             outputs,
-            process,
+            ready: page.ready,
         };
         counting.begin()?;
         let samples = counting.samples.subscribe();

@@ -4,17 +4,14 @@ use super::{Error, start::SUMS};
 use crate::{
     datapath::{self, Alone, Only, Pins},
     feed,
-    flows::Ring,
-    metrics::{self, Families, Outputs, Process, Sources},
+    metrics::{self, Page},
     servers::listen,
 };
 use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The pins and files that an agent leaves behind.
@@ -49,18 +46,10 @@ pub fn unload(remains: &Remains) -> Result<(), Error> {
 /// # Errors
 /// The port can't be opened.
 pub async fn stay(at: SocketAddr, shutdown: CancellationToken) -> Result<(), Error> {
-    let process = Arc::new(Process::default());
-    process.ready.store(true, Ordering::Relaxed);
-    let sources = Sources {
-        samples: watch::Sender::new(Arc::from([])).subscribe(),
-        ring: Arc::new(Ring::new(1)),
-        process,
-        families: Families::NONE,
-        tls: Vec::new(),
-        outputs: Outputs::default(),
-    };
+    let page = Page::default();
+    page.ready.set(true);
     let listener = listen(at, "health").await?;
-    tokio::spawn(metrics::serve(sources, listener, shutdown.clone()));
+    tokio::spawn(metrics::serve(page, listener, shutdown.clone()));
     shutdown.cancelled().await;
     Ok(())
 }

@@ -43,9 +43,14 @@ pub struct CountersService<S> {
 }
 
 impl<S> CountersService<S> {
-    /// Streams `samples` until `shutdown`; `missed` counts the intervals that slow clients missed.
-    pub const fn new(samples: watch::Receiver<Arc<[S]>>, missed: Arc<Missed>, shutdown: CancellationToken) -> Self {
-        Self { samples, missed_by_all: missed, shutdown }
+    /// Streams `samples` until `shutdown`.
+    pub fn new(samples: watch::Receiver<Arc<[S]>>, shutdown: CancellationToken) -> Self {
+        Self { samples, missed_by_all: Arc::default(), shutdown }
+    }
+
+    /// The intervals that slow clients missed.
+    pub fn missed(&self) -> Arc<Missed> {
+        Arc::clone(&self.missed_by_all)
     }
 }
 
@@ -229,6 +234,7 @@ mod tests {
             hook: "netfilter",
             hook_reason: "test".into(),
             hook_changes: 0,
+            refused_hook_steps: 0,
             device_bytes: None,
             foreign_filters: 0,
             flow_entries: (0, 0),
@@ -255,8 +261,8 @@ mod tests {
             accounting.add(&transfer, abi::Counter { bytes, packets: 1 }, now);
         };
         let samples = watch::Sender::new(Arc::from([]));
-        let missed = Arc::new(Missed::default());
-        let service = CountersService::new(samples.subscribe(), Arc::clone(&missed), CancellationToken::new());
+        let service = CountersService::new(samples.subscribe(), CancellationToken::new());
+        let missed = service.missed();
         let request = WatchRequest { interval: None, pairs: 1 };
         let mut stream = service.watch(Request::new(request)).await.unwrap().into_inner();
 
@@ -279,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn an_interval_that_can_not_be_is_refused() {
         let samples = watch::Sender::<Arc<[Sample]>>::new(Arc::from([])).subscribe();
-        let service = CountersService::new(samples, Arc::default(), CancellationToken::new());
+        let service = CountersService::new(samples, CancellationToken::new());
         for seconds in [0, -1, 100_000] {
             let interval = Some(prost_types::Duration { seconds, nanos: 0 });
             let refused = service.watch(Request::new(WatchRequest { interval, pairs: 0 })).await;

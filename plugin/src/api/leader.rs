@@ -50,7 +50,7 @@ mod tests {
     fn counters(role: watch::Receiver<Role>) -> LeaderCounters {
         let cluster_totals = ClusterTotals::new(10, false, 10);
         let totals = watch::Sender::new(Arc::from([cluster_totals.counted()])).subscribe();
-        let counters = CountersService::new(totals, Arc::default(), CancellationToken::new());
+        let counters = CountersService::new(totals, CancellationToken::new());
         LeaderCounters { counters, role }
     }
 

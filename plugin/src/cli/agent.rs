@@ -1,11 +1,15 @@
 //! `meridian agent`.
 
-use super::{Failure, config::Args, print, signals::signals};
+mod args;
+
+use super::{Failure, print, signals::signals};
 use crate::{agent, servers::END_TIMEOUT};
 use tokio::runtime::Runtime;
 
+pub(super) use args::Args;
+
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    if let Some((remains, stay)) = args.unload()? {
+    if let Some((remains, stay)) = args.unload() {
         agent::unload(&remains)?;
         print("nothing of Meridian's is left in the kernel and in the state folder\n")?;
         return stay.map_or(Ok(()), |at| {

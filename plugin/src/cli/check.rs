@@ -4,9 +4,10 @@ mod finding;
 mod trial;
 
 use super::{
-    Failure, HookChoice,
-    config::{CILIUM_STATE_DIR, PIN_DIR, Seconds},
+    Failure,
+    hook::{HookArgs, HookChoice},
     print,
+    values::Seconds,
 };
 use crate::datapath::{
     Datapath, Device, Devices, Hook, Options, Pins,
@@ -14,35 +15,13 @@ use crate::datapath::{
     capabilities, devices,
 };
 use finding::{Finding, Findings};
-use std::{fs, path::PathBuf};
+use std::fs;
 
 /// What an agent would be told.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where packets would be counted.
-    #[arg(long, env = "MERIDIAN_HOOK", default_value = "auto")]
-    hook: HookChoice,
-    /// Devices through which packets leave the node; by default those of the default routes.
-    #[arg(long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
-    uplinks: Vec<String>,
-    /// Where cilium-agent keeps its state, if there is one.
-    #[arg(
-        long,
-        env = "MERIDIAN_CILIUM_STATE_DIR",
-        value_name = "FOLDER",
-        value_hint = clap::ValueHint::DirPath,
-        default_value = CILIUM_STATE_DIR,
-    )]
-    cilium_state_dir: PathBuf,
-    /// Where an agent's pins are, if one has counted here.
-    #[arg(
-        long,
-        env = "MERIDIAN_PIN_DIR",
-        value_name = "FOLDER",
-        value_hint = clap::ValueHint::DirPath,
-        default_value = PIN_DIR,
-    )]
-    pin_dir: PathBuf,
+    #[command(flatten)]
+    counting: HookArgs,
     /// For how long the hooks are compared with what the devices send.
     #[arg(long, value_name = "TIME", default_value = "3s")]
     duration: Seconds,
@@ -53,14 +32,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     findings.say(Finding::Good, "kernel", format!("Linux {}", release.trim()));
     capabilities(&mut findings);
-    let there: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| try_hook(*hook, args.hook, &mut findings)).collect();
+    let there: Vec<Hook> =
+        Hook::ALL.into_iter().filter(|hook| try_hook(*hook, args.counting.hook, &mut findings)).collect();
     let devices = look(args, &mut findings);
     let chosen = chosen(args, &there, &devices, &mut findings);
     if let Some(hook) = chosen
         && devices.uplinks().next().is_some()
     {
         print(&std::mem::take(&mut findings.lines))?;
-        let is_auto = args.hook.fixed().is_none();
+        let is_auto = args.counting.hook.fixed().is_none();
         trial::Trials { chosen: hook, is_auto, there: &there, devices: &devices }
             .compare(args.duration.0, &mut findings);
     }
@@ -94,7 +74,7 @@ fn try_hook(hook: Hook, choice: HookChoice, findings: &mut Findings) -> bool {
 }
 
 fn look(args: &Args, findings: &mut Findings) -> Devices {
-    let devices = match devices::find(&args.uplinks) {
+    let devices = match devices::find(&args.counting.uplinks) {
         Ok(devices) => devices,
         Err(error) => {
             findings.say(Finding::Bad, "uplinks", error);
@@ -116,8 +96,8 @@ fn look(args: &Args, findings: &mut Findings) -> Devices {
 }
 
 fn chosen(args: &Args, there: &[Hook], devices: &Devices, findings: &mut Findings) -> Option<Hook> {
-    let pinned = Pins::pinned_hook(&args.pin_dir);
-    match (args.hook.fixed(), auto::choose(devices, &args.cilium_state_dir, pinned)) {
+    let pinned = Pins::pinned_hook(&args.counting.pin_dir);
+    match (args.counting.hook.fixed(), auto::choose(devices, &args.counting.cilium_state_dir, pinned)) {
         (Some(hook), _) => {
             findings.say(Finding::Good, "hook", format!("{hook}, as configured"));
             there.contains(&hook).then_some(hook)

@@ -1,7 +1,7 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
 use super::{
-    Failure, HookChoice, config::CILIUM_STATE_DIR, hubble::Cluster, prices::PriceArgs, print, signals::signals,
+    Failure, hook::HookChoice, host::CILIUM_STATE_DIR, hubble::Cluster, prices::PriceArgs, print, signals::signals,
 };
 use crate::{
     api::ZonesService,
@@ -9,12 +9,12 @@ use crate::{
     counters::Sample,
     datapath::{Devices, auto},
     demo::{Demo, Report, live, progress, topology::NODES},
-    export::{Output as PairLogFile, PairLog, Pairs},
+    export::{Output as PairLogFile, PairLog, PairLogTally, Pairs},
     flows::{Ring, Sink},
     hubble::{NodeName, PeerAddress, PeerSource, Peers},
     identity::Index,
-    metrics::{Families, Outputs, Process, Sources},
-    servers::{END_TIMEOUT, Offer, Places, Servers},
+    metrics::{Families, Nodes, Page, Ready},
+    servers::{END_TIMEOUT, Measured, Offer, Places, Servers},
     zones::{Matrix, SharedTable},
 };
 use clap::ValueEnum;
@@ -24,7 +24,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -91,10 +91,13 @@ async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
     let ring = Arc::new(Ring::new(RING_CAPACITY));
     let sink = Sink::new(Arc::clone(&ring));
     let shutdown = CancellationToken::new();
-    let (samples, process) = (watch::Sender::new(Arc::from([])), Arc::new(Process::default()));
-    let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &process)).transpose()?;
-    let mut shown = Shown { sink, samples, process, pair_log, progress: Progress::new(), prices };
-    let servers = if args.serve { Some(shown.serve(ring, &shutdown).await?) } else { None };
+    let (samples, mut page, tally) = (watch::Sender::new(Arc::from([])), Page::default(), Arc::default());
+    let pair_log = args.pair_log.as_ref().map(|path| open_pair_log(path, &tally)).transpose()?;
+    if pair_log.is_some() {
+        page.add(tally);
+    }
+    let mut shown = Shown { sink, samples, ready: page.ready.clone(), pair_log, progress: Progress::new(), prices };
+    let servers = if args.serve { Some(shown.serve(page.with(ring), &shutdown).await?) } else { None };
     let result = shown.run(args, duration, &interrupted).await;
     shutdown.cancel();
     if let Some(servers) = servers {
@@ -103,8 +106,8 @@ async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
     result
 }
 
-fn open_pair_log(path: &Path, process: &Arc<Process>) -> Result<PairLog, Failure> {
-    let log = PairLog::start(&PairLogFile::File(path.to_owned()), PAIR_LOG_INTERVAL, Arc::clone(&process.pair_log));
+fn open_pair_log(path: &Path, tally: &Arc<PairLogTally>) -> Result<PairLog, Failure> {
+    let log = PairLog::start(&PairLogFile::File(path.to_owned()), PAIR_LOG_INTERVAL, Arc::clone(tally));
     log.map_err(|error| Failure::failed(format!("the pair log {}: {error}", path.display())))
 }
 
@@ -112,7 +115,7 @@ fn open_pair_log(path: &Path, process: &Arc<Process>) -> Result<PairLog, Failure
 struct Shown {
     sink: Sink,
     samples: watch::Sender<Arc<[Sample]>>,
-    process: Arc<Process>,
+    ready: Ready,
     pair_log: Option<PairLog>,
     progress: Progress,
     prices: PriceTable,
@@ -120,7 +123,7 @@ struct Shown {
 
 impl Shown {
     /// Serves what is counted to Hubble's clients, `meridian top` and Prometheus.
-    async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Failure> {
+    async fn serve(&self, page: Page, shutdown: &CancellationToken) -> Result<Servers, Failure> {
         let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
         let (table, index) = (SharedTable::default(), Index::default());
         let fixed = Demo::table().map_err(Failure::failed)?;
@@ -137,15 +140,14 @@ impl Shown {
             // One server has the flows of all four nodes.
             peers: Some(PeerSource::Local(watch::Sender::new(Arc::new(own)).subscribe())),
             sink: self.sink.clone(),
-            sources: Sources {
+            page: page.with(Nodes {
                 samples: self.samples.subscribe(),
-                ring,
-                process: Arc::clone(&self.process),
                 families: Families { pods: true, ..Families::default() },
-                tls: Vec::new(),
-                outputs: Outputs::default(),
-            },
-            zones: Some(ZonesService { table, index: Arc::new(index) }),
+            }),
+            measured: Some(Measured {
+                samples: self.samples.subscribe(),
+                zones: ZonesService { table, index: Arc::new(index) },
+            }),
         };
         Servers::start(&places, offer, shutdown).await.map_err(Failure::failed)
     }
@@ -216,7 +218,7 @@ impl Shown {
 
     fn publish(&mut self, demo: &Demo) -> Result<(), Failure> {
         self.samples.send_replace(demo.samples().map_err(Failure::failed)?.into());
-        self.process.ready.store(true, Ordering::Relaxed);
+        self.ready.set(true);
         if let Some(log) = &mut self.pair_log {
             log.tick(|| pairs(demo));
         }

@@ -1,12 +1,12 @@
-//! The hook that a person chooses.
+//! Where packets are counted.
 
+use super::host::{CILIUM_STATE_DIR, PIN_DIR};
 use crate::datapath::Hook;
-use clap::ValueEnum;
-use serde::Deserialize;
+use clap::{ValueEnum, ValueHint};
+use std::path::PathBuf;
 
-/// Where packets are counted.
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// The hook that a person chooses.
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum HookChoice {
     /// The one that sees this node's packets, of those that this kernel has.
     Auto,
@@ -28,4 +28,35 @@ impl HookChoice {
             Self::Clsact => Some(Hook::Clsact),
         }
     }
+}
+
+/// Where packets are counted, and what is looked at for that.
+#[derive(Debug, clap::Args)]
+pub(super) struct HookArgs {
+    /// Where packets are counted.
+    #[arg(id = "hook", long = "hook", env = "MERIDIAN_HOOK", default_value = "auto")]
+    pub(super) hook: HookChoice,
+    /// Devices through which packets leave the node; by default those of the default routes.
+    #[arg(id = "uplinks", long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
+    pub(super) uplinks: Vec<String>,
+    /// Where cilium-agent keeps its state, if there is one: its configuration there says which hook sees the packets.
+    #[arg(
+        id = "cilium_state_dir",
+        long = "cilium-state-dir",
+        env = "MERIDIAN_CILIUM_STATE_DIR",
+        value_name = "FOLDER",
+        value_hint = ValueHint::DirPath,
+        default_value = CILIUM_STATE_DIR
+    )]
+    pub(super) cilium_state_dir: PathBuf,
+    /// Where an agent's counters and programs are pinned, so that they go on while it is away, or `off`.
+    #[arg(
+        id = "pin_dir",
+        long = "pin-dir",
+        env = "MERIDIAN_PIN_DIR",
+        value_name = "FOLDER",
+        value_hint = ValueHint::DirPath,
+        default_value = PIN_DIR
+    )]
+    pub(super) pin_dir: PathBuf,
 }

@@ -3,8 +3,8 @@
 mod outputs;
 mod tls;
 
-pub(super) use outputs::{ExportKeys, OutputArgs, OutputKeys};
-pub(super) use tls::{TlsArgs, TlsKeys};
+pub(super) use outputs::OutputArgs;
+pub(super) use tls::TlsArgs;
 
 use super::invalid::Invalid;
 use crate::hubble::{self, DEFAULT_CLUSTER, PeerAddress};

@@ -11,8 +11,12 @@ pub(super) enum Invalid {
     Capacity(String),
     #[error("name a file, `stdout` or `off`")]
     NoOutput,
+    #[error("name a file")]
+    NoFile,
     #[error("`{0}` is not a time like 10s or 1m30s")]
     Time(String),
     #[error("`{0}` is less than a second")]
     ShortTime(String),
+    #[error("`{0}` is not an account, which is NAMESPACE:NAME")]
+    Account(String),
 }

@@ -1,6 +1,6 @@
 //! `meridian prices`: the price rules, and which of them holds between two places.
 
-use super::{Failure, print, usage};
+use super::{Failure, named_file::NamedFile, print, usage};
 use crate::{
     cost::{PriceTable, Quote, Rule, Terms, Unit},
     zones::{Class, Locality, Location, Place, Provider, StaticTable, Zone},
@@ -45,8 +45,14 @@ pub(super) enum Prices {
 #[derive(Debug, Default, Args)]
 pub(super) struct PriceArgs {
     /// A file with prices of your own, which come before the list prices, and with discounts.
-    #[arg(long, env = "MERIDIAN_PRICES", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    prices: Option<PathBuf>,
+    #[arg(
+        id = "prices",
+        long = "prices",
+        env = "MERIDIAN_PRICES",
+        value_name = "FILE",
+        value_hint = clap::ValueHint::FilePath
+    )]
+    prices: Option<NamedFile>,
 }
 
 impl PriceArgs {
@@ -57,7 +63,8 @@ impl PriceArgs {
 
     /// The list prices, below those of the file.
     pub(super) fn table(&self) -> Result<PriceTable, Failure> {
-        self.prices.as_deref().map_or_else(|| Ok(PriceTable::default()), PriceTable::read).map_err(usage)
+        let file = self.prices.as_ref().map(|NamedFile(path)| path);
+        file.map_or_else(|| Ok(PriceTable::default()), |path| PriceTable::read(path)).map_err(usage)
     }
 }
 

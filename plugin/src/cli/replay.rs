@@ -4,8 +4,8 @@ mod load;
 
 use super::{
     Failure,
-    config::host_name,
-    hubble::{Capacity, Cluster, OutputArgs, OutputKeys, Peer, TlsArgs},
+    host::host_name,
+    hubble::{Capacity, Cluster, OutputArgs, Peer, TlsArgs},
     signals::signals,
     usage,
 };
@@ -13,7 +13,7 @@ use crate::{
     flows::{Ring, Sink},
     hubble::{NodeName, PeerAddress, PeerSource, Peers},
     link,
-    metrics::{Families, InvalidListen, Listen, Process, Sources},
+    metrics::{InvalidListen, Listen, Page},
     outputs::Outputs,
     servers::{self, Error as ServerError, Offer, Places, Servers},
 };
@@ -139,10 +139,11 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
     let shutdown = CancellationToken::new();
     let ring = Arc::new(Ring::new(args.capacity.0));
     let name = NodeName { cluster: args.cluster_name.0.clone(), node: args.node.clone().unwrap_or_else(host_name) };
-    let settings = args.outputs.clone().or(OutputKeys::default())?;
+    let settings = args.outputs.clone().settings()?;
     let mut outputs = Outputs::start(&settings, &ring, name.node.clone(), false).map_err(usage)?;
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
-    let (process, ended) = (Arc::new(Process::default()), Arc::new(AtomicBool::new(false)));
+    let (page, ended) = (Page::default(), Arc::new(AtomicBool::new(false)));
+    let ready = page.ready.clone();
     let tls = servers::tls(tls_files, at);
     let http = args.http_listen.map(|listen| listen.0);
     let socket = if let At::Socket(path) = &args.listen { Some(path.as_path()) } else { None };
@@ -158,15 +159,8 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
         // They are what they are: nobody keeps the sender.
         peers: Some(PeerSource::Local(watch::Sender::new(Arc::new(peers)).subscribe())),
         sink: sink.clone(),
-        sources: Sources {
-            samples: watch::Sender::new(Arc::from([])).subscribe(),
-            ring,
-            process: Arc::clone(&process),
-            families: Families::default(),
-            tls: tls.into_iter().collect(),
-            outputs: outputs.shown(),
-        },
-        zones: None,
+        page: page.with(ring).with(outputs.shown()),
+        measured: None,
     };
     let (go, may_go) = mpsc::channel();
     let has_read = CancellationToken::new();
@@ -182,7 +176,7 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
             // Ends with the command.
             let _ = may_go.recv();
         });
-        process.ready.store(result.is_ok(), Ordering::Relaxed);
+        ready.set(result.is_ok());
         // Nobody waits for it once the command ends.
         let _ = has_ended.send(result);
     });

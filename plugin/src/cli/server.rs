@@ -1,6 +1,6 @@
 //! The agent or controller that a command asks: the one that is named, or the one that is here.
 
-use super::{Failure, config::SOCKET, trust::TrustArgs};
+use super::{Failure, host::SOCKET, trust::TrustArgs};
 use crate::api::{Client, ClientError, Target};
 use std::path::Path;
 

@@ -1,11 +1,10 @@
 //! `meridian top`: what an agent counts, or all of a cluster, live.
 
 use super::{
-    Failure,
-    config::Seconds,
-    print,
+    Failure, print,
     server::{connect, target},
     trust::TrustArgs,
+    values::Seconds,
 };
 use crate::{
     api::{ClientError, Stream, Target},

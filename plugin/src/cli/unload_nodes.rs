@@ -1,6 +1,6 @@
 //! `meridian unload-nodes`: what the chart does before it goes.
 
-use super::{Failure, config::Seconds, print, usage};
+use super::{Failure, print, usage, values::Seconds};
 use crate::cluster::{self, unload_nodes};
 use std::path::PathBuf;
 

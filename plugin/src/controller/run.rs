@@ -15,17 +15,13 @@ use crate::{
     hubble::{PeerService, PeerSource},
     identity::Index,
     link::{Authenticate, Tls},
-    metrics::{self, Controller as Page, Process},
+    metrics::{self, Page, Ready},
     reports::ClusterTotals,
     servers::{self, END_TIMEOUT, listen},
     zones::SharedTable,
 };
 use futures_util::future::select_all;
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     select,
@@ -92,7 +88,7 @@ struct Controller<'a> {
     health: Arc<Health>,
     table: SharedTable,
     index: Arc<Index>,
-    process: Arc<Process>,
+    ready: Ready,
     cluster_totals: Arc<ClusterTotals>,
     nodes: watch::Sender<Arc<[NodeProvider]>>,
     ending: CancellationToken,
@@ -112,7 +108,7 @@ impl<'a> Controller<'a> {
             health: Arc::default(),
             table: SharedTable::default(),
             index: Arc::default(),
-            process: Arc::default(),
+            ready: Ready::default(),
             cluster_totals: Arc::new(match settings.history.dir {
                 Some(_) => cluster_totals.with_growth(),
                 None => cluster_totals,
@@ -135,19 +131,23 @@ impl<'a> Controller<'a> {
             replicas,
             notices,
             health: Arc::clone(&self.health),
-            process: Arc::clone(&self.process),
             shutdown: self.ending.clone(),
         }
         .start()?;
         let hubble_tls = servers::tls(self.settings.hubble_tls.clone(), self.settings.listen);
-        let tls = [&feed_tls, &hubble_tls].into_iter().flatten().cloned().collect();
-        let page = self.page(&served, fixed, tls);
+        let tls: Vec<Arc<Tls>> = [&feed_tls, &hubble_tls].into_iter().flatten().cloned().collect();
+        let page = self.page(&served, fixed).with(tls);
         let has_tls = feed_tls.is_some();
         let peers = PeerService::new(PeerSource::Local(served.peers), self.ending.clone());
         let counters = LeaderCounters {
-            counters: CountersService::new(served.totals, Arc::clone(&self.process.missed), self.ending.clone()),
+            counters: CountersService::new(served.totals, self.ending.clone()),
             role: served.service.role.clone(),
         };
+        let mut page = page.with(counters.counters.missed());
+        let historian = self.settings.history.open();
+        if let Some(historian) = &historian {
+            page.add_history(Arc::clone(historian));
+        }
         let feed = self.feed(tokens);
         let zones = ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) };
         let agent_services = AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone() };
@@ -164,24 +164,21 @@ impl<'a> Controller<'a> {
             tokio::spawn(async move { serving_page.await.map_err(Error::Failed) }),
             served.serving,
         ];
-        parts.extend(self.keep_history(fixed));
+        parts.extend(historian.map(|historian| self.keep_history(historian, fixed)));
         let Settings { feed, http, .. } = self.settings;
         tracing::info!(%feed, tls = has_tls, %http, "watching the cluster");
         Ok(Parts { serving: parts, watching, lease: served.lease })
     }
 
-    /// Keeps the history, if there is to be one.
-    fn keep_history(&self, fixed: &Followed) -> Option<Part> {
-        let historian = self.settings.history.open()?;
-        // It is set once.
-        let _ = self.process.history.set(Arc::clone(&historian));
+    /// Keeps the history.
+    fn keep_history(&self, historian: Arc<Historian>, fixed: &Followed) -> Part {
         let keeping = Keeping {
             historian,
             cluster_totals: Arc::clone(&self.cluster_totals),
             nodes: self.nodes.subscribe(),
             fixed: fixed.table(),
         };
-        Some(tokio::spawn(keeping.run(self.ending.clone())))
+        tokio::spawn(keeping.run(self.ending.clone()))
     }
 
     /// Watches the cluster, and applies its state. Returns the sender for further Events.
@@ -227,20 +224,20 @@ impl<'a> Controller<'a> {
         }
     }
 
-    fn page(&self, served: &Served, fixed: &Followed, tls: Vec<Arc<Tls>>) -> Page {
-        Page {
+    fn page(&self, served: &Served, fixed: &Followed) -> Page {
+        let own = metrics::Controller {
             health: Arc::clone(&self.health),
             store: Arc::clone(&self.store),
             agents: Arc::clone(&self.agents),
             reloads: Arc::clone(&fixed.reloads),
-            process: Arc::clone(&self.process),
             cluster_totals: Arc::clone(&self.cluster_totals),
             tally: Arc::clone(&served.service.tally),
             role: served.service.role.clone(),
             totals: served.totals.clone(),
             families: self.settings.totals.families,
-            tls,
-        }
+        };
+        let page = Page::new(self.ready.clone()).with(own);
+        if self.settings.totals.pair_log.is_some() { page.with(Arc::clone(&served.pair_log)) } else { page }
     }
 
     /// Checks the static table and the parts until `shutdown` or the end of a part.
@@ -259,7 +256,7 @@ impl<'a> Controller<'a> {
                 () = reload.notified() => true,
                 _ = ticks.tick() => false,
             };
-            self.process.ready.store(self.store.version() > 0, Ordering::Relaxed);
+            self.ready.set(self.store.version() > 0);
             fixed.look(is_asked);
         }
     }

@@ -4,10 +4,9 @@ use super::Error;
 use crate::{
     cluster::{Health, Kind},
     counters::Counted,
-    export::{Output, PairLog},
+    export::{Output, PairLog, PairLogTally},
     hubble::{PeerAddress, Peers, node_name, server_name},
     leader::Role,
-    metrics::Process,
     proto::v1::FlowServer,
     reports::{ClusterTotals, Reporting},
     servers::END_TIMEOUT,
@@ -37,7 +36,8 @@ pub(super) struct Serving {
     pub(super) log: Option<PairLog>,
     pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) health: Arc<Health>,
-    pub(super) process: Arc<Process>,
+    /// The lines of all pair logs of this process.
+    pub(super) tally: Arc<PairLogTally>,
     pub(super) role: watch::Receiver<Role>,
     pub(super) cluster: String,
     pub(super) cilium_port: Option<u16>,
@@ -129,7 +129,7 @@ impl Serving {
     fn log(&mut self) -> Result<(), Error> {
         let Some((output, every)) = &self.pair_log else { return Ok(()) };
         if self.log.is_none() {
-            let log = PairLog::start(output, *every, Arc::clone(&self.process.pair_log));
+            let log = PairLog::start(output, *every, Arc::clone(&self.tally));
             self.log = Some(log.map_err(|source| Error::PairLog { output: output.clone(), source })?);
         }
         if let Some(log) = &mut self.log {

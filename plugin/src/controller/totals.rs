@@ -8,10 +8,10 @@ use super::{
 use crate::{
     cluster::{Client, Health, Lease, Notice},
     counters::Counted,
+    export::PairLogTally,
     hubble::Peers,
     leader::{Leader, Role, Term},
     link::{Authenticate, Settings},
-    metrics::Process,
     reports::{ClusterTotals, HookChange, Mirror, ReportsService, Tally},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -33,7 +33,6 @@ pub(super) struct Totals<'a> {
     /// The sender of Events about changed hooks.
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) health: Arc<Health>,
-    pub(super) process: Arc<Process>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -42,6 +41,8 @@ pub(super) struct Served {
     pub(super) service: ReportsService,
     pub(super) totals: watch::Receiver<Arc<[Counted]>>,
     pub(super) peers: watch::Receiver<Arc<Peers>>,
+    /// Lines of the pair log.
+    pub(super) pair_log: Arc<PairLogTally>,
     /// Ends when the Lease is released.
     pub(super) lease: Option<JoinHandle<()>>,
     /// Ends when the pair log is written.
@@ -76,12 +77,13 @@ impl Totals<'_> {
         };
         let (sender, peers) = (watch::Sender::new(Arc::from([])), watch::Sender::new(Arc::default()));
         let (totals, announced) = (sender.subscribe(), peers.subscribe());
+        let pair_log = Arc::default();
         let serving = Serving {
             pair_log: settings.pair_log.clone().map(|output| (output, settings.pair_log_interval)),
             log: None,
             cluster_totals: Arc::clone(cluster_totals),
             health: Arc::clone(&self.health),
-            process: Arc::clone(&self.process),
+            tally: Arc::clone(&pair_log),
             role,
             cluster: settings.cluster_name.clone(),
             cilium_port: settings.cilium_port,
@@ -89,7 +91,7 @@ impl Totals<'_> {
             peers,
         };
         let serving = tokio::spawn(serving.run(shutdown.clone()));
-        Ok(Served { service, totals, peers: announced, lease, serving })
+        Ok(Served { service, totals, peers: announced, pair_log, lease, serving })
     }
 
     /// Runs for the Lease, and mirrors the leader in the meantime.

@@ -131,7 +131,7 @@ impl Attached {
         let layer = usize::from(!device.ethernet);
         let mut places = Vec::new();
         if let Some(hook) = hooks.egress {
-            places.push(self.side(Side::Egress, hook, &programs.egress[layer], device, pins)?);
+            places.push(self.side(Side::Egress, hook, &programs.egress.attached[layer], device, pins)?);
         }
         self.side(Side::Ingress, hooks.ingress, &programs.ingress[layer], device, pins)?;
         Ok(places)
@@ -173,13 +173,10 @@ impl Attached {
         Ok(to)
     }
 
-    /// Detaches the programs from the egress of every device.
+    /// Detaches the programs from the egress of every device. After an error it can be called again.
     pub(super) fn leave_egress(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
-        for ifindex in self.device_indices() {
-            let held = self.devices.remove(&ifindex).unwrap_or_default();
-            let (egress, rest) = held.into_iter().partition(|held| held.side() == Side::Egress);
-            self.devices.insert(ifindex, rest);
-            leave(ifindex, egress, pins)?;
+        for (ifindex, held) in &mut self.devices {
+            leave(*ifindex, held, |held| held.side() == Side::Egress, pins)?;
         }
         Ok(())
     }
@@ -191,27 +188,27 @@ impl Attached {
 
     /// Detaches the programs from a device that is no longer an uplink or no longer exists.
     pub(super) fn leave(&mut self, ifindex: u32, pins: Option<&Pins>) -> Result<(), Error> {
-        leave(ifindex, self.devices.remove(&ifindex).unwrap_or_default(), pins)
+        leave(ifindex, &mut self.devices.remove(&ifindex).unwrap_or_default(), |_| true, pins)
     }
 }
 
-/// Detaches programs from a device.
-fn leave(ifindex: u32, held: Vec<Held>, pins: Option<&Pins>) -> Result<(), Error> {
-    for held in held {
-        let side = held.side();
-        match held {
+/// Detaches the programs that `leaves` selects from a device.
+fn leave(ifindex: u32, held: &mut Vec<Held>, leaves: impl Fn(&Held) -> bool, pins: Option<&Pins>) -> Result<(), Error> {
+    while let Some(at) = held.iter().position(&leaves) {
+        match &held[at] {
             Held::Link(link, side) => {
                 // The device may live on in another namespace.
                 if let Err(error) = sys::detach_link(link.as_fd()) {
                     tracing::debug!(ifindex, %error, "the device is gone");
                 }
-                pins.map(|pins| pins.remove_link(&link_name(ifindex, side))).transpose()?;
+                pins.map(|pins| pins.remove_link(&link_name(ifindex, *side))).transpose()?;
             }
-            Held::Filter(_) => {
-                clsact::remove(ifindex, side)
+            Held::Filter(filter) => {
+                clsact::remove(ifindex, filter.side())
                     .map_err(|source| Error::Attach { to: format!("clsact of device {ifindex}"), source })?;
             }
         }
+        held.swap_remove(at);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@
 use super::{
     Datapath, Error, Hook,
     change_step::{HookChange, Later, Step},
-    object::{Options, Programs},
+    object::{Egress, Options, Programs},
     sys::Side,
 };
 use meridian_abi::settings;
@@ -37,57 +37,85 @@ impl Datapath {
         let rest = self.loaded.programs_for(&at(traffic_control), settings::COUNT_THE_REST)?;
         let after = self.loaded.programs_for(&at(to), settings::COUNT)?;
         let step = if to == Hook::Netfilter {
-            self.set_egress(traffic_control, rest)?;
-            self.attach_netfilter(noting.at_netfilter()?)?;
+            self.enter_netfilter(from, &noting, &rest)?;
             Step::LeaveTrafficControl(Box::new(Later { meanwhile: noting, after }))
         } else {
-            let before = self.loaded.programs.netfilter.take();
-            let begun = noting
-                .at_netfilter()
-                .and_then(|noting| self.set_cores(noting))
-                .and_then(|()| self.set_egress(traffic_control, noting))
-                .and_then(|()| self.forget_passing());
-            self.loaded.programs.netfilter = before;
-            if let Err(error) = begun {
-                self.set_cores(self.loaded.programs.at_netfilter()?)?;
-                self.leave_egress()?;
-                return Err(error);
-            }
+            self.enter_traffic_control(to, &noting)?;
             Step::CountTheRest(Box::new(Later { meanwhile: rest, after }))
         };
         self.changing = Some(HookChange { to, step });
         Ok(())
     }
 
+    /// Lets netfilter count and note, and traffic control count the rest. After an error, all is as before.
+    fn enter_netfilter(&mut self, from: Hook, noting: &Programs, rest: &Programs) -> Result<(), Error> {
+        let before = self.loaded.programs.egress.clone();
+        let entered = self
+            .set_egress(from, &rest.egress)
+            .and_then(|()| noting.at_netfilter())
+            .and_then(|noting| self.attach_netfilter(noting));
+        if entered.is_err() {
+            let left = self.attached.leave_netfilter(self.pins.as_ref());
+            not_undone(left.and_then(|()| self.set_egress(from, &before)));
+        }
+        entered.map(drop)
+    }
+
+    /// Lets netfilter note each packet that it counts, and traffic control cross it out. After an error, all is as
+    /// before.
+    fn enter_traffic_control(&mut self, to: Hook, noting: &Programs) -> Result<(), Error> {
+        let entered = noting
+            .at_netfilter()
+            .and_then(|noting| self.set_cores(noting))
+            .and_then(|()| self.set_egress(to, &noting.egress))
+            .and_then(|()| self.forget_passing());
+        if entered.is_err() {
+            let left = self.loaded.programs.at_netfilter().and_then(|before| self.set_cores(before));
+            not_undone(left.and_then(|()| self.leave_egress()));
+        }
+        entered
+    }
+
     /// Continues a change, at least [`GRACE`] after the last step. Returns the new hook when the change is complete.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses. Each packet counts once before, after and within a step, so the caller repeats the step.
     pub fn continue_hook_change(&mut self) -> Result<Option<Hook>, Error> {
-        let Some(HookChange { to, step }) = self.changing.take() else { return Ok(None) };
-        match step {
+        let Some(change) = self.changing.take() else { return Ok(None) };
+        if let Err(error) = self.take_step(&change) {
+            self.changing = Some(change);
+            return Err(error);
+        }
+        let HookChange { to, step } = change;
+        self.loaded.programs.netfilter = match step {
             Step::CountTheRest(later) => {
-                let Later { meanwhile, after } = *later;
-                self.set_egress(to, meanwhile)?;
-                self.clear_cores()?;
-                self.changing = Some(HookChange { to, step: Step::LeaveNetfilter(after) });
+                self.changing = Some(HookChange { to, step: Step::LeaveNetfilter(later.after) });
                 return Ok(None);
             }
-            Step::LeaveNetfilter(after) => {
-                self.set_egress(to, after)?;
-                self.attached.leave_netfilter(self.pins.as_ref())?;
-                self.loaded.programs.netfilter = None;
-            }
-            Step::LeaveTrafficControl(later) => {
-                let Later { meanwhile, after } = *later;
-                self.set_egress(self.options.hook, meanwhile)?;
-                self.set_cores(after.at_netfilter()?)?;
-                self.leave_egress()?;
-                self.loaded.programs.netfilter = after.netfilter;
-            }
-        }
+            Step::LeaveNetfilter(_) => None,
+            Step::LeaveTrafficControl(later) => later.after.netfilter,
+        };
         self.options.hook = to;
         Ok(Some(to))
+    }
+
+    /// Can be called again with the same step after the kernel has refused a part of it.
+    fn take_step(&mut self, HookChange { to, step }: &HookChange) -> Result<(), Error> {
+        match step {
+            Step::CountTheRest(later) => {
+                self.set_egress(*to, &later.meanwhile.egress)?;
+                self.clear_cores()
+            }
+            Step::LeaveNetfilter(after) => {
+                self.set_egress(*to, &after.egress)?;
+                self.attached.leave_netfilter(self.pins.as_ref())
+            }
+            Step::LeaveTrafficControl(later) => {
+                self.set_egress(self.options.hook, &later.meanwhile.egress)?;
+                self.set_cores(later.after.at_netfilter()?)?;
+                self.leave_egress()
+            }
+        }
     }
 
     /// Whether the hook is changing.
@@ -96,16 +124,16 @@ impl Datapath {
     }
 
     /// Attaches these programs to the egress of every device, present and future.
-    fn set_egress(&mut self, hook: Hook, programs: Programs) -> Result<(), Error> {
+    fn set_egress(&mut self, hook: Hook, programs: &Egress) -> Result<(), Error> {
         self.device_hooks.egress = Some(hook);
-        self.loaded.programs.egress = programs.egress;
-        if programs.egress_cores.is_some() {
-            self.loaded.programs.egress_cores = programs.egress_cores;
+        self.loaded.programs.egress.attached = programs.attached.clone();
+        if programs.cores.is_some() {
+            self.loaded.programs.egress.cores = programs.cores.clone();
             self.set_egress_cores()?;
         }
         let Self { attached, loaded, pins, devices, .. } = self;
         for device in &devices.devices {
-            let program = &loaded.programs.egress[usize::from(!device.ethernet)];
+            let program = &loaded.programs.egress.attached[usize::from(!device.ethernet)];
             match attached.side(Side::Egress, hook, program, device, pins.as_ref()) {
                 // The device is gone.
                 Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
@@ -130,5 +158,12 @@ impl Datapath {
     fn leave_egress(&mut self) -> Result<(), Error> {
         self.device_hooks.egress = None;
         self.attached.leave_egress(self.pins.as_ref())
+    }
+}
+
+/// Warns that a refused change has left programs behind. Each packet still counts once.
+fn not_undone(undone: Result<(), Error>) {
+    if let Err(error) = undone {
+        tracing::warn!(%error, "the refused change of the hook can't be undone in full");
     }
 }

@@ -75,10 +75,8 @@ pub(super) struct Loaded {
 pub(super) struct Programs {
     /// The programs at netfilter.
     pub(super) netfilter: Option<Netfilter>,
-    /// The programs to attach at the egress of traffic control, with and without an Ethernet header.
-    pub(super) egress: [OwnedFd; 2],
-    /// The programs that those at the egress leave unusual packets to; `None`: they count every packet themselves.
-    pub(super) egress_cores: Option<[OwnedFd; 2]>,
+    /// The programs at the egress of traffic control.
+    pub(super) egress: Egress,
     /// The programs at the ingress, likewise.
     pub(super) ingress: [OwnedFd; 2],
 }
@@ -88,6 +86,15 @@ impl Programs {
     pub(super) fn at_netfilter(&self) -> Result<&Netfilter, Error> {
         self.netfilter.as_ref().ok_or_else(|| Error::Object { what: "no programs for netfilter were loaded".into() })
     }
+}
+
+/// The programs at the egress of traffic control. A clone is of the same programs.
+#[derive(Clone)]
+pub(super) struct Egress {
+    /// The programs to attach, with and without an Ethernet header.
+    pub(super) attached: Arc<[OwnedFd; 2]>,
+    /// The programs that those leave unusual packets to; `None`: they count every packet themselves.
+    pub(super) cores: Option<Arc<[OwnedFd; 2]>>,
 }
 
 /// The programs at netfilter, for IPv4 and IPv6.
@@ -203,16 +210,16 @@ fn load_programs<'a>(
         Ok(Netfilter { entries, cores: straight, unusual: Some(cores) })
     };
     let egress = pair(ProgramKind::TrafficControl, ["tc_egress", "tc_egress_l3"])?;
-    let (egress, egress_cores) = if is_straight {
-        (pair(ProgramKind::TrafficControl, ["tc_straight", "tc_straight_l3"])?, Some(egress))
+    let egress = if is_straight {
+        let straight = pair(ProgramKind::TrafficControl, ["tc_straight", "tc_straight_l3"])?;
+        Egress { attached: straight.into(), cores: Some(egress.into()) }
     } else {
-        (egress, None)
+        Egress { attached: egress.into(), cores: None }
     };
     Ok(Programs {
         // Its programs are the only ones that need the kernel's types.
         netfilter: kernel.map(at_netfilter).transpose()?,
         egress,
-        egress_cores,
         ingress: pair(ProgramKind::TrafficControl, ["tc_ingress", "tc_ingress_l3"])?,
     })
 }

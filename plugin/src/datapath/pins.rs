@@ -186,7 +186,11 @@ fn remove_link(path: &Path) -> Result<(), Error> {
     {
         tracing::debug!(link = %path.display(), %error, "the link is not attached");
     }
-    fs::remove_file(path).map_err(|source| Error::Pins { path: path.into(), source })
+    match fs::remove_file(path) {
+        // It is taken away already, by a step that was refused later on.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(|source| Error::Pins { path: path.into(), source }),
+    }
 }
 
 fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {

@@ -1,12 +1,14 @@
 //! The demo's cluster: four nodes in three zones of two regions, two pods each, and a host that the table does not
 //! name. All nodes are connected to one wire, a bridge whose ports can be watched.
 
-use super::{
-    Error,
-    links::{configure, sysctl},
-    namespace::Namespace,
+use super::Error;
+use crate::{
+    netlab::{
+        links::{self, configure, sysctl},
+        namespace::Namespace,
+    },
+    zones::{Place, Zone},
 };
-use crate::zones::{Place, Zone};
 use std::{
     fmt::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -287,7 +289,7 @@ impl NodeNet {
                     links.address("eth0", address, len).await?;
                 }
                 for (default, via) in DEFAULT_ROUTES.into_iter().zip(gateway) {
-                    links.route(default.parse().map_err(super::links::invalid)?, via).await?;
+                    links.route(default.parse().map_err(links::invalid)?, via).await?;
                 }
                 Ok(())
             })?;
@@ -308,9 +310,9 @@ fn host(name: &str) -> Result<Namespace, Error> {
 }
 
 /// Routes to a node's pods.
-async fn pod_routes(links: &super::links::Links, node: usize) -> Result<(), rtnetlink::Error> {
+async fn pod_routes(links: &links::Links, node: usize) -> Result<(), rtnetlink::Error> {
     for ((network, len), via) in pod_network(node, 0).into_iter().zip([24, 64]).zip(node_addresses(node)) {
-        let prefix = ipnetwork::IpNetwork::new(network, len).map_err(super::links::invalid)?;
+        let prefix = ipnetwork::IpNetwork::new(network, len).map_err(links::invalid)?;
         links.route(prefix, via).await?;
     }
     Ok(())

@@ -6,10 +6,10 @@
 
 use super::{
     Error,
-    namespace::Namespace,
     topology::{OUTSIDER, Topology, pod_addresses},
     truth::set_option,
 };
+use crate::netlab::namespace::Namespace;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io::{self, Read, Write},

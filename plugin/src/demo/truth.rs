@@ -6,11 +6,12 @@
 
 use super::{
     Error,
-    links::configure,
-    namespace::Namespace,
     topology::{self, NODES, OUTSIDER},
 };
-use crate::zones::{Matrix, Pair, Place};
+use crate::{
+    netlab::{links::configure, namespace::Namespace},
+    zones::{Matrix, Pair, Place},
+};
 use meridian_abi::{Counter, IpVersion, matrix::Direction};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     flows::{Lost, Record, Ring},
-    hubble::Exported,
+    hubble::{Exported, InvalidExport},
     proto::{flow::LostEventSource, json::Unwritable},
 };
 use std::{
@@ -75,7 +75,15 @@ struct Running {
 #[error("the flow log {name}: {reason}")]
 pub struct Refused {
     name: String,
-    reason: String,
+    reason: Reason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error(transparent)]
+    Export(#[from] InvalidExport),
+    #[error(transparent)]
+    File(#[from] io::Error),
 }
 
 impl Outputs {
@@ -122,9 +130,10 @@ impl FlowLogs {
     }
 
     fn start(&mut self, log: &FlowLog) -> Result<(), Refused> {
-        let refused = |reason| Refused { name: log.name.clone(), reason };
-        let exported = Exported::new(&log.include_filters, &log.exclude_filters, &log.field_mask).map_err(refused)?;
-        let failed = |error: io::Error| refused(error.to_string());
+        let refused = |reason: Reason| Refused { name: log.name.clone(), reason };
+        let exported = Exported::new(&log.include_filters, &log.exclude_filters, &log.field_mask);
+        let exported = exported.map_err(|error| refused(error.into()))?;
+        let failed = |error: io::Error| refused(error.into());
         let mut file = log.rotation().map(Rotated::new);
         // A file that can't be written is refused now instead of at the first flow.
         if let Some(file) = file.as_mut().filter(|_| log.is_active(SystemTime::now())) {

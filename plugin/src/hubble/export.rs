@@ -1,6 +1,12 @@
 //! Flows as lines of JSON, as Hubble's exporter writes them: selected by filters, reduced to chosen fields.
 
-use super::{Filters, get_flows::loss, mask::Mask, reply::Reply};
+use super::{
+    Filters,
+    filter::InvalidFilter,
+    get_flows::loss,
+    mask::{Mask, NoSuchField},
+    reply::Reply,
+};
 use crate::{
     flows::{Held, Lost, Record},
     proto::{
@@ -11,6 +17,17 @@ use crate::{
 };
 use prost::Message as _;
 use prost_types::FieldMask;
+
+/// Flows that can't be exported as they are asked for.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InvalidExport {
+    /// A filter can't be.
+    #[error(transparent)]
+    Filter(#[from] InvalidFilter),
+    /// A path is no field of a flow.
+    #[error(transparent)]
+    Mask(#[from] NoSuchField),
+}
 
 /// Writes the lines.
 #[derive(Debug)]
@@ -25,15 +42,12 @@ impl Exported {
     ///
     /// # Errors
     /// A filter is invalid, or a path is not a field of a flow.
-    pub fn new(allow: &[FlowFilter], deny: &[FlowFilter], fields: &[String]) -> Result<Self, String> {
+    pub fn new(allow: &[FlowFilter], deny: &[FlowFilter], fields: &[String]) -> Result<Self, InvalidExport> {
         // Cilium's ConfigMap has spaces between the paths, its flag has commas; an empty text is no path.
         let paths = fields.iter().flat_map(|paths| paths.split([',', ' ', '\t', '\n'])).filter(|path| !path.is_empty());
-        let mask = Mask::new(Some(&FieldMask { paths: paths.map(str::to_owned).collect() }));
-        Ok(Self {
-            filters: Filters::new(allow, deny)?,
-            mask: mask.map_err(|error| error.to_string())?,
-            encoded: Vec::new(),
-        })
+        let filters = Filters::new(allow, deny)?;
+        let mask = Mask::new(Some(&FieldMask { paths: paths.map(str::to_owned).collect() }))?;
+        Ok(Self { filters, mask, encoded: Vec::new() })
     }
 
     /// Whether the flow is exported.
@@ -76,7 +90,7 @@ mod tests {
     use super::*;
     use crate::{flows::Ring, proto::flow::Flow};
 
-    fn line(fields: &[&str]) -> Result<String, String> {
+    fn line(fields: &[&str]) -> Result<String, InvalidExport> {
         let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
         let mut exported = Exported::new(&[], &[], &fields)?;
         let ring = Ring::new(1);
@@ -100,7 +114,8 @@ mod tests {
     #[test]
     fn a_path_that_is_no_field_is_named() {
         let error = "invalid fieldmask: `source.pod` is no field of a flow";
-        assert_eq!(line(&["uuid source.pod verdict"]).unwrap_err(), error);
-        assert_eq!(line(&["uuid;verdict"]).unwrap_err(), "invalid fieldmask: `uuid;verdict` is no field of a flow");
+        assert_eq!(line(&["uuid source.pod verdict"]).unwrap_err().to_string(), error);
+        let error = "invalid fieldmask: `uuid;verdict` is no field of a flow";
+        assert_eq!(line(&["uuid;verdict"]).unwrap_err().to_string(), error);
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Mask {
 /// A path that is no field of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid fieldmask: `{0}` is no field of a flow")]
-pub(super) struct NoSuchField(String);
+pub struct NoSuchField(String);
 
 impl From<NoSuchField> for Status {
     /// The code and text of Hubble's own server.

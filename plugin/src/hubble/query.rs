@@ -39,7 +39,8 @@ impl Query {
             return Err(Status::invalid_argument("first cannot be specified with follow"));
         }
         // Hubble's code: its clients show only the text of an error with this code.
-        let filters = Filters::new(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
+        let filters =
+            Filters::new(&request.whitelist, &request.blacklist).map_err(|error| Status::unknown(error.to_string()))?;
         for bound in [&request.since, &request.until].into_iter().flatten() {
             check(bound).map_err(|error| Status::unknown(error.to_string()))?;
         }

@@ -59,7 +59,7 @@ pub enum ConnectError {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The server is not HOST:PORT.
-    #[error("controller: `{server}` is not a server like meridian-controller.meridian:4345")]
+    #[error("`{server}` is not a server like meridian-controller.meridian:4345")]
     Server {
         /// The configured text.
         server: String,
@@ -69,15 +69,23 @@ pub enum SettingsError {
     TokenInTheClear,
 }
 
+/// The host of HOST:PORT.
+///
+/// # Errors
+/// It is not of this form.
+pub fn host(server: &str) -> Result<&str, SettingsError> {
+    let host = server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    host.map(|(host, _)| host).ok_or_else(|| SettingsError::Server { server: server.to_owned() })
+}
+
 impl Settings {
     /// Checks that the server is HOST:PORT, and that no token is sent without TLS.
     ///
     /// # Errors
     /// A setting is invalid.
     pub fn checked(self) -> Result<Self, SettingsError> {
-        let host = self.server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        let Some((host, _)) = host else { return Err(SettingsError::Server { server: self.server }) };
-        let is_near = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_near =
+            host(&self.server)?.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         if self.token.is_some() && self.authority.is_none() && !is_near {
             return Err(SettingsError::TokenInTheClear);
         }

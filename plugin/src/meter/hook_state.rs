@@ -10,6 +10,8 @@ pub struct HookState {
     pub reason: Arc<str>,
     /// How often the agent changed a hook that missed traffic.
     pub changes: u64,
+    /// Steps of such changes that the kernel refused.
+    pub refused: u64,
     /// Bytes sent by the devices and bytes seen by the hook, where they are compared.
     pub seen: Option<DeviceBytes>,
     /// Filters of other programs that run before ours.
@@ -18,6 +20,6 @@ pub struct HookState {
 
 impl Default for HookState {
     fn default() -> Self {
-        Self { reason: "as configured".into(), changes: 0, seen: None, foreign_filters: 0 }
+        Self { reason: "as asked for".into(), changes: 0, refused: 0, seen: None, foreign_filters: 0 }
     }
 }

@@ -15,7 +15,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The longest time for which an interval with few bytes is extended.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 /// The limit of changes during an agent's life: to the other hook, and back.
-const MAX_CHANGES: usize = 2;
+const MAX_CHANGES: u64 = 2;
+/// The longest time until a refused step is repeated.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The lead in percent that the other hook needs for a change back.
 const CLEARLY_MORE: u64 = 10;
 
@@ -33,9 +35,10 @@ pub struct HookWatch {
     state: HookState,
     /// Blind hooks, with the percentage that each saw.
     blind: Vec<(Hook, u64)>,
-    changes: usize,
-    /// The time of the next step of a change in progress.
+    /// The earliest time of the next step of a change.
     next_step: Option<Instant>,
+    /// Consecutive steps that the kernel refused.
+    refused: u32,
     is_warned: bool,
     foreign_filters: Vec<String>,
 }
@@ -118,7 +121,7 @@ impl HookWatch {
             Some((_, share)) => *share = percent,
             None => self.blind.push((hook, percent)),
         }
-        if !self.may_change || self.changes >= MAX_CHANGES {
+        if !self.may_change || self.state.changes >= MAX_CHANGES {
             return None;
         }
         let share = |hook: &Hook| self.blind.iter().find(|(blind, _)| blind == hook).map(|(_, share)| *share);
@@ -130,24 +133,28 @@ impl HookWatch {
     }
 
     fn begin(&mut self, to: Hook, percent: u64, meter: &mut Meter, now: Instant) {
+        if self.must_wait(now) {
+            return;
+        }
         let from = meter.datapath.hook();
-        self.changes += 1;
-        match meter.datapath.begin_hook_change(to) {
+        let begun = meter.datapath.begin_hook_change(to);
+        self.stepped(&begun, now);
+        match begun {
             Ok(()) => {
                 tracing::info!(%from, %to, "counting moves to the other hook");
                 self.state.reason = format!("{from} saw {percent} % of what the devices sent").into();
-                self.next_step = Some(now + GRACE);
             }
             Err(error) => tracing::error!(%from, %to, %error, "counting can't move to the other hook"),
         }
     }
 
     fn continue_change(&mut self, meter: &mut Meter, now: Instant) {
-        if self.next_step.is_some_and(|next| now < next) {
+        if self.must_wait(now) {
             return;
         }
-        self.next_step = Some(now + GRACE);
-        match meter.datapath.continue_hook_change() {
+        let step = meter.datapath.continue_hook_change();
+        self.stepped(&step, now);
+        match step {
             Ok(None) => {}
             Ok(Some(hook)) => {
                 tracing::info!(%hook, why = %self.state.reason, "packets are counted here now");
@@ -155,8 +162,20 @@ impl HookWatch {
                 // During the change each hook saw a part of the traffic.
                 (self.start, self.is_warned) = (None, false);
             }
-            Err(error) => tracing::error!(%error, "the change of the hook can't continue"),
+            Err(error) => tracing::error!(%error, "the kernel refused a step of the hook change: it is repeated later"),
         }
+    }
+
+    fn must_wait(&self, now: Instant) -> bool {
+        self.next_step.is_some_and(|next| now < next)
+    }
+
+    /// Sets the time of the next step: the pause doubles with each refusal.
+    fn stepped<T, E>(&mut self, step: &Result<T, E>, now: Instant) {
+        self.refused = if step.is_ok() { 0 } else { self.refused.saturating_add(1) };
+        self.state.refused += u64::from(step.is_err());
+        let pause = GRACE.saturating_mul(1 << self.refused.min(16));
+        self.next_step = Some(now + if step.is_ok() { GRACE } else { pause.min(LONGEST_PAUSE) });
     }
 
     /// Warns when a filter of another program runs before ours.
@@ -225,15 +244,29 @@ mod tests {
     fn a_blind_hook_is_changed_once_and_back_only_for_a_better_one() {
         let mut watch = HookWatch::new(true, "");
         assert_eq!(watch.better(Hook::Netfilter, 3, &[Hook::Tcx]), Some(Hook::Tcx));
-        watch.changes = 1;
+        watch.state.changes = 1;
         assert_eq!(watch.better(Hook::Tcx, 60, &[Hook::Netfilter]), None, "it saw less");
         let mut watch = HookWatch::new(true, "");
         assert_eq!(watch.better(Hook::Netfilter, 60, &[Hook::Tcx]), Some(Hook::Tcx));
-        watch.changes = 1;
+        watch.state.changes = 1;
         assert_eq!(watch.better(Hook::Tcx, 3, &[Hook::Netfilter]), Some(Hook::Netfilter));
-        watch.changes = 2;
+        watch.state.changes = 2;
         assert_eq!(watch.better(Hook::Netfilter, 60, &[Hook::Tcx]), None, "for good");
         assert_eq!(HookWatch::new(false, "").better(Hook::Netfilter, 0, &[Hook::Tcx]), None, "it was configured");
         assert_eq!(HookWatch::new(true, "").better(Hook::Netfilter, 0, &[]), None, "there is no other one");
+    }
+
+    #[test]
+    fn a_refused_step_is_repeated_after_ever_longer_pauses() {
+        let (mut watch, start) = (HookWatch::new(true, ""), Instant::now());
+        let mut pause = |step: Result<(), ()>| {
+            watch.stepped(&step, start);
+            (watch.next_step.unwrap() - start).as_secs()
+        };
+        assert_eq!([Ok(()), Err(()), Err(()), Err(()), Ok(())].map(&mut pause), [1, 2, 4, 8, 1]);
+        let last = (0..100).map(|_| pause(Err(()))).last();
+        assert_eq!(last, Some(300));
+        assert_eq!(watch.state.refused, 103);
+        assert!(watch.must_wait(start) && !watch.must_wait(start + LONGEST_PAUSE));
     }
 }

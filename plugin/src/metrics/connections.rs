@@ -1,6 +1,6 @@
 //! A listener with a limit of connections, and time limits for clients that neither read nor write.
 
-use super::Process;
+use super::process::RefusedConnections;
 use axum::serve::Listener;
 use std::{
     io,
@@ -29,12 +29,12 @@ const STUCK: Duration = Duration::from_secs(30);
 pub(super) struct Bounded {
     listener: TcpListener,
     free: Arc<Semaphore>,
-    process: Arc<Process>,
+    refused: RefusedConnections,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener, process: Arc<Process>) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(CONNECTIONS)), process }
+    pub(super) fn new(listener: TcpListener, refused: RefusedConnections) -> Self {
+        Self { listener, free: Arc::new(Semaphore::new(CONNECTIONS)), refused }
     }
 }
 
@@ -51,7 +51,7 @@ impl Listener for Bounded {
                 stream.as_mut().set_write_timeout_pinned(Some(STUCK));
                 return (Connection { stream, _held: held }, address);
             }
-            self.process.http_refused.fetch_add(1, Ordering::Relaxed);
+            self.refused.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The controller's page: its watches, the table, the agents and the totals.
 
 use super::{
-    Families, Measured, Process, traffic,
+    families::Families,
+    parts::Part,
+    traffic,
     writer::{Labels, Writer},
 };
 use crate::{
@@ -9,10 +11,8 @@ use crate::{
     counters::Counted,
     feed::{Agents, Store},
     leader::Role,
-    link::Tls,
     reports::{ClusterTotals, Tally},
 };
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
     fmt,
     sync::{
@@ -26,8 +26,8 @@ use tokio::sync::watch;
 /// An agent without a report for this long counts as silent.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// The sources of the controller's page.
-#[derive(Clone, Debug)]
+/// The part of the page that only a controller has.
+#[derive(Debug)]
 pub struct Controller {
     /// The watches.
     pub health: Arc<Health>,
@@ -37,8 +37,6 @@ pub struct Controller {
     pub agents: Arc<Agents>,
     /// Static tables accepted and static tables refused, after the first.
     pub reloads: Arc<[AtomicU64; 2]>,
-    /// The process.
-    pub process: Arc<Process>,
     /// The totals of the agents' reports.
     pub cluster_totals: Arc<ClusterTotals>,
     /// Reports accepted and refused.
@@ -49,36 +47,20 @@ pub struct Controller {
     pub totals: watch::Receiver<Arc<[Counted]>>,
     /// The families of series by pod and workload.
     pub families: Families,
-    /// Servers with TLS.
-    pub tls: Vec<Arc<Tls>>,
 }
 
-impl Measured for Controller {
-    fn collector(&self) -> Box<dyn Collector> {
-        Box::new(self.clone())
-    }
-
-    fn process(&self) -> &Arc<Process> {
-        &self.process
-    }
-}
-
-impl Collector for Controller {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Writer(&mut encoder);
+impl Part for Controller {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let info = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)];
         page.gauges("meridian_controller_info", "The version of the controller. Always 1.", None, &info)?;
-        self.watches(&mut page)?;
-        self.table(&mut page)?;
-        self.feed(&mut page)?;
-        self.reports(&mut page)?;
-        page.pair_log(&self.process)?;
-        page.history(&self.process)?;
-        page.tls(&self.tls)?;
+        self.watches(page)?;
+        self.table(page)?;
+        self.feed(page)?;
+        self.reports(page)?;
         let totals = Arc::clone(&self.totals.borrow());
         page.matrix("meridian_cluster", &totals)?;
         page.series(&totals)?;
-        traffic::write(&mut page, &totals, self.families)
+        traffic::write(page, &totals, self.families)
     }
 }
 
@@ -147,10 +129,7 @@ impl Controller {
         let reasons = [("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
         let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
         let help = "Number of agent streams refused, by reason.";
-        page.counters("meridian_feed_refused", help, None, &refused)?;
-        let closed = one(self.process.http_refused.load(Ordering::Relaxed));
-        let help = "Number of HTTP connections closed because of the connection limit.";
-        page.counters("meridian_http_refused_connections", help, None, &closed)
+        page.counters("meridian_feed_refused", help, None, &refused)
     }
 
     fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
@@ -168,24 +147,22 @@ impl Controller {
         let help = "Number of report streams refused or ended because of their content.";
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
         let help = "Number of standby replicas disconnected because they fell behind.";
-        page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))?;
-        let missed = count(&self.process.missed.0);
-        let help = "Number of intervals skipped for slow clients of Counters.Watch.";
-        page.counters("meridian_counters_missed", help, None, &missed)
+        page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::demo::topology::place;
+    use crate::zones::{Pair, Place, Zone};
 
     /// The totals of a cluster in which one byte went from one zone to another.
     fn totals(cluster_totals: &ClusterTotals) -> Arc<[Counted]> {
         let mut counted = cluster_totals.counted();
-        let pair = crate::zones::Pair {
-            source: place(0),
-            destination: place(2),
+        let place = |name: &str| Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }));
+        let pair = Pair {
+            source: place("eu-1a"),
+            destination: place("eu-1b"),
             version: meridian_abi::IpVersion::V4,
             direction: meridian_abi::matrix::Direction::Egress,
         };
@@ -202,13 +179,11 @@ pub(super) mod tests {
             store: Arc::default(),
             agents: Arc::default(),
             reloads: Arc::default(),
-            process: Arc::default(),
             tally: Arc::default(),
             role: watch::Sender::new(Role::Leader(crate::leader::Term::default())).subscribe(),
             totals: watch::Sender::new(totals(&cluster_totals)).subscribe(),
             cluster_totals,
             families: Families::default(),
-            tls: Vec::new(),
         }
     }
 }

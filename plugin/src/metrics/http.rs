@@ -1,8 +1,9 @@
 //! Metrics and health over HTTP.
 
 use super::{
-    Measured,
     connections::Bounded,
+    parts::Page,
+    process::RefusedConnections,
     text::{self, Form},
 };
 use crate::statement::{Form as AnswerForm, Question};
@@ -17,7 +18,6 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking};
@@ -50,31 +50,32 @@ impl std::str::FromStr for Listen {
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(measured: impl Measured, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-    let measured: Arc<dyn Measured> = Arc::new(measured);
-    let listener = Bounded::new(listener, Arc::clone(measured.process()));
+pub async fn serve(mut page: Page, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let refused = RefusedConnections::default();
+    page.add(refused.clone());
+    let listener = Bounded::new(listener, refused);
     let router = Router::new()
         .route("/metrics", get(metrics))
         // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/v1/report", get(report))
-        .with_state(measured);
+        .with_state(page);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-async fn metrics(State(measured): State<Arc<dyn Measured>>, headers: HeaderMap) -> Response {
+async fn metrics(State(page): State<Page>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let form = Form::accepted(accept);
-    match text::page(&*measured, form) {
+    match text::page(&page, form) {
         Ok(page) => ([(header::CONTENT_TYPE, form.content_type())], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
 /// Ready once the process is fully started.
-async fn ready(State(measured): State<Arc<dyn Measured>>) -> Response {
-    if !measured.process().ready.load(Ordering::Relaxed) {
+async fn ready(State(page): State<Page>) -> Response {
+    if !page.ready.is_set() {
         (StatusCode::SERVICE_UNAVAILABLE, "not yet\n").into_response()
     } else {
         "ok\n".into_response()
@@ -85,8 +86,8 @@ async fn ready(State(measured): State<Arc<dyn Measured>>) -> Response {
 static ANSWERING: Semaphore = Semaphore::const_new(2);
 
 /// A report of the history.
-async fn report(State(measured): State<Arc<dyn Measured>>, Query(texts): Query<BTreeMap<String, String>>) -> Response {
-    let Some(historian) = measured.process().history.get().cloned() else {
+async fn report(State(page): State<Page>, Query(texts): Query<BTreeMap<String, String>>) -> Response {
+    let Some(historian) = page.history else {
         return (StatusCode::NOT_FOUND, "no history is kept here: start with --history-dir\n").into_response();
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

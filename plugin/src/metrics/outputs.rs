@@ -1,18 +1,53 @@
 //! Hubble's own metrics of flows, and flow logs.
 
 use super::{
-    Outputs,
+    parts::Part,
     writer::{Labels, Writer},
 };
-use crate::{flows::Ring, hubble::metrics::SERIES};
+use crate::{
+    export::FlowLogOutputs,
+    flows::Ring,
+    hubble::metrics::{FlowMetrics, SERIES},
+};
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-pub(super) fn write(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Result {
-    hubble(page, outputs, ring)?;
-    flow_logs(page, outputs)?;
+/// Hubble's metrics and flow logs.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// The flows.
+    pub ring: Arc<Ring>,
+    /// Hubble's own metrics.
+    pub metrics: Option<Arc<FlowMetrics>>,
+    /// Flow logs.
+    pub logs: Option<Arc<FlowLogOutputs>>,
+    /// Reloads of their configuration files, after the first.
+    pub reloads: Arc<Reloads>,
+}
+
+/// Files accepted and files refused.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Files of metrics.
+    pub metrics: [AtomicU64; 2],
+    /// Files of flow logs.
+    pub logs: [AtomicU64; 2],
+}
+
+impl Part for Outputs {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        hubble(page, self)?;
+        flow_logs(page, self)?;
+        reloads(page, self)
+    }
+}
+
+fn reloads(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
     let reloads = &outputs.reloads;
     let files = [
         ("metrics", &reloads.metrics, outputs.metrics.is_some()),
@@ -27,7 +62,7 @@ pub(super) fn write(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -
     page.counters("meridian_hubble_config_reloads", help, None, &results.collect::<Vec<_>>())
 }
 
-fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Result {
+fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs) -> fmt::Result {
     let Some(metrics) = &outputs.metrics else { return Ok(()) };
     let shown = metrics.shown();
     for family in &shown.families {
@@ -35,7 +70,7 @@ fn hubble(page: &mut Writer<'_, '_>, outputs: &Outputs, ring: &Ring) -> fmt::Res
     }
     let lost = shown.lost.iter().map(|(source, count)| {
         // The ring counts the flows that its readers missed.
-        let count = if *source == "hubble_ring_buffer" { count + ring.overtaken() } else { *count };
+        let count = if *source == "hubble_ring_buffer" { count + outputs.ring.overtaken() } else { *count };
         (vec![("source", (*source).to_owned())], count)
     });
     page.counters(

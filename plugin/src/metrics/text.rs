@@ -1,6 +1,6 @@
 //! The page in its two formats: OpenMetrics, and the older text format of Prometheus.
 
-use super::Measured;
+use super::parts::Page;
 use prometheus_client::{encoding::text, registry::Registry};
 use std::fmt;
 
@@ -26,9 +26,9 @@ impl Form {
 }
 
 /// The current page.
-pub(super) fn page(measured: &dyn Measured, form: Form) -> Result<String, fmt::Error> {
+pub(super) fn page(page: &Page, form: Form) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(measured.collector());
+    registry.register_collector(Box::new(page.clone()));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(match form {
@@ -67,17 +67,18 @@ mod tests {
     use super::*;
     use crate::{
         accounting::{Accounting, End, Service, Transfer},
+        api::Missed,
         archive::Limits,
         cost::PriceTable,
         counters::{Counted, FeedState, Sample, TableState, Whose},
         demo::topology::place,
-        export::{FlowLog, FlowLogs},
+        export::{FlowLog, FlowLogs, PairLogTally},
         flows::{Encoded, Ring},
         historian::Historian,
         hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
         link::{Files, Tls},
-        metrics::{Families, Process, Sources, controller},
+        metrics::{Families, Nodes, controller, process::RefusedConnections},
         proto::flow::{self, layer4::Protocol},
         zones::{Matrix, Pair, Place},
     };
@@ -96,7 +97,7 @@ mod tests {
         End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place, external: None }
     }
 
-    fn sources(families: Families) -> Sources {
+    fn sample() -> Sample {
         let mut matrix = Matrix::default();
         let pair = |to| Pair {
             source: place(0),
@@ -119,7 +120,7 @@ mod tests {
             let transfer = Transfer { source: &cart, destination: &destination, service: Service::default() };
             accounting.add(&transfer, Counter { bytes, packets: 1 }, Instant::now());
         }
-        let sample = Sample {
+        Sample {
             counted: Counted {
                 whose: Whose::Node("node-1".into()),
                 time: SystemTime::now(),
@@ -131,6 +132,7 @@ mod tests {
             hook: "netfilter",
             hook_reason: "test".into(),
             hook_changes: 0,
+            refused_hook_steps: 0,
             device_bytes: Some(crate::counters::DeviceBytes { sent: 1500, seen: 1500 }),
             foreign_filters: 0,
             flow_entries: (2, 131_072),
@@ -151,17 +153,22 @@ mod tests {
                 }),
             },
             drain_seconds: 0.25,
-        };
+        }
+    }
+
+    /// The page of an agent with all parts.
+    fn of_agent(sample: Sample, families: Families) -> Page {
         // The sender can be dropped: the last value stays.
         let samples = watch::Sender::new(Arc::from([sample])).subscribe();
-        Sources {
-            samples,
-            ring: Arc::new(Ring::new(4095)),
-            process: Arc::new(Process { history: OnceLock::from(history()), ..Process::default() }),
-            families,
-            tls: vec![tls()],
-            outputs: outputs(),
-        }
+        Page::default()
+            .with(Nodes { samples, families })
+            .with(Arc::new(Ring::new(4095)))
+            .with(Arc::new(Missed::default()))
+            .with(RefusedConnections::default())
+            .with(Arc::new(PairLogTally::default()))
+            .with(history())
+            .with(vec![tls()])
+            .with(outputs())
     }
 
     /// A history; its folder is removed at once.
@@ -196,9 +203,14 @@ mod tests {
                 }));
             }
         }
-        let mut logs = FlowLogs::new(ring, "node-1".into());
+        let mut logs = FlowLogs::new(Arc::clone(&ring), "node-1".into());
         logs.apply(&[FlowLog { name: "none".into(), file_path: "/dev/null".into(), ..FlowLog::default() }]).unwrap();
-        crate::metrics::Outputs { metrics: Some(Arc::new(metrics)), logs: Some(logs.outputs()), ..Default::default() }
+        crate::metrics::Outputs {
+            ring,
+            metrics: Some(Arc::new(metrics)),
+            logs: Some(logs.outputs()),
+            reloads: Arc::default(),
+        }
     }
 
     /// A server with a certificate.
@@ -222,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_older_form_is_what_prometheus_checks() {
-        let page = page(&sources(Families::default()), Form::Prometheus).unwrap();
+        let page = page(&of_agent(sample(), Families::default()), Form::Prometheus).unwrap();
         for line in [
             "# TYPE meridian_zone_bytes_total counter",
             r#"meridian_zone_bytes_total{source_zone="eu-1a",source_region="eu-1",destination_zone="eu-1b",destination_region="eu-1",locality="cross-zone",ip_version="4",direction="egress",node="node-1"} 1500"#,
@@ -242,13 +254,14 @@ mod tests {
     fn open_metrics_is_for_those_who_ask() {
         assert_eq!(Form::accepted("text/plain;version=0.0.4"), Form::Prometheus);
         assert_eq!(Form::accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"), Form::OpenMetrics);
-        let page = page(&sources(Families::default()), Form::OpenMetrics).unwrap();
+        let page = page(&of_agent(sample(), Families::default()), Form::OpenMetrics).unwrap();
         assert!(page.contains("# UNIT meridian_zone_bytes bytes\n") && page.ends_with("# EOF\n"));
     }
 
     #[test]
     fn pods_and_workloads_are_shown_under_our_names_and_others() {
-        let shown = page(&sources(Families { pods: true, ..Families::default() }), Form::Prometheus).unwrap();
+        let shown =
+            page(&of_agent(sample(), Families { pods: true, ..Families::default() }), Form::Prometheus).unwrap();
         for line in [
             r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="shop",locality="cross-zone",node="node-1"} 10"#,
             r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="",locality="internet",node="node-1"} 1000"#,
@@ -267,7 +280,7 @@ mod tests {
             has(&shown, line);
         }
         assert_eq!(shown.lines().filter(|line| line.starts_with("kubecost")).count(), 4, "unknown is in none");
-        let hidden = page(&sources(Families::NONE), Form::Prometheus).unwrap();
+        let hidden = page(&of_agent(sample(), Families::NONE), Form::Prometheus).unwrap();
         for name in ["meridian_namespace", "meridian_workload", "meridian_pod", "pod_cross_zone", "kubecost"] {
             assert!(!hidden.contains(name), "{name}");
         }
@@ -276,8 +289,8 @@ mod tests {
     #[test]
     fn the_docs_name_every_metric_and_no_other() {
         let families = Families { pods: true, ..Families::default() };
-        let agent = page(&sources(families), Form::Prometheus).unwrap();
-        let controller = page(&controller::tests::measured(), Form::Prometheus).unwrap();
+        let agent = page(&of_agent(sample(), families), Form::Prometheus).unwrap();
+        let controller = page(&Page::default().with(controller::tests::measured()), Form::Prometheus).unwrap();
         let both = agent + &controller;
         let types = both.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exposed: BTreeMap<&str, &str> = types.collect();
@@ -305,11 +318,10 @@ mod tests {
             accounting.add(&Transfer { source, destination, service: Service::default() }, new, Instant::now());
             sent += new.bytes;
         }
-        let mut sources = sources(Families { pods: true, ..Families::default() });
-        let mut sample = sources.samples.borrow()[0].clone();
+        let mut sample = sample();
         sample.counted.totals = accounting.totals().clone();
-        sources.samples = watch::Sender::new(Arc::from([sample])).subscribe();
-        let page = page(&sources, Form::Prometheus).unwrap();
+        let page = of_agent(sample, Families { pods: true, ..Families::default() });
+        let page = super::page(&page, Form::Prometheus).unwrap();
         for name in
             ["meridian_workload_bytes_total{", "meridian_pod_bytes_total{", "kubecost_pod_network_egress_bytes_total{"]
         {

@@ -1,7 +1,7 @@
 //! Traffic by workload and by pod: our own series, and the series that other tools' dashboards use.
 
 use super::{
-    Families,
+    families::Families,
     writer::{Labels, Writer, each},
 };
 use crate::{

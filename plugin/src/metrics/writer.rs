@@ -10,7 +10,9 @@ use std::fmt;
 
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-pub(super) struct Writer<'a, 'e>(pub(super) &'a mut DescriptorEncoder<'e>);
+/// Writes a page.
+#[derive(Debug)]
+pub struct Writer<'a, 'e>(pub(super) &'a mut DescriptorEncoder<'e>);
 
 impl Writer<'_, '_> {
     pub(super) fn counters(

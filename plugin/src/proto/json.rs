@@ -9,6 +9,7 @@ use super::{
     wire::{Message, Value},
 };
 use ahash::AHashMap;
+use prost::DecodeError;
 use prost_reflect::{Cardinality, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use std::sync::LazyLock;
 
@@ -30,15 +31,28 @@ pub enum Unwritable {
     Time,
 }
 
+/// JSON that is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// A type that is not known.
+    #[error("there is no message {0}")]
+    Type(String),
+    /// A field that is not known, or a value of another type.
+    #[error(transparent)]
+    Field(#[from] serde_json::Error),
+    /// A message of another type.
+    #[error(transparent)]
+    Message(#[from] DecodeError),
+}
+
 /// Reads a message from JSON.
 ///
 /// # Errors
 /// The JSON is not such a message, or has an unknown field.
-pub fn read<M: prost::Message + Default>(name: &str, value: &serde_json::Value) -> Result<M, String> {
-    let message = POOL.get_message_by_name(name).ok_or_else(|| format!("there is no message {name}"))?;
+pub fn read<M: prost::Message + Default>(name: &str, value: &serde_json::Value) -> Result<M, Unreadable> {
+    let message = POOL.get_message_by_name(name).ok_or_else(|| Unreadable::Type(name.to_owned()))?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let read = DynamicMessage::deserialize_with_options(message, value, &options);
-    read.map_err(|error| error.to_string())?.transcode_to().map_err(|error| error.to_string())
+    Ok(DynamicMessage::deserialize_with_options(message, value, &options)?.transcode_to()?)
 }
 
 /// Appends an encoded message of this type as JSON.

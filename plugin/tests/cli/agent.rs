@@ -9,7 +9,7 @@ use crate::{
 };
 use meridian::{
     api::{Client, Target},
-    demo::{
+    netlab::{
         links::{configure, sysctl},
         namespace::Namespace,
     },
@@ -368,8 +368,14 @@ fn a_bad_configuration_is_named_with_its_line() {
         "{said:?}"
     );
     let cases = [
-        ("node: a\nzones_fiel: z\n", ":2: unknown field"),
-        ("hook: xdp\nzones_file: zones.yaml\n", ":1: unknown variant"),
+        ("node: a\nzones_fiel: z\n", ":2: unknown key `zones_fiel`: there are node, cluster_name, "),
+        ("zones_file: z\nhubble:\n  lisen: a\n", ":3: unknown key `hubble.lisen`: there are listen, "),
+        ("hook: xdp\nzones_file: zones.yaml\n", ":1: hook: `xdp` is not one of auto, netfilter, tcx, clsact\n"),
+        ("node: a\nhttp: {listen: here}\n", ":2: http.listen: `here` is not an address like 127.0.0.1:9980 or :9980\n"),
+        ("service_ports:\n- 80\n- 70000\n", ":3: service_ports: "),
+        ("controller: {address: c}\n", ":1: controller.address: `c` is not a server like "),
+        ("hubble: {export: {fields: [colour]}}\n", ":1: hubble.export.fields: invalid fieldmask: `colour` is no "),
+        ("hubble: {metrics: flow, metrics_file: m}\n", ": the argument '--hubble-metrics <METRICS>' cannot be used "),
         ("", ":1: the file is empty"),
     ];
     for (content, expected) in cases {
@@ -377,11 +383,13 @@ fn a_bad_configuration_is_named_with_its_line() {
         assert_eq!(said.code, Some(2), "{said:?}");
         assert!(said.stderr.starts_with(&format!("meridian: {file}{expected}")), "{said:?}");
     }
-    let (said, _) = check("listen.yaml", "zones_file: zones.yaml\nhttp: {listen: here}\n");
-    assert_eq!(
-        (said.code, said.stderr.as_str()),
-        (Some(2), "meridian: http.listen: `here` is not an address like 127.0.0.1:9980 or :9980\n")
-    );
+    let file = scratch.file("controller.yaml", b"feed: {listen: \"127.0.0.1:0\"}\nzones_file: zones.yaml\n");
+    let said = run(&["config", "check", "--program", "controller", file.to_str().unwrap()]);
+    assert!(said.code == Some(0) && said.stdout.contains("zones.yaml: good, 2 prefixes"), "{said:?}");
+    let file = scratch.file("controller.yaml", b"feed:\n  agent_accounts: [\"a:b\", c]\n");
+    let said = run(&["controller", "--config", file.to_str().unwrap()]);
+    let expected = format!("meridian: {}:2: feed.agent_accounts: `c` is not an account, ", file.display());
+    assert!(said.code == Some(2) && said.stderr.starts_with(&expected), "{said:?}");
     let (said, _) = check("none.yaml", "node: a\n");
     assert!(said.stderr.contains("there is no zone table: name a file with --zones-file"), "{said:?}");
 }

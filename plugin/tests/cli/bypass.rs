@@ -13,7 +13,7 @@ use crate::{
 };
 use meridian::{
     datapath::Options,
-    demo::{links::configure, namespace::Namespace},
+    netlab::{links::configure, namespace::Namespace},
 };
 use meridian_abi::IpVersion;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};

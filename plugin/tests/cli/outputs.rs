@@ -114,7 +114,7 @@ fn what_can_not_be_is_refused_at_the_start() {
         (&["--hubble-export-file-path", "/proc/x/y"], "the flow log flags: "),
         (
             &["--hubble-export-file-path", "x", "--hubble-export-fieldmask", "colour"],
-            "hubble.export: invalid fieldmask: `colour` is no field of a flow",
+            "invalid fieldmask: `colour` is no field of a flow",
         ),
         (&["--hubble-tls-cert-file", "a.crt"], "name both"),
     ];

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use meridian::{
     api::{self, Target},
-    demo::{links::configure, namespace::Namespace},
+    netlab::{links::configure, namespace::Namespace},
     proto::v1::{Endpoint, StatusResponse},
 };
 use serde_json::json;

@@ -5,7 +5,7 @@ use crate::{
     lab::{AGENT, CONTROLLER, Lab, NAMESPACE},
     objects::Object,
 };
-use meridian::demo::{
+use meridian::netlab::{
     links::{configure, sysctl},
     namespace::Namespace,
 };

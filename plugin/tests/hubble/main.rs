@@ -64,7 +64,7 @@ fn without_empty(text: &str) -> String {
 }
 
 fn ours(flows: &[Encoded], request: &GetFlowsRequest) -> Result<String, String> {
-    let mut filters = Filters::new(&request.whitelist, &request.blacklist)?;
+    let mut filters = Filters::new(&request.whitelist, &request.blacklist).map_err(|error| error.to_string())?;
     Ok(flows.iter().map(|flow| if filters.match_flow(flow) { '1' } else { '0' }).collect())
 }
 

@@ -12,7 +12,7 @@ use crate::network::{
 use children::Child;
 use meridian::{
     datapath::{Hook, Options},
-    demo::{links::configure, namespace::Namespace},
+    netlab::{links::configure, namespace::Namespace},
 };
 use meridian_abi::{Counter, IpVersion, flow::PacketPath, matrix::Direction, stats::Stat, zone::PrefixKind};
 use rtnetlink::{LinkUnspec, LinkVlan, LinkWireguard, RouteMessageBuilder, packet_route::link::LinkAttribute};

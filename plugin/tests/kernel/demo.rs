@@ -10,7 +10,7 @@ use meridian::{
     flows::{Ring, Sink},
     grpc::{self, Services},
     hubble,
-    metrics::{self, Families, Outputs, Process, Sources},
+    metrics::{self, Families, Nodes, Page},
     proto::{
         flow::{Endpoint, Flow},
         v1::WatchRequest,
@@ -163,29 +163,23 @@ fn pair_log_tells(demo: &Demo, truth: &Sums) {
 fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let samples = watch::Sender::new(Arc::from(demo.samples().unwrap()));
-    let (process, shutdown) = (Arc::new(Process::default()), CancellationToken::new());
+    let shutdown = CancellationToken::new();
     let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let (http, port) = (bind(), bind());
     let (http_at, port_at) = (http.local_addr().unwrap(), port.local_addr().unwrap());
-    let sources = Sources {
-        samples: samples.subscribe(),
-        ring: Arc::clone(&sink.ring),
-        process: Arc::clone(&process),
-        families: Families { pods: true, ..Families::default() },
-        tls: Vec::new(),
-        outputs: Outputs::default(),
-    };
+    let nodes = Nodes { samples: samples.subscribe(), families: Families { pods: true, ..Families::default() } };
+    let page = Page::default().with(nodes).with(Arc::clone(&sink.ring));
     let table = SharedTable::default();
     *table.write() = Demo::table().unwrap().zones;
     let services = Services {
         observer: Arc::new(hubble::Server::new(sink.clone(), Vec::new(), shutdown.clone())),
         peers: None,
         own: Some((
-            Arc::new(CountersService::new(samples.subscribe(), Arc::clone(&process.missed), shutdown.clone())),
+            Arc::new(CountersService::new(samples.subscribe(), shutdown.clone())),
             Arc::new(ZonesService { table, index: Arc::default() }),
         )),
     };
-    runtime.spawn(metrics::serve(sources, http, shutdown.clone()));
+    runtime.spawn(metrics::serve(page, http, shutdown.clone()));
     runtime.spawn(grpc::serve(services, Some(port), None, None, shutdown.clone()));
 
     let mut stream = TcpStream::connect(http_at).unwrap();

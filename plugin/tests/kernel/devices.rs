@@ -11,7 +11,7 @@ use meridian::{
         devices::{self, Watch},
         sys::{self, ProgramKind, Side},
     },
-    demo::{links::configure, namespace::Namespace},
+    netlab::{links::configure, namespace::Namespace},
 };
 use meridian_abi::{Counter, IpVersion, stats::Stat};
 use rtnetlink::LinkUnspec;

@@ -1,16 +1,20 @@
 //! The hook changes while packets pass: no packet is lost or counted twice.
 
-use crate::network::{
-    BpfFs, Counting, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS,
-    traffic::{datagrams, sink, tcp},
+use crate::{
+    network::{
+        BpfFs, Counting, Mtus, NO_TRUTH, NODE, Network, PEER, POD, VERSIONS,
+        traffic::{datagrams, sink, tcp},
+    },
+    privileges,
 };
 use meridian::{
     datapath::{Datapath, Hook, Options, Pins},
-    demo::namespace::Namespace,
+    netlab::namespace::Namespace,
 };
 use meridian_abi::{Counter, IpVersion};
 use std::{
     net::SocketAddr,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -130,4 +134,89 @@ fn an_agent_that_is_killed_while_the_hook_changes_is_followed_by_one_that_counts
         }
     }
     network.node.run(|| meridian::datapath::unload(&pins)).unwrap().unwrap();
+}
+
+/// Sends a little, and says that it was counted as the wire carried it.
+fn is_counted(network: &Network) {
+    for version in VERSIONS {
+        let _sink = sink(&network.peer, PEER.of(version), PORT);
+        let ports = std::iter::repeat_n((0, PORT), 20);
+        let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), 100, ports);
+        network.measure(work).is_all_in("a", "b", version);
+    }
+}
+
+/// Filters of others at clsact, for packets of another protocol than ours, which have each priority that we try.
+struct Others;
+
+impl Others {
+    fn take_all_places(node: &Namespace) -> Self {
+        tc(node, &["qdisc", "add", "dev", "up0", "clsact"]);
+        for priority in 1..=8 {
+            let priority = priority.to_string();
+            let place = ["filter", "add", "dev", "up0", "egress", "prio", &priority, "protocol", "802_2"];
+            // It matches nothing.
+            tc(node, &[&place[..], &["bpf", "bytecode", "1,6 0 0 0,"]].concat());
+        }
+        Self
+    }
+
+    fn leave(self, node: &Namespace) {
+        tc(node, &["filter", "del", "dev", "up0", "egress"]);
+    }
+}
+
+/// `tc` of iproute2.
+#[track_caller]
+fn tc(node: &Namespace, args: &[&str]) {
+    let output = node.run(|| Command::new("tc").args(args).output()).unwrap().unwrap();
+    assert!(output.status.success(), "tc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs `work` on a thread in the node that may not change its network.
+fn unprivileged<T: Send>(node: &Namespace, work: impl FnOnce() -> T + Send) -> T {
+    let inside = || {
+        // The thread ends with its rights.
+        privileges::drop_net_admin().unwrap();
+        work()
+    };
+    node.run(inside).unwrap()
+}
+
+#[test]
+fn a_refused_step_of_a_change_counts_each_packet_once_and_is_taken_again() {
+    let mut network = Network::new(Hook::Netfilter);
+    for to in [Hook::Clsact, Hook::Netfilter] {
+        let from = network.counting.datapath.hook();
+        let refused = {
+            let Network { node, counting: Counting { datapath, .. }, .. } = &mut network;
+            // Others have all places, or we have no right.
+            let others = (to == Hook::Clsact).then(|| Others::take_all_places(node));
+            let refused = if others.is_some() {
+                node.run(|| datapath.begin_hook_change(to)).unwrap()
+            } else {
+                unprivileged(node, || datapath.begin_hook_change(to))
+            };
+            others.into_iter().for_each(|others| others.leave(node));
+            refused
+        };
+        assert!(refused.is_err(), "a change that can't begin");
+        assert_eq!((network.counting.datapath.hook(), network.counting.datapath.is_changing()), (from, false));
+        is_counted(&network);
+        let datapath = &mut network.counting.datapath;
+        network.node.run(|| datapath.begin_hook_change(to)).unwrap().unwrap();
+        let mut steps = 0;
+        while network.counting.datapath.is_changing() {
+            thread::sleep(GRACE);
+            let Network { node, counting: Counting { datapath, .. }, .. } = &mut network;
+            unprivileged(node, || datapath.continue_hook_change()).unwrap_err();
+            assert!(datapath.is_changing());
+            is_counted(&network);
+            let datapath = &mut network.counting.datapath;
+            network.node.run(|| datapath.continue_hook_change()).unwrap().unwrap();
+            is_counted(&network);
+            steps += 1;
+        }
+        assert_eq!((network.counting.datapath.hook(), steps), (to, if to == Hook::Clsact { 2 } else { 1 }));
+    }
 }

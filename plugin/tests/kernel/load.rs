@@ -6,7 +6,7 @@ use crate::network::{
 };
 use meridian::{
     datapath::{Datapath, Hook, Options, Pins, sys},
-    demo::namespace::Namespace,
+    netlab::namespace::Namespace,
 };
 use meridian_abi::{Counter, IpVersion, control, stats::Stat, zone::PrefixKind};
 use nix::{

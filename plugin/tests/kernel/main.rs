@@ -10,6 +10,7 @@ mod load;
 #[path = "../network/mod.rs"]
 mod network;
 mod packets;
+mod privileges;
 #[path = "../common/programs.rs"]
 mod programs;
 mod straight;

@@ -3,13 +3,13 @@
 use meridian::{
     accounting::Accounting,
     datapath::{Datapath, Device, Devices, Hook, Options},
-    demo::{
-        links::{configure, sysctl},
-        namespace::Namespace,
-    },
     flows::{Node, Ring, Sink},
     identity::Index,
     meter::{HookState, Meter},
+    netlab::{
+        links::{configure, sysctl},
+        namespace::Namespace,
+    },
     zones::{Place, Slots, StaticTable, Table},
 };
 use meridian_abi::{Counter, stats::Stat};

@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use link_scoped::LinkScoped;
 use meridian::{
     datapath::{Datapath, Device, Devices, Hook, Options, devices},
-    demo::{
+    netlab::{
         links::{Links, configure, sysctl},
         namespace::Namespace,
     },

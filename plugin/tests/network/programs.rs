@@ -4,7 +4,7 @@ use super::Network;
 use aya_obj::generated::bpf_insn;
 use meridian::{
     datapath::sys::{self, ProgramKind, Side},
-    demo::links::configure,
+    netlab::links::configure,
 };
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,6 +1,6 @@
 //! Known traffic between two namespaces.
 
-use meridian::demo::namespace::Namespace;
+use meridian::netlab::namespace::Namespace;
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! Flags of the history.
+//! The settings of the history.
 
 use super::super::{Failure, prices::PriceArgs, usage};
 use crate::{archive::Limits, historian::Settings, history::Span};
@@ -9,29 +9,41 @@ use std::path::PathBuf;
 pub(super) struct HistoryArgs {
     /// A folder for the history: hours for 31 days and days for 13 months. Each replica needs its own. Without it, no
     /// history is kept.
-    #[arg(long, env = "MERIDIAN_HISTORY_DIR", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    #[arg(id = "history_dir", long = "history-dir", env = "MERIDIAN_HISTORY_DIR", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     history_dir: Option<PathBuf>,
     /// The most megabytes (2²⁰ bytes) of the history; the oldest hours go first.
-    #[arg(long, env = "MERIDIAN_HISTORY_MEGABYTES", value_name = "NUMBER", default_value_t = Limits::default().bytes >> 20)]
+    #[arg(id = "history_megabytes", long = "history-megabytes", env = "MERIDIAN_HISTORY_MEGABYTES", value_name = "NUMBER", default_value_t = Limits::default().bytes >> 20)]
     history_megabytes: u64,
     /// Days for which hours are kept.
-    #[arg(long, env = "MERIDIAN_HISTORY_HOURLY_DAYS", value_name = "NUMBER", default_value_t = 31)]
+    #[arg(
+        id = "history_hourly_days",
+        long = "history-hourly-days",
+        env = "MERIDIAN_HISTORY_HOURLY_DAYS",
+        value_name = "NUMBER",
+        default_value_t = 31
+    )]
     history_hourly_days: u32,
     /// Days for which days are kept.
-    #[arg(long, env = "MERIDIAN_HISTORY_DAILY_DAYS", value_name = "NUMBER", default_value_t = 396)]
+    #[arg(
+        id = "history_daily_days",
+        long = "history-daily-days",
+        env = "MERIDIAN_HISTORY_DAILY_DAYS",
+        value_name = "NUMBER",
+        default_value_t = 396
+    )]
     history_daily_days: u32,
     #[command(flatten)]
     prices: PriceArgs,
 }
 
 impl HistoryArgs {
-    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+    pub(super) fn settings(self) -> Result<Settings, Failure> {
         let bytes = self.history_megabytes.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
         let bytes = bytes.ok_or_else(|| usage("--history-megabytes: it is not a number of megabytes, from 1"))?;
         let days = |days: u32| u64::from(days) * u64::from(Span::DAY);
         let (hours, days) = (days(self.history_hourly_days), days(self.history_daily_days));
         Ok(Settings {
-            dir: self.history_dir.clone(),
+            dir: self.history_dir,
             limits: Limits { hours, days, bytes, ..Limits::default() },
             prices: self.prices.table()?,
         })

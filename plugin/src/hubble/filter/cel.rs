@@ -8,9 +8,12 @@
 mod check;
 mod cost;
 mod declarations;
+mod invalid;
 mod program;
 mod types;
 mod value;
+
+pub use invalid::InvalidExpression;
 
 use super::field::FlowCheck;
 use crate::flows::Encoded;
@@ -40,11 +43,8 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
 });
 
 /// Passes a flow if any expression is true; an expression that fails counts as false.
-pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, String> {
-    let programs: Vec<Program> = expressions
-        .iter()
-        .map(|text| Program::new(text).map_err(|error| format!("error compiling CEL expression: {error}")))
-        .collect::<Result<_, _>>()?;
+pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, InvalidExpression> {
+    let programs: Vec<Program> = expressions.iter().map(|text| Program::new(text)).collect::<Result<_, _>>()?;
     Ok(Box::new(move |flow| {
         for program in &programs {
             match program.evaluate(flow) {
@@ -58,9 +58,9 @@ pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, String> {
 }
 
 impl Program {
-    fn new(text: &str) -> Result<Self, String> {
+    fn new(text: &str) -> Result<Self, InvalidExpression> {
         if text.len() > LONGEST {
-            return Err(format!("the expression has {} bytes (at most {LONGEST})", text.len()));
+            return Err(InvalidExpression::Long { bytes: text.len(), most: LONGEST });
         }
         check::check(text)
     }
@@ -97,7 +97,8 @@ mod tests {
     use crate::proto::flow::Flow;
 
     fn refused(text: &str) -> String {
-        check(&[text.to_owned()]).err().unwrap_or_else(|| panic!("{text} is taken"))
+        let error = check(&[text.to_owned()]).err().unwrap_or_else(|| panic!("{text} is taken"));
+        error.to_string()
     }
 
     fn verdict(text: &str) -> bool {

@@ -3,6 +3,7 @@
 use super::{
     field::{FlowCheck, record},
     go,
+    invalid::InvalidFilter,
 };
 use crate::{
     flows::Encoded,
@@ -12,14 +13,14 @@ use crate::{
         wire::Message,
     },
 };
-use go::quote;
+use regex::Regex;
 
 fn http(flow: &Encoded) -> Option<Message<'_>> {
     record(flow, layer7::HTTP)
 }
 
 /// A code of three digits, or the first digits and a `+`.
-pub(super) fn status_code(codes: &[String]) -> Result<FlowCheck, String> {
+pub(super) fn status_code(codes: &[String]) -> Result<FlowCheck, InvalidFilter> {
     let (mut full, mut prefixes) = (Vec::new(), Vec::new());
     for code in codes {
         let digits = code.strip_suffix('+').unwrap_or(code);
@@ -27,7 +28,7 @@ pub(super) fn status_code(codes: &[String]) -> Result<FlowCheck, String> {
         match (code.ends_with('+'), digits.len()) {
             (false, 3) if good => full.push(code.clone()),
             (true, 1 | 2) if good => prefixes.push(digits.to_owned()),
-            _ => return Err(format!("invalid status code prefix: {}", quote(code))),
+            _ => return Err(InvalidFilter::of("http status code")(InvalidFilter::StatusCode(code.clone()))),
         }
     }
     Ok(Box::new(move |flow| {
@@ -47,16 +48,20 @@ pub(super) fn method(methods: &[String]) -> FlowCheck {
     })
 }
 
-pub(super) fn url(patterns: &[String]) -> Result<FlowCheck, String> {
-    let patterns = go::regexps(patterns).map_err(|(pattern, error)| format!("{pattern}: {error}"))?;
+fn regexps(patterns: &[String], field: &'static str) -> Result<Vec<Regex>, InvalidFilter> {
+    go::regexps(patterns).map_err(|error| InvalidFilter::of(field)(InvalidFilter::Http(error)))
+}
+
+pub(super) fn url(patterns: &[String]) -> Result<FlowCheck, InvalidFilter> {
+    let patterns = regexps(patterns, "http url")?;
     Ok(Box::new(move |flow| {
         let has = http(flow).map_or("", |http| http.string(http::URL));
         !has.is_empty() && patterns.iter().any(|pattern| pattern.is_match(has))
     }))
 }
 
-pub(super) fn path(patterns: &[String]) -> Result<FlowCheck, String> {
-    let patterns = go::regexps(patterns).map_err(|(pattern, error)| format!("{pattern}: {error}"))?;
+pub(super) fn path(patterns: &[String]) -> Result<FlowCheck, InvalidFilter> {
+    let patterns = regexps(patterns, "http path")?;
     Ok(Box::new(move |flow| {
         let path = http(flow).and_then(|http| path_of(http.string(http::URL)));
         path.is_some_and(|path| patterns.iter().any(|pattern| pattern.is_match(&path)))

@@ -2,15 +2,17 @@
 //!
 //! A key in a selector may have a source before a colon; without one it matches the key of any source.
 
-use super::{
-    field::{EndCheck, FlowCheck},
-    go::quote,
-};
+mod syntax;
+
+pub use syntax::InvalidSelector;
+
+use super::field::{EndCheck, FlowCheck};
 use crate::proto::number;
 use std::collections::BTreeSet;
+use syntax::{InvalidValue, check_key, value_faults};
 
 /// Matches the labels of an end.
-pub(super) fn of_end(selectors: &[String]) -> Result<EndCheck, String> {
+pub(super) fn of_end(selectors: &[String]) -> Result<EndCheck, InvalidSelector> {
     let selectors = parse(selectors)?;
     Ok(Box::new(move |end| {
         let labels: Vec<&str> = end.iter().flat_map(|end| end.strings(number::endpoint::LABELS)).collect();
@@ -19,7 +21,7 @@ pub(super) fn of_end(selectors: &[String]) -> Result<EndCheck, String> {
 }
 
 /// Matches the labels of the observing node.
-pub(super) fn of_node(selectors: &[String]) -> Result<FlowCheck, String> {
+pub(super) fn of_node(selectors: &[String]) -> Result<FlowCheck, InvalidSelector> {
     let selectors = parse(selectors)?;
     Ok(Box::new(move |flow| {
         let labels: Vec<&str> = flow.node().message().strings(number::flow::NODE_LABELS).collect();
@@ -27,7 +29,7 @@ pub(super) fn of_node(selectors: &[String]) -> Result<FlowCheck, String> {
     }))
 }
 
-fn parse(selectors: &[String]) -> Result<Vec<Selector>, String> {
+fn parse(selectors: &[String]) -> Result<Vec<Selector>, InvalidSelector> {
     selectors.iter().map(|text| Selector::parse(text)).collect()
 }
 
@@ -53,7 +55,7 @@ enum Operator {
 }
 
 impl Selector {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, InvalidSelector> {
         let text = with_sources(text);
         Parser { tokens: scan(&text), position: 0 }.selector().map(Self)
     }
@@ -264,29 +266,29 @@ impl Parser {
         taken
     }
 
-    fn selector(&mut self) -> Result<Vec<Requirement>, String> {
+    fn selector(&mut self) -> Result<Vec<Requirement>, InvalidSelector> {
         let mut requirements = Vec::new();
         loop {
             match self.peek() {
                 (Token::Identifier | Token::Not, _) => {
                     let requirement = self.requirement();
-                    requirements.push(requirement.map_err(|error| format!("unable to parse requirement: {error}"))?);
+                    requirements.push(requirement.map_err(|error| InvalidSelector::Requirement(Box::new(error)))?);
                     match self.take() {
                         (Token::End, _) => return Ok(requirements),
                         (Token::Comma, _) => match self.peek() {
                             (Token::Identifier | Token::Not, _) => {}
-                            (_, text) => return Err(format!("found '{text}', expected: identifier after ','")),
+                            (_, text) => return Err(InvalidSelector::found(&text, "identifier after ','")),
                         },
-                        (_, text) => return Err(format!("found '{text}', expected: ',' or 'end of string'")),
+                        (_, text) => return Err(InvalidSelector::found(&text, "',' or 'end of string'")),
                     }
                 }
                 (Token::End, _) => return Ok(requirements),
-                (_, text) => return Err(format!("found '{text}', expected: !, identifier, or 'end of string'")),
+                (_, text) => return Err(InvalidSelector::found(&text, "!, identifier, or 'end of string'")),
             }
         }
     }
 
-    fn requirement(&mut self) -> Result<Requirement, String> {
+    fn requirement(&mut self) -> Result<Requirement, InvalidSelector> {
         let mut operator = None;
         let mut taken = self.take();
         if taken.0 == Token::Not {
@@ -294,9 +296,9 @@ impl Parser {
             taken = self.take();
         }
         let (Token::Identifier, key) = taken else {
-            return Err(format!("found '{}', expected: identifier", taken.1));
+            return Err(InvalidSelector::found(&taken.1, "identifier"));
         };
-        check_key(&key).map_err(|why| format!("<nil>: Invalid value: {}: {why}", quote(&key)))?;
+        check_key(&key).map_err(|source| InvalidSelector::Key { key: key.clone(), source })?;
         if matches!(self.peek().0, Token::End | Token::Comma) {
             operator = operator.or(Some(Operator::Exists));
         }
@@ -313,43 +315,43 @@ impl Parser {
             Token::NotEquals => (Operator::NotIn, false),
             Token::Greater => (Operator::GreaterThan, false),
             Token::Less => (Operator::LessThan, false),
-            _ => return Err(format!("found '{text}', expected: {OPERATORS}")),
+            _ => return Err(InvalidSelector::found(&text, OPERATORS)),
         };
         let values = if many { self.values()? } else { BTreeSet::from([self.exact_value()?]) };
         requirement(&key, operator, values)
     }
 
-    fn exact_value(&mut self) -> Result<String, String> {
+    fn exact_value(&mut self) -> Result<String, InvalidSelector> {
         if matches!(self.peek().0, Token::End | Token::Comma) {
             return Ok(String::new());
         }
         match self.take() {
             (Token::Identifier, value) => Ok(value),
-            (_, text) => Err(format!("found '{text}', expected: identifier")),
+            (_, text) => Err(InvalidSelector::found(&text, "identifier")),
         }
     }
 
-    fn values(&mut self) -> Result<BTreeSet<String>, String> {
+    fn values(&mut self) -> Result<BTreeSet<String>, InvalidSelector> {
         let (token, text) = self.take();
         if token != Token::Open {
-            return Err(format!("found '{text}' expected: '('"));
+            return Err(InvalidSelector::NoValues { text });
         }
         let (token, text) = self.peek();
         match token {
             Token::Identifier | Token::Comma => {
                 let values = self.list()?;
                 // The text is that of the first value, as in Kubernetes' parser.
-                if self.take().0 == Token::Close { Ok(values) } else { Err(format!("found '{text}', expected: ')'")) }
+                if self.take().0 == Token::Close { Ok(values) } else { Err(InvalidSelector::found(&text, "')'")) }
             }
             Token::Close => {
                 self.position += 1;
                 Ok(BTreeSet::from([String::new()]))
             }
-            _ => Err(format!("found '{text}', expected: ',', ')' or identifier")),
+            _ => Err(InvalidSelector::found(&text, "',', ')' or identifier")),
         }
     }
 
-    fn list(&mut self) -> Result<BTreeSet<String>, String> {
+    fn list(&mut self) -> Result<BTreeSet<String>, InvalidSelector> {
         let mut values = BTreeSet::new();
         loop {
             match self.take() {
@@ -358,7 +360,7 @@ impl Parser {
                     match self.peek() {
                         (Token::Comma, _) => {}
                         (Token::Close, _) => return Ok(values),
-                        (_, text) => return Err(format!("found '{text}', expected: ',' or ')'")),
+                        (_, text) => return Err(InvalidSelector::found(&text, "',' or ')'")),
                     }
                 }
                 (Token::Comma, _) => {
@@ -376,94 +378,30 @@ impl Parser {
                         _ => {}
                     }
                 }
-                (_, text) => return Err(format!("found '{text}', expected: ',', or identifier")),
+                (_, text) => return Err(InvalidSelector::found(&text, "',', or identifier")),
             }
         }
     }
 }
 
 /// A requirement with valid values.
-fn requirement(key: &str, operator: Operator, values: BTreeSet<String>) -> Result<Requirement, String> {
-    let mut errors = Vec::new();
+fn requirement(key: &str, operator: Operator, values: BTreeSet<String>) -> Result<Requirement, InvalidSelector> {
+    let mut invalid = Vec::new();
     for (index, value) in values.iter().enumerate() {
         if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
-            let why = "for 'Gt', 'Lt' operators, the value must be an integer";
-            errors.push(format!("values[{index}]: Invalid value: {}: {why}", quote(value)));
+            invalid.push(InvalidValue::NoInteger { index, value: value.clone() });
         }
     }
     for (index, value) in values.iter().enumerate() {
-        if let Err(why) = check_value(value) {
-            errors.push(format!("values[{index}][{key}]: Invalid value: {}: {why}", quote(value)));
+        let faults = value_faults(value);
+        if !faults.is_empty() {
+            invalid.push(InvalidValue::Faults { index, key: key.to_owned(), value: value.clone(), faults });
         }
     }
-    match &errors[..] {
-        [] => {}
-        [error] => return Err(error.clone()),
-        errors => return Err(format!("[{}]", errors.join(", "))),
+    if !invalid.is_empty() {
+        return Err(InvalidSelector::Values(invalid));
     }
     let (source, key) = key.split_once('.').unwrap_or(("any", key));
     let source = if source.is_empty() { "any" } else { source };
     Ok(Requirement { source: source.to_owned(), key: key.to_owned(), operator, values })
-}
-
-const LONGEST: usize = 63;
-const NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-
-/// A name with an optional DNS prefix before a slash.
-fn check_key(key: &str) -> Result<(), String> {
-    let mut errors = Vec::new();
-    let parts: Vec<&str> = key.split('/').collect();
-    let name = match parts[..] {
-        [name] => name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".to_owned());
-            } else {
-                if prefix.len() > 253 {
-                    errors.push("prefix part must be no more than 253 bytes".to_owned());
-                }
-                let is_label = |label: &str| {
-                    is_name(label) && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-                };
-                if !prefix.split('.').all(is_label) {
-                    errors.push(format!("prefix part {SUBDOMAIN}"));
-                }
-            }
-            name
-        }
-        _ => {
-            return Err(format!(
-                "a valid label key {NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            ));
-        }
-    };
-    if name.is_empty() {
-        errors.push("name part must be non-empty".to_owned());
-    } else if name.len() > LONGEST {
-        errors.push(format!("name part must be no more than {LONGEST} bytes"));
-    }
-    if !is_name(name) {
-        errors.push(format!("name part {NAME}"));
-    }
-    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
-}
-
-fn check_value(value: &str) -> Result<(), String> {
-    let mut errors = Vec::new();
-    if value.len() > LONGEST {
-        errors.push(format!("must be no more than {LONGEST} bytes"));
-    }
-    if !value.is_empty() && !is_name(value) {
-        errors.push(VALUE.to_owned());
-    }
-    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
-}
-
-/// Letters and digits at both ends; also dashes, underscores and dots in between.
-fn is_name(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let ends = [bytes.first(), bytes.last()].iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
-    ends && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }

@@ -1,6 +1,6 @@
 //! Filters by name pattern: DNS names and node names, where `*` matches any part.
 
-use super::field::FlowCheck;
+use super::{field::FlowCheck, go::quote_rune};
 use regex::Regex;
 
 /// Matches any DNS name.
@@ -8,21 +8,41 @@ const ANY: &str = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)";
 /// The cluster of a node name that has none.
 const DEFAULT_CLUSTER: &str = "default";
 
+/// A pattern that can't be, in Hubble's words.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InvalidPattern {
+    /// It is empty.
+    #[error("empty pattern")]
+    Empty,
+    /// A node's name has more parts than a cluster and a node.
+    #[error("too many slashes in pattern")]
+    Slashes,
+    /// It ends in dots.
+    #[error("multiple trailing dots in pattern")]
+    TrailingDots,
+    /// It has a character that is in no name.
+    #[error("{}: invalid rune in pattern", quote_rune(*.0))]
+    Rune(char),
+    /// All together are too large.
+    #[error(transparent)]
+    Regexp(#[from] regex::Error),
+}
+
 /// `number` is the field number of the names in the flow.
-pub(super) fn fqdn(patterns: &[String], number: u64) -> Result<FlowCheck, String> {
+pub(super) fn fqdn(patterns: &[String], number: u64) -> Result<FlowCheck, InvalidPattern> {
     let pattern = one_of(patterns, translate)?;
     Ok(Box::new(move |flow| flow.own().strings(number).any(|name| pattern.is_match(name))))
 }
 
 /// A node, a cluster followed by a slash, or both with a slash between.
-pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, String> {
+pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, InvalidPattern> {
     let pattern = one_of(patterns, |pattern| {
         let parts: Vec<&str> = pattern.split('/').collect();
         let (cluster, node) = match parts[..] {
-            _ if pattern.is_empty() => return Err("empty pattern".into()),
+            _ if pattern.is_empty() => return Err(InvalidPattern::Empty),
             [node] => ("", node),
             [cluster, node] => (cluster, node),
-            _ => return Err("too many slashes in pattern".into()),
+            _ => return Err(InvalidPattern::Slashes),
         };
         let part = |pattern: &str| if pattern.is_empty() { Ok(ANY.to_owned()) } else { translate(pattern) };
         Ok(format!("{}/{}", part(cluster)?, part(node)?))
@@ -34,20 +54,23 @@ pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, String> {
     }))
 }
 
-fn one_of(patterns: &[String], translate: impl Fn(&str) -> Result<String, String>) -> Result<Regex, String> {
+fn one_of(
+    patterns: &[String],
+    translate: impl Fn(&str) -> Result<String, InvalidPattern>,
+) -> Result<Regex, InvalidPattern> {
     let parts: Vec<String> = patterns.iter().map(|pattern| translate(pattern)).collect::<Result<_, _>>()?;
-    Regex::new(&format!(r"\A(?:{})\z", parts.join("|"))).map_err(|error| error.to_string())
+    Ok(Regex::new(&format!(r"\A(?:{})\z", parts.join("|")))?)
 }
 
 /// The regular expression of a pattern.
-fn translate(pattern: &str) -> Result<String, String> {
+fn translate(pattern: &str) -> Result<String, InvalidPattern> {
     let pattern = pattern.trim();
     let pattern = pattern.strip_suffix('.').unwrap_or(pattern).to_lowercase();
     if pattern.is_empty() {
-        return Err("empty pattern".into());
+        return Err(InvalidPattern::Empty);
     }
     if pattern.ends_with('.') {
-        return Err("multiple trailing dots in pattern".into());
+        return Err(InvalidPattern::TrailingDots);
     }
     let mut regexp = String::new();
     for char in pattern.chars() {
@@ -55,10 +78,7 @@ fn translate(pattern: &str) -> Result<String, String> {
             '.' => regexp.push_str(r"\."),
             '*' => regexp.push_str("[-.0-9a-z]*"),
             '-' | '_' | '0'..='9' | 'a'..='z' => regexp.push(char),
-            _ => {
-                let shown = if char == '\'' { r"'\''".to_owned() } else { format!("'{char}'") };
-                return Err(format!("{shown}: invalid rune in pattern"));
-            }
+            _ => return Err(InvalidPattern::Rune(char)),
         }
     }
     Ok(regexp)

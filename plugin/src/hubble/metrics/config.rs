@@ -1,5 +1,6 @@
 //! The configuration of the families: a list in Hubble's syntax, or a file that is read again when it changes.
 
+use super::super::filter::InvalidFilter;
 use crate::proto::{flow::FlowFilter, json};
 use serde::{Deserialize, Deserializer, de::Error};
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub struct ContextOption {
 }
 
 /// The reason why the families are refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A family is invalid.
     #[error("{0}: {1}")]
@@ -56,7 +57,7 @@ pub enum ConfigError {
 }
 
 /// The reason why a family is invalid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MetricError {
     /// The name is missing.
     #[error("a metric has no name")]
@@ -74,8 +75,8 @@ pub enum MetricError {
     #[error("unknown context '{0}'")]
     Context(String),
     /// A filter is invalid.
-    #[error("{0}")]
-    Filter(String),
+    #[error(transparent)]
+    Filter(#[from] InvalidFilter),
 }
 
 /// `flow:sourceContext=pod|ip;labelsContext=source_zone drop`: the syntax of cilium-agent's `--hubble-metrics`.

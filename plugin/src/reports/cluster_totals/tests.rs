@@ -58,6 +58,7 @@ impl Agent {
             hook: "netfilter",
             hook_reason: "test".into(),
             hook_changes: 0,
+            refused_hook_steps: 0,
             device_bytes: None,
             foreign_filters: 0,
             flow_entries: (0, 0),

@@ -3,6 +3,7 @@
 use super::{
     cost,
     declarations::{self, Declaration},
+    invalid::{InvalidExpression, Located},
     program::{PATH, PATTERN, Path, Pattern, Program},
     types::{Bindings, Type},
 };
@@ -18,7 +19,6 @@ use cel::{
     },
     parser::Parser,
 };
-use std::fmt::Write;
 
 /// The variable of the flow.
 const FLOW: &str = "_flow";
@@ -35,31 +35,32 @@ const STACK: usize = 64 << 20;
 ///
 /// # Errors
 /// The expression can't be a filter; the text is that of Hubble's server.
-pub(super) fn check(text: &str) -> Result<Program, String> {
+pub(super) fn check(text: &str) -> Result<Program, InvalidExpression> {
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("cel".into()).stack_size(STACK);
-        let read = reader.spawn_scoped(scope, || read(text)).map_err(|error| error.to_string())?;
-        read.join().unwrap_or_else(|_| Err("the expression can't be read".into()))
+        let read =
+            reader.spawn_scoped(scope, || read(text)).map_err(|error| InvalidExpression::Thread(error.kind()))?;
+        read.join().unwrap_or(Err(InvalidExpression::Unreadable))
     })
 }
 
-fn read(text: &str) -> Result<Program, String> {
+fn read(text: &str) -> Result<Program, InvalidExpression> {
     let (mut expression, source) = Parser::new().parse_with_source_info(text).map_err(|errors| {
         // An empty text has no column and no line to show.
         let at = |(line, column)| if text.is_empty() { (line, 0) } else { (line, column) };
-        let errors = errors.errors.iter().map(|error| located(text, at(error.pos), &error.msg));
-        errors.collect::<Vec<_>>().join("\n")
+        let errors = errors.errors.iter().map(|error| Located::new(text, at(error.pos), &error.msg));
+        InvalidExpression::Errors(errors.collect())
     })?;
     let mut checker = Checker { source, program: Program::default(), scopes: Vec::new(), errors: Vec::new(), depth: 0 };
     let found = checker.expression(&mut expression);
     let Checker { source, mut program, mut errors, .. } = checker;
     if !errors.is_empty() {
         errors.sort_by_key(|(at, _)| *at);
-        let errors = errors.iter().map(|(at, error)| located(text, position(&source.source, *at), error));
-        return Err(errors.collect::<Vec<_>>().join("\n"));
+        let errors = errors.iter().map(|(at, error)| Located::new(text, position(&source.source, *at), error));
+        return Err(InvalidExpression::Errors(errors.collect()));
     }
     if !matches!(found, Type::Bool) {
-        return Err(format!("got \"{}\", wanted \"bool\" result type", found.as_result()));
+        return Err(InvalidExpression::Result(found.as_result()));
     }
     cost::bound(&expression)?;
     program.expression = expression;
@@ -72,19 +73,6 @@ fn position(text: &str, offset: u32) -> (isize, isize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line as isize, column as isize)
-}
-
-/// An error with its position and its line.
-fn located(text: &str, (line, column): (isize, isize), error: &str) -> String {
-    let mut shown = format!("ERROR: <input>:{line}:{column}: {error}");
-    if !text.is_empty()
-        && let Some(source) = text.split('\n').nth(line.saturating_sub(1).unsigned_abs())
-    {
-        let dots = ".".repeat(column.saturating_sub(1).unsigned_abs());
-        // Writing to a string can't fail.
-        let _ = write!(shown, "\n | {source}\n | {dots}^");
-    }
-    shown
 }
 
 struct Checker {
@@ -340,7 +328,7 @@ impl Checker {
                 self.program.patterns.push(known);
                 Type::Bool
             }
-            Err(error) => self.refuse_at(id, error),
+            Err(error) => self.refuse_at(id, error.to_string()),
         }
     }
 

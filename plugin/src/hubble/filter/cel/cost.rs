@@ -1,6 +1,7 @@
 //! Bounds the work and memory of an expression: loops multiply, sums grow, and a stream evaluates the expression
 //! for every flow.
 
+use super::invalid::InvalidExpression;
 use cel::{
     IdedExpr,
     common::ast::{
@@ -32,9 +33,9 @@ struct Cost {
 ///
 /// # Errors
 /// The expression exceeds a limit.
-pub(super) fn bound(expression: &IdedExpr) -> Result<(), String> {
+pub(super) fn bound(expression: &IdedExpr) -> Result<(), InvalidExpression> {
     let steps = Estimate::default().cost(expression)?.steps;
-    if steps > STEPS { Err(format!("the expression takes up to {steps} steps (at most {STEPS})")) } else { Ok(()) }
+    if steps > STEPS { Err(InvalidExpression::Steps { steps, most: STEPS }) } else { Ok(()) }
 }
 
 /// The variables of comprehensions, the innermost last.
@@ -42,7 +43,7 @@ pub(super) fn bound(expression: &IdedExpr) -> Result<(), String> {
 struct Estimate<'e>(Vec<(&'e str, Cost)>);
 
 impl<'e> Estimate<'e> {
-    fn cost(&mut self, expression: &'e IdedExpr) -> Result<Cost, String> {
+    fn cost(&mut self, expression: &'e IdedExpr) -> Result<Cost, InvalidExpression> {
         let flat = |size| Cost { steps: 1, count: size, size };
         let cost = match &expression.expr {
             Expr::Unspecified | Expr::Struct(_) => flat(1),
@@ -82,12 +83,12 @@ impl<'e> Estimate<'e> {
             Expr::Comprehension(comprehension) => self.comprehension(comprehension)?,
         };
         if cost.size > SIZE {
-            return Err(format!("the expression makes values of up to {} elements (at most {SIZE})", cost.size));
+            return Err(InvalidExpression::Size { elements: cost.size, most: SIZE });
         }
         Ok(cost)
     }
 
-    fn sum(&mut self, parts: impl IntoIterator<Item = &'e IdedExpr>) -> Result<Cost, String> {
+    fn sum(&mut self, parts: impl IntoIterator<Item = &'e IdedExpr>) -> Result<Cost, InvalidExpression> {
         parts.into_iter().try_fold(Cost { steps: 1, count: 0, size: 1 }, |sum, part| {
             let part = self.cost(part)?;
             Ok(Cost {
@@ -98,7 +99,7 @@ impl<'e> Estimate<'e> {
         })
     }
 
-    fn comprehension(&mut self, of: &'e ComprehensionExpr) -> Result<Cost, String> {
+    fn comprehension(&mut self, of: &'e ComprehensionExpr) -> Result<Cost, InvalidExpression> {
         let (range, first) = (self.cost(&of.iter_range)?, self.cost(&of.accu_init)?);
         // One element may be as large as the whole list.
         let element = Cost { steps: 1, count: range.size, size: range.size };

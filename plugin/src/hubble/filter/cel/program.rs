@@ -1,6 +1,6 @@
 //! A checked expression, in which names stand for paths into the flow and for patterns.
 
-use super::super::go;
+use super::super::go::{self, InvalidRegexp};
 use crate::proto::schema::FieldType;
 use cel::{
     IdedExpr,
@@ -56,9 +56,7 @@ impl Val for Pattern {
 impl StaticVal for Pattern {}
 
 impl Pattern {
-    pub(super) fn new(pattern: &str) -> Result<Self, String> {
-        go::regexps(&[pattern.to_owned()])
-            .map_err(|(_, error)| error)
-            .and_then(|mut patterns| patterns.pop().map(Self).ok_or_else(String::new))
+    pub(super) fn new(pattern: &str) -> Result<Self, InvalidRegexp> {
+        go::regexp(pattern).map(Self)
     }
 }

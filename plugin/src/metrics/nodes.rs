@@ -1,56 +1,42 @@
-//! The metrics of zone pairs, and of the agent itself.
+//! The metrics of the nodes that a process measures: zone pairs, hooks, tables and the agent itself.
 
 use super::{
-    outputs,
-    sources::{Measured, Process, Sources},
+    families::Families,
+    parts::Part,
     traffic,
     writer::{Labels, Writer, each},
 };
 use crate::{
     accounting::Totals,
-    counters::{Counted, DeviceBytes, FeedState, Sample},
-    flows::READERS,
-    link::Tls,
+    counters::{Counted, DeviceBytes, FeedState, Sample, Samples},
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
+use prometheus_client::registry::Unit;
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Writes the sources as metrics.
+/// The nodes that a process measures.
 #[derive(Debug)]
-pub(super) struct Page(pub(super) Sources);
-
-impl Measured for Sources {
-    fn collector(&self) -> Box<dyn Collector> {
-        Box::new(Page(self.clone()))
-    }
-
-    fn process(&self) -> &Arc<Process> {
-        &self.process
-    }
+pub struct Nodes {
+    /// Their samples.
+    pub samples: Samples,
+    /// What is shown of pods and workloads.
+    pub families: Families,
 }
 
-impl Collector for Page {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let samples = Arc::clone(&self.0.samples.borrow());
-        let mut page = Writer(&mut encoder);
+impl Part for Nodes {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let samples = Arc::clone(&self.samples.borrow());
         page.info(&samples)?;
         page.hook(&samples)?;
         page.matrix("meridian", &samples)?;
-        traffic::write(&mut page, &samples, self.0.families)?;
+        traffic::write(page, &samples, self.families)?;
         page.stats(&samples)?;
-        page.itself(&samples)?;
-        page.process(&self.0)?;
-        page.tls(&self.0.tls)?;
-        outputs::write(&mut page, &self.0.outputs, &self.0.ring)
+        page.itself(&samples)
     }
 }
 
@@ -74,6 +60,9 @@ impl Writer<'_, '_> {
         )?;
         let help = "Number of times a blind hook was replaced.";
         self.counters("meridian_hook_changes", help, None, &each(samples, |s| vec![(Vec::new(), s.hook_changes)]))?;
+        let help = "Number of steps of hook changes that the kernel refused. Each is tried again.";
+        let refused = each(samples, |sample| vec![(Vec::new(), sample.refused_hook_steps)]);
+        self.counters("meridian_hook_steps_refused", help, None, &refused)?;
         let help = "Number of foreign clsact filters that run before Meridian's and can hide packets from it.";
         self.gauges(
             "meridian_foreign_filters",
@@ -208,90 +197,6 @@ impl Writer<'_, '_> {
         self.counters("meridian_reports_taken", help, None, &of(samples, |feed| feed.reports))?;
         let help = "Number of report streams to the controller that failed.";
         self.counters("meridian_reports_failures", help, None, &of(samples, |feed| feed.report_failures))
-    }
-
-    fn process(&mut self, Sources { ring, process, .. }: &Sources) -> fmt::Result {
-        let gauge = |value: u64| vec![(Vec::new(), value as f64)];
-        let counter = |value: u64| vec![(Vec::new(), value)];
-        self.gauges("meridian_flow_ring_flows", "Number of flows in the flow ring.", None, &gauge(ring.len()))?;
-        self.gauges("meridian_flow_ring_limit", "Capacity of the flow ring.", None, &gauge(ring.capacity()))?;
-        let help = "Number of flows added to the flow ring.";
-        self.counters("meridian_flow_ring_seen", help, None, &counter(ring.seen()))?;
-        let help = "Number of flows overwritten before a client read them, summed over clients.";
-        self.counters("meridian_flow_ring_lost", help, None, &counter(ring.overtaken()))?;
-        let (readers, refused) = ring.readers();
-        self.gauges("meridian_flow_ring_readers", "Number of flow streams to clients.", None, &gauge(readers))?;
-        let help = "Limit of concurrent flow streams.";
-        self.gauges("meridian_flow_ring_readers_limit", help, None, &gauge(READERS as u64))?;
-        let help = "Number of flow requests refused because of the stream limit.";
-        self.counters("meridian_flow_ring_refused_readers", help, None, &counter(refused))?;
-        let counters = [
-            (
-                "meridian_counters_missed",
-                "Number of intervals skipped for slow clients of Counters.Watch.",
-                &process.missed.0,
-            ),
-            (
-                "meridian_http_refused_connections",
-                "Number of HTTP connections closed because of the connection limit.",
-                &process.http_refused,
-            ),
-        ];
-        for (name, help, value) in counters {
-            self.counters(name, help, None, &counter(value.load(Ordering::Relaxed)))?;
-        }
-        self.pair_log(process)?;
-        self.history(process)
-    }
-
-    /// The certificates of the servers, and failed handshakes.
-    pub(super) fn tls(&mut self, servers: &[Arc<Tls>]) -> fmt::Result {
-        let labels = |tls: &Tls| vec![("server", tls.server.to_owned())];
-        let expires = servers.iter().filter_map(|tls| {
-            let expires = tls.expires()?.duration_since(UNIX_EPOCH).ok()?;
-            Some((labels(tls), expires.as_secs_f64()))
-        });
-        let help = "Unix time at which the server's certificate expires.";
-        let expires: Vec<_> = expires.collect();
-        self.gauges("meridian_tls_certificate_expiry_timestamp", help, Some(Unit::Seconds), &expires)?;
-        let refused = servers.iter().map(|tls| (labels(tls), tls.refused.load(Ordering::Relaxed)));
-        let help = "Number of connections refused during the TLS handshake.";
-        self.counters("meridian_tls_refused_connections", help, None, &refused.collect::<Vec<_>>())
-    }
-
-    /// Lines of the pair log that were written, and lines that were lost.
-    pub(super) fn pair_log(&mut self, process: &Process) -> fmt::Result {
-        let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
-        let help = "Number of pair log lines written.";
-        self.counters("meridian_pair_log_lines", help, None, &counter(&process.pair_log.lines))?;
-        let help = "Number of pair log lines not written, or not in time.";
-        self.counters("meridian_pair_log_lost_lines", help, None, &counter(&process.pair_log.lost_lines))?;
-        let help = "IP bytes in the lost lines of the pair log.";
-        self.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &counter(&process.pair_log.lost_bytes))
-    }
-
-    /// The history, if it is kept.
-    pub(super) fn history(&mut self, process: &Process) -> fmt::Result {
-        let Some(historian) = process.history.get() else { return Ok(()) };
-        let (blocks, bytes) = historian.size();
-        let gauge = |value: f64| vec![(Vec::new(), value)];
-        self.gauges(
-            "meridian_history_blocks",
-            "Number of hours and days in the history.",
-            None,
-            &gauge(blocks as f64),
-        )?;
-        let help = "Size of the history on disk.";
-        self.gauges("meridian_history_size", help, Some(Unit::Bytes), &gauge(bytes as f64))?;
-        let tally = historian.tally();
-        let results = [("written", &tally.written), ("failed", &tally.failed)];
-        let results = results.map(|(name, count)| (vec![("result", name.to_owned())], count.load(Ordering::Relaxed)));
-        self.counters("meridian_history_writes", "Number of writes of an hour or day, by result.", None, &results)?;
-        let counter = |value: &AtomicU64| vec![(Vec::new(), value.load(Ordering::Relaxed))];
-        let help = "Number of hours and days set aside because they could not be read.";
-        self.counters("meridian_history_damaged_blocks", help, None, &counter(&tally.damaged))?;
-        let help = "Number of hours and days removed because of their age or the size limit.";
-        self.counters("meridian_history_removed_blocks", help, None, &counter(&tally.removed))
     }
 }
 

@@ -124,6 +124,7 @@ impl Links {
     }
 }
 
-pub(super) fn invalid(error: impl std::fmt::Debug) -> rtnetlink::Error {
+/// An address or a prefix that can't be.
+pub fn invalid(error: impl std::fmt::Debug) -> rtnetlink::Error {
     rtnetlink::Error::InvalidNla(format!("{error:?}"))
 }

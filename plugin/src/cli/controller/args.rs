@@ -1,0 +1,294 @@
+//! The settings of the controller.
+
+use super::{
+    super::{
+        Failure,
+        hubble::TlsArgs,
+        named_file::NamedFile,
+        usage,
+        values::{Account, Admitted, LabelOrNone, Seconds},
+    },
+    history::HistoryArgs,
+    totals::TotalsArgs,
+};
+use crate::{
+    cluster::{Agentless, LabelKeys, NodeLabel, Source, Timing},
+    controller::{Accounts, Settings},
+    feed::Limits,
+    link::Files,
+    metrics::Listen,
+};
+use clap::ValueHint;
+use std::path::PathBuf;
+
+/// The controller's settings. A flag counts before a variable, a variable before the file. The ids are the keys of the
+/// file.
+#[derive(Debug, clap::Args)]
+pub(in super::super) struct Args {
+    /// The configuration file.
+    #[arg(long, env = "MERIDIAN_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// How the API server is reached; by default the service account of the pod, or KUBECONFIG.
+    #[arg(
+        id = "kubeconfig",
+        long = "kubeconfig",
+        env = "MERIDIAN_KUBECONFIG",
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath
+    )]
+    kubeconfig: Option<NamedFile>,
+    #[command(flatten)]
+    feed: FeedArgs,
+    /// A static table for what the cluster does not know; it is read again when it changes and on SIGHUP.
+    #[arg(
+        id = "zones_file",
+        long = "zones-file",
+        env = "MERIDIAN_ZONES_FILE",
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath
+    )]
+    zones_file: Option<NamedFile>,
+    #[command(flatten)]
+    watch: WatchArgs,
+    /// Where `meridian top`, `meridian zones` and hubble-relay are answered; beyond loopback with TLS.
+    #[arg(
+        id = "hubble.listen",
+        long = "listen",
+        env = "MERIDIAN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:4344"
+    )]
+    listen: Listen,
+    #[command(flatten)]
+    hubble_tls: TlsArgs,
+    /// Where metrics and health are served over HTTP.
+    #[arg(
+        id = "http.listen",
+        long = "http-listen",
+        env = "MERIDIAN_HTTP_LISTEN",
+        value_name = "ADDRESS",
+        default_value = ":9981"
+    )]
+    http_listen: Listen,
+    #[command(flatten)]
+    totals: TotalsArgs,
+    #[command(flatten)]
+    history: HistoryArgs,
+}
+
+/// The port for agents.
+#[derive(Debug, clap::Args)]
+struct FeedArgs {
+    /// Where agents follow.
+    #[arg(
+        id = "feed.listen",
+        long = "feed-listen",
+        env = "MERIDIAN_FEED_LISTEN",
+        value_name = "ADDRESS",
+        default_value = ":4345"
+    )]
+    listen: Listen,
+    /// The certificate that agents are shown, as PEM; it is read again when it changes. Needed beyond loopback.
+    #[arg(
+        id = "feed.cert_file",
+        long = "tls-cert",
+        env = "MERIDIAN_TLS_CERT",
+        value_name = "FILE",
+        requires = "feed.key_file",
+        value_hint = ValueHint::FilePath
+    )]
+    cert: Option<PathBuf>,
+    /// The key of the certificate, as PEM.
+    #[arg(
+        id = "feed.key_file",
+        long = "tls-key",
+        env = "MERIDIAN_TLS_KEY",
+        value_name = "FILE",
+        requires = "feed.cert_file",
+        value_hint = ValueHint::FilePath
+    )]
+    key: Option<PathBuf>,
+    /// The service accounts of agents, as NAMESPACE:NAME; `off` lets everybody in, on loopback only.
+    #[arg(
+        id = "feed.agent_accounts",
+        long = "agent-accounts",
+        env = "MERIDIAN_AGENT_ACCOUNTS",
+        value_name = "ACCOUNT",
+        value_delimiter = ',',
+        default_value = "meridian:meridian-agent"
+    )]
+    accounts: Vec<Admitted>,
+    /// The audience that agents' tokens are made for.
+    #[arg(
+        id = "feed.token_audience",
+        long = "token-audience",
+        env = "MERIDIAN_TOKEN_AUDIENCE",
+        value_name = "NAME",
+        default_value = "meridian-controller"
+    )]
+    audience: String,
+    /// Agents that may follow this replica.
+    #[arg(
+        id = "feed.max_agents",
+        long = "max-agents",
+        env = "MERIDIAN_MAX_AGENTS",
+        value_name = "NUMBER",
+        default_value_t = Limits::default().agents
+    )]
+    max_agents: usize,
+    /// After which time an agent is sent away, so that agents spread over the replicas; half of it at the earliest.
+    #[arg(
+        id = "feed.stream_age",
+        long = "stream-age",
+        env = "MERIDIAN_STREAM_AGE",
+        value_name = "TIME",
+        default_value = "1h"
+    )]
+    stream_age: Seconds,
+}
+
+/// What is read of the cluster's objects, and how.
+#[derive(Debug, clap::Args)]
+struct WatchArgs {
+    /// The node label with the zone's name.
+    #[arg(
+        id = "zone_label",
+        long = "zone-label",
+        env = "MERIDIAN_ZONE_LABEL",
+        value_name = "LABEL",
+        default_value = "topology.kubernetes.io/zone"
+    )]
+    zone_label: String,
+    /// The node label with the region's name.
+    #[arg(
+        id = "region_label",
+        long = "region-label",
+        env = "MERIDIAN_REGION_LABEL",
+        value_name = "LABEL",
+        default_value = "topology.kubernetes.io/region"
+    )]
+    region_label: String,
+    /// Labels of pods that are told with their flows; one that ends in `*` stands for all that begin so.
+    #[arg(
+        id = "pod_labels",
+        long = "pod-labels",
+        env = "MERIDIAN_POD_LABELS",
+        value_name = "LABEL",
+        value_delimiter = ',',
+        default_value = "app,k8s-app,name,app.kubernetes.io/*"
+    )]
+    pod_labels: Vec<String>,
+    /// Sources of the zone table that count for nothing: `pods`, `node-addresses`, `node-annotations`,
+    /// `cilium-endpoints`, `cilium-nodes`, `calico-blocks` and `node-pod-cidrs`.
+    #[arg(
+        id = "ignore_sources",
+        long = "ignore-source",
+        env = "MERIDIAN_IGNORE_SOURCES",
+        value_name = "SOURCE",
+        value_delimiter = ','
+    )]
+    ignored: Vec<Source>,
+    /// Labels of nodes that have no agent, as KEY=VALUE: what such a node sends is counted where it arrives. Nodes of
+    /// another system than Linux, and of a virtual kubelet's taint, have none whatever their labels. `off` is no label.
+    #[arg(
+        id = "agentless_labels",
+        long = "agentless-labels",
+        env = "MERIDIAN_AGENTLESS_LABELS",
+        value_name = "LABEL",
+        value_delimiter = ',',
+        default_values = Agentless::LABELS
+    )]
+    agentless_labels: Vec<LabelOrNone>,
+    /// Labels of the nodes that have agents, as KEY=VALUE, all of them: other nodes have none.
+    #[arg(
+        id = "agent_node_labels",
+        long = "agent-node-labels",
+        env = "MERIDIAN_AGENT_NODE_LABELS",
+        value_name = "LABEL",
+        value_delimiter = ','
+    )]
+    agent_node_labels: Vec<NodeLabel>,
+    /// After which time the API server ends a watch and it goes on with a new one.
+    #[arg(
+        id = "watch.timeout",
+        long = "watch-timeout",
+        env = "MERIDIAN_WATCH_TIMEOUT",
+        value_name = "TIME",
+        default_value = "290s"
+    )]
+    timeout: Seconds,
+    /// How often a kind of object that the cluster lacks is looked for.
+    #[arg(
+        id = "watch.absent_interval",
+        long = "absent-interval",
+        env = "MERIDIAN_ABSENT_INTERVAL",
+        value_name = "TIME",
+        default_value = "30s"
+    )]
+    absent_interval: Seconds,
+}
+
+impl Args {
+    /// The settings in force.
+    pub(in super::super) fn settings(self) -> Result<Settings, Failure> {
+        let Self { feed, watch, .. } = self;
+        Ok(Settings {
+            kubeconfig: self.kubeconfig.map(|NamedFile(path)| path),
+            feed: feed.listen.0,
+            feed_tls: feed.tls()?,
+            accounts: feed.accounts(self.totals.replica_account())?,
+            zones_file: self.zones_file.map(|NamedFile(path)| path),
+            labels: LabelKeys {
+                zone: watch.zone_label,
+                region: watch.region_label,
+                pod: watch.pod_labels,
+                agentless: Agentless {
+                    labels: watch.agentless_labels.into_iter().filter_map(|LabelOrNone(label)| label).collect(),
+                    selector: watch.agent_node_labels,
+                },
+            },
+            timing: Timing { watch: watch.timeout.0, absent: watch.absent_interval.0, ..Timing::default() },
+            ignored: watch.ignored,
+            listen: self.listen.0,
+            hubble_tls: self.hubble_tls.files(self.listen.0, "--listen")?,
+            http: self.http_listen.0,
+            limits: Limits { agents: feed.max_agents, age: feed.stream_age.0 },
+            totals: self.totals.settings(),
+            history: self.history.settings()?,
+        })
+    }
+}
+
+impl FeedArgs {
+    fn tls(&self) -> Result<Option<Files>, Failure> {
+        if let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone()) {
+            return Ok(Some(Files { certificate, key, client_authorities: Vec::new() }));
+        }
+        if !self.listen.0.ip().is_loopback() {
+            return Err(usage(format!(
+                "--feed-listen {}: agents beyond this machine need TLS: name --tls-cert and --tls-key",
+                self.listen.0
+            )));
+        }
+        Ok(None)
+    }
+
+    /// The accounts that may follow and report, and the one that may stand by; `None` is everybody.
+    fn accounts(&self, replica: &Account) -> Result<Option<Accounts>, Failure> {
+        if self.accounts == [Admitted::All] {
+            if !self.listen.0.ip().is_loopback() {
+                return Err(usage("--agent-accounts off: only for a feed that listens on loopback"));
+            }
+            return Ok(None);
+        }
+        let account = |admitted: &Admitted| match admitted {
+            Admitted::Account(Account(account)) => Ok(account.clone()),
+            Admitted::All => Err(usage("--agent-accounts off: name no account beside it")),
+        };
+        Ok(Some(Accounts {
+            audience: self.audience.clone(),
+            agents: self.accounts.iter().map(account).collect::<Result<_, _>>()?,
+            replica: replica.0.clone(),
+        }))
+    }
+}

@@ -1,0 +1,107 @@
+//! The metrics of a process: the flow ring, Counters, the pair log, the history, the HTTP port, TLS.
+
+use super::{parts::Part, writer::Writer};
+use crate::{
+    api::Missed,
+    export::PairLogTally,
+    flows::{READERS, Ring},
+    historian::Historian,
+    link::Tls,
+};
+use prometheus_client::registry::Unit;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::UNIX_EPOCH,
+};
+
+fn count(value: &AtomicU64) -> Vec<(Vec<(&'static str, String)>, u64)> {
+    vec![(Vec::new(), value.load(Ordering::Relaxed))]
+}
+
+impl Part for Arc<Ring> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let gauge = |value: u64| vec![(Vec::new(), value as f64)];
+        let counter = |value: u64| vec![(Vec::new(), value)];
+        page.gauges("meridian_flow_ring_flows", "Number of flows in the flow ring.", None, &gauge(self.len()))?;
+        page.gauges("meridian_flow_ring_limit", "Capacity of the flow ring.", None, &gauge(self.capacity()))?;
+        let help = "Number of flows added to the flow ring.";
+        page.counters("meridian_flow_ring_seen", help, None, &counter(self.seen()))?;
+        let help = "Number of flows overwritten before a client read them, summed over clients.";
+        page.counters("meridian_flow_ring_lost", help, None, &counter(self.overtaken()))?;
+        let (readers, refused) = self.readers();
+        page.gauges("meridian_flow_ring_readers", "Number of flow streams to clients.", None, &gauge(readers))?;
+        let help = "Limit of concurrent flow streams.";
+        page.gauges("meridian_flow_ring_readers_limit", help, None, &gauge(READERS as u64))?;
+        let help = "Number of flow requests refused because of the stream limit.";
+        page.counters("meridian_flow_ring_refused_readers", help, None, &counter(refused))
+    }
+}
+
+impl Part for Arc<Missed> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let help = "Number of intervals skipped for slow clients of Counters.Watch.";
+        page.counters("meridian_counters_missed", help, None, &count(&self.0))
+    }
+}
+
+/// Connections to the HTTP port closed because of the limit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RefusedConnections(pub(super) Arc<AtomicU64>);
+
+impl Part for RefusedConnections {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let help = "Number of HTTP connections closed because of the connection limit.";
+        page.counters("meridian_http_refused_connections", help, None, &count(&self.0))
+    }
+}
+
+impl Part for Arc<PairLogTally> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let help = "Number of pair log lines written.";
+        page.counters("meridian_pair_log_lines", help, None, &count(&self.lines))?;
+        let help = "Number of pair log lines not written, or not in time.";
+        page.counters("meridian_pair_log_lost_lines", help, None, &count(&self.lost_lines))?;
+        let help = "IP bytes in the lost lines of the pair log.";
+        page.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &count(&self.lost_bytes))
+    }
+}
+
+/// The certificates of the servers, and failed handshakes.
+impl Part for Vec<Arc<Tls>> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let labels = |tls: &Tls| vec![("server", tls.server.to_owned())];
+        let expires = self.iter().filter_map(|tls| {
+            let expires = tls.expires()?.duration_since(UNIX_EPOCH).ok()?;
+            Some((labels(tls), expires.as_secs_f64()))
+        });
+        let help = "Unix time at which the server's certificate expires.";
+        let expires: Vec<_> = expires.collect();
+        page.gauges("meridian_tls_certificate_expiry_timestamp", help, Some(Unit::Seconds), &expires)?;
+        let refused = self.iter().map(|tls| (labels(tls), tls.refused.load(Ordering::Relaxed)));
+        let help = "Number of connections refused during the TLS handshake.";
+        page.counters("meridian_tls_refused_connections", help, None, &refused.collect::<Vec<_>>())
+    }
+}
+
+impl Part for Arc<Historian> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let (blocks, bytes) = self.size();
+        let gauge = |value: f64| vec![(Vec::new(), value)];
+        let help = "Number of hours and days in the history.";
+        page.gauges("meridian_history_blocks", help, None, &gauge(blocks as f64))?;
+        let help = "Size of the history on disk.";
+        page.gauges("meridian_history_size", help, Some(Unit::Bytes), &gauge(bytes as f64))?;
+        let tally = self.tally();
+        let results = [("written", &tally.written), ("failed", &tally.failed)];
+        let results = results.map(|(name, count)| (vec![("result", name.to_owned())], count.load(Ordering::Relaxed)));
+        page.counters("meridian_history_writes", "Number of writes of an hour or day, by result.", None, &results)?;
+        let help = "Number of hours and days set aside because they could not be read.";
+        page.counters("meridian_history_damaged_blocks", help, None, &count(&tally.damaged))?;
+        let help = "Number of hours and days removed because of their age or the size limit.";
+        page.counters("meridian_history_removed_blocks", help, None, &count(&tally.removed))
+    }
+}
