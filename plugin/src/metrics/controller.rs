@@ -120,12 +120,15 @@ impl Controller {
 
     fn table(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let (prefixes, addresses) = self.store.sizes();
-        let TableTally { conflicts, nodes_without_zone, nodes_without_agent } = self.health.tally();
+        let TableTally { conflicts, nodes_without_zone, nodes_without_agent, cut_endpoints } = self.health.tally();
         let version = self.store.version() as f64;
         page.gauges("meridian_table_version", "Number of changes of the table since the start.", None, &one(version))?;
         page.gauges("meridian_table_prefixes", "Number of prefixes sent to agents.", None, &one(prefixes as f64))?;
         let help = "Number of addresses whose endpoint is sent to agents.";
         page.gauges("meridian_table_addresses", help, None, &one(addresses as f64))?;
+        let help =
+            "Number of addresses whose endpoint has labels, services or names beyond the limits. They are left out.";
+        page.gauges("meridian_table_cut_endpoints", help, None, &one(cut_endpoints as f64))?;
         let help = "Number of prefixes with conflicting zones, which count as unknown.";
         page.gauges("meridian_table_conflicts", help, None, &one(conflicts as f64))?;
         let help = "Number of nodes without a zone. The traffic of their pods counts as unknown.";
