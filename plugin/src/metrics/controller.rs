@@ -151,8 +151,8 @@ impl Controller {
         let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
         let help = "Number of agent streams refused, by reason.";
         page.counters("meridian_feed_refused", help, None, &refused)?;
-        let closed = one(self.process.http_refused.load(Ordering::Relaxed));
-        let help = "Number of HTTP connections closed because of the connection limit.";
+        let closed = one(self.process.http.0.displaced.load(Ordering::Relaxed));
+        let help = "Number of HTTP connections closed to make room for newer ones.";
         page.counters("meridian_http_refused_connections", help, None, &closed)
     }
 

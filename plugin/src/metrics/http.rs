@@ -1,8 +1,7 @@
 //! Metrics and health over HTTP.
 
 use super::{
-    Measured,
-    connections::Bounded,
+    Measured, connections,
     text::{self, Form},
 };
 use crate::statement::{Form as AnswerForm, Question};
@@ -52,7 +51,7 @@ impl std::str::FromStr for Listen {
 /// The listener fails.
 pub async fn serve(measured: impl Measured, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
     let measured: Arc<dyn Measured> = Arc::new(measured);
-    let listener = Bounded::new(listener, Arc::clone(measured.process()));
+    let places = Arc::clone(&measured.process().http.0);
     let router = Router::new()
         .route("/metrics", get(metrics))
         // Healthy as soon as the process answers.
@@ -60,7 +59,8 @@ pub async fn serve(measured: impl Measured, listener: TcpListener, shutdown: Can
         .route("/readyz", get(ready))
         .route("/api/v1/report", get(report))
         .with_state(measured);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    connections::serve(listener, router, places, shutdown).await;
+    Ok(())
 }
 
 async fn metrics(State(measured): State<Arc<dyn Measured>>, headers: HeaderMap) -> Response {

@@ -233,8 +233,8 @@ impl Writer<'_, '_> {
             ),
             (
                 "meridian_http_refused_connections",
-                "Number of HTTP connections closed because of the connection limit.",
-                &process.http_refused,
+                "Number of HTTP connections closed to make room for newer ones.",
+                &process.http.0.displaced,
             ),
         ];
         for (name, help, value) in counters {

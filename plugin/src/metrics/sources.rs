@@ -7,7 +7,7 @@ use crate::{
     flows::Ring,
     historian::Historian,
     hubble::metrics::FlowMetrics,
-    link::Tls,
+    link::{Admission, Tls},
 };
 use prometheus_client::collector::Collector;
 use std::sync::{
@@ -24,10 +24,20 @@ pub struct Process {
     pub pair_log: Arc<PairLogTally>,
     /// Responses of `Counters.Watch` that were skipped.
     pub missed: Arc<Missed>,
-    /// Connections to the HTTP port that were closed because of the limit.
-    pub http_refused: AtomicU64,
+    /// Places for connections to the HTTP port.
+    pub http: HttpPlaces,
     /// The history, if it is kept.
     pub history: OnceLock<Arc<Historian>>,
+}
+
+/// Places for connections to the HTTP port. A node has a handful of scrapers and probes.
+#[derive(Clone, Debug)]
+pub struct HttpPlaces(pub Arc<Admission>);
+
+impl Default for HttpPlaces {
+    fn default() -> Self {
+        Self(Arc::new(Admission::new(64, 32)))
+    }
 }
 
 /// The families of series by pod and by workload, each of which can be switched off.
