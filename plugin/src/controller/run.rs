@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{CountersService, LeaderCounters, ZonesService},
-    cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, Tokens},
+    cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
     hubble::{PeerService, PeerSource},
@@ -95,6 +95,7 @@ struct Controller<'a> {
     process: Arc<Process>,
     cluster_totals: Arc<ClusterTotals>,
     nodes: watch::Sender<Arc<[NodeProvider]>>,
+    reviews: Arc<ReviewTally>,
     ending: CancellationToken,
 }
 
@@ -118,6 +119,7 @@ impl<'a> Controller<'a> {
                 None => cluster_totals,
             }),
             nodes: watch::Sender::new(Arc::from([])),
+            reviews: Arc::default(),
             ending: CancellationToken::new(),
         }
     }
@@ -135,6 +137,8 @@ impl<'a> Controller<'a> {
             replicas,
             notices,
             health: Arc::clone(&self.health),
+            store: Arc::clone(&self.store),
+            index: Arc::clone(&self.index),
             process: Arc::clone(&self.process),
             shutdown: self.ending.clone(),
         }
@@ -211,7 +215,7 @@ impl<'a> Controller<'a> {
         let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
         let of = |accounts_of: BTreeSet<String>| {
             let (client, audience) = (self.client.clone(), accounts.audience.clone());
-            Arc::new(Tokens { client, audience, accounts: accounts_of }) as Arc<_>
+            Arc::new(Tokens::new(client, audience, accounts_of, Arc::clone(&self.reviews))) as Arc<_>
         };
         [of(accounts.agents.clone()), of([accounts.replica.clone()].into())]
     }
@@ -239,6 +243,7 @@ impl<'a> Controller<'a> {
             role: served.service.role.clone(),
             totals: served.totals.clone(),
             families: self.settings.totals.families,
+            reviews: Arc::clone(&self.reviews),
             tls,
         }
     }

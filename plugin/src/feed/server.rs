@@ -118,7 +118,9 @@ impl Feed for FeedService {
         let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
         let refuse = |status: Status| {
             self.count(&status);
-            tracing::warn!(from, code = ?status.code(), reason = status.message(), "an agent is refused");
+            if let Some(left_out) = self.agents.refused.log.line() {
+                tracing::warn!(from, code = ?status.code(), reason = status.message(), left_out, "an agent is refused");
+            }
             status
         };
         let (hello, requests) = self.hello(request).await.map_err(refuse)?;
@@ -165,6 +167,7 @@ impl FeedService {
         let end = tokio::select! {
             status = self.tell(cursor, &sender) => status,
             status = self.listen(&follower, &mut requests) => status,
+            () = follower.agent.replaced.cancelled() => Some(Status::aborted("a newer stream of this node has begun")),
             () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
             // An end without an error asks the agent to reconnect.
             () = sleep(age) => None,
@@ -173,7 +176,9 @@ impl FeedService {
             if matches!(status.code(), Code::InvalidArgument | Code::DeadlineExceeded) {
                 self.count(&status);
                 let node = &follower.agent.node;
-                tracing::warn!(node, reason = status.message(), "an agent's stream is ended");
+                if let Some(left_out) = self.agents.refused.log.line() {
+                    tracing::warn!(node, reason = status.message(), left_out, "an agent's stream is ended");
+                }
             }
             // An agent that does not read the reason in time only sees the end of the stream.
             let _ = timeout(FAREWELL, sender.send(Err(status))).await;

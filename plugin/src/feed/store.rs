@@ -4,10 +4,11 @@ use super::buckets::{Bucket, Digest, bucket, digest_of};
 use crate::{
     proto::v1::{self, FollowResponse},
     wire::{self, BUCKETS, Changes},
+    zones::Zone,
 };
 use prost::bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -60,6 +61,8 @@ struct Inner {
     delta_bytes: usize,
     prefixes: usize,
     identities: usize,
+    /// Those that prefixes are or were in.
+    zones: HashSet<Zone>,
 }
 
 /// A bucket, the version of its last change, and its encoding.
@@ -94,6 +97,7 @@ impl Default for Store {
             delta_bytes: 0,
             prefixes: 0,
             identities: 0,
+            zones: HashSet::new(),
         };
         Self { instance: rand::random(), inner: Mutex::new(inner), version: watch::Sender::new(0) }
     }
@@ -146,6 +150,11 @@ impl Store {
         (inner.prefixes, inner.identities)
     }
 
+    /// Whether a prefix is or was in a zone of this name, in this region.
+    pub fn knows_zone(&self, name: &str, region: &str) -> bool {
+        self.lock().zones.contains(&Zone { name: name.to_owned(), region: region.to_owned() })
+    }
+
     /// The cursor of an agent that has `position` in force, and buckets with these digests.
     pub fn cursor(&self, position: Option<Position>, digests: &[Digest]) -> Cursor {
         let mut inner = self.lock();
@@ -178,11 +187,17 @@ impl Store {
 impl Inner {
     /// Applies changes to the buckets, and returns those that had an effect.
     fn take(&mut self, changes: Changes) -> Changes {
-        let Self { buckets, prefixes, identities, .. } = self;
+        let Self { buckets, prefixes, identities, zones: known, .. } = self;
         let mut effective = Changes::default();
         // Only the last change of a prefix or address counts.
         let zones: BTreeMap<_, _> = changes.zones.into_iter().collect();
         for (prefix, placement) in zones {
+            if let Some(zone) = placement.as_ref().and_then(|placement| placement.place.zone()) {
+                // There are as many as the cluster's nodes and the static table name.
+                if !known.contains(zone) {
+                    known.insert(zone.clone());
+                }
+            }
             let content = &mut buckets[bucket(prefix.ip())].content.prefixes;
             if content.get(&prefix) == placement.as_ref() {
                 continue;

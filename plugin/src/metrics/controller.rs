@@ -5,7 +5,7 @@ use super::{
     writer::{Labels, Writer},
 };
 use crate::{
-    cluster::{Health, KindHealth, State, TableTally},
+    cluster::{Health, KindHealth, ReviewTally, State, TableTally},
     counters::Counted,
     feed::{Agents, Store},
     leader::Role,
@@ -49,6 +49,8 @@ pub struct Controller {
     pub totals: watch::Receiver<Arc<[Counted]>>,
     /// The families of series by pod and workload.
     pub families: Families,
+    /// Tokens that the API server was asked about.
+    pub reviews: Arc<ReviewTally>,
     /// Servers with TLS.
     pub tls: Vec<Arc<Tls>>,
 }
@@ -147,10 +149,23 @@ impl Controller {
         let help = "Number of agents that have not acknowledged the latest version.";
         page.gauges("meridian_feed_agents_behind", help, None, &one(behind as f64))?;
         let refused = &self.agents.refused;
-        let reasons = [("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
+        let reasons = [
+            ("token", &refused.token),
+            ("request", &refused.request),
+            ("full", &refused.full),
+            ("late", &refused.late),
+            ("replaced", &refused.replaced),
+        ];
         let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
-        let help = "Number of agent streams refused, by reason.";
+        let help = "Number of agent connections and streams refused, by reason.";
         page.counters("meridian_feed_refused", help, None, &refused)?;
+        let help = "Number of connections to the agents' port closed to make room for newer ones.";
+        let displaced = self.agents.places.displaced();
+        page.counters("meridian_feed_displaced_connections", help, None, &one(displaced))?;
+        let results = [("asked", &self.reviews.asked), ("limited", &self.reviews.limited)];
+        let reviews = results.map(|(result, n)| (vec![("result", result.to_owned())], n.load(Ordering::Relaxed)));
+        let help = "Number of tokens that the API server was asked about, or that were refused without asking.";
+        page.counters("meridian_token_reviews", help, None, &reviews)?;
         let closed = one(self.process.http.0.displaced.load(Ordering::Relaxed));
         let help = "Number of HTTP connections closed to make room for newer ones.";
         page.counters("meridian_http_refused_connections", help, None, &closed)
@@ -170,6 +185,11 @@ impl Controller {
         page.counters("meridian_reports", "Number of reports accepted.", None, &count(&tally.taken))?;
         let help = "Number of report streams refused or ended because of their content.";
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
+        let help = "Number of places in reports with a zone that the controller does not know. They count as unknown.";
+        page.counters("meridian_reports_unknown_zones", help, None, &count(&tally.unknown_zones))?;
+        let help = "Number of flow servers that are not announced because they are not at their agent's node.";
+        let refused = tally.refused_flow_servers.load(Ordering::Relaxed) as f64;
+        page.gauges("meridian_refused_flow_servers", help, None, &one(refused))?;
         let help = "Number of standby replicas disconnected because they fell behind.";
         page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))?;
         let missed = count(&self.process.missed.0);
@@ -211,6 +231,7 @@ pub(super) mod tests {
             totals: watch::Sender::new(totals(&cluster_totals)).subscribe(),
             cluster_totals,
             families: Families::default(),
+            reviews: Arc::default(),
             tls: Vec::new(),
         }
     }
