@@ -12,6 +12,7 @@ mod failure;
 mod hook;
 mod hubble;
 mod invalid;
+mod plain;
 mod prices;
 mod replay;
 mod report;
@@ -23,7 +24,7 @@ mod unload_nodes;
 mod zones;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use failure::{print, usage};
+use failure::{print, redraw, usage};
 use hook::HookChoice;
 use std::io::{self, IsTerminal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
