@@ -15,7 +15,7 @@ use meridian::{
     identity::Index,
     leader::{Role, Term},
     proto::v1::{FollowRequest, Hello, follow_request::Request},
-    reports::{ClusterTotals, ReportsService},
+    reports::{ClusterTotals, KnownZones, ReportsService},
     units::grouped,
     zones::{SharedTable, Slots, StaticTable},
 };
@@ -55,6 +55,19 @@ const SECONDS: usize = 20;
 const SPREAD: Duration = Duration::from_secs(15);
 /// The flow control window of an agent.
 const WINDOW: u32 = 64 << 10;
+
+/// Every zone is known.
+struct AllZones;
+
+impl KnownZones for AllZones {
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn knows(&self, _: &str, _: &str) -> bool {
+        true
+    }
+}
 
 fn main() {
     let args: Vec<String> = env::args().collect();
@@ -293,6 +306,8 @@ async fn run_controller(addresses: bool) -> Shown {
         agents: Arc::new(Anybody),
         replicas: Arc::new(Anybody),
         tally: Arc::default(),
+        zones: Arc::new(AllZones),
+        streams: Arc::default(),
         hook_changed: Arc::new(drop),
         shutdown: CancellationToken::new(),
     };

@@ -1,12 +1,16 @@
 //! Files that are either complete or absent: a magic word, the SHA-256 of the rest, the rest. A file is written
 //! under another name and then renamed, so it is never half written.
 
+use crate::bounded_file;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
 };
+
+/// The largest file that is read: the table of a million addresses is a third of it.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The kind of a file and the version of its format.
 pub type Magic = [u8; 8];
@@ -57,7 +61,7 @@ pub fn write(path: &Path, magic: &Magic, body: &[u8], sync: bool) -> Result<(), 
 /// # Errors
 /// The file can't be read, or is damaged.
 pub fn read(path: &Path, magic: &Magic) -> Result<Option<Vec<u8>>, Error> {
-    let mut bytes = match fs::read(path) {
+    let mut bytes = match bounded_file::read(path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Io { path: path.to_owned(), source }),

@@ -16,6 +16,7 @@ mod hubble;
 mod invalid;
 mod named_file;
 mod pair_log;
+mod plain;
 mod prices;
 mod replay;
 mod report;
@@ -28,7 +29,7 @@ mod values;
 mod zones;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use failure::{print, usage};
+use failure::{print, redraw, usage};
 use std::{
     ffi::OsString,
     io::{self, IsTerminal},

@@ -1,5 +1,7 @@
 //! Watches the cluster's objects, and makes the zone table and the endpoints from them. The only room that uses kube.
 
+#[cfg(test)]
+mod api_server;
 mod claims;
 mod connect;
 mod events;
@@ -26,7 +28,7 @@ pub use model::{Model, NodeProvider, Notice, TableTally};
 pub use objects::{Agentless, LabelKeys, NoLabel, NodeLabel, ReadObject, read};
 pub use source::{Source, UnknownSource};
 pub use state::{Publisher, watch};
-pub use tokens::{Anybody, Tokens};
+pub use tokens::{Anybody, ReviewTally, Tokens};
 pub use unload::{Progress, UnloadError, unload_nodes};
 pub use watches::Timing;
 

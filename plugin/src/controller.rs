@@ -1,6 +1,7 @@
 //! The controller: the program of a cluster. It watches the cluster, sends the agents the zone and the endpoint of
 //! each address, and sums their reports.
 
+mod announced;
 mod error;
 mod history;
 mod run;

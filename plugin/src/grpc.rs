@@ -18,7 +18,7 @@ use crate::{
         self,
         services::{observer_server::ObserverServer, peer_server::PeerServer},
     },
-    link::{self, Tls},
+    link::{self, Admission, Placed, Tls},
 };
 use coalesced::Coalesced;
 use reflection::Reflection;
@@ -42,6 +42,10 @@ use tonic_reflection::pb::{v1, v1alpha};
 const HEALTH_NAME: &str = "hubble.server.Observer";
 /// How long until a vanished client is detected.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Connections to the port of people and their tools at one time, and of one address: a newer one takes the place
+/// of an older one. hubble-relay has one.
+const CONNECTIONS: usize = 512;
+const CONNECTIONS_BY_ADDRESS: usize = 128;
 
 /// The services of a process.
 #[derive(Debug)]
@@ -147,9 +151,14 @@ fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
-) -> impl Stream<Item = io::Result<Coalesced<link::Connection>>> {
-    let accepted = ReceiverStream::new(link::connections(listener, tls, shutdown));
-    accepted.map(|(stream, from)| Ok(Coalesced::new(stream, Some(from))))
+) -> impl Stream<Item = io::Result<Coalesced<Placed>>> {
+    let places = Arc::new(Admission::new(CONNECTIONS, CONNECTIONS_BY_ADDRESS));
+    let accepted = ReceiverStream::new(link::connections(listener, tls, places, shutdown));
+    accepted.map(|arrival| {
+        let stream = Placed::from(arrival);
+        let from = stream.client();
+        Ok(Coalesced::new(stream, Some(from)))
+    })
 }
 
 /// A unix socket whose file is removed when it is dropped.

@@ -1,6 +1,10 @@
 //! The endpoint behind an address: namespace, pod, workload, labels, services, node. Pure: the feed and the
 //! static table fill it.
 
+mod bounds;
+
+pub use bounds::{KIND_BYTES, LABEL_BYTES, LABELS, NAME_BYTES, SERVICES, bounded_labels};
+
 use crate::zones::{Class, EndpointEntry, WorkloadEntry};
 use dashmap::DashMap;
 use std::{

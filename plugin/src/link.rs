@@ -1,13 +1,22 @@
-//! Connections between our own processes, and TLS of all servers: settings, tokens, backoff and codec.
+//! Connections between our own processes, and TLS of all servers: settings, tokens, backoff, codec and places.
 
+/// The largest file of certificates or keys that is read: a bundle of all public authorities is a quarter of it.
+pub const PEM_BYTES: u64 = 1 << 20;
+
+mod admission;
 mod backoff;
 mod codec;
 mod connect;
+mod log_limit;
+mod placed;
 mod tls;
 mod tokens;
 
+pub use admission::{Admission, Place};
 pub use backoff::Backoff;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
-pub use tls::{Connection, Files, Tls, connections};
-pub use tokens::{Authenticate, Refused as RefusedToken, check_token};
+pub use log_limit::LogLimit;
+pub use placed::Placed;
+pub use tls::{Arrival, Connection, Files, Tls, connections};
+pub use tokens::{Authenticate, Authenticated, Refused as RefusedToken, check_token};

@@ -7,5 +7,7 @@ mod zones;
 
 pub use counters::{Malformed, matrix, node_name, placed_endpoint, reason, stats, zone_pair};
 pub use sums::{DecodedNames, Names, restore, service_message, service_of, sums};
-pub use updates::{BUCKETS, Changes, Reader, WireError, encode_bucket, encode_changes, pack, unpack};
+pub use updates::{
+    BUCKETS, Changes, PIECE_BYTES, Reader, WireError, encode_bucket, encode_changes, encode_pieces, pack, unpack,
+};
 pub use zones::{endpoint_message, prefix};

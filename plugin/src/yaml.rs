@@ -1,9 +1,10 @@
 //! Reads YAML files. An error is one line: file, line, reason.
 
+use crate::bounded_file;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde_saphyr::Options;
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -41,13 +42,7 @@ pub type Refusal = (u64, String);
 /// # Errors
 /// The file can't be read, or is too large.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
-    let len = fs::metadata(path).map_err(unreadable)?.len();
-    if len > MAX_BYTES {
-        let reason = format!("{len} bytes are too many (at most {MAX_BYTES})");
-        return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
-    }
-    fs::read(path).map_err(unreadable)
+    bounded_file::read(path, MAX_BYTES).map_err(|source| Error::Unreadable { path: path.to_owned(), source })
 }
 
 /// Parses a text. `needs` names the keys that are required, for the error about an empty file.

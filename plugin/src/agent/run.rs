@@ -23,6 +23,7 @@ use crate::{
     },
     export::{PairLog, PairLogTally},
     flows::{Ring, Sink},
+    historian::Historian,
     identity::Index,
     meter::HookWatch,
     metrics::{Nodes, Page},

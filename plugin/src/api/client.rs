@@ -2,13 +2,15 @@
 
 use super::services::{counters_client::CountersClient, zones_client::ZonesClient};
 use crate::{
+    bounded_file,
     feed::services::controller_client::ControllerClient,
     leader::holder_in,
+    link::PEM_BYTES,
     proto::v1::{
         ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
     },
 };
-use std::{fmt, fs, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
 use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Identity},
@@ -67,7 +69,7 @@ impl Trust {
     fn config(&self) -> Result<ClientTlsConfig, ClientError> {
         let read = |path: &PathBuf| {
             let unreadable = |error| ClientError::File { path: path.clone(), error };
-            fs::read(path).map_err(unreadable)
+            bounded_file::read(path, PEM_BYTES).map_err(unreadable)
         };
         let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.authority)?));
         if let Some(name) = &self.server_name {

@@ -1,5 +1,6 @@
 //! The ends of commands: exit codes, errors, and output on stdout.
 
+use super::plain::{plain, plain_lines};
 use crate::{agent, controller};
 use std::io::{self, Write};
 
@@ -29,7 +30,7 @@ impl Failure {
     }
 
     pub(super) fn failed(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(plain(&error.to_string()))
     }
 }
 
@@ -47,11 +48,20 @@ impl From<controller::Error> for Failure {
 
 /// Bad usage or configuration.
 pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
-    Failure::Usage(error.to_string())
+    Failure::Usage(plain_lines(&error.to_string()))
 }
 
-/// Writes a result to stdout. A closed pipe is not an error.
+/// Writes a result to stdout, without anything that a terminal obeys. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    write(&plain_lines(text))
+}
+
+/// Clears the terminal, and shows a picture there.
+pub(super) fn redraw(picture: &str) -> Result<(), Failure> {
+    write(&format!("\x1b[H\x1b[2J{}", plain_lines(picture)))
+}
+
+fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("stdout: {error}"))),

@@ -1,7 +1,9 @@
 //! `meridian top`: what an agent counts, or all of a cluster, live.
 
 use super::{
-    Failure, print,
+    Failure,
+    plain::plain,
+    print, redraw,
     server::{connect, target},
     trust::TrustArgs,
     values::Seconds,
@@ -58,7 +60,7 @@ async fn show(args: &Args) -> Result<(), Failure> {
     while let Some(answer) = answers.next().await.map_err(Failure::failed)? {
         let picture = picture(&answer, before.as_ref());
         // Home, the picture, and nothing of the one before below it.
-        print(&if terminal { format!("\x1b[H\x1b[2J{picture}") } else { format!("{picture}\n") })?;
+        if terminal { redraw(&picture) } else { print(&format!("{picture}\n")) }?;
         before = Some(answer);
         shown += 1;
         if args.count.is_some_and(|count| shown >= count) {
@@ -81,7 +83,7 @@ async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchRespons
 
 /// Whose counters these are: so many names that they fit into a line.
 fn whose(nodes: &[String]) -> String {
-    if nodes.len() <= 4 { nodes.join(", ") } else { format!("{} nodes", nodes.len()) }
+    if nodes.len() <= 4 { plain(&nodes.join(", ")) } else { format!("{} nodes", nodes.len()) }
 }
 
 /// Totals, and rates since the answer before.
@@ -124,7 +126,7 @@ fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
         .reasons
         .iter()
         .filter(|reason| !reason.outside && bytes(reason.counter) > 0 && reason.name != "super_packet")
-        .map(|reason| format!("{} {}", reason.name, human(bytes(reason.counter))))
+        .map(|reason| format!("{} {}", plain(&reason.name), human(bytes(reason.counter))))
         .collect();
     if !noted.is_empty() {
         // Writing to a string can't fail.
@@ -135,7 +137,8 @@ fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
 
 /// Columns as wide as what is in them; the last two are numbers.
 fn table(head: [&str; 5], rows: Vec<[String; 5]>) -> String {
-    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let rows: Vec<_> =
+        std::iter::once(head.map(str::to_owned)).chain(rows).map(|row| row.map(|cell| plain(&cell))).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut text = String::new();
@@ -191,7 +194,10 @@ fn name(end: Option<&PlacedEndpoint>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{Place, Reason, ZonePair};
+    use crate::{
+        cli::plain::tests::{HOSTILE, is_harmless},
+        proto::v1::{Place, Reason, ZonePair},
+    };
 
     fn answer(seconds: i64, bytes: u64) -> WatchResponse {
         let place = |zone: &str| Some(Place { zone: zone.into(), region: "eu-1".into() });
@@ -226,6 +232,20 @@ mod tests {
             reasons: vec![Reason { name: "unattributed".into(), outside: false, counter }],
             missed: 0,
         }
+    }
+
+    #[test]
+    fn a_picture_of_hostile_names_obeys_none_of_them() {
+        let mut answer = answer(10, 1000);
+        let name = || HOSTILE.to_owned();
+        answer.nodes = vec![name()];
+        answer.reasons[0].name = name();
+        let place = Some(Place { zone: name(), region: name() });
+        answer.zones[1] = ZonePair { destination: place.clone(), locality: name(), ..answer.zones[1].clone() };
+        let end = PlacedEndpoint { namespace: name(), pod: name(), workload: name(), workload_kind: name(), place };
+        answer.pairs[0] = PodPair { source: Some(end), locality: name(), ..answer.pairs[0].clone() };
+        let text = picture(&answer, None);
+        assert!(is_harmless(&text), "{text}");
     }
 
     #[test]

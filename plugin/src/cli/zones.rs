@@ -1,6 +1,6 @@
 //! `meridian zones`: asks a table which zone an address is in.
 
-use super::{Failure, print, server::connect, trust::TrustArgs, usage};
+use super::{Failure, plain::plain, print, server::connect, trust::TrustArgs, usage};
 use crate::{
     api::Target,
     proto::v1::{self, LookupResponse, Prefix, StatusResponse},
@@ -110,8 +110,11 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
 
 fn found(ip: IpAddr, answer: &LookupResponse) -> String {
     let prefix = answer.prefix.as_ref().map(line).unwrap_or_default();
-    let endpoint =
-        answer.endpoint.as_ref().map(|endpoint| format!("{ip}  {}\n", endpoint_line(endpoint))).unwrap_or_default();
+    let endpoint = answer
+        .endpoint
+        .as_ref()
+        .map(|endpoint| format!("{ip}  {}\n", plain(&endpoint_line(endpoint))))
+        .unwrap_or_default();
     format!("{ip}  {prefix}{endpoint}")
 }
 
@@ -139,7 +142,7 @@ fn status(status: &StatusResponse) -> String {
     for kind in &status.kinds {
         let error = if kind.error.is_empty() { String::new() } else { format!("  {}", kind.error) };
         // Writing to a string can't fail.
-        let _ = writeln!(text, "{:<22} {:<14} {}{error}", kind.name, kind.state, kind.objects);
+        let _ = writeln!(text, "{}", plain(&format!("{:<22} {:<14} {}{error}", kind.name, kind.state, kind.objects)));
     }
     let behind: Vec<_> = status.agents.iter().filter(|agent| agent.acknowledged < version).collect();
     let (agents, late) = (status.agents.len(), behind.len());
@@ -149,7 +152,7 @@ fn status(status: &StatusResponse) -> String {
         let _ = writeln!(text, "the agents of {others} more nodes follow other replicas of the controller, or none");
     }
     for agent in behind {
-        let _ = writeln!(text, "{} has version {}", agent.node, agent.acknowledged);
+        let _ = writeln!(text, "{} has version {}", plain(&agent.node), agent.acknowledged);
     }
     text
 }
@@ -157,13 +160,16 @@ fn status(status: &StatusResponse) -> String {
 fn line(prefix: &Prefix) -> String {
     let Prefix { cidr, zone, region, kind, origin } = prefix;
     let region = if region.is_empty() { "-" } else { region };
-    format!("{cidr:<24} {zone:<12} {region:<10} {kind:<8} {origin}\n")
+    plain(&format!("{cidr:<24} {zone:<12} {region:<10} {kind:<8} {origin}")) + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{Position, status_response};
+    use crate::{
+        cli::plain::tests::{HOSTILE, is_harmless},
+        proto::v1::{Position, status_response},
+    };
 
     #[test]
     fn the_status_says_whose_agents_it_has() {
@@ -184,5 +190,33 @@ mod tests {
         );
         let all = StatusResponse { agents: vec![agent("a", 9); 3], ..answer };
         assert!(!status(&all).contains("other replicas"));
+    }
+
+    #[test]
+    fn no_answer_holds_anything_that_a_terminal_obeys() {
+        let name = || HOSTILE.to_owned();
+        let prefix = Prefix { cidr: name(), zone: name(), region: name(), kind: name(), origin: name() };
+        let endpoint = v1::Endpoint {
+            address: name(),
+            namespace: name(),
+            pod: name(),
+            workload_kind: name(),
+            workload: name(),
+            services: vec![name()],
+            node: name(),
+            ..v1::Endpoint::default()
+        };
+        let node = v1::Endpoint { pod: String::new(), ..endpoint.clone() };
+        let ip = IpAddr::from([10, 0, 0, 9]);
+        for endpoint in [endpoint, node] {
+            let answer = LookupResponse { prefix: Some(prefix.clone()), endpoint: Some(endpoint) };
+            let text = found(ip, &answer);
+            assert!(is_harmless(&text) && text.lines().count() == 2, "{text}");
+        }
+        let kind = status_response::Kind { name: name(), state: name(), error: name(), ..Default::default() };
+        let agents = vec![status_response::Agent { node: name(), ..Default::default() }];
+        let position = Some(v1::Position { instance: 1, version: 1 });
+        let text = status(&StatusResponse { position, kinds: vec![kind], agents });
+        assert!(is_harmless(&text), "{text}");
     }
 }

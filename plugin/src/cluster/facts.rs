@@ -249,6 +249,14 @@ pub(super) struct Slice {
     pub(super) addresses: Vec<(IpAddr, Option<Arc<str>>)>,
 }
 
+impl Slice {
+    /// The names of the pods that are meant at an address.
+    pub(super) fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &Option<Arc<str>>> {
+        let first = self.addresses.partition_point(|(other, _)| *other < address);
+        self.addresses[first..].iter().take_while(move |(other, _)| *other == address).map(|(_, name)| name)
+    }
+}
+
 /// Prefixes and addresses of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Range {

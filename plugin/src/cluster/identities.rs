@@ -28,6 +28,8 @@ pub(super) struct Identities {
     fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
     /// Addresses to evaluate.
     dirty: HashSet<IpAddr>,
+    /// Addresses whose endpoint is more than an endpoint may be.
+    cut: HashSet<IpAddr>,
     pool: Pool,
 }
 
@@ -136,15 +138,30 @@ impl Identities {
         if let Some((key, pod)) = best {
             let is_unknown = |owner: &&Arc<Owner>| is_chained(owner) && !self.owners.contains_key(&owner.uid);
             let unknown = pod.owner.as_ref().filter(is_unknown).cloned();
-            let endpoint = self.endpoint(address, key, pod);
+            let (endpoint, is_cut) = self.endpoint(address, key, pod).bounded();
             let (key, endpoint) = (key.clone(), self.pool.endpoint(endpoint));
+            self.note_cut(address, is_cut);
             if let Some(owner) = unknown {
                 self.waiting.entry(Arc::clone(&owner.uid)).or_default().insert(key);
             }
             return Some(Arc::new(endpoint));
         }
+        self.note_cut(address, false);
         let node = self.node_at(address).map(|node| Arc::new(Endpoint::node(node)));
         node.or_else(|| self.fixed.get(&address).cloned())
+    }
+
+    fn note_cut(&mut self, address: IpAddr, is_cut: bool) {
+        if is_cut {
+            self.cut.insert(address);
+        } else {
+            self.cut.remove(&address);
+        }
+    }
+
+    /// Addresses whose endpoint lacks labels, services or its workload, because it had too many or too long ones.
+    pub(super) fn cut(&self) -> usize {
+        self.cut.len()
     }
 
     fn endpoint(&self, address: IpAddr, key: &Key, pod: &Pod) -> Endpoint {
@@ -169,10 +186,8 @@ impl Identities {
         let namespace = &pod.namespace;
         let slices = self.slices_of_address.get(&address).into_iter().flatten();
         let of_namespace = slices.filter(|key| key.namespace == *namespace).filter_map(|key| self.slices.get(key));
-        let is_meant = |(of, name): &(IpAddr, Option<Arc<str>>)| {
-            *of == address && name.as_ref().is_none_or(|name| *name == pod.name)
-        };
-        let of_pod = of_namespace.filter(|slice| slice.addresses.iter().any(is_meant));
+        let is_meant = |name: &Option<Arc<str>>| name.as_ref().is_none_or(|name| *name == pod.name);
+        let of_pod = of_namespace.filter(|slice| slice.pods_at(address).any(is_meant));
         let names: BTreeSet<&Arc<str>> = of_pod.map(|slice| &slice.service).collect();
         let known = names.into_iter().filter_map(|name| {
             let key = Key { namespace: Arc::clone(namespace), name: Arc::clone(name) };

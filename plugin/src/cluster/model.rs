@@ -63,6 +63,8 @@ pub struct TableTally {
     pub nodes_without_zone: usize,
     /// Nodes without an agent.
     pub nodes_without_agent: usize,
+    /// Addresses whose endpoint has more labels or services than are kept, or too long names.
+    pub cut_endpoints: usize,
 }
 
 /// A node and the cloud provider that it belongs to.
@@ -113,7 +115,13 @@ impl Model {
         self.claims.set_fixed(&table.zones);
         self.places.set_fixed(&table.zones);
         self.place_nodes(|_| true);
-        let endpoints = table.endpoints.iter().map(|entry| (entry.ip, Arc::new(Endpoint::from(entry))));
+        let endpoints = table.endpoints.iter().map(|entry| {
+            let (endpoint, is_cut) = Endpoint::from(entry).bounded();
+            if is_cut {
+                tracing::warn!(address = %entry.ip, "the static table's endpoint has too many labels or too long names");
+            }
+            (entry.ip, Arc::new(endpoint))
+        });
         self.identities.set_fixed(endpoints.collect());
     }
 
@@ -221,6 +229,7 @@ impl Model {
             conflicts: self.claims.conflicts(),
             nodes_without_zone: self.places.zoneless(),
             nodes_without_agent: self.places.agentless(),
+            cut_endpoints: self.identities.cut(),
         }
     }
 

@@ -9,9 +9,10 @@ use super::{
 };
 use crate::{
     api::{CountersService, LeaderCounters, ZonesService},
-    cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, Tokens},
+    cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
+    historian::Historian,
     hubble::{PeerService, PeerSource},
     identity::Index,
     link::{Authenticate, Tls},
@@ -91,6 +92,7 @@ struct Controller<'a> {
     ready: Ready,
     cluster_totals: Arc<ClusterTotals>,
     nodes: watch::Sender<Arc<[NodeProvider]>>,
+    reviews: Arc<ReviewTally>,
     ending: CancellationToken,
 }
 
@@ -114,6 +116,7 @@ impl<'a> Controller<'a> {
                 None => cluster_totals,
             }),
             nodes: watch::Sender::new(Arc::from([])),
+            reviews: Arc::default(),
             ending: CancellationToken::new(),
         }
     }
@@ -131,6 +134,8 @@ impl<'a> Controller<'a> {
             replicas,
             notices,
             health: Arc::clone(&self.health),
+            store: Arc::clone(&self.store),
+            index: Arc::clone(&self.index),
             shutdown: self.ending.clone(),
         }
         .start()?;
@@ -208,7 +213,7 @@ impl<'a> Controller<'a> {
         let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
         let of = |accounts_of: BTreeSet<String>| {
             let (client, audience) = (self.client.clone(), accounts.audience.clone());
-            Arc::new(Tokens { client, audience, accounts: accounts_of }) as Arc<_>
+            Arc::new(Tokens::new(client, audience, accounts_of, Arc::clone(&self.reviews))) as Arc<_>
         };
         [of(accounts.agents.clone()), of([accounts.replica.clone()].into())]
     }
@@ -235,6 +240,7 @@ impl<'a> Controller<'a> {
             role: served.service.role.clone(),
             totals: served.totals.clone(),
             families: self.settings.totals.families,
+            reviews: Arc::clone(&self.reviews),
         };
         let page = Page::new(self.ready.clone()).with(own);
         if self.settings.totals.pair_log.is_some() { page.with(Arc::clone(&served.pair_log)) } else { page }

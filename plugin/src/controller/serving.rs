@@ -1,19 +1,19 @@
 //! Serves the totals of the cluster while this replica is the leader: samples, the pair log, the peers.
 
-use super::Error;
+use super::{Error, announced::announced};
 use crate::{
     cluster::{Health, Kind},
     counters::Counted,
     export::{Output, PairLog, PairLogTally},
     hubble::{PeerAddress, Peers, node_name, server_name},
+    identity::Index,
     leader::Role,
-    proto::v1::FlowServer,
-    reports::{ClusterTotals, Reporting},
+    reports::{ClusterTotals, Tally},
     servers::END_TIMEOUT,
 };
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -37,10 +37,12 @@ pub(super) struct Serving {
     pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) health: Arc<Health>,
     /// The lines of all pair logs of this process.
-    pub(super) tally: Arc<PairLogTally>,
+    pub(super) pair_log_tally: Arc<PairLogTally>,
     pub(super) role: watch::Receiver<Role>,
     pub(super) cluster: String,
     pub(super) cilium_port: Option<u16>,
+    pub(super) index: Arc<Index>,
+    pub(super) tally: Arc<Tally>,
     pub(super) totals: watch::Sender<Arc<[Counted]>>,
     pub(super) peers: watch::Sender<Arc<Peers>>,
 }
@@ -90,18 +92,29 @@ impl Serving {
 
     /// Announces the agents whose flows are reachable, as reported here or at the leader.
     fn announce(&self, now: Instant) {
-        let nodes = self.cluster_totals.nodes(now).into_iter();
-        let mut peers = Peers::new();
-        for Reporting { node, flow_server, .. } in nodes.filter(|node| node.age < GONE) {
-            let Some(FlowServer { name, address, tls_server_name }) = flow_server else { continue };
-            // A relay has one peer service, so Cilium's servers are announced here, too.
-            if let Some((port, ip)) = self.cilium_port.zip(address.parse::<SocketAddr>().ok().map(|at| at.ip())) {
-                let server_name = (!tls_server_name.is_empty()).then(|| server_name(&self.cluster, &node));
-                let address = SocketAddr::new(ip, port).to_string();
-                peers.insert(node_name(&self.cluster, &node), PeerAddress { address, server_name });
+        let all = self.cluster_totals.nodes(now);
+        let (mut peers, mut refused) = (Peers::new(), 0);
+        for reporting in all.iter().filter(|node| node.age < GONE) {
+            let (node, Some(claim)) = (&reporting.node, &reporting.flow_server) else { continue };
+            let announced = match announced(&self.cluster, reporting, claim, (&self.index, &all)) {
+                Ok(announced) => announced,
+                Err(reason) => {
+                    refused += 1;
+                    tracing::debug!(node, %reason, claim = ?claim, "a flow server is not announced");
+                    continue;
+                }
+            };
+            // A relay knows one peer service: here it hears of Cilium's servers, too.
+            if let Some(port) = self.cilium_port {
+                let server_name = announced.peer.server_name.as_ref().map(|_| server_name(&self.cluster, node));
+                let address = SocketAddr::new(announced.address.ip(), port).to_string();
+                peers.insert(node_name(&self.cluster, node), PeerAddress { address, server_name });
             }
-            let server_name = Some(tls_server_name).filter(|name| !name.is_empty());
-            peers.insert(name, PeerAddress { address, server_name });
+            peers.insert(announced.name, announced.peer);
+        }
+        let before = self.tally.refused_flow_servers.swap(refused, Ordering::Relaxed);
+        if refused > before {
+            tracing::warn!(refused, "flow servers are not announced: what their agents report is not their node's");
         }
         self.peers.send_if_modified(|known| {
             let is_news = **known != peers;
@@ -129,7 +142,7 @@ impl Serving {
     fn log(&mut self) -> Result<(), Error> {
         let Some((output, every)) = &self.pair_log else { return Ok(()) };
         if self.log.is_none() {
-            let log = PairLog::start(output, *every, Arc::clone(&self.tally));
+            let log = PairLog::start(output, *every, Arc::clone(&self.pair_log_tally));
             self.log = Some(log.map_err(|source| Error::PairLog { output: output.clone(), source })?);
         }
         if let Some(log) = &mut self.log {

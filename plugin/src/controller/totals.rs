@@ -9,10 +9,12 @@ use crate::{
     cluster::{Client, Health, Lease, Notice},
     counters::Counted,
     export::PairLogTally,
+    feed::Store,
     hubble::Peers,
+    identity::Index,
     leader::{Leader, Role, Term},
     link::{Authenticate, Settings},
-    reports::{ClusterTotals, HookChange, Mirror, ReportsService, Tally},
+    reports::{ClusterTotals, HookChange, KnownZones, Mirror, ReportsService, Tally},
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -33,7 +35,23 @@ pub(super) struct Totals<'a> {
     /// The sender of Events about changed hooks.
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) health: Arc<Health>,
+    /// What is known of zones and addresses.
+    pub(super) store: Arc<Store>,
+    pub(super) index: Arc<Index>,
     pub(super) shutdown: CancellationToken,
+}
+
+/// The zones that agents were told.
+struct Zones(Arc<Store>);
+
+impl KnownZones for Zones {
+    fn is_whole(&self) -> bool {
+        self.0.version() > 0
+    }
+
+    fn knows(&self, zone: &str, region: &str) -> bool {
+        self.0.knows_zone(zone, region)
+    }
 }
 
 /// The services of the totals, and their tasks.
@@ -66,12 +84,15 @@ impl Totals<'_> {
             None => (watch::Sender::new(Role::Leader(Term::default())).subscribe(), None),
             Some(lease) => self.stand_for(lease)?,
         };
+        let tally = Arc::new(Tally::default());
         let service = ReportsService {
             cluster_totals: Arc::clone(cluster_totals),
             role: role.clone(),
             agents: Arc::clone(&self.agents),
             replicas: Arc::clone(&self.replicas),
-            tally: Arc::new(Tally::default()),
+            tally: Arc::clone(&tally),
+            zones: Arc::new(Zones(Arc::clone(&self.store))),
+            streams: Arc::default(),
             hook_changed: Arc::new(say_hook_change(self.notices.clone())),
             shutdown: shutdown.clone(),
         };
@@ -83,10 +104,12 @@ impl Totals<'_> {
             log: None,
             cluster_totals: Arc::clone(cluster_totals),
             health: Arc::clone(&self.health),
-            tally: Arc::clone(&pair_log),
+            pair_log_tally: Arc::clone(&pair_log),
             role,
             cluster: settings.cluster_name.clone(),
             cilium_port: settings.cilium_port,
+            index: Arc::clone(&self.index),
+            tally,
             totals: sender,
             peers,
         };

@@ -17,7 +17,7 @@ use super::{
     sys::Side,
 };
 use meridian_abi::settings;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The longest time for which a packet is between the two hooks: it may wait for a neighbour's address or for an
 /// interrupted task.
@@ -126,7 +126,7 @@ impl Datapath {
     /// Attaches these programs to the egress of every device, present and future.
     fn set_egress(&mut self, hook: Hook, programs: &Egress) -> Result<(), Error> {
         self.device_hooks.egress = Some(hook);
-        self.loaded.programs.egress.attached = programs.attached.clone();
+        self.loaded.programs.egress.attached = Arc::clone(&programs.attached);
         if programs.cores.is_some() {
             self.loaded.programs.egress.cores = programs.cores.clone();
             self.set_egress_cores()?;

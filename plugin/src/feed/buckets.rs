@@ -35,7 +35,12 @@ impl Bucket {
         wire::encode_bucket(Some(index as u32), &self.prefixes, &self.identities)
     }
 
-    /// Encodes the update that adds the contents.
+    /// The updates that replace a bucket by this one, none larger than an agent takes.
+    pub(super) fn pieces(&self, index: usize) -> Vec<Vec<u8>> {
+        wire::encode_pieces(index as u32, &self.prefixes, &self.identities)
+    }
+
+    /// The update that adds what is in this one.
     pub(super) fn encode_added(&self) -> Vec<u8> {
         wire::encode_bucket(None, &self.prefixes, &self.identities)
     }

@@ -21,13 +21,15 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// The longest name of a node: a DNS name.
 const NODE_NAME: usize = 253;
 /// The time limit for an agent's hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// The time limit for delivering the reason why a stream ends.
+/// How long an agent may take to read a part of what it is told.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an agent may take to hear why its stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The watches of the cluster.
@@ -98,8 +100,8 @@ impl FeedService {
     fn count(&self, status: &Status) {
         let refused = &self.agents.refused;
         let counter = match status.code() {
-            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => &refused.token,
-            tonic::Code::ResourceExhausted => &refused.full,
+            Code::Unauthenticated | Code::PermissionDenied => &refused.token,
+            Code::ResourceExhausted => &refused.full,
             _ => &refused.request,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +118,9 @@ impl Feed for FeedService {
         let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
         let refuse = |status: Status| {
             self.count(&status);
-            tracing::warn!(from, code = ?status.code(), reason = status.message(), "an agent is refused");
+            if let Some(left_out) = self.agents.refused.log.line() {
+                tracing::warn!(from, code = ?status.code(), reason = status.message(), left_out, "an agent is refused");
+            }
             status
         };
         let (hello, requests) = self.hello(request).await.map_err(refuse)?;
@@ -161,37 +165,44 @@ impl FeedService {
     ) {
         let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
         let end = tokio::select! {
-            () = self.tell(cursor, &sender) => None,
+            status = self.tell(cursor, &sender) => status,
             status = self.listen(&follower, &mut requests) => status,
+            () = follower.agent.replaced.cancelled() => Some(Status::aborted("a newer stream of this node has begun")),
             () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
             // An end without an error asks the agent to reconnect.
             () = sleep(age) => None,
         };
         if let Some(status) = end {
-            if status.code() == tonic::Code::InvalidArgument {
+            if matches!(status.code(), Code::InvalidArgument | Code::DeadlineExceeded) {
                 self.count(&status);
                 let node = &follower.agent.node;
-                tracing::warn!(node, reason = status.message(), "an agent's stream is ended");
+                if let Some(left_out) = self.agents.refused.log.line() {
+                    tracing::warn!(node, reason = status.message(), left_out, "an agent's stream is ended");
+                }
             }
             // An agent that does not read the reason in time only sees the end of the stream.
             let _ = timeout(FAREWELL, sender.send(Err(status))).await;
         }
     }
 
-    /// Sends an agent the missing state; ends when the agent is gone.
-    async fn tell(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) {
+    /// Tells an agent what it lacks; ends when it has gone, or does not read.
+    async fn tell(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) -> Option<Status> {
         let mut version = self.store.watch();
         loop {
             version.mark_unchanged();
             while let Some(next) = cursor.next(&self.store) {
-                if sender.send(Ok(next)).await.is_err() {
-                    return;
+                match timeout(READ_TIMEOUT, sender.send(Ok(next))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return None,
+                    Err(_) => {
+                        return Some(Status::deadline_exceeded("the agent does not read what it is told"));
+                    }
                 }
             }
             tokio::select! {
                 // The store outlives the agents' streams.
                 _ = version.changed() => {}
-                () = sender.closed() => return,
+                () = sender.closed() => return None,
             }
         }
     }
@@ -208,7 +219,7 @@ impl FeedService {
                 }
                 Ok(Some(_)) => return Some(Status::invalid_argument("after its hello an agent only acknowledges")),
                 Ok(None) => return None,
-                Err(status) if status.code() == tonic::Code::Cancelled => return None,
+                Err(status) if status.code() == Code::Cancelled => return None,
                 Err(status) => return Some(Status::invalid_argument(status.message())),
             }
         }

@@ -4,10 +4,11 @@ use super::buckets::{Bucket, Digest, bucket, digest_of};
 use crate::{
     proto::v1::{self, FollowResponse},
     wire::{self, BUCKETS, Changes},
+    zones::Zone,
 };
 use prost::bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -60,6 +61,8 @@ struct Inner {
     delta_bytes: usize,
     prefixes: usize,
     identities: usize,
+    /// Those that prefixes are or were in.
+    zones: HashSet<Zone>,
 }
 
 /// A bucket, the version of its last change, and its encoding.
@@ -67,15 +70,20 @@ struct Inner {
 struct StoredBucket {
     content: Bucket,
     changed: u64,
-    encoded: Option<(Bytes, Digest)>,
+    encoded: Option<(Arc<[Bytes]>, Digest)>,
 }
 
 impl StoredBucket {
-    fn encoded(&mut self, index: usize) -> &(Bytes, Digest) {
+    /// The bucket as updates, and its digest.
+    fn encoded(&mut self, index: usize) -> &(Arc<[Bytes]>, Digest) {
         let Self { content, encoded, .. } = self;
         encoded.get_or_insert_with(|| {
-            let update = content.encode(index);
-            (wire::pack(&update), digest_of(&update))
+            let pieces = content.pieces(index);
+            let digest = match &pieces[..] {
+                [whole] => digest_of(whole),
+                _ => digest_of(&content.encode(index)),
+            };
+            (pieces.iter().map(|piece| wire::pack(piece)).collect(), digest)
         })
     }
 }
@@ -89,6 +97,7 @@ impl Default for Store {
             delta_bytes: 0,
             prefixes: 0,
             identities: 0,
+            zones: HashSet::new(),
         };
         Self { instance: rand::random(), inner: Mutex::new(inner), version: watch::Sender::new(0) }
     }
@@ -110,10 +119,10 @@ impl Store {
             let kept = &mut inner.buckets[bucket(address)];
             (kept.changed, kept.encoded) = (version, None);
         }
-        if changes.zones.len() + changes.identities.len() > LARGE {
-            (inner.deltas, inner.delta_bytes) = (VecDeque::new(), 0);
-        } else {
-            inner.keep(wire::pack(&wire::encode_changes(&changes)));
+        let delta = Inner::small_delta(&changes);
+        match delta {
+            Some(delta) => inner.keep(delta),
+            None => (inner.deltas, inner.delta_bytes) = (VecDeque::new(), 0),
         }
         drop(inner);
         self.version.send_replace(version);
@@ -141,6 +150,11 @@ impl Store {
         (inner.prefixes, inner.identities)
     }
 
+    /// Whether a prefix is or was in a zone of this name, in this region.
+    pub fn knows_zone(&self, name: &str, region: &str) -> bool {
+        self.lock().zones.contains(&Zone { name: name.to_owned(), region: region.to_owned() })
+    }
+
     /// The cursor of an agent that has `position` in force, and buckets with these digests.
     pub fn cursor(&self, position: Option<Position>, digests: &[Digest]) -> Cursor {
         let mut inner = self.lock();
@@ -148,7 +162,7 @@ impl Store {
         if let Some(position) = position.filter(|position| position.instance == self.instance)
             && position.version <= version
         {
-            return Cursor { at: position.version, lacks: Vec::new(), until: 0, is_told: false };
+            return Cursor { at: position.version, lacks: Vec::new(), begun: None, until: 0, is_told: false };
         }
         let differs = |(index, kept): (usize, &mut StoredBucket)| {
             (digests.get(index) != Some(&kept.encoded(index).1)).then_some(index)
@@ -161,7 +175,7 @@ impl Store {
                 !content.prefixes.is_empty() || !content.identities.is_empty()
             });
         }
-        Cursor { at: version, lacks, until: version, is_told: false }
+        Cursor { at: version, lacks, begun: None, until: version, is_told: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -173,11 +187,17 @@ impl Store {
 impl Inner {
     /// Applies changes to the buckets, and returns those that had an effect.
     fn take(&mut self, changes: Changes) -> Changes {
-        let Self { buckets, prefixes, identities, .. } = self;
+        let Self { buckets, prefixes, identities, zones: known, .. } = self;
         let mut effective = Changes::default();
         // Only the last change of a prefix or address counts.
         let zones: BTreeMap<_, _> = changes.zones.into_iter().collect();
         for (prefix, placement) in zones {
+            if let Some(zone) = placement.as_ref().and_then(|placement| placement.place.zone()) {
+                // There are as many as the cluster's nodes and the static table name.
+                if !known.contains(zone) {
+                    known.insert(zone.clone());
+                }
+            }
             let content = &mut buckets[bucket(prefix.ip())].content.prefixes;
             if content.get(&prefix) == placement.as_ref() {
                 continue;
@@ -205,6 +225,15 @@ impl Inner {
         effective
     }
 
+    /// Changes as one update; nothing if that would be more than an agent takes: buckets tell of them then.
+    fn small_delta(changes: &Changes) -> Option<Bytes> {
+        if changes.zones.len() + changes.identities.len() > LARGE {
+            return None;
+        }
+        let delta = wire::encode_changes(changes);
+        (delta.len() <= wire::PIECE_BYTES).then(|| wire::pack(&delta))
+    }
+
     fn keep(&mut self, delta: Bytes) {
         self.delta_bytes += delta.len();
         self.deltas.push_back(delta);
@@ -228,7 +257,9 @@ pub struct Cursor {
     at: u64,
     /// Buckets that the agent lacks.
     lacks: Vec<usize>,
-    /// The state is complete from this version on, because a bucket may be newer than the rest.
+    /// A bucket of which it has been told a part, and how many updates that are.
+    begun: Option<(Arc<[Bytes]>, usize)>,
+    /// The state is whole from this version on: a bucket may have been newer than the rest.
     until: u64,
     /// Whether the agent was sent anything.
     is_told: bool,
@@ -241,8 +272,8 @@ impl Cursor {
         if inner.version == 0 {
             return None;
         }
-        if self.lacks.is_empty() && self.at < inner.version && inner.delta_after(self.at).is_none() {
-            // Too far behind: send the buckets that have changed since.
+        if self.has_buckets() && self.at < inner.version && inner.delta_after(self.at).is_none() {
+            // Too far behind: the buckets that have changed since.
             let changed = |(index, kept): (usize, &StoredBucket)| (kept.changed > self.at).then_some(index);
             self.lacks = inner.buckets.iter().enumerate().filter_map(changed).collect();
             self.at = inner.version;
@@ -250,9 +281,8 @@ impl Cursor {
         }
         let (mut updates, mut bytes) = (Vec::new(), 0);
         while bytes < MESSAGE {
-            let update = if let Some(index) = self.lacks.pop() {
-                self.until = inner.version;
-                inner.buckets[index].encoded(index).0.clone()
+            let update = if let Some(piece) = self.next_piece(&mut inner) {
+                piece
             } else if self.at < inner.version {
                 // The change is still kept, because the lock was held since the check above.
                 let Some(delta) = inner.delta_after(self.at) else { break };
@@ -270,7 +300,30 @@ impl Cursor {
         // Without updates: it tells the agent that it has the whole state.
         self.is_told = true;
         let position = Position { instance: store.instance, version: self.at };
-        let whole = self.lacks.is_empty() && self.at >= self.until;
+        let whole = self.has_buckets() && self.at >= self.until;
         Some(FollowResponse { position: Some(position.into()), updates, whole })
+    }
+
+    /// Whether the agent has been told all buckets that it lacked.
+    fn has_buckets(&self) -> bool {
+        self.lacks.is_empty() && self.begun.is_none()
+    }
+
+    /// The next part of a bucket that the agent lacks. A bucket that has changed meanwhile is told to its end as
+    /// it was: the changes follow.
+    fn next_piece(&mut self, inner: &mut Inner) -> Option<Bytes> {
+        let (pieces, told) = match self.begun.take() {
+            Some(begun) => begun,
+            None => {
+                let index = self.lacks.pop()?;
+                self.until = inner.version;
+                (Arc::clone(&inner.buckets[index].encoded(index).0), 0)
+            }
+        };
+        let piece = pieces[told].clone();
+        if told + 1 < pieces.len() {
+            self.begun = Some((pieces, told + 1));
+        }
+        Some(piece)
     }
 }

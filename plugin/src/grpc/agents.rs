@@ -1,22 +1,24 @@
 //! A controller's port for agents: the feed, reports, and peers.
 
 use crate::{
-    feed::{FeedService, services::feed_server::FeedServer},
+    feed::{Agents, FeedService, services::feed_server::FeedServer},
     hubble::{
         PeerChanges, PeerService,
         services::peer_server::{Peer, PeerServer},
     },
-    link::{self, Authenticate, Tls, check_token},
+    link::{self, Arrival, Authenticate, Authenticated, Tls, check_token},
     proto::peer::NotifyRequest,
     reports::{ReportsService, services::reports_server::ReportsServer},
 };
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
@@ -34,6 +36,8 @@ const REPORT_BYTES: usize = 16 << 20;
 const SEND_BYTES: usize = 16 << 10;
 /// A vanished agent is detected after twice this time.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long a client may take to show a token, from the connection on; a slow API server is asked about it.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time limit for delivering the reason why a stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -50,15 +54,27 @@ pub struct AgentServices {
 /// Serves agents until the feed shuts down; without TLS if `tls` is `None`.
 pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<Arc<Tls>>) {
     let AgentServices { feed, reports, peers } = services;
-    let shutdown = feed.shutdown.clone();
+    let (agents, shutdown) = (Arc::clone(&feed.agents), feed.shutdown.clone());
     let peers = PeersForAgents { tokens: Arc::clone(&feed.tokens), peers };
     let routes = Routes::new(FeedServer::new(feed).max_decoding_message_size(REQUEST_BYTES))
         .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES))
         .add_service(PeerServer::new(peers));
+    serve_routes(routes, listener, tls, Port { agents, shutdown }).await;
+}
+
+/// What all connections to the port have in common.
+#[derive(Clone)]
+struct Port {
+    agents: Arc<Agents>,
+    shutdown: CancellationToken,
+}
+
+async fn serve_routes(routes: Routes, listener: TcpListener, tls: Option<Arc<Tls>>, port: Port) {
     let connections = TaskTracker::new();
-    let mut accepted = link::connections(listener, tls, shutdown.clone());
-    while let Some((stream, from)) = accepted.recv().await {
-        connections.spawn(serve_connection(stream, from, routes.clone(), shutdown.clone()));
+    let strangers = Arc::clone(&port.agents.places.strangers);
+    let mut accepted = link::connections(listener, tls, strangers, port.shutdown.clone());
+    while let Some(arrival) = accepted.recv().await {
+        connections.spawn(serve_connection(arrival, routes.clone(), port.clone()));
     }
     connections.close();
     connections.wait().await;
@@ -80,16 +96,15 @@ impl Peer for PeersForAgents {
     }
 }
 
-/// Serves a connection until either side ends it. It uses hyper directly, because tonic's server can't limit the send
-/// buffer of a stream, and there are thousands of streams.
-async fn serve_connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    from: SocketAddr,
-    routes: Routes,
-    shutdown: CancellationToken,
-) {
+/// Serves a connection until one of the two ends it, its place is another's, or it shows no token in time. In
+/// hyper's own words: tonic's server has none for how much of a stream waits to be sent, of which there are
+/// thousands.
+async fn serve_connection(Arrival { stream, from, mut place }: Arrival, routes: Routes, port: Port) {
+    let authenticated = Authenticated::default();
+    let noted = authenticated.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(from) });
+        request.extensions_mut().insert(noted.clone());
         let mut routes = routes.clone();
         // The routes are always ready.
         async move { routes.call(request).await }
@@ -102,15 +117,31 @@ async fn serve_connection(
         .max_concurrent_streams(8)
         .max_send_buf_size(SEND_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+    let (mut connection, mut deadline) = (std::pin::pin!(connection), std::pin::pin!(sleep(TOKEN_TIMEOUT)));
+    let mut is_known = false;
+    let served = loop {
+        tokio::select! {
+            served = &mut connection => break served,
+            () = place.displaced() => return,
+            () = &mut deadline, if !is_known => {
+                port.agents.refused.late.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            node = authenticated.node(), if !is_known => {
+                // The place of a stranger is free again. Where no token says whose it is, each is its own.
+                let client = node.unwrap_or_else(|| from.to_string());
+                (place, is_known) = (port.agents.places.known.admit(client), true);
+            }
+            () = port.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                break timeout(FAREWELL, connection.as_mut()).await.unwrap_or(Ok(()));
+            }
         }
     };
     if let Err(error) = served {
         tracing::debug!(%from, %error, "a connection has broken");
     }
 }
+
+#[cfg(test)]
+mod tests;

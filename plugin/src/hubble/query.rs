@@ -29,6 +29,19 @@ pub(super) struct Query {
     filters: Filters,
 }
 
+/// Bytes of an error at most. It is sent in a header, where each of them can take three, and clients read 16 KiB of
+/// headers.
+const ERROR_BYTES: usize = 4 << 10;
+
+/// The start of a text that may be as long as a request.
+fn short(mut text: String) -> String {
+    if text.len() > ERROR_BYTES {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES));
+        text.push('…');
+    }
+    text
+}
+
 impl Query {
     /// Parses a request.
     ///
@@ -39,8 +52,8 @@ impl Query {
             return Err(Status::invalid_argument("first cannot be specified with follow"));
         }
         // Hubble's code: its clients show only the text of an error with this code.
-        let filters =
-            Filters::new(&request.whitelist, &request.blacklist).map_err(|error| Status::unknown(error.to_string()))?;
+        let filters = Filters::new(&request.whitelist, &request.blacklist)
+            .map_err(|error| Status::unknown(short(error.to_string())))?;
         for bound in [&request.since, &request.until].into_iter().flatten() {
             check(bound).map_err(|error| Status::unknown(error.to_string()))?;
         }
@@ -184,5 +197,15 @@ mod tests {
         for (seconds, nanos) in [(*SECONDS.start(), 0), (*SECONDS.end(), 999_999_999), (0, 0), (-1, 1)] {
             assert!(check(&Timestamp { seconds, nanos }).is_ok());
         }
+    }
+
+    #[test]
+    fn an_error_fits_into_a_client_s_headers_however_long_the_expression_is() {
+        let expression = format!("unknown_{}", "ä".repeat(100_000));
+        let experimental = Some(crate::proto::flow::flow_filter::Experimental { cel_expression: vec![expression] });
+        let filter = crate::proto::flow::FlowFilter { experimental, ..Default::default() };
+        let request = GetFlowsRequest { whitelist: vec![filter], ..GetFlowsRequest::default() };
+        let status = Query::new(&request).err().unwrap();
+        assert!(3 * status.message().len() < 16 << 10, "{} bytes", status.message().len());
     }
 }

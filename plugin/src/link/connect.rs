@@ -1,8 +1,9 @@
 //! Connects an agent to a controller.
 
-use crate::error_chain::error_chain;
+use super::PEM_BYTES;
+use crate::{bounded_file, error_chain::error_chain};
 use std::{
-    fs, io,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,6 +19,8 @@ use tonic::{
 const CONNECT: Duration = Duration::from_secs(10);
 /// A vanished controller is detected after twice this time.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The largest token that is read.
+const TOKEN_BYTES: u64 = 64 << 10;
 /// The flow control window: bytes that the controller may send before they are read.
 const WINDOW: u32 = 256 << 10;
 
@@ -108,7 +111,8 @@ impl Settings {
             .initial_connection_window_size(WINDOW)
             .tcp_nodelay(true);
         if let Some(path) = &self.authority {
-            let authority = fs::read(path).map_err(|error| ConnectError::File { path: path.clone(), error })?;
+            let authority = bounded_file::read(path, PEM_BYTES)
+                .map_err(|error| ConnectError::File { path: path.clone(), error })?;
             let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
             if let Some(name) = &self.server_name {
                 tls = tls.domain_name(name);
@@ -141,6 +145,7 @@ impl Settings {
 }
 
 fn token(path: &Path) -> Result<MetadataValue<Ascii>, ConnectError> {
-    let text = fs::read_to_string(path).map_err(|error| ConnectError::File { path: path.to_owned(), error })?;
+    let text = bounded_file::read_text(path, TOKEN_BYTES)
+        .map_err(|error| ConnectError::File { path: path.to_owned(), error })?;
     format!("Bearer {}", text.trim()).parse().map_err(|_| ConnectError::Token(path.to_owned()))
 }

@@ -1,6 +1,7 @@
 //! TLS of our servers: certificates that are read again when their files change, and handshakes.
 
-use crate::watched::Stamp;
+use super::{Admission, LogLimit, PEM_BYTES, Place};
+use crate::{bounded_file, watched::Stamp};
 use std::{
     fmt,
     io::{self, Error, ErrorKind},
@@ -14,7 +15,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_rustls::{
@@ -32,9 +33,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 
 /// The time limit of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The limit of concurrent handshakes; further connections wait.
-const HANDSHAKES: usize = 256;
-/// The pause after a failed accept, for example without free file descriptors.
+/// How long to wait where no connection can be accepted, for want of files perhaps.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The files of a server's certificate, and of the authorities of its clients.
@@ -57,7 +56,7 @@ pub struct Tls {
     pub refused: AtomicU64,
     files: Files,
     current: Mutex<Current>,
-    handshakes: Arc<Semaphore>,
+    log: LogLimit,
 }
 
 #[derive(Debug)]
@@ -98,8 +97,7 @@ impl Tls {
     }
 
     fn with(server: &'static str, files: Files, current: Current) -> Self {
-        let (current, handshakes) = (Mutex::new(current), Arc::new(Semaphore::new(HANDSHAKES)));
-        Self { server, refused: AtomicU64::new(0), files, current, handshakes }
+        Self { server, refused: AtomicU64::new(0), files, current: Mutex::new(current), log: LogLimit::default() }
     }
 
     /// The expiry of the current certificate; `None` without one.
@@ -143,7 +141,9 @@ impl Tls {
         agreed
             .inspect_err(|error| {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(server = self.server, %from, %error, "the TLS handshake failed");
+                if let Some(left_out) = self.log.line() {
+                    tracing::warn!(server = self.server, %from, %error, left_out, "the TLS handshake failed");
+                }
             })
             .ok()
     }
@@ -160,7 +160,7 @@ impl Files {
 
     fn read(&self) -> io::Result<Certificate> {
         let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| named(&self.key, &error))?;
+        let key = PrivateKeyDer::from_pem_slice(&pem(&self.key)?).map_err(|error| named(&self.key, &error))?;
         let expires = chain.first().and_then(expires);
         let expires = expires.ok_or_else(|| named(&self.certificate, &"it holds no certificate"))?;
         let provider = Arc::new(ring::default_provider());
@@ -194,8 +194,11 @@ fn verifier(
 }
 
 fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    read.map_err(|error| named(path, &error))
+    CertificateDer::pem_slice_iter(&pem(path)?).collect::<Result<_, _>>().map_err(|error| named(path, &error))
+}
+
+fn pem(path: &Path) -> io::Result<Vec<u8>> {
+    bounded_file::read(path, PEM_BYTES).map_err(|error| named(path, &error))
 }
 
 fn named(path: &Path, error: &dyn fmt::Display) -> Error {
@@ -210,12 +213,24 @@ fn expires(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 /// A connection with or without TLS.
 pub type Connection = Either<TlsStream<TcpStream>, TcpStream>;
 
+/// A connection that has come, and its place.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub stream: Connection,
+    /// The client's address.
+    pub from: SocketAddr,
+    /// It is to be closed when this place is another's.
+    pub place: Place,
+}
+
 /// The connections of a listener after their TLS handshake, or all of them without TLS. Ends with `shutdown`.
 pub fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    places: Arc<Admission>,
     shutdown: CancellationToken,
-) -> mpsc::Receiver<(Connection, SocketAddr)> {
+) -> mpsc::Receiver<Arrival> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
@@ -234,24 +249,28 @@ pub fn connections(
             // We write complete messages, so the kernel need not wait for more. Setting the option fails if the client
             // is gone already.
             let _ = stream.set_nodelay(true);
-            let Some(tls) = tls.clone() else {
-                if sender.send((Either::Right(stream), from)).await.is_err() {
-                    return;
-                }
-                continue;
-            };
-            // A connection is accepted only if a handshake can start.
-            let Ok(place) = Arc::clone(&tls.handshakes).acquire_owned().await else { return };
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                let agreed = tls.agree(stream, from).await;
-                drop(place);
-                if let Some(stream) = agreed {
-                    // Sending fails if the server has ended.
-                    let _ = sender.send((Either::Left(stream), from)).await;
-                }
-            });
+            let place = places.admit(from.ip());
+            // Nobody who is slow, or silent, holds up the next one.
+            tokio::spawn(arrive(stream, from, tls.clone(), place, sender.clone()));
         }
     });
     receiver
+}
+
+/// Agrees on TLS if there is any, as long as the connection has its place.
+async fn arrive(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, place: Place, to: mpsc::Sender<Arrival>) {
+    let agreed = async {
+        match &tls {
+            Some(tls) => tls.agree(stream, from).await.map(Either::Left),
+            None => Some(Either::Right(stream)),
+        }
+    };
+    let agreed = tokio::select! {
+        agreed = agreed => agreed,
+        () = place.displaced() => return,
+    };
+    if let Some(stream) = agreed {
+        // Nobody takes it: the server has ended.
+        let _ = to.send(Arrival { stream, from, place }).await;
+    }
 }

@@ -1,10 +1,12 @@
 //! Tokens of callers: how they are checked, and the gRPC status of a refusal.
 
 use futures_util::future::BoxFuture;
+use std::net::IpAddr;
+use tokio::sync::watch;
 use tonic::{Request, Status};
 
-/// The reason why a token is refused.
-#[derive(Debug, thiserror::Error)]
+/// Why a token is not good enough.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Refused {
     /// The token's owner is unknown.
     #[error("{0}")]
@@ -28,18 +30,43 @@ impl From<Refused> for Status {
     }
 }
 
-/// Checks a caller's token. Returns the node of the token's owner; `None` if the token does not name one.
+/// Looks at the token that an agent shows, and says on which node it is; `None` where everybody is let in.
 pub trait Authenticate: Send + Sync {
-    /// Checks a token; `None` if the caller sent none.
-    fn check(&self, token: Option<String>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
+    /// Looks at a token, shown by a client at an address; `None` is none.
+    fn check(&self, token: Option<String>, from: Option<IpAddr>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
 }
 
-/// Checks the token of a request. Returns the node of its owner, if the token names one.
+/// Notes of a connection that its client has shown a token that is good enough.
+#[derive(Clone, Debug)]
+pub struct Authenticated(watch::Sender<Option<Option<String>>>);
+
+impl Default for Authenticated {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl Authenticated {
+    /// Waits until it has, and returns the node of its owner; `None` where everybody is let in.
+    pub async fn node(&self) -> Option<String> {
+        let mut noted = self.0.subscribe();
+        // The sender is here.
+        let noted = noted.wait_for(Option::is_some).await.ok();
+        noted.and_then(|noted| noted.clone()).flatten()
+    }
+}
+
+/// Looks at the token of a request, and says on which node its owner is; `None` where everybody is let in.
 ///
 /// # Errors
 /// The token is refused.
 pub async fn check_token<T>(of: &dyn Authenticate, request: &Request<T>) -> Result<Option<String>, Status> {
     let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-    of.check(token).await.map_err(Refused::into)
+    let from = request.remote_addr().map(|from| from.ip().to_canonical());
+    let node = of.check(token, from).await?;
+    if let Some(Authenticated(noted)) = request.extensions().get() {
+        noted.send_replace(Some(node.clone()));
+    }
+    Ok(node)
 }

@@ -1,88 +1,168 @@
-//! A listener with a limit of connections, and time limits for clients that neither read nor write.
+//! Serves HTTP/1 on a bounded number of connections, so that a client that says half of a request, or reads half
+//! of an answer, keeps nobody from being served: it gives way to whoever comes.
 
-use super::process::RefusedConnections;
-use axum::serve::Listener;
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
-    time::Duration,
-};
+use crate::link::{Admission, Place};
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_service::Service;
 
-/// The limit of concurrent connections. A node has a handful of scrapers and probes.
-const CONNECTIONS: usize = 64;
-/// How long a client may be silent between requests: longer than usual scrape intervals.
-const SILENCE: Duration = Duration::from_secs(150);
-/// How long a client may read nothing of a response.
+/// How long a client may take to say a request, from the connection or the last answer on.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
+/// How long a client may take none of an answer.
 const STUCK: Duration = Duration::from_secs(30);
+/// What is read of a request at most.
+const REQUEST_BYTES: usize = 16 << 10;
+/// How long to wait where no connection can be accepted, for want of files perhaps.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long answers may take that have begun when the process ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Accepts connections up to the limit, and closes further ones.
-#[derive(Debug)]
-pub(super) struct Bounded {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
-    refused: RefusedConnections,
+/// Serves until `shutdown`.
+pub(super) async fn serve(listener: TcpListener, router: Router, places: Arc<Admission>, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let place = places.admit(from.ip());
+                connections.spawn(serve_connection(stream, router.clone(), place, shutdown.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the HTTP port can't be accepted");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+    connections.close();
+    // Whoever does not read is not waited for.
+    let _ = timeout(FAREWELL, connections.wait()).await;
 }
 
-impl Bounded {
-    pub(super) fn new(listener: TcpListener, refused: RefusedConnections) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(CONNECTIONS)), refused }
+/// Serves a connection until one of the two ends it, or its place is another's.
+async fn serve_connection(stream: TcpStream, router: Router, place: Place, shutdown: CancellationToken) {
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(STUCK));
+    let place = Arc::new(place);
+    let busy = Arc::clone(&place);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (mut router, busy) = (router.clone(), Arc::clone(&busy));
+        async move {
+            busy.set_busy(true);
+            // It is always ready.
+            let response = router.call(request.map(Body::new)).await;
+            // From here on it is the client that is waited for.
+            busy.set_busy(false);
+            response
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_buf_size(REQUEST_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = place.displaced() => return,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "an HTTP connection has broken");
     }
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::{net::SocketAddr, sync::atomic::Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let (stream, address) = Listener::accept(&mut self.listener).await;
-            if let Ok(held) = Arc::clone(&self.free).try_acquire_owned() {
-                let mut stream = Box::pin(TimeoutStream::new(stream));
-                stream.as_mut().set_read_timeout_pinned(Some(SILENCE));
-                stream.as_mut().set_write_timeout_pinned(Some(STUCK));
-                return (Connection { stream, _held: held }, address);
-            }
-            self.refused.0.fetch_add(1, Ordering::Relaxed);
+    struct Server {
+        at: SocketAddr,
+        places: Arc<Admission>,
+        shutdown: CancellationToken,
+    }
+
+    impl Server {
+        async fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (at, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+            let places = Arc::new(Admission::new(64, 32));
+            let large = get(async || "x".repeat(64 << 20));
+            let router = Router::new().route("/healthz", get(async || "ok\n")).route("/large", large);
+            tokio::spawn(serve(listener, router, Arc::clone(&places), shutdown.clone()));
+            Self { at, places, shutdown }
+        }
+
+        /// A client at this loopback address that sends a text.
+        async fn client(&self, from: [u8; 4], text: &str) -> TcpStream {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from((from, 0))).unwrap();
+            let mut stream = socket.connect(self.at).await.unwrap();
+            // It may be displaced already.
+            let _ = stream.write_all(text.as_bytes()).await;
+            stream
+        }
+
+        async fn is_healthy(&self, from: [u8; 4]) -> bool {
+            let mut probe = self.client(from, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            let mut answer = String::new();
+            probe.read_to_string(&mut answer).await.unwrap();
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n")
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that counts against the limit until it is dropped.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
-    _held: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, buf)
+    #[tokio::test]
+    async fn a_probe_is_answered_while_half_sent_requests_hold_all_places() {
+        let server = Server::start().await;
+        let mut held = Vec::new();
+        // From one address, and from as many as there are places.
+        for n in 0..200u8 {
+            held.push(server.client([127, 0, 1, 1], "GET /healthz HTTP/1.1\r\nHost:").await);
+            held.push(server.client([127, 0, 2, n], "GET /heal").await);
+            if n % 20 == 19 {
+                assert!(server.is_healthy([127, 0, 0, 1]).await, "after {n}");
+            }
+        }
+        assert!(server.places.held() <= 64);
+        assert!(server.places.displaced.load(Ordering::Relaxed) >= 300);
+        server.shutdown.cancel();
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+    #[tokio::test]
+    async fn a_probe_is_answered_while_clients_do_not_read_their_answers() {
+        let server = Server::start().await;
+        let mut held = Vec::new();
+        for n in 0..100u8 {
+            held.push(server.client([127, 0, 1, n % 5], "GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await);
+        }
+        assert!(server.is_healthy([127, 0, 0, 1]).await);
+        server.shutdown.cancel();
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(cx)
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_has_an_end() {
+        let server = Server::start().await;
+        let mut slow = server.client([127, 0, 1, 1], "GET /healthz HTTP/1.1\r\nHost:").await;
+        let mut answer = Vec::new();
+        // The clock runs ahead while all wait.
+        slow.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(server.places.held(), 0);
+        server.shutdown.cancel();
     }
 }

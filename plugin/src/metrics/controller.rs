@@ -7,7 +7,7 @@ use super::{
     writer::{Labels, Writer},
 };
 use crate::{
-    cluster::{Health, KindHealth, State, TableTally},
+    cluster::{Health, KindHealth, ReviewTally, State, TableTally},
     counters::Counted,
     feed::{Agents, Store},
     leader::Role,
@@ -47,6 +47,8 @@ pub struct Controller {
     pub totals: watch::Receiver<Arc<[Counted]>>,
     /// The families of series by pod and workload.
     pub families: Families,
+    /// Tokens that the API server was asked about.
+    pub reviews: Arc<ReviewTally>,
 }
 
 impl Part for Controller {
@@ -102,12 +104,15 @@ impl Controller {
 
     fn table(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let (prefixes, addresses) = self.store.sizes();
-        let TableTally { conflicts, nodes_without_zone, nodes_without_agent } = self.health.tally();
+        let TableTally { conflicts, nodes_without_zone, nodes_without_agent, cut_endpoints } = self.health.tally();
         let version = self.store.version() as f64;
         page.gauges("meridian_table_version", "Number of changes of the table since the start.", None, &one(version))?;
         page.gauges("meridian_table_prefixes", "Number of prefixes sent to agents.", None, &one(prefixes as f64))?;
         let help = "Number of addresses whose endpoint is sent to agents.";
         page.gauges("meridian_table_addresses", help, None, &one(addresses as f64))?;
+        let help =
+            "Number of addresses whose endpoint has labels, services or names beyond the limits. They are left out.";
+        page.gauges("meridian_table_cut_endpoints", help, None, &one(cut_endpoints as f64))?;
         let help = "Number of prefixes with conflicting zones, which count as unknown.";
         page.gauges("meridian_table_conflicts", help, None, &one(conflicts as f64))?;
         let help = "Number of nodes without a zone. The traffic of their pods counts as unknown.";
@@ -126,10 +131,23 @@ impl Controller {
         let help = "Number of agents that have not acknowledged the latest version.";
         page.gauges("meridian_feed_agents_behind", help, None, &one(behind as f64))?;
         let refused = &self.agents.refused;
-        let reasons = [("token", &refused.token), ("request", &refused.request), ("full", &refused.full)];
+        let reasons = [
+            ("token", &refused.token),
+            ("request", &refused.request),
+            ("full", &refused.full),
+            ("late", &refused.late),
+            ("replaced", &refused.replaced),
+        ];
         let refused = reasons.map(|(reason, n)| (vec![("reason", reason.to_owned())], n.load(Ordering::Relaxed)));
-        let help = "Number of agent streams refused, by reason.";
-        page.counters("meridian_feed_refused", help, None, &refused)
+        let help = "Number of agent connections and streams refused, by reason.";
+        page.counters("meridian_feed_refused", help, None, &refused)?;
+        let help = "Number of connections to the agents' port closed to make room for newer ones.";
+        let displaced = self.agents.places.displaced();
+        page.counters("meridian_feed_displaced_connections", help, None, &one(displaced))?;
+        let results = [("asked", &self.reviews.asked), ("limited", &self.reviews.limited)];
+        let reviews = results.map(|(result, n)| (vec![("result", result.to_owned())], n.load(Ordering::Relaxed)));
+        let help = "Number of tokens that the API server was asked about, or that were refused without asking.";
+        page.counters("meridian_token_reviews", help, None, &reviews)
     }
 
     fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
@@ -146,6 +164,11 @@ impl Controller {
         page.counters("meridian_reports", "Number of reports accepted.", None, &count(&tally.taken))?;
         let help = "Number of report streams refused or ended because of their content.";
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
+        let help = "Number of places in reports with a zone that the controller does not know. They count as unknown.";
+        page.counters("meridian_reports_unknown_zones", help, None, &count(&tally.unknown_zones))?;
+        let help = "Number of flow servers that are not announced because they are not at their agent's node.";
+        let refused = tally.refused_flow_servers.load(Ordering::Relaxed) as f64;
+        page.gauges("meridian_refused_flow_servers", help, None, &one(refused))?;
         let help = "Number of standby replicas disconnected because they fell behind.";
         page.counters("meridian_mirrors_behind", help, None, &count(&tally.mirrors_behind))
     }
@@ -184,6 +207,7 @@ pub(super) mod tests {
             totals: watch::Sender::new(totals(&cluster_totals)).subscribe(),
             cluster_totals,
             families: Families::default(),
+            reviews: Arc::default(),
         }
     }
 }

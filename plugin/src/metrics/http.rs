@@ -1,9 +1,9 @@
 //! Metrics and health over HTTP.
 
 use super::{
-    connections::Bounded,
+    connections,
     parts::Page,
-    process::RefusedConnections,
+    process::HttpPlaces,
     text::{self, Form},
 };
 use crate::statement::{Form as AnswerForm, Question};
@@ -51,9 +51,8 @@ impl std::str::FromStr for Listen {
 /// # Errors
 /// The listener fails.
 pub async fn serve(mut page: Page, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-    let refused = RefusedConnections::default();
-    page.add(refused.clone());
-    let listener = Bounded::new(listener, refused);
+    let places = HttpPlaces::default();
+    page.add(places.clone());
     let router = Router::new()
         .route("/metrics", get(metrics))
         // Healthy as soon as the process answers.
@@ -61,7 +60,8 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         .route("/readyz", get(ready))
         .route("/api/v1/report", get(report))
         .with_state(page);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    connections::serve(listener, router, places.0, shutdown).await;
+    Ok(())
 }
 
 async fn metrics(State(page): State<Page>, headers: HeaderMap) -> Response {

@@ -6,7 +6,7 @@ use crate::{
     export::PairLogTally,
     flows::{READERS, Ring},
     historian::Historian,
-    link::Tls,
+    link::{Admission, Tls},
 };
 use prometheus_client::registry::Unit;
 use std::{
@@ -48,14 +48,20 @@ impl Part for Arc<Missed> {
     }
 }
 
-/// Connections to the HTTP port closed because of the limit.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RefusedConnections(pub(super) Arc<AtomicU64>);
+/// Places for connections to the HTTP port. A node has a handful of scrapers and probes.
+#[derive(Clone, Debug)]
+pub(super) struct HttpPlaces(pub(super) Arc<Admission>);
 
-impl Part for RefusedConnections {
+impl Default for HttpPlaces {
+    fn default() -> Self {
+        Self(Arc::new(Admission::new(64, 32)))
+    }
+}
+
+impl Part for HttpPlaces {
     fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
-        let help = "Number of HTTP connections closed because of the connection limit.";
-        page.counters("meridian_http_refused_connections", help, None, &count(&self.0))
+        let help = "Number of HTTP connections closed to make room for newer ones.";
+        page.counters("meridian_http_refused_connections", help, None, &count(&self.0.displaced))
     }
 }
 

@@ -78,7 +78,7 @@ mod tests {
         hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
         link::{Files, Tls},
-        metrics::{Families, Nodes, controller, process::RefusedConnections},
+        metrics::{Families, Nodes, controller, process::HttpPlaces},
         proto::flow::{self, layer4::Protocol},
         zones::{Matrix, Pair, Place},
     };
@@ -164,7 +164,7 @@ mod tests {
             .with(Nodes { samples, families })
             .with(Arc::new(Ring::new(4095)))
             .with(Arc::new(Missed::default()))
-            .with(RefusedConnections::default())
+            .with(HttpPlaces::default())
             .with(Arc::new(PairLogTally::default()))
             .with(history())
             .with(vec![tls()])

@@ -26,6 +26,9 @@ use tokio::sync::broadcast;
 
 /// A node without a report for this long is forgotten. If it came back with the same counters, they would count twice.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// What the counters of one node can have grown by in all: three months at a terabit a second, three years at a
+/// hundred gigabits.
+const MOST: u64 = 1 << 60;
 /// The limit of pairs of pods of one node.
 const PAIRS: usize = 65_536;
 /// The limit of reports that a standby replica may fall behind.
@@ -88,6 +91,8 @@ struct Node {
     pods: AHashMap<TransferKey, Counter>,
     attributed: ByLocality,
     sent_by_known: ByLocality,
+    /// What was added for it, whatever its counters: a node that begins again and again adds no more than one.
+    added: u64,
 }
 
 /// A node with reports.
@@ -137,7 +142,12 @@ impl ClusterTotals {
         if !inner.nodes.contains_key(&report.node) && inner.nodes.len() >= self.limit {
             return Err(Refused::Full(self.limit));
         }
+        let added = inner.would_add(&report.node, &read);
+        let added = added.filter(|added| *added <= MOST).ok_or(Malformed("it has more bytes than a node can send"))?;
         inner.take(&report, read, now);
+        if let Some(node) = inner.nodes.get_mut(&report.node) {
+            node.added = added;
+        }
         // Sending fails without a standby replica.
         let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::Report(report)) });
         Ok(())
@@ -302,14 +312,40 @@ impl Inner {
         Ok(state)
     }
 
+    /// What was added for a node, with this report, in bytes or packets, whichever is more; nothing if a total
+    /// would overflow.
+    fn would_add(&self, node: &str, read: &Read) -> Option<u64> {
+        let known = self.nodes.get(node);
+        let (same, none) = (known.filter(|known| known.boot_id == read.boot_id), Counter::default());
+        let most = |Counter { bytes, packets }: Counter| bytes.max(packets);
+        let zones = read.matrix.iter().map(|(pair, counter)| {
+            most(minus(*counter, same.and_then(|known| known.matrix.get(pair)).copied().unwrap_or(none)))
+        });
+        let stats = read
+            .stats
+            .iter()
+            .map(|(stat, counter)| most(minus(*counter, same.map_or(none, |known| known.stats[*stat as usize]))));
+        let localities = [(&read.attributed, same.map(|known| &known.attributed))].into_iter();
+        let localities = localities.chain([(&read.sent_by_known, same.map(|known| &known.sent_by_known))]);
+        let flows = localities.flat_map(|(now, before)| {
+            now.iter().map(move |(at, counter)| most(minus(counter, before.map_or(none, |known| known.get(at)))))
+        });
+        let before = known.map_or(0, |known| known.added);
+        let added = zones.chain(stats).chain(flows).try_fold(before, u64::checked_add)?;
+        let others = self.nodes.values().try_fold(0, |sum: u64, node| sum.checked_add(node.added))?;
+        // Each total is of what was added.
+        others.checked_add(added - before)?;
+        Some(added)
+    }
+
     fn take(&mut self, report: &ReportRequest, read: Read, now: Instant) {
         let Self { nodes, matrix, stats, accounting, .. } = self;
         let node = nodes.entry(report.node.clone()).or_default();
         // If another replica summed the traffic, it may have logged it, too.
         let is_logged = !node.is_current && report.taken_before;
         if node.boot_id != read.boot_id {
-            // The counts of the earlier counters stay in the sums.
-            *node = Node { boot_id: read.boot_id, ..Node::default() };
+            // What the counters before had counted stays in the sums.
+            *node = Node { boot_id: read.boot_id, added: node.added, ..Node::default() };
         }
         node.remember(report, now);
         for (pair, counter) in read.matrix {
@@ -331,6 +367,10 @@ impl Inner {
         let mut lives: Option<AHashSet<TransferKey>> = report.whole.then(AHashSet::new);
         for (key, counter) in read.pods {
             let locality = Locality::between(&key.ends.source.1, &key.ends.destination.1);
+            if node.pods.len() >= PAIRS && !node.pods.contains_key(&key) {
+                // It stays in what is left.
+                continue;
+            }
             let known = node.pods.entry(key.clone()).or_default();
             let new = least(minus(counter, *known), left.get(locality));
             *known += new;

@@ -1,9 +1,9 @@
 //! The controller's side.
 
-use super::{ClusterTotals, Refused, services::reports_server::Reports};
+use super::{ClusterTotals, KnownZones, Refused, plausible, services::reports_server::Reports, streams::Streams};
 use crate::{
     leader::{Role, until_lost},
-    link::{Authenticate, check_token},
+    link::{Authenticate, LogLimit, check_token},
     proto::v1::{Hook, MirrorRequest, MirrorResponse, ReportRequest, ReportResponse, mirror_response},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -38,6 +38,12 @@ pub struct Tally {
     pub refused: AtomicU64,
     /// Streams of standby replicas that were ended because the replica fell behind.
     pub mirrors_behind: AtomicU64,
+    /// Flow servers that are not announced, because what is reported of them is not the node's.
+    pub refused_flow_servers: AtomicU64,
+    /// Zones of reports that are not known here.
+    pub unknown_zones: AtomicU64,
+    /// Lines of the log about what was refused.
+    log: LogLimit,
 }
 
 /// The replacement of a hook that missed packets of its node. The agent's texts are untrusted input.
@@ -78,6 +84,10 @@ pub struct ReportsService {
     pub replicas: Arc<dyn Authenticate>,
     /// Counts of accepted and refused reports.
     pub tally: Arc<Tally>,
+    /// The zones that are known here.
+    pub zones: Arc<dyn KnownZones>,
+    /// The stream of each node.
+    pub streams: Arc<Streams>,
     /// Called for each change of a hook.
     pub hook_changed: Arc<dyn Fn(HookChange) + Send + Sync>,
     /// Ends every stream.
@@ -91,7 +101,9 @@ impl ReportsService {
 
     fn refuse(&self, status: Status) -> Status {
         self.tally.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(code = ?status.code(), reason = status.message(), "a report is refused");
+        if let Some(left_out) = self.tally.log.line() {
+            tracing::warn!(code = ?status.code(), reason = status.message(), left_out, "a report is refused");
+        }
         status
     }
 
@@ -103,7 +115,14 @@ impl ReportsService {
         answers: mpsc::Sender<Result<ReportResponse, Status>>,
     ) {
         let (mut taken, mut hook_changes) = (0, 0);
+        let mut own = node.as_deref().map(|node| self.streams.begin(node));
         let end = loop {
+            let replaced = async {
+                match &own {
+                    Some(own) => own.replaced().await,
+                    None => std::future::pending().await,
+                }
+            };
             let timeout_after = if taken == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
             let report = tokio::select! {
                 report = timeout(timeout_after, reports.message()) => report,
@@ -112,9 +131,10 @@ impl ReportsService {
                     Some(status) => break Some(status),
                     None => continue,
                 },
+                () = replaced => break Some(Status::aborted("a newer stream of this node has begun")),
                 () = self.shutdown.cancelled() => break Some(Status::unavailable("the controller ends")),
             };
-            let report = match report {
+            let mut report = match report {
                 Ok(Ok(Some(report))) => report,
                 Ok(Ok(None)) => break None,
                 Ok(Err(status)) if matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown) => {
@@ -131,6 +151,15 @@ impl ReportsService {
             if let Some(status) = self.refusal() {
                 break Some(status);
             }
+            // Where everybody is let in, the first report names the node.
+            let own = own.get_or_insert_with(|| self.streams.begin(&report.node));
+            if own.node() != report.node {
+                break Some(self.refuse(Status::invalid_argument("a stream is about one node")));
+            }
+            match plausible::check(&mut report, &*self.zones) {
+                Ok(unknown) => self.tally.unknown_zones.fetch_add(unknown as u64, Ordering::Relaxed),
+                Err(reason) => break Some(self.refuse(Status::invalid_argument(reason.to_string()))),
+            };
             let hook_change = HookChange::of(&report, &mut hook_changes);
             // The lock is held only while one report is added.
             match self.cluster_totals.take(report, Instant::now()) {
@@ -165,6 +194,9 @@ impl Reports for ReportsService {
         // Before the token is checked, because that takes a request to the API server.
         if let Some(status) = self.refusal() {
             return Err(status);
+        }
+        if !self.zones.is_whole() {
+            return Err(Status::unavailable("the zones of the cluster are not known yet"));
         }
         let node = check_token(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
         let (sender, receiver) = mpsc::channel(1);

@@ -58,10 +58,16 @@ pub enum WireError {
     /// Bytes that can't be decompressed, or that are too large when decompressed.
     #[error("an update can't be unpacked: {0}")]
     Packed(#[from] io::Error),
+    /// More than an update may be.
+    #[error("an update is larger than {UPDATE_BYTES} bytes, unpacked")]
+    TooLarge,
 }
 
 /// The most bytes of an update when decompressed. A bucket of a table of a million addresses takes a quarter of it.
 const UPDATE_BYTES: u64 = 16 << 20;
+/// The size of an update at most, unpacked, for whoever sends it: far below what is read of a message
+/// (4 MiB) and of an update. A bucket of a million addresses' state is a quarter of it.
+pub const PIECE_BYTES: usize = 1 << 20;
 
 /// Compresses an update for sending. Names repeat, so it compresses well.
 pub fn pack(update: &[u8]) -> Bytes {
@@ -75,7 +81,10 @@ pub fn pack(update: &[u8]) -> Bytes {
 pub fn unpack(packed: &[u8]) -> Result<Update, WireError> {
     let mut update = Vec::new();
     if !packed.is_empty() {
-        DeflateDecoder::new(packed).take(UPDATE_BYTES).read_to_end(&mut update)?;
+        DeflateDecoder::new(packed).take(UPDATE_BYTES + 1).read_to_end(&mut update)?;
+    }
+    if update.len() as u64 > UPDATE_BYTES {
+        return Err(WireError::TooLarge);
     }
     Ok(Update::decode(update.as_slice())?)
 }
@@ -96,7 +105,57 @@ pub fn encode_bucket(
     update.encode_to_vec()
 }
 
-/// Encodes an update with changes.
+/// The updates that together replace a bucket by this content, each of at most [`PIECE_BYTES`]: the first
+/// replaces, the others add. What is larger by itself can't be sent and is left out.
+pub fn encode_pieces(
+    bucket: u32,
+    prefixes: &BTreeMap<IpNetwork, Placement>,
+    identities: &BTreeMap<IpAddr, Arc<Endpoint>>,
+) -> Vec<Vec<u8>> {
+    let mut pieces = Pieces { open: Update { bucket: Some(bucket), ..Update::default() }, bytes: 0, done: Vec::new() };
+    for (prefix, placement) in prefixes {
+        let prefix = zones::prefix(prefix, placement);
+        if pieces.has_room(prefix.encoded_len()) {
+            pieces.open.prefixes.push(prefix);
+        }
+    }
+    for (address, endpoint) in identities {
+        let endpoint = zones::endpoint_message(*address, endpoint);
+        if pieces.has_room(endpoint.encoded_len()) {
+            pieces.open.endpoints.push(endpoint);
+        }
+    }
+    pieces.done.push(pieces.open.encode_to_vec());
+    pieces.done
+}
+
+/// The tag and the length of an entry of an update, and of an update's bucket, at most.
+const FRAME_BYTES: usize = 8;
+
+struct Pieces {
+    open: Update,
+    bytes: usize,
+    done: Vec<Vec<u8>>,
+}
+
+impl Pieces {
+    /// Makes room for an entry of this size; `false` if no update has it.
+    fn has_room(&mut self, entry: usize) -> bool {
+        let entry = entry + FRAME_BYTES;
+        if entry + FRAME_BYTES > PIECE_BYTES {
+            tracing::error!(bytes = entry, "an entry of the table is too large to be sent");
+            return false;
+        }
+        if self.bytes + entry + FRAME_BYTES > PIECE_BYTES {
+            self.done.push(std::mem::take(&mut self.open).encode_to_vec());
+            self.bytes = 0;
+        }
+        self.bytes += entry;
+        true
+    }
+}
+
+/// The update that tells of changes.
 pub fn encode_changes(changes: &Changes) -> Vec<u8> {
     let mut update = Update::default();
     for (prefix, placement) in &changes.zones {
@@ -242,6 +301,7 @@ mod tests {
         assert!(unpack(b"nonsense").unwrap_err().to_string().starts_with("an update can't be unpacked"));
         // Zeros compress well: decompressing stops at the limit.
         let bomb = pack(&vec![0; 20 << 20]);
-        assert!(bomb.len() < 1 << 20 && unpack(&bomb).is_err());
+        assert!(bomb.len() < 1 << 20);
+        assert_eq!(unpack(&bomb).unwrap_err().to_string(), "an update is larger than 16777216 bytes, unpacked");
     }
 }

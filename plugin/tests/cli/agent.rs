@@ -276,20 +276,13 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     lab.send(1000);
     let page = lab.page("/metrics", |page| bytes_to(page, "b") == 128_000 && !value_is(page, "pair_log_lost_lines", 0));
     assert!(value_is(&page, "pair_log_lines", 0) && value_is(&page, "pair_log_lost_bytes", 128_000), "{page}");
-    assert!(value_is(&page, "http_refused_connections", 0));
     let answer = client.watch(WatchRequest::default()).await.unwrap().next().await.unwrap().unwrap();
     assert_eq!(answer.zones[0].counter.unwrap().bytes, 128_000);
 
-    // Connections above the limit are closed and counted, and succeed when there is room again.
+    // There is a bound: older ones give way, which is counted, and whoever comes is answered.
     scrapers.extend((0..40).map(|_| stuck_scraper(0).unwrap()));
-    let mut closed = 0;
-    for scraper in &mut scrapers[40..] {
-        scraper.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        closed += u64::from(matches!(scraper.read(&mut [0; 1]), Ok(0)));
-    }
-    assert!((10..40).contains(&closed), "{closed}");
-    drop(scrapers);
     lab.page("/metrics", |page| !value_is(page, "http_refused_connections", 0));
+    drop(scrapers);
 
     child.signal(Signal::SIGTERM);
     let said = child.said();

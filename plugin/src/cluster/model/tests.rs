@@ -3,6 +3,7 @@
 mod agents;
 mod azure;
 mod growth;
+mod hostile;
 mod nodes;
 mod sources;
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// BlockAffinity: a block of addresses and its node.
 pub(in super::super) fn block_affinity(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
-    let none = |reading: Reading| ReadObject::new(&object.metadata, Fact::Ranges(Vec::new()), reading.0);
+    let none = |reading: Reading| ReadObject::new(&object.metadata, Fact::Ranges(Vec::new()), reading.problems());
     let at = &object.data;
     // A string in one version, a boolean in the other.
     let is_deleted = matches!(at.pointer("/spec/deleted"), Some(Value::Bool(true)))
@@ -20,7 +20,7 @@ pub(in super::super) fn block_affinity(object: &DynamicObject) -> ReadObject {
     let is_virtual = reading.text(at, "/spec/type").is_some_and(|kind| kind == "virtual");
     let (node, cidr) = (reading.text(at, "/spec/node"), reading.text(at, "/spec/cidr"));
     let (Some(node), Some(cidr)) = (node, cidr) else {
-        reading.0.push("it needs spec.node and spec.cidr".into());
+        reading.problem("it needs spec.node and spec.cidr");
         return none(reading);
     };
     let prefix = reading.prefix(cidr, "spec.cidr");
@@ -29,5 +29,5 @@ pub(in super::super) fn block_affinity(object: &DynamicObject) -> ReadObject {
     }
     let node = NodeName::Name(node.into());
     let range = Range { node, prefixes: prefix.into_iter().collect(), addresses: Vec::new(), own: Vec::new() };
-    ReadObject::new(&object.metadata, Fact::Ranges(vec![range]), reading.0)
+    ReadObject::new(&object.metadata, Fact::Ranges(vec![range]), reading.problems())
 }

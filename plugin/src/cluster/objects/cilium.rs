@@ -52,14 +52,14 @@ pub(in super::super) fn node(object: &DynamicObject) -> ReadObject {
         addresses: addresses.into_iter().collect(),
         own: own.into_iter().collect(),
     }]);
-    ReadObject::new(&object.metadata, fact, reading.0)
+    ReadObject::new(&object.metadata, fact, reading.problems())
 }
 
 /// CiliumEndpoint: the addresses of a pod.
 pub(in super::super) fn endpoint(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let range = range(&object.data, "/status/networking", &mut reading);
-    ReadObject::new(&object.metadata, Fact::Ranges(range.into_iter().collect()), reading.0)
+    ReadObject::new(&object.metadata, Fact::Ranges(range.into_iter().collect()), reading.problems())
 }
 
 /// CiliumEndpointSlice: the addresses of many pods.
@@ -67,7 +67,7 @@ pub(in super::super) fn endpoint_slice(object: &DynamicObject) -> ReadObject {
     let mut reading = Reading::default();
     let endpoints = reading.list(&object.data, "/endpoints").iter();
     let ranges = endpoints.flat_map(|one| range(one, "/networking", &mut reading)).collect();
-    ReadObject::new(&object.metadata, Fact::Ranges(ranges), reading.0)
+    ReadObject::new(&object.metadata, Fact::Ranges(ranges), reading.problems())
 }
 
 fn range(at: &Value, path: &str, reading: &mut Reading) -> Option<Range> {

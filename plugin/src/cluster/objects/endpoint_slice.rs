@@ -25,5 +25,5 @@ pub(in super::super) fn read(object: &DynamicObject) -> ReadObject {
     }
     let service = service.map_or("", String::as_str).into();
     let fact = Fact::Slice(Slice { service, addresses: addresses.into_iter().collect() });
-    ReadObject::new(&object.metadata, fact, reading.0)
+    ReadObject::new(&object.metadata, fact, reading.problems())
 }

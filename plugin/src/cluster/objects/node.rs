@@ -115,7 +115,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         provider: Provider::of_node(&signs),
         provider_id: spec.provider_id.chars().filter(|c| !c.is_control()).take(PROVIDER_ID).collect::<String>().into(),
     }));
-    ReadObject::new(meta, fact, reading.0)
+    ReadObject::new(meta, fact, reading.problems())
 }
 
 fn unique(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
@@ -179,7 +179,7 @@ fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) ->
 fn subnets(notes: &Texts, reading: &mut Reading) -> Vec<IpNetwork> {
     let Some(text) = notes.get(OVN_SUBNETS) else { return Vec::new() };
     let Ok(networks) = serde_json::from_str::<Value>(text) else {
-        reading.0.push(format!("{OVN_SUBNETS}: not JSON"));
+        reading.problem(format_args!("{OVN_SUBNETS}: not JSON"));
         return Vec::new();
     };
     let texts = match networks.get("default") {

@@ -6,6 +6,7 @@ use super::{
     reading::Reading,
     seen::{LabelKeys, ReadObject, time},
 };
+use crate::identity::{LABEL_BYTES, LABELS, bounded_labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Object;
 use serde::Deserialize;
@@ -50,12 +51,17 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
     if object.spec.host_network || has_ended {
         addresses.clear();
     }
-    // The owner reference of a static pod is its node; it counts as a pod without an owner.
-    let owner = owner(meta.owner_references.as_deref()).filter(|owner| owner.kind != "Node");
+    // A static pod is said to belong to its node; it is nobody's but its own.
+    let owner = owner(meta.owner_references.as_deref(), &mut reading).filter(|owner| owner.kind != "Node");
     let chosen = |key: &str| {
         labels.pod.iter().any(|wanted| wanted.strip_suffix('*').map_or(wanted == key, |start| key.starts_with(start)))
     };
-    let own = meta.labels.iter().flatten().filter(|(key, _)| chosen(key));
+    let (own, cut) = bounded_labels(meta.labels.iter().flatten().filter(|(key, _)| chosen(key)));
+    if cut > 0 {
+        reading.problem(format_args!(
+            "metadata.labels: {cut} of them are too many (at most {LABELS}, {LABEL_BYTES} bytes)"
+        ));
+    }
     let fact = Fact::Pod(Arc::new(Pod {
         node: object.spec.node_name.as_str().into(),
         addresses,
@@ -63,7 +69,7 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
         created: meta.creation_timestamp.as_ref().and_then(time),
         started: status.start_time.as_ref().and_then(time),
         owner,
-        labels: Arc::new(own.map(|(key, value)| (key.clone(), value.clone())).collect()),
+        labels: Arc::new(own),
     }));
-    ReadObject::new(meta, fact, reading.0)
+    ReadObject::new(meta, fact, reading.problems())
 }

@@ -3,13 +3,43 @@
 use super::super::claims::truncate;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
-use std::net::IpAddr;
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 /// The problems found while reading an object.
 #[derive(Default)]
-pub(super) struct Reading(pub(super) Vec<String>);
+pub(super) struct Reading {
+    problems: Vec<String>,
+    /// Problems beyond the limit.
+    more: usize,
+}
+
+/// Problems of an object that are named.
+const PROBLEMS: usize = 8;
+/// Characters of a problem: it can hold a text of the object.
+const PROBLEM: usize = 200;
 
 impl Reading {
+    /// Notes a part that could not be understood.
+    pub(super) fn problem(&mut self, text: impl fmt::Display) {
+        if self.problems.len() < PROBLEMS {
+            self.problems.push(start_of(&text));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The parts that could not be understood.
+    pub(super) fn problems(self) -> Vec<String> {
+        let Self { mut problems, more } = self;
+        if more > 0 {
+            problems.push(format!("{more} more"));
+        }
+        problems
+    }
+
     pub(super) fn prefix(&mut self, text: &str, what: &str) -> Option<IpNetwork> {
         let network = text.parse().ok().and_then(|prefix: IpNetwork| {
             // An IPv4 prefix can be written as an IPv4-mapped IPv6 prefix.
@@ -20,7 +50,7 @@ impl Reading {
             }
         });
         if network.is_none() {
-            self.0.push(format!("{what}: `{text}` is not a prefix"));
+            self.problem(format_args!("{what}: `{text}` is not a prefix"));
         }
         network
     }
@@ -32,7 +62,7 @@ impl Reading {
             return None;
         }
         let Ok(address) = text.parse::<IpAddr>() else {
-            self.0.push(format!("{what}: `{text}` is not an address"));
+            self.problem(format_args!("{what}: `{text}` is not an address"));
             return None;
         };
         let address = address.to_canonical();
@@ -46,7 +76,7 @@ impl Reading {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
             Some(_) => {
-                self.0.push(format!("{path}: not a string"));
+                self.problem(format_args!("{path}: not a string"));
                 None
             }
         }
@@ -58,7 +88,7 @@ impl Reading {
             None | Some(Value::Null) => &[],
             Some(Value::Array(list)) => list,
             Some(_) => {
-                self.0.push(format!("{path}: not a list"));
+                self.problem(format_args!("{path}: not a list"));
                 &[]
             }
         }
@@ -68,8 +98,28 @@ impl Reading {
         let list = self.list(at, path);
         let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
         if texts.len() < list.len() {
-            self.0.push(format!("{path}: not all of it are strings"));
+            self.problem(format_args!("{path}: not all of it are strings"));
         }
         texts
     }
+}
+
+/// The start of a text, without the rest in memory.
+fn start_of(text: &impl fmt::Display) -> String {
+    struct Start(String, usize);
+    impl fmt::Write for Start {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            for character in text.chars() {
+                if self.1 == 0 {
+                    return Err(fmt::Error);
+                }
+                self.0.push(character);
+                self.1 -= 1;
+            }
+            Ok(())
+        }
+    }
+    let mut start = Start(String::new(), PROBLEM);
+    let is_whole = write!(start, "{text}").is_ok();
+    start.0 + if is_whole { "" } else { "…" }
 }

@@ -330,3 +330,62 @@ fn nonsense_is_refused_and_adds_nothing() {
         "there are reports of 1 nodes already"
     );
 }
+
+/// A report of a node with these pairs of invented pods, each of a byte.
+fn invented(node: &str, from: usize, count: usize) -> ReportRequest {
+    let endpoints = (from..from + count).map(|n| v1::EndpointName {
+        namespace: "shop".into(),
+        pod: format!("invented-{n}"),
+        ..Default::default()
+    });
+    let counter = v1::Counter { bytes: 1, packets: 1 };
+    let pods = (1..=count as u32).map(|endpoint| v1::Line {
+        source: Some(v1::End { endpoint, ..Default::default() }),
+        destination: Some(v1::End::default()),
+        counters: vec![counter],
+        ..Default::default()
+    });
+    ReportRequest {
+        node: node.into(),
+        boot_id: vec![1; 16],
+        names: Some(v1::Names { endpoints: endpoints.collect(), zones: Vec::new() }),
+        pods: pods.collect(),
+        ..ReportRequest::default()
+    }
+}
+
+#[test]
+fn invented_pairs_of_a_node_are_bounded_however_often_it_reports() {
+    let totals = ClusterTotals::new(100, false, 10);
+    for n in 0..8 {
+        totals.take(invented("a", 60_000 * n, 60_000), Instant::now()).unwrap();
+    }
+    let mut inner = totals.lock();
+    assert_eq!(inner.nodes["a"].pods.len(), PAIRS);
+    inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
+    assert!(inner.endpoints.len() <= PAIRS + 4 * 100, "{}", inner.endpoints.len());
+}
+
+#[test]
+fn a_counter_that_can_not_be_is_refused_and_no_total_overflows_or_falls() {
+    let totals = ClusterTotals::new(100, false, 100);
+    let report = |node: &str, boot: u8, bytes: u64| ReportRequest {
+        node: node.into(),
+        boot_id: vec![boot; 16],
+        attributed: vec![v1::Counter { bytes, packets: 1 }],
+        reasons: vec![wire::reason(Stat::Loopback, Counter { bytes, packets: 1 })],
+        ..ReportRequest::default()
+    };
+    let now = Instant::now();
+    assert!(totals.take(report("a", 1, u64::MAX), now).is_err());
+    totals.take(report("a", 1, 1000), now).unwrap();
+    // Counters that begin again and again.
+    let taken = (2..=255).filter(|boot| totals.take(report("a", *boot, MOST / 8), now).is_ok()).count();
+    assert!(taken <= 4, "{taken}: what is attributed and what has a reason count");
+    // And of many nodes.
+    let nodes = (0..90).filter(|n| totals.take(report(&format!("n{n}"), 1, MOST / 2), now).is_ok()).count();
+    assert!(nodes <= 16, "{nodes}");
+    let before = totals.counted().stats[Stat::Loopback as usize].1.bytes;
+    totals.take(report("honest", 1, 1000), now).unwrap();
+    assert_eq!(totals.counted().stats[Stat::Loopback as usize].1.bytes, before + 1000);
+}

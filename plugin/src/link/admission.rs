@@ -1,0 +1,225 @@
+//! Places for connections: how many there are at one time in all and of one client (an address, or a node), and which of them gives
+//! way to a new one.
+//!
+//! A newcomer always gets a place. The place is taken from the client that holds most of them, and there from
+//! the connection that has been idle for longest, so whoever holds many places only displaces themselves. A
+//! client with one connection keeps it as long as another one holds more.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+/// Places for connections.
+#[derive(Debug)]
+pub struct Admission<K = IpAddr> {
+    /// Places in all.
+    total: usize,
+    /// Places of one client.
+    by_client: usize,
+    places: Mutex<Places<K>>,
+    /// Connections that had to give way.
+    pub displaced: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Places<K> {
+    /// Grows with every connection and every change of one: what is smaller has waited for longer.
+    clock: u64,
+    held: HashMap<u64, Held<K>>,
+    by_client: HashMap<K, usize>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    client: K,
+    /// Whether something is done for the client now.
+    is_busy: bool,
+    since: u64,
+    displaced: CancellationToken,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    holder: Arc<dyn Holder>,
+    id: u64,
+    displaced: CancellationToken,
+}
+
+/// Whoever counts a place.
+trait Holder: fmt::Debug + Send + Sync {
+    fn set_busy(&self, id: u64, is_busy: bool);
+    fn free(&self, id: u64);
+}
+
+impl<K: Client> Admission<K> {
+    /// This many places in all, and of one client.
+    pub fn new(total: usize, by_client: usize) -> Self {
+        let places = Places { clock: 0, held: HashMap::new(), by_client: HashMap::new() };
+        Self { total, by_client, places: Mutex::new(places), displaced: AtomicU64::new(0) }
+    }
+
+    /// A place for a connection of this client.
+    pub fn admit(self: &Arc<Self>, client: K) -> Place {
+        let client = client.canonical();
+        let mut places = self.lock();
+        let displaced = if places.by_client.get(&client).is_some_and(|held| *held >= self.by_client) {
+            places.longest(|held| held.client == client)
+        } else if places.held.len() >= self.total {
+            places.greediest()
+        } else {
+            None
+        };
+        if let Some(displaced) = displaced {
+            places.free(displaced);
+            self.displaced.fetch_add(1, Ordering::Relaxed);
+        }
+        let (id, displaced) = (places.tick(), CancellationToken::new());
+        *places.by_client.entry(client.clone()).or_default() += 1;
+        places.held.insert(id, Held { client, is_busy: false, since: id, displaced: displaced.clone() });
+        Place { holder: Arc::clone(self) as _, id, displaced }
+    }
+
+    /// Connections that are held.
+    pub fn held(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places<K>> {
+        // Nothing in here can panic between two changes that belong together.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How clients are told apart.
+pub trait Client: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static {
+    /// The same client, whichever way it is written.
+    fn canonical(self) -> Self {
+        self
+    }
+}
+
+impl Client for IpAddr {
+    fn canonical(self) -> Self {
+        self.to_canonical()
+    }
+}
+
+impl Client for String {}
+
+impl<K: Client> Holder for Admission<K> {
+    fn set_busy(&self, id: u64, is_busy: bool) {
+        let mut places = self.lock();
+        let now = places.tick();
+        if let Some(held) = places.held.get_mut(&id) {
+            (held.is_busy, held.since) = (is_busy, now);
+        }
+    }
+
+    fn free(&self, id: u64) {
+        self.lock().free(id);
+    }
+}
+
+impl<K: Client> Places<K> {
+    const fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The connection that has been idle for longest, or where none is, busy.
+    fn longest(&self, concerned: impl Fn(&Held<K>) -> bool) -> Option<u64> {
+        let those = self.held.iter().filter(|(_, held)| concerned(held));
+        those.min_by_key(|(_, held)| (held.is_busy, held.since)).map(|(id, _)| *id)
+    }
+
+    /// The longest of the client with the most; where each has one, of all.
+    fn greediest(&self) -> Option<u64> {
+        let (client, most) = self.by_client.iter().max_by_key(|(_, held)| **held)?;
+        self.longest(|held| *most < 2 || held.client == *client)
+    }
+
+    fn free(&mut self, id: u64) {
+        let Some(held) = self.held.remove(&id) else { return };
+        held.displaced.cancel();
+        if let Some(count) = self.by_client.get_mut(&held.client) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_client.remove(&held.client);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Notes whether something is done for the client from now on, or it is waited for.
+    pub fn set_busy(&self, is_busy: bool) {
+        self.holder.set_busy(self.id, is_busy);
+    }
+
+    /// Waits until the place is another's.
+    pub async fn displaced(&self) {
+        self.displaced.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.holder.free(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    #[test]
+    fn whoever_holds_most_places_displaces_only_themselves() {
+        let admission = Arc::new(Admission::new(64, 16));
+        let honest = admission.admit(address(1));
+        let mut hostile: Vec<Place> = (0..1000).map(|n| admission.admit(address(100 + n as u8 % 10))).collect();
+        assert!(!honest.displaced.is_cancelled());
+        assert_eq!(admission.held(), 64);
+        // The same over a mapped address.
+        let mapped = |_| admission.admit("::ffff:10.0.0.100".parse().unwrap());
+        hostile.extend((0..100).map(mapped));
+        assert!(admission.lock().by_client[&address(100)] <= 16);
+        let newcomer = admission.admit(address(2));
+        assert!(!newcomer.displaced.is_cancelled() && !honest.displaced.is_cancelled());
+        drop(hostile);
+        assert_eq!(admission.held(), 2);
+    }
+
+    #[test]
+    fn idle_connections_give_way_before_busy_ones() {
+        let admission = Arc::new(Admission::new(64, 2));
+        let (busy, idle) = (admission.admit(address(1)), admission.admit(address(1)));
+        busy.set_busy(true);
+        let third = admission.admit(address(1));
+        assert!(idle.displaced.is_cancelled() && !busy.displaced.is_cancelled());
+        third.set_busy(true);
+        let _fourth = admission.admit(address(1));
+        assert!(busy.displaced.is_cancelled(), "of those that are busy, the one that has been so for longest");
+        assert_eq!(admission.displaced.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn of_many_addresses_with_one_place_each_the_oldest_gives_way() {
+        let admission = Arc::new(Admission::new(4, 2));
+        let places: Vec<Place> = (0..8).map(|n| admission.admit(address(n))).collect();
+        let gone: Vec<bool> = places.iter().map(|place| place.displaced.is_cancelled()).collect();
+        assert_eq!(gone, [true, true, true, true, false, false, false, false]);
+    }
+}

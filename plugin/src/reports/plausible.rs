@@ -1,0 +1,117 @@
+//! What a report may say: an agent may be wrong or stolen, so that what it reports is about its own node, of a
+//! bounded size, and in zones that the controller knows.
+
+use crate::{
+    proto::v1::{Counter, EndpointName, ReportRequest},
+    wire::Malformed,
+};
+
+/// The longest name in a report, in bytes: a DNS name.
+const NAME_BYTES: usize = 253;
+/// What a counter of one node can be at most: three years at a hundred gigabits a second.
+const MOST: u64 = 1 << 60;
+
+/// The zones of the cluster.
+pub trait KnownZones: Send + Sync {
+    /// Whether the table is whole: before it is, reports can't be read.
+    fn is_whole(&self) -> bool;
+    /// Whether there is or was a zone of this name in this region.
+    fn knows(&self, zone: &str, region: &str) -> bool;
+}
+
+/// Refuses texts and counters that no agent has, and makes zones unknown that the controller does not know. Returns
+/// how many of them.
+pub(super) fn check(report: &mut ReportRequest, zones: &dyn KnownZones) -> Result<usize, Malformed> {
+    let names = report.names.iter().flat_map(|names| &names.endpoints);
+    let is_long = |EndpointName { namespace, pod, workload_kind, workload_name, node, services }: &EndpointName| {
+        let names = [namespace, pod, workload_kind, workload_name, node];
+        names.into_iter().chain(services).any(|name| name.len() > NAME_BYTES)
+    };
+    if names.clone().any(is_long) {
+        return Err(Malformed("a name is too long"));
+    }
+    let of_zones = report.zones.iter().filter_map(|pair| pair.counter.as_ref());
+    let of_reasons = report.reasons.iter().filter_map(|reason| reason.counter.as_ref());
+    let of_pods = report.pods.iter().flat_map(|line| &line.counters);
+    let all = of_zones.chain(of_reasons).chain(of_pods).chain(&report.attributed).chain(&report.sent_by_known);
+    if all.clone().any(|Counter { bytes, packets }| *bytes.max(packets) > MOST) {
+        return Err(Malformed("a counter is more than a node can count"));
+    }
+    Ok(unname(report, zones))
+}
+
+fn unname(report: &mut ReportRequest, known: &dyn KnownZones) -> usize {
+    let mut unnamed = 0;
+    let is_place = |zone: &str, region: &str| region.is_empty() && matches!(zone, "" | "unknown" | "internet");
+    for place in report.zones.iter_mut().flat_map(|pair| [&mut pair.source, &mut pair.destination]).flatten() {
+        if !is_place(&place.zone, &place.region) && !known.knows(&place.zone, &place.region) {
+            (place.zone, place.region) = ("unknown".into(), String::new());
+            unnamed += 1;
+        }
+    }
+    // Ends of pairs name zones by their numbers: those of zones that are not known are that of no zone.
+    let zones = report.names.iter().flat_map(|names| &names.zones);
+    let is_known: Vec<bool> = zones.map(|zone| known.knows(&zone.name, &zone.region)).collect();
+    unnamed += is_known.iter().filter(|known| !**known).count();
+    let lines = report.pods.iter_mut().chain(&mut report.ended);
+    for end in lines.flat_map(|line| [&mut line.source, &mut line.destination]).flatten() {
+        let named = end.zone.checked_sub(FIRST_ZONE).and_then(|zone| is_known.get(zone as usize));
+        if named == Some(&false) {
+            end.zone = 0;
+        }
+    }
+    unnamed
+}
+
+/// The numbers below are not of named zones.
+const FIRST_ZONE: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{End, Line, Names, Place, Zone, ZonePair};
+
+    struct OnlyA;
+
+    impl KnownZones for OnlyA {
+        fn is_whole(&self) -> bool {
+            true
+        }
+
+        fn knows(&self, zone: &str, region: &str) -> bool {
+            (zone, region) == ("a", "r")
+        }
+    }
+
+    #[test]
+    fn zones_that_the_controller_does_not_know_are_unknown() {
+        let place = |zone: &str, region: &str| Some(Place { zone: zone.into(), region: region.into() });
+        let pair = |source, destination| ZonePair { source, destination, ..ZonePair::default() };
+        let end = |zone| Some(End { zone, ..End::default() });
+        let zone = |name: &str| Zone { name: name.into(), region: "r".into() };
+        let mut report = ReportRequest {
+            zones: vec![
+                pair(place("a", "r"), place("internet", "")),
+                pair(place("invented", "r"), place("a", "elsewhere")),
+            ],
+            names: Some(Names { zones: vec![zone("a"), zone("invented")], ..Names::default() }),
+            pods: vec![Line { source: end(2), destination: end(3), ..Line::default() }],
+            ..ReportRequest::default()
+        };
+        assert_eq!(check(&mut report, &OnlyA), Ok(3));
+        let expected = [pair(place("a", "r"), place("internet", "")), pair(place("unknown", ""), place("unknown", ""))];
+        assert_eq!(report.zones, expected);
+        assert_eq!(report.pods[0], Line { source: end(2), destination: end(0), ..Line::default() });
+    }
+
+    #[test]
+    fn texts_and_counters_that_no_agent_has_are_refused() {
+        let mut counter = ReportRequest::default();
+        counter.attributed.push(Counter { bytes: u64::MAX, packets: 1 });
+        assert_eq!(check(&mut counter, &OnlyA), Err(Malformed("a counter is more than a node can count")));
+        let long = EndpointName { pod: "p".repeat(254), ..EndpointName::default() };
+        let names = Some(Names { endpoints: vec![long], ..Names::default() });
+        let mut name = ReportRequest { names, ..ReportRequest::default() };
+        assert_eq!(check(&mut name, &OnlyA), Err(Malformed("a name is too long")));
+    }
+}
