@@ -39,11 +39,11 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 pub use failure::Failure;
 
-/// Measures the traffic that crosses availability zones, in the kernel, and speaks it in Hubble's language.
+/// Measures the traffic that crosses availability zones, in the kernel, and serves it in Hubble's API.
 #[derive(Debug, Parser)]
 #[command(name = "meridian", version, max_term_width = 100)]
 pub struct Cli {
-    /// What is logged on stderr: error, warn, info, debug or trace, also per module (meridian::datapath=debug).
+    /// Log level on stderr: error, warn, info, debug or trace; also by module (meridian::datapath=debug).
     #[arg(
         long,
         global = true,
@@ -53,7 +53,7 @@ pub struct Cli {
         help_heading = "Logging"
     )]
     log_level: String,
-    /// The form of log lines.
+    /// Format of log lines.
     #[arg(
         long,
         global = true,
@@ -75,24 +75,25 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows the main job on this machine, without a cluster: needs root, leaves nothing behind.
+    /// Counts real traffic between network namespaces on this machine, without a cluster. Needs root; leaves nothing
+    /// behind.
     Demo(demo::Args),
-    /// Counts this node's traffic and serves flows and metrics, until interrupted.
+    /// Counts this node's traffic and serves flows and metrics until interrupted.
     Agent(Box<agent::Args>),
-    /// Watches the cluster, tells agents which zone an address is in and who has it, and sums up what they count.
+    /// Watches the cluster, sends zones and endpoints to the agents, and sums up their counters.
     Controller(Box<controller::Args>),
-    /// Says what this node can do, a line each; exit code 0 if an agent can run here.
+    /// Checks whether an agent can run on this node, one line for each finding; exit code 0 if it can.
     Check(check::Args),
-    /// Shows the zones and the pairs of pods that an agent counts, or a whole cluster, live.
+    /// Shows traffic by zones and by pairs of pods, of a node or a cluster, live.
     Top(top::Args),
-    /// Serves recorded flows to Hubble's clients, as an agent would.
+    /// Serves recorded flows to Hubble's clients, like an agent.
     Replay(Box<replay::Args>),
-    /// Takes away what agents have left on the nodes of a cluster, and ends them: the chart does that before it goes.
+    /// Removes the agents and everything they left on the nodes of a cluster. The chart runs this on uninstallation.
     UnloadNodes(unload_nodes::Args),
-    /// Looks at the configuration without starting anything.
+    /// Checks a configuration file, or prints the reference.
     #[command(subcommand)]
     Config(config::Config),
-    /// Prints the completions of the command line for a shell.
+    /// Prints shell completions.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -102,7 +103,7 @@ enum Command {
     /// Shows what traffic between zones and regions costs, by which rule.
     #[command(subcommand)]
     Prices(prices::Prices),
-    /// Says which zone an address is in, and why.
+    /// Queries the zone table.
     #[command(subcommand)]
     Zones(zones::Zones),
 }

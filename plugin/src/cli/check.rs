@@ -17,12 +17,12 @@ use crate::datapath::{
 use finding::{Finding, Findings};
 use std::fs;
 
-/// What an agent would be told.
+/// Flags of `meridian check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     counting: HookArgs,
-    /// For how long the hooks are compared with what the devices send.
+    /// Time during which to compare the hooks with the devices' counters.
     #[arg(long, value_name = "TIME", default_value = "3s")]
     duration: Seconds,
 }

@@ -21,19 +21,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Questions about the configuration.
+/// Commands for the configuration.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Config {
-    /// Reads a configuration and the files that it names; exit code 2 if there is an error.
+    /// Checks a configuration file and the files that it names; exit code 2 if there is an error.
     Check {
         /// The configuration file.
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
-        /// The program that the file is for.
+        /// Program that reads the file.
         #[arg(long, default_value = "agent")]
         program: Program,
     },
-    /// Prints what can be configured: every key, its flag, its variable and its default, as Markdown.
+    /// Prints every key with its flag, variable and default, as Markdown.
     Reference,
 }
 

@@ -50,24 +50,24 @@ const EVENT_TICK: Duration = Duration::from_millis(100);
 /// The interval of the pair log.
 const PAIR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What to show, and how.
+/// Flags of `meridian demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How long the traffic lasts, for example 10s or 1m30s.
+    /// Duration of the traffic, such as 10s or 1m30s.
     #[arg(long, default_value = "10s", value_name = "TIME")]
     duration: SignedDuration,
-    /// Where packets are counted.
+    /// Hook that counts packets.
     #[arg(long, default_value = "auto")]
     hook: HookChoice,
-    /// Go on until interrupted; serve flows to Hubble's clients on 127.0.0.1:4245 and metrics on 127.0.0.1:9980.
+    /// Run until interrupted, and serve flows to Hubble's clients on 127.0.0.1:4245 and metrics on 127.0.0.1:9980.
     #[arg(long)]
     serve: bool,
-    /// Write a JSON line for each pair of pods that crossed zones in 10 s to this file.
+    /// File for the pair log: every 10 s a JSON line for each pair of pods that crossed zones.
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pair_log: Option<PathBuf>,
     #[command(flatten)]
     prices: PriceArgs,
-    /// The form of the result on stdout.
+    /// Format of the result on stdout.
     #[arg(long, default_value = "table")]
     output: Output,
 }

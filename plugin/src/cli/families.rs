@@ -13,8 +13,8 @@ pub(super) const CONTROLLER: &str = "controller.address";
 /// Families of series.
 #[derive(Debug, clap::Args)]
 pub(super) struct FamilyArgs {
-    /// Whether there are series by pair of namespaces (`meridian_namespace_*`). An agent that follows a controller has
-    /// none by default: the controller has them.
+    /// Serve series by pair of namespaces (`meridian_namespace_*`). Off by default for an agent with a controller,
+    /// which serves them.
     #[arg(
         id = "metrics.namespaces",
         long = "metrics-namespaces",
@@ -26,8 +26,7 @@ pub(super) struct FamilyArgs {
         default_value = "true"
     )]
     namespaces: bool,
-    /// Whether there are series by pair of workloads (`meridian_workload_*`). An agent that follows a controller has
-    /// none by default.
+    /// Serve series by pair of workloads (`meridian_workload_*`). Off by default for an agent with a controller.
     #[arg(
         id = "metrics.workloads",
         long = "metrics-workloads",
@@ -39,7 +38,7 @@ pub(super) struct FamilyArgs {
         default_value = "true"
     )]
     workloads: bool,
-    /// Whether there are series by pair of pods (`meridian_pod_*`).
+    /// Serve series by pair of pods (`meridian_pod_*`).
     #[arg(
         id = "metrics.pods",
         long = "metrics-pods",
@@ -50,8 +49,8 @@ pub(super) struct FamilyArgs {
         default_value = "false"
     )]
     pods: bool,
-    /// Whether there are kubezonnet's series by pod (`pod_cross_zone_network_traffic_bytes_total`). An agent that
-    /// follows a controller has none by default.
+    /// Serve kubezonnet's series by pod (`pod_cross_zone_network_traffic_bytes_total`). Off by default for an agent
+    /// with a controller.
     #[arg(
         id = "metrics.kubezonnet",
         long = "metrics-kubezonnet",
@@ -63,8 +62,8 @@ pub(super) struct FamilyArgs {
         default_value = "true"
     )]
     kubezonnet: bool,
-    /// Whether there are OpenCost's series by pod (`kubecost_pod_network_egress_bytes_total`). An agent that follows a
-    /// controller has none by default.
+    /// Serve OpenCost's series by pod (`kubecost_pod_network_egress_bytes_total`). Off by default for an agent with a
+    /// controller.
     #[arg(
         id = "metrics.opencost",
         long = "metrics-opencost",

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 /// The hook that a person chooses.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum HookChoice {
-    /// The one that sees this node's packets, of those that this kernel has.
+    /// The hook of this kernel that sees the node's packets.
     Auto,
     /// netfilter POSTROUTING (Linux 6.4 and newer).
     Netfilter,
     /// tcx egress of the uplinks (Linux 6.6 and newer).
     Tcx,
-    /// clsact egress of the uplinks (every Linux that is in use).
+    /// clsact egress of the uplinks (every Linux in use).
     Clsact,
 }
 
@@ -30,16 +30,17 @@ impl HookChoice {
     }
 }
 
-/// Where packets are counted, and what is looked at for that.
+/// The hook, and the settings that decide it.
 #[derive(Debug, clap::Args)]
 pub(super) struct HookArgs {
-    /// Where packets are counted.
+    /// Hook that counts packets.
     #[arg(id = "hook", long = "hook", env = "MERIDIAN_HOOK", default_value = "auto")]
     pub(super) hook: HookChoice,
-    /// Devices through which packets leave the node; by default those of the default routes.
+    /// Devices through which packets leave the node. Default: those of the default routes.
     #[arg(id = "uplinks", long = "uplink", env = "MERIDIAN_UPLINKS", value_name = "DEVICE", value_delimiter = ',')]
     pub(super) uplinks: Vec<String>,
-    /// Where cilium-agent keeps its state, if there is one: its configuration there says which hook sees the packets.
+    /// Folder of cilium-agent's state, if there is one. The hook that sees the packets depends on Cilium's
+    /// configuration there.
     #[arg(
         id = "cilium_state_dir",
         long = "cilium-state-dir",
@@ -49,7 +50,7 @@ pub(super) struct HookArgs {
         default_value = CILIUM_STATE_DIR
     )]
     pub(super) cilium_state_dir: PathBuf,
-    /// Where an agent's counters and programs are pinned, so that they go on while it is away, or `off`.
+    /// Folder for pinned counters and programs, which continue while the agent is down; or `off`.
     #[arg(
         id = "pin_dir",
         long = "pin-dir",

@@ -10,8 +10,8 @@ use clap::builder::ArgPredicate;
 /// The pair log.
 #[derive(Debug, clap::Args)]
 pub(super) struct PairLogArgs {
-    /// Where the pair log goes, a JSON line for each pair that crossed zones in an interval: `stdout`, `off` or a file.
-    /// An agent that follows a controller writes none by default: the controller does.
+    /// Output of the pair log, a JSON line for each pair that crossed zones in an interval: `stdout`, `off` or a file.
+    /// Off by default for an agent with a controller, which writes it.
     #[arg(
         id = "pair_log.output",
         long = "pair-log",
@@ -22,7 +22,7 @@ pub(super) struct PairLogArgs {
         default_value = "stdout"
     )]
     pub(super) output: PairLogOutput,
-    /// The interval of the pair log, at least 1s.
+    /// Interval of the pair log, at least 1s.
     #[arg(
         id = "pair_log.interval",
         long = "pair-log-interval",

@@ -44,33 +44,33 @@ const CAPACITY: Capacity = Capacity(65_535);
 /// How long flow logs may take to write what was read, when the command ends.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What to serve, and where.
+/// Flags of `meridian replay`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Flow logs, put in the order of time: JSON as Hubble's exporter and `hubble observe --output jsonpb` write it, also
-    /// packed with gzip or zstd, in an array, indented, or in the lines of a container runtime or a collector; `-` is
-    /// stdin.
+    /// Flow logs to serve in the order of time: JSON from Hubble's exporter or `hubble observe --output jsonpb`, also
+    /// compressed with gzip or zstd, in an array, indented, or within lines of a container runtime or a collector. `-`
+    /// is stdin.
     #[arg(required = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     files: Vec<PathBuf>,
-    /// Where Hubble's clients are served, HOST:PORT or unix:PATH; beyond loopback with TLS.
+    /// Address of the server for Hubble's clients, HOST:PORT or unix:PATH. Beyond loopback it needs TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4245")]
     listen: At,
-    /// Flows that are kept, those with the newest times: a power of two, less one.
+    /// Number of flows to keep, the newest by time: a power of two, less one.
     #[arg(long, value_name = "FLOWS", default_value_t = CAPACITY)]
     capacity: Capacity,
-    /// Flows a second; 0 is all at once.
+    /// Number of flows to load a second. 0 loads all at once.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     rate: u32,
-    /// The name of the node that serves them; by default the host's.
+    /// Name of the serving node. Default: the host's name.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// The name of its cluster; flows keep the names that they have.
+    /// Name of the serving node's cluster. Flows keep their own.
     #[arg(long, value_name = "NAME", default_value_t = Cluster::default())]
     cluster_name: Cluster,
-    /// A server of flows to announce to hubble-relay, several by repeating it; by default this one.
+    /// Flow server to announce to hubble-relay; may be repeated. Default: this one.
     #[arg(long = "peer", value_name = "NAME=ADDRESS")]
     peers: Vec<Peer>,
-    /// Where metrics and health are served over HTTP; by default nowhere.
+    /// Address of the HTTP server for metrics and health. Default: none.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<Listen>,
     #[command(flatten)]

@@ -19,22 +19,22 @@ use std::{
     io::{self, IsTerminal},
 };
 
-/// Whom to ask, and what to show.
+/// Flags of `meridian top`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The agent or controller to ask: HOST:PORT or unix:PATH; by default the agent's socket, or 127.0.0.1:4344 where
-    /// there is none, as in a controller's pod.
+    /// Agent or controller to query, HOST:PORT or unix:PATH. Default: the agent's socket, or 127.0.0.1:4344 if there is
+    /// none, as in a controller's pod.
     #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
     server: Option<Target>,
     #[command(flatten)]
     trust: TrustArgs,
-    /// From one picture to the next.
+    /// Time between updates.
     #[arg(long, value_name = "TIME", default_value = "2s")]
     interval: Seconds,
-    /// Pairs of pods to show.
+    /// Number of pairs of pods to show.
     #[arg(long, value_name = "NUMBER", default_value_t = 15)]
     pairs: u32,
-    /// End after this many pictures; without it, Ctrl-C ends.
+    /// Number of updates before exit. Default: until Ctrl-C.
     #[arg(long, value_name = "NUMBER")]
     count: Option<u64>,
 }

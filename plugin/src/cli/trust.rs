@@ -6,13 +6,13 @@ use std::path::PathBuf;
 /// The trusted authority, and the client's own certificate.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct TrustArgs {
-    /// The authority that signed the server's certificate, as PEM; without it there is no TLS.
+    /// PEM file with the authority of the server's certificate. Without it, the connection has no TLS.
     #[arg(long, env = "MERIDIAN_TLS_CA_CERT_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     tls_ca_cert_file: Option<PathBuf>,
-    /// The name in the server's certificate; by default its host.
+    /// Name in the server's certificate. Default: the server's host.
     #[arg(long, env = "MERIDIAN_TLS_SERVER_NAME", value_name = "NAME")]
     tls_server_name: Option<String>,
-    /// A certificate to show, as PEM, where the server asks for one.
+    /// PEM file with a client certificate, if the server requires one.
     #[arg(
         long,
         env = "MERIDIAN_TLS_CLIENT_CERT_FILE",
@@ -21,7 +21,7 @@ pub(super) struct TrustArgs {
         value_hint = clap::ValueHint::FilePath
     )]
     tls_client_cert_file: Option<PathBuf>,
-    /// Its key, as PEM.
+    /// PEM file with the client certificate's key.
     #[arg(
         long,
         env = "MERIDIAN_TLS_CLIENT_KEY_FILE",

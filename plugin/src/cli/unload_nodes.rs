@@ -4,19 +4,19 @@ use super::{Failure, print, usage, values::Seconds};
 use crate::cluster::{self, unload_nodes};
 use std::path::PathBuf;
 
-/// Whose remains, and how long they may take.
+/// Flags of `meridian unload-nodes`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The namespace of the agents.
+    /// Namespace of the agents.
     #[arg(long, value_name = "NAME", default_value = "meridian")]
     namespace: String,
-    /// Their DaemonSet.
+    /// DaemonSet of the agents.
     #[arg(long, value_name = "NAME", default_value = "meridian-agent")]
     daemon_set: String,
-    /// How long all nodes together may take.
+    /// Time limit for all nodes together.
     #[arg(long, value_name = "TIME", default_value = "4m")]
     timeout: Seconds,
-    /// How the API server is reached; by default the service account of the pod, or KUBECONFIG.
+    /// Kubeconfig file for the API server. Default: the pod's service account, or KUBECONFIG.
     #[arg(long, env = "MERIDIAN_KUBECONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     kubeconfig: Option<PathBuf>,
 }

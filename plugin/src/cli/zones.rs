@@ -10,10 +10,10 @@ use crate::{
 use clap::{Args, Subcommand};
 use std::{fmt::Write, net::IpAddr, path::PathBuf};
 
-/// Questions to a table.
+/// Queries of a zone table.
 #[derive(Debug, Subcommand)]
 pub(super) enum Zones {
-    /// The zone of an address, the prefix that says so, where that comes from, and who has the address.
+    /// Prints the zone of an address, the prefix and the object that decide, and the endpoint behind the address.
     Lookup {
         /// An IPv4 or IPv6 address.
         ip: IpAddr,
@@ -22,16 +22,16 @@ pub(super) enum Zones {
         #[command(flatten)]
         trust: TrustArgs,
     },
-    /// Every prefix, its zone and region.
+    /// Lists every prefix with its zone and region.
     List {
         #[command(flatten)]
         table: Table,
         #[command(flatten)]
         trust: TrustArgs,
     },
-    /// How current a controller's table is: what it sees of the cluster, and which agents have it.
+    /// Prints the state of a controller's watches, and the agents that are behind.
     Status {
-        /// The controller to ask: HOST:PORT or unix:PATH; by default as for `lookup`.
+        /// Controller to query, HOST:PORT or unix:PATH. Default: as for `lookup`.
         #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
         server: Option<Target>,
         #[command(flatten)]
@@ -43,11 +43,11 @@ pub(super) enum Zones {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct Table {
-    /// A static table to ask, without any agent.
+    /// File with a static table to query, without an agent.
     #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     zones_file: Option<PathBuf>,
-    /// The agent or controller to ask: HOST:PORT or unix:PATH; by default the agent's socket, or 127.0.0.1:4344 where
-    /// there is none, as in a controller's pod.
+    /// Agent or controller to query, HOST:PORT or unix:PATH. Default: the agent's socket, or 127.0.0.1:4344 if there is
+    /// none, as in a controller's pod.
     #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
     server: Option<Target>,
 }

@@ -28,10 +28,10 @@ pub(in super::super) struct Args {
     /// The configuration file.
     #[arg(long, env = "MERIDIAN_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// This node's name; by default the host's.
+    /// Name of this node. Default: the host's name.
     #[arg(id = "node", long = "node", env = "MERIDIAN_NODE", value_name = "NAME")]
     node: Option<String>,
-    /// The cluster's name, which stands before the node's in flows unless it is `default`.
+    /// Name of the cluster. Flows have it before the node's name, unless it is `default`.
     #[arg(
         id = "cluster_name",
         long = "cluster-name",
@@ -40,7 +40,7 @@ pub(in super::super) struct Args {
         default_value = DEFAULT_CLUSTER
     )]
     cluster_name: Cluster,
-    /// The static table; it is read again when it changes and on SIGHUP. Either this or a controller is needed.
+    /// File with the static zone table, read again when it changes and on SIGHUP. Required without a controller.
     #[arg(
         id = "zones_file",
         long = "zones-file",
@@ -53,8 +53,8 @@ pub(in super::super) struct Args {
     controller: ControllerArgs,
     #[command(flatten)]
     hook: HookArgs,
-    /// Ports that services are on, beside those that a connection was seen to be made to: of two ports the
-    /// one that is a service's names the flow.
+    /// Ports of services, in addition to ports on which connections were seen. Of a flow's two ports, the service's is
+    /// its key.
     #[arg(
         id = "service_ports",
         long = "service-port",
@@ -63,8 +63,8 @@ pub(in super::super) struct Args {
         value_delimiter = ','
     )]
     service_ports: Vec<u16>,
-    /// Bytes that an overlay puts before each packet, to be counted with it: 50 for VXLAN or Geneve over IPv4, 70
-    /// over IPv6; 0 counts the packet inside alone.
+    /// Bytes of an overlay's headers to add to each packet: 50 for VXLAN or Geneve over IPv4, 70 over IPv6. 0 counts
+    /// the inner packet only.
     #[arg(
         id = "overlay_header_bytes",
         long = "overlay-header-bytes",
@@ -77,7 +77,7 @@ pub(in super::super) struct Args {
     unload: UnloadArgs,
     #[command(flatten)]
     hubble: HubbleArgs,
-    /// Where metrics and health are served over HTTP.
+    /// Address of the HTTP server for metrics and health.
     #[arg(
         id = "http.listen",
         long = "http-listen",
@@ -90,7 +90,7 @@ pub(in super::super) struct Args {
     pair_log: PairLogArgs,
     #[command(flatten)]
     families: FamilyArgs,
-    /// Pods, and pairs of workloads or pods, that have a series of their own at most; the rest is `other`.
+    /// Maximum number of pods, and of pairs of workloads or pods, with a series of their own. The rest is in `other`.
     #[arg(
         id = "metrics.series",
         long = "metrics-series",
@@ -99,7 +99,7 @@ pub(in super::super) struct Args {
         default_value_t = 1000
     )]
     series: usize,
-    /// Where the agent keeps what must outlast it, its sums and the controller's last table.
+    /// Folder for the agent's sums and the controller's last table, which outlive the agent.
     #[arg(
         id = "state_dir",
         long = "state-dir",
@@ -125,10 +125,10 @@ pub(in super::super) struct Args {
 /// The controller that the agent follows.
 #[derive(Debug, clap::Args)]
 struct ControllerArgs {
-    /// The controller that says which zone an address is in and who has it, as HOST:PORT.
+    /// Address of the controller to follow for zones and endpoints, as HOST:PORT.
     #[arg(id = CONTROLLER, long = "controller", env = "MERIDIAN_CONTROLLER", value_name = "ADDRESS")]
     address: Option<Server>,
-    /// The authority that signed the controller's certificate, as PEM; without it there is no TLS.
+    /// PEM file with the authority of the controller's certificate. Without it, the connection has no TLS.
     #[arg(
         id = "controller.ca_file",
         long = "controller-ca",
@@ -137,7 +137,7 @@ struct ControllerArgs {
         value_hint = ValueHint::FilePath
     )]
     ca: Option<PathBuf>,
-    /// The name in the controller's certificate; by default the host that `controller` names.
+    /// Name in the controller's certificate. Default: the host in `controller`.
     #[arg(
         id = "controller.server_name",
         long = "controller-name",
@@ -145,7 +145,7 @@ struct ControllerArgs {
         value_name = "NAME"
     )]
     name: Option<String>,
-    /// The token that the controller asks for; it is read again for every connection.
+    /// File with the token for the controller, read again for every connection.
     #[arg(
         id = "controller.token_file",
         long = "controller-token",
@@ -154,7 +154,7 @@ struct ControllerArgs {
         value_hint = ValueHint::FilePath
     )]
     token: Option<PathBuf>,
-    /// How often the controller is told what was counted, at least 1s.
+    /// Interval of reports to the controller, at least 1s.
     #[arg(
         id = "controller.report_interval",
         long = "report-interval",
@@ -165,13 +165,13 @@ struct ControllerArgs {
     report_interval: Seconds,
 }
 
-/// What is done instead of counting.
+/// Removal instead of counting.
 #[derive(Debug, clap::Args)]
 struct UnloadArgs {
-    /// Takes everything away that agents have left in the kernel and in the state folder, and ends.
+    /// Removes everything that agents left in the kernel and in the state folder, then exits.
     #[arg(long)]
     unload: bool,
-    /// With --unload: does not end then, but says that it is done on the port for health.
+    /// With --unload: keeps running afterwards, and reports completion on the health port.
     #[arg(long, requires = "unload")]
     stay: bool,
 }
@@ -179,7 +179,7 @@ struct UnloadArgs {
 /// The server of flows.
 #[derive(Debug, clap::Args)]
 struct HubbleArgs {
-    /// Where Hubble's clients and `meridian top` are served. Beyond loopback with TLS.
+    /// Address of the server for Hubble's clients and `meridian top`. Beyond loopback it needs TLS.
     #[arg(
         id = "hubble.listen",
         long = "hubble-listen",
@@ -188,7 +188,7 @@ struct HubbleArgs {
         default_value = "127.0.0.1:4344"
     )]
     listen: Listen,
-    /// The unix socket where they are served, too, or `off`.
+    /// Unix socket of the same server, or `off`.
     #[arg(
         id = "hubble.socket",
         long = "hubble-socket",
@@ -198,11 +198,11 @@ struct HubbleArgs {
         default_value = SOCKET
     )]
     socket: PathBuf,
-    /// The node's name in flows and for hubble-relay, where cilium-agent has its own in the same relay; by default the
-    /// node's.
+    /// Name of the node in flows and for hubble-relay, if it must differ from cilium-agent's in the same relay.
+    /// Default: the node's name.
     #[arg(id = "hubble.node_name", long = "hubble-node-name", env = "MERIDIAN_HUBBLE_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
-    /// Where no controller is followed: another server of flows that is announced to hubble-relay, as NAME=HOST:PORT.
+    /// Without a controller: another flow server to announce to hubble-relay, as NAME=HOST:PORT.
     #[arg(
         id = "hubble.peers",
         long = "hubble-peer",
@@ -211,7 +211,7 @@ struct HubbleArgs {
         value_delimiter = ','
     )]
     peers: Vec<Peer>,
-    /// Says the zones of a flow at the end of its line in `hubble observe`, too.
+    /// Appends the zones of a flow to its line in `hubble observe`.
     #[arg(
         id = "hubble.zones_in_summary",
         long = "hubble-zones-in-summary",
@@ -224,7 +224,7 @@ struct HubbleArgs {
         default_value = "false"
     )]
     zones_in_summary: bool,
-    /// Flows that are kept for Hubble's clients, the newest ones: a power of two, less one.
+    /// Number of newest flows to keep for Hubble's clients: a power of two, less one.
     #[arg(
         id = "hubble.capacity",
         long = "hubble-event-buffer-capacity",

@@ -16,7 +16,7 @@ endpoints: [{ip: 10.0.1.7, namespace: shop, pod: cart-0, workload: {kind: Statef
 external:  [{name: orders-db, cidr: 10.9.8.0/24, zone: eu-1a, class: database}]   # database, loadbalancer, nat or vm
 ```
 
-A zone belongs to one region, a prefix to one zone; the most specific prefix wins. The zone `unknown` needs no region and says that addresses are ours without saying where: public ranges that are used privately are not the internet then. An `external` prefix may leave out `zone`. A public address in no prefix is the internet, a private one is unknown. The file is read again when it changes and on SIGHUP; one with an error is refused with file, line and reason, and the old one stays in force.
+A zone belongs to one region, and a prefix to one zone; the most specific prefix wins. The zone `unknown` needs no region. It marks addresses as the cluster's without a zone, such as public ranges in private use, which would count as the internet otherwise. An `external` prefix may omit `zone`. A public address in no prefix is the internet, a private one is unknown. Meridian reads the file again when it changes and on SIGHUP. It refuses a file with an error, with file, line and reason, and keeps the old table.
 "#;
 
 /// The page.
@@ -25,11 +25,11 @@ pub(super) fn reference() -> String {
     format!(
         "# Configuration\n\n\
          `meridian config reference` prints this page.\n\n\
-         A flag counts before a variable, a variable before the file that `--config` or `MERIDIAN_CONFIG` names, the \
-         file before the default. `meridian config check FILE` reads a file without starting anything (with \
-         `--program controller` the controller's). A key that is not below and a value that can't be are refused with \
-         file, line and key. What a flag takes with commas is a list in a file.\n\n\
-         ## The agent\n\n{}\nA file with every key; those with a default have it:\n\n```yaml\n{}```\n\n\
+         A flag takes precedence over a variable, a variable over the file that `--config` or `MERIDIAN_CONFIG` \
+         names, and the file over the default. `meridian config check FILE` checks an agent's file, with `--program \
+         controller` a controller's. An unknown key or an invalid value is an error that names file, line and key. \
+         Flags with several values take them with commas; in a file they are lists.\n\n\
+         ## The agent\n\n{}\nA file with every key; keys with a default have it as their value:\n\n```yaml\n{}```\n\n\
          {ZONE_TABLE}\n\
          ## The controller\n\n{}\nA file with every key:\n\n```yaml\n{}```\n",
         table(&agent),
@@ -40,7 +40,7 @@ pub(super) fn reference() -> String {
 }
 
 fn table(program: &Command) -> String {
-    let mut text = String::from("| key | flag | variable | default | what |\n|---|---|---|---|---|\n");
+    let mut text = String::from("| key | flag | variable | default | meaning |\n|---|---|---|---|---|\n");
     for setting in settings(program) {
         let default = default(setting).map(|default| format!("`{default}`")).unwrap_or_default();
         // Writing to a string can't fail.
@@ -52,7 +52,7 @@ fn table(program: &Command) -> String {
             setting.get_env().unwrap_or_default().to_string_lossy(),
             setting.get_help().map(ToString::to_string).unwrap_or_default(),
             values(setting),
-            if is_relative(setting) { ". In a file it counts from the file's folder" } else { "" },
+            if is_relative(setting) { ". In a configuration file the path is relative to its folder" } else { "" },
         );
     }
     text

@@ -28,7 +28,7 @@ pub(in super::super) struct Args {
     /// The configuration file.
     #[arg(long, env = "MERIDIAN_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// How the API server is reached; by default the service account of the pod, or KUBECONFIG.
+    /// Kubeconfig file for the API server. Default: the pod's service account, or KUBECONFIG.
     #[arg(
         id = "kubeconfig",
         long = "kubeconfig",
@@ -39,7 +39,7 @@ pub(in super::super) struct Args {
     kubeconfig: Option<NamedFile>,
     #[command(flatten)]
     feed: FeedArgs,
-    /// A static table for what the cluster does not know; it is read again when it changes and on SIGHUP.
+    /// File with a static table for zones that the cluster does not know, read again when it changes and on SIGHUP.
     #[arg(
         id = "zones_file",
         long = "zones-file",
@@ -50,7 +50,7 @@ pub(in super::super) struct Args {
     zones_file: Option<NamedFile>,
     #[command(flatten)]
     watch: WatchArgs,
-    /// Where `meridian top`, `meridian zones` and hubble-relay are answered; beyond loopback with TLS.
+    /// Address of the server for `meridian top`, `meridian zones` and hubble-relay. Beyond loopback it needs TLS.
     #[arg(
         id = "hubble.listen",
         long = "listen",
@@ -61,7 +61,7 @@ pub(in super::super) struct Args {
     listen: Listen,
     #[command(flatten)]
     hubble_tls: TlsArgs,
-    /// Where metrics and health are served over HTTP.
+    /// Address of the HTTP server for metrics and health.
     #[arg(
         id = "http.listen",
         long = "http-listen",
@@ -79,7 +79,7 @@ pub(in super::super) struct Args {
 /// The port for agents.
 #[derive(Debug, clap::Args)]
 struct FeedArgs {
-    /// Where agents follow.
+    /// Address of the server for agents.
     #[arg(
         id = "feed.listen",
         long = "feed-listen",
@@ -88,7 +88,7 @@ struct FeedArgs {
         default_value = ":4345"
     )]
     listen: Listen,
-    /// The certificate that agents are shown, as PEM; it is read again when it changes. Needed beyond loopback.
+    /// PEM file with the certificate of the server for agents, read again when it changes. Required beyond loopback.
     #[arg(
         id = "feed.cert_file",
         long = "tls-cert",
@@ -98,7 +98,7 @@ struct FeedArgs {
         value_hint = ValueHint::FilePath
     )]
     cert: Option<PathBuf>,
-    /// The key of the certificate, as PEM.
+    /// PEM file with the certificate's key.
     #[arg(
         id = "feed.key_file",
         long = "tls-key",
@@ -108,7 +108,7 @@ struct FeedArgs {
         value_hint = ValueHint::FilePath
     )]
     key: Option<PathBuf>,
-    /// The service accounts of agents, as NAMESPACE:NAME; `off` lets everybody in, on loopback only.
+    /// Service accounts of agents, as NAMESPACE:NAME. `off` admits every client, on loopback only.
     #[arg(
         id = "feed.agent_accounts",
         long = "agent-accounts",
@@ -118,7 +118,7 @@ struct FeedArgs {
         default_value = "meridian:meridian-agent"
     )]
     accounts: Vec<Admitted>,
-    /// The audience that agents' tokens are made for.
+    /// Audience of the agents' tokens.
     #[arg(
         id = "feed.token_audience",
         long = "token-audience",
@@ -127,7 +127,7 @@ struct FeedArgs {
         default_value = "meridian-controller"
     )]
     audience: String,
-    /// Agents that may follow this replica.
+    /// Maximum number of agents at this replica.
     #[arg(
         id = "feed.max_agents",
         long = "max-agents",
@@ -136,7 +136,8 @@ struct FeedArgs {
         default_value_t = Limits::default().agents
     )]
     max_agents: usize,
-    /// After which time an agent is sent away, so that agents spread over the replicas; half of it at the earliest.
+    /// Maximum age of an agent's stream, so that agents spread over the replicas. Streams end after half of it at the
+    /// earliest.
     #[arg(
         id = "feed.stream_age",
         long = "stream-age",
@@ -147,10 +148,10 @@ struct FeedArgs {
     stream_age: Seconds,
 }
 
-/// What is read of the cluster's objects, and how.
+/// Labels, sources and watches of the cluster's objects.
 #[derive(Debug, clap::Args)]
 struct WatchArgs {
-    /// The node label with the zone's name.
+    /// Node label with the name of the zone.
     #[arg(
         id = "zone_label",
         long = "zone-label",
@@ -159,7 +160,7 @@ struct WatchArgs {
         default_value = "topology.kubernetes.io/zone"
     )]
     zone_label: String,
-    /// The node label with the region's name.
+    /// Node label with the name of the region.
     #[arg(
         id = "region_label",
         long = "region-label",
@@ -168,7 +169,7 @@ struct WatchArgs {
         default_value = "topology.kubernetes.io/region"
     )]
     region_label: String,
-    /// Labels of pods that are told with their flows; one that ends in `*` stands for all that begin so.
+    /// Pod labels to include in flows. A final `*` selects all labels with that prefix.
     #[arg(
         id = "pod_labels",
         long = "pod-labels",
@@ -178,8 +179,8 @@ struct WatchArgs {
         default_value = "app,k8s-app,name,app.kubernetes.io/*"
     )]
     pod_labels: Vec<String>,
-    /// Sources of the zone table that count for nothing: `pods`, `node-addresses`, `node-annotations`,
-    /// `cilium-endpoints`, `cilium-nodes`, `calico-blocks` and `node-pod-cidrs`.
+    /// Sources of the zone table to ignore: `pods`, `node-addresses`, `node-annotations`, `cilium-endpoints`,
+    /// `cilium-nodes`, `calico-blocks` and `node-pod-cidrs`.
     #[arg(
         id = "ignore_sources",
         long = "ignore-source",
@@ -208,7 +209,7 @@ struct WatchArgs {
         value_delimiter = ','
     )]
     agent_node_labels: Vec<NodeLabel>,
-    /// After which time the API server ends a watch and it goes on with a new one.
+    /// Time after which the API server ends a watch and the controller starts a new one.
     #[arg(
         id = "watch.timeout",
         long = "watch-timeout",
@@ -217,7 +218,7 @@ struct WatchArgs {
         default_value = "290s"
     )]
     timeout: Seconds,
-    /// How often a kind of object that the cluster lacks is looked for.
+    /// Interval of checks for kinds of objects that the cluster lacks.
     #[arg(
         id = "watch.absent_interval",
         long = "absent-interval",

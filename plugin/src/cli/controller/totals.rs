@@ -18,11 +18,10 @@ use std::{fs, net::IpAddr, path::PathBuf};
 /// Where a pod finds its namespace.
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// How the totals are summed up, and what is made of them.
+/// Settings of the cluster's totals.
 #[derive(Debug, clap::Args)]
 pub(super) struct TotalsArgs {
-    /// The Lease of which the holder takes the agents' reports and sums them up; `off`: this replica does, and is
-    /// the only one.
+    /// Lease of the leader, which accepts the agents' reports and sums them up. `off`: this replica is the only one.
     #[arg(
         id = "lease.name",
         long = "lease",
@@ -31,12 +30,12 @@ pub(super) struct TotalsArgs {
         default_value = "meridian-controller"
     )]
     lease: String,
-    /// The Lease's namespace; by default this pod's, or meridian.
+    /// Namespace of the Lease. Default: this pod's, or meridian.
     #[arg(id = "lease.namespace", long = "lease-namespace", env = "MERIDIAN_LEASE_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
     #[command(flatten)]
     replica: ReplicaArgs,
-    /// The cluster's name, as the agents have it.
+    /// Name of the cluster, the same as at the agents.
     #[arg(
         id = "cluster_name",
         long = "cluster-name",
@@ -45,8 +44,8 @@ pub(super) struct TotalsArgs {
         default_value = DEFAULT_CLUSTER
     )]
     cluster_name: Cluster,
-    /// Where cilium-agent serves flows on every node, 4244 mostly: hubble-relay is told of those servers, too, so that
-    /// one relay has both. Agents need other names then: --hubble-node-name.
+    /// Port of cilium-agent's flow server on every node, usually 4244, to announce to hubble-relay, so that one relay
+    /// serves both. Agents then need other names: --hubble-node-name.
     #[arg(
         id = "hubble.cilium_port",
         long = "hubble-cilium-port",
@@ -58,7 +57,8 @@ pub(super) struct TotalsArgs {
     pair_log: PairLogArgs,
     #[command(flatten)]
     families: FamilyArgs,
-    /// Pods, and pairs of namespaces, workloads or pods, that have a series of their own at most; the rest is `other`.
+    /// Maximum number of pods, and of pairs of namespaces, workloads or pods, with a series of their own. The rest is
+    /// in `other`.
     #[arg(
         id = "metrics.series",
         long = "metrics-series",
@@ -72,10 +72,10 @@ pub(super) struct TotalsArgs {
 /// How the replicas reach each other.
 #[derive(Debug, clap::Args)]
 struct ReplicaArgs {
-    /// The address at which agents and other replicas reach this one; by default that of --feed-listen.
+    /// Address at which agents and other replicas reach this one. Default: that of --feed-listen.
     #[arg(id = "replica.advertise", long = "advertise", env = "MERIDIAN_ADVERTISE", value_name = "IP")]
     advertise: Option<IpAddr>,
-    /// The service account of the replicas, as NAMESPACE:NAME.
+    /// Service account of the replicas, as NAMESPACE:NAME.
     #[arg(
         id = "replica.account",
         long = "replica-account",
@@ -84,7 +84,7 @@ struct ReplicaArgs {
         default_value = "meridian:meridian-controller"
     )]
     account: Account,
-    /// The token that this replica shows to others; it is read again for every connection.
+    /// File with this replica's token for other replicas, read again for every connection.
     #[arg(
         id = "replica.token_file",
         long = "replica-token",
@@ -93,7 +93,7 @@ struct ReplicaArgs {
         value_hint = ValueHint::FilePath
     )]
     token: Option<PathBuf>,
-    /// The authority that signed the replicas' certificates, as PEM; without it there is no TLS between them.
+    /// PEM file with the authority of the replicas' certificates. Without it, replicas connect without TLS.
     #[arg(
         id = "replica.ca_file",
         long = "replica-ca",
@@ -102,7 +102,7 @@ struct ReplicaArgs {
         value_hint = ValueHint::FilePath
     )]
     ca: Option<PathBuf>,
-    /// The name in the replicas' certificates; by default the address.
+    /// Name in the replicas' certificates. Default: the address.
     #[arg(id = "replica.server_name", long = "replica-name", env = "MERIDIAN_REPLICA_NAME", value_name = "NAME")]
     name: Option<String>,
 }

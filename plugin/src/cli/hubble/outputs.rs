@@ -16,9 +16,9 @@ use std::str::FromStr;
 /// Metrics and flow logs. The names of the flags are those of cilium-agent's.
 #[derive(Clone, Debug, clap::Args)]
 pub(in super::super) struct OutputArgs {
-    /// Hubble's own metrics of flows, as cilium-agent's flag of this name has them: names with options, such as `flow
-    /// drop:sourceContext=pod;labelsContext=source_zone,destination_zone`; `off`; or `auto`: off where a cilium-agent
-    /// is, that has its own, otherwise `flow drop tcp icmp port-distribution`.
+    /// Hubble's own metrics, in the format of cilium-agent's flag: names with options, such as `flow
+    /// drop:sourceContext=pod;labelsContext=source_zone,destination_zone`; `off`; or `auto`: off beside a cilium-agent,
+    /// otherwise `flow drop tcp icmp port-distribution`.
     #[arg(
         id = "hubble.metrics",
         long = "hubble-metrics",
@@ -28,7 +28,7 @@ pub(in super::super) struct OutputArgs {
         default_value = "auto"
     )]
     metrics: WantedMetrics,
-    /// A file that says which of these metrics there are and which flows they count; it is read again when it changes.
+    /// File that configures these metrics, with filters, in the format of cilium-agent's. Read again when it changes.
     #[arg(
         id = "hubble.metrics_file",
         long = "hubble-dynamic-metrics-config-path",
@@ -39,7 +39,7 @@ pub(in super::super) struct OutputArgs {
     metrics_file: Option<NamedFile>,
     #[command(flatten)]
     export: ExportArgs,
-    /// A file that says which flow logs there are, any number of them; it is read again when it changes.
+    /// File that configures any number of flow logs, in the format of cilium-agent's. Read again when it changes.
     #[arg(
         id = "hubble.flow_logs_file",
         long = "hubble-flowlogs-config-path",
@@ -53,7 +53,7 @@ pub(in super::super) struct OutputArgs {
 /// A flow log.
 #[derive(Clone, Debug, clap::Args)]
 struct ExportArgs {
-    /// Where flows are written as lines of JSON, a file or `stdout`; by default nowhere.
+    /// File for flows as lines of JSON, or `stdout`. Default: none.
     #[arg(
         id = "hubble.export.file",
         long = "hubble-export-file-path",
@@ -62,7 +62,7 @@ struct ExportArgs {
         value_hint = ValueHint::FilePath
     )]
     file: Option<String>,
-    /// MiB of that file before it is moved aside.
+    /// Size in MiB at which that file is rotated.
     #[arg(
         id = "hubble.export.max_size_mb",
         long = "hubble-export-file-max-size-mb",
@@ -71,7 +71,7 @@ struct ExportArgs {
         default_value_t = 10
     )]
     max_size_mb: u64,
-    /// Files that were moved aside and are kept.
+    /// Number of rotated files to keep.
     #[arg(
         id = "hubble.export.max_backups",
         long = "hubble-export-file-max-backups",
@@ -80,7 +80,7 @@ struct ExportArgs {
         default_value_t = 5
     )]
     max_backups: usize,
-    /// Whether those are compressed.
+    /// Compress rotated files.
     #[arg(
         id = "hubble.export.compress",
         long = "hubble-export-file-compress",
@@ -93,8 +93,8 @@ struct ExportArgs {
         default_value = "false"
     )]
     compress: bool,
-    /// Flows that are written there, as filters in JSON like `{"source_pod":["shop/"]}`, several after each other; by
-    /// default all.
+    /// Flows to write, as one or more filters in JSON like `{"source_pod":["shop/"]}`, one after the other. Default:
+    /// all.
     #[arg(
         id = "hubble.export.allow",
         long = "hubble-export-allowlist",
@@ -102,7 +102,7 @@ struct ExportArgs {
         value_name = "FILTERS"
     )]
     allow: Option<FilterList>,
-    /// Flows that are not written there.
+    /// Flows to leave out, as filters in JSON.
     #[arg(
         id = "hubble.export.deny",
         long = "hubble-export-denylist",
@@ -110,7 +110,7 @@ struct ExportArgs {
         value_name = "FILTERS"
     )]
     deny: Option<FilterList>,
-    /// Fields of a flow that are written there, such as `source.pod_name`; by default all.
+    /// Fields of a flow to write, such as `source.pod_name`. Default: all.
     #[arg(
         id = "hubble.export.fields",
         long = "hubble-export-fieldmask",

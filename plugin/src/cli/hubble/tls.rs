@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 /// TLS of a server of flows. The names of the flags are those of cilium-agent's.
 #[derive(Clone, Debug, clap::Args)]
 pub(in super::super) struct TlsArgs {
-    /// The certificate that Hubble's clients are shown, as PEM; it is read again when it changes.
+    /// PEM file with the certificate of the server for Hubble's clients, read again when it changes.
     #[arg(
         id = "hubble.tls.cert_file",
         long = "hubble-tls-cert-file",
@@ -17,7 +17,7 @@ pub(in super::super) struct TlsArgs {
         value_hint = ValueHint::FilePath
     )]
     cert: Option<PathBuf>,
-    /// The key of the certificate, as PEM.
+    /// PEM file with the certificate's key.
     #[arg(
         id = "hubble.tls.key_file",
         long = "hubble-tls-key-file",
@@ -26,7 +26,7 @@ pub(in super::super) struct TlsArgs {
         value_hint = ValueHint::FilePath
     )]
     key: Option<PathBuf>,
-    /// The authorities of which Hubble's clients must show a certificate, as PEM; without one they need none.
+    /// PEM files with the authorities of client certificates. Without any, Hubble's clients need no certificate.
     #[arg(
         id = "hubble.tls.client_ca_files",
         long = "hubble-tls-client-ca-files",
@@ -36,7 +36,7 @@ pub(in super::super) struct TlsArgs {
         value_hint = ValueHint::FilePath
     )]
     client_authorities: Vec<PathBuf>,
-    /// Serves Hubble's clients in the clear, also beyond this machine.
+    /// Serve Hubble's clients without TLS, even beyond this machine.
     #[arg(
         id = "hubble.tls.disable",
         long = "hubble-disable-tls",

@@ -6,7 +6,7 @@ use crate::network::{
     Both, Network, PEER, VERSIONS,
     traffic::{datagrams, sink},
 };
-use meridian::{datapath::Hook, demo::links::configure};
+use meridian::{datapath::Hook, netlab::links::configure};
 use meridian_abi::{Counter, zone::PrefixKind};
 use rtnetlink::{
     LinkIpVlan, LinkMacVlan,

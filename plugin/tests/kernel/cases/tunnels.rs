@@ -7,7 +7,7 @@ use crate::network::{
 };
 use meridian::{
     datapath::Hook,
-    demo::{links::configure, namespace::Namespace},
+    netlab::{links::configure, namespace::Namespace},
 };
 use meridian_abi::{Counter, IpVersion, flow::PacketPath, matrix::Direction, stats::Stat, zone::PrefixKind};
 use rtnetlink::LinkVxlan;
