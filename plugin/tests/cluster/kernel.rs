@@ -2,6 +2,7 @@
 
 use aya::maps::{Map, MapData, MapInfo, lpm_trie::LpmTrie};
 use ipnetwork::IpNetwork;
+use meridian_abi::control::Control;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -16,7 +17,7 @@ pub fn table(agent: u32) -> BTreeMap<IpNetwork, u16> {
     let maps = maps(agent);
     let epoch: u32 = {
         let control = MapData::from_id(maps["CONTROL"]).unwrap();
-        let control = aya::maps::Array::<_, [u32; 8]>::try_from(Map::Array(control)).unwrap();
+        let control = aya::maps::Array::<_, [u32; size_of::<Control>() / 4]>::try_from(Map::Array(control)).unwrap();
         control.get(&0, 0).unwrap()[0]
     };
     let name = if epoch & 1 == 1 { "ZONES_1" } else { "ZONES_0" };
