@@ -34,11 +34,15 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// The answer of Cilium's code to each request, one line each: see conformance/hubble/filters.
 fn reference(program: &Path, flows: &[Flow], requests: &[GetFlowsRequest]) -> Vec<String> {
-    let folder = std::env::temp_dir().join(format!("meridian-filters-{}", std::process::id()));
+    // Tests of one process run at the same time.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("meridian-filters-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let write = |name: &str, messages: Vec<Vec<u8>>| -> PathBuf {
         let path = folder.join(name);
