@@ -157,7 +157,8 @@ node() {
     local number=$1 name=node-$1 zone region address=172.30.0.1$1
     read -r zone region <<<"${ZONES[number - 1]}"
     machine "$name"
-    ip -n "$NAME-control-plane" link add "$name" type veth peer name eth0 netns "$NAME-$name"
+    # A node that is started again has the address of its card still, which its neighbours know.
+    ip -n "$NAME-control-plane" link add "$name" type veth peer name eth0 address "02:00:ac:1e:00:1$1" netns "$NAME-$name"
     ip -n "$NAME-control-plane" link set "$name" master bridge0 up
     ip -n "$NAME-$name" addr add "$address/24" dev eth0
     ip -n "$NAME-$name" link set eth0 up

@@ -1,5 +1,5 @@
-//! What the wire between the nodes carries: nftables counts on the bridge that joins them, each packet by its
-//! addresses, and in a tunnel by those of the packet inside, without what the tunnel puts before it.
+//! What the nodes put on the wire: nftables counts on the bridge that joins them, each packet once, whoever takes it, by
+//! its addresses, and in a tunnel by those of the packet inside, without what the tunnel puts before it.
 
 use super::cluster::{Cluster, NODES, OUTSIDE};
 use ipnetwork::IpNetwork;
@@ -29,8 +29,7 @@ const TABLE: &str = "table bridge truth {
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } return
     ether type ip6 update @plain6 { ip6 saddr . ip6 daddr }
   }
-  chain between { type filter hook forward priority 0; jump wire; }
-  chain outside { type filter hook input priority 0; jump wire; }
+  chain sent { type filter hook prerouting priority 0; jump wire; }
 }
 ";
 

@@ -29,7 +29,8 @@ pub fn bear(cluster: &Cluster) {
             agents.filter(|agent| agent.node() == NODE.0).map(|agent| agent.path("/run/meridian/hubble.sock"));
         sockets.next().filter(|socket| socket.exists())
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Clients read on threads of their own, whatever waits here.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let followers = follow(socket).await;
         sweep(cluster);
