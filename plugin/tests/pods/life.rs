@@ -180,6 +180,9 @@ impl<'c> Life<'c> {
         assert!(said.contains("Node") || said.contains("nodes"), "{said}");
         let said = typist.types("meridian top --server 127.0.0.1:4344", &["--count", "1"]);
         assert!(said.contains("node-1, node-2, node-3") && said.contains("client") && said.contains("web"), "{said}");
+        let report = "kubectl -n meridian exec deploy/meridian-controller -- /meridian report --by workload";
+        let said = typist.types(report, &[]);
+        assert!(said.contains("client") && said.contains("web"), "{said}");
         let logged = self.cluster.kubectl(&[
             "--namespace=meridian",
             "logs",
