@@ -26,6 +26,8 @@ pub struct Tokens {
     audience: String,
     /// The service accounts of agents: `NAMESPACE:NAME`.
     accounts: BTreeSet<String>,
+    /// Whether a token speaks for a node: an agent's does, a replica's does not.
+    of_nodes: bool,
     reviews: Reviews,
 }
 
@@ -33,7 +35,14 @@ impl Tokens {
     /// Lets these service accounts in (`NAMESPACE:NAME`), by tokens that were made for an audience; if that is
     /// empty, for the API server's own.
     pub fn new(client: Client, audience: String, accounts: BTreeSet<String>, tally: Arc<ReviewTally>) -> Self {
-        Self { client, audience, accounts, reviews: Reviews::new(tally) }
+        Self { client, audience, accounts, of_nodes: true, reviews: Reviews::new(tally) }
+    }
+
+    /// Asks for no node: the tokens are those of replicas of the controller.
+    #[must_use]
+    pub fn without_nodes(mut self) -> Self {
+        self.of_nodes = false;
+        self
     }
 
     async fn review(&self, token: String) -> Result<Option<String>, Refused> {
@@ -57,6 +66,9 @@ impl Tokens {
         let account = name.strip_prefix("system:serviceaccount:").unwrap_or_default();
         if !self.accounts.contains(account) {
             return Err(Refused::PermissionDenied(format!("the token belongs to {name}, which is not an agent")));
+        }
+        if !self.of_nodes {
+            return Ok(None);
         }
         let namespace = account.split_once(':').map_or("", |(namespace, _)| namespace);
         self.node(namespace, &user).await.map(Some)

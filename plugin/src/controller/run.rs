@@ -213,9 +213,10 @@ impl<'a> Controller<'a> {
         let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
         let of = |accounts_of: BTreeSet<String>| {
             let (client, audience) = (self.client.clone(), accounts.audience.clone());
-            Arc::new(Tokens::new(client, audience, accounts_of, Arc::clone(&self.reviews))) as Arc<_>
+            Tokens::new(client, audience, accounts_of, Arc::clone(&self.reviews))
         };
-        [of(accounts.agents.clone()), of([accounts.replica.clone()].into())]
+        let (agents, replicas) = (of(accounts.agents.clone()), of([accounts.replica.clone()].into()));
+        [Arc::new(agents), Arc::new(replicas.without_nodes())]
     }
 
     fn feed(&self, tokens: Arc<dyn Authenticate>) -> FeedService {

@@ -5,7 +5,10 @@ use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::link::{InfoData, InfoVeth, LinkAttribute, Stats64},
+    packet_route::{
+        address::AddressHeaderFlags,
+        link::{InfoData, InfoVeth, LinkAttribute, Stats64},
+    },
 };
 use std::{fs, io, net::IpAddr, os::fd::RawFd};
 
@@ -85,10 +88,14 @@ impl Links {
         self.handle.link().set(LinkUnspec::new_with_name(name).mtu(mtu).build()).execute().await
     }
 
-    /// Gives a device an address.
+    /// Gives a device an address, which can be used at once: the kernel does not ask whether another one has it.
     pub async fn address(&self, device: &str, address: IpAddr, prefix_len: u8) -> Result<(), rtnetlink::Error> {
         let index = self.index(device).await?;
-        self.handle.address().add(index, address, prefix_len).execute().await
+        let mut request = self.handle.address().add(index, address, prefix_len);
+        if address.is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request.execute().await
     }
 
     /// Routes a prefix through a gateway.

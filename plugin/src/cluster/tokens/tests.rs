@@ -31,6 +31,12 @@ fn pod(uid: &str) -> Option<Value> {
 }
 
 #[tokio::test]
+async fn a_replica_s_token_needs_no_node() {
+    let tokens = tokens(user(json!({})), None).await.without_nodes();
+    assert_eq!(tokens.check(Some("token".into()), None).await.map_err(|error| error.to_string()), Ok(None));
+}
+
+#[tokio::test]
 async fn a_token_speaks_for_the_node_of_its_pod_and_for_no_other() {
     let bound = || json!({POD_NAME: ["agent-x"], POD_UID: ["u1"]});
     let check =
