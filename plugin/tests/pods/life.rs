@@ -140,7 +140,7 @@ impl<'c> Life<'c> {
         self.goes_through("traffic after it", |life| burst(life.cluster));
         self.loses_a_controller();
         self.goes_through("traffic after the node has come back", |life| burst(life.cluster));
-        timed("ten thousand flows and a thousand clients", || load::bear(self.cluster));
+        timed("ten thousand flows, and clients that follow them", || load::bear(self.cluster));
         self.goes_through("traffic after it", |life| burst(life.cluster));
     }
 
