@@ -15,6 +15,16 @@ const NODE_PORT: u16 = 30080;
 /// Traffic from each client to each server: TCP, UDP, and datagrams that are cut; by address of either family, by
 /// service, and by the name of one without an address.
 pub fn burst(cluster: &Cluster) {
+    assert!(sends(cluster, &flows(cluster)), "a client could not send");
+}
+
+/// Bursts until all of one passes: after a node was lost its pods have the services' traffic for a while.
+pub fn burst_at_last(cluster: &Cluster) {
+    until("all traffic passes", || sends(cluster, &flows(cluster)).then_some(()));
+}
+
+/// From a client to each server, each service, and the one that is a name alone.
+fn flows(cluster: &Cluster) -> Vec<String> {
     let servers = ready(cluster, "shop", "web");
     let services = ["--namespace=shop", "get", "service", "web", "--output=jsonpath={.spec.clusterIPs[*]}"];
     let services = cluster.kubectl(&services);
@@ -28,18 +38,21 @@ pub fn burst(cluster: &Cluster) {
         "udp" => format!("udp:{host}:{port}:1200:50"),
         _ => format!("udp:{host}:{port}:4000:10"),
     };
-    let flows: Vec<String> = all.flat_map(|at| kinds.map(|kind| flow(&at, kind))).collect();
-    send_from_each_client(cluster, &flows);
+    all.flat_map(|at| kinds.map(|kind| flow(&at, kind))).collect()
 }
 
 /// The same flows from each client at once.
 pub fn send_from_each_client(cluster: &Cluster, flows: &[String]) {
+    assert!(sends(cluster, flows), "a client could not send");
+}
+
+/// Whether all clients could send.
+fn sends(cluster: &Cluster, flows: &[String]) -> bool {
     let clients = ready(cluster, "billing", "client");
     let sending: Vec<Child> = clients.iter().map(|client| send(cluster, client, flows)).collect();
     assert!(sending.len() >= 2, "{clients:?}");
-    for mut client in sending {
-        assert!(client.wait().unwrap().success(), "a client could not send");
-    }
+    let ends: Vec<bool> = sending.into_iter().map(|mut client| client.wait().unwrap().success()).collect();
+    ends.into_iter().all(|sent| sent)
 }
 
 /// A client that sends.

@@ -87,15 +87,23 @@ fn page(cluster: &Cluster, from: &str, address: &str) -> Vec<Series> {
     read(&cluster.ask(from, &["curl", "--silent", "--fail", "--max-time", "20", &address]))
 }
 
-/// The series of a page that have labels.
+/// The series of a page.
 pub fn read(page: &str) -> Vec<Series> {
     page.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect()
 }
 
-/// A line of the page that has labels.
+/// A line of the page, with labels or without.
 fn series(line: &str) -> Option<Series> {
-    let (name, rest) = line.split_once('{')?;
-    let (labels, value) = rest.rsplit_once("} ")?;
+    let (name, labels, value) = match line.split_once('{') {
+        Some((name, rest)) => {
+            let (labels, value) = rest.rsplit_once("} ")?;
+            (name, labels, value)
+        }
+        None => {
+            let (name, value) = line.split_once(' ')?;
+            (name, "", value)
+        }
+    };
     let labels = labels.split("\",").filter_map(|label| label.split_once("=\""));
     let labels = labels.map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()));
     let value = value.split(' ').next()?.parse().ok()?;
