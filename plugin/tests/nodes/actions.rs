@@ -18,9 +18,19 @@ pub fn burst(cluster: &Cluster) {
     assert!(sends(cluster, &flows(cluster)), "a client could not send");
 }
 
-/// Bursts until all of one passes: after a node was lost its pods have the services' traffic for a while.
-pub fn burst_at_last(cluster: &Cluster) {
-    until("all traffic passes", || sends(cluster, &flows(cluster)).then_some(()));
+/// Waits until no node sends a service's traffic to pods that are lost. It is the nodes' own network that tries: a packet
+/// to a node that is off is counted where it leaves, and never reaches the wire.
+pub fn services_are_settled(cluster: &Cluster) {
+    let services = ["--namespace=shop", "get", "service", "web", "--output=jsonpath={.spec.clusterIPs[*]}"];
+    let services = cluster.kubectl(&services);
+    // Each connection goes to one pod of them all.
+    let flows: Vec<String> = services.split(' ').map(|address| format!("tcp:[{address}]:80:10:10:20")).collect();
+    until("the services' traffic passes", || {
+        let trying: Vec<Child> =
+            ready(cluster, "shop", "host").iter().map(|host| send(cluster, host, &flows)).collect();
+        let passed: Vec<bool> = trying.into_iter().map(|mut host| host.wait().unwrap().success()).collect();
+        passed.into_iter().all(|passed| passed).then_some(())
+    });
 }
 
 /// From a client to each server, each service, and the one that is a name alone.

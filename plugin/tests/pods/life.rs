@@ -3,7 +3,7 @@
 use crate::{
     load,
     nodes::{
-        actions::{burst, burst_at_last, burst_while, ready, restart_agents, send, send_from_each_client},
+        actions::{burst, burst_while, ready, restart_agents, send, send_from_each_client, services_are_settled},
         cluster::{Cluster, NODES, OUTSIDE, until},
         machine::Machine,
         offsets::{Offsets, REPORTS},
@@ -235,7 +235,8 @@ impl<'c> Life<'c> {
                 });
                 all.iter().flatten().all(|pod| pod.node != lost).then_some(())
             });
-            burst_at_last(life.cluster);
+            services_are_settled(life.cluster);
+            burst(life.cluster);
             // The lost node's report is waited for, not for long.
             until("totals", || {
                 pages::totals(life.cluster)
