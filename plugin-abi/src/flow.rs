@@ -16,6 +16,7 @@
 //! 5. Userspace takes the counters over, writes zeros over them and the key, and at last [`EMPTY`].
 
 use crate::slot::Slot;
+use core::mem;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number of slots that an entry may be in.
@@ -65,6 +66,17 @@ pub struct FlowKey<A> {
     pub side_and_path: SideAndPath,
 }
 
+impl<A> FlowKey<A> {
+    /// Makes the other end the service: exchanges its port with the client's, which the key does not have.
+    ///
+    /// The service is one of the two ends.
+    #[inline(always)]
+    pub const fn turn(&mut self, client_port: &mut u16) {
+        mem::swap(&mut self.service_port, client_port);
+        self.side_and_path = self.side_and_path.turned();
+    }
+}
+
 /// A [`ServiceSide`] and a [`PacketPath`] in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
@@ -83,7 +95,23 @@ impl SideAndPath {
         self.0
     }
 
+    /// The value of a byte.
+    #[inline(always)]
+    pub const fn from_byte(byte: u8) -> Self {
+        Self(byte)
+    }
+
+    /// The same path with the other end as the service.
+    ///
+    /// The service is one of the two ends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn turned(self) -> Self {
+        Self(self.0 ^ 3)
+    }
+
     /// The side; an invalid value is [`ServiceSide::None`].
+    #[inline(always)]
     pub const fn side(self) -> ServiceSide {
         match self.0 & 3 {
             1 => ServiceSide::Destination,
@@ -93,6 +121,7 @@ impl SideAndPath {
     }
 
     /// The path; an invalid value is [`PacketPath::Sent`].
+    #[inline(always)]
     pub const fn path(self) -> PacketPath {
         match self.0 >> 2 {
             1 => PacketPath::Forwarded,
@@ -195,7 +224,17 @@ mod tests {
             for path in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived, PacketPath::Tunnelled] {
                 let side_and_path = SideAndPath::new(side, path);
                 assert_eq!((side_and_path.side(), side_and_path.path()), (side, path));
+                assert_eq!(SideAndPath::from_byte(side_and_path.byte()), side_and_path);
             }
+        }
+    }
+
+    #[test]
+    fn the_other_end_is_the_service_of_a_turned_key() {
+        for path in [PacketPath::Sent, PacketPath::Forwarded, PacketPath::Arrived, PacketPath::Tunnelled] {
+            let (source, destination) =
+                (SideAndPath::new(ServiceSide::Source, path), SideAndPath::new(ServiceSide::Destination, path));
+            assert_eq!((source.turned(), destination.turned()), (destination, source));
         }
     }
 

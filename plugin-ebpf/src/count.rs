@@ -1,12 +1,15 @@
 //! The core that every hook shares: which packets count, and where.
 
-use crate::maps::{self, FlowTable, setting};
+use crate::{
+    entries::{self, FlowTable},
+    maps::{self, setting},
+};
 use core::ptr;
 use meridian_abi::{
     Counter,
     control::Control,
     event::{Event, TCP_EVENT_FLAGS},
-    flow::{FlowKey, PacketPath, ServiceSide, SideAndPath, Verdict},
+    flow::{FlowKey, PacketPath, SideAndPath, Verdict},
     matrix::Direction,
     settings,
     stats::Stat,
@@ -43,14 +46,46 @@ pub fn sent<A: FlowTable>(packet: &impl Packet, route: &impl Route) {
     } else {
         PacketPath::Sent
     };
-    let tunnel_end = |epoch| if is_overlay { route.tunnel_end(epoch) } else { zone::UNKNOWN };
-    count(&headers, Course { path, tunnel_end }, whole, size);
+    count(&headers, Course { path, is_overlay, tunnel_end: |epoch| route.tunnel_end(epoch) }, whole, size);
 }
 
 /// Which way a packet goes, and in which zone the tunnel ends that it goes through, by the table's version.
 struct Course<F> {
     path: PacketPath,
+    is_overlay: bool,
     tunnel_end: F,
+}
+
+/// The facts of a packet by which its count differs.
+struct Facts {
+    side_and_path: SideAndPath,
+    protocol: u8,
+    tcp_flags: u8,
+    is_open: bool,
+    is_overlay: bool,
+    /// The service's and the client's.
+    ports: (u16, u16),
+}
+
+impl Facts {
+    /// The same facts, of which the verifier knows nothing any more: it has come here along thousands of paths, and would
+    /// walk the rest of the program along each of them.
+    #[inline(always)]
+    fn forgotten(self) -> Self {
+        let Self { side_and_path, protocol, tcp_flags, is_open, is_overlay, ports } = self;
+        let bits = is_open as u8 | (is_overlay as u8) << 1;
+        let bytes = u32::from_ne_bytes([side_and_path.byte(), protocol, tcp_flags, bits]);
+        let [bytes, ports] = maps::forget([bytes, u32::from(ports.0) | u32::from(ports.1) << 16]);
+        let [side_and_path, protocol, tcp_flags, bits] = bytes.to_ne_bytes();
+        Self {
+            side_and_path: SideAndPath::from_byte(side_and_path),
+            protocol,
+            tcp_flags,
+            is_open: bits & 1 != 0,
+            is_overlay: bits & 2 != 0,
+            ports: (ports as u16, (ports >> 16) as u16),
+        }
+    }
 }
 
 #[inline(always)]
@@ -86,7 +121,8 @@ pub fn arrived<A: FlowTable>(packet: &impl Packet, device: u32) {
         // What is inside arrives once more, on the overlay's device.
         return maps::add_stat(Stat::Overlay, size.wire);
     }
-    count(&headers, Course { path: PacketPath::Arrived, tunnel_end: |_| zone::UNKNOWN }, whole, size);
+    let course = Course { path: PacketPath::Arrived, is_overlay: false, tunnel_end: |_| zone::UNKNOWN };
+    count(&headers, course, whole, size);
 }
 
 /// Why a packet is outside the sums: it stays on its link or on its node, or was counted already.
@@ -157,31 +193,48 @@ fn is_outer<A: FlowTable>(headers: &Headers<A>, own: u16) -> bool {
 /// Adds to the matrix, and to the flow entry if there is room for one.
 #[inline(always)]
 fn count<A: FlowTable>(headers: &Headers<A>, course: Course<impl Fn(u32) -> Slot>, whole: Counter, size: Size) {
-    let path = course.path;
     let Size { wire: size, cut } = size;
     add_cut(cut, whole, size);
-    let (key, client_port) = flow_key(headers, path);
     if headers.transport.kind == TransportKind::Unread {
         maps::add_stat(Stat::NoPorts, size);
     }
-    let (entry, verdict, first) = maps::entry(&key, |epoch| classify(headers, &course, epoch));
+    let (side, is_open) = headers.sides(|port| maps::is_service(headers.protocol, port));
+    let ports = headers.ports(side);
+    let Facts { side_and_path, protocol, tcp_flags, is_open, is_overlay, ports } = Facts {
+        side_and_path: SideAndPath::new(side, course.path),
+        protocol: headers.protocol,
+        tcp_flags: headers.transport.tcp_flags,
+        is_open,
+        is_overlay: course.is_overlay,
+        ports,
+    }
+    .forgotten();
+    let (service_port, mut client_port) = ports;
+    let (source, destination) = (headers.source, headers.destination);
+    let mut key = FlowKey { source, destination, service_port, protocol, side_and_path };
+    // Where the ports leave it open which end is the service, an entry that exists for one of the two keys tells: the
+    // SYN of some connection between these addresses has made it. Nothing that other addresses send can change that.
+    // One key that changes, because two of IPv6 take too much of the stack.
+    let turn = |key: &mut FlowKey<A>| key.turn(&mut client_port);
+    let tunnel_end = |epoch| if is_overlay { (course.tunnel_end)(epoch) } else { zone::UNKNOWN };
+    let zones = |key: &FlowKey<A>, epoch| classify(key, tunnel_end, epoch);
+    let (entry, verdict, first) = entries::entry(&mut key, is_open, turn, zones);
     if entry.is_null() {
         maps::add_stat(Stat::Unattributed, size);
     } else {
-        maps::add_to_entry(entry, client_port, size);
+        entries::add_to_entry(entry, client_port, size);
     }
-    let direction = if matches!(path, PacketPath::Arrived) { Direction::Ingress } else { Direction::Egress };
-    maps::add_to_matrix::<A>(verdict, direction, size);
-    let Transport { source, destination, tcp_flags, .. } = headers.transport;
+    let is_arrived = matches!(key.side_and_path.path(), PacketPath::Arrived);
+    maps::add_to_matrix::<A>(verdict, if is_arrived { Direction::Ingress } else { Direction::Egress }, size);
     if first || tcp_flags & TCP_EVENT_FLAGS != 0 {
         let event = Event {
             time_ns: 0,
             verdict: verdict.pack(),
-            source: headers.source.words(),
-            destination: headers.destination.words(),
-            source_port: source,
-            destination_port: destination,
-            protocol: headers.protocol,
+            source: source.words(),
+            destination: destination.words(),
+            source_port: headers.transport.source,
+            destination_port: headers.transport.destination,
+            protocol,
             tcp_flags,
             version: A::VERSION as u8,
             side_and_path: key.side_and_path,
@@ -198,53 +251,24 @@ pub fn add_cut(cut: Cut, whole: Counter, size: Counter) {
     }
 }
 
-/// The key of a packet's flow entry, and the client's port.
-///
-/// Where the ports leave it open which end is the service, an entry that exists for one of the two keys tells: the SYN
-/// of some connection between these addresses has made it. Nothing that other addresses send can change that.
-#[inline(always)]
-fn flow_key<A: FlowTable>(headers: &Headers<A>, path: PacketPath) -> (FlowKey<A>, u16) {
-    let (side, is_open) = headers.sides(|port| maps::is_service(headers.protocol, port));
-    let (service_port, mut client_port) = headers.ports(side);
-    let mut key = FlowKey {
-        source: headers.source,
-        destination: headers.destination,
-        service_port,
-        protocol: headers.protocol,
-        side_and_path: SideAndPath::new(side, path),
-    };
-    // One key that changes, because two of IPv6 take too much of the stack.
-    let mut set_side = |key: &mut FlowKey<A>, side| {
-        (key.service_port, client_port) = headers.ports(side);
-        key.side_and_path = SideAndPath::new(side, path);
-    };
-    if is_open && maps::has_entry(&key) == 0 {
-        let other = if matches!(side, ServiceSide::Source) { ServiceSide::Destination } else { ServiceSide::Source };
-        set_side(&mut key, other);
-        if maps::has_entry(&key) == 0 {
-            set_side(&mut key, side);
-        }
-    }
-    (key, client_port)
-}
-
 /// The zones between which a packet goes.
 #[inline(always)]
-fn classify<A: FlowTable>(headers: &Headers<A>, course: &Course<impl Fn(u32) -> Slot>, epoch: u32) -> Verdict {
-    let source = match course.path {
+fn classify<A: FlowTable>(key: &FlowKey<A>, tunnel_end: impl Fn(u32) -> Slot, epoch: u32) -> Verdict {
+    let path = key.side_and_path.path();
+    let source = match path {
         PacketPath::Forwarded => maps::node(),
-        PacketPath::Sent | PacketPath::Tunnelled | PacketPath::Arrived => maps::lookup(headers.source, epoch).slot,
+        PacketPath::Sent | PacketPath::Tunnelled | PacketPath::Arrived => maps::lookup(key.source, epoch).slot,
     };
-    let to = maps::lookup(headers.destination, epoch);
+    let to = maps::lookup(key.destination, epoch);
     let mut destination = to.slot;
-    if matches!(course.path, PacketPath::Arrived) {
+    if matches!(path, PacketPath::Arrived) {
         // It is here, whatever its address: a load balancer's is in no prefix.
         if destination < zone::FIRST_ZONE {
             destination = maps::node();
         }
     } else if to.kind != PrefixKind::Cluster as u8 {
         // What leaves the cluster through a tunnel goes to a gateway first.
-        let end = (course.tunnel_end)(epoch);
+        let end = tunnel_end(epoch);
         if end >= zone::FIRST_ZONE {
             destination = end;
         }

@@ -5,23 +5,24 @@
 
 use crate::{
     count::{add_cut, encapsulate},
-    maps::{self, FlowTable},
+    entries::{self, FlowTable},
+    maps,
 };
 use meridian_abi::{
     Counter, device,
-    flow::{FlowKey, PacketPath, ServiceSide, SideAndPath},
+    flow::{FlowKey, PacketPath, SideAndPath},
     matrix::Direction,
 };
 use meridian_ebpf::{
-    headers::UDP,
     packet::Route,
+    ports::UDP,
     straight::{self, Linear},
 };
 
 /// Counts the packet, and says whether it did: it must go to the core if not.
 #[inline(always)]
 pub fn sent<A: FlowTable + straight::Family>(packet: &impl Linear, route: &impl Route) -> bool {
-    // Before the look-up, as in `maps::entry`.
+    // Before the look-up, as in `entries::entry`.
     let epoch = maps::epoch();
     let Some(headers) = straight::read::<A>(packet) else { return false };
     let arrived_on = route.arrived_on();
@@ -40,29 +41,23 @@ pub fn sent<A: FlowTable + straight::Family>(packet: &impl Linear, route: &impl 
         device::OVERLAY => PacketPath::Tunnelled,
         _ => PacketPath::Sent,
     };
-    let keyed = |side| {
-        let (service_port, client_port) = headers.ports(side);
-        let key = FlowKey {
-            source: headers.source,
-            destination: headers.destination,
-            service_port,
-            protocol: headers.protocol,
-            side_and_path: SideAndPath::new(side, path),
-        };
-        (key, client_port)
-    };
     let (side, is_open) = headers.sides(|port| maps::is_service(headers.protocol, port));
-    let (key, mut client_port) = keyed(side);
-    let (mut entry, mut verdict) = maps::near_entry(&key);
+    let (service_port, mut client_port) = headers.ports(side);
+    let mut key = FlowKey {
+        source: headers.source,
+        destination: headers.destination,
+        service_port,
+        protocol: headers.protocol,
+        side_and_path: SideAndPath::new(side, path),
+    };
+    let (mut entry, mut verdict) = entries::near_entry(&key);
     if entry.is_null() {
         // The core prefers an entry of this key, wherever it is.
-        if !is_open || maps::has_entry(&key) != 0 {
+        if !is_open || entries::has_entry(&key) != 0 {
             return false;
         }
-        let other = if matches!(side, ServiceSide::Source) { ServiceSide::Destination } else { ServiceSide::Source };
-        let (key, other_port) = keyed(other);
-        (entry, verdict) = maps::near_entry(&key);
-        client_port = other_port;
+        key.turn(&mut client_port);
+        (entry, verdict) = entries::near_entry(&key);
         if entry.is_null() {
             return false;
         }
@@ -74,7 +69,7 @@ pub fn sent<A: FlowTable + straight::Family>(packet: &impl Linear, route: &impl 
         encapsulate(&mut size);
     }
     add_cut(size.cut, Counter { bytes: u64::from(packet.ip_bytes()), packets: 1 }, size.wire);
-    maps::add_to_entry(entry, client_port, size.wire);
+    entries::add_to_entry(entry, client_port, size.wire);
     maps::add_to_matrix::<A>(verdict, Direction::Egress, size.wire);
     true
 }

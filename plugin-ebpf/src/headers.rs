@@ -4,15 +4,14 @@
 //! extension headers longer than [`MAX_EXTENSIONS`] and bytes that can't be read all give
 //! [`TransportKind::Unread`], and the packet belongs to its address pair.
 
-use crate::{packet::Packet, straight};
+use crate::{
+    packet::Packet,
+    ports::{self, TCP, UDP},
+};
 use meridian_abi::flow::{ServiceSide, V4, V6};
 
 const HOP_BY_HOP: u8 = 0;
 const ICMP: u8 = 1;
-/// The number of TCP.
-pub const TCP: u8 = 6;
-/// The number of UDP.
-pub const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
@@ -312,7 +311,7 @@ impl<A> Headers<A> {
 
     /// Which end is the service, and whether it may be the other end as well.
     ///
-    /// The sender of a SYN connects to the service. Otherwise the ports tell (see [`straight::sides`]), and where they
+    /// The sender of a SYN connects to the service. Otherwise the ports tell (see [`ports::sides`]), and where they
     /// leave both ends possible, a port that `known` names as a service's. An echo reply comes from the end that was
     /// asked.
     #[inline(always)]
@@ -322,7 +321,7 @@ impl<A> Headers<A> {
             TransportKind::Ports => match tcp_flags & (SYN | ACK) {
                 SYN => (ServiceSide::Destination, false),
                 flags if flags == SYN | ACK => (ServiceSide::Source, false),
-                _ => straight::sides(source, destination, known),
+                _ => ports::sides(source, destination, known),
             },
             TransportKind::Icmp => {
                 let is_reply = matches!((self.protocol, source >> 8), (ICMP, 0) | (ICMPV6, 129));

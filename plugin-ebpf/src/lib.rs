@@ -8,5 +8,6 @@
 pub mod hash;
 pub mod headers;
 pub mod packet;
+pub mod ports;
 pub mod straight;
 pub mod wire;

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use core::{
     arch::asm,
     ffi::c_void,
-    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
+    intrinsics::{AtomicOrdering, atomic_xadd},
     ptr,
 };
 use meridian_abi::{
@@ -23,17 +23,13 @@ use meridian_abi::{
     control::{self, Control, MAX_NODE_ADDRESSES, MAX_TUNNEL_ENDS, PinnedState},
     device,
     event::{self, Event, Window},
-    flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
+    flow::{V4, V6, Verdict},
     matrix::{self, Direction},
-    service,
-    settings::{self, Settings},
+    service, settings,
     stats::{self, Stat},
     zone::{self, Entry, PrefixKind, Slot},
 };
-use meridian_ebpf::{
-    hash::{self, Hash},
-    headers::Family,
-};
+use meridian_ebpf::headers::Family;
 
 /// One setting: `setting!(flow_slots)`.
 macro_rules! setting {
@@ -57,7 +53,7 @@ pub fn value<const AT: usize>() -> u32 {
 /// A number that only the compiler does not know, so that it unrolls no loop: the verifier sees a constant. It has 64 bits,
 /// because the verifier forgets one of 32 bits that lies on the stack for a while.
 #[inline(always)]
-fn opaque<const N: i32>() -> u64 {
+pub fn opaque<const N: i32>() -> u64 {
     let value: u64;
     // SAFETY: moves a constant into a register.
     unsafe { asm!("{0} = {1}", out(reg) value, const N, options(pure, nomem, nostack, preserves_flags)) };
@@ -107,12 +103,6 @@ static ZONES_0: LpmTrie<zone::Address, Entry> = LpmTrie::with_max_entries(262_14
 #[map]
 static ZONES_1: LpmTrie<zone::Address, Entry> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-/// The loader sets the sizes.
-#[map]
-static FLOWS_V4: Array<FlowSlot<V4>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-#[map]
-static FLOWS_V6: Array<FlowSlot<V6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
 /// The loader sets its size.
 #[map]
 static ZONE_MATRIX: PerCpuArray<Counter> = PerCpuArray::with_max_entries(matrix::cells(matrix::MIN_SLOTS), 0);
@@ -144,24 +134,12 @@ struct Reentries {
     count: u64,
 }
 
-/// An address family with its flow map.
-pub trait FlowTable: Family + PartialEq + 'static {
+/// An address family as the maps have it.
+pub trait Address: Family {
     /// The version that the matrix has a plane for.
     const VERSION: IpVersion;
     /// Bits of the address.
     const BITS: u32;
-
-    /// The flow map.
-    fn flows() -> &'static Array<FlowSlot<Self>>;
-
-    /// The hash of a key.
-    fn hash(key: &FlowKey<Self>) -> u64;
-
-    /// Whether a slot has this key, compared in words of 64 bits.
-    ///
-    /// # Safety
-    /// The slot is a map value.
-    unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool;
 
     /// The address as a key.
     fn address(self) -> zone::Address;
@@ -170,29 +148,9 @@ pub trait FlowTable: Family + PartialEq + 'static {
     fn words(self) -> [u32; 4];
 }
 
-impl FlowTable for V4 {
+impl Address for V4 {
     const VERSION: IpVersion = IpVersion::V4;
     const BITS: u32 = 32;
-
-    #[inline(always)]
-    fn flows() -> &'static Array<FlowSlot<Self>> {
-        &FLOWS_V4
-    }
-
-    #[inline(always)]
-    fn hash(key: &FlowKey<Self>) -> u64 {
-        key.hash(&hash_keys())
-    }
-
-    #[inline(always)]
-    unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool {
-        // SAFETY: the key of a map value, at a multiple of 8 bytes: two addresses, then the rest.
-        let (addresses, rest) = unsafe {
-            let stored = (&raw const (*slot).key).cast::<u64>();
-            (ptr::read(stored), ptr::read(stored.add(1).cast::<u32>()))
-        };
-        addresses == pair(key.source.0, key.destination.0) && rest == key_rest(key)
-    }
 
     #[inline(always)]
     fn address(self) -> zone::Address {
@@ -205,35 +163,9 @@ impl FlowTable for V4 {
     }
 }
 
-impl FlowTable for V6 {
+impl Address for V6 {
     const VERSION: IpVersion = IpVersion::V6;
     const BITS: u32 = 128;
-
-    #[inline(always)]
-    fn flows() -> &'static Array<FlowSlot<Self>> {
-        &FLOWS_V6
-    }
-
-    #[inline(always)]
-    fn hash(key: &FlowKey<Self>) -> u64 {
-        key.hash(&hash_keys())
-    }
-
-    #[inline(always)]
-    unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool {
-        let V6([a, b, c, d]) = key.source;
-        let V6([e, f, g, h]) = key.destination;
-        // SAFETY: the key of a map value, at a multiple of 8 bytes: four halves of addresses, then the rest.
-        let (halves, rest) = unsafe {
-            let stored = (&raw const (*slot).key).cast::<u64>();
-            ([0, 1, 2, 3].map(|at| ptr::read(stored.add(at))), ptr::read(stored.add(4).cast::<u32>()))
-        };
-        halves[1] == pair(c, d)
-            && halves[3] == pair(g, h)
-            && rest == key_rest(key)
-            && halves[0] == pair(a, b)
-            && halves[2] == pair(e, f)
-    }
 
     #[inline(always)]
     fn address(self) -> zone::Address {
@@ -246,22 +178,9 @@ impl FlowTable for V6 {
     }
 }
 
-/// Two words as they lie in memory.
+/// Adds to a word of a map value.
 #[inline(always)]
-const fn pair(first: u32, second: u32) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// Everything in a key but the addresses, as it lies in memory.
-#[inline(always)]
-const fn key_rest<A>(key: &FlowKey<A>) -> u32 {
-    let [a, b] = key.service_port.to_ne_bytes();
-    u32::from_ne_bytes([a, b, key.protocol, key.side_and_path.byte()])
-}
-
-#[inline(always)]
-fn add(word: *mut u64, n: u64) {
+pub fn add(word: *mut u64, n: u64) {
     // The intrinsic, because core offers no `fetch_add` for a target without compare-and-swap.
     // Relaxed and without a use of the result it is the one instruction that every kernel has.
     // SAFETY: `word` points into a map value, which is aligned to 8 bytes and outlives this run.
@@ -286,7 +205,7 @@ pub fn add_stat(stat: Stat, size: Counter) {
 
 /// Counts in ZONE_MATRIX.
 #[inline(always)]
-pub fn add_to_matrix<A: FlowTable>(verdict: Verdict, direction: Direction, size: Counter) {
+pub fn add_to_matrix<A: Address>(verdict: Verdict, direction: Direction, size: Counter) {
     let slots = setting!(matrix_slots);
     let index = matrix::index(slots, direction, A::VERSION, verdict.source, verdict.destination);
     if let Some(cell) = ZONE_MATRIX.get_ptr_mut(index) {
@@ -313,7 +232,7 @@ pub fn epoch() -> u32 {
 
 /// What the table of `epoch` says of an address.
 #[inline(always)]
-pub fn lookup<A: FlowTable>(address: A, epoch: u32) -> Entry {
+pub fn lookup<A: Address>(address: A, epoch: u32) -> Entry {
     lookup_bits(address.address(), zone::VERSION_BITS + A::BITS, epoch)
 }
 
@@ -374,7 +293,7 @@ pub fn tunnel_end(ifindex: u32, epoch: u32) -> u32 {
 
 /// Whether the address is one of the node's.
 #[inline(always)]
-pub fn is_node<A: FlowTable>(address: A) -> bool {
+pub fn is_node<A: Address>(address: A) -> bool {
     // SAFETY: the value is not read.
     unsafe { NODE_ADDRESSES.get(&address.address()) }.is_some()
 }
@@ -384,127 +303,6 @@ pub fn is_node<A: FlowTable>(address: A) -> bool {
 pub fn is_service(protocol: u8, port: u16) -> bool {
     let (chunk, at) = service::place(protocol, port);
     SERVICE_PORTS.get(chunk).is_some_and(|ports| ports[at] != 0)
-}
-
-/// Whether there is an entry for `key`; 0: no. A function of its own, so that its variables are not on the callers' stack.
-#[inline(never)]
-pub fn has_entry<A: FlowTable>(key: &FlowKey<A>) -> u32 {
-    u32::from(!find(key, A::hash(key)).0.is_null())
-}
-
-/// The entry of `key` and its verdict, if it is in the first run of its slots. Null: it may be elsewhere.
-#[inline(always)]
-pub fn near_entry<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowSlot<A>, Verdict) {
-    let (hash, mask) = (A::hash(key), setting!(flow_slots).wrapping_sub(1));
-    for probe in 0..hash::RUN {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
-        // SAFETY: as in `find`.
-        let (word, is_of_key) = unsafe { (ptr::read_volatile(&raw const (*slot).verdict), A::is_key(slot, key)) };
-        if is_of_key && flow::is_verdict(word) {
-            return (slot, Verdict::unpack(word));
-        }
-    }
-    (ptr::null_mut(), Verdict::unpack(flow::EMPTY))
-}
-
-/// The slot of `key`, and its word. Null: there is none.
-#[inline(always)]
-fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
-    let mask = setting!(flow_slots).wrapping_sub(1);
-    // Unrolled it would be a third of the program.
-    for probe in 0..opaque::<{ PROBES as i32 }>() {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe as u32, mask)) else { break };
-        // SAFETY: a non-null map value. Where the word is a verdict the key does not change.
-        unsafe {
-            let word = ptr::read_volatile(&raw const (*slot).verdict);
-            if flow::is_verdict(word) && (*slot).key == *key {
-                return (slot, word);
-            }
-        }
-    }
-    (ptr::null_mut(), flow::EMPTY)
-}
-
-/// A new entry for `key`, with this verdict. Null: there is no room.
-#[inline(always)]
-fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut FlowSlot<A> {
-    let mask = setting!(flow_slots).wrapping_sub(1);
-    for probe in 0..opaque::<{ PROBES as i32 }>() {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe as u32, mask)) else { break };
-        // SAFETY: a non-null map value. Who has swapped EMPTY for CLAIMED has the slot for itself
-        // until it writes the word again; both exchanges are full barriers.
-        unsafe {
-            let word = &raw mut (*slot).verdict;
-            let (_, taken) = atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                word,
-                flow::EMPTY,
-                flow::CLAIMED,
-            );
-            if taken {
-                (*slot).key = *key;
-                (*slot).generation = (*slot).generation.wrapping_add(1);
-                atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(word, verdict.pack());
-                return slot;
-            }
-        }
-    }
-    ptr::null_mut()
-}
-
-/// The flow entry of `key`, made if there is room, its verdict, and whether it was made now. Null: the
-/// map is full. `classify` finds the zones if the entry is new or the table has changed.
-#[inline(always)]
-pub fn entry<A: FlowTable>(key: &FlowKey<A>, classify: impl Fn(u32) -> Verdict) -> (*mut FlowSlot<A>, Verdict, bool) {
-    // Before the look-up: a table that changes in between leaves the old epoch in the entry, and
-    // the next packet looks again.
-    let epoch = epoch();
-    let hash = A::hash(key);
-    let (slot, word) = find(key, hash);
-    if slot.is_null() {
-        let verdict = classify(epoch);
-        let slot = make(key, hash, verdict);
-        return (slot, verdict, !slot.is_null());
-    }
-    let mut verdict = Verdict::unpack(word);
-    if verdict.epoch != epoch {
-        verdict = classify(epoch);
-        // Userspace may have retired the entry since the word was read, and this brings it back:
-        // userspace looks once more before it takes the entry away.
-        // SAFETY: a non-null map value; the verdict is written as one aligned word.
-        unsafe { ptr::write_volatile(&raw mut (*slot).verdict, verdict.pack()) };
-    }
-    (slot, verdict, false)
-}
-
-/// The secret key of the hashes; words that a hash does not use cost nothing.
-#[inline(always)]
-fn hash_keys() -> hash::Keys {
-    const AT: usize = core::mem::offset_of!(Settings, hash_keys);
-    [
-        value::<AT>(),
-        value::<{ AT + 4 }>(),
-        value::<{ AT + 8 }>(),
-        value::<{ AT + 12 }>(),
-        value::<{ AT + 16 }>(),
-        value::<{ AT + 20 }>(),
-        value::<{ AT + 24 }>(),
-        value::<{ AT + 28 }>(),
-        value::<{ AT + 32 }>(),
-        value::<{ AT + 36 }>(),
-    ]
-}
-
-/// Counts in a flow entry.
-#[inline(always)]
-pub fn add_to_entry<A>(slot: *mut FlowSlot<A>, client_port: u16, size: Counter) {
-    // SAFETY: `slot` is a non-null map value; only field addresses are taken. CPUs may race for the
-    // last port; any of theirs is right.
-    let (bytes, packets) = unsafe {
-        (*slot).client_port = client_port;
-        (&raw mut (*slot).bytes, &raw mut (*slot).packets)
-    };
-    add(bytes, size.bytes);
-    add(packets, size.packets);
 }
 
 /// Continues with another program. Returns only if there is none.

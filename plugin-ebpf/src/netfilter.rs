@@ -7,8 +7,9 @@
 
 use crate::{
     count::sent,
+    entries::FlowTable,
     fast,
-    maps::{self, FlowTable, setting},
+    maps::{self, setting},
 };
 use aya_ebpf::{bindings::bpf_dynptr, helpers::generated::bpf_dynptr_read};
 use core::{

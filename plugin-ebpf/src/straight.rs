@@ -4,15 +4,14 @@
 //! Nearly every packet is of this kind. All others have `None` here, and the core reads them.
 
 use crate::{
-    headers::{TCP, UDP},
     packet::{Gso, Word},
+    ports::{self, TCP, UDP},
     wire::{self, Cut, Size},
 };
 use meridian_abi::{
     Counter,
     event::TCP_EVENT_FLAGS,
     flow::{ServiceSide, V4, V6},
-    service::FIRST_EPHEMERAL,
 };
 
 /// A packet whose bytes are read where they lie.
@@ -146,7 +145,7 @@ impl<A> Straight<A> {
     /// Which end is the service, and whether it may be the other end as well.
     #[inline(always)]
     pub fn sides(&self, known: impl Fn(u16) -> bool) -> (ServiceSide, bool) {
-        sides(self.source_port, self.destination_port, known)
+        ports::sides(self.source_port, self.destination_port, known)
     }
 
     /// The service's port and the client's, if `side` is the service.
@@ -156,22 +155,5 @@ impl<A> Straight<A> {
             ServiceSide::Destination => (self.destination_port, self.source_port),
             _ => (self.source_port, self.destination_port),
         }
-    }
-}
-
-/// Which of two ports is the service's, and whether it may be the other one as well.
-///
-/// A port below the ephemeral ones is the service's if the other one is not below them; otherwise one that is `known`
-/// to be a service's, if the other one is not. Otherwise both are possible, and the lower one is likelier.
-#[inline(always)]
-pub fn sides(source: u16, destination: u16, known: impl Fn(u16) -> bool) -> (ServiceSide, bool) {
-    let lower = if source < destination { ServiceSide::Source } else { ServiceSide::Destination };
-    if (source < FIRST_EPHEMERAL) != (destination < FIRST_EPHEMERAL) {
-        return (lower, false);
-    }
-    match (known(source), known(destination)) {
-        (true, false) => (ServiceSide::Source, false),
-        (false, true) => (ServiceSide::Destination, false),
-        _ => (lower, true),
     }
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key},
     helpers::generated::{bpf_skb_get_tunnel_key, bpf_skb_load_bytes},
 };
-use core::{mem, num::NonZeroU16, ptr};
+use core::{mem::MaybeUninit, num::NonZeroU16, ptr};
 use meridian_abi::{
     Counter,
     flow::{V4, V6},
@@ -327,24 +327,29 @@ const NO_TUNNEL: u32 = u32::MAX;
 /// vSwitch do.
 #[inline(never)]
 fn tunnel_of(skb: *const __sk_buff, epoch: u32) -> u32 {
-    // SAFETY: whole numbers.
-    let mut key: bpf_tunnel_key = unsafe { mem::zeroed() };
+    tunnel_address(skb).map_or(NO_TUNNEL, |end| maps::lookup_key(end, epoch).slot.into())
+}
+
+/// The other end of that tunnel. A function of its own, so that the look-up can have the place of its variables on the
+/// stack.
+#[inline(always)]
+fn tunnel_address(skb: *const __sk_buff) -> Option<zone::Address> {
+    let mut key = MaybeUninit::<bpf_tunnel_key>::uninit();
     // On the way out the kernel gives the other end as the local one (since Linux 5.19): it shows both as the
     // receiver has them.
     let mut read = |flags: u32| {
         let len = size_of::<bpf_tunnel_key>() as u32;
-        // SAFETY: `key` has room for `len` bytes, and the kernel passes a valid context.
-        unsafe { bpf_skb_get_tunnel_key(skb.cast_mut(), &raw mut key, len, flags.into()) == 0 }
+        // SAFETY: `key` has room for `len` bytes, all of which the kernel writes, and the kernel passes a valid context.
+        unsafe { bpf_skb_get_tunnel_key(skb.cast_mut(), key.as_mut_ptr(), len, flags.into()) == 0 }
     };
+    let is_v4 = read(0);
+    if !is_v4 && !read(BPF_F_TUNINFO_IPV6) {
+        return None;
+    }
     // SAFETY: whole numbers, all of which were written.
-    let end = unsafe {
-        if read(0) {
-            zone::Address::v4(V4(key.__bindgen_anon_3.local_ipv4.to_be()))
-        } else if read(BPF_F_TUNINFO_IPV6) {
-            zone::Address::v6(V6(key.__bindgen_anon_3.local_ipv6))
-        } else {
-            return NO_TUNNEL;
-        }
-    };
-    maps::lookup_key(end, epoch).slot.into()
+    let end = unsafe { &(*key.as_ptr()).__bindgen_anon_3 };
+    // SAFETY: as above.
+    unsafe {
+        Some(if is_v4 { zone::Address::v4(V4(end.local_ipv4.to_be())) } else { zone::Address::v6(V6(end.local_ipv6)) })
+    }
 }
