@@ -13,6 +13,7 @@ pub mod flow;
 pub mod matrix;
 pub mod service;
 pub mod settings;
+pub mod share;
 pub mod slot;
 pub mod stats;
 pub mod zone;

@@ -14,7 +14,7 @@ pub enum Stat {
     Delivered = 3,
     /// Outside the sums: not IP, or shorter than its IP header.
     Malformed = 4,
-    /// In the matrix, but in no flow entry: the flow map is full.
+    /// In the matrix, but in no flow entry: the flow map is full, or its source has used up its share of it.
     Unattributed = 5,
     /// In the matrix and in the flow entry of the address pair, because its ports could not be read, or because it is
     /// a fragment without ports.
@@ -25,7 +25,7 @@ pub enum Stat {
     Fragmented = 8,
     /// In the sums as its segments: a super-packet. This counter has the packet as the hook saw it, as one.
     SuperPacket = 9,
-    /// In the sums, but not announced: there were too many events on its CPU.
+    /// In the sums, but not announced: there were too many events on its CPU or of its source.
     EventWithheld = 10,
     /// In the sums, but not announced: the ring buffer was full.
     EventLost = 11,
@@ -41,6 +41,9 @@ pub enum Stat {
     /// In the sums: left through an overlay's device, inside another packet. It allows comparing the hook's counters
     /// of overlays with their devices' own.
     Encapsulated = 16,
+    /// In the matrix and in [`Unattributed`](Self::Unattributed): the packet's source has used up its share of the flow
+    /// map.
+    OverShare = 17,
 }
 
 /// The elements of STATS: room for reasons of later versions, so that they can use the pinned map.
@@ -48,7 +51,7 @@ pub const ROOM: u32 = 32;
 
 impl Stat {
     /// All reasons, in the order of their indices.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Loopback,
         Self::LinkScoped,
         Self::SameNode,
@@ -66,6 +69,7 @@ impl Stat {
         Self::OddFragments,
         Self::Vlan,
         Self::Encapsulated,
+        Self::OverShare,
     ];
 
     /// Whether such packets are outside the sums.
@@ -102,6 +106,7 @@ impl Stat {
             Self::OddFragments => "odd_fragments",
             Self::Vlan => "vlan",
             Self::Encapsulated => "encapsulated",
+            Self::OverShare => "over_share",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The core that every hook shares: which packets count, and where.
 
 use crate::{
-    entries::{self, FlowTable},
+    entries::{self, FlowTable, Origin},
+    events,
     maps::{self, setting},
 };
 use core::ptr;
@@ -218,15 +219,18 @@ fn count<A: FlowTable>(headers: &Headers<A>, course: Course<impl Fn(u32) -> Slot
     let turn = |key: &mut FlowKey<A>| key.turn(&mut client_port);
     let tunnel_end = |epoch| if is_overlay { (course.tunnel_end)(epoch) } else { zone::UNKNOWN };
     let zones = |key: &FlowKey<A>, epoch| classify(key, tunnel_end, epoch);
-    let (entry, verdict, first) = entries::entry(&mut key, is_open, turn, zones);
+    let (entry, verdict, origin) = entries::entry(&mut key, is_open, turn, zones);
     if entry.is_null() {
         maps::add_stat(Stat::Unattributed, size);
+        if matches!(origin, Origin::OverShare) {
+            maps::add_stat(Stat::OverShare, size);
+        }
     } else {
         entries::add_to_entry(entry, client_port, size);
     }
     let is_arrived = matches!(key.side_and_path.path(), PacketPath::Arrived);
     maps::add_to_matrix::<A>(verdict, if is_arrived { Direction::Ingress } else { Direction::Egress }, size);
-    if first || tcp_flags & TCP_EVENT_FLAGS != 0 {
+    if matches!(origin, Origin::Made) || tcp_flags & TCP_EVENT_FLAGS != 0 {
         let event = Event {
             time_ns: 0,
             verdict: verdict.pack(),
@@ -239,7 +243,7 @@ fn count<A: FlowTable>(headers: &Headers<A>, course: Course<impl Fn(u32) -> Slot
             version: A::VERSION as u8,
             side_and_path: key.side_and_path,
         };
-        maps::announce(event, size);
+        events::announce(event, size);
     }
 }
 

@@ -1,6 +1,9 @@
 //! The flow maps: entries are looked up, made and counted in.
 
-use crate::maps::{Address, add, epoch, opaque, setting, value};
+use crate::{
+    maps::{Address, add, epoch, hash_keys, opaque, setting},
+    shares,
+};
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg},
@@ -9,7 +12,6 @@ use core::{
 use meridian_abi::{
     Counter,
     flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
-    settings::Settings,
 };
 use meridian_ebpf::hash::{self, Hash};
 
@@ -163,7 +165,20 @@ fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut Flo
     ptr::null_mut()
 }
 
-/// The flow entry of `key`, made if there is room, its verdict, and whether it was made now. Null: the map is full.
+/// Where a packet's flow entry came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was there.
+    Known,
+    /// It was made for this packet.
+    Made,
+    /// There is none: its slots are taken.
+    NoRoom,
+    /// There is none: the source has used up its share of the map.
+    OverShare,
+}
+
+/// The flow entry of `key`, made if there is room, or null; its verdict; and where it came from.
 ///
 /// Where `is_open`, the entry may have another key as well, which `turn` makes of it; an entry that exists for one of
 /// the two decides. Applied twice, `turn` gives back the key as it was. `classify` finds the zones if the entry is new or
@@ -174,7 +189,7 @@ pub fn entry<A: FlowTable>(
     is_open: bool,
     mut turn: impl FnMut(&mut FlowKey<A>),
     classify: impl Fn(&FlowKey<A>, u32) -> Verdict,
-) -> (*mut FlowSlot<A>, Verdict, bool) {
+) -> (*mut FlowSlot<A>, Verdict, Origin) {
     // Before the look-up: a table that changes in between leaves the old epoch in the entry, and
     // the next packet looks again.
     let epoch = epoch();
@@ -191,36 +206,21 @@ pub fn entry<A: FlowTable>(
     }
     let verdict = Verdict::unpack(word);
     if !slot.is_null() && verdict.epoch == epoch {
-        return (slot, verdict, false);
+        return (slot, verdict, Origin::Known);
     }
     let verdict = classify(key, epoch);
     if slot.is_null() {
+        if !shares::may_make_entry(key.source) {
+            return (slot, verdict, Origin::OverShare);
+        }
         let slot = make(key, hash, verdict);
-        return (slot, verdict, !slot.is_null());
+        return (slot, verdict, if slot.is_null() { Origin::NoRoom } else { Origin::Made });
     }
     // Userspace may have retired the entry since the word was read, and this brings it back:
     // userspace looks once more before it takes the entry away.
     // SAFETY: a non-null map value; the verdict is written as one aligned word.
     unsafe { ptr::write_volatile(&raw mut (*slot).verdict, verdict.pack()) };
-    (slot, verdict, false)
-}
-
-/// The secret key of the hashes; words that a hash does not use cost nothing.
-#[inline(always)]
-fn hash_keys() -> hash::Keys {
-    const AT: usize = core::mem::offset_of!(Settings, hash_keys);
-    [
-        value::<AT>(),
-        value::<{ AT + 4 }>(),
-        value::<{ AT + 8 }>(),
-        value::<{ AT + 12 }>(),
-        value::<{ AT + 16 }>(),
-        value::<{ AT + 20 }>(),
-        value::<{ AT + 24 }>(),
-        value::<{ AT + 28 }>(),
-        value::<{ AT + 32 }>(),
-        value::<{ AT + 36 }>(),
-    ]
+    (slot, verdict, Origin::Known)
 }
 
 /// Counts in a flow entry.

@@ -43,6 +43,12 @@ fn mix(sum: u64) -> u64 {
     product ^ product >> 32
 }
 
+/// The hash of an address, as an event has it.
+#[inline(always)]
+pub fn address(keys: &Keys, [a, b, c, d]: [u32; 4]) -> u64 {
+    mix(product(keys, 0, a, b).wrapping_add(product(keys, 2, c, d)))
+}
+
 #[inline(always)]
 fn rest<A>(key: &FlowKey<A>) -> u32 {
     (key.service_port as u32) << 16 | (key.protocol as u32) << 8 | key.side_and_path.byte() as u32

@@ -7,6 +7,7 @@
 
 pub mod hash;
 pub mod headers;
+pub mod level;
 pub mod packet;
 pub mod ports;
 pub mod straight;

@@ -13,11 +13,15 @@ mod count;
 #[cfg(target_arch = "bpf")]
 mod entries;
 #[cfg(target_arch = "bpf")]
+mod events;
+#[cfg(target_arch = "bpf")]
 mod fast;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod netfilter;
+#[cfg(target_arch = "bpf")]
+mod shares;
 #[cfg(target_arch = "bpf")]
 mod tc;
 

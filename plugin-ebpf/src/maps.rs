@@ -5,10 +5,10 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_tail_call},
+    helpers::generated::{bpf_probe_read_kernel, bpf_tail_call},
     macros::map,
     maps::{
-        Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
+        Array, HashMap, LruHashMap, PerCpuArray, ProgramArray,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -22,14 +22,14 @@ use meridian_abi::{
     Counter, IpVersion,
     control::{self, Control, MAX_NODE_ADDRESSES, MAX_TUNNEL_ENDS, PinnedState},
     device,
-    event::{self, Event, Window},
     flow::{V4, V6, Verdict},
     matrix::{self, Direction},
-    service, settings,
+    service,
+    settings::{self, Settings},
     stats::{self, Stat},
     zone::{self, Entry, PrefixKind, Slot},
 };
-use meridian_ebpf::headers::Family;
+use meridian_ebpf::{hash, headers::Family};
 
 /// One setting: `setting!(flow_slots)`.
 macro_rules! setting {
@@ -114,14 +114,6 @@ static STATS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(stats::ROOM, 
 /// `struct sk_buff`. Used only while the hook changes.
 #[map]
 static PASSING: LruHashMap<u64, u32> = LruHashMap::with_max_entries(settings::PASSING, 0);
-
-/// What userspace is told at once.
-#[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(event::RING_BYTES, 0);
-
-/// How many events each CPU has announced lately.
-#[map]
-static EVENT_WINDOWS: PerCpuArray<Window> = PerCpuArray::with_max_entries(1, 0);
 
 /// Runs in progress on this CPU, and how many of them began inside another one. Only for tests.
 #[map]
@@ -305,31 +297,29 @@ pub fn is_service(protocol: u8, port: u16) -> bool {
     SERVICE_PORTS.get(chunk).is_some_and(|ports| ports[at] != 0)
 }
 
+/// The secret key of the hashes; words that a hash does not use cost nothing.
+#[inline(always)]
+pub fn hash_keys() -> hash::Keys {
+    const AT: usize = core::mem::offset_of!(Settings, hash_keys);
+    [
+        value::<AT>(),
+        value::<{ AT + 4 }>(),
+        value::<{ AT + 8 }>(),
+        value::<{ AT + 12 }>(),
+        value::<{ AT + 16 }>(),
+        value::<{ AT + 20 }>(),
+        value::<{ AT + 24 }>(),
+        value::<{ AT + 28 }>(),
+        value::<{ AT + 32 }>(),
+        value::<{ AT + 36 }>(),
+    ]
+}
+
 /// Continues with another program. Returns only if there is none.
 #[inline(always)]
 pub fn continue_with(programs: &'static ProgramArray, slot: u32, context: *const c_void) {
     // SAFETY: the context of this program, and a map of programs of its type.
     unsafe { bpf_tail_call(context.cast_mut(), ptr::from_ref(programs).cast_mut().cast(), slot) };
-}
-
-/// Tells userspace of a packet, if there is room and its CPU has not told too much lately.
-#[inline(always)]
-pub fn announce(mut event: Event, size: Counter) {
-    // SAFETY: the helper takes nothing.
-    event.time_ns = unsafe { bpf_ktime_get_ns() };
-    let Some(window) = EVENT_WINDOWS.get_ptr_mut(0) else { return };
-    // Runs that interrupt each other here may announce a few more or fewer: it is a limit, no sum.
-    // SAFETY: a non-null per-CPU map value.
-    let window = unsafe { &mut *window };
-    if event.time_ns.wrapping_sub(window.start_ns) >= event::WINDOW_NS {
-        *window = Window { start_ns: event.time_ns, events: 0 };
-    }
-    window.events += 1;
-    if window.events > event::BUDGET {
-        add_stat(Stat::EventWithheld, size);
-    } else if EVENTS.output::<Event>(event, 0).is_err() {
-        add_stat(Stat::EventLost, size);
-    }
 }
 
 /// Whether packets through this device leave the node.

@@ -23,7 +23,7 @@ use crate::{
     zones::{Change, Matrix, Pair, Place, SharedTable, Slots, Table, TooManyZones},
 };
 use ipnetwork::IpNetwork;
-use meridian_abi::{Counter, stats::Stat, zone};
+use meridian_abi::{Counter, share, stats::Stat, zone};
 use prost::Message;
 use std::{
     path::Path,
@@ -75,7 +75,7 @@ const SAVED_EVERY_WHEN_IDLE: Duration = Duration::from_secs(5);
 
 /// The idle time after which an entry is removed, and the shorter one while the flow maps are three quarters full.
 const IDLE: Duration = Duration::from_secs(300);
-const IDLE_WHEN_FULL: Duration = Duration::from_secs(15);
+const IDLE_WHEN_FULL: Duration = Duration::from_nanos(share::ENTRIES_PERIOD_NS);
 /// The most entries that one drain removes.
 const RETIRED_AT_ONCE: usize = 8192;
 

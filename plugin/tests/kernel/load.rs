@@ -6,9 +6,9 @@ use crate::network::{
 };
 use meridian::{
     datapath::{Datapath, Hook, Options, Pins, sys},
-    netlab::namespace::Namespace,
+    netlab::{links::configure, namespace::Namespace},
 };
-use meridian_abi::{Counter, IpVersion, control, stats::Stat, zone::PrefixKind};
+use meridian_abi::{Counter, IpVersion, control, share, stats::Stat, zone::PrefixKind};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -16,7 +16,7 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 use std::{
     fs,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -150,15 +150,38 @@ fn retiring_entries_a_thousand_times_a_second_loses_nothing() {
     }
 }
 
+/// The address of the pod with this number; the first ones are the network's own.
+fn pod_address(version: IpVersion, n: u8) -> IpAddr {
+    match POD.of(version) {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            Ipv4Addr::new(a, b, c, 100 + n).into()
+        }
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() + 0x100 + u128::from(n)).into(),
+    }
+}
+
 #[test]
 fn full_flow_maps_lose_no_byte() {
+    const SOURCES: u8 = 16;
     for hook in [Hook::Netfilter, Hook::Tcx] {
         let network = Network::with(Options { hook, flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+        configure(&network.pod, "adding addresses", async |links| {
+            for n in 0..SOURCES {
+                links.address("eth0", pod_address(IpVersion::V4, n), 32).await?;
+                links.address("eth0", pod_address(IpVersion::V6, n), 128).await?;
+            }
+            Ok(())
+        })
+        .unwrap();
         for version in VERSIONS {
             // These ports have no listener: the peer's ICMP answers are not the node's.
-            let ports = (0..10_000).map(|n| (40_000, 10_000 + n));
-            let work = || datagrams(&network.pod, POD.of(version), PEER.of(version), PAYLOAD, ports);
-            let measured = network.measure(work);
+            let measured = network.measure(|| {
+                for n in 0..SOURCES {
+                    let ports = (0..625).map(|port| (40_000, 10_000 + port));
+                    datagrams(&network.pod, pod_address(version, n), PEER.of(version), PAYLOAD, ports);
+                }
+            });
             measured.is_all_in("a", "b", version);
             assert_eq!(measured.wire.packets, 10_000);
         }
@@ -167,6 +190,39 @@ fn full_flow_maps_lose_no_byte() {
         network.counting.datapath.flows(|_| entries += 1);
         assert_eq!(entries, 2 * 64);
         assert_eq!(network.counting.stat(Stat::Unattributed).packets, 2 * (10_000 - 64));
+    }
+}
+
+#[test]
+fn a_source_that_scans_ports_leaves_room_in_the_flow_maps_and_loses_no_byte() {
+    const SLOTS: u32 = 1024;
+    const SCANNED: u64 = 10_000;
+    for hook in [Hook::Netfilter, Hook::Tcx] {
+        let network = Network::with(Options { hook, flow_slots: SLOTS, ..Options::default() }, Mtus(1500, 1500));
+        let entries_of = |source: IpAddr| {
+            let mut entries = 0;
+            network.counting.datapath.flows(|entry| entries += u64::from(entry.source == source));
+            entries
+        };
+        for version in VERSIONS {
+            let before = network.counting.stat(Stat::OverShare).packets;
+            let ports = (0..SCANNED as u16).map(|port| (40_000, 10_000 + port));
+            let measured =
+                network.measure(|| datagrams(&network.pod, POD.of(version), PEER.of(version), PAYLOAD, ports));
+            measured.is_all_in("a", "b", version);
+            assert_eq!(measured.wire.packets, SCANNED);
+            let scanned = entries_of(POD.of(version));
+            let share = u64::from(SLOTS / share::PART);
+            assert!((share..=2 * share).contains(&scanned), "{hook:?}: {scanned} entries of the scan");
+            let over = network.counting.stat(Stat::OverShare).packets - before;
+            assert_eq!(over, SCANNED - scanned, "{hook:?}");
+            // Another source has as much room as it needs.
+            let others = (0..100).map(|port| (40_000, 30_000 + port));
+            network.measure(|| datagrams(&network.node, NODE.of(version), PEER.of(version), PAYLOAD, others));
+            assert_eq!(entries_of(NODE.of(version)), 100, "{hook:?}");
+        }
+        assert_eq!(network.counting.stat(Stat::Unattributed), network.counting.stat(Stat::OverShare));
+        attributed_is_exact(&network.counting);
     }
 }
 

@@ -260,7 +260,7 @@ fn a_full_flow_map_loses_no_byte() {
     let bench = Bench::new(Options { flow_slots: 64, ..Options::default() }, &TABLE);
     let mut sent = Counter::default();
     for host in 1..=250 {
-        let frame = Frame::ports("10.0.1.1", &format!("10.0.2.{host}"), TCP, (50_000, 80));
+        let frame = Frame::ports(&format!("10.0.1.{host}"), "10.0.2.1", TCP, (50_000, 80));
         bench.send_times(&frame, 2);
         sent = Counter { bytes: sent.bytes + 2 * frame.len(), packets: sent.packets + 2 };
     }
@@ -394,6 +394,23 @@ fn events_that_are_withheld_or_lost_are_counted() {
     assert!(withheld > 0, "one CPU can't announce {sent} packets in a moment");
     assert_eq!(told + withheld + lost, u64::from(sent));
     assert_eq!(bench.flows()[0].counter.packets, u64::from(sent));
+}
+
+#[test]
+fn a_flood_of_one_sources_events_leaves_room_for_those_of_others() {
+    let bench = Bench::new(Options::default(), &TABLE);
+    let syn = |source| {
+        let mut frame = Frame::ports(source, "10.0.2.2", TCP, (50_000, 80));
+        frame.bytes[14 + 20 + 13] = 0x02;
+        frame
+    };
+    for _ in 0..20 {
+        bench.send_times(&syn("10.0.1.1"), 2_000);
+        let withheld = bench.stat(Stat::EventWithheld).packets;
+        bench.send_times(&syn("10.0.1.2"), 10);
+        assert_eq!(bench.stat(Stat::EventWithheld).packets, withheld);
+    }
+    assert!(bench.stat(Stat::EventWithheld).packets > 0, "one source can't announce 2,000 packets in a moment");
 }
 
 #[test]
