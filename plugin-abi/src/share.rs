@@ -19,10 +19,11 @@ pub const PART: u32 = 4;
 /// for as long when the maps fill up, so that one source never has more than two parts of them for long.
 pub const ENTRIES_PERIOD_NS: u64 = 15_000_000_000;
 
-/// The events that a source may announce in each [`event::WINDOW_NS`] even when its CPU's limit is near.
+/// The limit of a source's level of events, which sinks as far in each [`event::WINDOW_NS`]. Below half of it the source
+/// may use the events that are reserved.
 pub const EVENTS: u32 = event::BUDGET as u32 / PART;
 
-/// The events of a CPU's window that only sources within their share may use.
+/// The events of a CPU's window that only sources with few events may use.
 pub const RESERVED_EVENTS: u64 = event::BUDGET / PART as u64;
 
 /// A cell: two levels that sink with time, each with the tick of its last change in the upper half.

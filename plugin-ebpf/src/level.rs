@@ -11,11 +11,11 @@ pub struct Limit {
     pub period_ns: u64,
 }
 
-/// The word after a use at a time, and whether the use is within the limit. One that is not raises nothing.
+/// The word after a use at a time, and the level before it: a use at the limit raises nothing.
 ///
 /// The time may be of any clock that does not go back; after 52 days without a use a word may seem younger than it is.
 #[inline(always)]
-pub fn used(word: u64, limit: Limit, now_ns: u64) -> (u64, bool) {
+pub fn used(word: u64, limit: Limit, now_ns: u64) -> (u64, u32) {
     let now = (now_ns >> TICK_SHIFT) as u32;
     let (last, level) = ((word >> 32) as u32, word as u32);
     let elapsed = u64::from(now.wrapping_sub(last));
@@ -24,8 +24,8 @@ pub fn used(word: u64, limit: Limit, now_ns: u64) -> (u64, bool) {
     // What has not sunk by a whole use yet keeps its time.
     let since = if sunk == 0 { last } else { now };
     let level = u64::from(level).saturating_sub(sunk);
-    let is_within = level < u64::from(limit.uses);
-    (u64::from(since) << 32 | (level + u64::from(is_within)), is_within)
+    let raised = level + u64::from(level < u64::from(limit.uses));
+    (u64::from(since) << 32 | raised, level as u32)
 }
 
 #[cfg(test)]
@@ -39,9 +39,9 @@ mod tests {
     fn within(word: &mut u64, uses: u32, now_ns: u64) -> u32 {
         (0..uses)
             .map(|_| {
-                let is_within;
-                (*word, is_within) = used(*word, LIMIT, now_ns);
-                u32::from(is_within)
+                let level;
+                (*word, level) = used(*word, LIMIT, now_ns);
+                u32::from(level < LIMIT.uses)
             })
             .sum()
     }

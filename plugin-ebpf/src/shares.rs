@@ -38,7 +38,7 @@ fn may_make_entry_in(cell: u32) -> u32 {
     let Some(share) = SHARES.get_ptr_mut(cell) else { return 0 };
     let limit = Limit { uses: setting!(flow_slots) / share::PART, period_ns: share::ENTRIES_PERIOD_NS };
     // SAFETY: a non-null map value; only the field's address is taken.
-    use_one(unsafe { &raw mut (*share).entries }, limit)
+    u32::from(use_one(unsafe { &raw mut (*share).entries }, limit) < limit.uses)
 }
 
 /// A function of its own, for the same reason.
@@ -46,17 +46,19 @@ fn may_make_entry_in(cell: u32) -> u32 {
 fn may_announce_in(cell: u32) -> u32 {
     let Some(share) = SHARES.get_ptr_mut(cell) else { return 0 };
     let limit = Limit { uses: share::EVENTS, period_ns: event::WINDOW_NS };
-    // SAFETY: a non-null map value; only the field's address is taken.
-    use_one(unsafe { &raw mut (*share).events }, limit)
+    // SAFETY: a non-null map value; only the field's address is taken. The level of a source that announces without end
+    // stays near its limit.
+    u32::from(use_one(unsafe { &raw mut (*share).events }, limit) < limit.uses / 2)
 }
 
+/// The level before the use.
 #[inline(always)]
 fn use_one(level: *mut u64, limit: Limit) -> u32 {
     // SAFETY: the caller's word of a map value, aligned to 8 bytes. CPUs that race here lose a use of one of them: it is a
     // limit, no sum. The helper takes nothing.
     unsafe {
-        let (word, is_within) = used(ptr::read_volatile(level), limit, bpf_ktime_get_ns());
+        let (word, before) = used(ptr::read_volatile(level), limit, bpf_ktime_get_ns());
         ptr::write_volatile(level, word);
-        u32::from(is_within)
+        before
     }
 }
