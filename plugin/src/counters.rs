@@ -64,6 +64,8 @@ pub struct Sample {
     pub device_bytes: Option<DeviceBytes>,
     /// Filters of other programs that run before ours and may end the chain.
     pub foreign_filters: u64,
+    /// How often clsact filters were attached again, because another program had removed them.
+    pub restored_filters: u64,
     /// Entries of the flow maps, and their capacity.
     pub flow_entries: (u64, u64),
     /// The state of the zone table.

@@ -108,6 +108,7 @@ pub struct Datapath {
     /// What the map TUNNEL_ENDS holds.
     tunnel_ends: BTreeMap<u32, IpAddr>,
     named_zones: Vec<Arc<Zone>>,
+    restored_filters: u64,
 }
 
 impl Datapath {
@@ -161,6 +162,7 @@ impl Datapath {
             addresses,
             tunnel_ends: BTreeMap::new(),
             named_zones,
+            restored_filters: 0,
         };
         // The programs of an earlier agent may still use pinned ones, with its own table.
         if datapath.pins.is_none() {
@@ -278,6 +280,32 @@ impl Datapath {
         }
         self.devices = devices;
         Ok(())
+    }
+
+    /// Attaches the programs again where another program has removed our filters from clsact: Cilium's agent removes
+    /// all filters from an egress that it does not use. Returns the places, for people. Must be called in the node's network
+    /// namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn restore_filters(&mut self) -> Result<Vec<String>, Error> {
+        let Self { attached, loaded, device_hooks, pins, devices, .. } = self;
+        let mut places = Vec::new();
+        let is_active = attached.active;
+        for device in devices.devices.iter().filter(|_| is_active) {
+            match attached.restore_filters(*device_hooks, &loaded.programs, device, pins.as_ref()) {
+                Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+                restored => places.extend(restored?),
+            }
+        }
+        self.restored_filters += places.len() as u64;
+        Ok(places)
+    }
+
+    /// How often filters were attached again, because another program had removed them.
+    #[must_use]
+    pub const fn restored_filters(&self) -> u64 {
+        self.restored_filters
     }
 
     /// The filters of other programs that run before ours at clsact and may end the chain, for people.

@@ -209,6 +209,7 @@ impl Meter {
             refused_hook_steps: hook.refused,
             device_bytes: hook.seen,
             foreign_filters: hook.foreign_filters,
+            restored_filters: self.datapath.restored_filters(),
             flow_entries: (self.drained.0, self.datapath.flow_limit()),
             table: TableState { addresses: self.index.len() as u64, feed, ..self.table.clone() },
             drain_seconds: self.drained.1,

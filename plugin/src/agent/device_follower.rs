@@ -54,6 +54,14 @@ impl DeviceFollower {
             Ok(devices) => take(meter, devices),
             Err(error) => tracing::error!(%error, "the devices can't be listed: the known ones stay in use"),
         }
+        match meter.datapath().restore_filters() {
+            Ok(places) if places.is_empty() => {}
+            Ok(places) => tracing::warn!(
+                ?places,
+                "another program removed the filters that count packets: they are back, and packets in between were not counted"
+            ),
+            Err(error) => tracing::error!(%error, "removed filters can't be attached again"),
+        }
         self.next = start + (start.elapsed() * SHARE).max(LOOK_GAP);
     }
 }

@@ -237,6 +237,7 @@ mod tests {
             refused_hook_steps: 0,
             device_bytes: None,
             foreign_filters: 0,
+            restored_filters: 0,
             flow_entries: (0, 0),
             table,
             drain_seconds: 0.0,

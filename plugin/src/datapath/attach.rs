@@ -173,6 +173,35 @@ impl Attached {
         Ok(to)
     }
 
+    /// Attaches the programs to a device again at the sides where another program has removed our filter. Returns the
+    /// places, for people.
+    pub(super) fn restore_filters(
+        &mut self,
+        hooks: DeviceHooks,
+        programs: &Programs,
+        device: &Device,
+        pins: Option<&Pins>,
+    ) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Attach { to: format!("clsact of {}", people(device)), source };
+        let mut missing = Vec::new();
+        for held in self.devices.get(&device.ifindex).into_iter().flatten() {
+            if let Held::Filter(filter) = held
+                && !filter.is_there().map_err(failed)?
+            {
+                missing.push(held.side());
+            }
+        }
+        let layer = usize::from(!device.ethernet);
+        let restore = |side| {
+            let (hook, program) = match side {
+                Side::Ingress => (hooks.ingress, &programs.ingress[layer]),
+                Side::Egress => (hooks.egress.unwrap_or(hooks.ingress), &programs.egress.attached[layer]),
+            };
+            self.side(side, hook, program, device, pins)
+        };
+        missing.into_iter().map(restore).collect()
+    }
+
     /// Detaches the programs from the egress of every device. After an error it can be called again.
     pub(super) fn leave_egress(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
         for (ifindex, held) in &mut self.devices {

@@ -69,6 +69,11 @@ impl Filter {
         self.side
     }
 
+    /// Whether the filter is still on its device. Must be called in the device's network namespace.
+    pub(super) fn is_there(&self) -> io::Result<bool> {
+        Ok(filters(self.ifindex, self.side)?.iter().any(InstalledFilter::is_ours))
+    }
+
     /// Forgets the filter: another program has replaced it.
     pub(super) fn replaced(mut self) {
         self.stays = true;

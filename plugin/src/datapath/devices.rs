@@ -423,11 +423,11 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Watches a network namespace for changes of devices, addresses or routes.
+/// Watches a network namespace for changes of devices, addresses, routes or filters.
 pub struct Watch(Socket);
 
-/// Links, addresses and routes of both families: `RTMGRP_…`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Links, traffic control, addresses and routes of both families: `RTMGRP_…`.
+const GROUPS: u32 = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400;
 
 impl Watch {
     /// Watches the calling thread's namespace from now on.

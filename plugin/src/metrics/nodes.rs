@@ -70,6 +70,9 @@ impl Writer<'_, '_> {
             None,
             &each(samples, |s| vec![(Vec::new(), s.foreign_filters as f64)]),
         )?;
+        let help = "Number of clsact filters that were attached again because another program had removed them.";
+        let restored = each(samples, |sample| vec![(Vec::new(), sample.restored_filters)]);
+        self.counters("meridian_filters_restored", help, None, &restored)?;
         let compared = |value: fn(DeviceBytes) -> u64| {
             each(samples, |sample| sample.device_bytes.map(|seen| (Vec::new(), value(seen))).into_iter().collect())
         };

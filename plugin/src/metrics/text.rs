@@ -135,6 +135,7 @@ mod tests {
             refused_hook_steps: 0,
             device_bytes: Some(crate::counters::DeviceBytes { sent: 1500, seen: 1500 }),
             foreign_filters: 0,
+            restored_filters: 0,
             flow_entries: (2, 131_072),
             table: TableState {
                 prefixes: (25, 262_144),

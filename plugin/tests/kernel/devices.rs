@@ -211,6 +211,18 @@ fn at_clsact_others_stay_and_one_that_comes_first_is_found() {
     assert!(foreign_filters(&mut network).is_empty());
     send(&network);
     assert_eq!(seen(&network), 40);
+    // The other program removes every filter, as Cilium's agent does at an egress that it does not use.
+    let watch = network.node.run(Watch::new).unwrap().unwrap();
+    tc(&network, "filter del dev up0 egress");
+    assert!(watch.changed());
+    send(&network);
+    assert_eq!(seen(&network), 40, "ours is gone, too");
+    let restored = network.node.run(|| network.counting.datapath.restore_filters()).unwrap().unwrap();
+    assert_eq!(restored, ["clsact egress of up0"]);
+    assert!(network.node.run(|| network.counting.datapath.restore_filters()).unwrap().unwrap().is_empty());
+    send(&network);
+    assert_eq!((seen(&network), network.counting.datapath.restored_filters()), (60, 1));
+    theirs(&network, "add", 2);
     // Filters of other programs stay when ours are detached.
     network.node.run(|| network.counting.datapath.detach()).unwrap();
     let shown = network.node.run(|| Command::new("tc").args(["filter", "show", "dev", "up0", "egress"]).output());

@@ -61,6 +61,7 @@ impl Agent {
             refused_hook_steps: 0,
             device_bytes: None,
             foreign_filters: 0,
+            restored_filters: 0,
             flow_entries: (0, 0),
             table: TableState { prefixes, zones, loaded: now, confirmed: now, reloads, addresses: 0, feed },
             drain_seconds: 0.0,
