@@ -11,6 +11,7 @@ mod top;
 pub use ends::{Between, End, EndKey, Named, Placed, Pod, Service, Transfer, TransferKey, Workload};
 pub use growth::{Grown, Growth, GrowthKey, NodeAt};
 pub use interval::{Interval, IntervalKey, Line};
+use top::Row;
 pub use top::{ByLocality, Top};
 
 use crate::zones::Locality;
@@ -37,6 +38,64 @@ impl Totals {
         let (pods, transfers, workloads) = (Top::new(series), Top::new(series), Top::new(series));
         Self { pods, transfers, workloads, senders: Top::new(series), namespaces: Top::new(series) }
     }
+
+    fn rows(&mut self, transfer: &Transfer<'_>, now: Instant) -> Rows {
+        let Transfer { source, destination, service } = *transfer;
+        let pod = |end: &End| end.endpoint.as_ref().map(|endpoint| Pod(Arc::clone(endpoint)));
+        let workload = |end: &End| end.endpoint.as_ref().map(|endpoint| Workload(Arc::clone(endpoint)));
+        let placed = |end: &End| (pod(end), end.place.clone());
+        let named = |end: &End| (end.named().map(|endpoint| Named(Arc::clone(endpoint))), end.place.clone());
+        let ends = || Between { source: named(source), destination: named(destination) };
+        let workloads = || Between { source: workload(source), destination: workload(destination) };
+        let namespace =
+            |end: &End| end.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
+        let namespaces = || Between { source: namespace(source), destination: namespace(destination) };
+        Rows {
+            locality: Locality::between(&source.place, &destination.place),
+            pods: self.pods.row(Between { source: placed(source), destination: placed(destination) }, now),
+            transfers: self.transfers.row_made(|| TransferKey { ends: ends(), service }, now),
+            workloads: self.workloads.row_made(workloads, now),
+            senders: pod(source).map(|sender| self.senders.row(sender, now)),
+            namespaces: self.namespaces.row_made(namespaces, now),
+            pair: None,
+            version: 0,
+        }
+    }
+
+    fn add_to(&mut self, rows: &Rows, new: Counter, now: Instant) {
+        let Rows { locality, pods, transfers, workloads, senders, namespaces, .. } = *rows;
+        self.pods.add_to(pods, locality, new, now);
+        self.transfers.add_to(transfers, locality, new, now);
+        self.workloads.add_to(workloads, locality, new, now);
+        if let Some(senders) = senders {
+            self.senders.add_to(senders, locality, new, now);
+        }
+        self.namespaces.add_to(namespaces, locality, new, now);
+    }
+
+    fn version(&self) -> u64 {
+        let Self { pods, transfers, workloads, senders, namespaces } = self;
+        [pods.version(), transfers.version(), workloads.version(), senders.version(), namespaces.version()]
+            .into_iter()
+            .map(u64::from)
+            .sum()
+    }
+}
+
+/// The rows of the sums to which the traffic between two ends is added: found once, used until a sum gives a row to
+/// another key.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    locality: Locality,
+    pods: Row,
+    transfers: Row,
+    workloads: Row,
+    /// `None`: no known pod is the sender.
+    senders: Option<Row>,
+    namespaces: Row,
+    /// `None`: the traffic is in no interval.
+    pair: Option<u32>,
+    version: u64,
 }
 
 /// Sums the growth of flow entries.
@@ -90,9 +149,31 @@ impl Accounting {
 
     /// Adds the traffic between two ends.
     pub fn add(&mut self, transfer: &Transfer<'_>, new: Counter, now: Instant) {
-        let locality = self.add_to_totals(transfer, new, now);
-        if let Some(interval) = &mut self.interval {
-            interval.add(transfer, locality, new);
+        let rows = self.rows(transfer, now);
+        self.add_to(&rows, transfer, new, now);
+    }
+
+    /// The rows of all sums to which the traffic between two ends is added.
+    pub fn rows(&mut self, transfer: &Transfer<'_>, now: Instant) -> Rows {
+        let rows = self.totals.rows(transfer, now);
+        let pair = self.interval.as_mut().and_then(|interval| interval.row(transfer, rows.locality));
+        Rows { pair, version: self.version(), ..rows }
+    }
+
+    /// Whether the rows are still those of their ends.
+    pub fn is_current(&self, rows: &Rows) -> bool {
+        rows.version == self.version()
+    }
+
+    fn version(&self) -> u64 {
+        self.totals.version() + self.interval.as_ref().map_or(0, Interval::version)
+    }
+
+    /// Adds the traffic between two ends to their rows, which are current.
+    pub fn add_to(&mut self, rows: &Rows, transfer: &Transfer<'_>, new: Counter, now: Instant) {
+        self.totals.add_to(rows, new, now);
+        if let (Some(interval), Some(pair)) = (&mut self.interval, rows.pair) {
+            interval.add_to(pair, new);
         }
         if let Some(growth) = &mut self.growth {
             growth.add(transfer, new);
@@ -101,26 +182,9 @@ impl Accounting {
 
     /// Adds to the totals only, neither to the interval nor to the history: another process may have reported it there.
     pub fn add_to_totals(&mut self, transfer: &Transfer<'_>, new: Counter, now: Instant) -> Locality {
-        let Transfer { source, destination, service } = *transfer;
-        let locality = Locality::between(&source.place, &destination.place);
-        let totals = &mut self.totals;
-        let pod = |end: &End| end.endpoint.as_ref().map(|endpoint| Pod(Arc::clone(endpoint)));
-        let workload = |end: &End| end.endpoint.as_ref().map(|endpoint| Workload(Arc::clone(endpoint)));
-        let placed = |end: &End| (pod(end), end.place.clone());
-        totals.pods.add(Between { source: placed(source), destination: placed(destination) }, locality, new, now);
-        let named = |end: &End| (end.named().map(|endpoint| Named(Arc::clone(endpoint))), end.place.clone());
-        let ends = || Between { source: named(source), destination: named(destination) };
-        totals.transfers.add_made(|| TransferKey { ends: ends(), service }, locality, new, now);
-        let workloads = || Between { source: workload(source), destination: workload(destination) };
-        totals.workloads.add_made(workloads, locality, new, now);
-        if let Some(sender) = pod(source) {
-            totals.senders.add(sender, locality, new, now);
-        }
-        let namespace =
-            |end: &End| end.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
-        let namespaces = || Between { source: namespace(source), destination: namespace(destination) };
-        totals.namespaces.add_made(namespaces, locality, new, now);
-        locality
+        let rows = self.totals.rows(transfer, now);
+        self.totals.add_to(&rows, new, now);
+        rows.locality
     }
 
     /// Adds traffic of which only the locality is known. `sent_by_known` is the part that known pods sent. With

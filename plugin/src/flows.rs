@@ -4,6 +4,7 @@
 //! An event is Hubble's own message, encoded, so recorded flows and live flows are handled the same way. Pure: no
 //! kernel, no network; time is a parameter.
 
+mod by_slot;
 mod encoded;
 mod endpoint;
 mod entry;
@@ -16,6 +17,7 @@ mod ring;
 mod sink;
 mod tracker;
 
+pub use by_slot::BySlot;
 pub use encoded::{Beside, Encoded, Part, Parts};
 pub use entry::{Entry, Event, SlotId};
 pub use event::FlowBuilder;

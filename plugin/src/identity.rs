@@ -11,7 +11,10 @@ use std::{
     collections::{BTreeMap, HashSet},
     hash::Hash,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -96,6 +99,7 @@ struct Occupant {
 #[derive(Debug, Default)]
 pub struct Index {
     by_address: DashMap<IpAddr, Occupant, ahash::RandomState>,
+    version: AtomicU64,
 }
 
 impl Index {
@@ -123,6 +127,12 @@ impl Index {
             });
             self.by_address.insert(address, Occupant { now, before });
         }
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Raised after each change. What was looked up after this number was read holds at least until it is another one.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The endpoint that had the address at that time. An address that moved to another endpoint still resolves to the
@@ -131,6 +141,14 @@ impl Index {
         let endpoint = self.by_address.get(&address)?;
         let before = endpoint.before.as_ref().filter(|_| endpoint.now.since.is_some_and(|since| time < since));
         Some(Arc::clone(before.unwrap_or(&endpoint.now)))
+    }
+
+    /// The endpoint that has the address, if that will stay until the next [version](Self::version): the address is not
+    /// about to move to an endpoint that begins later.
+    pub fn settled(&self, address: IpAddr, time: SystemTime) -> Option<Option<Arc<Endpoint>>> {
+        let Some(endpoint) = self.by_address.get(&address) else { return Some(None) };
+        let is_early = endpoint.before.is_some() && endpoint.now.since.is_some_and(|since| time < since);
+        (!is_early).then(|| Some(Arc::clone(&endpoint.now)))
     }
 
     /// Calls `see` with every address and its current endpoint.

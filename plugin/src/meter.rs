@@ -3,13 +3,13 @@
 mod externals;
 mod hook_state;
 mod hook_watch;
+mod resolved;
 
-use externals::Externals;
 pub use hook_state::HookState;
 pub use hook_watch::HookWatch;
 
 use crate::{
-    accounting::{self, Accounting, End, Line, Service, Transfer},
+    accounting::{self, Accounting, Line, Service},
     atomic_file,
     counters::{Counted, FeedState, Sample, TableState, Whose},
     datapath::{Datapath, Error, Readable, Retiring},
@@ -25,6 +25,7 @@ use crate::{
 use ipnetwork::IpNetwork;
 use meridian_abi::{Counter, share, stats::Stat, zone};
 use prost::Message;
+use resolved::{Resolver, Sources};
 use std::{
     path::Path,
     sync::Arc,
@@ -54,7 +55,7 @@ pub struct Meter {
     /// The time at which the sums were last saved.
     kept: Option<Instant>,
     /// The external prefixes that have traffic.
-    externals: Externals,
+    resolver: Resolver,
 }
 
 /// The sums of an earlier agent can't be restored.
@@ -106,7 +107,7 @@ impl Meter {
             retiring,
             finished,
             kept: None,
-            externals: Externals::default(),
+            resolver: Resolver::default(),
         }
     }
 
@@ -138,6 +139,7 @@ impl Meter {
             self.zones.write().apply(undo);
             return Err(error);
         }
+        self.resolver.table_changed();
         let capacity = self.datapath.matrix_slots();
         self.table.prefixes = (table.len() as u64, self.datapath.prefix_limit()?);
         let room = capacity - u32::from(zone::FIRST_ZONE);
@@ -256,7 +258,9 @@ impl Meter {
         let retired = self.datapath.retired(std::mem::take(&mut self.retiring));
         let zones = self.zones.clone();
         let table = zones.read();
-        let Self { datapath, slots, index, tracker, builder, accounting, sink, drained, externals, .. } = self;
+        let Self { datapath, slots, index, tracker, builder, accounting, sink, drained, resolver, .. } = self;
+        resolver.begin(index);
+        let sources = Sources { index, table: &table, slots, time };
         // As full as at the last drain. Only entries that are due are remembered: others would take their room.
         let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
         let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
@@ -266,19 +270,13 @@ impl Meter {
             if new == Counter::default() && update.is_none() {
                 return idle;
             }
-            let mut end = |address, slot| {
-                let endpoint = index.at(address, time);
-                let external = if endpoint.is_none() { externals.at(address, &table) } else { None };
-                End { address: Some(address), endpoint, place: slots.place(slot), external }
-            };
-            let source = end(entry.source, entry.verdict.source);
-            let destination = end(entry.destination, entry.verdict.destination);
+            let resolved = resolver.resolve(&entry, &sources);
             if new != Counter::default() {
-                let service = Service::new(entry.service_port, entry.protocol, entry.side);
-                accounting.add(&Transfer { source: &source, destination: &destination, service }, new, now);
+                resolved.add(accounting, Service::new(entry.service_port, entry.protocol, entry.side), new, now);
             }
             if let Some(update) = update {
-                sink.take(builder.update(&entry, &source.place, &destination.place, update, time), now);
+                let (source, destination) = (&resolved.source.place, &resolved.destination.place);
+                sink.take(builder.update(&entry, source, destination, update, time), now);
             }
             idle
         };
@@ -338,12 +336,13 @@ impl Meter {
         if saved.boot_id != self.datapath.boot_id()?.into_bytes() {
             return Ok(false);
         }
+        let slots = self.datapath.flow_limit();
         let known = |entry: &saved_counters::Entry| {
             let counter = |counter: Option<_>| counter.map(Counter::from).unwrap_or_default();
             let (read, reported) = (counter(entry.read), counter(entry.reported));
             (SlotId(entry.slot as usize), Progress { generation: entry.generation as u16, read, reported })
         };
-        self.tracker.restore(saved.entries.iter().map(known), now);
+        self.tracker.restore(saved.entries.iter().filter(|entry| entry.slot < slots).map(known), now);
         wire::restore(&mut self.accounting, saved.sums.unwrap_or_default(), now);
         Ok(true)
     }
@@ -352,7 +351,10 @@ impl Meter {
     /// next agent.
     pub fn empty_idle(&mut self) {
         let finished = std::mem::take(&mut self.finished);
-        finished.iter().for_each(|slot| self.tracker.forget(*slot));
+        for slot in &finished {
+            self.tracker.forget(*slot);
+            self.resolver.forget(*slot);
+        }
         self.datapath.empty(finished);
     }
 

@@ -5,7 +5,7 @@ use super::{
     top::ByLocality,
 };
 use crate::zones::{Locality, Place};
-use ahash::AHashMap;
+use indexmap::IndexMap;
 use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
@@ -38,7 +38,9 @@ pub struct Line {
 /// Pairs of pods or addresses in different zones.
 #[derive(Debug, Default)]
 pub struct Interval {
-    pairs: AHashMap<IntervalKey, Counter>,
+    pairs: IndexMap<IntervalKey, Counter, ahash::RandomState>,
+    /// Raised when rows are no longer those of their pairs.
+    version: u32,
 }
 
 impl Interval {
@@ -46,11 +48,11 @@ impl Interval {
     /// for each pair of zones.
     pub const ROOM: usize = 65_536;
 
-    /// Adds the traffic between two ends, if it crosses zones.
-    pub fn add(&mut self, transfer: &Transfer<'_>, locality: Locality, new: Counter) {
+    /// The row of the traffic between two ends, if it crosses zones.
+    pub(super) fn row(&mut self, transfer: &Transfer<'_>, locality: Locality) -> Option<u32> {
         let Transfer { source, destination, service } = *transfer;
         if !matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
-            return;
+            return None;
         }
         let end_key = |end: &End| {
             let end_key = match (&end.endpoint, end.address) {
@@ -66,7 +68,22 @@ impl Interval {
             (key.ends.source.0, key.ends.destination.0) = (EndKey::Other, EndKey::Other);
             key.service = Service::default();
         }
-        *self.pairs.entry(key).or_default() += new;
+        let row = self.pairs.entry(key);
+        let at = row.index() as u32;
+        row.or_default();
+        Some(at)
+    }
+
+    /// Adds to a row of this version.
+    pub(super) fn add_to(&mut self, row: u32, new: Counter) {
+        if let Some((_, counter)) = self.pairs.get_index_mut(row as usize) {
+            *counter += new;
+        }
+    }
+
+    /// The version of the rows.
+    pub(super) fn version(&self) -> u64 {
+        self.version.into()
     }
 
     /// Adds cross-zone traffic between unknown ends in unknown places.
@@ -93,6 +110,7 @@ impl Interval {
 
     /// Takes all pairs since the last call, the largest first.
     pub fn take(&mut self) -> Vec<Line> {
+        self.version = self.version.wrapping_add(1);
         let pairs = std::mem::take(&mut self.pairs);
         let line = |(IntervalKey { ends: Between { source, destination }, service, locality }, counter)| Line {
             source,

@@ -6,7 +6,7 @@
 //! added.
 
 use crate::zones::Locality;
-use ahash::AHashMap;
+use indexmap::IndexMap;
 use meridian_abi::Counter;
 use std::{
     cmp::Reverse,
@@ -64,12 +64,29 @@ impl AddAssign for ByLocality {
 #[derive(Clone, Debug)]
 pub struct Top<K> {
     room: usize,
-    series: AHashMap<K, Series>,
+    series: IndexMap<K, Series, ahash::RandomState>,
     other: ByLocality,
     ended: ByLocality,
     /// Bytes in this period of keys without a series, for at most `room` keys.
-    waiting: AHashMap<K, u64>,
+    waiting: IndexMap<K, u64, ahash::RandomState>,
     last_expiry: Option<Instant>,
+    /// Raised when rows are no longer those of their keys.
+    version: u32,
+}
+
+/// Where a key's traffic is added, while [`Top::version`] is the same: the index of its series; with [`Row::WAITING`]
+/// `other` and the index of a key that waits for a series; [`Row::OTHER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row(u32);
+
+impl Row {
+    const WAITING: u32 = 1 << 31;
+    const OTHER: Self = Self(u32::MAX);
+
+    /// The row of an index; `OTHER` for one that is too large to be named, which no room allows.
+    fn new(at: usize, kind: u32) -> Self {
+        u32::try_from(at).ok().filter(|at| *at < Self::WAITING - 1).map_or(Self::OTHER, |at| Self(at | kind))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -90,35 +107,56 @@ impl<K: Clone + Eq + Hash> Top<K> {
     /// Room for this many series.
     pub fn new(room: usize) -> Self {
         let (other, ended) = (ByLocality::default(), ByLocality::default());
-        Self { room, series: AHashMap::new(), other, ended, waiting: AHashMap::new(), last_expiry: None }
+        let (series, waiting) = (IndexMap::default(), IndexMap::default());
+        Self { room, series, other, ended, waiting, last_expiry: None, version: 0 }
     }
 
     /// Adds to the key's series, or to `other` if there is no room for one.
     pub fn add(&mut self, key: K, locality: Locality, new: Counter, now: Instant) {
-        if let Some(series) = self.series.get_mut(&key) {
-            series.total.add(locality, new);
-            series.recent[0] += new.bytes;
-            series.active = now;
+        let row = self.row(key, now);
+        self.add_to(row, locality, new, now);
+    }
+
+    /// The row of a key; begins a series if there is room for one.
+    pub(super) fn row(&mut self, key: K, now: Instant) -> Row {
+        if let Some(at) = self.series.get_index_of(&key) {
+            Row::new(at, 0)
         } else if self.series.len() < self.room {
-            let mut total = ByLocality::default();
-            total.add(locality, new);
-            self.series.insert(key, Series { total, recent: [new.bytes, 0], active: now });
+            let series = Series { total: ByLocality::default(), recent: [0, 0], active: now };
+            Row::new(self.series.insert_full(key, series).0, 0)
+        } else if let Some(at) = self.waiting.get_index_of(&key) {
+            Row::new(at, Row::WAITING)
+        } else if self.waiting.len() < self.room {
+            Row::new(self.waiting.insert_full(key, 0).0, Row::WAITING)
         } else {
-            self.other.add(locality, new);
-            if let Some(bytes) = self.waiting.get_mut(&key) {
-                *bytes += new.bytes;
-            } else if self.waiting.len() < self.room {
-                self.waiting.insert(key, new.bytes);
-            }
+            Row::OTHER
         }
     }
 
-    /// As [`add`](Self::add), but makes the key only where it is needed.
-    pub fn add_made(&mut self, key: impl FnOnce() -> K, locality: Locality, new: Counter, now: Instant) {
-        if self.room == 0 { self.other.add(locality, new) } else { self.add(key(), locality, new, now) }
+    /// Adds to a row of this version.
+    pub(super) fn add_to(&mut self, row: Row, locality: Locality, new: Counter, now: Instant) {
+        if let Some((_, series)) = self.series.get_index_mut(row.0 as usize) {
+            series.total.add(locality, new);
+            series.recent[0] += new.bytes;
+            series.active = now;
+            return;
+        }
+        self.other.add(locality, new);
+        if let Some((_, bytes)) = self.waiting.get_index_mut((row.0 ^ Row::WAITING) as usize) {
+            *bytes += new.bytes;
+        }
     }
 
-    /// Adds traffic of unknown keys.
+    /// The version of the rows.
+    pub(super) const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The row of a key, which is made only if there is room for series at all.
+    pub(super) fn row_made(&mut self, key: impl FnOnce() -> K, now: Instant) -> Row {
+        if self.room == 0 { Row::OTHER } else { self.row(key(), now) }
+    }
+
     pub(super) fn add_to_other(&mut self, rest: ByLocality) {
         self.other += rest;
     }
@@ -131,6 +169,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
             return;
         }
         self.last_expiry = Some(now);
+        self.version = self.version.wrapping_add(1);
         let Self { series, ended, .. } = self;
         series.retain(|_, series| {
             let lives = now.duration_since(series.active) < IDLE;
@@ -139,7 +178,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
             }
             lives
         });
-        let mut waiting: Vec<(K, u64)> = self.waiting.drain().collect();
+        let mut waiting: Vec<(K, u64)> = self.waiting.drain(..).collect();
         waiting.sort_by_key(|(_, bytes)| Reverse(*bytes));
         let mut lightest: Vec<(K, u64)> =
             self.series.iter().map(|(key, series)| (key.clone(), series.weight())).collect();
@@ -147,7 +186,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
         for (key, bytes) in waiting {
             if self.series.len() >= self.room {
                 let Some((light, _)) = lightest.pop().filter(|(_, weight)| bytes / FACTOR > *weight) else { break };
-                if let Some(series) = self.series.remove(&light) {
+                if let Some(series) = self.series.swap_remove(&light) {
                     self.ended += series.total;
                 }
             }
@@ -168,6 +207,7 @@ impl<K: Clone + Eq + Hash> Top<K> {
     ) {
         self.other += other;
         self.ended += ended;
+        self.version = self.version.wrapping_add(1);
         for (key, total) in series {
             if self.series.len() < self.room {
                 self.series.insert(key, Series { total, recent: [0, 0], active: now });

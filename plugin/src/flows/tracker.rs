@@ -1,7 +1,9 @@
 //! Tracks the growth of flow entries since they were last read, and decides when an update is reported.
 
-use super::entry::{Entry, SlotId};
-use ahash::AHashMap;
+use super::{
+    by_slot::BySlot,
+    entry::{Entry, SlotId},
+};
 use meridian_abi::Counter;
 use std::time::{Duration, Instant};
 
@@ -11,14 +13,18 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// The progress on each entry. Its size is bounded by the kernel's flow maps.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    entries: AHashMap<SlotId, Tracked>,
+    entries: BySlot<Tracked>,
+    /// The time that the entries' times count from.
+    start: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Tracked {
     progress: Progress,
-    reported_at: Instant,
-    active_at: Instant,
+    /// Milliseconds, modulo 2^32: 49 days.
+    reported_at: u32,
+    /// Likewise.
+    active_at: u32,
 }
 
 /// The progress on an entry.
@@ -47,19 +53,13 @@ pub struct Growth {
 impl Tracker {
     /// Reads the growth of an entry. `flush` makes a report due at once.
     pub fn read(&mut self, entry: &Entry, now: Instant, flush: bool) -> Growth {
+        let now = self.millis(now);
         let progress = Progress { generation: entry.generation, ..Progress::default() };
-        let first = Tracked { progress, reported_at: now, active_at: now };
-        let mut due = flush;
-        let tracked = self.entries.entry(entry.slot).or_insert_with(|| {
-            due = true;
-            first
-        });
-        if tracked.progress.generation != entry.generation {
-            due = true;
-            *tracked = first;
-        }
+        let place = self.entries.entry(entry.slot);
+        let known = place.filter(|tracked| tracked.progress.generation == entry.generation);
+        let tracked = place.insert(known.unwrap_or(Tracked { progress, reported_at: now, active_at: now }));
         let Tracked { progress, reported_at, active_at } = tracked;
-        due |= now.duration_since(*reported_at) >= INTERVAL;
+        let due = flush || known.is_none() || elapsed(*reported_at, now) >= INTERVAL;
         let new = since(progress.read, entry.counter);
         if new.packets > 0 {
             *active_at = now;
@@ -70,24 +70,38 @@ impl Tracker {
         if update.is_some() {
             (progress.reported, *reported_at) = (progress.read, now);
         }
-        Growth { new, update, idle: now.duration_since(*active_at) }
+        Growth { new, update, idle: elapsed(*active_at, now) }
+    }
+
+    /// A time, as entries have it.
+    fn millis(&mut self, now: Instant) -> u32 {
+        let start = *self.start.get_or_insert(now);
+        now.duration_since(start).as_millis() as u32
     }
 
     /// Forgets an entry that was removed.
     pub fn forget(&mut self, slot: SlotId) {
-        self.entries.remove(&slot);
+        self.entries.remove(slot);
     }
 
     /// The progress on each entry, for the process that continues after this one.
     pub fn progress(&self) -> impl Iterator<Item = (SlotId, Progress)> {
-        self.entries.iter().map(|(slot, tracked)| (*slot, tracked.progress))
+        self.entries.iter().map(|(slot, tracked)| (slot, tracked.progress))
     }
 
     /// Continues from the progress of an earlier process.
     pub fn restore(&mut self, progress: impl IntoIterator<Item = (SlotId, Progress)>, now: Instant) {
-        let tracked = |(slot, progress)| (slot, Tracked { progress, reported_at: now, active_at: now });
-        self.entries = progress.into_iter().map(tracked).collect();
+        let now = self.millis(now);
+        self.entries = BySlot::default();
+        for (slot, progress) in progress {
+            *self.entries.entry(slot) = Some(Tracked { progress, reported_at: now, active_at: now });
+        }
     }
+}
+
+/// The time between two, of which the second is the later one or the same.
+fn elapsed(before: u32, now: u32) -> Duration {
+    Duration::from_millis(now.wrapping_sub(before).into())
 }
 
 /// The growth of a counter. Bytes and packets are not read at the same instant, so half a packet waits for its
