@@ -172,7 +172,7 @@ impl Client {
         let mut has_table = self.has_table();
         let mut backoff = waits(has_table);
         let mut gathered = Gathered::default();
-        let mut told = String::new();
+        let mut last_reason = String::new();
         loop {
             let connects = self.connection.connects.load(Ordering::Relaxed);
             let ended = self.once(&mut backoff, &mut gathered).await;
@@ -181,7 +181,7 @@ impl Client {
                 (has_table, backoff) = (true, waits(true));
             }
             if self.connection.connects.load(Ordering::Relaxed) != connects {
-                told.clear();
+                last_reason.clear();
             }
             let wait = match &ended {
                 Ended::Agent => return,
@@ -194,12 +194,12 @@ impl Client {
                     let wait = backoff.failed();
                     let (controller, reason) = (&self.settings.server, failed.to_string());
                     // A repeated error is logged once.
-                    if reason == told {
+                    if reason == last_reason {
                         tracing::debug!(controller, reason, ?wait, "the controller still can't be reached");
                     } else {
                         let table = if has_table { "the last table stays in force" } else { "there is no table yet" };
                         tracing::warn!(controller, reason, ?wait, "the controller can't be reached: {table}");
-                        told = reason;
+                        last_reason = reason;
                     }
                     wait
                 }
@@ -247,10 +247,10 @@ impl Client {
                 () = self.batches.closed() => return Err(Ended::Agent),
             };
             let Some(response) = response else { return Ok(()) };
-            let taken = gathered.take(response)?;
-            // Who is told the same again and again, and can't take it, waits ever longer.
+            let batch = gathered.take(response)?;
+            // An agent that can't apply the same updates again and again waits ever longer.
             backoff.succeeded();
-            if let Some(batch) = taken {
+            if let Some(batch) = batch {
                 self.batches.send(batch).await.map_err(|_| Ended::Agent)?;
                 if !self.connection.is_current.swap(true, Ordering::Relaxed) {
                     tracing::info!(controller = self.settings.server, "the controller's table has arrived");
@@ -263,7 +263,7 @@ impl Client {
         let applied = *self.applied.borrow();
         let mut hello = hello(&self.settings.node, applied, &self.table, &self.index);
         if gathered.is_doubtful {
-            // By its digests it is told buckets, in the place of the change that it could not take.
+            // Its digests make the controller send buckets instead of the change that it could not apply.
             hello.position = None;
         }
         hello

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_says_what_was_seen_in_it() {
+    fn an_interval_has_its_own_coverage() {
         let mut watch = HookWatch::default();
         let now = Instant::now();
         let mut compare = |sent, seen| watch.compare(coverage(sent, seen), now).map(|compared| compared.percent());

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_provider_id_says_the_provider() {
+    fn the_provider_id_names_the_provider() {
         let cases = [
             ("aws:///us-east-1a/i-0123456789abcdef0", "aws"),
             ("gce://project/us-central1-a/node", "gcp"),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_provider_id_labels_and_the_kubelet_say_it() {
+    fn without_a_provider_id_labels_and_the_kubelet_name_it() {
         assert_eq!(of("", "topology.k8s.aws/zone-id", "v1.35.0").as_deref(), Some("aws"));
         assert_eq!(of("", "cloud.google.com/gke-nodepool", "v1.35.0").as_deref(), Some("gcp"));
         assert_eq!(of("", "l", "v1.33.1-eks-1a2b3c4").as_deref(), Some("aws"));

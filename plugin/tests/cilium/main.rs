@@ -17,7 +17,7 @@ mod offsets;
 mod outside;
 mod policies;
 mod relay;
-mod said;
+mod reported;
 mod wire;
 
 use nodes::{cluster, machine};

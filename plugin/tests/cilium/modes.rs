@@ -6,7 +6,7 @@ use crate::{
     cluster::Cluster,
     machine::Machine,
     offsets::{Offsets, REPORTS},
-    outside, policies, relay, said,
+    outside, policies, relay, reported,
     wire::{Pair, Wire},
 };
 use std::{
@@ -141,7 +141,7 @@ fn holds(mode: &Mode) {
         let mut ciliums = Objects::look(&cluster);
 
         timed("installation with the preset", || install(&cluster, &[&["--values", PRESET], mode.values].concat()));
-        assert_eq!(said::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
+        assert_eq!(reported::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
         wire.masqueraded = mode.iptables && mode.hook == "tcx";
         let mut sums = Sums::start(&cluster, &wire);
         sums.grow("pods to pods, to a service, to outside, and from there to a node's port", |sums| sums.all_traffic());

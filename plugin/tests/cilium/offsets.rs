@@ -7,7 +7,7 @@
 
 use crate::{
     cluster::{Cluster, until},
-    said,
+    reported,
     wire::{Pair, Wire},
 };
 use std::{
@@ -63,9 +63,9 @@ impl Offsets {
             let quiet = wire.by_pods(&wire.carried());
             offsets.look_at_zones(cluster, wire);
             thread::sleep(REPORTED.saturating_sub(start.elapsed()));
-            let mut said = said::by_pods(cluster);
-            said.retain(|(from, to), _| wire.has(from) && wire.has(to));
-            narrow(&mut offsets.pods, &quiet, &said, &wire.by_pods(&wire.carried()));
+            let mut reported = reported::by_pods(cluster);
+            reported.retain(|(from, to), _| wire.has(from) && wire.has(to));
+            narrow(&mut offsets.pods, &quiet, &reported, &wire.by_pods(&wire.carried()));
             offsets.pods.values().all(|bounds| bounds.is_exact()).then_some(offsets)
         })
     }
@@ -78,13 +78,13 @@ impl Offsets {
             while carried.get(1).is_some_and(|(time, _)| now - *time >= READ) {
                 carried.pop_front();
             }
-            let said = said::by_zones(cluster);
+            let reported = reported::by_zones(cluster);
             let after = wire.by_zones(&wire.carried());
             let (time, before) = &carried[0];
             if now - *time < READ {
                 return None;
             }
-            narrow(&mut self.zones, before, &said, &after);
+            narrow(&mut self.zones, before, &reported, &after);
             let exact = |(pair, bounds): (&Pair, &Bounds)| pair.1 == "unknown" || bounds.is_exact();
             self.zones.iter().all(exact).then_some(())
         });
@@ -112,7 +112,7 @@ impl Offsets {
             now.iter().filter_map(move |(pair, bounds)| {
                 let then = then.get(pair).copied().unwrap_or(Bounds { low: 0, high: 0 });
                 let same = then.narrowed(*bounds).is_possible();
-                (!same).then(|| format!("{what} {pair:?}: said less carried was {then:?} and is {bounds:?}"))
+                (!same).then(|| format!("{what} {pair:?}: reported less carried was {then:?} and is {bounds:?}"))
             })
         });
         changed.collect()
@@ -122,13 +122,13 @@ impl Offsets {
 fn narrow(
     offsets: &mut BTreeMap<Pair, Bounds>,
     before: &BTreeMap<Pair, u64>,
-    said: &BTreeMap<Pair, u64>,
+    reported: &BTreeMap<Pair, u64>,
     after: &BTreeMap<Pair, u64>,
 ) {
-    let pairs: BTreeSet<&Pair> = after.keys().chain(said.keys()).collect();
+    let pairs: BTreeSet<&Pair> = after.keys().chain(reported.keys()).collect();
     for pair in pairs {
         let of = |sums: &BTreeMap<Pair, u64>| i128::from(sums.get(pair).copied().unwrap_or(0));
-        let bounds = Bounds { low: of(said) - of(after), high: of(said) - of(before) };
+        let bounds = Bounds { low: of(reported) - of(after), high: of(reported) - of(before) };
         offsets.entry(pair.clone()).and_modify(|known| *known = known.narrowed(bounds)).or_insert(bounds);
     }
 }

@@ -184,7 +184,7 @@ fn unprivileged<T: Send>(node: &Namespace, work: impl FnOnce() -> T + Send) -> T
 }
 
 #[test]
-fn a_refused_step_of_a_change_counts_each_packet_once_and_is_taken_again() {
+fn a_refused_step_of_a_change_counts_each_packet_once_and_is_tried_again() {
     let mut network = Network::new(Hook::Netfilter);
     for to in [Hook::Clsact, Hook::Netfilter] {
         let from = network.counting.datapath.hook();

@@ -66,25 +66,25 @@ impl Offsets {
             let quiet = wire.carried();
             offsets.look_at_zones(cluster, wire);
             thread::sleep(REPORTED.saturating_sub(start.elapsed()));
-            let mut said = pages::by_all(cluster);
+            let mut reported = pages::by_all(cluster);
             let after = wire.carried();
             for by in By::ALL {
                 let key = |sums: Sums| -> BTreeMap<(By, Pair), u64> {
                     sums.into_iter().map(|(pair, bytes)| ((by, pair), bytes)).collect()
                 };
-                let said = key(said.remove(&by).unwrap_or_default());
-                narrow(&mut offsets.others, &key(wire.by(by, &quiet)), &said, &key(wire.by(by, &after)));
+                let reported = key(reported.remove(&by).unwrap_or_default());
+                narrow(&mut offsets.others, &key(wire.by(by, &quiet)), &reported, &key(wire.by(by, &after)));
             }
             offsets.others.values().all(|bounds| bounds.is_exact()).then_some(offsets)
         })
     }
 
-    /// Whether all that is said between pods was carried, and nothing else: agents were there before the pods'
+    /// Whether all that is reported between pods was carried, and nothing else: agents were there before the pods'
     /// first packet.
     pub fn must_be_nothing(&self) {
         let nothing = Bounds { low: 0, high: 0 };
         let some: Vec<_> = self.others.iter().filter(|(_, bounds)| **bounds != nothing).collect();
-        assert!(some.is_empty(), "said less carried: {some:#?}");
+        assert!(some.is_empty(), "reported less carried: {some:#?}");
     }
 
     fn look_at_zones(&mut self, cluster: &Cluster, wire: &Wire) {
@@ -99,13 +99,13 @@ impl Offsets {
             while carried.get(1).is_some_and(|(time, _)| now - *time >= READ) {
                 carried.pop_front();
             }
-            let said = pages::by_zones(cluster);
+            let reported = pages::by_zones(cluster);
             let after = wire.by_zones(&wire.carried());
             let (time, before) = &carried[0];
             if now - *time < READ {
                 return None;
             }
-            narrow(&mut self.zones, before, &said, &after);
+            narrow(&mut self.zones, before, &reported, &after);
             let exact = |(pair, bounds): (&Pair, &Bounds)| pair.1 == "unknown" || bounds.is_exact();
             (self.zones.iter().all(exact) || start.elapsed() > ZONES).then_some(())
         });
@@ -142,7 +142,7 @@ fn changes<K: Ord + std::fmt::Debug>(
     let changed = now.iter().filter_map(|(pair, bounds)| {
         let then = since.get(pair).copied().unwrap_or(Bounds { low: 0, high: 0 });
         let same = then.narrowed(*bounds).is_possible();
-        (!same).then(|| format!("{what} {pair:?}: said less carried was {then:?} and is {bounds:?}"))
+        (!same).then(|| format!("{what} {pair:?}: reported less carried was {then:?} and is {bounds:?}"))
     });
     changed.collect()
 }
@@ -150,13 +150,13 @@ fn changes<K: Ord + std::fmt::Debug>(
 fn narrow<K: Clone + Ord>(
     offsets: &mut BTreeMap<K, Bounds>,
     before: &BTreeMap<K, u64>,
-    said: &BTreeMap<K, u64>,
+    reported: &BTreeMap<K, u64>,
     after: &BTreeMap<K, u64>,
 ) {
-    let pairs: BTreeSet<&K> = after.keys().chain(said.keys()).collect();
+    let pairs: BTreeSet<&K> = after.keys().chain(reported.keys()).collect();
     for pair in pairs {
         let of = |sums: &BTreeMap<K, u64>| i128::from(sums.get(pair).copied().unwrap_or(0));
-        let bounds = Bounds { low: of(said) - of(after), high: of(said) - of(before) };
+        let bounds = Bounds { low: of(reported) - of(after), high: of(reported) - of(before) };
         offsets.entry(pair.clone()).and_modify(|known| *known = known.narrowed(bounds)).or_insert(bounds);
     }
 }

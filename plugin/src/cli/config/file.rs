@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_for_the_flag_whose_id_it_is() {
+    fn a_key_stands_for_the_flag_with_the_same_id() {
         let text = "node: 007\nhook:\n  ports: [1, 2]\n  is_kept: yes\ntable: z.yaml\n";
         let flags = ["--node=007", "--port=1", "--port=2", "--kept=yes", "--table=FOLDER/z.yaml"];
         assert_eq!(flags_of(text, &[]).unwrap(), flags);

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_said() {
+    fn an_invalid_configuration_is_refused_with_the_reason() {
         let refused = |text: &str| text.parse::<Config>().unwrap_err().to_string();
         assert_eq!(
             refused("flwo"),
