@@ -115,7 +115,7 @@ check() {
     step "Linux 6.12: every hook is exact" expect 6.12 \
         '^auto stdout: .*"hook":"netfilter".*"exact":true' '^auto exit code: 0$' \
         '^netfilter exit code: 0$' '^tcx exit code: 0$' '^clsact exit code: 0$'
-    step "Linux 6.1: clsact is exact, what is missing is output" expect 6.1 \
+    step "Linux 6.1: clsact is exact, missing features are named" expect 6.1 \
         '^auto stdout: .*"hook":"clsact".*"exact":true' '^auto exit code: 0$' '^clsact exit code: 0$' \
         '^netfilter stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^netfilter exit code: 1$' \
         '^tcx stderr: meridian: Linux 6\.1[^ ]* has no tcx' '^tcx exit code: 1$'

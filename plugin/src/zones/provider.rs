@@ -34,6 +34,23 @@ const LABELS: [(&str, &str); 3] = [
 /// Parts of kubelet versions of managed clusters.
 const VERSIONS: [(&str, &str); 3] = [("-eks-", "aws"), ("-gke.", "gcp"), ("-aliyun", "alibaba")];
 
+/// A text that is no provider's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is not a provider's name like aws: lower-case letters, digits, hyphens")]
+pub struct InvalidProvider {
+    /// The beginning of the text, without control characters.
+    pub name: String,
+}
+
+impl std::str::FromStr for Provider {
+    type Err = InvalidProvider;
+
+    fn from_str(name: &str) -> Result<Self, InvalidProvider> {
+        let quoted = || name.chars().filter(|c| !c.is_control()).take(40).collect();
+        Self::new(name).ok_or_else(|| InvalidProvider { name: quoted() })
+    }
+}
+
 impl Provider {
     /// Characters of a name.
     const MAX: usize = 32;

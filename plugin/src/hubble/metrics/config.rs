@@ -166,6 +166,6 @@ metrics:
         assert_eq!(config.metrics[1].name, "flow");
         assert_eq!(yaml::parse::<Config>(b"metrics:", "").unwrap(), Config::default());
         let refused = yaml::parse::<Config>(b"metrics: [{name: flow, includeFilters: [{pod: [a]}]}]", "").unwrap_err();
-        assert!(refused.1.contains("pod"), "{refused:?}");
+        assert!(refused.reason.to_string().contains("pod"), "{refused:?}");
     }
 }
