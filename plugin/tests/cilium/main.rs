@@ -13,7 +13,6 @@ mod certificates;
 mod modes;
 #[path = "../nodes/mod.rs"]
 mod nodes;
-mod offsets;
 mod outside;
 mod policies;
 mod relay;

@@ -8,7 +8,7 @@ use crate::{
         machine::Machine,
         offsets::{Offsets, REPORTS},
         pages, timed,
-        wire::{By, Wire},
+        wire::{By, Pair, Wire},
     },
     processes::{Process, must_have_left_nothing},
     totals::Totals,
@@ -81,7 +81,7 @@ struct Life<'c> {
     cluster: &'c Cluster,
     totals: &'c Totals,
     wire: Wire<'c>,
-    offsets: Offsets,
+    offsets: Offsets<(By, Pair)>,
 }
 
 impl<'c> Life<'c> {
@@ -121,21 +121,23 @@ impl<'c> Life<'c> {
         self.offsets.must_be_nothing();
         timed("what the pages have to type", || self.pages(typist));
         self.goes_through("agents are deleted", |life| {
-            burst_while(life.cluster, || life.delete("agent", "daemonset/meridian-agent"));
+            burst_while(|| burst(life.cluster), || life.delete("agent", "daemonset/meridian-agent"));
         });
         self.goes_through("both controllers are deleted", |life| {
-            burst_while(life.cluster, || life.delete("controller", "deployment/meridian-controller"));
+            burst_while(|| burst(life.cluster), || life.delete("controller", "deployment/meridian-controller"));
         });
         self.goes_through("an upgrade of the image", |life| {
-            burst_while(life.cluster, || life.upgrade(typist, &["--set", NEXT]));
+            burst_while(|| burst(life.cluster), || life.upgrade(typist, &["--set", NEXT]));
         });
         self.goes_through("an upgrade of the values", |life| {
             let profile =
                 "agent.seccompProfile.type=Localhost,agent.seccompProfile.localhostProfile=meridian-agent.json";
             let values = ["--set", "hubble.capacity=8191,pairLog.interval=2s", "--set", profile];
-            burst_while(life.cluster, || life.upgrade(typist, &values));
+            burst_while(|| burst(life.cluster), || life.upgrade(typist, &values));
         });
-        self.goes_through("agents start again", |life| burst_while(life.cluster, || restart_agents(life.cluster)));
+        self.goes_through("agents start again", |life| {
+            burst_while(|| burst(life.cluster), || restart_agents(life.cluster))
+        });
         timed("a node is drained", || self.drain());
         self.goes_through("traffic after it", |life| burst(life.cluster));
         self.loses_a_controller();
