@@ -44,7 +44,8 @@ mod tests {
         leader::{Term, holder_in},
         reports::ClusterTotals,
     };
-    use std::{sync::Arc, time::Instant};
+    use std::sync::Arc;
+    use tokio::time::Instant;
     use tokio_util::sync::CancellationToken;
 
     fn counters(role: watch::Receiver<Role>) -> LeaderCounters {

@@ -184,7 +184,7 @@ impl Lease {
             Ok(_) => {
                 // The term counts from the time of the request.
                 observed.renewed = Some(now);
-                self.term.lasts_until((now + DEADLINE).into_std());
+                self.term.lasts_until(now + DEADLINE);
                 Ok(Role::Leader(self.term.clone()))
             }
             // Another replica was faster, or the object has changed: the next attempt reads it again.
@@ -248,3 +248,6 @@ fn place(lease: &Object) -> Option<Leader> {
     let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name).to_owned();
     Some(Leader { name, feed: annotations.get(FEED)?.clone(), api: annotations.get(API)?.clone() })
 }
+
+#[cfg(test)]
+mod tests;

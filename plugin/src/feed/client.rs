@@ -271,7 +271,7 @@ impl Client {
 }
 
 /// The agent's state, as digests.
-fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> Hello {
+pub(super) fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> Hello {
     let position = (position != Position::default()).then(|| v1::Position::from(position));
     Hello {
         node: node.to_owned(),

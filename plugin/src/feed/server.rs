@@ -225,3 +225,6 @@ impl FeedService {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
