@@ -13,7 +13,7 @@ use super::{
     message::Message,
     objects::{LabelKeys, ReadObject, calico, cilium, endpoint_slice, node, owner, pod, service},
 };
-use crate::{error_chain::error_chain, link::Backoff};
+use crate::{backoff::Backoff, error_chain::error_chain};
 use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, StreamExt},

@@ -6,8 +6,9 @@ use super::{
     services::feed_client::FeedClient,
 };
 use crate::{
+    backoff::Backoff,
     identity::Index,
-    link::{Backoff, ConnectError, Settings},
+    link::{ConnectError, Settings},
     proto::v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
     wire::{self, BUCKETS, Changes, Reader, WireError},
     zones::SharedTable,

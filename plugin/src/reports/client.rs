@@ -2,10 +2,11 @@
 
 use super::{ReportBuilder, services::reports_client::ReportsClient};
 use crate::{
+    backoff::Backoff,
     counters::Samples,
     error_chain::error_chain,
     leader::holder_in,
-    link::{Backoff, ConnectError, Settings},
+    link::{ConnectError, Settings},
 };
 use std::{
     sync::{

@@ -41,6 +41,7 @@ fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
     let counted: u64 = cells.iter().map(|cell| cell["bytes"].as_u64().unwrap()).sum();
     let bytes = |key: &str| report[key].as_u64().unwrap();
     assert_eq!(bytes("attributed_bytes") + bytes("unattributed_bytes"), counted);
+    assert!(before.held().iter().all(|held| *held > 0), "programs, maps and links: {:?}", before.held());
     before.is_restored();
 }
 
