@@ -1,5 +1,5 @@
-//! The one build script of the userspace crate: the bindings from proto/, and the eBPF object
-//! where the crate can embed it.
+//! The build script of the userspace crate: generates the bindings from `proto/`, and copies the eBPF object to where
+//! the crate can embed it.
 
 use prost::Message;
 use prost_types::FileDescriptorSet;

@@ -40,12 +40,12 @@ render() {
 
 # refused HELM WORDS ARGUMENT...: fails unless helm refuses these values with an error that contains these words.
 refused() {
-    local helm=$1 words=$2 said
+    local helm=$1 words=$2 output
     shift 2
-    if said=$("$helm" template m "$CHART" "$@" 2>&1); then
+    if output=$("$helm" template m "$CHART" "$@" 2>&1); then
         die "helm takes $*"
     fi
-    grep -q "$words" <<<"$said" || die "helm refuses $* with other words: $said"
+    grep -q "$words" <<<"$output" || die "helm refuses $* with other words: $output"
 }
 
 for version in 3 4; do
@@ -95,7 +95,7 @@ if found=$(grep -nE 'privileged: true|hostPID|hostIPC|:latest|SYS_ADMIN|allowPri
 fi
 for kubernetes in 1.28 1.29 1.30 1.31 1.32 1.33 1.34 1.35 1.36; do
     # Both versions of helm render the same.
-    said=$("$validate/bin/kubernetes-validate" --strict --quiet --kubernetes-version "$kubernetes" "$rendered"/4-*.yaml 2>&1) ||
-        die "not Kubernetes $kubernetes: $said"
+    output=$("$validate/bin/kubernetes-validate" --strict --quiet --kubernetes-version "$kubernetes" "$rendered"/4-*.yaml 2>&1) ||
+        die "not Kubernetes $kubernetes: $output"
 done
 say "the chart is as Kubernetes 1.28 to 1.36 has it: $(find "$rendered" -name '*.yaml' | wc -l) ways"

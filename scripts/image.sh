@@ -14,7 +14,7 @@ VERSION=$(sed -n 's/^appVersion: //p' "$ROOT/helm/meridian/Chart.yaml")
 
 # needs_nothing PROGRAM: it does its work where there is nothing but it.
 needs_nothing() {
-    local empty said
+    local empty output
     empty=$(mktemp -d)
     cp "$1" "$empty/meridian"
     chroot "$empty" /meridian --version >&2
@@ -22,10 +22,10 @@ needs_nothing() {
     # And what a container has: the kernel's own file systems.
     mkdir "$empty/proc" "$empty/sys"
     # shellcheck disable=SC2016 # the inner shell expands it
-    said=$(unshare --mount sh -c 'mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" &&
+    output=$(unshare --mount sh -c 'mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" &&
         exec chroot "$0" /meridian check --uplink lo' "$empty" || true)
     rm -r "$empty"
-    grep -q '^ok  *netfilter  *the kernel takes the programs' <<<"$said" || die "in an empty root: $said"
+    grep -q '^ok  *netfilter  *the kernel takes the programs' <<<"$output" || die "in an empty root: $output"
 }
 
 # pack PROGRAM ARCH FILE: the image as the Dockerfile makes it. Prints its digest.

@@ -99,12 +99,12 @@ done
 
 # expect SERIES PATTERN...: checks that the demo's output on that kernel has each pattern.
 expect() {
-    local said series=$1 pattern
+    local output series=$1 pattern
     shift
-    said=$(boot "$series" 240 <<<"$DEMO")
+    output=$(boot "$series" 240 <<<"$DEMO")
     for pattern in "$@"; do
-        grep -qE "$pattern" <<<"$said" || {
-            tail -n 30 <<<"$said" >&2
+        grep -qE "$pattern" <<<"$output" || {
+            tail -n 30 <<<"$output" >&2
             die "Linux $series: nothing like '$pattern'"
         }
     done
@@ -115,7 +115,7 @@ check() {
     step "Linux 6.12: every hook is exact" expect 6.12 \
         '^auto stdout: .*"hook":"netfilter".*"exact":true' '^auto exit code: 0$' \
         '^netfilter exit code: 0$' '^tcx exit code: 0$' '^clsact exit code: 0$'
-    step "Linux 6.1: clsact is exact, what is missing is said" expect 6.1 \
+    step "Linux 6.1: clsact is exact, missing features are named" expect 6.1 \
         '^auto stdout: .*"hook":"clsact".*"exact":true' '^auto exit code: 0$' '^clsact exit code: 0$' \
         '^netfilter stderr: meridian: Linux 6\.1[^ ]* has no netfilter eBPF programs' '^netfilter exit code: 1$' \
         '^tcx stderr: meridian: Linux 6\.1[^ ]* has no tcx' '^tcx exit code: 1$'
@@ -135,14 +135,14 @@ echo "exit code: $code"
 
 # cases SERIES: runs all cases on that kernel, and adds their table to the page.
 cases() {
-    local said
-    said=$(boot "$1" 1500 <<<"$TABLE")
-    grep -q '^exit code: 0$' <<<"$said" || {
-        tail -n 80 <<<"$said" >&2
+    local output
+    output=$(boot "$1" 1500 <<<"$TABLE")
+    grep -q '^exit code: 0$' <<<"$output" || {
+        tail -n 80 <<<"$output" >&2
         die "Linux $1: not every case is exact"
     }
-    printf '\n## Linux %s\n\n' "$(sed -n 's/^release: //p' <<<"$said")" >>"$PAGE"
-    sed -n 's/^table: //p' <<<"$said" >>"$PAGE"
+    printf '\n## Linux %s\n\n' "$(sed -n 's/^release: //p' <<<"$output")" >>"$PAGE"
+    sed -n 's/^table: //p' <<<"$output" >>"$PAGE"
 }
 
 here() {

@@ -15,7 +15,7 @@ use meridian::{
     identity::Index,
     leader::{Role, Term},
     proto::v1::{FollowRequest, Hello, follow_request::Request},
-    reports::{ClusterTotals, KnownZones, ReportsService},
+    reports::{ClusterTotals, ReportsService, ZoneNames},
     units::grouped,
     zones::{SharedTable, Slots, StaticTable},
 };
@@ -59,12 +59,12 @@ const WINDOW: u32 = 64 << 10;
 /// Every zone is known.
 struct AllZones;
 
-impl KnownZones for AllZones {
+impl ZoneNames for AllZones {
     fn is_whole(&self) -> bool {
         true
     }
 
-    fn knows(&self, _: &str, _: &str) -> bool {
+    fn contains(&self, _: &str, _: &str) -> bool {
         true
     }
 }
@@ -320,8 +320,8 @@ async fn run_controller(addresses: bool) -> Shown {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-    let connect_seconds: f64 = tokio::task::block_in_place(|| said.next().unwrap().unwrap()).parse().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let connect_seconds: f64 = tokio::task::block_in_place(|| output.next().unwrap().unwrap()).parse().unwrap();
     eprintln!("told: {connect_seconds:.1} s, {} MiB, at most {} MiB", memory("VmRSS:") >> 10, memory("VmHWM:") >> 10);
 
     // Pods are deleted and created; once a second the zone of a node changes.
@@ -355,7 +355,7 @@ async fn run_controller(addresses: bool) -> Shown {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let took = begin.elapsed().as_secs_f64();
     let used = (cpu() - before).as_secs_f64();
-    let (lines, agents_used, bytes) = end(&mut child, said);
+    let (lines, agents_used, bytes) = end(&mut child, output);
     let mut waits: Vec<[f64; 3]> = Vec::new();
     for (version, at) in sent {
         let seen = &lines[&version];
@@ -435,10 +435,13 @@ fn into_kernel(table: &SharedTable) -> (f64, f64) {
 }
 
 /// The times at which half, 99 of 100 and all agents had each version; the agents' CPU time, and the bytes received.
-fn end(child: &mut Child, said: impl Iterator<Item = std::io::Result<String>>) -> (BTreeMap<u64, [f64; 3]>, f64, f64) {
+fn end(
+    child: &mut Child,
+    output: impl Iterator<Item = std::io::Result<String>>,
+) -> (BTreeMap<u64, [f64; 3]>, f64, f64) {
     drop(child.stdin.take());
     let (mut versions, mut used, mut bytes) = (BTreeMap::new(), 0.0, 0.0);
-    for line in said {
+    for line in output {
         let line = line.unwrap();
         let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().unwrap()).collect();
         match numbers[..] {

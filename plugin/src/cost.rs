@@ -5,18 +5,19 @@
 //! What has no price costs nothing that is known: it is unpriced, and never counted as zero.
 
 mod file;
+mod invalid;
 mod money;
 mod rule;
 
+pub use invalid::{InvalidPrices, InvalidRule};
 pub use money::{Discount, DiscountError, Money, Price, PriceError, Unit};
 pub use rule::{Charge, Pattern, Quote, Rule, Scope, Terms};
 
-use crate::{
-    yaml::{self, Error},
-    zones::Location,
-};
+use crate::{yaml, zones::Location};
 use file::PriceFile;
 use std::path::Path;
+
+type Error = yaml::Error<InvalidPrices>;
 
 /// The list prices.
 const LIST: &str = include_str!("cost/prices.yaml");
@@ -50,8 +51,7 @@ impl PriceTable {
     /// # Errors
     /// The text is not a price file.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
-        let file = PriceFile::parse(text);
-        file.map(Self::with).map_err(|(line, reason)| Error::Refused { path: path.to_owned(), line, reason })
+        PriceFile::parse(text).map(Self::with).map_err(|refusal| refusal.of_file(path))
     }
 
     /// The same with the rules of a text between the user's and the list; `path` is what errors name.
@@ -59,8 +59,7 @@ impl PriceTable {
     /// # Errors
     /// The text is not a price file.
     pub fn with_more(mut self, path: &Path, text: &[u8]) -> Result<Self, Error> {
-        let refused = |(line, reason)| Error::Refused { path: path.to_owned(), line, reason };
-        let more = PriceFile::parse(text).map_err(refused)?.rules;
+        let more = PriceFile::parse(text).map_err(|refusal| refusal.of_file(path))?.rules;
         self.rules.splice(self.own..self.own, more);
         Ok(self)
     }

@@ -485,14 +485,14 @@ impl Datapath {
         self.events.readable().map_err(|source| Error::Map { map: "EVENTS".into(), source })
     }
 
-    /// Calls `see` with every packet announced since the last call.
-    pub fn events(&mut self, see: impl FnMut(Event)) {
-        self.events.read(see);
+    /// Calls `visit` with every packet announced since the last call.
+    pub fn events(&mut self, visit: impl FnMut(Event)) {
+        self.events.read(visit);
     }
 
-    /// Calls `see` with every flow entry.
-    pub fn flows(&self, see: impl FnMut(Entry)) {
-        self.flows.read(see);
+    /// Calls `visit` with every flow entry.
+    pub fn flows(&self, visit: impl FnMut(Entry)) {
+        self.flows.read(visit);
     }
 
     /// The sum over all flow entries, removed ones included.

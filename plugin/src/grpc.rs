@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_is_taken_over_only_if_nobody_serves_it_and_goes_with_its_server() {
+    async fn a_socket_is_replaced_only_if_nobody_serves_it_and_is_removed_with_its_server() {
         let path = std::env::temp_dir().join(format!("meridian-socket-{}/sub/hubble.sock", std::process::id()));
         let socket = Socket::bind(&path).unwrap();
         assert_eq!(Socket::bind(&path).unwrap_err().to_string(), "another process serves it");

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_sealed_when_the_next_begins_and_goes_on_after_a_restart() {
+    fn an_hour_is_sealed_when_the_next_begins_and_continues_after_a_restart() {
         let scratch = Scratch::new("hours");
         let historian = scratch.open(3590);
         tick(&historian, 3595, 1);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_when_a_process_was_killed_is_missing_from_bytes_and_coverage() {
+    fn after_a_kill_the_unwritten_part_is_missing_from_bytes_and_coverage() {
         let scratch = Scratch::new("killed");
         let historian = scratch.open(0);
         tick(&historian, 10, 1);

@@ -151,9 +151,9 @@ impl Index {
         (!is_early).then(|| Some(Arc::clone(&endpoint.now)))
     }
 
-    /// Calls `see` with every address and its current endpoint.
-    pub fn each(&self, mut see: impl FnMut(IpAddr, &Arc<Endpoint>)) {
-        self.by_address.iter().for_each(|endpoint| see(*endpoint.key(), &endpoint.now));
+    /// Calls `visit` with every address and its current endpoint.
+    pub fn each(&self, mut visit: impl FnMut(IpAddr, &Arc<Endpoint>)) {
+        self.by_address.iter().for_each(|endpoint| visit(*endpoint.key(), &endpoint.now));
     }
 
     /// The number of addresses with an endpoint.
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_is_kept_once_and_what_nobody_uses_not_at_all() {
+    fn equal_values_are_stored_once_and_unused_ones_not_at_all() {
         let mut pool = Pool::default();
         let endpoint = |n: usize| Endpoint {
             namespace: "shop".into(),
@@ -290,15 +290,15 @@ mod tests {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let at = |seconds| start + Duration::from_secs(seconds);
         let pod = |name: &str, since| Endpoint { pod: name.into(), since: Some(at(since)), ..Endpoint::default() };
-        let tell = |endpoint: Endpoint| index.apply([(address, Some(Arc::new(endpoint)))]);
+        let set = |endpoint: Endpoint| index.apply([(address, Some(Arc::new(endpoint)))]);
         let endpoint = |seconds| index.at(address, at(seconds)).map(|endpoint| endpoint.pod.to_string());
-        tell(pod("a", 10));
+        set(pod("a", 10));
         // No earlier endpoint is known for this address.
         assert_eq!(endpoint(5).as_deref(), Some("a"));
-        tell(pod("b", 20));
+        set(pod("b", 20));
         assert_eq!((endpoint(19).as_deref(), endpoint(20).as_deref()), (Some("a"), Some("b")));
         // An update of the same pod does not make the pod its own predecessor.
-        tell(Endpoint { services: ["cart".to_owned()].into(), ..pod("b", 20) });
+        set(Endpoint { services: ["cart".to_owned()].into(), ..pod("b", 20) });
         assert_eq!((endpoint(19).as_deref(), endpoint(20).as_deref()), (Some("a"), Some("b")));
         index.apply([(address, None)]);
         assert_eq!(endpoint(30), None);

@@ -3,9 +3,8 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// Whether this replica is the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,5 +102,52 @@ impl fmt::Display for Role {
             Self::Standby(Some(leader)) => write!(f, "standby of {}", leader.feed),
             Self::Standby(None) => f.write_str("standby"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn leader() -> Leader {
+        Leader { name: "b".into(), feed: "10.0.0.2:4343".into(), api: "10.0.0.2:4344".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_refuses_reports_from_the_end_of_its_term_on() {
+        let term = Term::default();
+        let role = Role::Leader(term.clone());
+        assert!(role.is_holder(), "a term without an end lasts");
+        term.lasts_until(Instant::now() + Duration::from_secs(10));
+        tokio::time::advance(Duration::from_millis(9999)).await;
+        assert!(role.is_holder() && role.refusal(|leader| &leader.feed).is_none());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let refusal = role.refusal(|leader| &leader.feed).unwrap();
+        assert!(!role.is_holder());
+        assert_eq!((refusal.code(), refusal.message()), (tonic::Code::Unavailable, "there is no leader now"));
+        // A renewal extends the term of every copy of the role.
+        term.lasts_until(Instant::now() + Duration::from_secs(10));
+        assert!(role.is_holder());
+    }
+
+    #[test]
+    fn a_standby_names_the_leader_and_clients_find_its_address() {
+        let refusal = Role::Standby(Some(leader())).refusal(|leader| &leader.feed).unwrap();
+        assert_eq!(holder_in(&refusal).as_deref(), Some("10.0.0.2:4343"));
+        let none = Role::Standby(None).refusal(|leader| &leader.feed).unwrap();
+        assert_eq!(holder_in(&none), None);
+        // Only a status of this code redirects a client.
+        assert_eq!(holder_in(&tonic::Status::unavailable(refusal.message())), None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_a_leader_ends_with_its_role() {
+        let role = watch::Sender::new(Role::Leader(Term::default()));
+        let lost = tokio::spawn(until_lost(role.subscribe()));
+        tokio::task::yield_now().await;
+        assert!(!lost.is_finished());
+        role.send_replace(Role::Standby(Some(leader())));
+        lost.await.unwrap();
     }
 }

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod api;
 pub mod archive;
 mod atomic_file;
+mod backoff;
 mod bounded_file;
 pub mod cli;
 pub mod cluster;

@@ -4,7 +4,6 @@
 pub const PEM_BYTES: u64 = 1 << 20;
 
 mod admission;
-mod backoff;
 mod codec;
 mod connect;
 mod log_limit;
@@ -13,7 +12,6 @@ mod tls;
 mod tokens;
 
 pub use admission::{Admission, Place};
-pub use backoff::Backoff;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use log_limit::LogLimit;

@@ -183,8 +183,8 @@ impl Meter {
     }
 
     /// Records that a further table was read, and whether it was accepted.
-    pub const fn reloaded(&mut self, taken: bool) {
-        if taken {
+    pub const fn reloaded(&mut self, is_accepted: bool) {
+        if is_accepted {
             self.table.reloads.0 += 1;
         } else {
             self.table.reloads.1 += 1;
@@ -265,7 +265,7 @@ impl Meter {
         let is_full = drained.0 * 4 >= datapath.flow_limit() * 3 / 2;
         let after = if is_full { IDLE_WHEN_FULL } else { IDLE };
         let (mut entries, mut due) = (0, Vec::new());
-        let mut tell = |entry: Entry, flush| {
+        let mut report = |entry: Entry, flush| {
             let Growth { new, update, idle } = tracker.read(&entry, now, flush);
             if new == Counter::default() && update.is_none() {
                 return idle;
@@ -281,11 +281,11 @@ impl Meter {
             idle
         };
         for entry in &retired {
-            tell(*entry, true);
+            report(*entry, true);
         }
         datapath.flows(|entry| {
             entries += 1;
-            if tell(entry, flush) >= after && due.len() < RETIRED_AT_ONCE {
+            if report(entry, flush) >= after && due.len() < RETIRED_AT_ONCE {
                 due.push(entry);
             }
         });
@@ -293,7 +293,7 @@ impl Meter {
         self.finished.extend(retired.into_iter().map(|entry| entry.slot));
         self.retiring = due.iter().filter_map(|entry| self.datapath.retire(entry)).collect();
         self.drained = (entries, start.elapsed().as_secs_f64());
-        self.say_lost(time)
+        self.report_losses(time)
     }
 
     /// Saves the sums in a file for the next agent, if a save is due or with `now`. Then empties the slots of idle
@@ -359,7 +359,7 @@ impl Meter {
     }
 
     /// Reports the events that the ring buffer had no room for.
-    fn say_lost(&mut self, now: SystemTime) -> Result<(), Error> {
+    fn report_losses(&mut self, now: SystemTime) -> Result<(), Error> {
         let lost = self.datapath.stat(Stat::EventLost)?.packets;
         let (known, first) = std::mem::replace(&mut self.lost, (lost, now));
         let count = lost.saturating_sub(known);

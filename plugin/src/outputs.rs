@@ -240,9 +240,8 @@ impl Outputs {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let refuse = |(line, reason)| yaml::Error::Refused { path: path.to_owned(), line, reason };
     let text = yaml::read(path)?;
-    Ok(yaml::parse(&text, "`metrics:` or `flowLogs:`, though it be empty").map_err(refuse)?)
+    Ok(yaml::parse(&text, "`metrics:` or `flowLogs:`, though it be empty").map_err(|refusal| refusal.of_file(path))?)
 }
 
 fn log_reload(what: &str, path: &Path, applied: &Result<(), Error>) {

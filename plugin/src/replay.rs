@@ -86,15 +86,15 @@ impl Reader {
         &self.unknown
     }
 
-    /// Calls `see` with each entry of a file and its line number, from 1.
+    /// Calls `visit` with each entry of a file and its line number, from 1.
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn read(&mut self, from: impl Read, mut see: impl FnMut(u64, Line)) -> io::Result<()> {
+    pub fn read(&mut self, from: impl Read, mut visit: impl FnMut(u64, Line)) -> io::Result<()> {
         let text = match unpack::text(from) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::Unsupported => {
-                see(1, Line::Left(Reason::Packed, error.to_string()));
+                visit(1, Line::Left(Reason::Packed, error.to_string()));
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -105,7 +105,7 @@ impl Reader {
                 Ok(Some(found)) => found,
                 Ok(None) => {
                     cut.unfinished().for_each(|line| {
-                        see(line, Line::Left(Reason::NotJson, "not JSON: a line that was cut has no end".into()));
+                        visit(line, Line::Left(Reason::NotJson, "not JSON: a line that was cut has no end".into()));
                     });
                     return Ok(());
                 }
@@ -114,23 +114,23 @@ impl Reader {
                     if !is_broken(error.kind()) && error.kind() != ErrorKind::UnexpectedEof {
                         return Err(error);
                     }
-                    see(0, Line::Left(Reason::Broken, format!("the rest of the file can't be unpacked: {error}")));
+                    visit(0, Line::Left(Reason::Broken, format!("the rest of the file can't be unpacked: {error}")));
                     return Ok(());
                 }
             };
-            let mut see = |line: Line| {
+            let mut visit = |line: Line| {
                 // A line is reported once, however many parts of it are left out.
                 let is_left = matches!(line, Line::Left(Reason::NotJson | Reason::NoFlow, _));
                 if !is_left || std::mem::replace(&mut reported, number) != number {
-                    see(number, line);
+                    visit(number, line);
                 }
             };
             match piece {
-                Piece::Left(reason, text) => see(Line::Left(reason, text)),
+                Piece::Left(reason, text) => visit(Line::Left(reason, text)),
                 Piece::Object(object) => {
                     let Some(object) = cut.join(number, object) else { continue };
-                    if !self.object(object, 0, &mut see) {
-                        see(Line::Left(Reason::NoFlow, "JSON without a flow".into()));
+                    if !self.object(object, 0, &mut visit) {
+                        visit(Line::Left(Reason::NoFlow, "JSON without a flow".into()));
                     }
                 }
             }
@@ -138,34 +138,34 @@ impl Reader {
     }
 
     /// Handles the entries in an object. Returns whether there were any.
-    fn object(&mut self, object: Map<String, Value>, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+    fn object(&mut self, object: Map<String, Value>, texts: usize, visit: &mut dyn FnMut(Line)) -> bool {
         match self.event(&object) {
             Some(line) => {
-                see(line);
+                visit(line);
                 true
             }
             // A collector's object with the flow in one of its fields.
-            None => self.values(object.into_values(), texts, see),
+            None => self.values(object.into_values(), texts, visit),
         }
     }
 
-    fn values(&mut self, values: impl Iterator<Item = Value>, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+    fn values(&mut self, values: impl Iterator<Item = Value>, texts: usize, visit: &mut dyn FnMut(Line)) -> bool {
         let mut found = false;
         for value in values {
-            found |= self.value(value, texts, see);
+            found |= self.value(value, texts, visit);
         }
         found
     }
 
-    fn value(&mut self, value: Value, texts: usize, see: &mut dyn FnMut(Line)) -> bool {
+    fn value(&mut self, value: Value, texts: usize, visit: &mut dyn FnMut(Line)) -> bool {
         match value {
-            Value::Object(object) => self.object(object, texts, see),
-            Value::Array(values) => self.values(values.into_iter(), texts, see),
+            Value::Object(object) => self.object(object, texts, visit),
+            Value::Array(values) => self.values(values.into_iter(), texts, visit),
             Value::String(text) if texts < TEXTS && text.contains('{') => {
                 let (mut scanner, mut found) = (Scanner::new(text.as_bytes()), false);
                 while let Ok(Some((_, piece))) = scanner.next() {
                     if let Piece::Object(object) = piece {
-                        found |= self.object(object, texts + 1, see);
+                        found |= self.object(object, texts + 1, visit);
                     }
                 }
                 found

@@ -11,7 +11,7 @@ mod streams;
 pub use client::{Client, ReportState};
 pub use cluster_totals::{ClusterTotals, Refused, Reporting};
 pub use mirror::Mirror;
-pub use plausible::KnownZones;
+pub use plausible::ZoneNames;
 pub use reporter::ReportBuilder;
 pub use server::{HookChange, ReportsService, Tally};
 pub use streams::Streams;

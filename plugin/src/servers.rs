@@ -194,7 +194,7 @@ impl Offer {
         let own = measured.map(|Measured { samples, zones }| {
             (Arc::new(CountersService::new(samples, shutdown.clone())), Arc::new(zones))
         });
-        let cluster = nodes.first().map(NodeName::said_cluster).unwrap_or_default();
+        let cluster = nodes.first().map(NodeName::reported_cluster).unwrap_or_default();
         let names = nodes.iter().map(NodeName::display_name).collect();
         let mut observer = hubble::Server::new(sink, names, shutdown.clone()).in_cluster(cluster);
         if is_recorded {

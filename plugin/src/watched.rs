@@ -28,7 +28,7 @@ pub struct Watched {
     pub path: PathBuf,
     known: Option<Stamp>,
     /// Whether the last contents read are in force.
-    pub is_taken: bool,
+    pub is_applied: bool,
 }
 
 /// The change of a file since the last look.
@@ -44,7 +44,7 @@ pub enum Look {
 impl Watched {
     /// Watches a file from its state now.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), known: Stamp::of(path), is_taken: true }
+        Self { path: path.to_owned(), known: Stamp::of(path), is_applied: true }
     }
 
     /// Compares the file with the last look: replaced, written, gone or the same.

@@ -11,9 +11,9 @@ use std::{
 /// The size limit of a file. A table with every address of a large cluster takes a fifth of it.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The reason why a file is refused.
+/// An unusable file. `R` is the reason for which its contents are refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum Error<R = Invalid> {
     /// The file can't be read.
     #[error("{}: {source}", path.display())]
     Unreadable {
@@ -30,18 +30,61 @@ pub enum Error {
         /// The line, from 1.
         line: u64,
         /// The reason.
-        reason: String,
+        reason: R,
     },
 }
 
-/// A line number and the reason why the line is refused.
-pub type Refusal = (u64, String);
+/// The reason for which a text is not YAML of the required form.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// The text is not UTF-8.
+    #[error("not UTF-8 text")]
+    NotUtf8,
+    /// The text has no keys.
+    #[error("the file is empty: it needs {needs}")]
+    Empty {
+        /// The required keys.
+        needs: String,
+    },
+    /// The parser refuses it.
+    #[error("{message}")]
+    Form {
+        /// The parser's message, on one line.
+        message: String,
+    },
+}
+
+/// A refused line of a text.
+#[derive(Debug)]
+pub struct Refusal<R = Invalid> {
+    /// The line, from 1.
+    pub line: u64,
+    /// The reason.
+    pub reason: R,
+}
+
+impl<R> Refusal<R> {
+    /// Refuses a line.
+    pub fn new(line: u64, reason: impl Into<R>) -> Self {
+        Self { line, reason: reason.into() }
+    }
+
+    /// The refusal as one of a wider set of reasons.
+    pub fn widen<W: From<R>>(self) -> Refusal<W> {
+        Refusal { line: self.line, reason: self.reason.into() }
+    }
+
+    /// The error of the file at `path`.
+    pub fn of_file(self, path: &Path) -> Error<R> {
+        Error::Refused { path: path.to_owned(), line: self.line, reason: self.reason }
+    }
+}
 
 /// Reads the bytes of a file.
 ///
 /// # Errors
 /// The file can't be read, or is too large.
-pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub fn read<R>(path: &Path) -> Result<Vec<u8>, Error<R>> {
     bounded_file::read(path, MAX_BYTES).map_err(|source| Error::Unreadable { path: path.to_owned(), source })
 }
 
@@ -70,10 +113,10 @@ pub fn parse_with<T>(
 fn text_of<'t>(text: &'t [u8], needs: &str) -> Result<&'t str, Refusal> {
     let text = std::str::from_utf8(text).map_err(|error| {
         let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
-        (line, "not UTF-8 text".to_owned())
+        Refusal::new(line, Invalid::NotUtf8)
     })?;
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Err((1, format!("the file is empty: it needs {needs}")));
+        return Err(Refusal::new(1, Invalid::Empty { needs: needs.to_owned() }));
     }
     Ok(text)
 }
@@ -87,7 +130,7 @@ fn options() -> Options {
 
 fn refusal(error: &serde_saphyr::Error) -> Refusal {
     let line = error.location().map_or(1, |location| location.line());
-    (line, one_line(&error.without_snippet().to_string()))
+    Refusal::new(line, Invalid::Form { message: one_line(&error.without_snippet().to_string()) })
 }
 
 /// The message without line breaks and without the position, which the error already has.

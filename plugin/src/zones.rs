@@ -1,6 +1,7 @@
 //! Zones, the table that maps prefixes to zones, and the locality of a pair of zones. Pure: no kernel, no cluster.
 
 mod class;
+mod invalid_table;
 mod location;
 mod matrix;
 mod provider;
@@ -9,9 +10,10 @@ mod static_table;
 mod table;
 
 pub use class::Class;
+pub use invalid_table::{InvalidPrefix, InvalidTable};
 pub use location::Location;
 pub use matrix::{Matrix, Pair};
-pub use provider::{NodeSigns, Provider};
+pub use provider::{InvalidProvider, NodeSigns, Provider};
 pub use slots::{Slots, TooManyZones};
 pub use static_table::{EndpointEntry, External, StaticTable, WorkloadEntry};
 pub use table::{Change, Placement, SharedTable, Table};

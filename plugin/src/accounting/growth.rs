@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_matrix_alone_has_is_others_once_it_has_been_missing_for_a_while() {
+    fn bytes_that_only_the_matrix_has_belong_to_others_after_a_while() {
         let (web, cart) = (end("web", "a"), end("cart", "b"));
         let mut growth = Growth::default();
         let transfer = Transfer { source: &web, destination: &cart, service: Service::default() };

@@ -154,15 +154,15 @@ impl Counting<'_> {
 
     fn log_pairs(&mut self) {
         let Self { meter, pair_log, settings, .. } = self;
-        let mut is_taken = false;
+        let mut is_logged = false;
         if let Some(log) = pair_log {
             log.tick(|| {
-                is_taken = true;
+                is_logged = true;
                 pairs(settings, meter)
             });
         }
         // The next agent must not log an interval again that the log has.
-        if is_taken {
+        if is_logged {
             self.keep(true);
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     datapath::{self, NotAlone},
     export::Output,
     outputs, servers, yaml,
+    zones::InvalidTable,
 };
 use std::{io, path::PathBuf};
 
@@ -27,7 +28,7 @@ pub enum Error {
     Datapath(#[from] datapath::Error),
     /// The static table is invalid.
     #[error(transparent)]
-    Zones(#[from] yaml::Error),
+    Zones(#[from] yaml::Error<InvalidTable>),
     /// The metrics or flow logs are invalid.
     #[error(transparent)]
     Outputs(#[from] outputs::Error),

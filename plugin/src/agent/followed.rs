@@ -219,7 +219,7 @@ impl Followed {
             connects: self.connection.connects.load(Ordering::Relaxed),
             failures: self.connection.failures.load(Ordering::Relaxed),
             is_reported: self.reports.is_connected.load(Ordering::Relaxed),
-            reports: self.reports.taken.load(Ordering::Relaxed),
+            reports: self.reports.accepted.load(Ordering::Relaxed),
             report_failures: self.reports.failures.load(Ordering::Relaxed),
         }
     }

@@ -105,7 +105,7 @@ impl Zones {
             Look::Changed => reload(file, providers, meter, index)?,
             _ if is_asked => reload(file, providers, meter, index)?,
             // The table in force still agrees with the file.
-            Look::Same if file.is_taken => meter.confirm_zones(SystemTime::now()),
+            Look::Same if file.is_applied => meter.confirm_zones(SystemTime::now()),
             Look::Same | Look::Gone => {}
         }
         Ok(())
@@ -137,16 +137,16 @@ fn reload(
     let read = StaticTable::read(&file.path).map_err(Error::Zones);
     // Bytes counted so far are reported with the zones of their time.
     meter.drain(Instant::now(), SystemTime::now())?;
-    let taken = read.and_then(|table| {
+    let applied = read.and_then(|table| {
         let changes = meter.zones().read().changes_to(&table.zones);
         change(meter, changes)?;
         index.replace(&table.endpoints);
         *providers = table.providers;
         Ok(())
     });
-    meter.reloaded(taken.is_ok());
-    file.is_taken = taken.is_ok();
-    match taken {
+    meter.reloaded(applied.is_ok());
+    file.is_applied = applied.is_ok();
+    match applied {
         Ok(()) => tracing::info!(file = %file.path.display(), "a new zone table is in force"),
         Err(reason) => tracing::error!(%reason, "the new zone table is refused; the old one stays in force"),
     }

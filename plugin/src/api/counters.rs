@@ -254,7 +254,7 @@ mod tests {
 
     /// The test clock stands still until every task waits, then jumps to the next deadline.
     #[tokio::test(start_paused = true)]
-    async fn pairs_are_those_that_grew_and_a_slow_client_is_told_what_it_missed() {
+    async fn pairs_are_those_that_grew_and_a_slow_client_gets_the_number_of_missed_responses() {
         let mut accounting = Accounting::new(10, false);
         let now = std::time::Instant::now();
         let add = |accounting: &mut Accounting, to: u8, bytes| {

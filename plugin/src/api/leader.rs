@@ -44,7 +44,8 @@ mod tests {
         leader::{Term, holder_in},
         reports::ClusterTotals,
     };
-    use std::{sync::Arc, time::Instant};
+    use std::sync::Arc;
+    use tokio::time::Instant;
     use tokio_util::sync::CancellationToken;
 
     fn counters(role: watch::Receiver<Role>) -> LeaderCounters {
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn totals_are_told_for_as_long_as_this_replica_is_the_holder() {
+    async fn totals_are_served_while_this_replica_is_the_leader() {
         // Without a Lease there is only one replica, which stays the leader.
         let alone = counters(watch::Sender::new(Role::Leader(Term::default())).subscribe());
         let mut answers = alone.watch(Request::new(WatchRequest::default())).await.unwrap().into_inner();

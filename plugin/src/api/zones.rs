@@ -44,7 +44,8 @@ impl Zones for ZonesService {
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let parts =
             stream::unfold((self.table.clone(), None), async |(table, last): (SharedTable, Option<IpNetwork>)| {
-                let part: Vec<_> = table.read().after(last).take(PART).map(|(at, said)| (*at, said.clone())).collect();
+                let part: Vec<_> =
+                    table.read().after(last).take(PART).map(|(at, placement)| (*at, placement.clone())).collect();
                 let last = part.last()?.0;
                 Some((stream::iter(part), (table, Some(last))))
             });

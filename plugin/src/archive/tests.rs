@@ -106,7 +106,7 @@ fn one_process_writes_and_others_read() {
 }
 
 #[test]
-fn what_was_begun_when_a_process_ended_is_no_block() {
+fn an_unfinished_file_is_no_block() {
     let scratch = Scratch::new("begun");
     drop(scratch.open().unwrap());
     let bytes = block(Span::hour_of(0), 1).encode();

@@ -30,7 +30,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut findings = Findings::default();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    findings.say(Finding::Good, "kernel", format!("Linux {}", release.trim()));
+    findings.add(Finding::Good, "kernel", format!("Linux {}", release.trim()));
     capabilities(&mut findings);
     let there: Vec<Hook> =
         Hook::ALL.into_iter().filter(|hook| try_hook(*hook, args.counting.hook, &mut findings)).collect();
@@ -53,9 +53,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn capabilities(findings: &mut Findings) {
     match capabilities::missing() {
-        None => findings.say(Finding::Note, "capabilities", "/proc/self/status does not say which there are"),
-        Some(missing) if missing.is_empty() => findings.say(Finding::Good, "capabilities", capabilities::names()),
-        Some(missing) => findings.say(Finding::Bad, "capabilities", missing.join("; ")),
+        None => findings.add(Finding::Note, "capabilities", "/proc/self/status does not say which there are"),
+        Some(missing) if missing.is_empty() => findings.add(Finding::Good, "capabilities", capabilities::names()),
+        Some(missing) => findings.add(Finding::Bad, "capabilities", missing.join("; ")),
     }
 }
 
@@ -63,10 +63,10 @@ fn capabilities(findings: &mut Findings) {
 fn try_hook(hook: Hook, choice: HookChoice, findings: &mut Findings) -> bool {
     let tried = hook.require().and_then(|()| Datapath::load(Options { hook, ..Options::default() }));
     match tried {
-        Ok(_) => findings.say(Finding::Good, hook.name(), "the kernel takes the programs"),
+        Ok(_) => findings.add(Finding::Good, hook.name(), "the kernel takes the programs"),
         Err(error) => {
             let needed = choice.fixed() == Some(hook);
-            findings.say(if needed { Finding::Bad } else { Finding::Missing }, hook.name(), error);
+            findings.add(if needed { Finding::Bad } else { Finding::Missing }, hook.name(), error);
             return false;
         }
     }
@@ -77,7 +77,7 @@ fn look(args: &Args, findings: &mut Findings) -> Devices {
     let devices = match devices::find(&args.counting.uplinks) {
         Ok(devices) => devices,
         Err(error) => {
-            findings.say(Finding::Bad, "uplinks", error);
+            findings.add(Finding::Bad, "uplinks", error);
             return Devices::default();
         }
     };
@@ -88,9 +88,9 @@ fn look(args: &Args, findings: &mut Findings) -> Devices {
         };
         devices.map(line).collect::<Vec<_>>().join("; ")
     };
-    findings.say(Finding::Good, "uplinks", list(&mut devices.uplinks()));
+    findings.add(Finding::Good, "uplinks", list(&mut devices.uplinks()));
     if devices.overlays().next().is_some() {
-        findings.say(Finding::Good, "overlays", list(&mut devices.overlays()));
+        findings.add(Finding::Good, "overlays", list(&mut devices.overlays()));
     }
     devices
 }
@@ -99,19 +99,19 @@ fn chosen(args: &Args, there: &[Hook], devices: &Devices, findings: &mut Finding
     let pinned = Pins::pinned_hook(&args.counting.pin_dir);
     match (args.counting.hook.fixed(), auto::choose(devices, &args.counting.cilium_state_dir, pinned)) {
         (Some(hook), _) => {
-            findings.say(Finding::Good, "hook", format!("{hook}, as configured"));
+            findings.add(Finding::Good, "hook", format!("{hook}, as configured"));
             there.contains(&hook).then_some(hook)
         }
         (None, Ok(Choice { hook, why })) if there.contains(&hook) => {
-            findings.say(Finding::Good, "hook", format!("{hook}: {why}"));
+            findings.add(Finding::Good, "hook", format!("{hook}: {why}"));
             Some(hook)
         }
         (None, Ok(Choice { hook, why })) => {
-            findings.say(Finding::Bad, "hook", format!("{hook} can't be used: {why}"));
+            findings.add(Finding::Bad, "hook", format!("{hook} can't be used: {why}"));
             None
         }
         (None, Err(error)) => {
-            findings.say(Finding::Bad, "hook", error);
+            findings.add(Finding::Bad, "hook", error);
             None
         }
     }

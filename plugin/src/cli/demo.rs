@@ -155,12 +155,12 @@ impl Shown {
     async fn run(&mut self, args: &Args, duration: Duration, interrupted: &CancellationToken) -> Result<(), Failure> {
         let choice = auto::resolve(args.hook.fixed(), &Devices::default(), CILIUM_STATE_DIR.as_ref(), None);
         let hook = choice.map_err(Failure::failed)?.hook;
-        self.progress.say("building four nodes, attaching the programs");
+        self.progress.print("building four nodes, attaching the programs");
         let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
         if args.serve {
-            self.progress.say(&format!("flows: hubble observe --server {OBSERVER} --follow"));
+            self.progress.print(&format!("flows: hubble observe --server {OBSERVER} --follow"));
             self.progress
-                .say(&format!("counters: meridian top --server {OBSERVER}; metrics: http://{METRICS}/metrics"));
+                .print(&format!("counters: meridian top --server {OBSERVER}; metrics: http://{METRICS}/metrics"));
         }
         let result = self.follow_to_the_end(args, &mut demo, duration, interrupted).await;
         if let Some(log) = self.pair_log.take() {
@@ -177,7 +177,7 @@ impl Shown {
         interrupted: &CancellationToken,
     ) -> Result<(), Failure> {
         self.follow(demo, Some(duration), interrupted).await?;
-        self.progress.say("comparing with the wire");
+        self.progress.print("comparing with the wire");
         let report = demo.finish(&self.prices).map_err(Failure::failed)?;
         self.publish(demo)?;
         print(&match args.output {
@@ -186,7 +186,7 @@ impl Shown {
         })?;
         if args.serve {
             demo.resume().map_err(Failure::failed)?;
-            self.progress.say("the traffic continues; Ctrl-C ends it");
+            self.progress.print("the traffic continues; Ctrl-C ends it");
             match self.follow(demo, None, interrupted).await {
                 Err(Failure::Interrupted) => {}
                 end => end?,
@@ -263,7 +263,7 @@ impl Progress {
     }
 
     /// A line that stays.
-    fn say(&mut self, line: &str) {
+    fn print(&mut self, line: &str) {
         // What is on the screen stays there.
         self.lines = 0;
         // Nothing depends on whether somebody reads this.

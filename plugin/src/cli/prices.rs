@@ -176,14 +176,7 @@ fn described(rule: &Rule, own: bool) -> Value {
         "source": rule.source,
         "own": own,
     });
-    match &rule.terms {
-        Terms::Prices { sender, receiver, unit } => {
-            value["sender"] = sender.to_string().into();
-            value["receiver"] = receiver.to_string().into();
-            value["unit"] = unit.name().into();
-        }
-        Terms::Unpriced(reason) => value["unpriced"] = reason.as_str().into(),
-    }
+    rule.terms.add_to(&mut value);
     value
 }
 

@@ -25,11 +25,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(async {
         let client = cluster::connect(args.kubeconfig.as_deref()).await.map_err(usage)?;
-        let tell = |progress: &cluster::Progress| {
+        let report = |progress: &cluster::Progress| {
             let (nodes, left) = (progress.nodes.len(), progress.left.len());
             tracing::info!(done = nodes - left, nodes, "taking away what agents have left");
         };
-        let done = unload_nodes(client, &args.namespace, &args.daemon_set, args.timeout.0, tell).await;
+        let done = unload_nodes(client, &args.namespace, &args.daemon_set, args.timeout.0, report).await;
         match done.map_err(Failure::failed)? {
             Some(nodes) => print(&format!("nothing is left on {nodes} nodes\n")),
             None => print(&format!("there is no DaemonSet {} in {}\n", args.daemon_set, args.namespace)),

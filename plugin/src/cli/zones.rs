@@ -172,7 +172,7 @@ mod tests {
     };
 
     #[test]
-    fn the_status_says_whose_agents_it_has() {
+    fn the_status_names_the_controller_of_its_agents() {
         let kind =
             status_response::Kind { name: "Node".into(), state: "watching".into(), objects: 3, ..Default::default() };
         let agent =

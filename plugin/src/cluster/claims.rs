@@ -66,7 +66,7 @@ pub(super) struct Overruled {
 
 /// A notice for a person.
 #[derive(Clone, Debug)]
-pub(super) enum News {
+pub(super) enum ClaimProblem {
     Conflict(IpNetwork, Conflict),
     Overruled(Box<Overruled>),
 }
@@ -91,8 +91,8 @@ pub(super) struct Claims {
     conflicts: BTreeMap<IpNetwork, Conflict>,
     /// Prefixes of the static table whose overruling was reported.
     overruled: BTreeSet<IpNetwork>,
-    /// Notices since the last call of [`take_news`](Self::take_news).
-    news: Vec<News>,
+    /// Notices since the last call of [`take_problems`](Self::take_problems).
+    problems: Vec<ClaimProblem>,
 }
 
 /// The placement of a wide prefix, which narrower prefixes may repeat.
@@ -153,14 +153,14 @@ impl Claims {
     /// Sets an object's claim about a prefix, in place of its earlier one.
     pub(super) fn put(&mut self, prefix: IpNetwork, object: &ObjectRef, claim: Claim) {
         // Most prefixes have one claim, and there are many prefixes.
-        let said = self.by_prefix.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
-        match said.iter_mut().find(|(by, _)| by == object) {
+        let claimed = self.by_prefix.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
+        match claimed.iter_mut().find(|(by, _)| by == object) {
             Some((_, known)) if *known == claim => return,
             Some((_, known)) => {
                 let node = std::mem::replace(known, claim.clone()).node;
-                forget(&mut self.by_node, said, &node, &prefix);
+                forget(&mut self.by_node, claimed, &node, &prefix);
             }
-            None => said.push((object.clone(), claim.clone())),
+            None => claimed.push((object.clone(), claim.clone())),
         }
         self.by_node.entry(claim.node).or_default().insert(prefix);
         self.dirty.insert((prefix.prefix(), prefix));
@@ -168,11 +168,11 @@ impl Claims {
 
     /// Removes an object's claim about a prefix.
     pub(super) fn remove(&mut self, prefix: IpNetwork, object: &ObjectRef) {
-        let Some(said) = self.by_prefix.get_mut(&prefix) else { return };
-        let Some(index) = said.iter().position(|(by, _)| by == object) else { return };
-        let (_, claim) = said.swap_remove(index);
-        forget(&mut self.by_node, said, &claim.node, &prefix);
-        if said.is_empty() {
+        let Some(claimed) = self.by_prefix.get_mut(&prefix) else { return };
+        let Some(index) = claimed.iter().position(|(by, _)| by == object) else { return };
+        let (_, claim) = claimed.swap_remove(index);
+        forget(&mut self.by_node, claimed, &claim.node, &prefix);
+        if claimed.is_empty() {
             self.by_prefix.remove(&prefix);
         }
         self.dirty.insert((prefix.prefix(), prefix));
@@ -235,8 +235,8 @@ impl Claims {
     }
 
     /// Takes the notices since the last call.
-    pub(super) fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub(super) fn take_problems(&mut self) -> Vec<ClaimProblem> {
+        std::mem::take(&mut self.problems)
     }
 
     fn place(&self, node: &str) -> Place {
@@ -249,18 +249,19 @@ impl Claims {
 
     /// Whether the prefix is wide: it has a claim that is not about a single address.
     fn is_wide(&self, prefix: &IpNetwork) -> bool {
-        let said = self.by_prefix.get(prefix);
-        self.fixed.contains_key(prefix) || said.is_some_and(|said| said.iter().any(|(_, claim)| !claim.is_address))
+        let claimed = self.by_prefix.get(prefix);
+        self.fixed.contains_key(prefix)
+            || claimed.is_some_and(|claimed| claimed.iter().any(|(_, claim)| !claim.is_address))
     }
 
     /// The claims that count: those of known nodes with the highest rank, and of pods the newest.
     fn counted(&self, prefix: &IpNetwork) -> Vec<&(ObjectRef, Claim)> {
-        let said = self.by_prefix.get(prefix).map(Vec::as_slice).unwrap_or_default();
+        let claimed = self.by_prefix.get(prefix).map(Vec::as_slice).unwrap_or_default();
         // A claim about an unknown node contradicts no other claim.
         let order =
             |(_, claim): &(ObjectRef, Claim)| (!self.nodes.contains_key(&claim.node), claim.rank, Reverse(claim.since));
-        let best = said.iter().map(order).min();
-        said.iter().filter(|said| Some(order(said)) == best).collect()
+        let best = claimed.iter().map(order).min();
+        claimed.iter().filter(|claimed| Some(order(claimed)) == best).collect()
     }
 
     /// The placement of a prefix and its rank, if the table needs the prefix.
@@ -282,9 +283,9 @@ impl Claims {
             return fixed;
         }
         // A node without a zone contradicts no other node.
-        let said = counted.iter().map(|(object, claim)| (object.clone(), self.place(&claim.node)));
-        let said: Vec<_> = said.filter(|(_, place)| *place != Place::Unknown).collect();
-        let zones: BTreeSet<Place> = said.iter().map(|(_, place)| place.clone()).collect();
+        let claimed = counted.iter().map(|(object, claim)| (object.clone(), self.place(&claim.node)));
+        let claimed: Vec<_> = claimed.filter(|(_, place)| *place != Place::Unknown).collect();
+        let zones: BTreeSet<Place> = claimed.iter().map(|(_, place)| place.clone()).collect();
         let covering = self.fixed_covering(prefix).filter(|(_, covering)| covering.place != Place::Unknown);
         if zones.len() > 1 {
             if covering.is_some_and(|(_, covering)| rank_of(covering) == Rank::Fixed) {
@@ -292,7 +293,7 @@ impl Claims {
                 self.conflicts.remove(prefix);
                 return None;
             }
-            let conflict = Conflict::new(said, zones);
+            let conflict = Conflict::new(claimed, zones);
             let placement =
                 Placement { place: Place::Unknown, kind: PrefixKind::Cluster, origin: conflict.origin().into() };
             self.report(*prefix, conflict);
@@ -313,7 +314,7 @@ impl Claims {
             && self.overruled.insert(wider)
         {
             let (part, placement) = (*prefix, placement.clone());
-            self.news.push(News::Overruled(Box::new(Overruled { prefix: wider, fixed, part, placement })));
+            self.problems.push(ClaimProblem::Overruled(Box::new(Overruled { prefix: wider, fixed, part, placement })));
         }
         Some((rank, placement))
     }
@@ -321,7 +322,7 @@ impl Claims {
     fn report(&mut self, prefix: IpNetwork, conflict: Conflict) {
         // A further object with an already reported zone causes no notice.
         if self.conflicts.get(&prefix).is_none_or(|known| known.zones != conflict.zones) {
-            self.news.push(News::Conflict(prefix, conflict.clone()));
+            self.problems.push(ClaimProblem::Conflict(prefix, conflict.clone()));
         }
         self.conflicts.insert(prefix, conflict);
     }
@@ -367,12 +368,12 @@ impl Claims {
 
 impl Conflict {
     /// Names one object for each zone, so that the text does not grow with the number of objects.
-    fn new(mut said: Vec<(ObjectRef, Place)>, zones: BTreeSet<Place>) -> Self {
-        said.sort_unstable();
-        let all = said.len();
+    fn new(mut claimed: Vec<(ObjectRef, Place)>, zones: BTreeSet<Place>) -> Self {
+        claimed.sort_unstable();
+        let all = claimed.len();
         let mut seen = BTreeSet::new();
-        said.retain(|(_, place)| seen.len() < NAMED && seen.insert(place.clone()));
-        Self { more: all - said.len(), named: said, zones }
+        claimed.retain(|(_, place)| seen.len() < NAMED && seen.insert(place.clone()));
+        Self { more: all - claimed.len(), named: claimed, zones }
     }
 
     fn names(&self) -> String {
@@ -404,11 +405,11 @@ fn rank_of(fixed: &Placement) -> Rank {
 /// Removes the prefix from the node's prefixes, unless another object of the node still claims it.
 fn forget(
     by_node: &mut HashMap<Arc<str>, BTreeSet<IpNetwork>>,
-    said: &[(ObjectRef, Claim)],
+    claimed: &[(ObjectRef, Claim)],
     node: &Arc<str>,
     prefix: &IpNetwork,
 ) {
-    if said.iter().any(|(_, claim)| claim.node == *node) {
+    if claimed.iter().any(|(_, claim)| claim.node == *node) {
         return;
     }
     if let Some(prefixes) = by_node.get_mut(node) {

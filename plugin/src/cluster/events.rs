@@ -39,26 +39,26 @@ pub struct EventRecorder {
 impl EventRecorder {
     /// Writes Events until the sender of notices is dropped.
     pub async fn run(mut self) {
-        let mut said: std::collections::VecDeque<(Instant, Notice)> = std::collections::VecDeque::new();
+        let mut sent: std::collections::VecDeque<(Instant, Notice)> = std::collections::VecDeque::new();
         loop {
-            let again = said.front().map_or_else(|| Instant::now() + AGAIN, |(at, _)| *at + AGAIN);
+            let again = sent.front().map_or_else(|| Instant::now() + AGAIN, |(at, _)| *at + AGAIN);
             let notice = tokio::select! {
                 notice = self.notices.recv() => notice,
-                () = sleep_until(again) => said.pop_front().map(|(_, notice)| notice),
+                () = sleep_until(again) => sent.pop_front().map(|(_, notice)| notice),
             };
             let Some(notice) = notice else { return };
-            if let Err(error) = self.say(&notice).await {
+            if let Err(error) = self.write(&notice).await {
                 tracing::warn!(object = %notice.object, %error, "an Event can't be written");
             }
-            if said.len() == KEPT {
-                said.pop_front();
+            if sent.len() == KEPT {
+                sent.pop_front();
             }
-            said.push_back((Instant::now(), notice));
+            sent.push_back((Instant::now(), notice));
             sleep(APART).await;
         }
     }
 
-    async fn say(&self, notice: &Notice) -> kube::Result<()> {
+    async fn write(&self, notice: &Notice) -> kube::Result<()> {
         let Some(kind) = notice.object.kind else { return Ok(()) };
         let (group, version, kind, _) = kind.resource();
         let key = &notice.object.key;
@@ -68,7 +68,7 @@ impl EventRecorder {
         let now = Time(Timestamp::now());
         // A name has at most 253 characters.
         let start: String = key.name.chars().take(NAME).collect();
-        let name = format!("{start}.{}", hash(notice));
+        let name = format!("{start}.{}", digest_of(notice));
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -95,8 +95,8 @@ impl EventRecorder {
         match api.create(&PostParams::default(), &event).await {
             // Every replica writes the same Event under the same name.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let seen = json!({ "lastTimestamp": now });
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(seen)).await.map(drop)
+                let patch = json!({ "lastTimestamp": now });
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
             }
             other => other.map(drop),
         }
@@ -104,7 +104,7 @@ impl EventRecorder {
 }
 
 /// A hash that is the same for the same notice in every replica.
-fn hash(notice: &Notice) -> String {
+fn digest_of(notice: &Notice) -> String {
     let Notice { object, uid, reason, message } = notice;
     let sum = digest(&SHA256, format!("{object}\n{uid}\n{reason}\n{message}").as_bytes());
     sum.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()

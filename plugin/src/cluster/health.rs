@@ -72,9 +72,9 @@ impl Health {
     pub(crate) fn set(&self, kind: Kind, state: State, error: Option<String>) -> bool {
         let mut kinds = self.lock();
         let known = kinds.entry(kind).or_default();
-        let is_news = known.state != state;
+        let has_changed = known.state != state;
         (known.state, known.error) = (state, error);
-        is_news
+        has_changed
     }
 
     pub(super) fn count_error(&self, kind: Kind) {

@@ -1,6 +1,6 @@
 //! The Lease that elects the leader, the replica that accepts the agents' reports.
 //!
-//! Clocks of two machines can't be compared, so the age of a renewal is the time for which this replica has seen it
+//! Clocks of two machines can't be compared, so the age of a renewal is the time for which this replica has observed it
 //! unchanged. The holder gives up before another replica may take over, so there are never two holders.
 
 use crate::leader::{Knowledge, Leader, Role, Term};
@@ -56,7 +56,7 @@ struct ObservedLease {
     term: Option<(String, i32)>,
     /// The time at which this replica last renewed it.
     renewed: Option<Instant>,
-    told: String,
+    logged: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,38 +80,38 @@ impl Lease {
     /// Runs for the Lease as long as the process runs; releases it at the end.
     pub async fn run(self, role: watch::Sender<Role>, shutdown: CancellationToken) {
         let api: Api<Object> = Api::namespaced(self.client.clone(), &self.namespace);
-        let (mut seen, mut looks_soon) = (ObservedLease::default(), 0u32);
+        let (mut observed, mut looks_soon) = (ObservedLease::default(), 0u32);
         loop {
             let tried = Instant::now();
             // The request must end before this replica has to give up.
-            let until = seen.renewed.map_or(tried + ANSWER, |renewed| (renewed + DEADLINE).min(tried + ANSWER));
-            let tried_to = tokio::select! {
-                tried_to = timeout_at(until, self.try_to_take(&api, &mut seen, tried)) => tried_to,
+            let until = observed.renewed.map_or(tried + ANSWER, |renewed| (renewed + DEADLINE).min(tried + ANSWER));
+            let attempt = tokio::select! {
+                done = timeout_at(until, self.try_to_take(&api, &mut observed, tried)) => done,
                 () = shutdown.cancelled() => break,
             };
-            let now = match tried_to {
+            let now = match attempt {
                 Ok(Ok(role)) => {
-                    seen.told.clear();
+                    observed.logged.clear();
                     Some(role)
                 }
                 Ok(Err(error)) => {
-                    seen.tell(&error.to_string());
+                    observed.log_once(&error.to_string());
                     None
                 }
                 Err(_) => {
-                    seen.tell("the API server does not answer");
+                    observed.log_once("the API server does not answer");
                     None
                 }
             };
             let now = now.or_else(|| {
-                let is_over = seen.renewed.is_none_or(|renewed| renewed.elapsed() >= DEADLINE);
+                let is_over = observed.renewed.is_none_or(|renewed| renewed.elapsed() >= DEADLINE);
                 (is_over && matches!(*role.borrow(), Role::Leader(_))).then_some(Role::Standby(None))
             });
             if let Some(now) = now {
                 if !matches!(now, Role::Leader(_)) {
-                    seen.renewed = None;
+                    observed.renewed = None;
                 }
-                take_on(&role, now);
+                set_role(&role, now);
             }
             let wait = if looks_soon > 0 { SOON.0 } else { RETRY.mul_f64(rand::random_range(0.75..=1.0)) };
             looks_soon = if role.borrow().is_holder() { 0 } else { looks_soon.saturating_sub(1) };
@@ -131,31 +131,31 @@ impl Lease {
     async fn try_to_take(
         &self,
         api: &Api<Object>,
-        seen: &mut ObservedLease,
+        observed: &mut ObservedLease,
         now: Instant,
     ) -> Result<Role, kube::Error> {
         let Some(mut lease) = api.get_opt(&self.name).await? else {
             let mut lease = Object::default();
             lease.metadata.name = Some(self.name.clone());
             self.fill(&mut lease, 0);
-            return self.written(api.create(&PostParams::default(), &lease).await, seen, now);
+            return self.written(api.create(&PostParams::default(), &lease).await, observed, now);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let renewal = Renewal { holder: spec.holder_identity.unwrap_or_default(), time: spec.renew_time };
         let mut transitions = spec.lease_transitions.unwrap_or_default();
         if renewal.holder != self.identity {
             let is_held = !renewal.holder.is_empty();
-            if is_held && seen.term.as_ref().is_none_or(|(holder, _)| *holder != renewal.holder) {
+            if is_held && observed.term.as_ref().is_none_or(|(holder, _)| *holder != renewal.holder) {
                 // The last message of another holder is not the end any more.
                 self.knowledge.missed_a_term();
             }
             if is_held {
-                seen.term = Some((renewal.holder.clone(), transitions));
+                observed.term = Some((renewal.holder.clone(), transitions));
             }
-            if seen.renewal.as_ref().is_none_or(|(known, _)| *known != renewal) {
-                seen.renewal = Some((renewal.clone(), now));
+            if observed.renewal.as_ref().is_none_or(|(known, _)| *known != renewal) {
+                observed.renewal = Some((renewal.clone(), now));
             }
-            let since = seen.renewal.as_ref().map_or(now, |(_, since)| *since);
+            let since = observed.renewal.as_ref().map_or(now, |(_, since)| *since);
             let lasts =
                 Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64).max(DURATION);
             // A released Lease can be acquired at once.
@@ -164,32 +164,32 @@ impl Lease {
             if now.duration_since(since) < lasts + courtesy {
                 return Ok(Role::Standby(place(&lease)));
             }
-            if is_held || seen.term.as_ref().is_none_or(|(_, known)| *known != transitions) {
+            if is_held || observed.term.as_ref().is_none_or(|(_, known)| *known != transitions) {
                 self.knowledge.missed_a_term();
             }
             transitions += 1;
         }
         self.fill(&mut lease, transitions);
         // The resource version makes the write fail if another replica was faster.
-        self.written(api.replace(&self.name, &PostParams::default(), &lease).await, seen, now)
+        self.written(api.replace(&self.name, &PostParams::default(), &lease).await, observed, now)
     }
 
     fn written(
         &self,
         result: kube::Result<Object>,
-        seen: &mut ObservedLease,
+        observed: &mut ObservedLease,
         now: Instant,
     ) -> Result<Role, kube::Error> {
         match result {
             Ok(_) => {
                 // The term counts from the time of the request.
-                seen.renewed = Some(now);
-                self.term.lasts_until((now + DEADLINE).into_std());
+                observed.renewed = Some(now);
+                self.term.lasts_until(now + DEADLINE);
                 Ok(Role::Leader(self.term.clone()))
             }
             // Another replica was faster, or the object has changed: the next attempt reads it again.
             Err(kube::Error::Api(status)) if matches!(status.code, 409 | 404) => {
-                let lasts = seen.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
+                let lasts = observed.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
                 Ok(if lasts { Role::Leader(self.term.clone()) } else { Role::Standby(None) })
             }
             Err(error) => Err(error),
@@ -222,23 +222,23 @@ impl Lease {
 }
 
 impl ObservedLease {
-    fn tell(&mut self, reason: &str) {
-        if self.told != reason {
+    fn log_once(&mut self, reason: &str) {
+        if self.logged != reason {
             tracing::warn!(reason, "the Lease can't be renewed or read");
-            self.told = reason.to_owned();
+            self.logged = reason.to_owned();
         }
     }
 }
 
 /// Sets and logs the role, if it changed.
-fn take_on(role: &watch::Sender<Role>, now: Role) {
+fn set_role(role: &watch::Sender<Role>, now: Role) {
     role.send_if_modified(|role| {
-        let is_news = *role != now;
-        if is_news {
+        let has_changed = *role != now;
+        if has_changed {
             tracing::info!(role = %now, before = %role, "the Lease");
             *role = now;
         }
-        is_news
+        has_changed
     });
 }
 
@@ -248,3 +248,6 @@ fn place(lease: &Object) -> Option<Leader> {
     let name = identity.rsplit_once('_').map_or(&**identity, |(name, _)| name).to_owned();
     Some(Leader { name, feed: annotations.get(FEED)?.clone(), api: annotations.get(API)?.clone() })
 }
+
+#[cfg(test)]
+mod tests;

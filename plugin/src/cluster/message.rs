@@ -20,7 +20,7 @@ pub enum Message {
     /// A list is complete, with these objects.
     Listed(Kind, HashSet<Key>, String),
     /// Nothing has changed up to this version.
-    ReadObject(Kind, String),
+    Bookmark(Kind, String),
     /// The cluster does not have the kind.
     Absent(Kind),
     /// The kind's objects can't be read for now.

@@ -4,7 +4,7 @@
 mod places;
 
 use super::{
-    claims::{Claim, Claims, News},
+    claims::{Claim, ClaimProblem, Claims},
     facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Owner, Pod, Range},
     identities::Identities,
     objects::ReadObject,
@@ -187,16 +187,16 @@ impl Model {
     /// The changes since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let zones = self.claims.evaluate();
-        for news in self.claims.take_news() {
-            match news {
-                News::Conflict(prefix, conflict) => {
+        for problem in self.claims.take_problems() {
+            match problem {
+                ClaimProblem::Conflict(prefix, conflict) => {
                     let message =
                         format!("prefix {prefix} is in different zones ({conflict}): its traffic counts as unknown");
                     for (object, _) in conflict.named {
                         self.notice(object, CONFLICT, message.clone());
                     }
                 }
-                News::Overruled(overruled) => {
+                ClaimProblem::Overruled(overruled) => {
                     let message = format!(
                         "{} is in zone {} by the static table, but {} in zone {} by {}, which counts: take it out of \
                          the static table, or correct it",

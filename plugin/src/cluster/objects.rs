@@ -7,11 +7,11 @@ pub(super) mod endpoint_slice;
 pub(super) mod node;
 pub(super) mod owner;
 pub(super) mod pod;
+mod read_object;
 mod reading;
-mod seen;
 pub(super) mod service;
 
-pub use seen::{Agentless, LabelKeys, NoLabel, NodeLabel, ReadObject};
+pub use read_object::{Agentless, LabelKeys, NoLabel, NodeLabel, ReadObject};
 
 use super::facts::Kind;
 use serde_json::from_slice;

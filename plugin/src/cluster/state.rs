@@ -79,7 +79,7 @@ impl Publisher {
         let mut look = tokio::time::interval(LOOK);
         let mut batch = Vec::with_capacity(WAITING);
         loop {
-            let is_due = pending.unsettled.is_empty() && pending.is_news;
+            let is_due = pending.unsettled.is_empty() && pending.has_changes;
             tokio::select! {
                 count = messages.recv_many(&mut batch, WAITING) => {
                     if count == 0 {
@@ -91,9 +91,9 @@ impl Publisher {
                 Ok(()) = self.fixed.changed() => {
                     let table = Arc::clone(&self.fixed.borrow_and_update());
                     pending.model.set_static(&table);
-                    pending.is_news = true;
+                    pending.has_changes = true;
                 }
-                _ = look.tick(), if pending.unsettled.is_empty() => self.tell(&mut pending.model),
+                _ = look.tick(), if pending.unsettled.is_empty() => self.report_notices(&mut pending.model),
                 () = sleep_until(due), if is_due => {
                     self.publish(&mut pending);
                     due = Instant::now() + GATHER;
@@ -103,7 +103,7 @@ impl Publisher {
     }
 
     fn publish(&self, pending: &mut Pending) {
-        pending.is_news = false;
+        pending.has_changes = false;
         if std::mem::take(&mut pending.has_new_nodes) {
             self.nodes.send_replace(pending.model.nodes().into());
         }
@@ -113,12 +113,12 @@ impl Publisher {
         let Changes { zones, identities } = &changes;
         tracing::debug!(prefixes = zones.len(), addresses = identities.len(), "changes");
         let version = self.store.publish(changes);
-        let seen = std::mem::take(&mut pending.seen);
-        self.health.published(version, seen, |kind| pending.model.count(kind), pending.model.tally());
-        self.tell(&mut pending.model);
+        let versions = std::mem::take(&mut pending.versions);
+        self.health.published(version, versions, |kind| pending.model.count(kind), pending.model.tally());
+        self.report_notices(&mut pending.model);
     }
 
-    fn tell(&self, model: &mut Model) {
+    fn report_notices(&self, model: &mut Model) {
         let mut last = None;
         for notice in model.take_notices(SystemTime::now()) {
             // A message for several objects is logged once.
@@ -140,39 +140,39 @@ struct Pending {
     /// partial table for the whole.
     unsettled: BTreeSet<Kind>,
     /// Whether there is something to publish.
-    is_news: bool,
+    has_changes: bool,
     /// Whether a node is among it.
     has_new_nodes: bool,
     /// The last resource version of each kind since the last publication.
-    seen: BTreeMap<Kind, String>,
+    versions: BTreeMap<Kind, String>,
 }
 
 impl Pending {
     fn take(&mut self, message: Message) {
-        self.is_news = true;
+        self.has_changes = true;
         self.has_new_nodes |= matches!(
             message,
             Message::Set(Kind::Node, _) | Message::Gone(Kind::Node, ..) | Message::Listed(Kind::Node, ..)
         );
         match message {
-            Message::Set(kind, seen) => {
-                self.seen.insert(kind, seen.resource_version.clone());
-                self.model.apply(kind, seen);
+            Message::Set(kind, object) => {
+                self.versions.insert(kind, object.resource_version.clone());
+                self.model.apply(kind, object);
             }
             Message::Gone(kind, key, version) => {
-                self.seen.insert(kind, version);
+                self.versions.insert(kind, version);
                 self.model.remove(kind, &key);
             }
             Message::Listed(kind, keys, version) => {
-                self.seen.insert(kind, version);
+                self.versions.insert(kind, version);
                 self.model.retain(kind, &keys);
                 self.unsettled.remove(&kind);
             }
-            Message::ReadObject(kind, version) => {
-                self.seen.insert(kind, version);
+            Message::Bookmark(kind, version) => {
+                self.versions.insert(kind, version);
             }
             Message::Absent(kind) => {
-                self.seen.insert(kind, String::new());
+                self.versions.insert(kind, String::new());
                 self.model.retain(kind, &HashSet::new());
                 self.unsettled.remove(&kind);
             }

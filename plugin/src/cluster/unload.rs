@@ -73,7 +73,7 @@ pub async fn unload_nodes(
     namespace: &str,
     name: &str,
     patience: Duration,
-    mut tell: impl FnMut(&Progress),
+    mut report: impl FnMut(&Progress),
 ) -> Result<Option<usize>, UnloadError> {
     let unloading = Unloading {
         sets: Api::namespaced(client.clone(), namespace),
@@ -91,7 +91,7 @@ pub async fn unload_nodes(
             Ok(Looked::At { now, is_settled }) => {
                 trouble = None;
                 if now != progress {
-                    tell(&now);
+                    report(&now);
                 }
                 progress = now;
                 let has_pods = !progress.nodes.is_empty();

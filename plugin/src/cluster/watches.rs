@@ -13,7 +13,7 @@ use super::{
     message::Message,
     objects::{LabelKeys, ReadObject, calico, cilium, endpoint_slice, node, owner, pod, service},
 };
-use crate::{error_chain::error_chain, link::Backoff};
+use crate::{backoff::Backoff, error_chain::error_chain};
 use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, StreamExt},
@@ -347,10 +347,10 @@ impl Watch {
     fn is_watching(&mut self) {
         self.backoff.succeeded();
         self.is_absent = false;
-        let is_news = self.health.set(self.kind, State::Watching, None);
+        let has_changed = self.health.set(self.kind, State::Watching, None);
         if self.failing.take().is_some() {
             tracing::info!(kind = self.kind.name(), "watching again");
-        } else if is_news {
+        } else if has_changed {
             tracing::info!(kind = self.kind.name(), "watching");
         }
     }
@@ -387,7 +387,7 @@ impl Watch {
                     Some(keys) if is_end => self.listed(keys, version).await,
                     kept @ Some(_) => listing = kept,
                     None => {
-                        self.send(Message::ReadObject(self.kind, version.clone())).await;
+                        self.send(Message::Bookmark(self.kind, version.clone())).await;
                         self.version = Some(version);
                     }
                 },

@@ -1,6 +1,6 @@
 //! Errors of a controller.
 
-use crate::{cluster, export::Output, link::SettingsError, servers, yaml};
+use crate::{cluster, export::Output, link::SettingsError, servers, yaml, zones::InvalidTable};
 use std::{io, net::SocketAddr};
 use tokio::task::JoinError;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinError;
 pub enum Error {
     /// The static table is invalid.
     #[error(transparent)]
-    StaticTable(#[from] yaml::Error),
+    StaticTable(#[from] yaml::Error<InvalidTable>),
     /// The certificate for agents can't be used.
     #[error(transparent)]
     Tls(io::Error),

@@ -117,11 +117,11 @@ impl Serving {
             tracing::warn!(refused, "flow servers are not announced: what their agents report is not their node's");
         }
         self.peers.send_if_modified(|known| {
-            let is_news = **known != peers;
-            if is_news {
+            let has_changed = **known != peers;
+            if has_changed {
                 *known = Arc::new(peers);
             }
-            is_news
+            has_changed
         });
     }
 

@@ -14,7 +14,7 @@ use crate::{
     identity::Index,
     leader::{Leader, Role, Term},
     link::{Authenticate, Settings},
-    reports::{ClusterTotals, HookChange, KnownZones, Mirror, ReportsService, Tally},
+    reports::{ClusterTotals, HookChange, Mirror, ReportsService, Tally, ZoneNames},
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -41,16 +41,16 @@ pub(super) struct Totals<'a> {
     pub(super) shutdown: CancellationToken,
 }
 
-/// The zones that agents were told.
+/// The zones that were sent to agents.
 struct Zones(Arc<Store>);
 
-impl KnownZones for Zones {
+impl ZoneNames for Zones {
     fn is_whole(&self) -> bool {
         self.0.version() > 0
     }
 
-    fn knows(&self, zone: &str, region: &str) -> bool {
-        self.0.knows_zone(zone, region)
+    fn contains(&self, zone: &str, region: &str) -> bool {
+        self.0.has_zone(zone, region)
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) struct Served {
 }
 
 /// Logs that a node's hook was changed, and writes an Event for the node.
-fn say_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
+fn report_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
     move |HookChange { node, hook, reason }| {
         tracing::warn!(node, hook, reason, "the hook of a node was changed");
         // If the queue is full, the log still has it.
@@ -93,7 +93,7 @@ impl Totals<'_> {
             tally: Arc::clone(&tally),
             zones: Arc::new(Zones(Arc::clone(&self.store))),
             streams: Arc::default(),
-            hook_changed: Arc::new(say_hook_change(self.notices.clone())),
+            hook_changed: Arc::new(report_hook_change(self.notices.clone())),
             shutdown: shutdown.clone(),
         };
         let (sender, peers) = (watch::Sender::new(Arc::from([])), watch::Sender::new(Arc::default()));

@@ -1,16 +1,19 @@
 //! Price files: the one that is built in, and those of users, which come first.
 
 use super::{
+    invalid::{InvalidPrices, InvalidRule},
     money::{Discount, Price, Unit},
     rule::{Pattern, Rule, Scope, Terms},
 };
 use crate::{
-    yaml::{self, Refusal},
-    zones::{Class, Locality, Provider},
+    yaml,
+    zones::{Class, InvalidProvider, Locality, Provider},
 };
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::{BTreeMap, HashSet};
+
+type Refusal = yaml::Refusal<InvalidPrices>;
 
 /// Rules of a file.
 const MAX_RULES: usize = 10_000;
@@ -106,19 +109,19 @@ impl PriceFile {
     /// The rules of a text.
     ///
     /// # Errors
-    /// The line, and what is wrong there.
+    /// The line, and the reason for which it is refused.
     pub(super) fn parse(text: &[u8]) -> Result<Self, Refusal> {
-        let file: File = yaml::parse(text, "`rules` or `discount`")?;
+        let file: File = yaml::parse(text, "`rules` or `discount`").map_err(yaml::Refusal::widen)?;
         if file.rules.len() > MAX_RULES {
-            return Err((1, format!("{} rules are too many (at most {MAX_RULES})", file.rules.len())));
+            return Err(Refusal::new(1, InvalidPrices::TooManyRules { count: file.rules.len(), limit: MAX_RULES }));
         }
         let discounts = file.discount.map(discounts).transpose()?.unwrap_or_default();
         let (mut rules, mut ids) = (Vec::new(), HashSet::new());
         for Spanned { value, referenced, .. } in file.rules {
             let line = referenced.line();
-            let rule = rule(value, &file.groups).map_err(|reason| (line, reason))?;
+            let rule = rule(value, &file.groups).map_err(|reason| Refusal::new(line, reason))?;
             if !ids.insert(rule.id.clone()) {
-                return Err((line, format!("two rules have the id {}", rule.id)));
+                return Err(Refusal::new(line, InvalidPrices::SameId { id: rule.id }));
             }
             rules.push(rule);
         }
@@ -128,13 +131,13 @@ impl PriceFile {
 
 fn discounts(entry: Spanned<DiscountEntry>) -> Result<Discounts, Refusal> {
     let line = entry.referenced.line();
-    let parse = |text: &str| Discount::parse(text).map_err(|error| (line, error.to_string()));
+    let parse = |text: &str| Discount::parse(text).map_err(|reason| Refusal::new(line, reason));
     let mut discounts = Discounts::default();
     match entry.value {
         DiscountEntry::All(text) => discounts.all = parse(&text)?,
         DiscountEntry::ByProvider(by_provider) => {
             for (name, text) in by_provider {
-                let provider = provider(&name).map_err(|reason| (line, reason))?;
+                let provider = name.parse().map_err(|reason: InvalidProvider| Refusal::new(line, reason))?;
                 discounts.by_provider.insert(provider, parse(&text)?);
             }
         }
@@ -142,40 +145,38 @@ fn discounts(entry: Spanned<DiscountEntry>) -> Result<Discounts, Refusal> {
     Ok(discounts)
 }
 
-fn provider(name: &str) -> Result<Provider, String> {
-    let quoted: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
-    Provider::new(name)
-        .ok_or_else(|| format!("`{quoted}` is not a provider's name like aws: lower-case letters, digits, hyphens"))
+fn rule(mut entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Result<Rule, InvalidPrices> {
+    let id = std::mem::take(&mut entry.id);
+    if id.is_empty() || id.len() > MAX_TEXT || id.chars().any(char::is_control) {
+        return Err(InvalidPrices::NoId);
+    }
+    let (as_of, source) = (one_line(&entry.as_of), one_line(&entry.source));
+    match scope_and_terms(entry, groups) {
+        Ok((scope, terms)) => Ok(Rule { id, scope, terms, discount: Discount::default(), as_of, source }),
+        Err(reason) => Err(InvalidPrices::Rule { id, reason }),
+    }
 }
 
-fn rule(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Result<Rule, String> {
-    let id = entry.id;
-    if id.is_empty() || id.len() > MAX_TEXT || id.chars().any(char::is_control) {
-        return Err("a rule needs an id of one line".to_owned());
-    }
-    let of_rule = |reason: String| format!("rule {id}: {reason}");
+fn scope_and_terms(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Result<(Scope, Terms), InvalidRule> {
     let unit = entry.unit.unwrap_or(Unit::Gigabyte);
     let terms = match (entry.unpriced, entry.sender, entry.receiver) {
         (Some(reason), None, None) => Terms::Unpriced(one_line(&reason)),
-        (Some(_), ..) => return Err(of_rule("it has a price and is `unpriced`".into())),
-        (None, None, None) => return Err(of_rule("it needs `sender` and `receiver`, or `unpriced`".into())),
+        (Some(_), ..) => return Err(InvalidRule::PricedAndUnpriced),
+        (None, None, None) => return Err(InvalidRule::NoTerms),
         (None, sender, receiver) => {
             let price = |text: Option<String>| text.map_or(Ok(Price::default()), |text| Price::parse(&text));
-            let sender = price(sender).map_err(|error| of_rule(error.to_string()))?;
-            let receiver = price(receiver).map_err(|error| of_rule(error.to_string()))?;
-            Terms::Prices { sender, receiver, unit }
+            Terms::Prices { sender: price(sender)?, receiver: price(receiver)?, unit }
         }
     };
-    let names = |list| patterns(OneOrMore::list(list), groups).map_err(of_rule);
+    let names = |list| patterns(OneOrMore::list(list), groups);
     let scope = Scope {
-        provider: entry.provider.filter(|name| name != "*").map(|name| provider(&name)).transpose().map_err(of_rule)?,
+        provider: entry.provider.filter(|name| name != "*").map(|name| name.parse()).transpose()?,
         between: OneOrMore::list(entry.between).into_iter().map(Between::locality).collect(),
         regions: [names(entry.from)?, names(entry.to)?],
         zones: [names(entry.from_zones)?, names(entry.to_zones)?],
         class: entry.class,
     };
-    let (as_of, source) = (one_line(&entry.as_of), one_line(&entry.source));
-    Ok(Rule { id, scope, terms, discount: Discount::default(), as_of, source })
+    Ok((scope, terms))
 }
 
 impl Between {
@@ -188,24 +189,24 @@ impl Between {
     }
 }
 
-fn patterns(names: Vec<String>, groups: &BTreeMap<String, Vec<String>>) -> Result<Vec<Pattern>, String> {
+fn patterns(names: Vec<String>, groups: &BTreeMap<String, Vec<String>>) -> Result<Vec<Pattern>, InvalidRule> {
     let mut patterns = Vec::new();
     for name in names {
         match name.strip_prefix('@') {
             None => patterns.push(Pattern(name)),
             Some(group) => {
-                let members = groups.get(group).ok_or_else(|| format!("there is no group {}", one_line(group)))?;
+                let members = groups.get(group).ok_or_else(|| InvalidRule::NoGroup { name: one_line(group) })?;
                 patterns.extend(members.iter().cloned().map(Pattern));
             }
         }
         if patterns.len() > MAX_NAMES {
-            return Err(format!("more than {MAX_NAMES} names in a list"));
+            return Err(InvalidRule::TooManyNames { limit: MAX_NAMES });
         }
     }
     for Pattern(name) in &patterns {
         let stars = name.matches('*').count();
         if name.is_empty() || stars > 1 || (stars == 1 && !name.ends_with('*')) {
-            return Err(format!("`{}` is not a name, or the beginning of names before `*`", one_line(name)));
+            return Err(InvalidRule::Name { text: one_line(name) });
         }
     }
     Ok(patterns)

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discount_is_taken_exactly() {
+    fn a_discount_is_exact() {
         let discount = |text| Discount::parse(text).unwrap();
         assert_eq!(price("0.01").less(discount("12.5%")).to_string(), "0.00875");
         assert_eq!(price("0.000001").less(discount("99.99%")).to_string(), "0.0000000001");

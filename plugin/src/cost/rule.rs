@@ -78,6 +78,20 @@ pub enum Terms {
     Unpriced(String),
 }
 
+impl Terms {
+    /// Adds the prices, or the reason for having none, to the JSON object of a rule.
+    pub fn add_to(&self, rule: &mut serde_json::Value) {
+        match self {
+            Self::Prices { sender, receiver, unit } => {
+                rule["sender"] = sender.to_string().into();
+                rule["receiver"] = receiver.to_string().into();
+                rule["unit"] = unit.name().into();
+            }
+            Self::Unpriced(reason) => rule["unpriced"] = reason.as_str().into(),
+        }
+    }
+}
+
 /// A rule of a price file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {

@@ -164,7 +164,7 @@ rules:
 }
 
 #[test]
-fn a_discount_is_taken_off_the_list_alone() {
+fn a_discount_applies_to_list_prices_alone() {
     let own = "rules: [{id: own, from_zones: x, sender: \"0.01\"}]\n";
     let table = parse(&format!("discount: \"25%\"\n{own}")).unwrap();
     assert_eq!(cost(&table, "aws r a", "aws r b", 1_000_000_000).1, Some(["0.0075".into(), "0.0075".into()]));
@@ -175,7 +175,7 @@ fn a_discount_is_taken_off_the_list_alone() {
 }
 
 #[test]
-fn the_list_says_the_day_and_the_source_of_every_price() {
+fn the_list_has_the_day_and_the_source_of_every_price() {
     let table = PriceTable::default();
     assert!(table.rules().count() > 50);
     for (rule, _) in table.rules() {

@@ -305,12 +305,12 @@ fn tcx(
 pub(super) fn clean(hook: Hook, devices: &[Device], pins: &Pins) -> Result<(), Error> {
     for name in pins.link_names() {
         let of_device = |side| devices.iter().any(|device| link_name(device.ifindex, side) == name);
-        let goes_on = match hook {
+        let is_continued = match hook {
             Hook::Netfilter => name.starts_with("netfilter_") || of_device(Side::Ingress),
             Hook::Tcx => of_device(Side::Ingress) || of_device(Side::Egress),
             Hook::Clsact => false,
         };
-        if !goes_on {
+        if !is_continued {
             pins.remove_link(&name)?;
         }
     }

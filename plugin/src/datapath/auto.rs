@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_path_is_told_by_its_devices_and_ciliums_configuration() {
+    fn devices_and_ciliums_configuration_show_the_data_path() {
         let folder = std::env::temp_dir().join(format!("meridian-cilium-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = |names: &[&str]| data_path(&with(names), &folder).0;

@@ -96,8 +96,10 @@ fn attach(socket: &Socket, program: BorrowedFd<'_>, ifindex: u32, side: Side, pr
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        if !self.stays {
-            delete(&self.socket, self.ifindex, self.side, self.priority);
+        if !self.stays
+            && let Err(error) = delete(&self.socket, self.ifindex, self.side, self.priority)
+        {
+            tracing::warn!(self.ifindex, side = ?self.side, %error, "the kernel refused to remove the clsact filter");
         }
     }
 }
@@ -106,7 +108,7 @@ impl Drop for Filter {
 pub(super) fn remove(ifindex: u32, side: Side) -> io::Result<()> {
     let socket = connect()?;
     for filter in filters(ifindex, side)?.iter().filter(|filter| filter.is_ours()) {
-        delete(&socket, ifindex, side, filter.priority);
+        delete(&socket, ifindex, side, filter.priority)?;
     }
     Ok(())
 }
@@ -157,7 +159,7 @@ pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<InstalledFilte
                 },
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
                     // A message without a handle is the head of a list.
-                    filters.extend(seen(&filter).filter(|filter| filter.handle != 0));
+                    filters.extend(installed(&filter).filter(|filter| filter.handle != 0));
                 }
                 _ => {}
             }
@@ -165,7 +167,7 @@ pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<InstalledFilte
     }
 }
 
-fn seen(filter: &TcMessage) -> Option<InstalledFilter> {
+fn installed(filter: &TcMessage) -> Option<InstalledFilter> {
     let mut name = None;
     for attribute in &filter.attributes {
         match attribute {
@@ -186,12 +188,15 @@ fn program_name(option: &TcOption) -> Option<String> {
     }
 }
 
-fn delete(socket: &Socket, ifindex: u32, side: Side, priority: u32) {
-    let filter = filter(ifindex, side, priority);
-    if let Err(error) = ask(socket, RouteNetlinkMessage::DelTrafficFilter(filter), 0) {
-        // The device may be gone already, and the filter with it.
-        tracing::debug!(ifindex, ?side, %error, "the clsact filter is not there");
-    }
+/// Deletes our filter of a priority. It is no error if the filter has gone already, with its device for example.
+fn delete(socket: &Socket, ifindex: u32, side: Side, priority: u32) -> io::Result<()> {
+    let deletion = RouteNetlinkMessage::DelTrafficFilter(filter(ifindex, side, priority));
+    ask(socket, deletion, 0).or_else(|error| if is_there(ifindex, side, priority) { Err(error) } else { Ok(()) })
+}
+
+fn is_there(ifindex: u32, side: Side, priority: u32) -> bool {
+    let is_it = |filter: &InstalledFilter| filter.is_ours() && filter.priority == priority;
+    filters(ifindex, side).is_ok_and(|filters| filters.iter().any(is_it))
 }
 
 fn connect() -> io::Result<Socket> {

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_overlay_sends_hides_no_blindness_on_an_uplink_nor_the_other_way_round() {
+    fn an_overlays_traffic_hides_no_blindness_on_an_uplink_nor_the_other_way_round() {
         let overlay =
             Coverage { overlays_sent: 10 * MB, overlays_seen: 10 * MB, outer: 11 * MB, ..Coverage::default() };
         assert_eq!(says(Coverage { uplinks_sent: 41 * MB, uplinks_seen: 30 * MB, ..overlay }), (100, false));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn little_traffic_and_devices_that_go_say_nothing() {
+    fn little_traffic_and_removed_devices_are_no_evidence() {
         let little = Coverage { uplinks_sent: 40_000, ..Coverage::default() };
         assert!(!little.is_enough() && !little.compare().is_blind);
         assert!(Coverage { uplinks_sent: ENOUGH, ..Coverage::default() }.is_enough());

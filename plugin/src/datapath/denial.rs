@@ -72,16 +72,16 @@ mod tests {
     #[test]
     fn the_likely_reason_is_named() {
         let denial = |status, context, lockdown| Denial::found(status, context, lockdown).to_string();
-        let said = denial("Name:\tx\nSeccomp:\t2\n", "unconfined\n", "[none] integrity confidentiality\n");
-        assert!(said.contains("by the seccomp profile of this process (that of containerd before 1.6.9"), "{said}");
-        assert!(!said.contains("module") && !said.contains("lockdown"), "{said}");
-        let said = denial("Seccomp:\t0\n", "cri-containerd.apparmor.d (enforce)\n", "none integrity [confidentiality]");
+        let text = denial("Name:\tx\nSeccomp:\t2\n", "unconfined\n", "[none] integrity confidentiality\n");
+        assert!(text.contains("by the seccomp profile of this process (that of containerd before 1.6.9"), "{text}");
+        assert!(!text.contains("module") && !text.contains("lockdown"), "{text}");
+        let text = denial("Seccomp:\t0\n", "cri-containerd.apparmor.d (enforce)\n", "none integrity [confidentiality]");
         assert!(
-            said.contains("cri-containerd.apparmor.d (enforce) or the kernel's lockdown (confidentiality)"),
-            "{said}"
+            text.contains("cri-containerd.apparmor.d (enforce) or the kernel's lockdown (confidentiality)"),
+            "{text}"
         );
-        let said = denial("Seccomp:\t0\n", "", "");
-        assert!(said.contains("a seccomp profile, a security module, or the kernel's lockdown"), "{said}");
+        let text = denial("Seccomp:\t0\n", "", "");
+        assert!(text.contains("a seccomp profile, a security module, or the kernel's lockdown"), "{text}");
         assert_eq!(
             Denial::Capabilities.to_string(),
             "run as root, or with the capabilities BPF, NET_ADMIN and PERFMON"

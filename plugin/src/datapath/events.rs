@@ -31,13 +31,13 @@ impl Events {
         Readable::new(self.0.as_fd())
     }
 
-    /// Calls `see` with every event in the ring.
-    pub(super) fn read(&mut self, mut see: impl FnMut(Event)) {
+    /// Calls `visit` with every event in the ring.
+    pub(super) fn read(&mut self, mut visit: impl FnMut(Event)) {
         let boot = boot_time();
         while let Some(item) = self.0.next() {
             // An event of another length can't be ours; there are none.
             if let Ok(event) = event::Event::read_from_bytes(&item) {
-                see(domain(&event, boot));
+                visit(domain(&event, boot));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Reads the flow entries in shared memory, and removes idle ones: see [`meridian_abi::flow`] for the states of a
+//! Reads the flow entries in shared memory, and removes idle ones: visit [`meridian_abi::flow`] for the states of a
 //! slot.
 
 use super::{
@@ -76,11 +76,11 @@ impl FlowMaps {
         self.v4.values().len() + self.v6.values().len()
     }
 
-    /// Calls `see` with every entry in use.
-    pub(super) fn read(&self, mut see: impl FnMut(Entry)) {
+    /// Calls `visit` with every entry in use.
+    pub(super) fn read(&self, mut visit: impl FnMut(Entry)) {
         let v6 = self.v4.values().len();
-        read(self.v4.values(), 0, &mut see);
-        read(self.v6.values(), v6, &mut see);
+        read(self.v4.values(), 0, &mut visit);
+        read(self.v6.values(), v6, &mut visit);
     }
 
     /// Starts removing an entry that was just read. `None`: a packet used it in the meantime.
@@ -193,11 +193,11 @@ fn end<A: Address>(pinned_state: &SharedPinnedState, slot: &SharedSlot<A>) {
     slot.verdict.store(flow::EMPTY, Ordering::SeqCst);
 }
 
-fn read<A: Address>(slots: &[SharedSlot<A>], first: usize, see: &mut impl FnMut(Entry)) {
+fn read<A: Address>(slots: &[SharedSlot<A>], first: usize, visit: &mut impl FnMut(Entry)) {
     for (number, slot) in slots.iter().enumerate() {
         let word = slot.verdict.load(Ordering::Acquire);
         if flow::is_verdict(word) {
-            see(entry(slot, SlotId(first + number), word));
+            visit(entry(slot, SlotId(first + number), word));
         }
     }
 }

@@ -70,13 +70,13 @@ pub(super) fn reentries(map: &Map<u32, Counter>) -> Result<u64, Error> {
     Ok(found)
 }
 
-/// Calls `see` with each element of a per-CPU array, summed over the CPUs.
-fn per_cpu(map: &Map<u32, Counter>, mut see: impl FnMut(u32, Counter)) -> Result<(), Error> {
+/// Calls `visit` with each element of a per-CPU array, summed over the CPUs.
+fn per_cpu(map: &Map<u32, Counter>, mut visit: impl FnMut(u32, Counter)) -> Result<(), Error> {
     let failed = |source| map.failed(source);
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
     sys::read_all(map.as_fd(), BATCH, cpus, |index: &u32, values: &[Counter]| {
         let sum = values.iter().copied().sum();
-        see(*index, sum);
+        visit(*index, sum);
     })
     .map_err(failed)
 }

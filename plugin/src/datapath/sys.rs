@@ -356,7 +356,7 @@ pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
 }
 
-/// Reads a whole map, `batch` elements a call, and calls `see` with each element. A value of a per-CPU map is given
+/// Reads a whole map, `batch` elements a call, and calls `visit` with each element. A value of a per-CPU map is given
 /// as `values_per_key` values, one for each possible CPU. Where the kernel has no batch look-up for the map (per-CPU
 /// arrays before Linux 5.13), elements are read one by one.
 ///
@@ -366,7 +366,7 @@ pub fn read_all<K, V>(
     map: BorrowedFd<'_>,
     batch: usize,
     values_per_key: usize,
-    mut see: impl FnMut(&K, &[V]),
+    mut visit: impl FnMut(&K, &[V]),
 ) -> io::Result<()>
 where
     K: FromBytes + IntoBytes + Immutable + Clone,
@@ -377,11 +377,11 @@ where
     let mut seen = false;
     let read = read_batches(map, batch, values_per_key, |key: &K, values: &[V]| {
         seen = true;
-        see(key, values);
+        visit(key, values);
     });
     match read {
         Err(error) if !seen && matches!(error.raw_os_error(), Some(libc::EINVAL | NOT_SUPPORTED)) => {
-            read_one_by_one(map, values_per_key, see)
+            read_one_by_one(map, values_per_key, visit)
         }
         read => read,
     }
@@ -394,7 +394,7 @@ where
 pub fn read_one_by_one<K, V>(
     map: BorrowedFd<'_>,
     values_per_key: usize,
-    mut see: impl FnMut(&K, &[V]),
+    mut visit: impl FnMut(&K, &[V]),
 ) -> io::Result<()>
 where
     K: FromBytes + IntoBytes + Immutable + Clone,
@@ -425,7 +425,7 @@ where
             element.__bindgen_anon_1.value = values.as_mut_ptr() as u64;
         }
         bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
-        see(&next, &values);
+        visit(&next, &values);
         key = Some(next);
     }
 }
@@ -434,7 +434,7 @@ fn read_batches<K, V>(
     map: BorrowedFd<'_>,
     batch: usize,
     values_per_key: usize,
-    mut see: impl FnMut(&K, &[V]),
+    mut visit: impl FnMut(&K, &[V]),
 ) -> io::Result<()>
 where
     K: FromBytes + Clone,
@@ -472,7 +472,7 @@ where
             Err(error) => return Err(error),
         };
         for (key, values) in keys.iter().zip(values.chunks(values_per_key)).take(given) {
-            see(key, values);
+            visit(key, values);
         }
         if at_end {
             return Ok(());

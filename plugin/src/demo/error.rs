@@ -1,6 +1,6 @@
 //! Errors of the demo.
 
-use crate::{datapath, netlab, yaml};
+use crate::{cost::InvalidPrices, datapath, netlab, yaml, zones::InvalidTable};
 use std::io;
 
 /// An error of the demo.
@@ -20,5 +20,8 @@ pub enum Error {
     Datapath(#[from] datapath::Error),
     /// The demo's table is invalid.
     #[error(transparent)]
-    Table(#[from] yaml::Error),
+    Table(#[from] yaml::Error<InvalidTable>),
+    /// The demo's prices are invalid.
+    #[error(transparent)]
+    Prices(#[from] yaml::Error<InvalidPrices>),
 }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_is_what_the_command_line_promises() {
+    fn the_json_has_the_promised_form() {
         let attribution = Attribution { attributed: Counter { bytes: 1500, packets: 3 }, ..Attribution::default() };
         let json = Report::new("netfilter", &matrix(1500), &matrix(1500), attribution).json().unwrap();
         let cell = r#"{"source_zone":"eu-1a","destination_zone":"eu-1b","locality":"cross-zone","ip_version":4,"bytes":1500,"packets":3}"#;

@@ -199,11 +199,11 @@ fn converse(talks: &[Talk], stop: &AtomicBool) -> io::Result<()> {
         for talk in talks {
             for address in addresses(talk.server) {
                 let server = SocketAddr::new(address, talk.port);
-                let said = match talk.transport {
+                let result = match talk.transport {
                     Tcp(connections) => (0..connections).try_for_each(|_| ask_tcp(server, talk.request, talk.reply)),
                     Udp => ask_udp(server, talk.request),
                 };
-                said.map_err(|error| io::Error::new(error.kind(), format!("{server}: {error}")))?;
+                result.map_err(|error| io::Error::new(error.kind(), format!("{server}: {error}")))?;
             }
         }
         if stop.load(Ordering::Relaxed) {

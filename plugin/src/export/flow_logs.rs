@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_written_is_counted_and_what_is_overtaken_is_said() {
+    fn failed_writes_are_counted_and_overtaken_flows_are_reported() {
         let (folder, ring) = (Folder::new("lost"), Arc::new(Ring::new(63)));
         let mut logs = FlowLogs::new(Arc::clone(&ring), "node-a".into());
         let full = FlowLog { name: "full".into(), file_path: "/dev/full".into(), ..FlowLog::default() };

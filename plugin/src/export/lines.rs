@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_a_line_is_taken_back() {
+    fn half_a_line_is_removed() {
         let file = std::env::temp_dir().join(format!("meridian-torn-{}", std::process::id()));
         let mut target = Reopened::new(&file).unwrap();
         target.write_all(b"whole\nha").unwrap();

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_who_sent_how_much_to_whom_and_when() {
+    fn a_line_has_the_pair_its_bytes_and_the_interval() {
         let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + millis);
         let span = Span { start: at(0), end: at(10_250) };
         let pairs = lines(1);
@@ -363,7 +363,7 @@ mod tests {
     impl Target for io::PipeWriter {}
 
     #[test]
-    fn a_stuck_reader_holds_nobody_and_what_it_misses_is_counted() {
+    fn a_stuck_reader_blocks_nobody_and_its_missed_lines_are_counted() {
         let tally = Arc::new(PairLogTally::default());
         let (reader, writer) = io::pipe().unwrap();
         let mut log = PairLog::write_to(writer, Duration::ZERO, Arc::clone(&tally));
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_that_is_not_over_goes_on() {
+    fn an_unfinished_interval_continues() {
         let (folder, tally) = (Folder::new("interval"), Arc::new(PairLogTally::default()));
         let output = Output::File(folder.0.join("pairs.json"));
         let mut log = PairLog::start(&output, Duration::from_secs(3600), Arc::clone(&tally)).unwrap();

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_never_moved_aside() {
+    fn only_regular_files_are_rotated() {
         let folder = std::env::temp_dir().join(format!("meridian-pipe-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("pipe");

@@ -6,8 +6,9 @@ use super::{
     services::feed_client::FeedClient,
 };
 use crate::{
+    backoff::Backoff,
     identity::Index,
-    link::{Backoff, ConnectError, Settings},
+    link::{ConnectError, Settings},
     proto::v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
     wire::{self, BUCKETS, Changes, Reader, WireError},
     zones::SharedTable,
@@ -172,7 +173,7 @@ impl Client {
         let mut has_table = self.has_table();
         let mut backoff = waits(has_table);
         let mut gathered = Gathered::default();
-        let mut told = String::new();
+        let mut last_reason = String::new();
         loop {
             let connects = self.connection.connects.load(Ordering::Relaxed);
             let ended = self.once(&mut backoff, &mut gathered).await;
@@ -181,7 +182,7 @@ impl Client {
                 (has_table, backoff) = (true, waits(true));
             }
             if self.connection.connects.load(Ordering::Relaxed) != connects {
-                told.clear();
+                last_reason.clear();
             }
             let wait = match &ended {
                 Ended::Agent => return,
@@ -194,12 +195,12 @@ impl Client {
                     let wait = backoff.failed();
                     let (controller, reason) = (&self.settings.server, failed.to_string());
                     // A repeated error is logged once.
-                    if reason == told {
+                    if reason == last_reason {
                         tracing::debug!(controller, reason, ?wait, "the controller still can't be reached");
                     } else {
                         let table = if has_table { "the last table stays in force" } else { "there is no table yet" };
                         tracing::warn!(controller, reason, ?wait, "the controller can't be reached: {table}");
-                        told = reason;
+                        last_reason = reason;
                     }
                     wait
                 }
@@ -247,10 +248,10 @@ impl Client {
                 () = self.batches.closed() => return Err(Ended::Agent),
             };
             let Some(response) = response else { return Ok(()) };
-            let taken = gathered.take(response)?;
-            // Who is told the same again and again, and can't take it, waits ever longer.
+            let batch = gathered.take(response)?;
+            // An agent that can't apply the same updates again and again waits ever longer.
             backoff.succeeded();
-            if let Some(batch) = taken {
+            if let Some(batch) = batch {
                 self.batches.send(batch).await.map_err(|_| Ended::Agent)?;
                 if !self.connection.is_current.swap(true, Ordering::Relaxed) {
                     tracing::info!(controller = self.settings.server, "the controller's table has arrived");
@@ -263,7 +264,7 @@ impl Client {
         let applied = *self.applied.borrow();
         let mut hello = hello(&self.settings.node, applied, &self.table, &self.index);
         if gathered.is_doubtful {
-            // By its digests it is told buckets, in the place of the change that it could not take.
+            // Its digests make the controller send buckets instead of the change that it could not apply.
             hello.position = None;
         }
         hello
@@ -271,7 +272,7 @@ impl Client {
 }
 
 /// The agent's state, as digests.
-fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> Hello {
+pub(super) fn hello(node: &str, position: Position, table: &SharedTable, index: &Index) -> Hello {
     let position = (position != Position::default()).then(|| v1::Position::from(position));
     Hello {
         node: node.to_owned(),

@@ -95,7 +95,7 @@ mod tests {
     use std::{fs, sync::Arc, time::Duration};
 
     #[test]
-    fn what_was_saved_is_read_and_damage_is_noticed() {
+    fn a_saved_table_is_read_and_a_damaged_one_is_refused() {
         let folder = std::env::temp_dir().join(format!("meridian-saved-{}", std::process::id()));
         assert!(Saved::read(&folder).unwrap().is_none());
         let (table, index) = (SharedTable::default(), Index::default());

@@ -27,7 +27,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 const NODE_NAME: usize = 253;
 /// The time limit for an agent's hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an agent may take to read a part of what it is told.
+/// How long an agent may take to read a part of its updates.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an agent may take to hear why its stream ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -165,7 +165,7 @@ impl FeedService {
     ) {
         let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
         let end = tokio::select! {
-            status = self.tell(cursor, &sender) => status,
+            status = self.send(cursor, &sender) => status,
             status = self.listen(&follower, &mut requests) => status,
             () = follower.agent.replaced.cancelled() => Some(Status::aborted("a newer stream of this node has begun")),
             () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
@@ -185,8 +185,8 @@ impl FeedService {
         }
     }
 
-    /// Tells an agent what it lacks; ends when it has gone, or does not read.
-    async fn tell(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) -> Option<Status> {
+    /// Sends an agent the updates that it lacks; ends when the agent is gone or does not read.
+    async fn send(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) -> Option<Status> {
         let mut version = self.store.watch();
         loop {
             version.mark_unchanged();
@@ -195,7 +195,7 @@ impl FeedService {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return None,
                     Err(_) => {
-                        return Some(Status::deadline_exceeded("the agent does not read what it is told"));
+                        return Some(Status::deadline_exceeded("the agent does not read its updates"));
                     }
                 }
             }
@@ -225,3 +225,6 @@ impl FeedService {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,7 @@ impl Store {
     }
 
     /// Whether a prefix is or was in a zone of this name, in this region.
-    pub fn knows_zone(&self, name: &str, region: &str) -> bool {
+    pub fn has_zone(&self, name: &str, region: &str) -> bool {
         self.lock().zones.contains(&Zone { name: name.to_owned(), region: region.to_owned() })
     }
 
@@ -162,7 +162,7 @@ impl Store {
         if let Some(position) = position.filter(|position| position.instance == self.instance)
             && position.version <= version
         {
-            return Cursor { at: position.version, lacks: Vec::new(), begun: None, until: 0, is_told: false };
+            return Cursor { at: position.version, lacks: Vec::new(), begun: None, until: 0, was_sent: false };
         }
         let differs = |(index, kept): (usize, &mut StoredBucket)| {
             (digests.get(index) != Some(&kept.encoded(index).1)).then_some(index)
@@ -175,7 +175,7 @@ impl Store {
                 !content.prefixes.is_empty() || !content.identities.is_empty()
             });
         }
-        Cursor { at: version, lacks, begun: None, until: version, is_told: false }
+        Cursor { at: version, lacks, begun: None, until: version, was_sent: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -257,12 +257,12 @@ pub struct Cursor {
     at: u64,
     /// Buckets that the agent lacks.
     lacks: Vec<usize>,
-    /// A bucket of which it has been told a part, and how many updates that are.
+    /// A bucket of which a part was sent, and the number of updates sent.
     begun: Option<(Arc<[Bytes]>, usize)>,
     /// The state is whole from this version on: a bucket may have been newer than the rest.
     until: u64,
     /// Whether the agent was sent anything.
-    is_told: bool,
+    was_sent: bool,
 }
 
 impl Cursor {
@@ -294,25 +294,25 @@ impl Cursor {
             bytes += update.len();
             updates.push(update);
         }
-        if updates.is_empty() && self.is_told {
+        if updates.is_empty() && self.was_sent {
             return None;
         }
-        // Without updates: it tells the agent that it has the whole state.
-        self.is_told = true;
+        // A response without updates means that the agent has the whole state.
+        self.was_sent = true;
         let position = Position { instance: store.instance, version: self.at };
         let whole = self.has_buckets() && self.at >= self.until;
         Some(FollowResponse { position: Some(position.into()), updates, whole })
     }
 
-    /// Whether the agent has been told all buckets that it lacked.
+    /// Whether all buckets that the agent lacked were sent.
     fn has_buckets(&self) -> bool {
         self.lacks.is_empty() && self.begun.is_none()
     }
 
-    /// The next part of a bucket that the agent lacks. A bucket that has changed meanwhile is told to its end as
+    /// The next part of a bucket that the agent lacks. A bucket that has changed meanwhile is sent to its end as
     /// it was: the changes follow.
     fn next_piece(&mut self, inner: &mut Inner) -> Option<Bytes> {
-        let (pieces, told) = match self.begun.take() {
+        let (pieces, sent) = match self.begun.take() {
             Some(begun) => begun,
             None => {
                 let index = self.lacks.pop()?;
@@ -320,9 +320,9 @@ impl Cursor {
                 (Arc::clone(&inner.buckets[index].encoded(index).0), 0)
             }
         };
-        let piece = pieces[told].clone();
-        if told + 1 < pieces.len() {
-            self.begun = Some((pieces, told + 1));
+        let piece = pieces[sent].clone();
+        if sent + 1 < pieces.len() {
+            self.begun = Some((pieces, sent + 1));
         }
         Some(piece)
     }

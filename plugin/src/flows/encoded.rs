@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_a_flow_does_not_come_into_it() {
+    fn fields_beside_a_flow_do_not_enter_it() {
         let beside = |name: &str| Beside { node_name: name.into(), time: Some(Timestamp { seconds: 9, nanos: 0 }) };
         let mut parts = Parts::default();
         let bare = Flow { uuid: "u".into(), ..Flow::default() };

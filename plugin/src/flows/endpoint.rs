@@ -73,8 +73,8 @@ fn owned(endpoint: &Endpoint, cluster: &str) -> flow::Endpoint {
 
 fn workloads(endpoint: &Endpoint) -> Vec<flow::Workload> {
     let workload = endpoint.workload.as_ref();
-    let told = workload.map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() });
-    told.into_iter().collect()
+    let workload = workload.map(|workload| flow::Workload { name: workload.name.clone(), kind: workload.kind.clone() });
+    workload.into_iter().collect()
 }
 
 /// A number for the workload that is the same on every node and after every restart. hubble-ui draws one card for

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_no_pod_is_the_world_and_its_locality_says_more() {
+    fn an_address_of_no_pod_is_the_world_and_has_a_locality() {
         for (place, locality) in [(Place::Internet, "internet"), (Place::Unknown, "unknown")] {
             let world = flow(&entry(ServiceSide::Destination, 6), &place).destination.unwrap();
             let labels = [format!("k8s:meridian.io/locality={locality}"), "reserved:world".into()];
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_packet_is_not_set() {
+    fn unknown_fields_of_a_packet_are_not_set() {
         let flow = flow(&entry(ServiceSide::None, 6), &zone("eu-1b"));
         assert_eq!((flow.l4, flow.is_reply), (None, None));
         assert_eq!(flow.summary, "IP protocol 6");

@@ -14,28 +14,28 @@ const CAPACITY: usize = 65_536;
 /// Namespaces with the time of their last flow.
 #[derive(Debug, Default)]
 pub struct Namespaces {
-    seen: Mutex<BTreeMap<String, Instant>>,
+    last_flow: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Namespaces {
     /// Remembers a namespace. The empty name is ignored.
-    pub fn see(&self, namespace: &str, now: Instant) {
+    pub fn record(&self, namespace: &str, now: Instant) {
         if namespace.is_empty() {
             return;
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = seen.get_mut(namespace) {
+        let mut last_flow = self.last_flow.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = last_flow.get_mut(namespace) {
             *at = now;
-        } else if seen.len() < CAPACITY {
-            seen.insert(namespace.to_owned(), now);
+        } else if last_flow.len() < CAPACITY {
+            last_flow.insert(namespace.to_owned(), now);
         }
     }
 
     /// The namespaces of the last hour, sorted.
     pub fn list(&self, now: Instant) -> Vec<String> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, at| now.duration_since(*at) <= TTL);
-        seen.keys().cloned().collect()
+        let mut last_flow = self.last_flow.lock().unwrap_or_else(PoisonError::into_inner);
+        last_flow.retain(|_, at| now.duration_since(*at) <= TTL);
+        last_flow.keys().cloned().collect()
     }
 }
 
@@ -47,10 +47,10 @@ mod tests {
     fn a_namespace_is_forgotten_an_hour_after_its_last_flow() {
         let (namespaces, start) = (Namespaces::default(), Instant::now());
         let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        namespaces.see("shop", at(0));
-        namespaces.see("billing", at(0));
-        namespaces.see("", at(0));
-        namespaces.see("shop", at(30));
+        namespaces.record("shop", at(0));
+        namespaces.record("billing", at(0));
+        namespaces.record("", at(0));
+        namespaces.record("shop", at(30));
         assert_eq!(namespaces.list(at(60)), ["billing", "shop"]);
         assert_eq!(namespaces.list(at(61)), ["shop"]);
         assert!(namespaces.list(at(91)).is_empty());

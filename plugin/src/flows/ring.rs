@@ -46,7 +46,7 @@ struct Records {
     next: u64,
     /// The number of flows among the records of the ring.
     flows: u64,
-    seen_by_node: BTreeMap<String, u64>,
+    flows_by_node: BTreeMap<String, u64>,
 }
 
 /// A record of the ring.
@@ -170,7 +170,7 @@ impl Ring {
 
     /// Counts a flow that is too old for the ring.
     pub fn pass(&self, flow: &Encoded) {
-        self.lock().see(flow);
+        self.lock().count_flow(flow);
     }
 
     /// Sorts the records by time; a record without a time stays after the record before it.
@@ -194,7 +194,7 @@ impl Ring {
 
     fn add(&self, mut records: MutexGuard<'_, Records>, record: Record) {
         if let Record::Flow(flow) = &record {
-            records.see(flow);
+            records.count_flow(flow);
             records.flows += 1;
         }
         records.newest.push(record);
@@ -299,13 +299,13 @@ impl Ring {
     }
 
     /// The number of flows ever added.
-    pub fn seen(&self) -> u64 {
-        self.lock().seen_by_node.values().sum()
+    pub fn flows_ever(&self) -> u64 {
+        self.lock().flows_by_node.values().sum()
     }
 
     /// The number of flows ever added, by node.
-    pub fn seen_by_node(&self) -> BTreeMap<String, u64> {
-        self.lock().seen_by_node.clone()
+    pub fn flows_by_node(&self) -> BTreeMap<String, u64> {
+        self.lock().flows_by_node.clone()
     }
 
     /// The number of records overwritten before a reader read them, summed over the readers.
@@ -324,14 +324,14 @@ impl Records {
         self.next - (self.full.len() * SEGMENT + self.newest.len()) as u64
     }
 
-    fn see(&mut self, flow: &Encoded) {
+    fn count_flow(&mut self, flow: &Encoded) {
         let name = flow.node_name();
-        let is_known = self.seen_by_node.contains_key(name);
-        let name = if is_known || self.seen_by_node.len() < NODES { name } else { "" };
-        match self.seen_by_node.get_mut(name) {
-            Some(seen) => *seen += 1,
+        let is_known = self.flows_by_node.contains_key(name);
+        let name = if is_known || self.flows_by_node.len() < NODES { name } else { "" };
+        match self.flows_by_node.get_mut(name) {
+            Some(count) => *count += 1,
             None => {
-                self.seen_by_node.insert(name.to_owned(), 1);
+                self.flows_by_node.insert(name.to_owned(), 1);
             }
         }
     }
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_was_overtaken_is_told_what_it_lost() {
+    fn an_overtaken_reader_gets_the_number_of_lost_flows() {
         let ring = Ring::new(3);
         (0..5).for_each(|n| ring.push(named(n)));
         let batch = ring.read(0, 4);
@@ -404,14 +404,14 @@ mod tests {
                 assert_eq!(ring.range(), oldest..n + 1);
             }
             assert_eq!(all(&ring), (1000 - capacity as u64..1000).collect::<Vec<_>>());
-            assert_eq!((ring.len(), ring.capacity(), ring.seen()), (capacity as u64, capacity as u64, 1000));
+            assert_eq!((ring.len(), ring.capacity(), ring.flows_ever()), (capacity as u64, capacity as u64, 1000));
             let kept = ring.lock().full.len() * SEGMENT;
             assert!(kept < capacity + SEGMENT, "{kept} for {capacity}");
         }
     }
 
     #[test]
-    fn what_is_held_stays_though_it_leaves_the_ring() {
+    fn a_held_flow_outlives_its_place_in_the_ring() {
         let ring = Ring::new(3);
         ring.push(named(0));
         let mut batch = ring.read(0, u64::MAX);
@@ -433,7 +433,7 @@ mod tests {
         ring.push(named(1));
         let batch = ring.read(0, u64::MAX);
         let [Record::Flow(_), Record::Lost(lost), Record::Flow(_)] = batch.records() else { panic!("{batch:?}") };
-        assert_eq!((lost.count, ring.len(), ring.seen()), (7, 2, 2));
+        assert_eq!((lost.count, ring.len(), ring.flows_ever()), (7, 2, 2));
     }
 
     fn lost(count: u64, seconds: Option<i64>) -> Record {

@@ -50,14 +50,14 @@ impl Sink {
 
     /// Adds a flow event.
     pub fn take(&self, flow: Encoded, now: Instant) {
-        self.see(&flow, now);
+        self.observe(&flow, now);
         self.ring.push(flow);
     }
 
     /// Adds a recorded flow or loss unchanged.
     pub fn take_recorded(&self, record: Record, now: Instant) {
         match (&record, &self.listener) {
-            (Record::Flow(flow), _) => self.see(flow, now),
+            (Record::Flow(flow), _) => self.observe(flow, now),
             (Record::Lost(lost), Some(listener)) => listener.lost(lost),
             (Record::Lost(_), None) => {}
         }
@@ -72,12 +72,12 @@ impl Sink {
         self.ring.pass(flow);
     }
 
-    fn see(&self, flow: &Encoded, now: Instant) {
+    fn observe(&self, flow: &Encoded, now: Instant) {
         if let Some(listener) = &self.listener {
             listener.flow(flow);
         }
         for end in [flow.source(), flow.destination()].into_iter().flatten() {
-            self.namespaces.see(end.message().string(number::endpoint::NAMESPACE), now);
+            self.namespaces.record(end.message().string(number::endpoint::NAMESPACE), now);
         }
     }
 }

@@ -118,7 +118,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     #[tokio::test]
-    async fn what_is_flushed_goes_out_when_the_connection_is_read() {
+    async fn flushed_bytes_are_sent_when_the_connection_is_read() {
         let (client, server) = duplex(64);
         let (mut from_client, mut to_client) = tokio::io::split(client);
         let mut server = Coalesced::new(server, None);

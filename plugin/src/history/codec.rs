@@ -329,6 +329,47 @@ const EMPTY: Transfer = Transfer {
 /// Sets a column of a row; gets the value that it returned for the row before.
 type Set<T> = fn(&mut T, u64, &Sizes, u64) -> Option<u64>;
 
+/// The columns that rows of both kinds have.
+trait Row {
+    fn sites(&mut self) -> &mut [u32; 2];
+    fn counter(&mut self) -> &mut Counter;
+}
+
+impl Row for Transfer {
+    fn sites(&mut self) -> &mut [u32; 2] {
+        &mut self.key.sites
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
+    }
+}
+
+impl Row for NodeTransfer {
+    fn sites(&mut self) -> &mut [u32; 2] {
+        &mut self.sites
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
+    }
+}
+
+fn set_site<R: Row, const END: usize>(row: &mut R, value: u64, sizes: &Sizes, _last: u64) -> Option<u64> {
+    row.sites()[END] = index(value, sizes.sites)?;
+    Some(0)
+}
+
+fn set_bytes<R: Row>(row: &mut R, value: u64, _sizes: &Sizes, _last: u64) -> Option<u64> {
+    row.counter().bytes = value;
+    Some(0)
+}
+
+fn set_packets<R: Row>(row: &mut R, value: u64, _sizes: &Sizes, _last: u64) -> Option<u64> {
+    row.counter().packets = value;
+    Some(0)
+}
+
 const TRANSFER_SETTERS: [Set<Transfer>; TRANSFER_COLUMNS] = [
     |row, value, sizes, last| {
         let value = last.checked_add(value)?;
@@ -336,8 +377,8 @@ const TRANSFER_SETTERS: [Set<Transfer>; TRANSFER_COLUMNS] = [
         Some(value)
     },
     |row, value, sizes, _| index(value, sizes.parties).map(|value| row.key.parties[1] = value).map(|()| 0),
-    |row, value, sizes, _| index(value, sizes.sites).map(|value| row.key.sites[0] = value).map(|()| 0),
-    |row, value, sizes, _| index(value, sizes.sites).map(|value| row.key.sites[1] = value).map(|()| 0),
+    set_site::<_, 0>,
+    set_site::<_, 1>,
     |row, value, sizes, _| index(value, sizes.services).map(|value| row.key.service = value).map(|()| 0),
     |row, value, _, _| u16::try_from(value).ok().map(|value| row.key.port = value).map(|()| 0),
     |row, value, _, _| {
@@ -345,14 +386,8 @@ const TRANSFER_SETTERS: [Set<Transfer>; TRANSFER_COLUMNS] = [
         row.key.server = *Server::ALL.get((value & 3) as usize)?;
         Some(0)
     },
-    |row, value, _, _| {
-        row.counter.bytes = value;
-        Some(0)
-    },
-    |row, value, _, _| {
-        row.counter.packets = value;
-        Some(0)
-    },
+    set_bytes,
+    set_packets,
 ];
 
 const NODE_SETTERS: [Set<NodeTransfer>; NODE_COLUMNS] = [
@@ -360,16 +395,10 @@ const NODE_SETTERS: [Set<NodeTransfer>; NODE_COLUMNS] = [
         (row.node, row.is_receiver) = (index(value >> 1, sizes.nodes)?, value & 1 == 1);
         Some(0)
     },
-    |row, value, sizes, _| index(value, sizes.sites).map(|value| row.sites[0] = value).map(|()| 0),
-    |row, value, sizes, _| index(value, sizes.sites).map(|value| row.sites[1] = value).map(|()| 0),
-    |row, value, _, _| {
-        row.counter.bytes = value;
-        Some(0)
-    },
-    |row, value, _, _| {
-        row.counter.packets = value;
-        Some(0)
-    },
+    set_site::<_, 0>,
+    set_site::<_, 1>,
+    set_bytes,
+    set_packets,
 ];
 
 /// The bytes or packets, whichever are more, if their sum is a number.

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hubble_refuses_is_refused() {
+    fn requests_that_hubble_refuses_are_refused() {
         let status = asked(0, true, true).unwrap_err();
         assert_eq!(
             (status.code(), status.message()),

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_gets_only_what_matches_and_ends_at_until() {
+    async fn a_follower_gets_only_matching_flows_and_ends_at_until() {
         let ring = ring(7, 2);
         let request = GetFlowsRequest {
             follow: true,
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_starts_where_it_asks_to_and_gets_what_comes() {
+    async fn a_follower_starts_where_it_asks_to_and_gets_new_flows() {
         assert_eq!(follow(request(0, false, None, None), 2).await, [5, 6]);
         assert_eq!(follow(request(1, false, None, None), 3).await, [4, 5, 6]);
         assert_eq!(follow(request(0, false, Some(3), None), 4).await, [3, 4, 5, 6]);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_follower_is_told_what_it_lost() {
+    async fn a_slow_follower_gets_the_number_of_lost_flows() {
         let ring = ring(3, 3);
         let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
         let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn losses_are_told_together_once_a_second() {
+    async fn losses_are_sent_together_once_a_second() {
         let ring = ring(3, 0);
         let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
         let mut stream = Box::pin(stream(&ring, &request, "node-a", CancellationToken::new()).unwrap());
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_of_the_past_whom_all_of_it_escapes_is_told() {
+    async fn a_reader_of_the_past_that_loses_all_of_it_gets_the_number() {
         let ring = ring(3, 3);
         let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
         let mut stream = Box::pin(stream);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loss_in_the_kernel_is_told_where_it_was_and_is_no_flow() {
+    async fn a_loss_in_the_kernel_is_sent_in_its_place_and_is_no_flow() {
         let ring = ring(9, 2);
         ring.push_record(lost(70));
         ring.push(at(3).into());
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loss_keeps_its_cpu_and_has_no_time_that_nobody_said() {
+    async fn a_loss_keeps_its_cpu_and_has_no_invented_time() {
         let ring = ring(3, 0);
         ring.push_record(lost(3));
         let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn series_are_bounded_and_what_they_do_not_count_is_counted() {
+    fn series_are_bounded_and_refused_ones_are_counted() {
         let metrics = metrics("port-distribution");
         for port in 0..SERIES as u32 + 5 {
             metrics.count(&flow("cart-0", port));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_stays_goes_on_and_its_labels_stay() {
+    fn a_family_that_stays_keeps_its_values_and_labels() {
         let metrics = metrics("port-distribution flow");
         metrics.count(&flow("cart-0", 53));
         let config: Config = "port-distribution".parse().unwrap();

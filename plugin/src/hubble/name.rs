@@ -23,7 +23,7 @@ impl NodeName {
     }
 
     /// The cluster's name as shown beside namespaces; empty for the default cluster.
-    pub fn said_cluster(&self) -> String {
+    pub fn reported_cluster(&self) -> String {
         if self.cluster == DEFAULT_CLUSTER { String::new() } else { self.cluster.clone() }
     }
 }

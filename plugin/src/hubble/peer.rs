@@ -85,14 +85,14 @@ impl PeerService {
 struct PeerStream {
     peers: watch::Receiver<Arc<Peers>>,
     known: Arc<Peers>,
-    to_tell: VecDeque<ChangeNotification>,
+    unsent: VecDeque<ChangeNotification>,
 }
 
 impl PeerStream {
     /// The next change; `None` if there are no more.
     async fn next(&mut self) -> Option<ChangeNotification> {
         loop {
-            if let Some(change) = self.to_tell.pop_front() {
+            if let Some(change) = self.unsent.pop_front() {
                 return Some(change);
             }
             // hubble-relay asks again when a stream ends, so the stream stays open until there is a change or a
@@ -101,7 +101,7 @@ impl PeerStream {
                 std::future::pending::<()>().await;
             }
             let now = Arc::clone(&self.peers.borrow_and_update());
-            self.to_tell = changes(&self.known, &now).into();
+            self.unsent = changes(&self.known, &now).into();
             self.known = now;
         }
     }
@@ -134,9 +134,9 @@ impl Peer for PeerService {
             PeerSource::Local(peers) => {
                 let mut peers = peers.clone();
                 let known = Arc::clone(&peers.borrow_and_update());
-                let to_tell = changes(&Peers::new(), &known).into();
-                let told = PeerStream { peers, known, to_tell };
-                stream::unfold(told, |mut told| async move { Some((Ok(told.next().await?), told)) }).boxed()
+                let unsent = changes(&Peers::new(), &known).into();
+                let peers = PeerStream { peers, known, unsent };
+                stream::unfold(peers, |mut peers| async move { Some((Ok(peers.next().await?), peers)) }).boxed()
             }
         };
         let end = self.shutdown.clone().cancelled_owned();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_tells_who_is_there_and_then_what_changes() {
+    async fn a_stream_sends_the_peers_and_then_their_changes() {
         let sender = watch::Sender::new(peers(&[("a", "10.0.0.1:4344"), ("b", "10.0.0.2:4344")]));
         let shutdown = CancellationToken::new();
         let service = PeerService::new(PeerSource::Local(sender.subscribe()), shutdown.clone());
@@ -169,13 +169,13 @@ mod tests {
             let change = stream.next().await?.unwrap();
             Some((change.r#type().as_str_name(), change.name, change.address))
         };
-        let told = |kind, name: &str, address: &str| Some((kind, name.to_owned(), address.to_owned()));
-        assert_eq!(next().await, told("PEER_ADDED", "a", "10.0.0.1:4344"));
-        assert_eq!(next().await, told("PEER_ADDED", "b", "10.0.0.2:4344"));
+        let change = |kind, name: &str, address: &str| Some((kind, name.to_owned(), address.to_owned()));
+        assert_eq!(next().await, change("PEER_ADDED", "a", "10.0.0.1:4344"));
+        assert_eq!(next().await, change("PEER_ADDED", "b", "10.0.0.2:4344"));
         sender.send_replace(peers(&[("b", "10.0.0.9:4344"), ("c", "10.0.0.3:4344")]));
-        assert_eq!(next().await, told("PEER_DELETED", "a", "10.0.0.1:4344"));
-        assert_eq!(next().await, told("PEER_UPDATED", "b", "10.0.0.9:4344"));
-        assert_eq!(next().await, told("PEER_ADDED", "c", "10.0.0.3:4344"));
+        assert_eq!(next().await, change("PEER_DELETED", "a", "10.0.0.1:4344"));
+        assert_eq!(next().await, change("PEER_UPDATED", "b", "10.0.0.9:4344"));
+        assert_eq!(next().await, change("PEER_ADDED", "c", "10.0.0.3:4344"));
         shutdown.cancel();
         assert_eq!(next().await, None);
     }

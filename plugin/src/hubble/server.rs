@@ -74,7 +74,7 @@ impl Server {
 
     /// The nodes whose flows are served; this node, if recorded flows name none.
     fn nodes(&self) -> Vec<String> {
-        let named = || self.sink.ring.seen_by_node().into_keys().filter(|name| !name.is_empty());
+        let named = || self.sink.ring.flows_by_node().into_keys().filter(|name| !name.is_empty());
         let recorded: Vec<String> = if self.is_recorded { named().collect() } else { Vec::new() };
         if recorded.is_empty() { self.nodes.clone() } else { recorded }
     }
@@ -165,7 +165,7 @@ impl Observer for Server {
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
         let ring = &self.sink.ring;
-        let seen = ring.seen_by_node();
+        let flows = ring.flows_by_node();
         let nodes = self.nodes();
         // A single node serves only its own flows.
         let alone = nodes.len() == 1;
@@ -187,7 +187,7 @@ impl Observer for Server {
             uptime_ns: self.uptime_ns(),
             num_flows: held.get(name).copied().unwrap_or_default(),
             max_flows: ring.capacity(),
-            seen_flows: if alone { ring.seen() } else { seen.get(name).copied().unwrap_or_default() },
+            seen_flows: if alone { ring.flows_ever() } else { flows.get(name).copied().unwrap_or_default() },
             ..Node::default()
         };
         Ok(Response::new(GetNodesResponse { nodes: nodes.iter().map(node).collect() }))
@@ -208,7 +208,7 @@ impl Observer for Server {
         Ok(Response::new(ServerStatusResponse {
             num_flows: ring.len(),
             max_flows: ring.capacity(),
-            seen_flows: ring.seen(),
+            seen_flows: ring.flows_ever(),
             uptime_ns: self.uptime_ns(),
             num_connected_nodes: Some(u32::try_from(self.nodes().len()).unwrap_or(u32::MAX)),
             num_unavailable_nodes: Some(0),

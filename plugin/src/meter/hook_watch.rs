@@ -5,6 +5,7 @@
 
 use super::{HookState, Meter};
 use crate::{
+    backoff::Backoff,
     counters::DeviceBytes,
     datapath::{Compared, Coverage, GRACE, Hook},
 };
@@ -22,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const CLEARLY_MORE: u64 = 10;
 
 /// The state of the comparison.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HookWatch {
     /// Whether the agent may change the hook; otherwise it only warns.
     may_change: bool,
@@ -37,8 +38,8 @@ pub struct HookWatch {
     blind: Vec<(Hook, u64)>,
     /// The earliest time of the next step of a change.
     next_step: Option<Instant>,
-    /// Consecutive steps that the kernel refused.
-    refused: u32,
+    /// The waits after steps that the kernel refused.
+    backoff: Backoff,
     is_warned: bool,
     foreign_filters: Vec<String>,
 }
@@ -46,7 +47,18 @@ pub struct HookWatch {
 impl HookWatch {
     /// A watch without data. `reason` is the reason for the current hook.
     pub fn new(may_change: bool, reason: &str) -> Self {
-        Self { may_change, state: HookState { reason: reason.into(), ..HookState::default() }, ..Self::default() }
+        Self {
+            may_change,
+            start: None,
+            read: None,
+            sum: DeviceBytes::default(),
+            state: HookState { reason: reason.into(), ..HookState::default() },
+            blind: Vec::new(),
+            next_step: None,
+            backoff: Backoff::new(GRACE.saturating_mul(2), LONGEST_PAUSE, 1.0..=1.0),
+            is_warned: false,
+            foreign_filters: Vec::new(),
+        }
     }
 
     /// The hook's state.
@@ -170,12 +182,16 @@ impl HookWatch {
         self.next_step.is_some_and(|next| now < next)
     }
 
-    /// Sets the time of the next step: the pause doubles with each refusal.
+    /// Sets the time of the next step: after a refusal it comes later.
     fn stepped<T, E>(&mut self, step: &Result<T, E>, now: Instant) {
-        self.refused = if step.is_ok() { 0 } else { self.refused.saturating_add(1) };
-        self.state.refused += u64::from(step.is_err());
-        let pause = GRACE.saturating_mul(1 << self.refused.min(16));
-        self.next_step = Some(now + if step.is_ok() { GRACE } else { pause.min(LONGEST_PAUSE) });
+        let pause = if step.is_ok() {
+            self.backoff.succeeded();
+            GRACE
+        } else {
+            self.state.refused += 1;
+            self.backoff.failed()
+        };
+        self.next_step = Some(now + pause);
     }
 
     /// Warns when a filter of another program runs before ours.
@@ -215,8 +231,8 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_says_what_was_seen_in_it() {
-        let mut watch = HookWatch::default();
+    fn an_interval_has_its_own_coverage() {
+        let mut watch = HookWatch::new(false, "");
         let now = Instant::now();
         let mut compare = |sent, seen| watch.compare(coverage(sent, seen), now).map(|compared| compared.percent());
         assert_eq!(compare(5 * MB, 0), None, "from before this agent");
@@ -229,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_quiet_node_is_compared_when_it_has_sent_enough_and_forgotten_in_time() {
-        let mut watch = HookWatch::default();
+        let mut watch = HookWatch::new(false, "");
         let start = Instant::now();
         let mut compare = |seconds, sent| watch.compare(coverage(sent, 0), start + Duration::from_secs(seconds));
         assert_eq!(compare(0, 0), None);

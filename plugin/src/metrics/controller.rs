@@ -161,7 +161,7 @@ impl Controller {
         page.gauges("meridian_reporting_nodes_silent", help, None, &one(silent as f64))?;
         let tally = &self.tally;
         let count = |of: &AtomicU64| one(of.load(Ordering::Relaxed));
-        page.counters("meridian_reports", "Number of reports accepted.", None, &count(&tally.taken))?;
+        page.counters("meridian_reports", "Number of reports accepted.", None, &count(&tally.accepted))?;
         let help = "Number of report streams refused or ended because of their content.";
         page.counters("meridian_reports_refused", help, None, &count(&tally.refused))?;
         let help = "Number of places in reports with a zone that the controller does not know. They count as unknown.";

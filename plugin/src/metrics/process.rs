@@ -29,7 +29,7 @@ impl Part for Arc<Ring> {
         page.gauges("meridian_flow_ring_flows", "Number of flows in the flow ring.", None, &gauge(self.len()))?;
         page.gauges("meridian_flow_ring_limit", "Capacity of the flow ring.", None, &gauge(self.capacity()))?;
         let help = "Number of flows added to the flow ring.";
-        page.counters("meridian_flow_ring_seen", help, None, &counter(self.seen()))?;
+        page.counters("meridian_flow_ring_seen", help, None, &counter(self.flows_ever()))?;
         let help = "Number of flows overwritten before a client read them, summed over clients.";
         page.counters("meridian_flow_ring_lost", help, None, &counter(self.overtaken()))?;
         let (readers, refused) = self.readers();

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_form_is_what_prometheus_checks() {
+    fn the_older_form_passes_prometheus_check() {
         let page = page(&of_agent(sample(), Families::default()), Form::Prometheus).unwrap();
         for line in [
             "# TYPE meridian_zone_bytes_total counter",
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_for_those_who_ask() {
+    fn open_metrics_is_served_on_request() {
         assert_eq!(Form::accepted("text/plain;version=0.0.4"), Form::Prometheus);
         assert_eq!(Form::accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"), Form::OpenMetrics);
         let page = page(&of_agent(sample(), Families::default()), Form::OpenMetrics).unwrap();

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_json_is_said() {
+    fn a_value_without_json_is_an_error() {
         let any = Any { type_url: "example.com/nobody.Knows".into(), value: vec![8, 1] };
         let flow = Flow { extensions: Some(any), ..Flow::default() };
         let refused = write("flow.Flow", Message(&flow.encode_to_vec()), &mut String::new());

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_decoded() {
+    fn encoded_messages_can_be_decoded() {
         let mut bytes = Vec::new();
         put_bytes(number::endpoint::NAMESPACE, b"shop", &mut bytes);
         assert_eq!(bytes.len(), len_of_bytes(number::endpoint::NAMESPACE, 4));

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_time_follows_what_it_followed() {
+    fn a_line_without_time_stays_behind_its_predecessor() {
         let mut order = Order::new(9);
         for record in [flow("b", Some(2)), flow("b+", None), flow("a", Some(1)), lost("n", 1, None, None)] {
             order.push(record);
@@ -236,17 +236,17 @@ mod tests {
             order.push(lost("a", 1, Some(3), Some(second)));
         }
         order.push(flow("f", Some(20)));
-        let mut told = names(&mut order);
-        told[..3].sort_unstable();
-        told[4..].sort_unstable();
+        let mut given = names(&mut order);
+        given[..3].sort_unstable();
+        given[4..].sort_unstable();
         // Losses in the same second as the flow came before it.
         let before = ["a lost 21", "a lost 21000", "b lost 42"];
         let after = ["a lost 29", "a lost 29000", "b lost 58"];
-        assert_eq!(told, [&before[..], &["f"], &after].concat());
+        assert_eq!(given, [&before[..], &["f"], &after].concat());
     }
 
     #[test]
-    fn a_joined_loss_says_from_when_to_when_and_losses_are_bounded() {
+    fn a_joined_loss_has_first_and_last_time_and_losses_are_bounded() {
         let mut order = Order::new(3);
         order.push(lost("a", 1, None, Some(5)));
         order.push(lost("a", u64::MAX, None, Some(9)));

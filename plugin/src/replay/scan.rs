@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_before_a_line_is_no_part_of_it() {
+    fn text_before_a_line_is_no_part_of_it() {
         let lines = [
             "2026-01-02T03:04:05.10Z stdout F {\"a\":1}",
             "[pod/cilium-x2/cilium-agent] {\"a\":1}",
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_costs_its_line_alone() {
+    fn a_broken_line_is_left_out_alone() {
         let torn =
             ["{\"flow\":{\"time\":\"2026-1", "{\"flow\":{\"a\":{\"b\":1},", "{\"flow\":", "text {b}", "nonsense", "1"];
         for torn in torn {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_does_not_fill_the_memory() {
+    fn an_endless_line_does_not_fill_the_memory() {
         let text = format!("{{\"a\":\"{}\"}}\n{{}}", "x".repeat(3 * LONGEST));
         let found = scan(text.as_bytes());
         assert!(found[0].starts_with("1 TooLong") && found.last().unwrap() == "2 {}", "{}", found.len());

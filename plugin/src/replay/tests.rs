@@ -136,7 +136,7 @@ fn a_line_that_docker_has_cut_is_whole_again() {
 }
 
 #[test]
-fn what_only_looks_like_a_cut_line_is_read_as_it_is() {
+fn a_line_that_resembles_a_cut_one_is_read_whole() {
     let flow = |uuid: &str| format!("{{\"flow\":{{\"uuid\":\"{uuid}\",\"verdict\":\"DROPPED\"}}}}");
     // A collector that leaves out the line's end.
     let whole = [docker(&flow("a"), "stdout"), docker(&flow("b"), "stdout")].join("\n");
@@ -186,7 +186,7 @@ fn a_log_is_read_in_any_form() {
 }
 
 #[test]
-fn what_a_newer_cilium_has_is_left_out_and_named() {
+fn fields_of_a_newer_cilium_are_left_out_and_named() {
     let text = br#"{"flow":{"uuid":"newer","verdict":"FORWARDED","l4":{"SCTP":{"source_port":1,"destination_port":2,"chunk_type":"INIT"}},"source_node_labels":["a=b"],"drop_reason_desc":"A_REASON_OF_TOMORROW","source":{"workloads":[{"name":"w","owner":"x"}]}},"node_name":"node-a","cluster":"c","_id":"1"}
 {"flow":{"uuid":"newer","verdict":"TOMORROW"}}
 {"flow":{"uuid":"known","verdict":"DROPPED"}}"#;
@@ -209,7 +209,7 @@ fn what_a_newer_cilium_has_is_left_out_and_named() {
 }
 
 #[test]
-fn an_extension_that_nobody_here_knows_costs_the_extension_alone() {
+fn an_unknown_extension_is_left_out_alone() {
     let read = |extensions: &str| {
         let mut reader = Reader::new();
         let lines = lines_of(&mut reader, format!(r#"{{"flow":{{"uuid":"u","extensions":{extensions}}}}}"#).as_bytes());
@@ -226,7 +226,7 @@ fn an_extension_that_nobody_here_knows_costs_the_extension_alone() {
 }
 
 #[test]
-fn a_loss_keeps_what_it_says_and_gets_nothing_else() {
+fn a_loss_keeps_its_fields_and_gets_no_others() {
     let text = br#"{"lost_events":{"source":"PERF_EVENT_RING_BUFFER","num_events_lost":"3","cpu":5},"node_name":"node-a","time":"2026-01-02T03:04:07Z"}
 {"lostEvents":{"numEventsLost":"1","first":"2026-01-02T03:04:07Z"}}"#;
     let lost: Vec<_> = lines(text)
@@ -256,7 +256,7 @@ fn events_of_an_agent_are_read() {
 }
 
 #[test]
-fn what_stands_beside_a_flow_is_kept() {
+fn fields_beside_a_flow_are_kept() {
     let text = r#"{"flow":{"uuid":"u"},"node_name":"east/node-a","time":"2026-01-02T03:04:05.25+01:00"}
 {"flow":{},"node_name":"node-b","time":"1969-12-31T23:59:59.5Z"}
 {"flow":{"uuid":"v","time":"2026-01-02T03:04:05Z"},"time":1767322447.5,"node_name":7}"#;

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_or_foreign_is_an_error() {
+    fn a_broken_or_foreign_archive_is_an_error() {
         let mut torn = gzip("x".repeat(100_000).as_bytes());
         torn.truncate(torn.len() - 9);
         assert_eq!(read(&torn), Err(ErrorKind::UnexpectedEof));

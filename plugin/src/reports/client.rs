@@ -2,10 +2,11 @@
 
 use super::{ReportBuilder, services::reports_client::ReportsClient};
 use crate::{
+    backoff::Backoff,
     counters::Samples,
     error_chain::error_chain,
     leader::holder_in,
-    link::{Backoff, ConnectError, Settings},
+    link::{ConnectError, Settings},
 };
 use std::{
     sync::{
@@ -35,7 +36,7 @@ pub struct ReportState {
     /// Whether the last report was accepted.
     pub is_connected: AtomicBool,
     /// Reports accepted.
-    pub taken: AtomicU64,
+    pub accepted: AtomicU64,
     /// Streams that failed to open or broke.
     pub failures: AtomicU64,
 }
@@ -85,10 +86,10 @@ impl Client {
         let (mut server, mut last_reason) = (self.settings.clone(), String::new());
         let mut backoff = Backoff::new(WAIT.0, WAIT.1, 0.5..=1.0);
         loop {
-            let taken = self.state.taken.load(Ordering::Relaxed);
+            let accepted = self.state.accepted.load(Ordering::Relaxed);
             let ended = self.stream(&server).await.unwrap_or_else(|ended| ended);
             self.state.is_connected.store(false, Ordering::Relaxed);
-            if self.state.taken.load(Ordering::Relaxed) != taken {
+            if self.state.accepted.load(Ordering::Relaxed) != accepted {
                 backoff.succeeded();
                 last_reason = String::new();
             }
@@ -153,7 +154,7 @@ impl Client {
                 Some(_) => self.reporter.accepted(),
                 None => return Ok(Ended::Stream),
             }
-            self.state.taken.fetch_add(1, Ordering::Relaxed);
+            self.state.accepted.fetch_add(1, Ordering::Relaxed);
             self.state.is_connected.store(true, Ordering::Relaxed);
             if is_last {
                 return Ok(Ended::Agent);

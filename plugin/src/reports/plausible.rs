@@ -12,16 +12,16 @@ const NAME_BYTES: usize = 253;
 const MOST: u64 = 1 << 60;
 
 /// The zones of the cluster.
-pub trait KnownZones: Send + Sync {
+pub trait ZoneNames: Send + Sync {
     /// Whether the table is whole: before it is, reports can't be read.
     fn is_whole(&self) -> bool;
     /// Whether there is or was a zone of this name in this region.
-    fn knows(&self, zone: &str, region: &str) -> bool;
+    fn contains(&self, zone: &str, region: &str) -> bool;
 }
 
 /// Refuses texts and counters that no agent has, and makes zones unknown that the controller does not know. Returns
 /// how many of them.
-pub(super) fn check(report: &mut ReportRequest, zones: &dyn KnownZones) -> Result<usize, Malformed> {
+pub(super) fn check(report: &mut ReportRequest, zones: &dyn ZoneNames) -> Result<usize, Malformed> {
     let names = report.names.iter().flat_map(|names| &names.endpoints);
     let is_long = |EndpointName { namespace, pod, workload_kind, workload_name, node, services }: &EndpointName| {
         let names = [namespace, pod, workload_kind, workload_name, node];
@@ -40,18 +40,18 @@ pub(super) fn check(report: &mut ReportRequest, zones: &dyn KnownZones) -> Resul
     Ok(unname(report, zones))
 }
 
-fn unname(report: &mut ReportRequest, known: &dyn KnownZones) -> usize {
+fn unname(report: &mut ReportRequest, known: &dyn ZoneNames) -> usize {
     let mut unnamed = 0;
     let is_place = |zone: &str, region: &str| region.is_empty() && matches!(zone, "" | "unknown" | "internet");
     for place in report.zones.iter_mut().flat_map(|pair| [&mut pair.source, &mut pair.destination]).flatten() {
-        if !is_place(&place.zone, &place.region) && !known.knows(&place.zone, &place.region) {
+        if !is_place(&place.zone, &place.region) && !known.contains(&place.zone, &place.region) {
             (place.zone, place.region) = ("unknown".into(), String::new());
             unnamed += 1;
         }
     }
     // Ends of pairs name zones by their numbers: those of zones that are not known are that of no zone.
     let zones = report.names.iter().flat_map(|names| &names.zones);
-    let is_known: Vec<bool> = zones.map(|zone| known.knows(&zone.name, &zone.region)).collect();
+    let is_known: Vec<bool> = zones.map(|zone| known.contains(&zone.name, &zone.region)).collect();
     unnamed += is_known.iter().filter(|known| !**known).count();
     let lines = report.pods.iter_mut().chain(&mut report.ended);
     for end in lines.flat_map(|line| [&mut line.source, &mut line.destination]).flatten() {
@@ -73,18 +73,18 @@ mod tests {
 
     struct OnlyA;
 
-    impl KnownZones for OnlyA {
+    impl ZoneNames for OnlyA {
         fn is_whole(&self) -> bool {
             true
         }
 
-        fn knows(&self, zone: &str, region: &str) -> bool {
+        fn contains(&self, zone: &str, region: &str) -> bool {
             (zone, region) == ("a", "r")
         }
     }
 
     #[test]
-    fn zones_that_the_controller_does_not_know_are_unknown() {
+    fn zones_outside_the_table_are_unknown() {
         let place = |zone: &str, region: &str| Some(Place { zone: zone.into(), region: region.into() });
         let pair = |source, destination| ZonePair { source, destination, ..ZonePair::default() };
         let end = |zone| Some(End { zone, ..End::default() });

@@ -1,6 +1,6 @@
 //! The controller's side.
 
-use super::{ClusterTotals, KnownZones, Refused, plausible, services::reports_server::Reports, streams::Streams};
+use super::{ClusterTotals, Refused, ZoneNames, plausible, services::reports_server::Reports, streams::Streams};
 use crate::{
     leader::{Role, until_lost},
     link::{Authenticate, LogLimit, check_token},
@@ -33,7 +33,7 @@ const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Reports accepted.
-    pub taken: AtomicU64,
+    pub accepted: AtomicU64,
     /// Streams refused or ended because of their content.
     pub refused: AtomicU64,
     /// Streams of standby replicas that were ended because the replica fell behind.
@@ -85,7 +85,7 @@ pub struct ReportsService {
     /// Counts of accepted and refused reports.
     pub tally: Arc<Tally>,
     /// The zones that are known here.
-    pub zones: Arc<dyn KnownZones>,
+    pub zones: Arc<dyn ZoneNames>,
     /// The stream of each node.
     pub streams: Arc<Streams>,
     /// Called for each change of a hook.
@@ -114,7 +114,7 @@ impl ReportsService {
         mut reports: Streaming<ReportRequest>,
         answers: mpsc::Sender<Result<ReportResponse, Status>>,
     ) {
-        let (mut taken, mut hook_changes) = (0, 0);
+        let (mut accepted, mut hook_changes) = (0, 0);
         let mut own = node.as_deref().map(|node| self.streams.begin(node));
         let end = loop {
             let replaced = async {
@@ -123,7 +123,7 @@ impl ReportsService {
                     None => std::future::pending().await,
                 }
             };
-            let timeout_after = if taken == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
+            let timeout_after = if accepted == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
             let report = tokio::select! {
                 report = timeout(timeout_after, reports.message()) => report,
                 // The role was checked when the stream began.
@@ -173,9 +173,9 @@ impl ReportsService {
             if let Some(change) = hook_change {
                 (self.hook_changed)(change);
             }
-            taken += 1;
-            self.tally.taken.fetch_add(1, Ordering::Relaxed);
-            if answers.send(Ok(ReportResponse { taken })).await.is_err() {
+            accepted += 1;
+            self.tally.accepted.fetch_add(1, Ordering::Relaxed);
+            if answers.send(Ok(ReportResponse { taken: accepted })).await.is_err() {
                 break None;
             }
         };
@@ -214,17 +214,17 @@ impl Reports for ReportsService {
             return Err(status);
         }
         check_token(&*self.replicas, &request).await.map_err(|status| self.refuse(status))?;
-        let (known, news) = self.cluster_totals.mirror(Instant::now());
+        let (known, changes) = self.cluster_totals.mirror(Instant::now());
         let tally = Arc::clone(&self.tally);
-        let news = stream::unfold(Some(news), move |news| {
+        let changes = stream::unfold(Some(changes), move |changes| {
             let tally = Arc::clone(&tally);
             async move {
-                let mut news = news?;
-                match news.recv().await {
-                    Ok(said) if matches!(said.response, Some(mirror_response::Response::Last(_))) => {
-                        Some((Ok(said), None))
+                let mut changes = changes?;
+                match changes.recv().await {
+                    Ok(message) if matches!(message.response, Some(mirror_response::Response::Last(_))) => {
+                        Some((Ok(message), None))
                     }
-                    Ok(said) => Some((Ok(said), Some(news))),
+                    Ok(message) => Some((Ok(message), Some(changes))),
                     Err(RecvError::Closed) => None,
                     Err(RecvError::Lagged(_)) => {
                         tally.mirrors_behind.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +242,7 @@ impl Reports for ReportsService {
             // The last message may be on its way.
             sleep(LAST_MESSAGE).await;
         };
-        Ok(Response::new(stream::iter(known.into_iter().map(Ok)).chain(news).take_until(Box::pin(end)).boxed()))
+        Ok(Response::new(stream::iter(known.into_iter().map(Ok)).chain(changes).take_until(Box::pin(end)).boxed()))
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_of_the_hook_is_told_once_a_stream_and_in_bounds() {
+    fn a_change_of_the_hook_is_reported_once_a_stream_and_in_bounds() {
         let report = |changes, reason: &str| ReportRequest {
             node: "a".into(),
             hook: Some(Hook { name: "tcx".into(), reason: reason.into(), changes }),

@@ -6,7 +6,7 @@ use super::{
     rows::{Row, Statement, Sum},
     time::time,
 };
-use crate::cost::{Rule, Terms};
+use crate::cost::Rule;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -100,14 +100,7 @@ fn field(text: &str) -> String {
 /// A price rule as JSON.
 fn rule(rule: &Rule) -> Value {
     let mut value = json!({ "id": rule.id, "as_of": rule.as_of, "source": rule.source });
-    match &rule.terms {
-        Terms::Prices { sender, receiver, unit } => {
-            value["sender"] = sender.to_string().into();
-            value["receiver"] = receiver.to_string().into();
-            value["unit"] = unit.name().into();
-        }
-        Terms::Unpriced(reason) => value["unpriced"] = reason.as_str().into(),
-    }
+    rule.terms.add_to(&mut value);
     value
 }
 

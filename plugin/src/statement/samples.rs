@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_with_the_noise_of_the_weeks_before() {
+    fn a_change_is_shown_with_the_noise_of_the_weeks_before() {
         let prices = PriceTable::default();
         let before = samples(&prices, 0, &[1.0, 1.1, 0.9]);
         let after = samples(&prices, 3 * WEEK, &[0.5]);

@@ -176,7 +176,7 @@ fn an_hour_that_is_not_there_and_a_silent_node_are_in_the_coverage() {
 }
 
 #[test]
-fn the_forms_say_the_same() {
+fn the_forms_have_the_same_contents() {
     let statement = statement(&[story()], by("workload", ChargeTo::Ends), &PriceTable::default());
     let json = statement.json();
     assert_eq!(

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_arrives() {
+    fn a_message_arrives_as_sent() {
         let placement = |place, kind, origin: &str| Some(Placement { place, kind, origin: origin.into() });
         let endpoint = Endpoint {
             namespace: "shop".into(),

@@ -34,6 +34,23 @@ const LABELS: [(&str, &str); 3] = [
 /// Parts of kubelet versions of managed clusters.
 const VERSIONS: [(&str, &str); 3] = [("-eks-", "aws"), ("-gke.", "gcp"), ("-aliyun", "alibaba")];
 
+/// A text that is no provider's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is not a provider's name like aws: lower-case letters, digits, hyphens")]
+pub struct InvalidProvider {
+    /// The beginning of the text, without control characters.
+    pub name: String,
+}
+
+impl std::str::FromStr for Provider {
+    type Err = InvalidProvider;
+
+    fn from_str(name: &str) -> Result<Self, InvalidProvider> {
+        let quoted = || name.chars().filter(|c| !c.is_control()).take(40).collect();
+        Self::new(name).ok_or_else(|| InvalidProvider { name: quoted() })
+    }
+}
+
 impl Provider {
     /// Characters of a name.
     const MAX: usize = 32;
@@ -93,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_provider_id_says_the_provider() {
+    fn the_provider_id_names_the_provider() {
         let cases = [
             ("aws:///us-east-1a/i-0123456789abcdef0", "aws"),
             ("gce://project/us-central1-a/node", "gcp"),
@@ -116,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_provider_id_labels_and_the_kubelet_say_it() {
+    fn without_a_provider_id_labels_and_the_kubelet_name_it() {
         assert_eq!(of("", "topology.k8s.aws/zone-id", "v1.35.0").as_deref(), Some("aws"));
         assert_eq!(of("", "cloud.google.com/gke-nodepool", "v1.35.0").as_deref(), Some("gcp"));
         assert_eq!(of("", "l", "v1.33.1-eks-1a2b3c4").as_deref(), Some("aws"));

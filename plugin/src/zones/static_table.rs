@@ -2,8 +2,11 @@
 //!
 //! Every error is one line that names the file, the line in it and the reason.
 
-use super::{Class, Place, Placement, Provider, Table, Zone};
-use crate::yaml::{self, Error, Refusal};
+use super::{
+    Class, Place, Placement, Provider, Table, Zone,
+    invalid_table::{InvalidPrefix, InvalidTable},
+};
+use crate::yaml;
 use ipnetwork::IpNetwork;
 use meridian_abi::zone::PrefixKind;
 use serde::Deserialize;
@@ -14,6 +17,9 @@ use std::{
     path::Path,
     sync::Arc,
 };
+
+type Error = yaml::Error<InvalidTable>;
+type Refusal = yaml::Refusal<InvalidTable>;
 
 /// The zone name for addresses that belong to the cluster's owner and whose zone is unknown.
 const UNKNOWN: &str = "unknown";
@@ -129,8 +135,9 @@ impl StaticTable {
     /// The text is not YAML of this form, or contradicts itself.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
         yaml::parse(text, "the key `zones`")
+            .map_err(yaml::Refusal::widen)
             .and_then(|file| Checker::default().check(file))
-            .map_err(|(line, reason)| Error::Refused { path: path.to_owned(), line, reason })
+            .map_err(|refusal| refusal.of_file(path))
     }
 }
 
@@ -156,23 +163,22 @@ impl Checker {
         }
         for entry in file.external {
             if entry.name.value.is_empty() {
-                return Err((entry.name.referenced.line(), "an external prefix has an empty name".into()));
+                return Err(Refusal::new(entry.name.referenced.line(), InvalidTable::UnnamedExternal));
             }
             let place = match entry.zone.filter(|zone| zone.value != UNKNOWN) {
                 None => Place::Unknown,
                 Some(zone) => {
                     let known = self.zones.get(&zone.value).map(|(known, _)| Place::Zone(Arc::clone(known)));
                     known.ok_or_else(|| {
-                        let (name, line) = (&entry.name.value, zone.referenced.line());
-                        (line, format!("{name} is in zone {}, which is not one of `zones`", zone.value))
+                        let (name, line) = (entry.name.value.clone(), zone.referenced.line());
+                        Refusal::new(line, InvalidTable::UnlistedZone { name, zone: zone.value })
                     })?
                 }
             };
             let class = entry.class.value;
             let origin: Arc<str> = External::origin(&entry.name.value, class).into();
             if class == Class::Internet {
-                let reason = "class internet is for addresses in no prefix: database, loadbalancer, nat or vm";
-                return Err((entry.class.referenced.line(), reason.into()));
+                return Err(Refusal::new(entry.class.referenced.line(), InvalidTable::InternetPrefix));
             }
             let prefix = self.prefix(&entry.cidr, &place, PrefixKind::External, &origin)?;
             self.table.external.push(External { name: entry.name.value, prefix, class });
@@ -181,10 +187,8 @@ impl Checker {
         for Spanned { mut value, referenced, .. } in file.endpoints {
             value.ip = value.ip.to_canonical();
             if let Some(first) = addresses.insert(value.ip, referenced.line()) {
-                return Err((
-                    referenced.line(),
-                    format!("two endpoints have the address {} (the other: line {first})", value.ip),
-                ));
+                let reason = InvalidTable::SameAddress { address: value.ip, first };
+                return Err(Refusal::new(referenced.line(), reason));
             }
             self.table.endpoints.push(value);
         }
@@ -198,18 +202,15 @@ impl Checker {
             return Ok(Place::Unknown);
         }
         if name.is_empty() || region.is_empty() {
-            return Err((line, "a zone needs a name and a region".into()));
+            return Err(Refusal::new(line, InvalidTable::IncompleteZone));
         }
         if name == Place::Internet.name() {
-            return Err((
-                line,
-                format!("`{name}` is reserved for addresses that are not ours, so no zone can have this name"),
-            ));
+            return Err(Refusal::new(line, InvalidTable::ReservedName { name }));
         }
         match self.zones.get(&name) {
             Some((zone, first)) if zone.region != region => {
-                let reason = format!("zone {name} is in region {region} and in region {} (line {first})", zone.region);
-                Err((line, reason))
+                let (other, first) = (zone.region.clone(), *first);
+                Err(Refusal::new(line, InvalidTable::TwoRegions { zone: name, region, other, first }))
             }
             Some((zone, _)) => Ok(Place::Zone(Arc::clone(zone))),
             None => {
@@ -223,11 +224,11 @@ impl Checker {
     /// Every zone of a name has one provider.
     fn provider(&mut self, place: &Place, name: &Spanned<String>) -> Result<(), Refusal> {
         let line = name.referenced.line();
-        let bad = || format!("`{}` is not a provider's name like aws: lower-case letters, digits, hyphens", name.value);
-        let provider = Provider::new(&name.value).ok_or_else(|| (line, bad()))?;
+        let provider: Provider =
+            name.value.parse().map_err(|invalid| Refusal::new(line, InvalidTable::Provider(invalid)))?;
         match self.table.providers.insert(place.name().to_owned(), provider.clone()) {
             Some(other) if other != provider => {
-                Err((line, format!("zone {place} is of provider {provider} and of provider {other}")))
+                Err(Refusal::new(line, InvalidTable::TwoProviders { zone: place.clone(), provider, other }))
             }
             _ => Ok(()),
         }
@@ -242,26 +243,29 @@ impl Checker {
     ) -> Result<IpNetwork, Refusal> {
         let line = cidr.referenced.line();
         let text = &cidr.value;
-        let bad = |why: &str| (line, format!("`{text}` is not a prefix like 10.0.1.0/24 or fd00:1::/64: {why}"));
-        if !text.contains('/') {
-            return Err(bad("it has no length"));
-        }
-        let prefix: IpNetwork = text.parse().map_err(|error: ipnetwork::IpNetworkError| bad(&error.to_string()))?;
-        let prefix = canonical(prefix);
-        if prefix.ip() != prefix.network() {
-            return Err(bad(&format!("bits are set after the length; {}/{} is", prefix.network(), prefix.prefix())));
-        }
+        let prefix = parse_prefix(text)
+            .map_err(|reason| Refusal::new(line, InvalidTable::Prefix { text: text.clone(), reason }))?;
         if let Some((other, first)) = self.prefixes.get(&prefix)
             && other != place
         {
-            let reason = format!("prefix {prefix} is in zone {place} and in zone {other} (line {first})");
-            return Err((line, reason));
+            let (place, other, first) = (place.clone(), other.clone(), *first);
+            return Err(Refusal::new(line, InvalidTable::TwoZones { prefix, place, other, first }));
         }
         self.prefixes.insert(prefix, (place.clone(), line));
         let placement = Placement { place: place.clone(), kind, origin: Arc::clone(origin) };
         self.table.zones.insert(prefix, placement);
         Ok(prefix)
     }
+}
+
+/// A prefix with a length, and no bits set after it.
+fn parse_prefix(text: &str) -> Result<IpNetwork, InvalidPrefix> {
+    if !text.contains('/') {
+        return Err(InvalidPrefix::NoLength);
+    }
+    let given = canonical(text.parse()?);
+    let prefix = IpNetwork::new(given.network(), given.prefix())?;
+    if prefix == given { Ok(prefix) } else { Err(InvalidPrefix::HostBits { prefix }) }
 }
 
 /// The IPv4 prefix that an IPv4-mapped IPv6 prefix stands for; other prefixes unchanged.

@@ -13,11 +13,10 @@ mod certificates;
 mod modes;
 #[path = "../nodes/mod.rs"]
 mod nodes;
-mod offsets;
 mod outside;
 mod policies;
 mod relay;
-mod said;
+mod reported;
 mod wire;
 
 use nodes::{cluster, machine};

@@ -1,18 +1,19 @@
 //! What must hold beside Cilium, in each of its modes.
 
 use crate::{
-    actions::{burst, burst_while, node_port, restart_agents, restart_cilium, upgrade_cilium},
+    actions::{burst, upgrade_cilium},
     beside::Objects,
-    cluster::Cluster,
+    cluster::{Cluster, NODES},
     machine::Machine,
-    offsets::{Offsets, REPORTS},
-    outside, policies, relay, said,
+    nodes::{
+        actions::{burst_while, node_port, restart_agents, restart_cilium},
+        offsets::{Offsets, REPORTS},
+        pages, timed,
+    },
+    outside, policies, relay,
     wire::{Pair, Wire},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian");
 pub const PRESET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/meridian/presets/cilium.yaml");
@@ -141,14 +142,14 @@ fn holds(mode: &Mode) {
         let mut ciliums = Objects::look(&cluster);
 
         timed("installation with the preset", || install(&cluster, &[&["--values", PRESET], mode.values].concat()));
-        assert_eq!(said::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
+        assert_eq!(pages::hooks(&cluster), BTreeSet::from([mode.hook.to_owned()]));
         wire.masqueraded = mode.iptables && mode.hook == "tcx";
         let mut sums = Sums::start(&cluster, &wire);
         sums.grow("pods to pods, to a service, to outside, and from there to a node's port", |sums| sums.all_traffic());
         ciliums.must_still_be(&cluster);
         sums.change_cilium(mode.change);
         ciliums = ciliums.after_restart(&cluster);
-        sums.grow("while our agents start again", |_| burst_while(&cluster, || restart_agents(&cluster)));
+        sums.grow("while our agents start again", |_| burst_while(|| burst(&cluster), || restart_agents(&cluster)));
         timed("uninstallation", || uninstall(&cluster));
         ciliums.must_be_as_before(&cluster);
 
@@ -181,7 +182,7 @@ pub fn with_pods(mode: &str) -> Cluster {
 struct Sums<'c> {
     cluster: &'c Cluster,
     wire: &'c Wire<'c>,
-    offsets: Offsets,
+    offsets: Offsets<Pair>,
 }
 
 impl<'c> Sums<'c> {
@@ -203,14 +204,14 @@ impl<'c> Sums<'c> {
         let cluster = self.cluster;
         match change {
             Change::Restart => self.grow("while cilium-agents start again", |_| {
-                burst_while(cluster, || restart_cilium(cluster, &[]));
+                burst_while(|| burst(cluster), || restart_cilium(cluster, &[]));
             }),
             Change::Upgrade => self.grow("while cilium-agents are upgraded", |_| {
-                burst_while(cluster, || upgrade_cilium(cluster));
+                burst_while(|| burst(cluster), || upgrade_cilium(cluster));
             }),
             Change::Policies => {
                 self.grow("while cilium-agents start again", |_| {
-                    burst_while(cluster, || restart_cilium(cluster, &[]));
+                    burst_while(|| burst(cluster), || restart_cilium(cluster, &[]));
                 });
                 self.grow("while policies drop packets", |sums| policies::drop_packets(cluster, sums.wire));
             }
@@ -229,7 +230,7 @@ impl<'c> Sums<'c> {
         let grown = growth(&before, &after);
         assert_eq!(grown.len(), 8 + 3, "clients and servers on different nodes, there and back; outside: {grown:#?}");
         assert!(grown.values().all(|bytes| *bytes > 900_000), "the wire carried too little: {grown:#?}");
-        node_port(self.cluster);
+        node_port(self.cluster, &self.cluster.addresses(NODES[0].0));
         let grown = growth(&zones, &carried().1);
         let to_servers = |((from, to), _): &(&Pair, &u64)| from == "eu-1a" && matches!(to.as_str(), "eu-1b" | "eu-2a");
         let forwarded: u64 = grown.iter().filter(to_servers).map(|(_, bytes)| bytes).sum();
@@ -241,14 +242,6 @@ impl<'c> Sums<'c> {
 pub fn growth(before: &BTreeMap<Pair, u64>, after: &BTreeMap<Pair, u64>) -> BTreeMap<Pair, u64> {
     let differences = after.iter().map(|(pair, bytes)| (pair.clone(), bytes - before.get(pair).unwrap_or(&0)));
     differences.filter(|(_, bytes)| *bytes > 0).collect()
-}
-
-/// Prints how long it took: for people, who wait.
-pub fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    eprintln!("    {what}: {:.0} s", start.elapsed().as_secs_f64());
-    result
 }
 
 pub fn install(cluster: &Cluster, values: &[&str]) {

@@ -2,11 +2,12 @@
 //! authority, and with those that Cilium's own chart makes.
 
 use crate::{
-    actions::{burst, restart_cilium},
+    actions::burst,
     certificates::{Authority, SERVERS},
     cluster::{Cluster, NODES, until},
     machine::Machine,
-    modes::{PRESET, install, timed, uninstall, with_pods},
+    modes::{PRESET, install, uninstall, with_pods},
+    nodes::{actions::restart_cilium, timed},
     outside,
     wire::Pair,
 };

@@ -4,19 +4,16 @@
 
 use crate::{
     cluster::{Cluster, NODES, OUTSIDE},
-    outside,
+    nodes::{
+        bridge::{self, VXLAN, Zones, address, sums},
+        offsets::Sides,
+        pages,
+    },
+    outside, reported,
 };
-use ipnetwork::IpNetwork;
-use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-/// What VXLAN over IPv4 puts before a packet: outer IP and UDP headers, its own, and the inner Ethernet's.
-const VXLAN: u64 = 20 + 8 + 8 + 14;
+pub use crate::nodes::bridge::{Pair, Sums};
 
 /// Offsets are bits behind the start of the outer UDP header.
 const TABLE: &str = "table bridge truth {
@@ -48,13 +45,11 @@ const SETS: [(&str, u64); 4] = [("plain4", 0), ("plain6", 0), ("inside4", VXLAN)
 pub type Sent = (String, IpAddr, IpAddr);
 /// IP bytes by sender and addresses.
 pub type Carried = BTreeMap<Sent, u64>;
-/// Zones, or pods by namespace and name, from and to.
-pub type Pair = (String, String);
 
 /// The nftables table, and who has which address.
 pub struct Wire<'c> {
     cluster: &'c Cluster,
-    zones: Vec<(IpNetwork, String)>,
+    zones: Zones,
     pods: BTreeMap<IpAddr, String>,
     /// The client of each node.
     clients: BTreeMap<String, String>,
@@ -65,26 +60,15 @@ pub struct Wire<'c> {
 impl<'c> Wire<'c> {
     /// Counts from now on. Pods are those that run now.
     pub fn tap(cluster: &'c Cluster) -> Self {
-        let network = format!("--net=/run/netns/{}-{OUTSIDE}", crate::NAME);
-        let mut nft =
-            Command::new("nsenter").arg(network).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        nft.stdin.take().unwrap().write_all(TABLE.as_bytes()).unwrap();
-        assert!(nft.wait().unwrap().success());
+        bridge::load(cluster, TABLE);
         let (pods, clients) = pods(cluster);
-        Self { cluster, zones: zones(cluster), pods, clients, masqueraded: false }
+        Self { cluster, zones: Zones::of(cluster), pods, clients, masqueraded: false }
     }
 
     pub fn carried(&self) -> Carried {
         let mut carried = Carried::new();
         for (set, header) in SETS {
-            let text = self.cluster.ask(OUTSIDE, &["nft", "-j", "list", "set", "bridge", "truth", set]);
-            let answer: Value = serde_json::from_str(&text).unwrap();
-            let sets = answer["nftables"].as_array().unwrap().iter();
-            for element in sets.flat_map(|object| object["set"]["elem"].as_array().into_iter().flatten()) {
-                let element = &element["elem"];
-                let (bytes, packets) = (&element["counter"]["bytes"], &element["counter"]["packets"]);
-                let bytes = bytes.as_u64().unwrap() - header * packets.as_u64().unwrap();
-                let words = &element["val"]["concat"];
+            for (words, bytes) in bridge::elements(self.cluster, set, header) {
                 let sent = (words[0].as_str().unwrap().to_owned(), address(&words[1]), address(&words[2]));
                 *carried.entry(sent).or_default() += bytes;
             }
@@ -93,12 +77,14 @@ impl<'c> Wire<'c> {
     }
 
     /// By zones: what nodes sent, from where they are, whatever its destination.
-    pub fn by_zones(&self, carried: &Carried) -> BTreeMap<Pair, u64> {
-        sums(carried, |(node, _, to)| Some((self.zone_of(node)?, self.zone(*to).unwrap_or_else(|| nowhere(*to)))))
+    pub fn by_zones(&self, carried: &Carried) -> Sums {
+        sums(carried, |(node, _, to)| {
+            Some((self.zone_of(node)?, self.zones.of_address(*to).unwrap_or_else(|| nowhere(*to))))
+        })
     }
 
     /// By pods of the tests, and from them to outside: each node has one client, which sent that, or whose zone did.
-    pub fn by_pods(&self, carried: &Carried) -> BTreeMap<Pair, u64> {
+    pub fn by_pods(&self, carried: &Carried) -> Sums {
         let pod = |address: &IpAddr| self.pods.get(address).cloned();
         sums(carried, |(node, from, to)| {
             if !outside::is(*to) {
@@ -111,62 +97,41 @@ impl<'c> Wire<'c> {
 
     /// Whether it is one of the tests' pods, outside, or a node's zone.
     pub fn has(&self, end: &str) -> bool {
-        end == OUTSIDE || self.pods.values().any(|name| name == end) || self.zones.iter().any(|(_, zone)| zone == end)
+        end == OUTSIDE || self.pods.values().any(|name| name == end) || self.zones.contain(end)
     }
 
     fn zone_of(&self, node: &str) -> Option<String> {
         let (_, address) = NODES.iter().find(|(name, _)| *name == node)?;
-        self.zone(address.parse().ok()?)
+        self.zones.of_address(address.parse().ok()?)
+    }
+}
+
+impl Sides for Wire<'_> {
+    type Key = Pair;
+    const ZONES: Duration = Duration::MAX;
+
+    fn zones_carried(&self) -> Sums {
+        self.by_zones(&self.carried())
     }
 
-    fn zone(&self, address: IpAddr) -> Option<String> {
-        let holds = |(prefix, _): &&(IpNetwork, String)| prefix.contains(address);
-        self.zones.iter().find(holds).map(|(_, zone)| zone.clone())
+    fn zones_reported(&self) -> Sums {
+        pages::by_zones(self.cluster)
+    }
+
+    fn others_carried(&self) -> Sums {
+        self.by_pods(&self.carried())
+    }
+
+    fn others_reported(&self) -> Sums {
+        let mut reported = reported::by_pods(self.cluster);
+        reported.retain(|(from, to), _| self.has(from) && self.has(to));
+        reported
     }
 }
 
 /// Where an address is that no node has.
 fn nowhere(address: IpAddr) -> String {
     if outside::is(address) { "internet" } else { "unknown" }.to_owned()
-}
-
-fn sums(carried: &Carried, key: impl Fn(&Sent) -> Option<Pair>) -> BTreeMap<Pair, u64> {
-    let mut sums = BTreeMap::new();
-    for (sent, bytes) in carried {
-        if let Some(pair) = key(sent) {
-            *sums.entry(pair).or_default() += bytes;
-        }
-    }
-    sums
-}
-
-/// nft writes addresses that it knows for such as text; others as numbers, in hexadecimal text if they are large.
-fn address(value: &Value) -> IpAddr {
-    let Some(text) = value.as_str() else {
-        return Ipv4Addr::from(u32::try_from(value.as_u64().unwrap()).unwrap()).into();
-    };
-    match text.strip_prefix("0x") {
-        Some(bits) => Ipv6Addr::from(u128::from_str_radix(bits, 16).unwrap()).into(),
-        None => text.parse().unwrap(),
-    }
-}
-
-/// The nodes' addresses, and what Cilium gave them for their pods.
-fn zones(cluster: &Cluster) -> Vec<(IpNetwork, String)> {
-    let mut zones = Vec::new();
-    let nodes = cluster.get(&["nodes"]);
-    for (name, _) in NODES {
-        let node = nodes.iter().find(|node| node["metadata"]["name"] == name).unwrap();
-        let zone = node["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str().unwrap().to_owned();
-        let addresses = node["status"]["addresses"].as_array().unwrap().iter();
-        let addresses = addresses.filter(|address| address["type"] == "InternalIP").map(|address| &address["address"]);
-        let ipam = &cluster.get(&["ciliumnodes", &format!("--field-selector=metadata.name={name}")])[0]["spec"]["ipam"];
-        let pools = ipam["pools"]["allocated"].as_array().into_iter().flatten();
-        let prefixes = pools.flat_map(|pool| pool["cidrs"].as_array()).chain(ipam["podCIDRs"].as_array()).flatten();
-        let all = addresses.chain(prefixes);
-        zones.extend(all.map(|prefix| (prefix.as_str().unwrap().parse().unwrap(), zone.clone())));
-    }
-    zones
 }
 
 /// The tests' pods by address, and the clients by node.

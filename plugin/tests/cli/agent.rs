@@ -1,7 +1,7 @@
 //! `meridian agent` on a static table, in the namespace of a node.
 
 use crate::{
-    Said, Scratch,
+    CommandOutput, Scratch,
     common::programs::program,
     machine::{self, Machine, alone},
     meridian, run,
@@ -122,8 +122,8 @@ fn is_liked_by_promtool(page: &str) {
     let mut check = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (_, body) = page.split_once("\r\n\r\n").unwrap();
     check.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
-    let said = Said::from(check.wait_with_output().unwrap());
-    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    let output = CommandOutput::from(check.wait_with_output().unwrap());
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
 }
 
 /// Bytes and packets of the non-zero cells of ZONE_MATRIX, read as docs/maps.md describes.
@@ -204,9 +204,9 @@ fn the_agent_counts_reloads_and_ends() {
     let other_agent = |namespace: &Namespace, uplink: &str| {
         let listen = ["--hubble-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--uplink", uplink];
         let config = ["agent", "--config", config.to_str().unwrap(), "--hubble-socket", socket.to_str().unwrap()];
-        let said: Said = namespace.run(|| meridian(&config).args(listen).output().unwrap()).unwrap().into();
-        assert_eq!(said.code, Some(1));
-        said.stderr
+        let output: CommandOutput = namespace.run(|| meridian(&config).args(listen).output().unwrap()).unwrap().into();
+        assert_eq!(output.code, Some(1));
+        output.stderr
     };
     // A second agent in the same network namespace would count every packet again.
     let stderr = other_agent(&lab.node, "up0");
@@ -226,12 +226,12 @@ fn the_agent_counts_reloads_and_ends() {
     lab.page("/metrics", |page| bytes_to(page, "c") == 2560);
 
     child.signal(Signal::SIGTERM);
-    let said = child.said();
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stderr.contains("the new zone table is refused; the old one stays in force"), "{said:?}");
-    assert!(said.stderr.contains("zones.yaml:1: unclosed bracket"), "the reason names file and line: {said:?}");
+    let output = child.output();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stderr.contains("the new zone table is refused; the old one stays in force"), "{output:?}");
+    assert!(output.stderr.contains("zones.yaml:1: unclosed bracket"), "the reason names file and line: {output:?}");
     // The pair log is on stdout: every interval, and the rest at the end.
-    let pairs: Vec<serde_json::Value> = said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pairs: Vec<serde_json::Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let logged = |zone: &str| -> u64 {
         let to_zone = pairs.iter().filter(|pair| pair["destination"]["zone"] == zone);
         to_zone.map(|pair| pair["bytes"].as_u64().unwrap()).sum()
@@ -285,10 +285,10 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     drop(scrapers);
 
     child.signal(Signal::SIGTERM);
-    let said = child.said();
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let complaints = said.stderr.matches("the pair log can't be written; lines are lost").count();
-    assert!((1..3).contains(&complaints), "not a line for each line: {said:?}");
+    let output = child.output();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let complaints = output.stderr.matches("the pair log can't be written; lines are lost").count();
+    assert!((1..3).contains(&complaints), "not a line for each line: {output:?}");
     drop((lab, counters));
     before.is_restored();
 }
@@ -304,12 +304,12 @@ fn a_node_is_checked() {
     let _alone = alone();
     let before = Machine::now();
     let lab = Lab::new();
-    let check = |args: &[&str]| -> Said {
+    let check = |args: &[&str]| -> CommandOutput {
         let args: Vec<&str> = [&["check"], args].concat();
         lab.node.run(|| meridian(&args).output().unwrap()).unwrap().into()
     };
-    let said = check(&[]);
-    assert_eq!(said.code, Some(0), "{said:?}");
+    let output = check(&[]);
+    assert_eq!(output.code, Some(0), "{output:?}");
     for line in [
         "ok capabilities BPF, NET_ADMIN, PERFMON",
         "ok netfilter the kernel",
@@ -320,15 +320,15 @@ fn a_node_is_checked() {
         "an agent can run here",
     ] {
         let has = |has: &str| has.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(line);
-        assert!(said.stdout.lines().any(has), "{line}\nis not in\n{}", said.stdout);
+        assert!(output.stdout.lines().any(has), "{line}\nis not in\n{}", output.stdout);
     }
-    let said = check(&["--uplink", "eth7"]);
-    assert_eq!(said.code, Some(1));
+    let output = check(&["--uplink", "eth7"]);
+    assert_eq!(output.code, Some(1));
     assert_eq!(
-        said.stderr,
+        output.stderr,
         "meridian: an agent can't run here: uplinks: there is no network device eth7: name the uplinks as `ip link` does\n"
     );
-    assert!(said.stdout.contains("BAD      uplinks"), "{said:?}");
+    assert!(output.stdout.contains("BAD      uplinks"), "{output:?}");
     drop(lab);
     before.is_restored();
 }
@@ -336,13 +336,13 @@ fn a_node_is_checked() {
 #[test]
 fn a_server_that_is_not_there_is_named() {
     for command in [&["top"][..], &["zones", "list"], &["zones", "lookup", "10.0.0.1"]] {
-        let said = run(&[command, &["--server", "unix:/nowhere/hubble.sock"]].concat());
-        assert_eq!(said.code, Some(1), "{said:?}");
+        let output = run(&[command, &["--server", "unix:/nowhere/hubble.sock"]].concat());
+        assert_eq!(output.code, Some(1), "{output:?}");
         let expected = "meridian: unix:/nowhere/hubble.sock: no server answers (No such file or directory (os error 2)): is it running? --server names another one\n";
-        assert_eq!(said.stderr, expected);
+        assert_eq!(output.stderr, expected);
     }
-    let said = run(&["top", "--server", "nowhere"]);
-    assert_eq!(said.code, Some(2));
+    let output = run(&["top", "--server", "nowhere"]);
+    assert_eq!(output.code, Some(2));
 }
 
 #[test]
@@ -354,11 +354,11 @@ fn a_bad_configuration_is_named_with_its_line() {
         let file = file.to_str().unwrap().to_owned();
         (run(&["config", "check", &file]), file)
     };
-    let (said, file) = check("good.yaml", CONFIG);
-    assert_eq!(said.code, Some(0), "{said:?}");
+    let (output, file) = check("good.yaml", CONFIG);
+    assert_eq!(output.code, Some(0), "{output:?}");
     assert!(
-        said.stdout.starts_with(&format!("{file}: good\n")) && said.stdout.contains("2 prefixes, 0 endpoints"),
-        "{said:?}"
+        output.stdout.starts_with(&format!("{file}: good\n")) && output.stdout.contains("2 prefixes, 0 endpoints"),
+        "{output:?}"
     );
     let cases = [
         ("node: a\nzones_fiel: z\n", ":2: unknown key `zones_fiel`: there are node, cluster_name, "),
@@ -372,38 +372,38 @@ fn a_bad_configuration_is_named_with_its_line() {
         ("", ":1: the file is empty"),
     ];
     for (content, expected) in cases {
-        let (said, file) = check("bad.yaml", content);
-        assert_eq!(said.code, Some(2), "{said:?}");
-        assert!(said.stderr.starts_with(&format!("meridian: {file}{expected}")), "{said:?}");
+        let (output, file) = check("bad.yaml", content);
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.starts_with(&format!("meridian: {file}{expected}")), "{output:?}");
     }
     let file = scratch.file("controller.yaml", b"feed: {listen: \"127.0.0.1:0\"}\nzones_file: zones.yaml\n");
-    let said = run(&["config", "check", "--program", "controller", file.to_str().unwrap()]);
-    assert!(said.code == Some(0) && said.stdout.contains("zones.yaml: good, 2 prefixes"), "{said:?}");
+    let output = run(&["config", "check", "--program", "controller", file.to_str().unwrap()]);
+    assert!(output.code == Some(0) && output.stdout.contains("zones.yaml: good, 2 prefixes"), "{output:?}");
     let file = scratch.file("controller.yaml", b"feed:\n  agent_accounts: [\"a:b\", c]\n");
-    let said = run(&["controller", "--config", file.to_str().unwrap()]);
+    let output = run(&["controller", "--config", file.to_str().unwrap()]);
     let expected = format!("meridian: {}:2: feed.agent_accounts: `c` is not an account, ", file.display());
-    assert!(said.code == Some(2) && said.stderr.starts_with(&expected), "{said:?}");
-    let (said, _) = check("none.yaml", "node: a\n");
-    assert!(said.stderr.contains("there is no zone table: name a file with --zones-file"), "{said:?}");
+    assert!(output.code == Some(2) && output.stderr.starts_with(&expected), "{output:?}");
+    let (output, _) = check("none.yaml", "node: a\n");
+    assert!(output.stderr.contains("there is no zone table: name a file with --zones-file"), "{output:?}");
 }
 
 #[test]
-fn a_node_without_a_default_route_is_told_so() {
+fn a_node_without_a_default_route_gets_a_named_error() {
     let _alone = alone();
     let node = Namespace::new("node").unwrap();
     let scratch = Scratch::new("uplink");
     scratch.file("zones.yaml", table("b").as_bytes());
     let config = scratch.file("agent.yaml", CONFIG.as_bytes());
-    let with = |args: &[&str]| -> Said {
+    let with = |args: &[&str]| -> CommandOutput {
         let args: Vec<&str> = [&["agent", "--config", config.to_str().unwrap()], args].concat();
         node.run(|| meridian(&args).output().unwrap()).unwrap().into()
     };
-    let said = with(&[]);
+    let output = with(&[]);
     let expected = "meridian: no network device has a default route: name the uplinks with --uplink\n";
-    assert_eq!((said.code, said.stderr.as_str()), (Some(1), expected));
-    let said = with(&["--uplink", "eth7"]);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), expected));
+    let output = with(&["--uplink", "eth7"]);
     assert_eq!(
-        (said.code, said.stderr.as_str()),
+        (output.code, output.stderr.as_str()),
         (Some(1), "meridian: there is no network device eth7: name the uplinks as `ip link` does\n")
     );
 }
@@ -421,7 +421,7 @@ fn hubbles_metrics_are_there_unless_a_cilium_agent_has_them() {
     let args = ["--hubble-socket", socket.to_str().unwrap(), "--cilium-state-dir", state.to_str().unwrap()];
     let end = |agent: Running| {
         agent.signal(Signal::SIGTERM);
-        assert_eq!(agent.said().code, Some(0));
+        assert_eq!(agent.output().code, Some(0));
     };
     let agent = lab.agent(&config, &args);
     lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
@@ -447,9 +447,9 @@ fn hubbles_metrics_are_there_unless_a_cilium_agent_has_them() {
 
 #[test]
 fn completions_are_printed() {
-    let said = run(&["completions", "bash"]);
-    assert_eq!(said.code, Some(0));
-    assert!(said.stdout.contains("--zones-file") && said.stdout.contains("_meridian"));
+    let output = run(&["completions", "bash"]);
+    assert_eq!(output.code, Some(0));
+    assert!(output.stdout.contains("--zones-file") && output.stdout.contains("_meridian"));
 }
 
 #[test]
@@ -482,12 +482,12 @@ fn an_agent_without_a_controller_keeps_a_history_in_which_a_database_is_charged_
         "{refused}"
     );
     child.signal(Signal::SIGTERM);
-    let said = child.said();
-    assert_eq!(said.code, Some(0), "{said:?}");
+    let output = child.output();
+    assert_eq!(output.code, Some(0), "{output:?}");
     let report = |by: &str| {
-        let said =
+        let output =
             run(&["report", "--history", folder.to_str().unwrap(), "--from", "2h", "--by", by, "--output", "json"]);
-        serde_json::from_str::<serde_json::Value>(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+        serde_json::from_str::<serde_json::Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     };
     for by in ["zone-pair", "workload", "node", "service"] {
         let total = &report(by)["total"];

@@ -28,7 +28,7 @@ use std::{
 const PORT: u16 = 9000;
 
 #[test]
-fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
+fn bypassing_traffic_is_reported_and_the_hook_is_changed() {
     let _alone = alone();
     let before = Machine::now();
     let scratch = Scratch::new("bypass");
@@ -50,20 +50,23 @@ fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
     let start = |hook: &str| network.node.run(|| Running::spawn(meridian(&args).args(["--hook", hook]))).unwrap();
     // With `auto` the agent chooses the hook that sees the packets.
     let mut agent = start("auto");
-    let (said, _rest) = agent.stderr_until("counting");
-    assert!(said.contains("hook=tcx") && said.contains("an eBPF program on pod0 may forward past netfilter"), "{said}");
+    let (output, _rest) = agent.stderr_until("counting");
+    assert!(
+        output.contains("hook=tcx") && output.contains("an eBPF program on pod0 may forward past netfilter"),
+        "{output}"
+    );
     drop((agent, _rest));
     // With `netfilter` the agent detects the bypass and keeps the configured hook.
     let mut agent = start("netfilter");
-    let (said, rest) = while_sending(&network, || agent.stderr_until("of what leaves this node"));
-    assert!(said.contains("the hook sees 0 %") && said.contains("hook=netfilter"), "{said}");
+    let (output, rest) = while_sending(&network, || agent.stderr_until("of what leaves this node"));
+    assert!(output.contains("the hook sees 0 %") && output.contains("hook=netfilter"), "{output}");
     drop((agent, rest));
-    let said = network.node.run(|| meridian(&["check", "--hook", "netfilter"]).output()).unwrap().unwrap();
-    assert!(said.status.success(), "nothing was sent: {}", String::from_utf8_lossy(&said.stdout));
+    let output = network.node.run(|| meridian(&["check", "--hook", "netfilter"]).output()).unwrap().unwrap();
+    assert!(output.status.success(), "nothing was sent: {}", String::from_utf8_lossy(&output.stdout));
     let check = || network.node.run(|| meridian(&["check", "--hook", "netfilter"]).output()).unwrap().unwrap();
-    let said = while_sending(&network, check);
-    let found = String::from_utf8(said.stdout).unwrap();
-    assert_eq!(said.status.code(), Some(1), "{found}");
+    let output = while_sending(&network, check);
+    let found = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{found}");
     assert!(found.contains("BAD      seen          netfilter: 0 of "), "{found}");
     assert!(found.contains("packets bypass it: use --hook tcx"), "{found}");
     assert!(found.contains("ok       seen          tcx: "), "{found}");
@@ -71,12 +74,12 @@ fn what_bypasses_the_hook_is_said_and_the_hook_is_changed() {
 
     // The agent detects a bypass that starts later, and changes the hook.
     let mut agent = start("auto");
-    let (said, mut rest) = agent.stderr_until("counting");
-    assert!(said.contains("hook=netfilter"), "{said}");
+    let (output, mut rest) = agent.stderr_until("counting");
+    assert!(output.contains("hook=netfilter"), "{output}");
     let redirects = redirect_neigh(&network);
-    let said = while_sending(&network, || until(&mut rest, "packets are counted here now"));
-    assert!(said.contains("the hook sees 0 %"), "{said}");
-    assert!(said.contains("hook=tcx why=netfilter saw 0 % of what the devices sent"), "{said}");
+    let output = while_sending(&network, || until(&mut rest, "packets are counted here now"));
+    assert!(output.contains("the hook sees 0 %"), "{output}");
+    assert!(output.contains("hook=tcx why=netfilter saw 0 % of what the devices sent"), "{output}");
     drop((agent, rest, redirects, network));
     before.is_restored();
 }
@@ -119,19 +122,19 @@ fn agent(network: &Network, scratch: &Scratch) -> (Running, BufReader<ChildStder
     let args = ["agent", "--zones-file", zones.to_str().unwrap(), "--hubble-socket", "off"];
     let quiet = ["--pair-log", "off", "--pin-dir", "off", "--hook", "auto"];
     let mut agent = network.node.run(|| Running::spawn(meridian(&args).args(quiet))).unwrap();
-    let (said, rest) = agent.stderr_until("counting");
-    assert!(said.contains("hook=netfilter"), "{said}");
+    let (output, rest) = agent.stderr_until("counting");
+    assert!(output.contains("hook=netfilter"), "{output}");
     (agent, rest)
 }
 
 /// The percentage that netfilter saw when the hook was changed to tcx.
-fn share(said: &str) -> u64 {
-    let (_, rest) = said.split_once("hook=tcx why=netfilter saw ").unwrap_or_else(|| panic!("{said}"));
+fn share(output: &str) -> u64 {
+    let (_, rest) = output.split_once("hook=tcx why=netfilter saw ").unwrap_or_else(|| panic!("{output}"));
     rest.split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn half_of_the_traffic_past_the_hook_is_said_to_be_half() {
+fn half_of_the_traffic_past_the_hook_is_reported_as_half() {
     let _alone = alone();
     let scratch = Scratch::new("half");
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
@@ -143,8 +146,8 @@ fn half_of_the_traffic_past_the_hook_is_said_to_be_half() {
         datagrams(pod, POD.of(IpVersion::V4), PEER.of(IpVersion::V4), 1400, ports());
         datagrams(node, NODE.of(IpVersion::V4), PEER.of(IpVersion::V4), 1400, ports());
     };
-    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
-    assert!((45..=60).contains(&share(&said)), "{said}");
+    let output = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!((45..=60).contains(&share(&output)), "{output}");
     drop((agent, rest, redirects));
 }
 
@@ -163,8 +166,8 @@ fn a_redirect_where_packets_arrive_is_noticed() {
         socket.set_ttl(2).unwrap();
         (0..100).for_each(|_| drop(socket.send_to(&[0; 1400], ("10.1.0.5", PORT))));
     };
-    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
-    assert!(share(&said) <= 5, "{said}");
+    let output = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!(share(&output) <= 5, "{output}");
     drop((agent, rest, redirects));
 }
 
@@ -194,8 +197,8 @@ fn a_redirect_to_a_second_uplink_is_noticed() {
     let pod = &network.pod;
     let ports = || std::iter::repeat_n((0, PORT), 100);
     let send = || datagrams(pod, POD.of(IpVersion::V4), "10.0.3.2".parse().unwrap(), 1400, ports());
-    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
-    assert!(share(&said) <= 5, "{said}");
+    let output = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!(share(&output) <= 5, "{output}");
     drop((agent, rest, redirects));
 }
 
@@ -227,7 +230,7 @@ fn pods_on_macvlan_children_of_the_uplink_are_noticed() {
     let pod = &network.pod;
     let ports = || std::iter::repeat_n((0, PORT), 100);
     let send = || datagrams(pod, "10.0.2.9".parse().unwrap(), PEER.of(IpVersion::V4), 1400, ports());
-    let said = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
-    assert!(share(&said) <= 5, "{said}");
+    let output = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
+    assert!(share(&output) <= 5, "{output}");
     drop((agent, rest));
 }

@@ -1,7 +1,7 @@
 //! `meridian demo`: run to its end, interrupted, killed, and serving.
 
 use crate::{
-    Said,
+    CommandOutput,
     machine::{Machine, alone},
     meridian, run,
     running::Running,
@@ -23,9 +23,9 @@ use tonic::transport::Endpoint;
 fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
     let _alone = alone();
     let before = Machine::now();
-    let said = run(&["demo", "--duration", "2s", "--output", "json"]);
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let output = run(&["demo", "--duration", "2s", "--output", "json"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(report["exact"], true);
     assert_eq!(report["hook"], "netfilter");
     assert_eq!(report["matrix"], report["sent"]);
@@ -41,6 +41,7 @@ fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
     let counted: u64 = cells.iter().map(|cell| cell["bytes"].as_u64().unwrap()).sum();
     let bytes = |key: &str| report[key].as_u64().unwrap();
     assert_eq!(bytes("attributed_bytes") + bytes("unattributed_bytes"), counted);
+    assert!(before.held().iter().all(|held| *held > 0), "programs, maps and links: {:?}", before.held());
     before.is_restored();
 }
 
@@ -78,31 +79,31 @@ fn every_hook_is_exact() {
     let _alone = alone();
     for hook in ["tcx", "clsact"] {
         let before = Machine::now();
-        let said = run(&["demo", "--duration", "1s", "--output", "json", "--hook", hook]);
-        assert_eq!(said.code, Some(0), "{hook}: {said:?}");
-        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let output = run(&["demo", "--duration", "1s", "--output", "json", "--hook", hook]);
+        assert_eq!(output.code, Some(0), "{hook}: {output:?}");
+        let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
         assert_eq!((&report["hook"], &report["exact"]), (&hook.into(), &true.into()));
         before.is_restored();
     }
 }
 
 #[test]
-fn the_table_says_that_it_is_exact() {
+fn the_table_is_exact() {
     let _alone = alone();
-    let said = run(&["demo", "--duration", "500ms"]);
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stdout.contains("\nExact: the kernel counted "), "{said:?}");
-    assert!(said.stdout.contains("\nAt this rate the traffic between zones and regions costs "), "{said:?}");
-    assert!(said.stderr.contains("cross-zone"), "progress is on stderr: {said:?}");
+    let output = run(&["demo", "--duration", "500ms"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains("\nExact: the kernel counted "), "{output:?}");
+    assert!(output.stdout.contains("\nAt this rate the traffic between zones and regions costs "), "{output:?}");
+    assert!(output.stderr.contains("cross-zone"), "progress is on stderr: {output:?}");
 }
 
 /// Runs a demo, sends a signal when `until` appears on stderr, and waits for the end.
-fn signalled(signal: Signal, until: &str) -> Said {
+fn signalled(signal: Signal, until: &str) -> CommandOutput {
     let mut demo = Running::spawn(&mut meridian(&["demo", "--duration", "1m"]));
     let (_, stderr) = demo.stderr_until(until);
     demo.signal(signal);
     let rest: String = stderr.lines().map_while(Result::ok).map(|line| line + "\n").collect();
-    Said { stderr: rest, ..demo.said() }
+    CommandOutput { stderr: rest, ..demo.output() }
 }
 
 #[test]
@@ -111,9 +112,9 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         for until in ["building", "1 s"] {
             let before = Machine::now();
-            let said = signalled(signal, until);
-            assert_eq!(said.code, Some(130), "{signal} after {until}: {said:?}");
-            assert!(said.stdout.is_empty() && said.stderr.ends_with("meridian: interrupted\n"), "{said:?}");
+            let output = signalled(signal, until);
+            assert_eq!(output.code, Some(130), "{signal} after {until}: {output:?}");
+            assert!(output.stdout.is_empty() && output.stderr.ends_with("meridian: interrupted\n"), "{output:?}");
             before.is_restored();
         }
     }
@@ -130,14 +131,14 @@ fn a_killed_demo_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_taken_port_is_said_and_nothing_is_built() {
+fn a_port_in_use_is_an_error_before_anything_is_built() {
     let _alone = alone();
     let before = Machine::now();
     let _taken = std::net::TcpListener::bind("127.0.0.1:4245").unwrap();
-    let said = run(&["demo", "--serve"]);
-    assert_eq!(said.code, Some(1));
-    assert!(said.stderr.starts_with("meridian: listening on 127.0.0.1:4245 for Hubble's clients: "), "{said:?}");
-    assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    let output = run(&["demo", "--serve"]);
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.starts_with("meridian: listening on 127.0.0.1:4245 for Hubble's clients: "), "{output:?}");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     before.is_restored();
 }
 
@@ -170,7 +171,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
         }
     }
     assert!(flows.len() >= 20);
-    flows.iter().for_each(has_what_clients_need);
+    flows.iter().for_each(has_fields_of_clients);
     for locality in ["same-zone", "cross-zone", "cross-region", "unknown"] {
         assert!(flows.iter().any(|flow| label(flow, &format!("k8s:meridian.io/locality={locality}"))), "{locality}");
     }
@@ -195,7 +196,7 @@ async fn a_client_of_the_observer_sees_the_demos_flows() {
 
     demo.signal(Signal::SIGINT);
     drop(stderr);
-    assert_eq!(demo.said().code, Some(0));
+    assert_eq!(demo.output().code, Some(0));
     before.is_restored();
 }
 
@@ -206,7 +207,7 @@ fn label(flow: &Flow, label: &str) -> bool {
         .all(|endpoint| endpoint.labels.iter().any(|has| has == label))
 }
 
-fn has_what_clients_need(flow: &Flow) {
+fn has_fields_of_clients(flow: &Flow) {
     let (source, destination) = (flow.source.as_ref().unwrap(), flow.destination.as_ref().unwrap());
     assert_eq!(flow.verdict, Verdict::Forwarded as i32);
     assert!(flow.is_reply.is_some() && flow.time.is_some() && flow.node_name.starts_with("node-"), "{flow:?}");

@@ -30,8 +30,8 @@ fn every_command_of_ours_in_the_pages_is_understood() {
         let mut args: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
         // Unknown arguments before `--help` are refused.
         args.push("--help");
-        let said = run(&args);
-        assert_eq!(said.code, Some(0), "{command}: {}", said.stderr);
+        let output = run(&args);
+        assert_eq!(output.code, Some(0), "{command}: {}", output.stderr);
         seen += 1;
     }
     assert!(seen > 10, "{seen}");
@@ -55,13 +55,13 @@ fn every_alert_and_every_line_of_the_check_has_an_entry() {
     let alerts = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     let missing: Vec<&str> = alerts.filter(|alert| !install.contains(&format!("| `{alert}` |"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
-    let said = run(&["check", "--uplink", "lo"]);
-    let findings = said
+    let output = run(&["check", "--uplink", "lo"]);
+    let findings = output
         .stdout
         .lines()
         .filter(|line| ["ok ", "missing ", "note ", "BAD "].into_iter().any(|word| line.starts_with(word)));
     let names: Vec<&str> = findings.filter_map(|line| line.split_whitespace().nth(1)).collect();
-    assert!(names.len() >= 6, "{said:?}");
+    assert!(names.len() >= 6, "{output:?}");
     for name in names {
         assert!(install.contains(&format!("`{name}`")), "{name}");
     }

@@ -1,7 +1,7 @@
 //! Bad input and missing rights give one line with the problem, the place and the remedy.
 
 use crate::{
-    Said, Scratch,
+    CommandOutput, Scratch,
     confined::{CAPABILITIES, confine_further},
     machine::{Machine, alone},
     meridian, run,
@@ -13,11 +13,11 @@ use std::{
 };
 
 #[track_caller]
-fn one_line(said: &Said, code: i32, start: &str) {
-    assert_eq!(said.code, Some(code), "{said:?}");
-    assert!(said.stdout.is_empty(), "{said:?}");
-    assert!(said.stderr.starts_with(start), "{said:?}");
-    assert!(said.stderr.ends_with('\n') && said.stderr.lines().count() == 1, "{said:?}");
+fn one_line(output: &CommandOutput, code: i32, start: &str) {
+    assert_eq!(output.code, Some(code), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    assert!(output.stderr.starts_with(start), "{output:?}");
+    assert!(output.stderr.ends_with('\n') && output.stderr.lines().count() == 1, "{output:?}");
 }
 
 #[test]
@@ -47,22 +47,22 @@ fn a_bad_zone_file_is_named_with_its_line_and_the_reason() {
     for (name, content, expected) in cases {
         let file = scratch.file(name, content);
         let file = file.to_str().unwrap();
-        let said = run(&["zones", "list", "--zones-file", file]);
-        one_line(&said, 2, &format!("meridian: {file}{expected}"));
+        let output = run(&["zones", "list", "--zones-file", file]);
+        one_line(&output, 2, &format!("meridian: {file}{expected}"));
     }
     let missing = scratch.as_ref().join("missing.yaml");
-    let said = run(&["zones", "lookup", "10.0.0.1", "--zones-file", missing.to_str().unwrap()]);
-    one_line(&said, 2, &format!("meridian: {}: No such file or directory", missing.display()));
+    let output = run(&["zones", "lookup", "10.0.0.1", "--zones-file", missing.to_str().unwrap()]);
+    one_line(&output, 2, &format!("meridian: {}: No such file or directory", missing.display()));
 }
 
 #[test]
-fn a_lookup_says_zone_and_prefix() {
+fn a_lookup_prints_zone_and_prefix() {
     let scratch = Scratch::new("lookup");
     let file = scratch.file("zones.yaml", b"zones:\n- {name: eu-1a, region: eu-1, cidrs: [10.0.1.0/24]}\n");
     let words = |ip: &str| {
-        let said = run(&["zones", "lookup", ip, "--zones-file", file.to_str().unwrap()]);
-        assert_eq!(said.code, Some(0), "{said:?}");
-        said.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        let output = run(&["zones", "lookup", ip, "--zones-file", file.to_str().unwrap()]);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(words("10.0.1.9"), ["10.0.1.9", "10.0.1.0/24", "eu-1a", "eu-1", "cluster", "zone", "eu-1a"]);
     assert_eq!(words("10.0.2.9"), ["10.0.2.9", "10.0.0.0/8", "unknown", "-", "default", "address", "registries"]);
@@ -80,12 +80,12 @@ fn bad_usage_is_exit_code_2() {
     ] {
         assert_eq!(run(args).code, Some(2), "{args:?}");
     }
-    let said = run(&["--log-level", "=loud=", "zones", "list", "--zones-file", "x"]);
-    one_line(&said, 2, "meridian: --log-level =loud=: ");
+    let output = run(&["--log-level", "=loud=", "zones", "list", "--zones-file", "x"]);
+    one_line(&output, 2, "meridian: --log-level =loud=: ");
 }
 
 #[test]
-fn without_root_it_says_what_is_missing() {
+fn without_root_the_error_names_the_missing_capability() {
     let _alone = alone();
     let scratch = Scratch::new("nobody");
     fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).unwrap();
@@ -93,9 +93,9 @@ fn without_root_it_says_what_is_missing() {
     let binary = scratch.as_ref().join("meridian");
     fs::copy(env!("CARGO_BIN_EXE_meridian"), &binary).unwrap();
     let before = Machine::now();
-    let said: Said = Command::new(&binary).arg("demo").uid(65_534).gid(65_534).output().unwrap().into();
+    let output: CommandOutput = Command::new(&binary).arg("demo").uid(65_534).gid(65_534).output().unwrap().into();
     one_line(
-        &said,
+        &output,
         1,
         "meridian: loading an eBPF program is not permitted (Operation not permitted (os error 1)): run as root",
     );
@@ -108,10 +108,10 @@ fn a_seccomp_profile_that_denies_bpf_is_named_and_not_the_capabilities() {
     let _alone = alone();
     let mut check = meridian(&["check", "--uplink", "lo"]);
     confine_further(&mut check, &CAPABILITIES.map(|(_, number)| number), &[], &[libc::SYS_bpf]);
-    let said = Said::from(check.output().unwrap());
-    assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.stdout.contains("ok       capabilities"), "{said:?}");
-    let named = said.stdout.matches("so it is denied by the seccomp profile of this process").count();
-    assert!(named >= 3 && !said.stdout.contains("run as root"), "every hook says so: {said:?}");
-    assert!(said.stdout.contains("clsact        making an eBPF map is not permitted"), "{said:?}");
+    let output = CommandOutput::from(check.output().unwrap());
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stdout.contains("ok       capabilities"), "{output:?}");
+    let named = output.stdout.matches("so it is denied by the seccomp profile of this process").count();
+    assert!(named >= 3 && !output.stdout.contains("run as root"), "every hook says so: {output:?}");
+    assert!(output.stdout.contains("clsact        making an eBPF map is not permitted"), "{output:?}");
 }

@@ -1,16 +1,19 @@
-//! Kernel objects that a run of ours could leave behind on the machine. Objects of other programs, another Meridian
-//! included, are left out: those with other names, and those held by processes outside this test.
+//! Kernel objects that a run of ours could leave behind on the machine: those that a process of this test has held.
+//! Objects of other programs, another Meridian included, are left out.
 
 use aya::{
     maps::loaded_maps,
     programs::{loaded_links, loaded_programs},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -35,9 +38,12 @@ const PROGRAMS: [&str; 9] = [
 /// Some of our maps; the others exist and go together with them.
 const MAPS: [&str; 6] = ["ZONE_MATRIX", "FLOWS_V4", "FLOWS_V6", "ZONES_0", "ZONES_1", "CONTROL"];
 
-/// The ids of our kernel objects.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Machine {
+/// The devices that tests and the demo make, each in a network namespace of its own.
+const DEVICES: [&str; 8] = ["br0", "cni0", "w99", "up0", "up1", "pod0", "pod1", "pod2"];
+
+/// Ids of kernel objects, and devices of this network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Objects {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
     links: BTreeSet<u32>,
@@ -46,42 +52,97 @@ pub(crate) struct Machine {
     namespaces: BTreeSet<u64>,
 }
 
-impl Machine {
-    /// The objects that exist now.
-    pub(crate) fn now() -> Self {
-        let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        let devices = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        let (ours, others): (Vec<u32>, Vec<u32>) = processes().into_iter().partition(|pid| is_of_this_test(*pid));
-        let held: BTreeMap<&str, BTreeSet<u32>> = ["prog_id", "map_id", "link_id"]
-            .map(|key| (key, others.iter().flat_map(|pid| ids(*pid, key)).collect()))
-            .into();
-        let is_ours = |key: &str, id: &u32| !held[key].contains(id);
-        let programs = loaded_programs().flatten().filter(|program| {
-            program.name_as_str().is_some_and(|name| PROGRAMS.iter().any(|ours| name.starts_with(ours)))
-        });
-        let programs: BTreeSet<u32> =
-            programs.map(|program| program.id()).filter(|id| is_ours("prog_id", id)).collect();
-        let maps = loaded_maps().flatten().filter(|map| map.name_as_str().is_some_and(|name| MAPS.contains(&name)));
-        let links = loaded_links().flatten().filter(|link| programs.contains(&link.program_id()));
+impl Objects {
+    /// The objects that this process and its descendants hold now.
+    fn held() -> Self {
+        let processes = processes();
+        let held = |key| processes.iter().flat_map(|pid| ids(*pid, key)).collect();
+        let namespace = |pid: &u32| fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|meta| meta.ino());
         Self {
-            maps: maps.map(|map| map.id()).filter(|id| is_ours("map_id", id)).collect(),
-            links: links.map(|link| link.id()).filter(|id| is_ours("link_id", id)).collect(),
-            programs,
-            devices,
-            namespaces: ours
-                .iter()
-                .filter_map(|pid| fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|meta| meta.ino()))
-                .collect(),
+            programs: held("prog_id"),
+            maps: held("map_id"),
+            links: held("link_id"),
+            devices: devices(),
+            namespaces: processes.iter().filter_map(namespace).collect(),
         }
     }
 
-    /// Waits until no object exists that did not exist before: the kernel frees programs and maps a moment after their
-    /// last user.
+    /// The objects of ours that exist, whoever holds them.
+    fn existing() -> Self {
+        let is_ours = |name: &str| PROGRAMS.iter().any(|ours| name.starts_with(ours));
+        let programs = loaded_programs().flatten().filter(|program| program.name_as_str().is_some_and(is_ours));
+        let programs: BTreeSet<u32> = programs.map(|program| program.id()).collect();
+        let maps = loaded_maps().flatten().filter(|map| map.name_as_str().is_some_and(|name| MAPS.contains(&name)));
+        let links = loaded_links().flatten().filter(|link| programs.contains(&link.program_id()));
+        Self {
+            maps: maps.map(|map| map.id()).collect(),
+            links: links.map(|link| link.id()).collect(),
+            programs,
+            devices: devices(),
+            namespaces: Self::held().namespaces,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.programs.extend(other.programs);
+        self.maps.extend(other.maps);
+        self.links.extend(other.links);
+        self.devices.extend(other.devices);
+        self.namespaces.extend(other.namespaces);
+    }
+
+    fn both(&self, other: &Self) -> Self {
+        Self {
+            programs: &self.programs & &other.programs,
+            maps: &self.maps & &other.maps,
+            links: &self.links & &other.links,
+            devices: &self.devices & &other.devices,
+            namespaces: &self.namespaces & &other.namespaces,
+        }
+    }
+
+    fn less(&self, other: &Self) -> Self {
+        Self {
+            programs: &self.programs - &other.programs,
+            maps: &self.maps - &other.maps,
+            links: &self.links - &other.links,
+            devices: &self.devices - &other.devices,
+            namespaces: &self.namespaces - &other.namespaces,
+        }
+    }
+}
+
+/// Watches which objects the processes of this test hold.
+pub(crate) struct Machine {
+    before: Objects,
+    held: Arc<Mutex<Objects>>,
+    ends: Arc<AtomicBool>,
+    watch: Option<JoinHandle<()>>,
+}
+
+impl Machine {
+    /// Watches from now on.
+    pub(crate) fn now() -> Self {
+        let (held, ends) = (Arc::new(Mutex::new(Objects::default())), Arc::new(AtomicBool::new(false)));
+        let (all, is_over) = (Arc::clone(&held), Arc::clone(&ends));
+        let watch = thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let now = Objects::held();
+                all.lock().unwrap().add(now);
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Self { before: Objects::held(), held, ends, watch: Some(watch) }
+    }
+
+    /// Waits until none of the objects exists that a process of this test has held since: the kernel frees programs and
+    /// maps a moment after their last user.
     pub(crate) fn is_restored(&self) {
-        let mut left = Self::default();
+        let mut left = Objects::default();
         for _ in 0..200 {
-            left = Self::now().less(self);
-            if left == Self::default() {
+            let held = self.held.lock().unwrap().clone();
+            left = held.both(&Objects::existing()).less(&self.before);
+            if left == Objects::default() {
                 return;
             }
             thread::sleep(Duration::from_millis(50));
@@ -89,33 +150,41 @@ impl Machine {
         panic!("left behind: {left:?}");
     }
 
-    fn less(self, before: &Self) -> Self {
-        Self {
-            programs: &self.programs - &before.programs,
-            maps: &self.maps - &before.maps,
-            links: &self.links - &before.links,
-            devices: &self.devices - &before.devices,
-            namespaces: &self.namespaces - &before.namespaces,
+    /// The numbers of programs, maps and links that were held.
+    pub(crate) fn held(&self) -> [usize; 3] {
+        let held = self.held.lock().unwrap();
+        [held.programs.len(), held.maps.len(), held.links.len()]
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(watch) = self.watch.take() {
+            let _ = watch.join();
         }
     }
 }
 
+fn devices() -> BTreeSet<String> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| DEVICES.contains(&name.as_str())).collect()
+}
+
+/// This process and its descendants.
 fn processes() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// Whether a process is this one or a descendant of it.
-fn is_of_this_test(mut pid: u32) -> bool {
-    while pid > 1 {
-        if pid == std::process::id() {
-            return true;
-        }
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-        pid = parent.and_then(|parent| parent.trim().parse().ok()).unwrap_or_default();
+    let mut all = vec![std::process::id()];
+    let mut next = 0;
+    while let Some(pid) = all.get(next) {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children: Vec<u32> =
+            children.flat_map(|text| text.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+        all.extend(children);
+        next += 1;
     }
-    false
+    all
 }
 
 /// The ids of the eBPF objects that a process holds.

@@ -9,7 +9,6 @@ mod confined;
 mod demo;
 mod docs;
 mod errors;
-mod goes_on;
 mod machine;
 #[path = "../network/mod.rs"]
 mod network;
@@ -18,5 +17,6 @@ mod prices;
 mod replay;
 mod report;
 mod requests;
+mod restart;
 
-use common::{Said, Scratch, meridian, run, running};
+use common::{CommandOutput, Scratch, meridian, run, running};

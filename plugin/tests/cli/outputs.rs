@@ -97,12 +97,12 @@ fn files_of_metrics_and_flow_logs_are_read_again_when_they_change() {
     replay.feed(&["DROPPED", "DROPPED"]);
     replay.until(dropped, Some(3));
     replay.running.signal(Signal::SIGINT);
-    assert_eq!(replay.running.said().code, Some(0));
+    assert_eq!(replay.running.output().code, Some(0));
     assert_eq!(lines(&log("second")).len(), 3);
 }
 
 #[test]
-fn what_can_not_be_is_refused_at_the_start() {
+fn an_invalid_configuration_is_refused_at_the_start() {
     let scratch = Scratch::new("outputs-refused");
     let bad = scratch.file("bad.yaml", b"flowLogs: [{name: a}]\n");
     let bad = bad.to_str().unwrap();
@@ -119,9 +119,9 @@ fn what_can_not_be_is_refused_at_the_start() {
         (&["--hubble-tls-cert-file", "a.crt"], "name both"),
     ];
     for (args, words) in cases {
-        let said = run(&[&flows, args].concat());
-        assert_eq!(said.code, Some(2), "{args:?}: {said:?}");
-        assert!(said.stderr.contains(words), "{args:?}: {said:?}");
+        let output = run(&[&flows, args].concat());
+        assert_eq!(output.code, Some(2), "{args:?}: {output:?}");
+        assert!(output.stderr.contains(words), "{args:?}: {output:?}");
     }
     let config = |name: &str, text: &str| scratch.file(name, text.as_bytes());
     config("zones.yaml", "zones: []\n");
@@ -130,10 +130,14 @@ fn what_can_not_be_is_refused_at_the_start() {
     config("m.yaml", "metrics: [{name: flow}]\n");
     config("l.yaml", "flowLogs: [{name: a, filePath: b}, {name: c, filePath: d}]\n");
     let check = || run(&["config", "check", agent.to_str().unwrap()]);
-    let said = check();
-    assert!(said.stdout.contains("m.yaml: good, 1 metrics\n") && said.stdout.contains("l.yaml: good, 2 flow logs\n"));
+    let output = check();
+    assert!(
+        output.stdout.contains("m.yaml: good, 1 metrics\n") && output.stdout.contains("l.yaml: good, 2 flow logs\n")
+    );
     config("l.yaml", "flowLogs: [{name: a, filePath: b, fieldMask: [colour]}]\n");
     assert!(check().stderr.contains("l.yaml: a: invalid fieldmask: `colour` is no field of a flow"));
-    let said = run(&["replay", "/dev/null", "--listen", "0.0.0.0:0"]);
-    assert!(said.code == Some(2) && said.stderr.contains("--listen 0.0.0.0:0: clients beyond this machine need TLS"));
+    let output = run(&["replay", "/dev/null", "--listen", "0.0.0.0:0"]);
+    assert!(
+        output.code == Some(2) && output.stderr.contains("--listen 0.0.0.0:0: clients beyond this machine need TLS")
+    );
 }

@@ -5,14 +5,14 @@ use serde_json::Value;
 
 #[track_caller]
 fn refused(args: &[&str], start: &str) {
-    let said = run(args);
-    assert!(said.code == Some(2) && said.stdout.is_empty() && said.stderr.lines().count() == 1, "{said:?}");
-    assert!(said.stderr.starts_with(start), "{said:?}");
+    let output = run(args);
+    assert!(output.code == Some(2) && output.stdout.is_empty() && output.stderr.lines().count() == 1, "{output:?}");
+    assert!(output.stderr.starts_with(start), "{output:?}");
 }
 
 #[test]
 fn the_price_of_a_pair_is_explained_with_rule_day_and_source() {
-    let said = run(&["prices", "explain", "us-east-1a", "us-east-1b"]);
+    let output = run(&["prices", "explain", "us-east-1a", "us-east-1b"]);
     for part in [
         "sender    0.01 USD per GB\n",
         "receiver  0.01 USD per GB\n",
@@ -21,15 +21,15 @@ fn the_price_of_a_pair_is_explained_with_rule_day_and_source() {
         "as of     2026-07-20\n",
         "source    AWS price list",
     ] {
-        assert!(said.stdout.contains(part), "{said:?}");
+        assert!(output.stdout.contains(part), "{output:?}");
     }
-    let said = run(&["prices", "explain", "aws/us-east-1", "aws/us-east-1", "--output", "json"]);
-    let value: Value = serde_json::from_str(&said.stdout).unwrap();
+    let output = run(&["prices", "explain", "aws/us-east-1", "aws/us-east-1", "--output", "json"]);
+    let value: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!((&value["sender"], &value["rule"]["id"]), (&"0.01".into(), &"aws-zones".into()));
-    let said = run(&["prices", "explain", "gcp/us-central1/us-central1-a", "gcp/europe-west1"]);
-    assert!(said.stdout.contains("sender    0.05 USD per GiB\nreceiver  0 USD"), "{said:?}");
-    let said = run(&["prices", "explain", "us-east-1a", "internet"]);
-    assert!(said.stdout.contains("unpriced  ") && said.code == Some(0), "{said:?}");
+    let output = run(&["prices", "explain", "gcp/us-central1/us-central1-a", "gcp/europe-west1"]);
+    assert!(output.stdout.contains("sender    0.05 USD per GiB\nreceiver  0 USD"), "{output:?}");
+    let output = run(&["prices", "explain", "us-east-1a", "internet"]);
+    assert!(output.stdout.contains("unpriced  ") && output.code == Some(0), "{output:?}");
 }
 
 #[test]
@@ -38,18 +38,18 @@ fn own_prices_and_zones_are_asked_first() {
     let zones = scratch.file("zones.yaml", b"zones:\n- {name: a, region: r, provider: aws, cidrs: [10.0.0.0/24]}\n- {name: b, region: r, cidrs: [10.0.1.0/24]}\n");
     let prices = scratch.file("prices.yaml", b"rules:\n- {id: ours, from_zones: a, to_zones: b, sender: \"0.005\"}\n");
     let (zones, prices) = (zones.to_str().unwrap(), prices.to_str().unwrap());
-    let said = run(&["prices", "explain", "a", "b", "--zones-file", zones]);
-    assert!(said.stdout.contains("unpriced  the provider of a zone is not known\n"), "{said:?}");
-    let said = run(&["prices", "explain", "a", "b", "--zones-file", zones, "--prices", prices]);
-    assert!(said.stdout.contains("both      0.005 USD per GB\nrule      ours\n"), "{said:?}");
+    let output = run(&["prices", "explain", "a", "b", "--zones-file", zones]);
+    assert!(output.stdout.contains("unpriced  the provider of a zone is not known\n"), "{output:?}");
+    let output = run(&["prices", "explain", "a", "b", "--zones-file", zones, "--prices", prices]);
+    assert!(output.stdout.contains("both      0.005 USD per GB\nrule      ours\n"), "{output:?}");
     refused(
         &["prices", "explain", "a", "c", "--zones-file", zones],
         "meridian: c: the zones file does not name this zone; ",
     );
-    let said = run(&["prices", "list", "--prices", prices]);
-    assert!(said.stdout.lines().nth(1).unwrap().starts_with("ours "), "{said:?}");
-    let said = run(&["prices", "list", "--provider", "aws", "--output", "json"]);
-    let value: Value = serde_json::from_str(&said.stdout).unwrap();
+    let output = run(&["prices", "list", "--prices", prices]);
+    assert!(output.stdout.lines().nth(1).unwrap().starts_with("ours "), "{output:?}");
+    let output = run(&["prices", "list", "--provider", "aws", "--output", "json"]);
+    let value: Value = serde_json::from_str(&output.stdout).unwrap();
     assert!(value["rules"].as_array().unwrap().iter().all(|rule| rule["provider"] == "aws"), "{value}");
 }
 

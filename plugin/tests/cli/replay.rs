@@ -1,6 +1,6 @@
 //! `meridian replay`: recorded flows, served as they were recorded.
 
-use crate::{Said, Scratch, meridian, run, running::Running};
+use crate::{CommandOutput, Scratch, meridian, run, running::Running};
 use meridian::{
     api::services::zones_client::ZonesClient,
     hubble::services::{observer_client::ObserverClient, peer_client::PeerClient},
@@ -53,9 +53,9 @@ async fn recorded_flows_are_served_as_they_were() {
     let file = scratch.file("flows.json", LOG.as_bytes());
     let args = ["replay", file.to_str().unwrap(), "--listen", "127.0.0.1:4299", "--node", "here"];
     let mut replay = Running::spawn(&mut meridian(&args));
-    let (said, _stderr) = replay.stderr_until("loaded");
-    assert!(said.contains(&format!("{}:4: the line is left out: not JSON: ", file.display())), "{said}");
-    assert!(said.contains("left_out=1"), "{said}");
+    let (output, _stderr) = replay.stderr_until("loaded");
+    assert!(output.contains(&format!("{}:4: the line is left out: not JSON: ", file.display())), "{output}");
+    assert!(output.contains("left_out=1"), "{output}");
 
     let channel = Endpoint::from_static("http://127.0.0.1:4299").connect().await.unwrap();
     let mut client = ObserverClient::new(channel.clone());
@@ -92,7 +92,7 @@ async fn recorded_flows_are_served_as_they_were() {
     assert_eq!((status.code(), status.message()), (tonic::Code::Unimplemented, "unknown service meridian.v1.Zones"));
 
     replay.signal(Signal::SIGTERM);
-    assert_eq!(replay.said().code, Some(0));
+    assert_eq!(replay.output().code, Some(0));
 }
 
 /// The services that reflection lists, as `hubble reflect` asks.
@@ -143,10 +143,10 @@ async fn served(files: &[&str], args: &[&str]) -> (Running, ObserverClient<Chann
     static PORT: AtomicU16 = AtomicU16::new(4250);
     let at = format!("127.0.0.1:{}", PORT.fetch_add(1, Ordering::Relaxed));
     let mut replay = Running::spawn(&mut meridian(&[&["replay", "--listen", &at], args, files].concat()));
-    let (said, stderr) = replay.stderr_until("loaded");
+    let (output, stderr) = replay.stderr_until("loaded");
     std::thread::spawn(move || stderr.lines().for_each(drop));
     let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap();
-    (replay, ObserverClient::new(channel), said)
+    (replay, ObserverClient::new(channel), output)
 }
 
 #[tokio::test]
@@ -170,15 +170,15 @@ async fn logs_of_several_nodes_are_one_in_the_order_of_time() {
     assert_eq!(get(&mut client, GetFlowsRequest { number: 3, first: true, ..all() }).await, expected(0..3));
     drop(replay);
     // The newest flows are kept, regardless of the order of the files.
-    let (_replay, mut client, said) = served(&files, &["--capacity", "7"]).await;
+    let (_replay, mut client, output) = served(&files, &["--capacity", "7"]).await;
     assert_eq!(get(&mut client, all()).await, expected(53..60));
-    assert!(said.contains("there are more flows than are kept") && said.contains("older=53"), "{said}");
+    assert!(output.contains("there are more flows than are kept") && output.contains("older=53"), "{output}");
     let status = client.server_status(ServerStatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.num_flows, status.seen_flows, status.num_connected_nodes), (7, 60, Some(2)));
 }
 
 #[tokio::test]
-async fn what_comes_late_from_a_pipe_is_put_in_order() {
+async fn late_flows_from_a_pipe_are_put_in_order() {
     let mut replay = Running::spawn_fed(&mut meridian(&["replay", "-", "--listen", "127.0.0.1:4289"]));
     let (_, _stderr) = replay.stderr_until("serving Hubble's clients");
     let channel = Endpoint::from_static("http://127.0.0.1:4289").connect().await.unwrap();
@@ -199,8 +199,8 @@ async fn losses_take_no_flows_place() {
     let flows: String = (0..3).map(|n| line(&format!("f{n}"), "node-a", n) + "\n").collect();
     let lost = r#"{"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"1"},"node_name":"node-a","time":"2026-01-02T03:04:09Z"}"#;
     let file = scratch.file("lost.json", (flows + &format!("{lost}\n").repeat(70_000)).as_bytes());
-    let (_replay, mut client, said) = served(&[file.to_str().unwrap()], &[]).await;
-    assert!(said.contains("flows=3 left_out=0 lost=70000"), "{said}");
+    let (_replay, mut client, output) = served(&[file.to_str().unwrap()], &[]).await;
+    assert!(output.contains("flows=3 left_out=0 lost=70000"), "{output}");
     let last = GetFlowsRequest { number: 2, ..GetFlowsRequest::default() };
     assert_eq!(get(&mut client, last).await, ["f1@1", "f2@2", "lost 70000"]);
     let status = client.server_status(ServerStatusRequest {}).await.unwrap().into_inner();
@@ -226,7 +226,7 @@ async fn events_of_a_recorded_agent_are_served() {
 }
 
 #[tokio::test]
-async fn a_packed_log_is_unpacked_and_what_is_left_out_is_counted_by_its_reason() {
+async fn a_packed_log_is_unpacked_and_lines_left_out_are_counted_by_reason() {
     let scratch = Scratch::new("packed");
     let mut packed = Vec::new();
     for n in 0..5 {
@@ -235,10 +235,13 @@ async fn a_packed_log_is_unpacked_and_what_is_left_out_is_counted_by_its_reason(
         packed.extend(member.finish().unwrap());
     }
     let file = scratch.file("events.log.gz", &packed);
-    let (_replay, mut client, said) = served(&[file.to_str().unwrap()], &[]).await;
+    let (_replay, mut client, output) = served(&[file.to_str().unwrap()], &[]).await;
     assert_eq!(get(&mut client, GetFlowsRequest::default()).await, ["u@0", "u@1", "u@2", "u@3", "u@4"]);
-    assert!(said.contains(":2: the line is left out: not JSON: `nonsense`; 5 are left out as not JSON"), "{said}");
-    assert!(said.contains("; 5 are left out as JSON without a flow") && said.contains("flows=5 left_out=10"), "{said}");
+    assert!(output.contains(":2: the line is left out: not JSON: `nonsense`; 5 are left out as not JSON"), "{output}");
+    assert!(
+        output.contains("; 5 are left out as JSON without a flow") && output.contains("flows=5 left_out=10"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
@@ -261,12 +264,12 @@ async fn packed_logs_that_were_rotated_come_back_whole() {
     let status = client.server_status(ServerStatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.seen_flows, FLOWS as u64);
     exporting.signal(Signal::SIGTERM);
-    assert_eq!(exporting.said().code, Some(0));
+    assert_eq!(exporting.output().code, Some(0));
     let files: Vec<_> = std::fs::read_dir(log.parent().unwrap()).unwrap().map(|file| file.unwrap().path()).collect();
     assert!(files.iter().any(|file| file.extension().is_some_and(|end| end == "gz")), "{files:?}");
     let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
-    let (_replay, mut client, said) = served(&names, &[]).await;
-    assert!(said.contains("flows=9000 left_out=0"), "{said}");
+    let (_replay, mut client, output) = served(&names, &[]).await;
+    assert!(output.contains("flows=9000 left_out=0"), "{output}");
     let expected: Vec<String> = (0..FLOWS).map(|n| format!("{n}@{}", n % 60)).collect();
     let all = GetFlowsRequest { number: FLOWS as u64, ..GetFlowsRequest::default() };
     assert_eq!(get(&mut client, all).await, expected, "each once, in the order of time");
@@ -279,8 +282,8 @@ async fn a_socket_is_served_as_a_port_is() {
     let socket = file.with_extension("sock");
     let at = format!("unix://{}", socket.display());
     let mut replay = Running::spawn(&mut meridian(&["replay", file.to_str().unwrap(), "--listen", &at]));
-    let (said, _stderr) = replay.stderr_until("loaded");
-    assert!(said.contains(&format!("serving Hubble's clients on {at}")), "{said}");
+    let (output, _stderr) = replay.stderr_until("loaded");
+    assert!(output.contains(&format!("serving Hubble's clients on {at}")), "{output}");
     let channel = Endpoint::from_shared(at.clone()).unwrap().connect().await.unwrap();
     assert_eq!(get(&mut ObserverClient::new(channel.clone()), GetFlowsRequest::default()).await, ["u@1"]);
     let mut peers = PeerClient::new(channel).notify(NotifyRequest {}).await.unwrap().into_inner();
@@ -309,18 +312,18 @@ fn logs_without_any_flow_are_a_failure_of_one_line() {
             .into_iter()
             .chain(files.into_iter().map(|file| file.as_str()))
             .collect();
-        let said = run(&args);
-        assert_eq!((said.code, said.stderr.lines().count()), (Some(1), 1), "{said:?}");
-        assert!(said.stderr.starts_with(&expected), "{said:?}");
+        let output = run(&args);
+        assert_eq!((output.code, output.stderr.lines().count()), (Some(1), 1), "{output:?}");
+        assert!(output.stderr.starts_with(&expected), "{output:?}");
     }
 }
 
 #[test]
-fn what_can_not_be_replayed_is_said() {
+fn an_unreadable_log_is_an_error_with_its_reason() {
     let refused = |args: &[&str], expected: &str| {
-        let said: Said = run(&[&["replay"], args].concat());
-        assert_eq!(said.code, Some(2), "{said:?}");
-        assert!(said.stderr.contains(expected), "{said:?}");
+        let output: CommandOutput = run(&[&["replay"], args].concat());
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains(expected), "{output:?}");
     };
     refused(&["/nowhere/flows.json"], "meridian: /nowhere/flows.json: No such file or directory (os error 2)\n");
     refused(&["x", "--capacity", "1000"], "`1000` is not a power of two less one, such as 4095 or 65535");
@@ -361,6 +364,6 @@ async fn a_cluster_has_a_name_and_peers_are_announced() {
         // The stream stays open until the server shuts down.
         replay.signal(Signal::SIGTERM);
         assert!(peers.message().await.is_ok_and(|more| more.is_none()));
-        assert_eq!(replay.said().code, Some(0));
+        assert_eq!(replay.output().code, Some(0));
     }
 }

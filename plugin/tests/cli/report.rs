@@ -48,9 +48,9 @@ fn a_folder_is_reported_in_every_form_with_the_same_sums() {
     history(scratch.as_ref());
     let folder = scratch.as_ref().to_str().unwrap();
     let report = |more: &[&str]| {
-        let said = run(&[&["report", "--history", folder], &RANGE[..], more].concat());
-        assert_eq!(said.code, Some(0), "{said:?}");
-        said.stdout
+        let output = run(&[&["report", "--history", folder], &RANGE[..], more].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.stdout
     };
     for by in ["zone-pair", "namespace", "workload", "service", "node", "region", "label:team"] {
         let json: Value = serde_json::from_str(&report(&["--by", by, "--output", "json"])).unwrap();
@@ -97,22 +97,28 @@ fn an_hour_that_was_changed_is_missing_and_never_wrong() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&file, bytes).unwrap();
-    let said =
+    let output =
         run(&[&["report", "--history", scratch.as_ref().to_str().unwrap(), "--output", "json"], &RANGE[..]].concat());
-    let json: Value = serde_json::from_str(&said.stdout).unwrap();
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(
         (&json["total"]["bytes"], &json["coverage"]["recorded_seconds"]),
         (&4_000_000_000_u64.into(), &3600.into())
     );
-    assert!(said.stderr.contains("2025-11-24T17.block") && said.stderr.contains("its checksum is wrong"), "{said:?}");
+    assert!(
+        output.stderr.contains("2025-11-24T17.block") && output.stderr.contains("its checksum is wrong"),
+        "{output:?}"
+    );
 }
 
 #[test]
 fn bad_questions_and_places_are_one_line() {
     let refused = |args: &[&str], code, start: &str| {
-        let said = run(&[&["report"], args].concat());
-        assert!(said.code == Some(code) && said.stdout.is_empty() && said.stderr.lines().count() == 1, "{said:?}");
-        assert!(said.stderr.starts_with(start), "{said:?}");
+        let output = run(&[&["report"], args].concat());
+        assert!(
+            output.code == Some(code) && output.stdout.is_empty() && output.stderr.lines().count() == 1,
+            "{output:?}"
+        );
+        assert!(output.stderr.starts_with(start), "{output:?}");
     };
     refused(&["--from", "yesterday"], 2, "meridian: --from: `yesterday` is not a time: ");
     refused(&["--by", "pod"], 2, "meridian: --by: `pod` is none of zone-pair");

@@ -56,7 +56,7 @@ fn expression(text: &str) -> GetFlowsRequest {
 }
 
 #[tokio::test]
-async fn what_can_not_be_answered_is_refused_before_any_flow() {
+async fn an_invalid_request_is_refused_before_any_flow() {
     let at = "127.0.0.1:4298";
     let mut replay = Running::spawn_fed(&mut meridian(&["replay", "-", "--listen", at]));
     replay.stdin().write_all(lines(0, 10).as_bytes()).unwrap();
@@ -96,7 +96,7 @@ async fn what_can_not_be_answered_is_refused_before_any_flow() {
     }
     assert_eq!(count, 10);
     replay.signal(Signal::SIGTERM);
-    assert_eq!(replay.said().code, Some(0));
+    assert_eq!(replay.output().code, Some(0));
 }
 
 /// The number of flows in the next message of a stream, and the number reported as lost.
@@ -159,5 +159,5 @@ async fn a_thousand_followers_that_do_not_read_disturb_nobody() {
 
     replay.signal(Signal::SIGTERM);
     drop((good, late, clients));
-    assert_eq!(replay.said().code, Some(0));
+    assert_eq!(replay.output().code, Some(0));
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     common::programs::program,
-    common::{Said, meridian},
+    common::{CommandOutput, meridian},
     lab::{CONTROLLER, Lab, inside, until},
     objects::Object,
 };
@@ -39,18 +39,18 @@ fn helms() -> Vec<PathBuf> {
 }
 
 /// Runs a helm command on its own thread.
-fn helm(helm: &Path, lab: &Lab, args: &[&str]) -> JoinHandle<Said> {
+fn helm(helm: &Path, lab: &Lab, args: &[&str]) -> JoinHandle<CommandOutput> {
     let mut command = Command::new(helm);
     command.args(args).args(["--namespace", NAMESPACE]).env("KUBECONFIG", &lab.kubeconfig);
     command.env("HOME", lab.folder.as_ref());
     thread::spawn(move || command.output().unwrap().into())
 }
 
-async fn done(helm: JoinHandle<Said>) -> Said {
+async fn done(helm: JoinHandle<CommandOutput>) -> CommandOutput {
     until("helm", async || helm.is_finished().then_some(())).await;
-    let said = helm.join().unwrap();
-    assert_eq!(said.code, Some(0), "{said:?}");
-    said
+    let output = helm.join().unwrap();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output
 }
 
 fn here<K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(client: &Client) -> Api<K> {
@@ -133,8 +133,8 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     ];
     let mut args = vec!["install", "meridian", chart, "--create-namespace"];
     args.extend(values.concat());
-    let said = done(helm(program, lab, &args)).await;
-    assert!(said.stdout.contains("rollout status daemonset/meridian-agent"), "{said:?}");
+    let output = done(helm(program, lab, &args)).await;
+    assert!(output.stdout.contains("rollout status daemonset/meridian-agent"), "{output:?}");
     assert_eq!(made(client).await, MADE);
     is_good(client).await;
 
@@ -172,7 +172,7 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
     let mut command = meridian(&[]);
     command.args(spec.containers[0].args.clone().unwrap());
     command.env("MERIDIAN_KUBECONFIG", lab.kubeconfig_in(NAMESPACE, &spec.service_account_name.unwrap()).await);
-    let unloads = thread::spawn(move || Said::from(command.output().unwrap()));
+    let unloads = thread::spawn(move || CommandOutput::from(command.output().unwrap()));
     let args = |set: &DaemonSet| set.spec.template.spec.as_ref().unwrap().containers[0].args.clone().unwrap();
     let changed = until("the agents' new task", async || {
         let set = agents.get(AGENTS).await.unwrap();
@@ -188,8 +188,8 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
         pod(client, &changed, node).await;
     }
     until("its end", async || unloads.is_finished().then_some(())).await;
-    let said = unloads.join().unwrap();
-    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "nothing is left on 3 nodes\n"), "{said:?}");
+    let output = unloads.join().unwrap();
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "nothing is left on 3 nodes\n"), "{output:?}");
     let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition =
         |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now});
@@ -241,13 +241,13 @@ async fn is_good(client: &Client) {
         folder.file(name, text.as_bytes());
     }
     let file = folder.as_ref().join("agent.yaml");
-    let said = crate::common::run(&["config", "check", file.to_str().unwrap()]);
-    assert!(said.code == Some(0) && said.stdout.contains("flow-logs.yaml: good, 1 flow logs"), "{said:?}");
+    let output = crate::common::run(&["config", "check", file.to_str().unwrap()]);
+    assert!(output.code == Some(0) && output.stdout.contains("flow-logs.yaml: good, 1 flow logs"), "{output:?}");
     let data = maps.get("meridian-zones").await.unwrap().data.unwrap();
     let zones = folder.file("zones.yaml", data["zones.yaml"].as_bytes());
-    let said = crate::common::run(&["zones", "list", "--zones-file", zones.to_str().unwrap()]);
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stdout.contains("10.9.8.0/24"), "{said:?}");
+    let output = crate::common::run(&["zones", "list", "--zones-file", zones.to_str().unwrap()]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains("10.9.8.0/24"), "{output:?}");
     // The chart uses only existing flags of the controller.
     let deployments: Api<Deployment> = here(client);
     let deployment = deployments.get("meridian-controller").await.unwrap();
@@ -260,6 +260,6 @@ async fn is_good(client: &Client) {
             arg.replace("$(POD_IP)", "10.0.0.1").replace("/etc/meridian/zones.yaml", zones.to_str().unwrap())
         }),
     );
-    let said = Said::from(command.output().unwrap());
-    assert!(said.code == Some(2) && said.stderr.contains("/tls/tls.crt"), "{said:?}");
+    let output = CommandOutput::from(command.output().unwrap());
+    assert!(output.code == Some(2) && output.stderr.contains("/tls/tls.crt"), "{output:?}");
 }

@@ -147,7 +147,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
         assert_eq!(code, Code::InvalidArgument);
         let before = controller.process.resident();
 
-        let said = async |requests| follow(&channel, requests).await;
+        let output = async |requests| follow(&channel, requests).await;
         for (requests, reason) in [
             (vec![acknowledged], "the first message is not a hello"),
             (vec![FollowRequest::default()], "the first message is not a hello"),
@@ -157,11 +157,11 @@ fn nonsense_is_refused_and_costs_no_memory() {
             (vec![hello("a", vec![0; 17])], "digests are 16384 bytes or none"),
             (vec![hello("a", Vec::new()), hello("a", Vec::new())], "after its hello an agent only acknowledges"),
         ] {
-            let (code, message) = said(requests).await;
+            let (code, message) = output(requests).await;
             assert_eq!((code, message.as_str()), (Code::InvalidArgument, reason));
         }
         for _ in 0..20 {
-            let (code, message) = said(vec![hello("a", vec![7; 20 << 20])]).await;
+            let (code, message) = output(vec![hello("a", vec![7; 20 << 20])]).await;
             assert!(
                 code == Code::OutOfRange && message.contains("decoded message length too large"),
                 "{code} {message}"
@@ -196,7 +196,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
             responses.message().await.unwrap().unwrap();
             streams.push(responses);
         }
-        let (code, message) = said(vec![hello("d", Vec::new())]).await;
+        let (code, message) = output(vec![hello("d", Vec::new())]).await;
         assert_eq!((code, message.as_str()), (Code::ResourceExhausted, "3 agents are connected already"));
         assert!(controller.metric(r#"meridian_feed_refused_total{reason="request"}"#).await.unwrap() >= 8.0);
         assert_eq!(controller.metric(r#"meridian_feed_refused_total{reason="full"}"#).await, Some(1.0));
@@ -205,7 +205,7 @@ fn nonsense_is_refused_and_costs_no_memory() {
 
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
-fn agents_go_on_without_their_controller_and_start_without_it() {
+fn agents_run_and_start_without_their_controller() {
     inside("away", async |lab: &mut Lab| {
         let version = node(lab).await;
         let controller = lab.controller(&["--agent-accounts", "off"]).await;

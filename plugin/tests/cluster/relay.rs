@@ -171,7 +171,7 @@ fn one_relay_has_our_agents_and_ciliums() {
         let theirs = programs.says(&at, "observe --all --node-name node-b -o jsonpb");
         assert!(theirs.lines().any(|line| line.contains(r#""uuid":"node-b""#)), "{theirs}");
 
-        hubble_ui_has_what_it_needs(&at).await;
+        hubble_ui_gets_its_fields(&at).await;
 
         // An agent is killed, and a new one starts.
         ours[1].process.signal(Signal::SIGKILL);
@@ -184,7 +184,7 @@ fn one_relay_has_our_agents_and_ciliums() {
 }
 
 /// The requests of hubble-ui's backend: flows of a namespace, nodes, and the status.
-async fn hubble_ui_has_what_it_needs(relay: &str) {
+async fn hubble_ui_gets_its_fields(relay: &str) {
     let channel = Channel::from_shared(format!("http://{relay}")).unwrap().connect().await.unwrap();
     let mut client = ObserverClient::new(channel);
     let of = |source: bool| {

@@ -44,7 +44,7 @@ fn node_d(zone: &str) -> Object {
 
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
-fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
+fn kernel_maps_equal_the_clusters_table_after_every_change() {
     inside("tables", async |lab: &mut Lab| {
         lab.put(Object::namespace("shop")).await;
         lab.put(Object::node("node-a", "eu-1a", &["10.0.1.0/24", "fd00:1::/64"], &["192.168.1.1", "fd00::1"])).await;
@@ -166,8 +166,8 @@ fn kernel_maps_hold_exactly_what_the_cluster_says_after_every_change() {
         watched.expect(&[("10.0.5.0/24", "us-1a")]);
         watched.holds("Node", &version).await;
         assert_eq!(watched.controller.metric("meridian_table_conflicts").await, Some(0.0));
-        let told = ["NodeWithoutZone", "PrefixConflict"].map(|reason| (reason, "Node"));
-        lab.has_events(&told).await;
+        let expected = ["NodeWithoutZone", "PrefixConflict"].map(|reason| (reason, "Node"));
+        lab.has_events(&expected).await;
 
         // The static table changes.
         let more = String::from_utf8_lossy(DATABASE).replace("10.9.8.0/24", "10.9.9.0/24");

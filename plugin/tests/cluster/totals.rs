@@ -160,7 +160,7 @@ async fn holds(controller: &Controller, value: f64) {
 
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
-fn totals_are_what_was_sent_whoever_dies() {
+fn totals_equal_the_traffic_whichever_process_dies() {
     inside("totals", async |lab: &mut Lab| tokio::task::LocalSet::new().run_until(totals(lab)).await);
 }
 
@@ -202,16 +202,16 @@ async fn totals(lab: &mut Lab) {
     let refused = refused.watch(WatchRequest::default()).await.map(drop).unwrap_err().to_string();
     assert!(refused.contains(&format!("not the holder: {}", first.own)), "{refused}");
     let top = ["top", "--server", &second.own, "--count", "1"];
-    let said = run(&top);
-    assert!(said.stdout.contains("node-a, node-b, node-c: bytes that left"), "{said:?}");
+    let output = run(&top);
+    assert!(output.stdout.contains("node-a, node-b, node-c: bytes that left"), "{output:?}");
     // Both replicas give a relay the addresses of flow servers, and answer health checks and both reflections.
     for controller in [&first, &second] {
         let channel = Channel::from_shared(format!("http://{}", controller.own)).unwrap().connect().await.unwrap();
         is_described(channel.clone()).await;
         let mut peers = PeerClient::new(channel).notify(NotifyRequest {}).await.unwrap().into_inner();
         for (n, node) in nodes.iter().enumerate() {
-            let told = peers.message().await.unwrap().unwrap();
-            assert_eq!((told.name, told.address), (node.name.clone(), format!("10.99.{}.2:{FLOWS}", n + 1)));
+            let peer = peers.message().await.unwrap().unwrap();
+            assert_eq!((peer.name, peer.address), (node.name.clone(), format!("10.99.{}.2:{FLOWS}", n + 1)));
         }
     }
 

@@ -24,7 +24,7 @@ fn node(name: &str, zone: &str, third: u8) -> Object {
 
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
-fn the_table_outlives_what_the_api_server_does() {
+fn the_table_outlives_failures_of_the_api_server() {
     inside_with("restarts", &[], async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
         lab.put(node("node-b", "eu-1b", 2)).await;
@@ -77,7 +77,7 @@ fn the_table_outlives_what_the_api_server_does() {
 
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
-fn the_role_allows_what_is_needed_and_no_more() {
+fn the_role_allows_exactly_the_used_requests() {
     inside("role", async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
         let client = lab.as_controller().await;
@@ -151,7 +151,7 @@ fn one_kind_that_may_not_be_read_harms_no_other() {
 
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
-fn what_can_t_be_understood_is_said_and_the_rest_counts() {
+fn invalid_objects_are_reported_and_the_rest_counts() {
     inside("malformed", async |lab: &mut Lab| {
         lab.put(node("node-a", "eu-1a", 1)).await;
         lab.put(node("node-b", "eu-1b", 2)).await;

@@ -20,20 +20,20 @@ pub fn meridian(args: &[&str]) -> Command {
 
 /// The exit code and output of a command.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl From<Output> for Said {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 }
 
-pub fn run(args: &[&str]) -> Said {
+pub fn run(args: &[&str]) -> CommandOutput {
     meridian(args).output().unwrap().into()
 }
 

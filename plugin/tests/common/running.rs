@@ -1,6 +1,6 @@
 //! Running commands. A failing test ends the commands that it started.
 
-use super::Said;
+use super::CommandOutput;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -74,20 +74,20 @@ impl Running {
     }
 
     /// Waits for its end, and returns its output.
-    pub fn said(mut self) -> Said {
+    pub fn output(mut self) -> CommandOutput {
         self.0.take().unwrap().wait_with_output().unwrap().into()
     }
 }
 
 /// Reads until a line contains `wanted`; returns the text read.
 pub fn until(stderr: &mut BufReader<ChildStderr>, wanted: &str) -> String {
-    let (mut said, mut line) = (String::new(), String::new());
+    let (mut output, mut line) = (String::new(), String::new());
     while !line.contains(wanted) {
         line.clear();
-        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {wanted}: {said}");
-        said.push_str(&line);
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it printed {wanted}: {output}");
+        output.push_str(&line);
     }
-    said
+    output
 }
 
 impl Drop for Running {

@@ -272,8 +272,8 @@ fn page(cases: &[Case], help: &str) -> String {
         let of_rpc = |case: &&Case| case.line.starts_with(line);
         let differs = cases.iter().filter(of_rpc).find_map(|case| case.differs);
         assert!(cases.iter().any(|case| case.line.starts_with(line)), "{rpc}");
-        let said = differs.map_or("same".to_owned(), |why| format!("differs: {why}"));
-        row(&mut page, [&format!("`{rpc}`"), &format!("`hubble {line}`"), &said]);
+        let output = differs.map_or("same".to_owned(), |why| format!("differs: {why}"));
+        row(&mut page, [&format!("`{rpc}`"), &format!("`hubble {line}`"), &output]);
     }
     page.push_str(
         "| `grpc.health.v1.Health/Check` | `hubble status` | same for `hubble.server.Observer` |\n\
@@ -288,7 +288,7 @@ fn page(cases: &[Case], help: &str) -> String {
          |\n|---|---|\n",
     );
     for field in filter_fields() {
-        let said = if field == "experimental" {
+        let output = if field == "experimental" {
             format!(
                 "`cel_expression`: same on {} expressions; the table below has the differences",
                 expressions::EXPRESSIONS.len()
@@ -296,7 +296,7 @@ fn page(cases: &[Case], help: &str) -> String {
         } else {
             "same".to_owned()
         };
-        writeln!(page, "| `{field}` | {said} |").unwrap();
+        writeln!(page, "| `{field}` | {output} |").unwrap();
     }
     page.push_str("\n| CEL expression that differs | why |\n|---|---|\n");
     for (expression, why) in expressions::DIFFER {
@@ -311,13 +311,13 @@ fn page(cases: &[Case], help: &str) -> String {
         };
         let with_flag = cases.iter().filter(has_flag).count();
         let not = NOT_COMPARED.iter().find(|(name, _)| *name == flag).map(|(_, why)| *why);
-        let said = match (with_flag, not) {
-            (0, None) => panic!("--{flag} is neither in a case nor is it said why"),
+        let output = match (with_flag, not) {
+            (0, None) => panic!("--{flag} is neither in a case nor among those with a reason"),
             (0, Some(why)) => format!("not compared: {why}"),
             (_, None) => "same".to_owned(),
             (_, Some(_)) => panic!("--{flag} is compared"),
         };
-        row(&mut page, [&format!("`--{flag}`"), &with_flag.to_string(), &said]);
+        row(&mut page, [&format!("`--{flag}`"), &with_flag.to_string(), &output]);
     }
 
     page.push_str("\n## What else differs\n\n| Meridian | why |\n|---|---|\n");

@@ -156,11 +156,11 @@ fn flags_and_stdout_are_an_output_as_any_other() {
     command.arg("replay").arg(&recorded).args(["--listen", "127.0.0.1:0", "--hubble-export-file-path", "stdout"]);
     command.args(["--hubble-export-denylist", deny, "--hubble-export-fieldmask", "uuid,verdict"]);
     let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    while !said.contains("loaded") {
+    let mut output = String::new();
+    while !output.contains("loaded") {
         let mut byte = [0];
         child.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
-        said.push(byte[0].into());
+        output.push(byte[0].into());
     }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -172,7 +172,7 @@ fn request(expression: &str) -> GetFlowsRequest {
 
 #[test]
 #[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
-fn expressions_let_through_what_they_do_in_hubble() {
+fn expressions_select_the_same_flows_as_in_hubble() {
     let program = program("MERIDIAN_HUBBLE_FILTERS");
     let mut random = Random::new(13);
     let flows: Vec<Flow> = (0..1000)

@@ -101,8 +101,8 @@ fn the_stock_command_observes_the_demo() {
     // A relay that asks the demo for its peers finds it, and has its flows.
     let lab = Lab::new("demo");
     let relay = lab.relay_of(AT, &["--disable-client-tls"]);
-    lab.until(&relay, "status", |said| said.contains("Connected Nodes: 1/1"));
-    let through = lab.until(&relay, "observe --last 20 -o jsonpb", |said| said.lines().count() > 20);
+    lab.until(&relay, "status", |output| output.contains("Connected Nodes: 1/1"));
+    let through = lab.until(&relay, "observe --last 20 -o jsonpb", |output| output.lines().count() > 20);
     assert!(through.starts_with("exit Some(0)") && through.contains("meridian.io/locality="), "{through}");
     drop(relay);
 

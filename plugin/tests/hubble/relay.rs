@@ -78,7 +78,7 @@ impl Lab {
     fn relay(&self, peers: &[&Server]) -> (Server, Server) {
         let announcing = self.announcing(peers);
         let relay = self.relay_of(&announcing.at, &["--disable-client-tls"]);
-        self.until(&relay, "status", |said| said.contains("Connected Nodes: 3/3"));
+        self.until(&relay, "status", |output| output.contains("Connected Nodes: 3/3"));
         (relay, announcing)
     }
 
@@ -100,11 +100,11 @@ impl Lab {
     pub fn until(&self, of: &Server, line: &str, is_so: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + TIMEOUT;
         loop {
-            let said = self.says(of, line);
-            if is_so(&said) {
-                return said;
+            let output = self.says(of, line);
+            if is_so(&output) {
+                return output;
             }
-            assert!(Instant::now() < end, "hubble {line}: {said}");
+            assert!(Instant::now() < end, "hubble {line}: {output}");
             sleep(Duration::from_millis(100));
         }
     }
@@ -134,7 +134,7 @@ fn nodes(table: &str) -> Vec<(String, String)> {
 
 #[test]
 #[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
-fn a_relay_over_ours_says_what_one_over_ciliums_says() {
+fn a_relay_over_ours_answers_like_one_over_ciliums() {
     let lab = Lab::new("same");
     let theirs: Vec<Server> = (0..3).map(|n| lab.theirs(n)).collect();
     let ours: Vec<Server> = (0..3).map(|n| lab.ours(n)).collect();
@@ -173,7 +173,7 @@ fn a_relay_over_ours_says_what_one_over_ciliums_says() {
         assert!(expected.lines().count() > 1, "{line}: {expected}");
         // Equal errors of several peers are reported together, in any order.
         if line.ends_with("nonsense") {
-            let error = |said: &str| said.contains("unable to parse IP\" on 3 nodes: node-");
+            let error = |output: &str| output.contains("unable to parse IP\" on 3 nodes: node-");
             assert!(error(&expected) && error(&ours) && error(&mixed), "{expected}{ours}{mixed}");
             continue;
         }
@@ -235,7 +235,7 @@ fn a_peer_dies_and_comes_back() {
 
     let at = second.at.clone();
     drop(second);
-    lab.until(&relay, "status", |said| said.contains("Connected Nodes: 2/3") && said.contains("node-2"));
+    lab.until(&relay, "status", |output| output.contains("Connected Nodes: 2/3") && output.contains("node-2"));
     let table = lab.says(&relay, "list nodes");
     let states = [("node-1", "Connected"), ("node-2", "Unavailable"), ("node-3", "Connected")];
     assert_eq!(nodes(&table), states.map(|(name, state)| (name.to_owned(), state.to_owned())), "{table}");
@@ -257,7 +257,7 @@ fn a_peer_dies_and_comes_back() {
         sleep(Duration::from_secs(1));
         let back = lab.ours_at(1, at, &slowly);
         assert!(follower.join().unwrap() > 0);
-        lab.until(relay, "status", |said| said.contains("Connected Nodes: 3/3"));
+        lab.until(relay, "status", |output| output.contains("Connected Nodes: 3/3"));
         drop(back);
     });
 }

@@ -46,7 +46,7 @@ fn status(lab: &Lab, server: &Server, authority: &Path, name: &str, client: Opti
     format!("exit {:?}: {}", output.status.code(), String::from_utf8_lossy(&output.stderr))
 }
 
-fn until_says(server: &Server, text: &str) {
+fn wait_for_line(server: &Server, text: &str) {
     let end = Instant::now() + TIMEOUT;
     while !server.log().contains(text) {
         assert!(Instant::now() < end, "it does not say {text}:\n{}", server.log());
@@ -65,14 +65,14 @@ fn metric(at: &str, series: &str) -> Option<f64> {
 
 #[test]
 #[ignore = "needs the programs of conformance/hubble: scripts/test.sh hubble"]
-fn who_is_refused_is_told_why_in_the_log() {
+fn the_log_has_the_reason_of_a_refused_connection() {
     let lab = Lab::new("tls");
     let (ours, other) = (Authority::new(&lab.folder, "ours"), Authority::new(&lab.folder, "other"));
     let http = free_address();
     let good = server(&lab, &ours.until("server", SERVERS, 2040), &ours.file, &["--http-listen", &http]);
     let client = ours.issue("client", "*.hubble-relay.cilium.io");
-    let said = status(&lab, &good, &ours.file, NAME, Some(&client));
-    assert!(said.starts_with("exit Some(0)"), "{said}\n{}", good.log());
+    let output = status(&lab, &good, &ours.file, NAME, Some(&client));
+    assert!(output.starts_with("exit Some(0)"), "{output}\n{}", good.log());
     let expires = metric(&http, "meridian_tls_certificate_expiry_timestamp_seconds{server=\"hubble\"}");
     assert_eq!(expires, Some(2_208_988_800.0), "the first of January of 2040");
 
@@ -85,34 +85,34 @@ fn who_is_refused_is_told_why_in_the_log() {
         (status(&lab, &good, &ours.file, "somebody.else", Some(&client)), "received fatal alert: BadCertificate"),
         (status(&lab, &good, &other.file, NAME, Some(&client)), "received fatal alert"),
     ];
-    for (said, reason) in &refused {
-        assert!(said.starts_with("exit Some(1)"), "{reason}: {said}");
-        until_says(&good, reason);
+    for (output, reason) in &refused {
+        assert!(output.starts_with("exit Some(1)"), "{reason}: {output}");
+        wait_for_line(&good, reason);
     }
     let plain = lab.says(&good, "status");
     assert!(plain.starts_with("exit Some(1)"), "{plain}");
-    until_says(&good, "the TLS handshake failed server=\"hubble\"");
+    wait_for_line(&good, "the TLS handshake failed server=\"hubble\"");
     let counted = metric(&http, "meridian_tls_refused_connections_total{server=\"hubble\"}").unwrap();
     assert!(counted >= refused.len() as f64, "{counted}");
 
     // A server with an expired certificate or another name: its clients report the reason.
     let over = server(&lab, &ours.expired("over", SERVERS), &ours.file, &[]);
-    let said = status(&lab, &over, &ours.file, NAME, Some(&client));
-    assert!(said.contains("certificate has expired"), "{said}");
+    let output = status(&lab, &over, &ours.file, NAME, Some(&client));
+    assert!(output.contains("certificate has expired"), "{output}");
     let somebody = server(&lab, &ours.issue("somebody", "somebody.example"), &ours.file, &[]);
-    let said = status(&lab, &somebody, &ours.file, NAME, Some(&client));
-    assert!(said.contains("certificate is valid for somebody.example, not"), "{said}");
+    let output = status(&lab, &somebody, &ours.file, NAME, Some(&client));
+    assert!(output.contains("certificate is valid for somebody.example, not"), "{output}");
 
     // A certificate that does not exist yet.
     let late = Issued { certificate: lab.folder.join("late.crt"), key: lab.folder.join("late.key") };
     let waiting = server(&lab, &late, &ours.file, &[]);
-    until_says(&waiting, "the certificate can't be read yet");
-    let said = status(&lab, &waiting, &ours.file, NAME, Some(&client));
-    assert!(said.starts_with("exit Some(1)"), "{said}");
-    until_says(&waiting, "there is no certificate yet");
+    wait_for_line(&waiting, "the certificate can't be read yet");
+    let output = status(&lab, &waiting, &ours.file, NAME, Some(&client));
+    assert!(output.starts_with("exit Some(1)"), "{output}");
+    wait_for_line(&waiting, "there is no certificate yet");
     ours.issue("late", SERVERS);
-    let said = status(&lab, &waiting, &ours.file, NAME, Some(&client));
-    assert!(said.starts_with("exit Some(0)"), "{said}");
+    let output = status(&lab, &waiting, &ours.file, NAME, Some(&client));
+    assert!(output.starts_with("exit Some(0)"), "{output}");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_relay_and_its_peers_know_each_other() {
         lab.relay_of(&servers[0].at, &args.concat())
     };
     let good = relay(&client, &ours.file);
-    lab.until(&good, "status", |said| said.contains("Connected Nodes: 3/3"));
+    lab.until(&good, "status", |output| output.contains("Connected Nodes: 3/3"));
     assert_eq!(
         lab.says(&good, "observe --all -o jsonpb").lines().filter(|line| line.contains("\"flow\"")).count(),
         900
@@ -158,10 +158,10 @@ fn a_relay_and_its_peers_know_each_other() {
     drop(good);
     // A relay with a foreign certificate, and one that trusts a foreign authority.
     let stranger = relay(&other.issue("stranger", "*.hubble-relay.cilium.io"), &ours.file);
-    until_says(&servers[0], "invalid peer certificate: UnknownIssuer");
+    wait_for_line(&servers[0], "invalid peer certificate: UnknownIssuer");
     drop(stranger);
     let _mistaken = relay(&client, &other.file);
-    until_says(&servers[0], "received fatal alert");
+    wait_for_line(&servers[0], "received fatal alert");
 }
 
 async fn channel(at: &str, authority: &Path, client: &Issued) -> Result<Channel, tonic::transport::Error> {

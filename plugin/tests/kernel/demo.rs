@@ -49,7 +49,7 @@ fn only(sums: &Sums, keys: &[&str]) -> Sums {
 }
 
 /// The locality, bytes and packets in an update; zeros for the event of a single packet.
-fn told(flow: &Flow) -> (String, u64, u64) {
+fn reported(flow: &Flow) -> (String, u64, u64) {
     let extensions = Struct::decode(flow.extensions.as_ref().unwrap().value.as_slice()).unwrap();
     let number = |key: &str| match extensions.fields.get(key).map(|value| value.kind.as_ref()) {
         Some(Some(Kind::NumberValue(number))) => *number as u64,
@@ -63,7 +63,7 @@ fn told(flow: &Flow) -> (String, u64, u64) {
 }
 
 #[test]
-fn what_the_kernel_counts_is_what_the_wire_carries_and_what_everybody_is_told() {
+fn the_kernel_the_wire_and_every_output_have_the_same_bytes() {
     for hook in Hook::ALL {
         let sink = Sink::new(Arc::new(Ring::new(65_535)));
         let mut demo = Demo::start(hook, &sink).unwrap();
@@ -74,7 +74,7 @@ fn what_the_kernel_counts_is_what_the_wire_carries_and_what_everybody_is_told() 
         }
         let report = demo.finish(&PriceTable::default()).unwrap();
         assert!(report.is_exact(), "{hook}:\n{}", report.table());
-        has_met_what_it_should(&demo, hook);
+        has_every_expected_case(&demo, hook);
 
         let json: Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         assert_eq!(json["hook"], hook.name());
@@ -85,14 +85,14 @@ fn what_the_kernel_counts_is_what_the_wire_carries_and_what_everybody_is_told() 
         }
         assert_eq!(json["attributed_bytes"].as_u64().unwrap(), truth.values().map(|(bytes, _)| bytes).sum::<u64>());
 
-        flows_tell(&sink.ring, hook, &truth);
-        pair_log_tells(&demo, &truth);
-        servers_tell(&demo, &sink, &truth);
-        bpftool_tells(&demo, &json);
+        check_flows(&sink.ring, hook, &truth);
+        check_pair_log(&demo, &truth);
+        check_servers(&demo, &sink, &truth);
+        check_bpftool(&demo, &json);
     }
 }
 
-fn has_met_what_it_should(demo: &Demo, hook: Hook) {
+fn has_every_expected_case(demo: &Demo, hook: Hook) {
     let packets = |stat| demo.stat(stat).unwrap().packets;
     assert!(packets(Stat::SuperPacket) > 100, "{hook}: without super-packets segmentation was not tested");
     assert!(packets(Stat::LinkScoped) > 10, "{hook}: neighbour discovery and MLD must have gone on");
@@ -113,12 +113,12 @@ fn has_met_what_it_should(demo: &Demo, hook: Hook) {
 }
 
 #[expect(deprecated, reason = "Summary is what clients show")]
-fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
+fn check_flows(ring: &Ring, hook: Hook, truth: &Sums) {
     let flows: Vec<Flow> = ring
         .batches()
         .flat_map(|batch| batch.flows().map(meridian::flows::Encoded::decode).collect::<Vec<_>>())
         .collect();
-    assert_eq!(flows.len() as u64, ring.seen(), "none was overwritten");
+    assert_eq!(flows.len() as u64, ring.flows_ever(), "none was overwritten");
     // Every connection between pods is announced: its opening, the answer, and the end in both directions. The
     // outsider's connections are left out, because no node counts the packets that it sends.
     let pod = |end: &Option<Endpoint>| end.as_ref().is_some_and(|end| !end.pod_name.is_empty());
@@ -132,13 +132,13 @@ fn flows_tell(ring: &Ring, hook: Hook, truth: &Sums) {
     assert!(flows.is_sorted_by_key(|flow| flow.time.map(|time| (time.seconds, time.nanos))));
 
     let mut sums = Sums::new();
-    for (locality, bytes, packets) in flows.iter().map(told) {
+    for (locality, bytes, packets) in flows.iter().map(reported) {
         add(&mut sums, &locality, bytes, packets);
     }
     assert_eq!(sums, *truth);
 }
 
-fn pair_log_tells(demo: &Demo, truth: &Sums) {
+fn check_pair_log(demo: &Demo, truth: &Sums) {
     let path = std::env::temp_dir().join(format!("meridian-pairs-{}.json", std::process::id()));
     let log = PairLog::start(&Output::File(path.clone()), Duration::from_secs(3600), Arc::default()).unwrap();
     let pairs = demo.take_interval().into_iter().map(|(node, lines)| (node.to_owned(), lines)).collect();
@@ -160,7 +160,7 @@ fn pair_log_tells(demo: &Demo, truth: &Sums) {
 }
 
 /// Reads the metrics page over HTTP and Counters over gRPC.
-fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
+fn check_servers(demo: &Demo, sink: &Sink, truth: &Sums) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let samples = watch::Sender::new(Arc::from(demo.samples().unwrap()));
     let shutdown = CancellationToken::new();
@@ -186,7 +186,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
-    page_tells(&page, truth);
+    check_page(&page, truth);
 
     runtime.block_on(async {
         let client = Client::connect(Target::Tcp(port_at.to_string())).await.unwrap();
@@ -220,7 +220,7 @@ fn servers_tell(demo: &Demo, sink: &Sink, truth: &Sums) {
     shutdown.cancel();
 }
 
-fn page_tells(page: &str, truth: &Sums) {
+fn check_page(page: &str, truth: &Sums) {
     let series = |name: &str| -> Vec<(String, u64)> {
         let start = format!("{name}{{");
         let lines = page.lines().filter_map(|line| line.strip_prefix(&start)?.rsplit_once("} "));
@@ -254,7 +254,7 @@ fn page_tells(page: &str, truth: &Sums) {
 }
 
 /// ZONE_MATRIX of every node, read by bpftool as docs/maps.md describes, without our code.
-fn bpftool_tells(demo: &Demo, report: &Value) {
+fn check_bpftool(demo: &Demo, report: &Value) {
     let bpftool = program("MERIDIAN_BPFTOOL");
     let zones = ["unknown", "internet", "eu-1a", "eu-1b", "eu-2a"];
     let mut read: BTreeMap<(String, String, u64), (u64, u64)> = BTreeMap::new();

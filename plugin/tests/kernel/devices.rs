@@ -24,7 +24,7 @@ use std::{
 const PORT: u16 = 9000;
 
 #[test]
-fn what_is_forwarded_past_netfilter_is_seen_by_the_hook_that_auto_takes() {
+fn traffic_forwarded_past_netfilter_is_counted_at_the_automatic_hook() {
     let network = Network::unattached(Options::default(), Mtus(1500, 1500));
     let choose = |network: &Network| {
         let devices = network.node.run(|| devices::find(&[])).unwrap().unwrap();
@@ -73,7 +73,7 @@ fn uplinks_are_followed_as_they_come_go_and_change_their_names() {
         assert!(!network.node.run(|| watch.changed()).unwrap());
         let follow = |network: &mut Network| {
             // The kernel notifies at the moment of the change.
-            assert!(watch.changed(), "{hook}: nobody was told");
+            assert!(watch.changed(), "{hook}: no change was reported");
             network.look_again();
         };
         let sent = |network: &Network, count: usize| {

@@ -8,7 +8,7 @@ use crate::{
     privileges,
 };
 use meridian::{
-    datapath::{Datapath, Hook, Options, Pins},
+    datapath::{self, Datapath, Hook, Options, Pins},
     netlab::namespace::Namespace,
 };
 use meridian_abi::{Counter, IpVersion};
@@ -184,7 +184,7 @@ fn unprivileged<T: Send>(node: &Namespace, work: impl FnOnce() -> T + Send) -> T
 }
 
 #[test]
-fn a_refused_step_of_a_change_counts_each_packet_once_and_is_taken_again() {
+fn a_refused_step_of_a_change_counts_each_packet_once_and_is_tried_again() {
     let mut network = Network::new(Hook::Netfilter);
     for to in [Hook::Clsact, Hook::Netfilter] {
         let from = network.counting.datapath.hook();
@@ -219,4 +219,20 @@ fn a_refused_step_of_a_change_counts_each_packet_once_and_is_taken_again() {
         }
         assert_eq!((network.counting.datapath.hook(), steps), (to, if to == Hook::Clsact { 2 } else { 1 }));
     }
+}
+
+#[test]
+fn a_refused_removal_of_a_clsact_filter_is_an_error_until_it_succeeds() {
+    let network = Network::new(Hook::Clsact);
+    let bpf = BpfFs::temporary("refused-removal");
+    let unload = || datapath::unload(&Pins::open(&bpf.0).unwrap());
+    let refused = unprivileged(&network.node, unload).unwrap_err();
+    assert!(refused.to_string().contains("clsact of device"), "{refused}");
+    let filters = |side| {
+        let output = network.node.run(|| Command::new("tc").args(["filter", "show", "dev", "up0", side]).output());
+        String::from_utf8(output.unwrap().unwrap().stdout).unwrap().matches("meridian").count()
+    };
+    assert_eq!([filters("egress"), filters("ingress")], [1, 1], "they count on");
+    network.node.run(unload).unwrap().unwrap();
+    assert_eq!([filters("egress"), filters("ingress")], [0, 0]);
 }

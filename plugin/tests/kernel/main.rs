@@ -4,7 +4,6 @@
 mod cases;
 mod demo;
 mod devices;
-mod goes_on;
 mod hook_change;
 mod load;
 #[path = "../network/mod.rs"]
@@ -13,5 +12,6 @@ mod packets;
 mod privileges;
 #[path = "../common/programs.rs"]
 mod programs;
+mod restart;
 mod straight;
 mod traffic;

@@ -188,7 +188,7 @@ fn connections_on_one_service_are_one_flow() {
 }
 
 #[test]
-fn what_does_not_leave_through_an_uplink_is_outside_the_sums() {
+fn traffic_that_leaves_through_no_uplink_is_outside_the_sums() {
     let datapath = Datapath::load(Options::default()).unwrap();
     let mut bench = Bench { hook: Hook::Netfilter, datapath, slots: Slots::default(), table: Table::new() };
     bench.apply(&TABLE);
@@ -299,7 +299,7 @@ fn a_later_fragment_belongs_to_its_address_pair() {
 }
 
 #[test]
-fn a_packet_that_is_not_what_it_says_is_malformed() {
+fn a_packet_with_contradictory_headers_is_malformed() {
     for hook in HOOKS {
         let bench = Bench::new(Options { hook, ..Options::default() }, &TABLE);
         let mut frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
@@ -388,11 +388,11 @@ fn events_that_are_withheld_or_lost_are_counted() {
     syn.bytes[14 + 20 + 13] = 0x02;
     let sent = 200_000;
     bench.send_times(&syn, sent);
-    let mut told = 0;
-    bench.datapath.events(|_| told += 1);
+    let mut reported = 0;
+    bench.datapath.events(|_| reported += 1);
     let (withheld, lost) = (bench.stat(Stat::EventWithheld).packets, bench.stat(Stat::EventLost).packets);
     assert!(withheld > 0, "one CPU can't announce {sent} packets in a moment");
-    assert_eq!(told + withheld + lost, u64::from(sent));
+    assert_eq!(reported + withheld + lost, u64::from(sent));
     assert_eq!(bench.flows()[0].counter.packets, u64::from(sent));
 }
 
@@ -414,7 +414,7 @@ fn a_flood_of_one_sources_events_leaves_room_for_those_of_others() {
 }
 
 #[test]
-fn what_the_ring_buffer_loses_is_told_among_the_flows() {
+fn losses_of_the_ring_buffer_appear_among_the_flows() {
     let bench = Bench::new(Options::default(), &TABLE);
     let mut syn = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
     syn.bytes[14 + 20 + 13] = 0x02;
@@ -433,13 +433,13 @@ fn what_the_ring_buffer_loses_is_told_among_the_flows() {
         meter.drain(Instant::now(), SystemTime::now()).unwrap();
         let batches: Vec<_> = ring.batches().collect();
         let records: Vec<&Record> = batches.iter().flat_map(|batch| batch.records()).collect();
-        let told: Vec<_> = records
+        let reported: Vec<_> = records
             .iter()
             .filter_map(|record| match record {
                 Record::Lost(lost) => Some((lost.node.as_str(), lost.count)),
                 Record::Flow(_) => None,
             })
             .collect();
-        assert_eq!(told, [("node-a", lost)], "once");
+        assert_eq!(reported, [("node-a", lost)], "once");
     }
 }

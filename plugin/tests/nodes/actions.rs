@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The servers' port, and that of their service on every node.
-const PORT: u16 = 8080;
+pub const PORT: u16 = 8080;
 const NODE_PORT: u16 = 30080;
 
 /// Traffic from each client to each server: TCP, UDP, and datagrams that are cut; by address of either family, by
@@ -42,13 +42,16 @@ fn flows(cluster: &Cluster) -> Vec<String> {
     let servers = servers.iter().flat_map(|pod| &pod.addresses).map(|address| (host(address), PORT));
     let services = services.split(' ').map(|address| (host(address), 80));
     let all = servers.chain(services).chain([("web-headless.shop.svc.cluster.local".to_owned(), PORT)]);
-    let kinds = ["tcp", "udp", "cut"];
-    let flow = |(host, port): &(String, u16), kind: &str| match kind {
-        "tcp" => format!("tcp:{host}:{port}:300000:1000000:3"),
-        "udp" => format!("udp:{host}:{port}:1200:50"),
-        _ => format!("udp:{host}:{port}:4000:10"),
-    };
-    all.flat_map(|at| kinds.map(|kind| flow(&at, kind))).collect()
+    all.flat_map(|(host, port)| flows_to(&host, port)).collect()
+}
+
+/// TCP, UDP, and datagrams that are cut, to one port.
+pub fn flows_to(host: &str, port: u16) -> [String; 3] {
+    [
+        format!("tcp:{host}:{port}:300000:1000000:3"),
+        format!("udp:{host}:{port}:1200:50"),
+        format!("udp:{host}:{port}:4000:10"),
+    ]
 }
 
 /// The same flows from each client at once.
@@ -98,20 +101,22 @@ pub fn ready(cluster: &Cluster, namespace: &str, workload: &str) -> Vec<ReadyPod
     pods.collect()
 }
 
-/// Traffic from outside to the service's port on a node that has none of its pods.
-pub fn node_port(cluster: &Cluster) {
-    let flow = format!("tcp:172.30.0.11:{NODE_PORT}:300000:1000000:5");
+/// Traffic from outside to the service's port at addresses of a node that has none of its pods.
+pub fn node_port(cluster: &Cluster, addresses: &[String]) {
     let traffic = std::env::var("MERIDIAN_TRAFFIC").unwrap();
-    cluster.ask(OUTSIDE, &[traffic.as_str(), "send", &flow, &format!("udp:172.30.0.11:{NODE_PORT}:1200:20")]);
+    for node in addresses {
+        let tcp = format!("tcp:{node}:{NODE_PORT}:300000:1000000:5");
+        cluster.ask(OUTSIDE, &[traffic.as_str(), "send", &tcp, &format!("udp:{node}:{NODE_PORT}:1200:20")]);
+    }
 }
 
 /// Bursts that go on until the work is done, one at least.
-pub fn burst_while(cluster: &Cluster, work: impl FnOnce()) {
+pub fn burst_while(burst: impl Fn() + Sync, work: impl FnOnce()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let bursts = scope.spawn(|| {
             loop {
-                burst(cluster);
+                burst();
                 if done.load(Ordering::Relaxed) {
                     return;
                 }
@@ -123,20 +128,29 @@ pub fn burst_while(cluster: &Cluster, work: impl FnOnce()) {
     });
 }
 
-/// Ends the cilium-agent of each node, and starts it again.
-pub fn restart_cilium(cluster: &Cluster) {
-    let restart = |node| {
+/// Ends the cilium-agent of each node, and starts it again, with more flags.
+pub fn restart_cilium(cluster: &Cluster, flags: &[&str]) {
+    of_each_node(|node| {
         cluster.script(&["cilium", "stop", node]);
-        cluster.script(&["cilium", "start", node]);
-        until("cilium-agent", || {
-            let status = cluster.command(&["cilium", "dbg", node, "status", "--brief"]).output().unwrap();
-            status.status.success().then_some(())
-        });
-    };
+        cluster.script(&[&["cilium", "start", node], flags].concat());
+        wait_for_cilium(cluster, node);
+    });
+}
+
+/// Works on all nodes at once.
+pub fn of_each_node(work: impl Fn(&'static str) + Copy + Send) {
     thread::scope(|scope| {
         for (node, _) in NODES {
-            scope.spawn(move || restart(node));
+            scope.spawn(move || work(node));
         }
+    });
+}
+
+/// Waits until the cilium-agent of a node is ready.
+pub fn wait_for_cilium(cluster: &Cluster, node: &str) {
+    until("cilium-agent", || {
+        let status = cluster.command(&["cilium", "dbg", node, "status", "--brief"]).output().unwrap();
+        status.status.success().then_some(())
     });
 }
 

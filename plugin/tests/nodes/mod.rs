@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every suite needs all of it")]
 
 pub mod actions;
+pub mod bridge;
 pub mod cluster;
 pub mod machine;
 pub mod offsets;

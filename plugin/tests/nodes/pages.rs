@@ -1,4 +1,4 @@
-//! What Meridian says: the agents' pages for Prometheus, and the controller's.
+//! Meridian's reports: the agents' pages for Prometheus, and the controller's.
 
 use super::{
     cluster::{Cluster, NODES, OUTSIDE},

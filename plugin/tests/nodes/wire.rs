@@ -1,19 +1,15 @@
 //! What the nodes put on the wire: nftables counts on the bridge that joins them, each packet once, whoever takes it, by
 //! its addresses, and in a tunnel by those of the packet inside, without what the tunnel puts before it.
 
-use super::cluster::{Cluster, NODES, OUTSIDE};
-use ipnetwork::IpNetwork;
-use serde_json::Value;
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    io::Write,
-    net::{IpAddr, Ipv4Addr},
-    process::{Command, Stdio},
+use super::{
+    bridge::{self, VXLAN, Zones, address, sums},
+    cluster::Cluster,
+    offsets::Sides,
+    pages,
 };
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, time::Duration};
 
-/// What VXLAN over IPv4 puts before a packet: outer IP and UDP headers, its own, and the inner Ethernet's.
-const VXLAN: u64 = 20 + 8 + 8 + 14;
+pub use super::bridge::{Pair, Sums};
 
 /// The inner addresses lie 42 and 46 bytes behind the outer UDP header's start. Neighbour discovery is the link's.
 const TABLE: &str = "table bridge truth {
@@ -37,10 +33,6 @@ const TABLE: &str = "table bridge truth {
 pub type Addresses = (IpAddr, IpAddr);
 /// IP bytes by source and destination.
 pub type Carried = BTreeMap<Addresses, u64>;
-/// Zones, pods, workloads or namespaces, from and to.
-pub type Pair = (String, String);
-/// IP bytes by pair.
-pub type Sums = BTreeMap<Pair, u64>;
 
 /// A pod of the tests.
 #[derive(Clone, Debug)]
@@ -65,19 +57,15 @@ impl By {
 /// The nftables table, and who has which address.
 pub struct Wire<'c> {
     cluster: &'c Cluster,
-    zones: Vec<(IpNetwork, String)>,
+    zones: Zones,
     pods: RefCell<BTreeMap<IpAddr, Pod>>,
 }
 
 impl<'c> Wire<'c> {
     /// Counts from now on. Pods are those that run now.
     pub fn tap(cluster: &'c Cluster) -> Self {
-        let network = format!("--net=/run/netns/{}-{OUTSIDE}", cluster.name);
-        let mut nft =
-            Command::new("nsenter").arg(network).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        nft.stdin.take().unwrap().write_all(TABLE.as_bytes()).unwrap();
-        assert!(nft.wait().unwrap().success());
-        Self { cluster, zones: zones(cluster), pods: RefCell::new(pods(cluster)) }
+        bridge::load(cluster, TABLE);
+        Self { cluster, zones: Zones::of(cluster), pods: RefCell::new(pods(cluster)) }
     }
 
     /// Looks for pods that have come since. Those that went keep their addresses until others have them.
@@ -88,14 +76,7 @@ impl<'c> Wire<'c> {
     pub fn carried(&self) -> Carried {
         let mut carried = Carried::new();
         for (set, header) in [("plain", 0), ("plain6", 0), ("inside", VXLAN)] {
-            let text = self.cluster.ask(OUTSIDE, &["nft", "-j", "list", "set", "bridge", "truth", set]);
-            let answer: Value = serde_json::from_str(&text).unwrap();
-            let sets = answer["nftables"].as_array().unwrap().iter();
-            for element in sets.flat_map(|object| object["set"]["elem"].as_array().into_iter().flatten()) {
-                let element = &element["elem"];
-                let (bytes, packets) = (&element["counter"]["bytes"], &element["counter"]["packets"]);
-                let bytes = bytes.as_u64().unwrap() - header * packets.as_u64().unwrap();
-                let ends = &element["val"]["concat"];
+            for (ends, bytes) in bridge::elements(self.cluster, set, header) {
                 *carried.entry((address(&ends[0]), address(&ends[1]))).or_default() += bytes;
             }
         }
@@ -104,7 +85,9 @@ impl<'c> Wire<'c> {
 
     /// By zones: what nodes sent, whatever its destination.
     pub fn by_zones(&self, carried: &Carried) -> Sums {
-        sums(carried, |(from, to)| Some((self.zone(*from)?, self.zone(*to).unwrap_or_else(|| "unknown".into()))))
+        sums(carried, |(from, to)| {
+            Some((self.zones.of_address(*from)?, self.zones.of_address(*to).unwrap_or_else(|| "unknown".into())))
+        })
     }
 
     /// Between pods of the tests.
@@ -120,56 +103,30 @@ impl<'c> Wire<'c> {
         };
         sums(carried, |(from, to)| Some((end(from)?, end(to)?)))
     }
-
-    fn zone(&self, address: IpAddr) -> Option<String> {
-        let holds = |(prefix, _): &&(IpNetwork, String)| prefix.contains(address);
-        self.zones.iter().find(holds).map(|(_, zone)| zone.clone())
-    }
 }
 
-fn sums(carried: &Carried, key: impl Fn(&Addresses) -> Option<Pair>) -> Sums {
-    let mut sums = BTreeMap::new();
-    for (addresses, bytes) in carried {
-        if let Some(pair) = key(addresses) {
-            *sums.entry(pair).or_default() += bytes;
-        }
-    }
-    sums
-}
+impl Sides for Wire<'_> {
+    type Key = (By, Pair);
+    const ZONES: Duration = Duration::from_secs(30);
 
-/// nft writes addresses that it knows for such as text, and others as numbers.
-fn address(value: &Value) -> IpAddr {
-    match value.as_u64() {
-        Some(bits) => Ipv4Addr::from(u32::try_from(bits).unwrap()).into(),
-        None => value.as_str().unwrap().parse().unwrap(),
+    fn zones_carried(&self) -> Sums {
+        self.by_zones(&self.carried())
     }
-}
 
-/// The nodes' addresses, and the prefixes of their pods.
-fn zones(cluster: &Cluster) -> Vec<(IpNetwork, String)> {
-    let mut zones = Vec::new();
-    let nodes = cluster.get(&["nodes"]);
-    for (name, _) in NODES {
-        let node = nodes.iter().find(|node| node["metadata"]["name"] == name).unwrap();
-        let zone = node["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str().unwrap().to_owned();
-        let list = |value: &Value, path: &str| -> Vec<Value> {
-            value.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default()
-        };
-        let addresses = list(node, "/status/addresses");
-        let mut prefixes: Vec<Value> = addresses.iter().map(|address| address["address"].clone()).collect();
-        if cluster.has_cilium {
-            let of_node = cluster.get(&["ciliumnodes", &format!("--field-selector=metadata.name={name}")]);
-            let pools = list(&of_node[0], "/spec/ipam/pools/allocated");
-            prefixes.extend(pools.iter().flat_map(|pool| list(pool, "/cidrs")));
-            prefixes.extend(list(&of_node[0], "/spec/ipam/podCIDRs"));
-        } else {
-            prefixes.extend(list(node, "/spec/podCIDRs"));
-        }
-        // A node's name is among its addresses.
-        let prefixes = prefixes.iter().filter_map(|prefix| prefix.as_str()?.parse().ok());
-        zones.extend(prefixes.map(|prefix| (prefix, zone.clone())));
+    fn zones_reported(&self) -> Sums {
+        pages::by_zones(self.cluster)
     }
-    zones
+
+    fn others_carried(&self) -> BTreeMap<(By, Pair), u64> {
+        let carried = self.carried();
+        let by = |by| self.by(by, &carried).into_iter().map(move |(pair, bytes)| ((by, pair), bytes));
+        By::ALL.into_iter().flat_map(by).collect()
+    }
+
+    fn others_reported(&self) -> BTreeMap<(By, Pair), u64> {
+        let all = pages::by_all(self.cluster).into_iter();
+        all.flat_map(|(by, sums)| sums.into_iter().map(move |(pair, bytes)| ((by, pair), bytes))).collect()
+    }
 }
 
 fn pods(cluster: &Cluster) -> BTreeMap<IpAddr, Pod> {

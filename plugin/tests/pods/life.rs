@@ -8,7 +8,7 @@ use crate::{
         machine::Machine,
         offsets::{Offsets, REPORTS},
         pages, timed,
-        wire::{By, Wire},
+        wire::{By, Pair, Wire},
     },
     processes::{Process, must_have_left_nothing},
     totals::Totals,
@@ -31,14 +31,14 @@ const HOST_PORT: u16 = 8081;
 
 #[test]
 #[ignore = "brings a cluster up: scripts/test.sh pods"]
-fn meridian_says_what_the_wire_carried_whatever_a_cluster_goes_through() {
+fn totals_equal_the_wire_through_every_event_of_a_cluster() {
     let machine = Machine::look(NAME);
     {
         let cluster = timed("the cluster", || Cluster::up(NAME, None));
         let mut typist = Typist::new(&cluster);
         timed("a namespace that forbids agents", || trouble::pod_security(&cluster, &mut typist));
         timed("installation", || install(&cluster, &mut typist, &relay_values()));
-        Totals::watch(&cluster, |totals| Life::begin(&cluster, totals).goes_on(&mut typist));
+        Totals::watch(&cluster, |totals| Life::begin(&cluster, totals).run(&mut typist));
         timed("uninstallation", || typist.types(UNINSTALL, &["--wait"]));
         must_have_left_nothing(&cluster);
         timed("a node dies before the uninstallation", || trouble::dead_node(&cluster, &mut typist));
@@ -81,7 +81,7 @@ struct Life<'c> {
     cluster: &'c Cluster,
     totals: &'c Totals,
     wire: Wire<'c>,
-    offsets: Offsets,
+    offsets: Offsets<(By, Pair)>,
 }
 
 impl<'c> Life<'c> {
@@ -116,26 +116,28 @@ impl<'c> Life<'c> {
         self.offsets = Offsets::look(self.cluster, &self.wire);
     }
 
-    fn goes_on(mut self, typist: &mut Typist) {
+    fn run(mut self, typist: &mut Typist) {
         self.goes_through("TCP, UDP, fragments, IPv6, services, the nodes' own network", Self::all_traffic);
         self.offsets.must_be_nothing();
         timed("what the pages have to type", || self.pages(typist));
         self.goes_through("agents are deleted", |life| {
-            burst_while(life.cluster, || life.delete("agent", "daemonset/meridian-agent"));
+            burst_while(|| burst(life.cluster), || life.delete("agent", "daemonset/meridian-agent"));
         });
         self.goes_through("both controllers are deleted", |life| {
-            burst_while(life.cluster, || life.delete("controller", "deployment/meridian-controller"));
+            burst_while(|| burst(life.cluster), || life.delete("controller", "deployment/meridian-controller"));
         });
         self.goes_through("an upgrade of the image", |life| {
-            burst_while(life.cluster, || life.upgrade(typist, &["--set", NEXT]));
+            burst_while(|| burst(life.cluster), || life.upgrade(typist, &["--set", NEXT]));
         });
         self.goes_through("an upgrade of the values", |life| {
             let profile =
                 "agent.seccompProfile.type=Localhost,agent.seccompProfile.localhostProfile=meridian-agent.json";
             let values = ["--set", "hubble.capacity=8191,pairLog.interval=2s", "--set", profile];
-            burst_while(life.cluster, || life.upgrade(typist, &values));
+            burst_while(|| burst(life.cluster), || life.upgrade(typist, &values));
         });
-        self.goes_through("agents start again", |life| burst_while(life.cluster, || restart_agents(life.cluster)));
+        self.goes_through("agents start again", |life| {
+            burst_while(|| burst(life.cluster), || restart_agents(life.cluster))
+        });
         timed("a node is drained", || self.drain());
         self.goes_through("traffic after it", |life| burst(life.cluster));
         self.loses_a_controller();
@@ -172,17 +174,20 @@ impl<'c> Life<'c> {
         typist.types("meridian zones lookup 10.0.1.7", &[]);
         let lookup =
             ["--namespace=meridian", "exec", "daemonset/meridian-agent", "--", "/meridian", "zones", "lookup", address];
-        let said = self.cluster.kubectl(&lookup);
-        assert!(said.contains("eu-") && said.contains(&holder(address)), "{said}");
-        let said = typist.types("meridian zones list", &[]);
-        assert!(["eu-1a", "eu-1b", "eu-2a"].iter().all(|zone| said.contains(zone)), "{said}");
-        let said = typist.types("meridian zones status", &[]);
-        assert!(said.contains("Node") || said.contains("nodes"), "{said}");
-        let said = typist.types("meridian top --server 127.0.0.1:4344", &["--count", "1"]);
-        assert!(said.contains("node-1, node-2, node-3") && said.contains("client") && said.contains("web"), "{said}");
+        let output = self.cluster.kubectl(&lookup);
+        assert!(output.contains("eu-") && output.contains(&holder(address)), "{output}");
+        let output = typist.types("meridian zones list", &[]);
+        assert!(["eu-1a", "eu-1b", "eu-2a"].iter().all(|zone| output.contains(zone)), "{output}");
+        let output = typist.types("meridian zones status", &[]);
+        assert!(output.contains("Node") || output.contains("nodes"), "{output}");
+        let output = typist.types("meridian top --server 127.0.0.1:4344", &["--count", "1"]);
+        assert!(
+            output.contains("node-1, node-2, node-3") && output.contains("client") && output.contains("web"),
+            "{output}"
+        );
         let report = "kubectl -n meridian exec deploy/meridian-controller -- /meridian report --by workload";
-        let said = typist.types(report, &[]);
-        assert!(said.contains("client") && said.contains("web"), "{said}");
+        let output = typist.types(report, &[]);
+        assert!(output.contains("client") && output.contains("web"), "{output}");
         let logged = self.cluster.kubectl(&[
             "--namespace=meridian",
             "logs",

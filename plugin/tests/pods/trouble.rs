@@ -15,12 +15,12 @@ const LABEL: &str = "kubectl label --overwrite namespace meridian pod-security.k
 pub fn pod_security(cluster: &Cluster, typist: &mut Typist) {
     cluster.kubectl(&["create", "namespace", "meridian"]);
     cluster.kubectl(&["label", "namespace", "meridian", "pod-security.kubernetes.io/enforce=baseline"]);
-    let said = typist.types(crate::life::INSTALL, &[]);
-    assert!(said.contains("baseline") && said.contains(LABEL), "{said}");
+    let output = typist.types(crate::life::INSTALL, &[]);
+    assert!(output.contains("baseline") && output.contains(LABEL), "{output}");
     until("the DaemonSet's Event", || {
         let events = cluster.get(&["events", "--namespace=meridian", "--field-selector=reason=FailedCreate"]);
-        let told = events.iter().any(|event| event["message"].as_str().unwrap_or_default().contains("PodSecurity"));
-        told.then_some(())
+        let found = events.iter().any(|event| event["message"].as_str().unwrap_or_default().contains("PodSecurity"));
+        found.then_some(())
     });
     typist.types(UNINSTALL, &[]);
     must_have_left_nothing(cluster);
@@ -34,10 +34,10 @@ pub fn dead_node(cluster: &Cluster, typist: &mut Typist) {
     until("the node is not ready", || (!cluster.is_ready("node-3")).then_some(()));
     let output = typist.output(UNINSTALL, &[]);
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("meridian-uninstall"), "{said}");
-    let said = typist.types("kubectl -n meridian logs job/meridian-uninstall", &[]);
-    assert!(said.contains("1 of 3 nodes") && said.contains("node-3"), "{said}");
+    let output = String::from_utf8_lossy(&output.stderr);
+    assert!(output.contains("meridian-uninstall"), "{output}");
+    let output = typist.types("kubectl -n meridian logs job/meridian-uninstall", &[]);
+    assert!(output.contains("1 of 3 nodes") && output.contains("node-3"), "{output}");
     // It can be tried again, or be done without the node.
     typist.types("helm uninstall meridian --namespace meridian --no-hooks", &[]);
     typist.types("kubectl -n meridian delete job,serviceaccount,role,rolebinding meridian-uninstall", &[]);

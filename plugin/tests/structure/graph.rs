@@ -142,8 +142,8 @@ fn follow(crates: &Crates, from: At, path: &[String], is_use: bool, depth: usize
         }
         let next = lookup(crates, *module, name, left);
         let is_last = at + 1 == path.len();
-        let goes_on: Vec<_> = next.iter().filter(|found| !matches!(found, Found::Item(_))).cloned().collect();
-        found = if is_last || goes_on.is_empty() { next } else { goes_on };
+        let continuing: Vec<_> = next.iter().filter(|found| !matches!(found, Found::Item(_))).cloned().collect();
+        found = if is_last || continuing.is_empty() { next } else { continuing };
     }
     // If there is an item, a module of the same name is not meant.
     let items: Vec<_> = found.iter().filter(|found| matches!(found, Found::Item(_))).cloned().collect();

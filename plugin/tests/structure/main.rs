@@ -86,14 +86,14 @@ fn nothing<T: std::fmt::Display>(found: impl IntoIterator<Item = T>, what: &str)
 }
 
 #[test]
-fn rooms_know_only_those_that_the_table_says() {
+fn rooms_import_only_rooms_of_their_row() {
     let (rooms, graph) = (rooms(), ours());
     nothing(against(&rooms, &graph), "imports against the table in docs/ARCHITECTURE.md");
     nothing(idle(&rooms, &graph), "the table in docs/ARCHITECTURE.md allows more than there is");
 }
 
 #[test]
-fn a_room_knows_only_rooms_above_it_in_the_table() {
+fn a_room_imports_only_rooms_above_it_in_the_table() {
     let rooms = rooms();
     let mut above = BTreeSet::new();
     for room in &rooms {

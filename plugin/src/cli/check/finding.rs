@@ -21,7 +21,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn say(&mut self, finding: Finding, what: &str, found: impl fmt::Display) {
+    pub(super) fn add(&mut self, finding: Finding, what: &str, found: impl fmt::Display) {
         let word = match finding {
             Finding::Good => "ok",
             Finding::Missing => "missing",

@@ -50,7 +50,7 @@ impl Trials<'_> {
         for hook in [self.chosen].into_iter().chain(others) {
             match Trial::start(hook, self.devices) {
                 Ok(trial) => trials.push(trial),
-                Err(error) => findings.say(Finding::Note, "seen", format!("{hook} can't be tried: {error}")),
+                Err(error) => findings.add(Finding::Note, "seen", format!("{hook} can't be tried: {error}")),
             }
         }
         thread::sleep(duration);
@@ -69,14 +69,14 @@ impl Trials<'_> {
                     let (finding, remedy) = self.judge(hook, compared.is_blind, sees_more);
                     let found =
                         format!("{hook}: {seen} of {sent} B that the devices sent in {seconds} s ({percent} %)");
-                    findings.say(finding, "seen", format!("{found}{remedy}"));
+                    findings.add(finding, "seen", format!("{found}{remedy}"));
                 }
                 Ok(None) if hook == self.chosen => {
                     let little = format!("{hook}: the devices sent too little in {seconds} s to compare");
-                    findings.say(Finding::Note, "seen", format!("{little}; try --duration 30s"));
+                    findings.add(Finding::Note, "seen", format!("{little}; try --duration 30s"));
                 }
                 Ok(None) => {}
-                Err(error) => findings.say(Finding::Note, "seen", format!("{hook}: {error}")),
+                Err(error) => findings.add(Finding::Note, "seen", format!("{hook}: {error}")),
             }
         }
     }

@@ -33,6 +33,22 @@ pub(super) fn is_relative(setting: &Arg) -> bool {
     setting.get_value_parser().type_id() == TypeId::of::<NamedFile>()
 }
 
+/// The reason for which a line of a configuration file is refused.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum InvalidKey {
+    /// The text is not YAML of this form.
+    #[error(transparent)]
+    Yaml(#[from] yaml::Invalid),
+    /// No setting has this key.
+    #[error("unknown key `{key}`: there are {neighbours}")]
+    Unknown { key: String, neighbours: String },
+    /// The setting refuses the value.
+    #[error("{key}: {reason}")]
+    Value { key: String, reason: String },
+}
+
+type Refusal = yaml::Refusal<InvalidKey>;
+
 /// A key of a file, with its values.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
@@ -42,15 +58,16 @@ pub(super) struct Entry<'a> {
 
 /// The flags that the file stands for, but for those that are given already.
 pub(in super::super) fn flags(path: &Path, program: &Command, given: &ArgMatches) -> Result<Vec<OsString>, Failure> {
-    let refused = |(line, reason)| usage(yaml::Error::Refused { path: path.to_owned(), line, reason });
-    let text = yaml::read(path).map_err(usage)?;
+    let refused = |refusal: Refusal| usage(refusal.of_file(path));
+    let text = yaml::read::<InvalidKey>(path).map_err(usage)?;
     let mut flags = Vec::new();
     for Entry { setting, values } in entries(&text, program).map_err(refused)? {
         let id = setting.get_id().as_str();
         for Spanned { value, referenced, .. } in values {
             let flag = flag(setting, &value, path);
             if let Some(reason) = refusal(program, &flag) {
-                return Err(refused((referenced.line(), format!("{id}: {reason}"))));
+                let key = id.to_owned();
+                return Err(refused(Refusal::new(referenced.line(), InvalidKey::Value { key, reason })));
             }
             if !matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
                 flags.push(flag);
@@ -93,16 +110,21 @@ pub(in super::super) fn one_line(error: &clap::Error) -> String {
 }
 
 /// The entries of a text, in its order.
-pub(super) fn entries<'a>(text: &[u8], program: &'a Command) -> Result<Vec<Entry<'a>>, yaml::Refusal> {
+pub(super) fn entries<'a>(text: &[u8], program: &'a Command) -> Result<Vec<Entry<'a>>, Refusal> {
     let mut file = File { program, entries: Vec::new(), unknown: None };
-    yaml::parse_with(text, "keys of `meridian config reference`", Group { file: &mut file, prefix: String::new() })?;
+    let keys = Group { file: &mut file, prefix: String::new() };
+    yaml::parse_with(text, "keys of `meridian config reference`", keys).map_err(yaml::Refusal::widen)?;
     match file.unknown {
         None => Ok(file.entries),
-        Some((line, key)) => Err((line, file_has_no(program, &key))),
+        Some((line, key)) => {
+            let neighbours = neighbours(program, &key).join(", ");
+            Err(Refusal::new(line, InvalidKey::Unknown { key, neighbours }))
+        }
     }
 }
 
-fn file_has_no(program: &Command, key: &str) -> String {
+/// The keys of the group in which a key would be.
+fn neighbours<'a>(program: &'a Command, key: &str) -> Vec<&'a str> {
     let group = key.rsplit_once('.').map_or("", |(group, _)| group);
     let mut names: Vec<&str> = Vec::new();
     for setting in settings(program) {
@@ -112,7 +134,7 @@ fn file_has_no(program: &Command, key: &str) -> String {
             names.push(name);
         }
     }
-    format!("unknown key `{key}`: there are {}", names.join(", "))
+    names
 }
 
 /// What is read so far.
@@ -207,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_for_the_flag_whose_id_it_is() {
+    fn a_key_stands_for_the_flag_with_the_same_id() {
         let text = "node: 007\nhook:\n  ports: [1, 2]\n  is_kept: yes\ntable: z.yaml\n";
         let flags = ["--node=007", "--port=1", "--port=2", "--kept=yes", "--table=FOLDER/z.yaml"];
         assert_eq!(flags_of(text, &[]).unwrap(), flags);

@@ -126,7 +126,7 @@ mod tests {
     use std::{collections::BTreeSet, fs};
 
     #[test]
-    fn the_page_in_the_docs_is_what_the_code_says() {
+    fn the_page_in_the_docs_matches_the_code() {
         let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap();
         assert!(page == reference(), "`meridian config reference > docs/configuration.md` renews it");
     }

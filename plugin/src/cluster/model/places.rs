@@ -25,13 +25,13 @@ pub(super) struct Places {
     /// Nodes without a zone.
     zoneless: BTreeSet<Arc<str>>,
     /// Those of them that were not reported yet, with the time to report them.
-    untold: BTreeMap<Arc<str>, Untold>,
+    unreported: BTreeMap<Arc<str>, Unreported>,
     /// The number of nodes without an agent.
     agentless: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Untold {
+enum Unreported {
     Now,
     /// After the grace period since its creation, or, if that is unknown, since the first check.
     Later(Option<SystemTime>),
@@ -71,31 +71,31 @@ impl Places {
         }
         let Some(now) = now.filter(|_| new.is_none()) else {
             self.zoneless.remove(name);
-            self.untold.remove(name);
+            self.unreported.remove(name);
             return;
         };
         let is_new = self.zoneless.insert(Arc::clone(name));
-        if !is_new && !self.untold.contains_key(name) {
+        if !is_new && !self.unreported.contains_key(name) {
             return;
         }
-        let untold = match now.zoneless {
+        let unreported = match now.zoneless {
             // It had a zone before, so there is nothing to wait for.
-            _ if old.is_some() => Untold::Now,
-            Zoneless::Labelled => Untold::Now,
-            Zoneless::Unlabelled => Untold::Later(now.created),
-            Zoneless::Uninitialized => Untold::Waiting,
+            _ if old.is_some() => Unreported::Now,
+            Zoneless::Labelled => Unreported::Now,
+            Zoneless::Unlabelled => Unreported::Later(now.created),
+            Zoneless::Uninitialized => Unreported::Waiting,
             Zoneless::Virtual => {
-                self.untold.remove(name);
+                self.unreported.remove(name);
                 return;
             }
         };
-        self.untold.insert(Arc::clone(name), untold);
+        self.unreported.insert(Arc::clone(name), unreported);
     }
 
     /// The region of a zone; empty if it is unknown or contradictory.
     pub(super) fn region(&self, zone: &str) -> String {
-        let mut said = self.regions.get(zone).into_iter().flat_map(BTreeMap::keys);
-        match (said.next(), said.next()) {
+        let mut named = self.regions.get(zone).into_iter().flat_map(BTreeMap::keys);
+        match (named.next(), named.next()) {
             (Some(only), None) => only.clone(),
             (None, _) => self.fixed.get(zone).cloned().unwrap_or_default(),
             (Some(_), Some(_)) => String::new(),
@@ -122,8 +122,8 @@ impl Places {
 
     /// Other regions that are named for the zone.
     pub(super) fn other_regions(&self, zone: &Zone) -> String {
-        let said = self.regions.get(&zone.name).into_iter().flat_map(BTreeMap::keys);
-        let others: Vec<&str> = said.filter(|region| **region != zone.region).map(String::as_str).take(3).collect();
+        let named = self.regions.get(&zone.name).into_iter().flat_map(BTreeMap::keys);
+        let others: Vec<&str> = named.filter(|region| **region != zone.region).map(String::as_str).take(3).collect();
         others.join(", ")
     }
 
@@ -140,11 +140,11 @@ impl Places {
     /// Takes the nodes without a zone that are due to be reported.
     pub(super) fn take_zoneless(&mut self, now: SystemTime) -> Vec<Arc<str>> {
         let mut due = Vec::new();
-        self.untold.retain(|name, untold| {
-            let is_due = match untold {
-                Untold::Now => true,
-                Untold::Waiting => false,
-                Untold::Later(since) => {
+        self.unreported.retain(|name, unreported| {
+            let is_due = match unreported {
+                Unreported::Now => true,
+                Unreported::Waiting => false,
+                Unreported::Later(since) => {
                     let since = *since.get_or_insert(now);
                     now.duration_since(since).is_ok_and(|age| age >= GRACE)
                 }

@@ -151,7 +151,7 @@ impl TestModel {
 
     fn zones(&mut self) -> Vec<(String, String)> {
         self.apply_changes();
-        self.table.iter().map(|(prefix, said)| (prefix.to_string(), said.place.to_string())).collect()
+        self.table.iter().map(|(prefix, placement)| (prefix.to_string(), placement.place.to_string())).collect()
     }
 }
 
@@ -160,7 +160,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
+fn a_node_without_a_zone_hides_no_prefix_of_the_static_table() {
     let mut model = TestModel::default();
     let yaml = "zones: [{name: a, region: r, cidrs: [10.0.0.0/16]}]\n";
     model.model.set_static(&StaticTable::parse(Path::new("zones.yaml"), yaml.as_bytes()).unwrap());
@@ -173,7 +173,7 @@ fn a_node_without_a_zone_hides_nothing_that_the_static_table_knows() {
 }
 
 #[test]
-fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
+fn an_address_needs_a_prefix_only_where_no_wider_one_has_the_same_zone() {
     let mut model = TestModel::default();
     model.set(Kind::Pod, key("s", "p"), Fact::Pod(Arc::new(pod("n", &["10.0.1.5"], 1))));
     assert_eq!(model.zones(), [], "private, and nobody knows more of it");
@@ -188,7 +188,7 @@ fn an_address_needs_a_prefix_only_where_no_wider_one_says_the_same() {
 }
 
 #[test]
-fn a_conflict_is_unknown_and_told_to_both() {
+fn a_conflict_is_unknown_and_reported_on_both_objects() {
     let mut model = TestModel::default();
     model.set(Kind::Node, key("", "n"), node(Some("a"), &[], &[]));
     let ranges = |node: &str| range(NodeName::Name(node.into()), &["10.0.1.0/24"], &[]);
@@ -225,7 +225,7 @@ fn a_pod_that_is_about_to_go_gives_way() {
 }
 
 #[test]
-fn an_owner_that_is_known_later_is_told() {
+fn an_owner_that_is_read_later_changes_the_identity() {
     let mut model = TestModel::default();
     let owner =
         |kind: &str, name: &str, uid: &str| Arc::new(Owner { kind: kind.into(), name: name.into(), uid: uid.into() });
@@ -375,7 +375,7 @@ fn whatever_the_order_the_same_cluster_leads_to_the_same_table() {
         }
         fresh.apply_changes();
         let places = |model: &TestModel| -> Vec<(IpNetwork, Place)> {
-            model.table.iter().map(|(prefix, said)| (*prefix, said.place.clone())).collect()
+            model.table.iter().map(|(prefix, placement)| (*prefix, placement.place.clone())).collect()
         };
         assert_eq!(places(&model), places(&fresh), "seed {seed}");
         assert_eq!(model.identities, fresh.identities, "seed {seed}");

@@ -2,8 +2,8 @@
 
 use super::{
     super::facts::{Fact, NodeName, Range},
+    read_object::ReadObject,
     reading::Reading,
-    seen::ReadObject,
 };
 use kube::core::DynamicObject;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use super::{
     super::facts::{Fact, Slice},
+    read_object::ReadObject,
     reading::Reading,
-    seen::ReadObject,
 };
 use kube::core::DynamicObject;
 use std::{collections::BTreeSet, sync::Arc};

@@ -5,8 +5,8 @@ use super::{
         claims::truncate,
         facts::{Agency, Fact, Node, Zoneless},
     },
+    read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
-    seen::{LabelKeys, ReadObject, time},
 };
 use crate::zones::{NodeSigns, Provider, Zone};
 use ipnetwork::IpNetwork;

@@ -2,8 +2,8 @@
 
 use super::{
     super::facts::{Fact, Owner},
+    read_object::ReadObject,
     reading::Reading,
-    seen::ReadObject,
 };
 use crate::identity::{KIND_BYTES, NAME_BYTES};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

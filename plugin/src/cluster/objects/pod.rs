@@ -3,8 +3,8 @@
 use super::{
     super::facts::{Fact, Pod},
     owner::owner,
+    read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
-    seen::{LabelKeys, ReadObject, time},
 };
 use crate::identity::{LABEL_BYTES, LABELS, bounded_labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

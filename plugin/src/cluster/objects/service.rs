@@ -2,7 +2,7 @@
 
 use super::{
     super::facts::{Fact, Service},
-    seen::ReadObject,
+    read_object::ReadObject,
 };
 use kube::core::{NotUsed, Object};
 use serde::Deserialize;

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_strangers_is_bounded() {
+    fn the_memory_for_refused_tokens_is_bounded() {
         let (reviews, now) = (Reviews::new(Arc::default()), Instant::now());
         for n in 0..3 * ADDRESSES as u32 {
             let (token, from) = (digest_of(&n.to_string()), Some(IpAddr::from(n.to_be_bytes())));

@@ -1,4 +1,4 @@
-//! Tokens against an API server that answers as it is told to.
+//! Tokens against an API server that gives the configured answers.
 
 use super::*;
 use crate::cluster::api_server::{Answer, client};

@@ -77,7 +77,7 @@ async fn a_server_that_streams_no_lists_is_no_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_or_overloaded_is_seen_from_the_first_answer() {
+async fn an_absent_or_overloaded_server_shows_from_the_first_answer() {
     for code in [503, 429, 504, 502] {
         let asked = Arc::new(Mutex::new(0));
         let count = Arc::clone(&asked);
@@ -126,7 +126,7 @@ async fn a_store_that_was_set_back_is_listed_again() {
 }
 
 #[tokio::test]
-async fn a_watch_that_ends_goes_on_without_a_list_and_now_and_then_with_one() {
+async fn a_watch_that_ends_resumes_and_lists_now_and_then() {
     let answer = |path: &str| match path {
         path if path.contains("sendInitialEvents") => status(422, "not supported"),
         path if path.contains("watch=true") => bookmark(9, false),
@@ -139,7 +139,7 @@ async fn a_watch_that_ends_goes_on_without_a_list_and_now_and_then_with_one() {
     for _ in 0..3 {
         assert_eq!(listed(&mut messages).await.0, ["m", "n"]);
         // At least one watch follows each list.
-        assert!(matches!(messages.recv().await.unwrap(), Message::ReadObject(_, version) if version == "9"));
+        assert!(matches!(messages.recv().await.unwrap(), Message::Bookmark(_, version) if version == "9"));
         watched += 1;
     }
     assert_eq!(watched, 3);

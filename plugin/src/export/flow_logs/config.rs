@@ -149,7 +149,7 @@ flowLogs:
         assert!(all.is_active(end - Duration::from_secs(1)) && !all.is_active(end));
         assert_eq!((drops.rotation(), drops.include_filters[0].event_type[0].r#type), (None, 1));
         assert_eq!(drops.field_mask, ["source.namespace", "verdict"]);
-        let refused = |text: &str| yaml::parse::<FlowLogs>(text.as_bytes(), "").unwrap_err().1;
+        let refused = |text: &str| yaml::parse::<FlowLogs>(text.as_bytes(), "").unwrap_err().reason.to_string();
         let log = |more: &str| format!("flowLogs: [{{name: a, filePath: b{more}}}]");
         assert!(refused(&log("}, {name: a, filePath: c")).contains("two flow logs have this name"));
         assert!(refused(&log("}, {name: b, filePath: b")).contains("two flow logs have the path b"));

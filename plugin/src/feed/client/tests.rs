@@ -71,12 +71,12 @@ impl Agent {
 
     fn content(&self) -> (Vec<(String, String)>, BTreeMap<IpAddr, String>) {
         let table = self.table.read();
-        let named = table.prefixes().filter(|(_, said)| said.kind != PrefixKind::Default);
+        let named = table.prefixes().filter(|(_, placement)| placement.kind != PrefixKind::Default);
         let mut pods = BTreeMap::new();
         self.index.each(|address, endpoint| {
             pods.insert(address, endpoint.pod.to_string());
         });
-        (named.map(|(prefix, said)| (prefix.to_string(), said.place.to_string())).collect(), pods)
+        (named.map(|(prefix, placement)| (prefix.to_string(), placement.place.to_string())).collect(), pods)
     }
 }
 
@@ -101,7 +101,7 @@ async fn a_thousand_agents_come_back_spread_over_ten_seconds() {
 }
 
 #[test]
-fn an_agent_that_comes_and_goes_between_replicas_has_what_they_have() {
+fn an_agent_that_changes_between_replicas_has_their_state() {
     for seed in 0..12 {
         let mut random = Random(seed);
         let stores = [Store::default(), Store::default()];
@@ -138,14 +138,14 @@ fn an_agent_that_comes_and_goes_between_replicas_has_what_they_have() {
 }
 
 /// The number of updates until an agent has the whole state.
-fn told(agent: &mut Agent, stores: &[Store], which: usize) -> usize {
+fn updates_until_whole(agent: &mut Agent, stores: &[Store], which: usize) -> usize {
     agent.connect(which, &stores[which]);
     while agent.take(stores) {}
     std::mem::take(&mut agent.updates)
 }
 
 #[test]
-fn an_agent_is_told_only_what_it_lacks() {
+fn an_agent_gets_only_the_buckets_that_it_lacks() {
     let stores = [Store::default(), Store::default()];
     let pod = |n: u32| {
         let endpoint = Endpoint { since: Some(SystemTime::UNIX_EPOCH), ..Endpoint::default() };
@@ -158,24 +158,24 @@ fn an_agent_is_told_only_what_it_lacks() {
         }
     };
     let mut agent = Agent::default();
-    assert_eq!(told(&mut agent, &stores, 0), 0, "nothing is known yet");
+    assert_eq!(updates_until_whole(&mut agent, &stores, 0), 0, "nothing is known yet");
     publish(all(0..5000));
-    assert_eq!(told(&mut agent, &stores, 0), BUCKETS, "every bucket");
-    assert_eq!(told(&mut agent, &stores, 0), 0, "it has everything");
-    assert_eq!(told(&mut agent, &stores, 1), 0, "by its digests");
+    assert_eq!(updates_until_whole(&mut agent, &stores, 0), BUCKETS, "every bucket");
+    assert_eq!(updates_until_whole(&mut agent, &stores, 0), 0, "it has everything");
+    assert_eq!(updates_until_whole(&mut agent, &stores, 1), 0, "by its digests");
     assert_eq!(agent.position, stores[1].position(), "and knows that");
     publish(all(5000..5003));
-    let (mut same, mut other) = (told(&mut agent, &stores, 1), Agent::default());
+    let (mut same, mut other) = (updates_until_whole(&mut agent, &stores, 1), Agent::default());
     assert_eq!(same, 1, "the change");
     publish(all(5003..5006));
-    same = told(&mut agent, &stores, 0);
+    same = updates_until_whole(&mut agent, &stores, 0);
     assert!((1..=3).contains(&same), "the buckets that differ: {same}");
     // More changes than are kept, as after a start.
-    told(&mut other, &stores, 0);
+    updates_until_whole(&mut other, &stores, 0);
     publish(all(10_000..30_000));
-    assert_eq!(told(&mut other, &stores, 0), BUCKETS);
+    assert_eq!(updates_until_whole(&mut other, &stores, 0), BUCKETS);
     assert_eq!(other.content(), {
-        told(&mut agent, &stores, 1);
+        updates_until_whole(&mut agent, &stores, 1);
         agent.content()
     });
 }

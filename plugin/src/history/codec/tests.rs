@@ -114,7 +114,7 @@ fn a_flip_of_any_bit_and_a_cut_at_any_place_is_refused() {
 }
 
 #[test]
-fn no_content_makes_the_decoder_panic_or_return_what_refers_to_nothing() {
+fn no_content_makes_the_decoder_panic_or_return_dangling_references() {
     let mut random = StdRng::seed_from_u64(5);
     let body = body(&built(&random_rows(&mut random, 20), 100));
     let mut read = 0;

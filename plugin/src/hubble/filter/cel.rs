@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overflows_fails_and_does_not_panic() {
+    fn an_overflow_fails_and_does_not_panic() {
         for text in [
             "9223372036854775807 + 1 == 0",
             "-9223372036854775807 - 2 == 0",
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_bounded_and_known_before() {
+    fn a_pattern_is_bounded_and_compiled_first() {
         assert!(verdict("_flow.uuid.matches('^u$') && _flow.uuid.matches('u')"));
         assert!(refused("_flow.uuid.matches('(')").contains("error parsing regexp"));
         assert!(refused(r"_flow.uuid.matches('(\\pL{100}){100}')").contains("error parsing regexp"));

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_said() {
+    fn an_invalid_configuration_is_refused_with_the_reason() {
         let refused = |text: &str| text.parse::<Config>().unwrap_err().to_string();
         assert_eq!(
             refused("flwo"),
@@ -166,6 +166,6 @@ metrics:
         assert_eq!(config.metrics[1].name, "flow");
         assert_eq!(yaml::parse::<Config>(b"metrics:", "").unwrap(), Config::default());
         let refused = yaml::parse::<Config>(b"metrics: [{name: flow, includeFilters: [{pod: [a]}]}]", "").unwrap_err();
-        assert!(refused.1.contains("pod"), "{refused:?}");
+        assert!(refused.reason.to_string().contains("pod"), "{refused:?}");
     }
 }

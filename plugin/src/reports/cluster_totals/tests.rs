@@ -125,14 +125,14 @@ fn send(agent: &mut Agent, random: &mut Random, truth: &mut Truth, now: Instant)
 
 /// Sends the leader's complete state to a standby replica.
 fn mirror(leader: &ClusterTotals, standby: &ClusterTotals, now: Instant) -> broadcast::Receiver<MirrorResponse> {
-    let (known, news) = leader.mirror(now);
-    known.into_iter().for_each(|said| standby.apply_mirrored(said, now).unwrap());
-    news
+    let (known, changes) = leader.mirror(now);
+    known.into_iter().for_each(|message| standby.apply_mirrored(message, now).unwrap());
+    changes
 }
 
-fn apply_news(news: &mut broadcast::Receiver<MirrorResponse>, standby: &ClusterTotals, now: Instant) {
-    while let Ok(said) = news.try_recv() {
-        standby.apply_mirrored(said, now).unwrap();
+fn apply_changes(changes: &mut broadcast::Receiver<MirrorResponse>, standby: &ClusterTotals, now: Instant) {
+    while let Ok(message) = changes.try_recv() {
+        standby.apply_mirrored(message, now).unwrap();
     }
 }
 
@@ -162,7 +162,7 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
         let (mut random, mut truth, mut now) = (Random(seed), Truth::default(), Instant::now());
         let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
         let (mut leader, mut standby) = (cluster_totals(), cluster_totals());
-        let mut news = mirror(&leader, &standby, now);
+        let mut changes = mirror(&leader, &standby, now);
         let (mut logged, mut last) = (0, (0, 0));
         for _ in 0..600 {
             let agent = &mut agents[random.below(4) as usize];
@@ -193,27 +193,27 @@ fn reports_that_are_lost_or_repeated_and_holders_that_die_cost_nothing() {
                 14 => logged += crossing(&leader),
                 // The leader dies; the standby takes over, and another replica becomes the standby.
                 _ => {
-                    apply_news(&mut news, &standby, now);
+                    apply_changes(&mut changes, &standby, now);
                     (leader, standby) = (standby, cluster_totals());
                     agents.iter_mut().for_each(|agent| agent.reporter.begin());
-                    news = mirror(&leader, &standby, now);
+                    changes = mirror(&leader, &standby, now);
                 }
             }
-            apply_news(&mut news, &standby, now);
+            apply_changes(&mut changes, &standby, now);
             let served = served(&leader);
             assert!(served.0 >= last.0 && served.1 >= last.1, "seed {seed}: a total goes backwards");
             last = served;
         }
         agents.iter_mut().for_each(|agent| agent.report(&leader, now));
         is_exact(&leader, &truth, seed);
-        apply_news(&mut news, &standby, now);
+        apply_changes(&mut changes, &standby, now);
         is_exact(&standby, &truth, seed);
         assert_eq!(logged + crossing(&leader), truth.crossing(), "seed {seed}: each byte is logged once");
     }
 }
 
 #[test]
-fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
+fn a_new_controller_gets_all_counts_from_the_agents() {
     for seed in 0..20 {
         let (mut random, mut truth, now) = (Random(seed), Truth::default(), Instant::now());
         let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
@@ -246,7 +246,7 @@ fn a_controller_that_knows_nothing_learns_everything_from_the_agents() {
 }
 
 #[test]
-fn what_one_has_begun_to_say_is_not_half_known() {
+fn half_a_mirror_changes_nothing() {
     let (mut random, mut truth, now) = (Random(3), Truth::default(), Instant::now());
     let mut agents: Vec<Agent> = (0..4).map(Agent::new).collect();
     let (leader, standby) = (cluster_totals(), cluster_totals());
@@ -256,7 +256,7 @@ fn what_one_has_begun_to_say_is_not_half_known() {
     }
     let (known, _) = leader.mirror(now);
     let half = known.len() / 2;
-    known.into_iter().take(half).for_each(|said| standby.apply_mirrored(said, now).unwrap());
+    known.into_iter().take(half).for_each(|message| standby.apply_mirrored(message, now).unwrap());
     agents.iter_mut().for_each(|agent| {
         agent.reporter.begin();
         agent.report(&standby, now);
@@ -265,19 +265,19 @@ fn what_one_has_begun_to_say_is_not_half_known() {
 }
 
 #[test]
-fn who_has_heard_the_holder_to_its_last_word_knows_all_that_was_served() {
+fn a_standby_that_mirrored_to_the_end_has_all_served_totals() {
     let now = Instant::now();
     let (holder, standby) = (cluster_totals(), cluster_totals());
-    let mut news = mirror(&holder, &standby, now);
+    let mut changes = mirror(&holder, &standby, now);
     let (mut agent, mut truth) = (Agent::new(1), Truth::default());
     send(&mut agent, &mut Random(7), &mut truth, now);
     agent.report(&holder, now);
-    apply_news(&mut news, &standby, now);
+    apply_changes(&mut changes, &standby, now);
     assert!(!standby.is_complete(), "more may be taken there");
     assert!(holder.close());
     let late = agent.reporter.report(&agent.sample());
     assert!(matches!(holder.take(late, now), Err(Refused::Closed)));
-    apply_news(&mut news, &standby, now);
+    apply_changes(&mut changes, &standby, now);
     assert!(standby.is_complete());
     assert_eq!(served(&standby), served(&holder));
     // Another holder goes on from there.
@@ -290,7 +290,7 @@ fn who_has_heard_the_holder_to_its_last_word_knows_all_that_was_served() {
 }
 
 #[test]
-fn a_node_that_is_silent_is_so_to_who_hears_of_it_later() {
+fn a_silent_node_is_silent_on_a_later_mirror_too() {
     let (leader, standby, now) = (cluster_totals(), cluster_totals(), Instant::now());
     Agent::new(0).report(&leader, now);
     let later = now + Duration::from_secs(3600);

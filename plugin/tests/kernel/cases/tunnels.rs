@@ -131,8 +131,8 @@ fn inner(network: &Network) -> Counter {
 fn ip(namespace: &Namespace, args: &str) -> Result<(), String> {
     let output = namespace.run(|| Command::new("ip").args(args.split(' ')).output()).unwrap();
     let output = output.map_err(|error| format!("ip: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
-    if output.status.success() { Ok(()) } else { Err(format!("ip {args}: {said}")) }
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
+    if output.status.success() { Ok(()) } else { Err(format!("ip {args}: {stderr}")) }
 }
 
 const DATAGRAMS: u64 = 100;

@@ -24,7 +24,7 @@ fn labelled(name: &str, key: &str, value: &str) -> Value {
 }
 
 #[test]
-fn what_a_node_without_an_agent_sends_counts_where_it_arrives() {
+fn traffic_from_a_node_without_an_agent_counts_where_it_arrives() {
     let mut tainted = labelled("aci", "kubernetes.io/os", "linux");
     tainted["spec"]["taints"] =
         json!([{"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}]);
@@ -103,7 +103,7 @@ fn a_pod_counts_as_its_node_does_whatever_the_prefix_around_it() {
 }
 
 #[test]
-fn a_node_whose_labels_change_counts_in_the_other_way() {
+fn a_node_counts_by_its_present_labels() {
     let mut model = TestModel::of(&[labelled("n", "type", "virtual-kubelet")], true);
     assert_eq!(model.counted("10.244.9.9").1, External);
     model.read(&labelled("n", "type", "worker"));

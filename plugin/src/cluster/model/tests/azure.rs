@@ -28,7 +28,7 @@ fn a_fault_domain_of_azure_is_no_zone() {
 }
 
 #[test]
-fn a_number_is_a_zone_where_it_is_not_azure_that_says_so() {
+fn a_number_is_a_zone_outside_azure() {
     let mut own = azure("own", "1", "dc", "10.244.0.0/24");
     own["spec"]["providerID"] = "vsphere://4212".into();
     let mut none = azure("none", "2", "dc", "10.244.1.0/24");
@@ -60,15 +60,15 @@ fn a_region_that_only_some_nodes_name_is_that_of_the_zone() {
 }
 
 #[test]
-fn a_zone_in_two_regions_is_said_and_a_region_that_is_missing_is_not() {
+fn a_zone_in_two_regions_is_reported_and_a_missing_region_is_not() {
     let mut model = TestModel::of(&[azure("n1", "eu-1a", "eu-1", "10.0.1.0/24")], true);
     model.read(&azure("n2", "eu-1a", "", "10.0.2.0/24"));
     assert_eq!(model.notices(), []);
     model.read(&azure("n3", "eu-1a", "eu-2", "10.0.3.0/24"));
     assert_eq!(model.region("10.0.2.9"), "", "it is not known which of the two");
-    let said = model.notices();
-    assert_eq!((said.len(), said[0].0), (1, "ZoneInTwoRegions"));
-    assert!(said[0].1.contains("eu-2 here and in eu-1 at other nodes"), "{}", said[0].1);
+    let notices = model.notices();
+    assert_eq!((notices.len(), notices[0].0), (1, "ZoneInTwoRegions"));
+    assert!(notices[0].1.contains("eu-2 here and in eu-1 at other nodes"), "{}", notices[0].1);
 }
 
 #[test]
@@ -91,17 +91,17 @@ fn a_node_that_the_cloud_may_still_label_is_no_matter() {
     model.read(&azure("fault", "1", "westeurope", "10.0.1.0/24"));
     model.read(&node("lost", "eu-1a", &[], "10.0.0.7"));
     model.read(&node("lost", "", &[], "10.0.0.7"));
-    let said = |model: &mut TestModel, after: u64| -> Vec<String> {
+    let notices = |model: &mut TestModel, after: u64| -> Vec<String> {
         let notices = model.model.take_notices(now + Duration::from_secs(after));
         notices.iter().map(|notice| notice.object.to_string()).collect()
     };
-    assert_eq!(said(&mut model, 0), ["Node fault", "Node lost", "Node old"]);
+    assert_eq!(notices(&mut model, 0), ["Node fault", "Node lost", "Node old"]);
     assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 6));
-    assert!(said(&mut model, 60).is_empty());
-    assert_eq!(said(&mut model, 180), ["Node new"]);
-    assert!(said(&mut model, 7200).is_empty());
+    assert!(notices(&mut model, 60).is_empty());
+    assert_eq!(notices(&mut model, 180), ["Node new"]);
+    assert!(notices(&mut model, 7200).is_empty());
     // The cloud provider has initialized the node, with a zone.
     model.read(&node("waits", "eu-1b", &[], "10.0.0.8"));
-    assert!(said(&mut model, 7300).is_empty());
+    assert!(notices(&mut model, 7300).is_empty());
     assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 5));
 }

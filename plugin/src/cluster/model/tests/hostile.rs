@@ -18,7 +18,7 @@ fn endpoint(model: &mut TestModel, address: &str) -> Arc<Endpoint> {
 }
 
 #[test]
-fn of_twelve_thousand_labels_a_bounded_number_is_kept_and_the_rest_is_said() {
+fn of_twelve_thousand_labels_a_bounded_number_is_kept_and_the_rest_is_reported() {
     let labels: BTreeMap<String, String> =
         (0..12_000).map(|n| (format!("app.kubernetes.io/{n:05}"), "v".repeat(63))).collect();
     let mut model = TestModel::of(&[pod_with("a", "10.0.0.1", &[("labels", json!(labels))])], true);
@@ -32,7 +32,7 @@ fn of_twelve_thousand_labels_a_bounded_number_is_kept_and_the_rest_is_said() {
 }
 
 #[test]
-fn an_owner_s_name_of_megabytes_is_left_out_and_said_shortly() {
+fn an_owner_name_of_megabytes_is_left_out_and_reported_in_a_short_text() {
     let long = "a".repeat(1_400_000);
     let owner = |kind: &str, name: &str, uid: &str| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
     let forms = [owner("Deployment", &long, "u"), owner(&long, "web", "u"), owner("Deployment", "web", &long)];

@@ -11,15 +11,15 @@ fn many(address: &str, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn a_conflict_of_many_nodes_is_said_once_and_shortly() {
+fn a_conflict_of_many_nodes_is_reported_once_in_a_short_text() {
     let mut model = TestModel::of(&many("10.0.2.15", 300), true);
     assert_eq!(model.zone("10.0.2.15"), "unknown");
-    let said = model.model.take_notices(SystemTime::now());
-    let objects: Vec<String> = said.iter().map(|notice| notice.object.to_string()).collect();
+    let notices = model.model.take_notices(SystemTime::now());
+    let objects: Vec<String> = notices.iter().map(|notice| notice.object.to_string()).collect();
     assert_eq!(objects, ["Node n-0", "Node n-1", "Node n-101"], "one of each zone");
-    assert!(said[0].message.contains("and 297 more"), "{}", said[0].message);
+    assert!(notices[0].message.contains("and 297 more"), "{}", notices[0].message);
     let origin = model.table[&"10.0.2.15/32".parse().unwrap()].origin.to_string();
-    assert!(said[0].message.len() < 250 && origin.len() < 150, "{} {origin}", said[0].message);
+    assert!(notices[0].message.len() < 250 && origin.len() < 150, "{} {origin}", notices[0].message);
     // More such nodes cause no further notice.
     for index in 300..305 {
         model.read(&node(&format!("n-{index}"), "eu-1b", &[], "10.0.2.15"));
@@ -65,7 +65,7 @@ fn annotated(name: &str, zone: &str, cidrs: &[&str], notes: Value) -> Value {
 }
 
 #[test]
-fn what_a_node_sends_to_pods_itself_is_the_node_s() {
+fn the_address_from_which_a_node_reaches_its_pods_belongs_to_the_node() {
     let subnets = r#"{"default":["10.128.0.0/23","fd01:0:0:1::/64"],"tenant":["10.131.0.0/24"]}"#;
     let objects = [
         annotated("ovn-1", "eu-1a", &["10.130.0.0/24"], json!({"k8s.ovn.org/node-subnets": subnets})),
@@ -126,22 +126,22 @@ fn a_pod_that_has_a_node_s_old_tunnel_address_has_it() {
 }
 
 #[test]
-fn an_annotation_that_makes_no_sense_is_said() {
+fn an_invalid_annotation_is_reported() {
     for (key, text) in [
         ("k8s.ovn.org/node-subnets", "10.128.0.0/23"),
         ("k8s.ovn.org/node-subnets", r#"{"default":["ten"]}"#),
         ("projectcalico.org/IPv4VXLANTunnelAddr", "tunnel"),
     ] {
         let mut model = TestModel::of(&[annotated("n1", "eu-1a", &["10.0.1.0/24"], json!({key: text}))], true);
-        let said = model.notices_now();
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains(key), "{said:?}");
+        let notices = model.notices_now();
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].contains(key), "{notices:?}");
         assert_eq!(model.zone("10.0.1.9"), "eu-1a", "the rest of it counts");
     }
 }
 
 #[test]
-fn public_and_reserved_ranges_are_ours_where_the_static_table_says_so() {
+fn public_and_reserved_ranges_are_ours_by_the_static_table() {
     let objects = [
         node("n1", "eu-1a", &["7.0.0.0/24"], "11.0.1.4"),
         node("n2", "eu-1b", &["240.0.1.0/24"], "11.0.2.4"),

@@ -99,7 +99,7 @@ fn a_wider_range_of_a_cni_counts_more_than_a_narrower_prefix_that_nobody_uses() 
 }
 
 #[test]
-fn cilium_that_repeats_the_nodes_prefixes_goes_on_as_before() {
+fn cilium_that_repeats_the_nodes_prefixes_changes_nothing() {
     let mut objects = nodes();
     for (name, cidr) in [("n1", "10.244.0.0/24"), ("n2", "10.244.1.0/24"), ("n3", "10.244.2.0/24")] {
         objects.push(cilium_node(name, json!({"podCIDRs": [cidr]})));
@@ -169,17 +169,17 @@ fn the_static_table_counts_more_than_ranges_that_nobody_uses() {
 }
 
 #[test]
-fn a_static_prefix_that_pods_contradict_is_said_once() {
+fn a_static_prefix_that_pods_contradict_is_reported_once() {
     let mut model = TestModel::of(&nodes(), true);
     model.fixed("zones: [{name: eu-1c, region: eu-1, cidrs: [10.244.0.0/16]}]\n");
     model.read(&pod("a", "n1", &["10.244.0.5"]));
     assert_eq!((model.zone("10.244.0.5"), model.zone("10.244.0.6")), ("eu-1a".into(), "eu-1c".into()));
-    let said = model.notices();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!(said[0].0, "StaticPrefixOverruled");
+    let notices = model.notices();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].0, "StaticPrefixOverruled");
     let text =
         "10.244.0.0/16 is in zone eu-1c by the static table, but 10.244.0.5/32 in zone eu-1a by Pod shop/a on n1";
-    assert!(said[0].1.starts_with(text), "{}", said[0].1);
+    assert!(notices[0].1.starts_with(text), "{}", notices[0].1);
     model.read(&pod("b", "n2", &["10.244.1.5"]));
     assert_eq!(model.zone("10.244.1.5"), "eu-1b");
     assert_eq!(model.notices(), []);
@@ -189,18 +189,18 @@ fn a_static_prefix_that_pods_contradict_is_said_once() {
 }
 
 #[test]
-fn what_is_outside_gives_way_to_the_cluster_and_that_is_said() {
+fn an_external_prefix_gives_way_to_the_cluster_and_is_reported() {
     let mut model = TestModel::of(&nodes(), true);
     model.fixed(
         "zones: [{name: eu-1c, region: eu-1}]\nexternal: [{name: db, cidr: 10.244.0.0/16, zone: eu-1c, class: vm}]\n",
     );
     assert_eq!((model.zone("10.244.0.5"), model.zone("10.244.9.5")), ("eu-1a".into(), "eu-1c".into()));
-    let said: Vec<&str> = model.notices().into_iter().map(|(reason, _)| reason).collect();
-    assert_eq!(said, ["StaticPrefixOverruled"]);
+    let notices: Vec<&str> = model.notices().into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(notices, ["StaticPrefixOverruled"]);
 }
 
 #[test]
-fn what_was_left_behind_gives_way_to_the_pod_that_runs() {
+fn an_address_of_a_finished_pod_belongs_to_the_running_pod() {
     let stale = [endpoint("old", "192.168.1.12", "10.244.0.5"), endpoint("older", "192.168.1.13", "192.168.1.11")];
     let mut objects = nodes();
     objects.extend(stale);
@@ -288,7 +288,7 @@ fn a_static_pod_is_its_own_and_an_executor_its_driver_s() {
 }
 
 #[test]
-fn a_source_that_is_switched_off_says_nothing() {
+fn a_source_that_is_switched_off_has_no_effect() {
     let mut objects = nodes();
     objects.extend([block("10.244.9.0/26", "n1"), cilium_node("n2", json!({"podCIDRs": ["10.244.0.0/24"]}))]);
     objects.extend([endpoint("e", "192.168.1.13", "10.7.0.1"), pod("a", "n3", &["10.8.0.1"])]);

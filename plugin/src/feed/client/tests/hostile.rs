@@ -1,4 +1,4 @@
-//! States with which a tenant would stop the feed, and an agent that can't take what it is told.
+//! States with which a tenant would stop the feed, and an agent that can't apply its updates.
 
 use super::*;
 use crate::{
@@ -65,11 +65,11 @@ fn a_change_of_any_size_arrives_at_an_agent_that_follows() {
 }
 
 #[test]
-fn a_bucket_that_is_told_again_before_the_state_is_whole_is_as_it_was_told_last() {
+fn a_bucket_sent_twice_before_the_state_is_whole_has_its_last_contents() {
     let endpoint = |address: &str| crate::proto::v1::Endpoint { address: address.into(), ..Default::default() };
     let (a, b) = ("10.0.0.1", "10.0.0.2");
     let mut gathered = Gathered::default();
-    let mut tell = |update: Update, whole| {
+    let mut send = |update: Update, whole| {
         let updates = vec![wire::pack(&update.encode_to_vec())];
         gathered.take(FollowResponse { position: None, updates, whole }).unwrap()
     };
@@ -78,10 +78,10 @@ fn a_bucket_that_is_told_again_before_the_state_is_whole_is_as_it_was_told_last(
         endpoints,
         ..Update::default()
     };
-    tell(Update { endpoints: vec![endpoint(b)], ..Update::default() }, false);
-    tell(replaces(a, vec![endpoint(a)]), false);
-    tell(replaces(b, Vec::new()), false);
-    let batch = tell(replaces(a, Vec::new()), true).unwrap();
+    send(Update { endpoints: vec![endpoint(b)], ..Update::default() }, false);
+    send(replaces(a, vec![endpoint(a)]), false);
+    send(replaces(b, Vec::new()), false);
+    let batch = send(replaces(a, Vec::new()), true).unwrap();
     assert_eq!(batch.changes(&SharedTable::default(), &Index::default()), Changes::default());
 }
 

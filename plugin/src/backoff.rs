@@ -22,7 +22,7 @@ impl Backoff {
     /// The wait after a failure.
     pub fn failed(&mut self) -> Duration {
         let widest = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         widest.mul_f64(rand::random_range(self.part.clone()))
     }
 

@@ -38,12 +38,12 @@ fn agent(network: &Network, pins: &Pins, state: &Path) -> (Meter, bool) {
         agent.datapath().set_devices(devices).unwrap();
         let table = StaticTable::parse(Path::new("zones.yaml"), ZONES.as_bytes()).unwrap();
         agent.apply_zones(&table.zones, SystemTime::now()).unwrap();
-        let goes_on = agent.restore_sums(state, Instant::now()).unwrap();
+        let is_restored = agent.restore_sums(state, Instant::now()).unwrap();
         agent.datapath().attach().unwrap();
-        goes_on
+        is_restored
     };
-    let goes_on = network.node.run(start).unwrap();
-    (agent, goes_on)
+    let is_restored = network.node.run(start).unwrap();
+    (agent, is_restored)
 }
 
 /// The agent's sum over all pods.
@@ -59,13 +59,13 @@ fn send(network: &Network, port: u16, count: usize) {
 }
 
 #[test]
-fn idle_entries_are_taken_away_and_their_counters_stay() {
+fn idle_entries_are_removed_and_their_counters_stay() {
     let bpf = BpfFs::temporary("idle");
     let state = bpf.0.with_extension("state");
     let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
     let pins = network.node.run(|| Pins::open(&bpf.0)).unwrap().unwrap();
-    let (mut first, goes_on) = agent(&network, &pins, &state);
-    assert!(!goes_on, "it is the first one");
+    let (mut first, is_restored) = agent(&network, &pins, &state);
+    assert!(!is_restored, "it is the first one");
     send(&network, PORT, 10);
     send(&network, PORT + 1, 20);
     let start = Instant::now();
@@ -126,8 +126,8 @@ fn idle_entries_are_taken_away_and_their_counters_stay() {
 }
 
 fn agent_after(network: &Network, pins: &Pins, state: &Path, kept: bool) -> Meter {
-    let (agent, goes_on) = agent(network, pins, state);
-    assert_eq!(goes_on, kept);
+    let (agent, is_restored) = agent(network, pins, state);
+    assert_eq!(is_restored, kept);
     agent
 }
 

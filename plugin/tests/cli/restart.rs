@@ -73,7 +73,7 @@ fn sum(series: &BTreeMap<String, u64>, family: &str) -> u64 {
     series.iter().filter(|(name, _)| name.starts_with(family)).map(|(_, value)| value).sum()
 }
 
-fn goes_on(hook: Hook, signal: Signal) {
+fn restart(hook: Hook, signal: Signal) {
     let _alone = alone();
     let before = Machine::now();
     let scratch = Scratch::new(&format!("goes-on-{hook}-{signal}"));
@@ -101,23 +101,23 @@ fn goes_on(hook: Hook, signal: Signal) {
     let agent = |args: &[&str]| agent_with(&all, args);
     for (name, number) in CAPABILITIES {
         let others: Vec<u32> = all.into_iter().filter(|other| *other != number).collect();
-        let said = agent_with(&others, &[]).said();
+        let output = agent_with(&others, &[]).output();
         let expected = format!("meridian: the capability {name} is missing, to ");
-        assert!(said.code == Some(1) && said.stderr.starts_with(&expected), "{said:?}");
-        assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+        assert!(output.code == Some(1) && output.stderr.starts_with(&expected), "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
     let start = || {
         let mut agent = agent(&[]);
-        let (said, rest) = agent.stderr_until("is_pinned=true");
+        let (output, rest) = agent.stderr_until("is_pinned=true");
         // Reads to the end, so that the agent never blocks on its output.
         thread::spawn(move || {
             let mut rest = rest;
             let _ = rest.read_to_end(&mut Vec::new());
         });
-        (agent, said)
+        (agent, output)
     };
-    let (first, said) = start();
-    assert!(!said.contains("go on"), "{said}");
+    let (first, output) = start();
+    assert!(!output.contains("go on"), "{output}");
     let wire = network.wire();
     let _sink = sink(&network.peer, PEER.of(IpVersion::V4), PORT);
     let stop = AtomicBool::new(false);
@@ -135,7 +135,7 @@ fn goes_on(hook: Hook, signal: Signal) {
         let _stop = StopOnDrop(&stop);
         let pod = &network.pod;
         scope.spawn(move || pod.run(send).unwrap());
-        let told = |at_least: u64| {
+        let reported = |at_least: u64| {
             for _ in 0..400 {
                 let series = traffic(&network);
                 if sum(&series, "meridian_pod_packets_total") > at_least {
@@ -143,17 +143,17 @@ fn goes_on(hook: Hook, signal: Signal) {
                 }
                 thread::sleep(Duration::from_millis(50));
             }
-            panic!("nothing is told: {:?}", traffic(&network));
+            panic!("nothing is reported: {:?}", traffic(&network));
         };
-        let before = told(2000);
+        let before = reported(2000);
         first.signal(signal);
-        drop(first.said());
+        drop(first.output());
         // The kernel continues to count without an agent.
         thread::sleep(Duration::from_secs(3));
-        let (second, said) = start();
+        let (second, output) = start();
         let kept = signal == Signal::SIGTERM;
-        assert!(!kept || said.contains("the counters of the earlier agent continue"), "{said}");
-        let after = told(sum(&before, "meridian_pod_packets_total"));
+        assert!(!kept || output.contains("the counters of the earlier agent continue"), "{output}");
+        let after = reported(sum(&before, "meridian_pod_packets_total"));
         for (series, value) in &before {
             assert!(after.get(series).is_some_and(|after| after >= value), "{series} was {value}: {after:?}");
         }
@@ -180,14 +180,14 @@ fn goes_on(hook: Hook, signal: Signal) {
         assert_eq!(sum(&series, "meridian_zone_packets_total"), sent.packets - wire.packets);
 
         // While an agent runs, nothing is removed.
-        let refused = agent(&["--unload"]).said();
+        let refused = agent(&["--unload"]).output();
         assert_eq!(refused.code, Some(1));
         assert!(
             refused.stderr.contains("another agent counts here already") && refused.stderr.ends_with("end it first\n"),
             "{refused:?}"
         );
         second.signal(Signal::SIGTERM);
-        assert_eq!(second.said().code, Some(0));
+        assert_eq!(second.output().code, Some(0));
     });
     assert_eq!(pinned(&bpf).len(), 1);
     // With `--stay` the process reports on its health port that it is done.
@@ -200,8 +200,8 @@ fn goes_on(hook: Hook, signal: Signal) {
     }
     assert!(page(&network, "/readyz").ends_with("ok\n") && pinned(&bpf).is_empty());
     unload.signal(Signal::SIGTERM);
-    let said = unload.said();
-    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    let output = unload.output();
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:?}");
     assert!(pinned(&bpf).is_empty() && !scratch.as_ref().join("state").exists(), "{:?}", pinned(&bpf));
     drop((network, bpf));
     before.is_restored();
@@ -209,20 +209,20 @@ fn goes_on(hook: Hook, signal: Signal) {
 
 #[test]
 fn a_killed_agent_loses_nothing_at_netfilter() {
-    goes_on(Hook::Netfilter, Signal::SIGKILL);
+    restart(Hook::Netfilter, Signal::SIGKILL);
 }
 
 #[test]
 fn a_killed_agent_loses_nothing_at_tcx() {
-    goes_on(Hook::Tcx, Signal::SIGKILL);
+    restart(Hook::Tcx, Signal::SIGKILL);
 }
 
 #[test]
 fn a_killed_agent_loses_nothing_at_clsact() {
-    goes_on(Hook::Clsact, Signal::SIGKILL);
+    restart(Hook::Clsact, Signal::SIGKILL);
 }
 
 #[test]
 fn an_agent_that_is_replaced_hands_its_sums_on() {
-    goes_on(Hook::Netfilter, Signal::SIGTERM);
+    restart(Hook::Netfilter, Signal::SIGTERM);
 }
