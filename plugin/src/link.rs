@@ -4,6 +4,7 @@
 pub const PEM_BYTES: u64 = 1 << 20;
 
 mod admission;
+mod backlog;
 mod backoff;
 mod codec;
 mod connect;
@@ -13,6 +14,7 @@ mod tls;
 mod tokens;
 
 pub use admission::{Admission, Place};
+pub use backlog::{Account, Backlog, Waiting};
 pub use backoff::Backoff;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};

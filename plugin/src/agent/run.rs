@@ -149,9 +149,9 @@ impl Agent<'_> {
     /// Starts the servers for flows, metrics and the zone table.
     async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Error> {
         let settings = self.settings;
-        let tls = servers::tls(settings.hubble_tls.clone(), settings.hubble);
+        let tls = settings.hubble.and_then(|listen| servers::tls(settings.hubble_tls.clone(), listen));
         let places =
-            Places { grpc: Some(settings.hubble), tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
+            Places { grpc: settings.hubble, tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
         let offer = Offer {
             nodes: vec![settings.hubble_name.clone()],
             is_recorded: false,

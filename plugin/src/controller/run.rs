@@ -156,7 +156,9 @@ impl<'a> Controller<'a> {
         let feed = self.feed(tokens);
         let zones = ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) };
         let agent_services = AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone() };
-        let own_services = ControllerServices { controller: feed, counters, peers, zones };
+        let backlog = grpc::backlog();
+        page.add(Arc::clone(&backlog));
+        let own_services = ControllerServices { controller: feed, counters, peers, zones, backlog };
         let serving_agents = async move {
             grpc::serve_agents(agent_services, ports.feed, feed_tls).await;
             Ok(())

@@ -6,7 +6,7 @@ use crate::{
     export::PairLogTally,
     flows::{READERS, Ring},
     historian::Historian,
-    link::{Admission, Tls},
+    link::{Admission, Backlog, Tls},
 };
 use prometheus_client::registry::Unit;
 use std::{
@@ -38,6 +38,19 @@ impl Part for Arc<Ring> {
         page.gauges("meridian_flow_ring_readers_limit", help, None, &gauge(READERS as u64))?;
         let help = "Number of flow requests refused because of the stream limit.";
         page.counters("meridian_flow_ring_refused_readers", help, None, &counter(refused))
+    }
+}
+
+impl Part for Arc<Backlog> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let gauge = |value: usize| vec![(Vec::new(), value as f64)];
+        let help = "Size of responses that gRPC clients have not read yet.";
+        page.gauges("meridian_grpc_backlog", help, Some(Unit::Bytes), &gauge(self.bytes()))?;
+        let help = "Limit of the responses that gRPC clients have not read yet.";
+        page.gauges("meridian_grpc_backlog_limit", help, Some(Unit::Bytes), &gauge(self.limit()))?;
+        let help = "Number of gRPC streams and connections ended because their clients did not read.";
+        let ended = vec![(Vec::new(), self.ended())];
+        page.counters("meridian_grpc_ended_clients", help, None, &ended)
     }
 }
 
