@@ -100,15 +100,21 @@ pub async fn serve(
     }
     let served = Port { routes, named: reflection.named(), backlog: services.backlog, shutdown: shutdown.clone() };
     let port = async {
-        let Some(listener) = listener else { return Ok(()) };
-        served.clone().serve(connections(listener, tls, shutdown)).await
+        let Some(listener) = listener else { return not_served(&shutdown).await };
+        served.clone().serve(connections(listener, tls, shutdown.clone())).await
     };
     let local = async {
-        let Some(Socket { listener, path: _path }) = socket else { return Ok(()) };
+        let Some(Socket { listener, path: _path }) = socket else { return not_served(&shutdown).await };
         let clients = UnixListenerStream::new(listener).map(|stream| stream.map(|stream| (stream, None)));
         served.clone().serve(clients).await
     };
     tokio::try_join!(port, local).map(drop)
+}
+
+/// Waits instead of a server: one that ends before the shutdown has failed.
+async fn not_served(shutdown: &CancellationToken) -> io::Result<()> {
+    shutdown.cancelled().await;
+    Ok(())
 }
 
 /// The health service, which reports the process and the service of this name as serving.

@@ -12,7 +12,7 @@ use crate::{
     cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
-    historian::Historian,
+    historian::{Historian, Recording},
     hubble::{PeerService, PeerSource},
     identity::Index,
     link::{Authenticate, Tls},
@@ -180,7 +180,7 @@ impl<'a> Controller<'a> {
     /// Keeps the history.
     fn keep_history(&self, historian: Arc<Historian>, fixed: &Followed) -> Part {
         let keeping = Keeping {
-            historian,
+            recording: Recording::new(historian),
             cluster_totals: Arc::clone(&self.cluster_totals),
             nodes: self.nodes.subscribe(),
             fixed: fixed.table(),

@@ -3,6 +3,7 @@
 use super::{parts::Part, writer::Writer};
 use crate::{
     api::Missed,
+    atomic_file::Saves,
     export::PairLogTally,
     flows::{READERS, Ring},
     historian::Historian,
@@ -85,7 +86,23 @@ impl Part for Arc<PairLogTally> {
         let help = "Number of pair log lines not written, or not in time.";
         page.counters("meridian_pair_log_lost_lines", help, None, &count(&self.lost_lines))?;
         let help = "IP bytes in the lost lines of the pair log.";
-        page.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &count(&self.lost_bytes))
+        page.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &count(&self.lost_bytes))?;
+        let help = "IP bytes left out of the pair log because an earlier agent may have logged them.";
+        page.counters("meridian_pair_log_unknown", help, Some(Unit::Bytes), &count(&self.unknown_bytes))
+    }
+}
+
+/// The files that outlive a process.
+impl Part for Vec<(&'static str, Arc<Saves>)> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let saves = self.iter().flat_map(|(file, saves)| {
+            [("written", &saves.written), ("failed", &saves.failed)].map(|(result, count)| {
+                let labels = vec![("file", (*file).to_owned()), ("result", result.to_owned())];
+                (labels, count.load(Ordering::Relaxed))
+            })
+        });
+        let help = "Number of times the agent saved a file for the next agent, by file and result.";
+        page.counters("meridian_state_saves", help, None, &saves.collect::<Vec<_>>())
     }
 }
 
