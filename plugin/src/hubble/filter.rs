@@ -29,7 +29,7 @@ use ahash::AHashMap;
 use bounds::Sums;
 use field::{EndCheck, FlowCheck, record, verdict_of};
 
-/// The limit of cached results of a check; all are dropped at the limit.
+/// The limit of cached results of a request. Its checks share it, and one that has reached its part drops all.
 const REMEMBERED: usize = 16_384;
 
 /// A condition on a flow.
@@ -47,7 +47,7 @@ enum Side {
 }
 
 impl Check {
-    fn matches(&mut self, flow: &Encoded) -> bool {
+    fn matches(&mut self, flow: &Encoded, remembered: usize) -> bool {
         match self {
             Self::Flow(check) => check(flow),
             Self::End { side, check, known } => {
@@ -55,7 +55,7 @@ impl Check {
                     Side::Source => flow.source(),
                     Side::Destination => flow.destination(),
                 };
-                if known.len() >= REMEMBERED {
+                if known.len() >= remembered {
                     known.clear();
                 }
                 // No end has the id 0.
@@ -72,6 +72,8 @@ pub struct Filters {
     whitelist: Vec<Vec<Check>>,
     blacklist: Vec<Vec<Check>>,
     is_costly: bool,
+    /// The limit of cached results of each check.
+    remembered: usize,
 }
 
 impl std::fmt::Debug for Filters {
@@ -92,8 +94,10 @@ impl Filters {
         let mut sums = Sums::default();
         let mut list =
             |filters: &[FlowFilter]| filters.iter().map(|filter| checks(filter, &mut sums)).collect::<Result<_, _>>();
-        let (whitelist, blacklist) = (list(whitelist)?, list(blacklist)?);
-        Ok(Self { whitelist, blacklist, is_costly: sums.are_costly() })
+        let (whitelist, blacklist): (Vec<Vec<Check>>, Vec<Vec<Check>>) = (list(whitelist)?, list(blacklist)?);
+        let all = whitelist.iter().chain(&blacklist).flatten();
+        let ends = all.filter(|check| matches!(check, Check::End { .. })).count();
+        Ok(Self { whitelist, blacklist, is_costly: sums.are_costly(), remembered: REMEMBERED / ends.max(1) })
     }
 
     /// Whether the filters may take long for a flow: expressions, or many values.
@@ -103,8 +107,9 @@ impl Filters {
 
     /// Whether the flow passes.
     pub fn match_flow(&mut self, flow: &Encoded) -> bool {
+        let remembered = self.remembered;
         let one = |filters: &mut [Vec<Check>]| {
-            filters.iter_mut().any(|checks| checks.iter_mut().all(|check| check.matches(flow)))
+            filters.iter_mut().any(|checks| checks.iter_mut().all(|check| check.matches(flow, remembered)))
         };
         (self.whitelist.is_empty() || one(&mut self.whitelist)) && !one(&mut self.blacklist)
     }
@@ -340,6 +345,26 @@ mod tests {
         bounds::{REGEXPS, VALUES},
         *,
     };
+
+    #[test]
+    fn a_thousand_checks_remember_no_more_than_one() {
+        use crate::proto::flow::{Endpoint, Flow};
+        let filter = || FlowFilter { source_pod: vec!["shop/".into()], ..FlowFilter::default() };
+        for checks in [1, 10, 490] {
+            let mut filters = Filters::new(&vec![filter(); checks], &[]).unwrap();
+            let mut most = 0;
+            for n in 0..2 * REMEMBERED / checks {
+                let source = Some(Endpoint { namespace: format!("ns-{n}"), ..Endpoint::default() });
+                assert!(!filters.match_flow(&Flow { source, ..Flow::default() }.into()));
+                let known = filters.whitelist.iter().flatten().map(|check| match check {
+                    Check::End { known, .. } => known.len(),
+                    Check::Flow(_) => 0,
+                });
+                most = known.sum::<usize>().max(most);
+            }
+            assert!((REMEMBERED - checks..=REMEMBERED).contains(&most), "{checks} checks remember {most}");
+        }
+    }
 
     #[test]
     fn a_request_can_not_ask_for_more_than_there_is_time_and_memory_for() {
