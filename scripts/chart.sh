@@ -56,6 +56,7 @@ for version in 3 4; do
     render "$helm" "$version-default"
     render "$helm" "$version-all" "${ALL[@]}"
     render "$helm" "$version-none" "${NONE[@]}"
+    render "$helm" "$version-api" --set controller.listenInCluster=true --set hubble.tls.serverSecretName=given
     render "$helm" "$version-clear" --set relay.enabled=true --set hubble.tls.enabled=false
     for preset in "$CHART"/presets/*.yaml; do
         name=$(basename "$preset" .yaml)
