@@ -2,8 +2,11 @@
 #
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/meridian:0.1.0 --push .
 
+# A release names it by digest: --build-arg BUILDER=rust@sha256:… (SECURITY.md).
+ARG BUILDER=rust:1.95-bookworm
+
 # Built where the builder runs, for whatever machine it is to run on.
-FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
+FROM --platform=$BUILDPLATFORM $BUILDER AS build
 ARG TARGETARCH
 WORKDIR /src
 RUN case "$TARGETARCH" in \

@@ -16,10 +16,12 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
     --set agent.seccompProfile.type=Localhost --set agent.seccompProfile.localhostProfile=meridian-agent.json
+    --set-json 'networkPolicies.clients=[{"namespaceSelector":{}}]'
+    --set-json 'networkPolicies.scrapers=[{"namespaceSelector":{"matchLabels":{"team":"monitoring"}}}]'
     --set-json 'agent.extraEnv=[{"name":"A","value":"b"}]' --set agent.podLabels.team=net)
 NONE=(--set tls.secretName=given --set relay.enabled=true --set hubble.tls.serverSecretName=given-too
     --set hubble.tls.relaySecretName=given-as-well
-    --set controller.replicas=1 --set uninstall.enabled=false --set controller.history.enabled=false
+    --set controller.replicas=1 --set uninstall.enabled=false --set networkPolicies.enabled=false --set controller.history.enabled=false
     --set agent.priorityClass.create=false --set agent.priorityClass.name= --set image.digest="sha256:$(printf '%064d' 0)")
 
 validate=$CACHE/kubernetes-validate-$VALIDATE_VERSION
@@ -54,6 +56,7 @@ for version in 3 4; do
     render "$helm" "$version-default"
     render "$helm" "$version-all" "${ALL[@]}"
     render "$helm" "$version-none" "${NONE[@]}"
+    render "$helm" "$version-api" --set controller.listenInCluster=true --set hubble.tls.serverSecretName=given
     render "$helm" "$version-clear" --set relay.enabled=true --set hubble.tls.enabled=false
     for preset in "$CHART"/presets/*.yaml; do
         name=$(basename "$preset" .yaml)
@@ -90,6 +93,20 @@ if grep -q 'compute-type' "$rendered/everywhere.yaml" || ! grep -q -- '--agentle
     die "nodes are left out that were not to be"
 fi
 rm "$rendered/everywhere.yaml"
+# No agent opens a port for flows that nobody beyond its node needs, and a server's certificate is no client's.
+grep -q 'listen: "off"' "$rendered/4-default.yaml" || die "an agent listens on loopback by default"
+grep -q 'listen: ":4344"' "$rendered/4-all.yaml" || die "the relay reaches no agent"
+certificates() {
+    awk -v secret="  name: $1" '$0 == secret {on = 1} on && / (ca|tls).crt: / {print $1, $2} /^---/ {on = 0}' \
+        "$rendered/4-all.yaml" | awk -v key="$2:" '$1 == key {print $2}' | base64 -d
+}
+certificates meridian-hubble-tls tls.crt >"$rendered/server" && certificates meridian-hubble-tls ca.crt >"$rendered/clients"
+certificates meridian-relay-tls tls.crt >"$rendered/client" && certificates meridian-relay-tls ca.crt >"$rendered/servers"
+openssl verify -CAfile "$rendered/servers" "$rendered/server" >/dev/null || die "the relay refuses the agents"
+openssl verify -CAfile "$rendered/clients" "$rendered/client" >/dev/null || die "the agents refuse the relay"
+if openssl verify -CAfile "$rendered/clients" "$rendered/server" >/dev/null 2>&1; then
+    die "a server's certificate is good for a client"
+fi
 if found=$(grep -nE 'privileged: true|hostPID|hostIPC|:latest|SYS_ADMIN|allowPrivilegeEscalation: true' "$rendered"/*.yaml); then
     die "this must not be in the chart: $found"
 fi

@@ -38,7 +38,7 @@ pub use flow_maps::Retiring;
 pub use hook::Hook;
 pub use hook_change::GRACE;
 pub use object::Options;
-pub use only::{NotAlone, Only, Role as Alone};
+pub use only::{NotAlone, Only};
 pub use pins::Pins;
 pub use probe::{accept_all, next};
 pub use read::{Cell, Stats};

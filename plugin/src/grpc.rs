@@ -2,7 +2,9 @@
 
 mod agents;
 mod coalesced;
+mod port;
 mod reflection;
+mod streams;
 mod unimplemented;
 
 pub use agents::{AgentServices, serve as serve_agents};
@@ -18,16 +20,16 @@ use crate::{
         self,
         services::{observer_server::ObserverServer, peer_server::PeerServer},
     },
-    link::{self, Admission, Placed, Tls},
+    link::{self, Admission, Backlog, Placed, Tls},
 };
-use coalesced::Coalesced;
+use port::Port;
 use reflection::Reflection;
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::{
@@ -35,17 +37,23 @@ use tokio_stream::{
     wrappers::{ReceiverStream, UnixListenerStream},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::pb::{v1, v1alpha};
 
 /// The Observer's name in the health service, which differs from its gRPC service name.
 const HEALTH_NAME: &str = "hubble.server.Observer";
-/// How long until a vanished client is detected.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Connections to the port of people and their tools at one time, and of one address: a newer one takes the place
 /// of an older one. hubble-relay has one.
 const CONNECTIONS: usize = 512;
 const CONNECTIONS_BY_ADDRESS: usize = 128;
+/// Bytes that may wait for all clients of the port and the socket together.
+const BACKLOG_BYTES: usize = 64 << 20;
+
+/// The bound on the bytes that wait for the clients of a process.
+pub fn backlog() -> Arc<Backlog> {
+    Arc::new(Backlog::new(BACKLOG_BYTES))
+}
 
 /// The services of a process.
 #[derive(Debug)]
@@ -56,6 +64,8 @@ pub struct Services {
     pub peers: Option<Arc<hubble::PeerService>>,
     /// Counters and the zone table, where the process has them.
     pub own: Option<(Arc<CountersService<Sample>>, Arc<ZonesService>)>,
+    /// The bytes that wait for clients.
+    pub backlog: Arc<Backlog>,
 }
 
 /// Serves on the port and on the socket that are given, until `shutdown`. The port uses TLS if there is any.
@@ -76,29 +86,35 @@ pub async fn serve(
     names.extend(own.iter().flat_map(|_| ["meridian.v1.Counters", "meridian.v1.Zones"]));
     // Old clients use the older version of reflection, new ones the newer.
     let reflection = Reflection::of(&names);
-    let router = || {
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .layer(reflection.named())
-            .add_service(ObserverServer::from_arc(Arc::clone(&services.observer)))
-            .add_optional_service(peers.map(|peers| PeerServer::from_arc(Arc::clone(peers))))
-            .add_optional_service(own.map(|(counters, _)| CountersServer::from_arc(Arc::clone(counters))))
-            .add_optional_service(own.map(|(_, zones)| ZonesServer::from_arc(Arc::clone(zones))))
-            .add_service(health.clone())
-            .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
-            .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
-    };
-    let unix = |listener| UnixListenerStream::new(listener).map(|stream| stream.map(|it| Coalesced::new(it, None)));
+    let mut routes = Routes::new(ObserverServer::from_arc(Arc::clone(&services.observer)))
+        .add_service(health)
+        .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
+        .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone()));
+    if let Some(peers) = peers {
+        routes = routes.add_service(PeerServer::from_arc(Arc::clone(peers)));
+    }
+    if let Some((counters, zones)) = own {
+        routes = routes
+            .add_service(CountersServer::from_arc(Arc::clone(counters)))
+            .add_service(ZonesServer::from_arc(Arc::clone(zones)));
+    }
+    let served = Port { routes, named: reflection.named(), backlog: services.backlog, shutdown: shutdown.clone() };
     let port = async {
-        let Some(listener) = listener else { return Ok(()) };
-        let port = connections(listener, tls, shutdown.clone());
-        router().serve_with_incoming_shutdown(port, shutdown.cancelled()).await
+        let Some(listener) = listener else { return not_served(&shutdown).await };
+        served.clone().serve(connections(listener, tls, shutdown.clone())).await
     };
     let local = async {
-        let Some(Socket { listener, path: _path }) = socket else { return Ok(()) };
-        router().serve_with_incoming_shutdown(unix(listener), shutdown.cancelled()).await
+        let Some(Socket { listener, path: _path }) = socket else { return not_served(&shutdown).await };
+        let clients = UnixListenerStream::new(listener).map(|stream| stream.map(|stream| (stream, None)));
+        served.clone().serve(clients).await
     };
-    tokio::try_join!(port, local).map(drop).map_err(io::Error::other)
+    tokio::try_join!(port, local).map(drop)
+}
+
+/// Waits instead of a server: one that ends before the shutdown has failed.
+async fn not_served(shutdown: &CancellationToken) -> io::Result<()> {
+    shutdown.cancelled().await;
+    Ok(())
 }
 
 /// The health service, which reports the process and the service of this name as serving.
@@ -118,6 +134,8 @@ pub struct ControllerServices {
     pub peers: hubble::PeerService,
     /// The zone table.
     pub zones: ZonesService,
+    /// The bytes that wait for clients.
+    pub backlog: Arc<Backlog>,
 }
 
 /// Serves these services until `shutdown`, with TLS if there is any.
@@ -132,32 +150,28 @@ pub async fn serve_controller(
 ) -> io::Result<()> {
     let reflection =
         Reflection::of(&["meridian.v1.Controller", "meridian.v1.Counters", "peer.Peer", "meridian.v1.Zones"]);
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .layer(reflection.named())
-        .add_service(ControllerServer::new(services.controller))
+    let routes = Routes::new(ControllerServer::new(services.controller))
         .add_service(CountersServer::new(services.counters))
         .add_service(PeerServer::new(services.peers))
         .add_service(ZonesServer::new(services.zones))
         .add_service(health("meridian.v1.Controller").await)
         .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
-        .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection))
-        .serve_with_incoming_shutdown(connections(listener, tls, shutdown.clone()), shutdown.cancelled_owned())
-        .await
-        .map_err(io::Error::other)
+        .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone()));
+    let port = Port { routes, named: reflection.named(), backlog: services.backlog, shutdown: shutdown.clone() };
+    port.serve(connections(listener, tls, shutdown)).await
 }
 
 fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
-) -> impl Stream<Item = io::Result<Coalesced<Placed>>> {
+) -> impl Stream<Item = io::Result<(Placed, Option<SocketAddr>)>> {
     let places = Arc::new(Admission::new(CONNECTIONS, CONNECTIONS_BY_ADDRESS));
     let accepted = ReceiverStream::new(link::connections(listener, tls, places, shutdown));
     accepted.map(|arrival| {
         let stream = Placed::from(arrival);
         let from = stream.client();
-        Ok(Coalesced::new(stream, Some(from)))
+        Ok((stream, Some(from)))
     })
 }
 

@@ -4,6 +4,10 @@
 //! Whatever happens to the disk, the hour in memory goes on, and nothing else waits for it: a block that can't be written
 //! is written another time, and what was lost is missing from the coverage.
 
+mod recording;
+
+pub use recording::{Recording, TICK};
+
 use crate::{
     accounting::Grown,
     archive::{self, Archive, Limits, Tally},

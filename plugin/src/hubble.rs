@@ -12,6 +12,7 @@ mod peer_client;
 mod query;
 mod reply;
 mod server;
+mod turn;
 
 pub use export::{Exported, InvalidExport};
 pub use filter::{Filters, InvalidFilter};

@@ -4,6 +4,7 @@
 pub const PEM_BYTES: u64 = 1 << 20;
 
 mod admission;
+mod backlog;
 mod codec;
 mod connect;
 mod log_limit;
@@ -12,6 +13,7 @@ mod tls;
 mod tokens;
 
 pub use admission::{Admission, Place};
+pub use backlog::{Account, Backlog, Waiting};
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use log_limit::LogLimit;

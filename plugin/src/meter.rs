@@ -296,15 +296,13 @@ impl Meter {
         self.report_losses(time)
     }
 
-    /// Saves the sums in a file for the next agent, if a save is due or with `now`. Then empties the slots of idle
-    /// entries, whose counters are no longer needed.
-    ///
-    /// # Errors
-    /// The file can't be written; the slots are then emptied after a later save.
-    pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Result<(), atomic_file::Error> {
+    /// Saves the sums in a file for the next agent, if a save is due or with `now`; `None` if it is not. Then empties
+    /// the slots of idle entries, whose counters are no longer needed. If the file can't be written, the slots are
+    /// emptied after a later save.
+    pub fn keep(&mut self, path: &Path, at: Instant, now: bool) -> Option<Result<(), atomic_file::Error>> {
         let every = if self.finished.is_empty() { SAVED_EVERY } else { SAVED_EVERY_WHEN_IDLE };
         if !now && self.kept.is_some_and(|kept| at.duration_since(kept) < every) {
-            return Ok(());
+            return None;
         }
         self.kept = Some(at);
         let boot_id = self.datapath.boot_id().map(|id| id.into_bytes().to_vec()).unwrap_or_default();
@@ -317,9 +315,11 @@ impl Meter {
         let entries = self.tracker.progress().map(entry).collect();
         let saved = SavedCounters { boot_id, entries, sums: Some(wire::sums(&self.accounting)) };
         // No sync: a crash of the machine also ends the counters.
-        atomic_file::write(path, MAGIC, &saved.encode_to_vec(), false)?;
-        self.empty_idle();
-        Ok(())
+        let kept = atomic_file::write(path, MAGIC, &saved.encode_to_vec(), false);
+        if kept.is_ok() {
+            self.empty_idle();
+        }
+        Some(kept)
     }
 
     /// Restores the sums that an earlier agent saved for the same counters. Returns whether there were any. The table
@@ -394,6 +394,14 @@ impl Meter {
             matrix.add(Pair { source, destination, version: cell.version, direction: cell.direction }, cell.counter);
         }
         Ok(matrix)
+    }
+
+    /// Whether the kernel's counters have counted anything.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn has_counted(&self) -> Result<bool, Error> {
+        Ok(self.datapath.matrix()?.iter().any(|cell| cell.counter != Counter::default()))
     }
 
     /// The counts in flow entries, and the counts that no flow entry has.

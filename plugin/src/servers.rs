@@ -6,7 +6,7 @@ use crate::{
     flows::Sink,
     grpc::{self, Services, Socket},
     hubble::{self, NodeName, PeerService, PeerSource},
-    link::{Files, Tls},
+    link::{Backlog, Files, Tls},
     metrics::{self, Page},
 };
 use std::{
@@ -159,7 +159,9 @@ impl Servers {
         if let Some(tls) = &places.tls {
             page.add(vec![Arc::clone(tls)]);
         }
-        let services = offer.services(places.tls.is_some(), shutdown);
+        let backlog = grpc::backlog();
+        page.add(Arc::clone(&backlog));
+        let services = offer.services(places.tls.is_some(), backlog, shutdown);
         if let Some((counters, _)) = &services.own {
             page.add(counters.missed());
         }
@@ -189,7 +191,7 @@ impl Servers {
 }
 
 impl Offer {
-    fn services(self, with_tls: bool, shutdown: &CancellationToken) -> Services {
+    fn services(self, with_tls: bool, backlog: Arc<Backlog>, shutdown: &CancellationToken) -> Services {
         let Self { nodes, is_recorded, peers, sink, page: _, measured } = self;
         let own = measured.map(|Measured { samples, zones }| {
             (Arc::new(CountersService::new(samples, shutdown.clone())), Arc::new(zones))
@@ -204,7 +206,7 @@ impl Offer {
             observer = observer.with_tls(node.server_name());
         }
         let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));
-        Services { observer: Arc::new(observer), peers, own }
+        Services { observer: Arc::new(observer), peers, own, backlog }
     }
 }
 

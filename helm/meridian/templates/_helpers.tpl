@@ -44,6 +44,15 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 {{- end }}
 
+{{/* The certificate of a client in a controller's pod: the relay's, or the server's where that is the only one given. */}}
+{{- define "meridian.clientSecret" -}}
+{{- if and .Values.hubble.tls.serverSecretName (not .Values.hubble.tls.relaySecretName) -}}
+{{ .Values.hubble.tls.serverSecretName }}
+{{- else -}}
+{{ include "meridian.relaySecret" . }}
+{{- end -}}
+{{- end }}
+
 {{/* The token that agents and replicas show each other. */}}
 {{- define "meridian.tokenVolume" -}}
 - name: token

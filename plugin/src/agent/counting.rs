@@ -5,6 +5,7 @@ use super::{
     zone_source::Zones,
 };
 use crate::{
+    atomic_file::{self, Saves},
     counters::Sample,
     export::{PairLog, Pairs},
     flows::Sink,
@@ -15,7 +16,7 @@ use crate::{
     servers::{END_TIMEOUT, Servers},
 };
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -36,6 +37,8 @@ pub(super) struct Counting<'a> {
     pub(super) meter: Meter,
     /// The folder for the sums, if they outlive this process.
     pub(super) state: Option<PathBuf>,
+    /// How often the sums were saved.
+    pub(super) saves: Arc<Saves>,
     pub(super) announcements: Announcements,
     pub(super) devices: DeviceFollower,
     pub(super) hook_watch: HookWatch,
@@ -70,9 +73,17 @@ enum Wake {
 }
 
 impl Counting<'_> {
-    /// Starts following the table, and drains for the first time.
-    pub(super) fn begin(&mut self) -> Result<(), Error> {
+    /// Starts following the table, and drains for the first time. With `is_unknown`, an earlier agent has counted and
+    /// its sums are lost: what it logged is unknown, and nothing may be logged twice.
+    pub(super) fn begin(&mut self, is_unknown: bool) -> Result<(), Error> {
         self.zones.follow(&self.index);
+        if is_unknown {
+            self.meter.drain(Instant::now(), SystemTime::now())?;
+            let lines = self.meter.take_interval();
+            if let Some(log) = &self.pair_log {
+                log.leave_out(&lines);
+            }
+        }
         self.drain()
     }
 
@@ -153,40 +164,56 @@ impl Counting<'_> {
     }
 
     fn log_pairs(&mut self) {
-        let Self { meter, pair_log, settings, .. } = self;
-        let mut is_logged = false;
-        if let Some(log) = pair_log {
-            log.tick(|| {
-                is_logged = true;
-                pairs(settings, meter)
-            });
+        if !self.pair_log.as_ref().is_some_and(PairLog::is_due) {
+            return;
         }
-        // The next agent must not log an interval again that the log has.
-        if is_logged {
-            self.keep(true);
+        let (pairs, is_saved) = self.take_pairs();
+        if let Some(log) = &mut self.pair_log {
+            if is_saved { log.write(pairs) } else { log.lose(&pairs) }
         }
     }
 
-    /// Saves the sums for the next agent, if the counters outlive this one.
-    fn keep(&mut self, now: bool) {
-        let Some(state) = &self.state else { return self.meter.empty_idle() };
-        if let Err(error) = self.meter.keep(state, Instant::now(), now) {
+    /// Takes the pairs of the interval. Before they are logged it is saved that they were taken, so that the next agent
+    /// logs none of them again, whenever this one is killed. If that fails, no sums are left to the next agent: it
+    /// then logs only what it has counted itself. The pairs must not be logged if even that fails.
+    fn take_pairs(&mut self) -> (Pairs, bool) {
+        let pairs = vec![(self.settings.node.clone(), self.meter.take_interval())];
+        let is_saved = self.keep(true) || self.state.as_ref().is_none_or(|state| forget(state));
+        (pairs, is_saved)
+    }
+
+    /// Saves the sums for the next agent, if the counters outlive this one. Returns whether that was possible.
+    fn keep(&mut self, now: bool) -> bool {
+        let Some(state) = &self.state else {
+            self.meter.empty_idle();
+            return true;
+        };
+        let Some(kept) = self.meter.keep(state, Instant::now(), now) else { return true };
+        self.saves.count(&kept);
+        if let Err(error) = &kept {
             tracing::warn!(%error, "the sums can't be saved: the next agent would start from zero");
         }
+        kept.is_ok()
     }
 
     /// Writes everything that is not written yet.
     pub(super) fn end(mut self) {
         self.record(true);
         self.zones.end(&self.index);
-        if let Some(log) = self.pair_log.take() {
-            log.end(pairs(self.settings, &mut self.meter), END_TIMEOUT);
+        match self.pair_log.take() {
+            None => drop(self.keep(true)),
+            Some(mut log) => match self.take_pairs() {
+                (pairs, true) => log.end(pairs, END_TIMEOUT),
+                (pairs, false) => log.lose(&pairs),
+            },
         }
-        self.keep(true);
         self.outputs.finish(END_TIMEOUT);
     }
 }
 
-fn pairs(settings: &Settings, meter: &mut Meter) -> Pairs {
-    vec![(settings.node.clone(), meter.take_interval())]
+/// Leaves no sums to the next agent.
+fn forget(state: &Path) -> bool {
+    atomic_file::remove(state)
+        .inspect_err(|error| tracing::error!(%error, "sums that are old can't be removed; pairs are not logged"))
+        .is_ok()
 }

@@ -2,6 +2,7 @@
 
 use super::place::change;
 use crate::{
+    atomic_file::Saves,
     counters::FeedState,
     feed::{Batch, Changes, Client, Connection, Position, Saved},
     identity::Index,
@@ -48,6 +49,7 @@ pub(super) struct Followed {
     /// The last time at which the table in force was known to agree with the controller; `None` without a table.
     confirmed: Option<SystemTime>,
     saved: Option<Instant>,
+    saves: Arc<Saves>,
     /// Whether the table has changed since it was written.
     is_unsaved: bool,
     writer: Option<JoinHandle<()>>,
@@ -90,6 +92,7 @@ impl Followed {
             first: None,
             confirmed: None,
             saved: None,
+            saves: Arc::default(),
             is_unsaved: false,
             writer: None,
         };
@@ -241,13 +244,20 @@ impl Followed {
         (self.saved, self.is_unsaved) = (Some(Instant::now()), false);
         let position = *self.applied.borrow();
         let saving = Saved::prepare(&self.table, index, position, confirmed);
-        let folder = self.state_dir.clone();
+        let (folder, saves) = (self.state_dir.clone(), Arc::clone(&self.saves));
         let write = move || {
-            if let Err(reason) = saving.write(&folder) {
+            let written = saving.write(&folder);
+            saves.count(&written);
+            if let Err(reason) = written {
                 tracing::warn!(%reason, "the table can't be saved");
             }
         };
         self.writer = thread::Builder::new().name("save".into()).spawn(write).ok();
+    }
+
+    /// How often the table was saved.
+    pub(super) fn saves(&self) -> Arc<Saves> {
+        Arc::clone(&self.saves)
     }
 
     /// Writes everything that is not written yet.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 /// The address at which other nodes reach this node's flows, if they can.
 pub(super) fn flow_server(settings: &Settings, devices: &Devices) -> Option<FlowServer> {
-    let listen = settings.hubble;
+    let listen = settings.hubble?;
     let addresses = devices.uplinks().flat_map(|uplink| uplink.addresses.clone());
     let own = if listen.ip().is_unspecified() { addresses.min() } else { Some(listen.ip()) };
     let own = own.filter(|ip| !ip.is_loopback())?;
@@ -34,10 +34,16 @@ pub(super) fn known(settings: &Settings, itself: Option<FlowServer>) -> PeerSour
     }
     let with_tls = settings.hubble_tls.is_some();
     let mut peers = settings.hubble_peers.clone();
-    // Clients on this machine reach the server on loopback, too.
-    let address = itself.map_or_else(|| settings.hubble.to_string(), |server| server.address);
-    let server_name = with_tls.then(|| settings.hubble_name.server_name());
-    peers.insert(settings.hubble_name.display_name(), PeerAddress { address, server_name });
+    // Clients on this machine reach the server on loopback or at the socket, too.
+    let here = || match (settings.hubble, &settings.socket) {
+        (Some(listen), _) => Some(listen.to_string()),
+        (None, Some(socket)) => Some(format!("unix://{}", socket.display())),
+        (None, None) => None,
+    };
+    if let Some(address) = itself.map(|server| server.address).or_else(here) {
+        let server_name = with_tls.then(|| settings.hubble_name.server_name());
+        peers.insert(settings.hubble_name.display_name(), PeerAddress { address, server_name });
+    }
     // The peers never change, so the sender is dropped.
     PeerSource::Local(watch::Sender::new(Arc::new(peers)).subscribe())
 }

@@ -18,13 +18,13 @@ pub(super) struct Reporting {
 }
 
 impl Reporting {
-    /// Starts reporting, if there is a controller. `is_restored`: the counters continue those of an earlier agent.
+    /// Starts reporting, if there is a controller. `is_continued`: the counters continue those of an earlier agent.
     pub(super) fn start(
         settings: &Settings,
         zones: &Zones,
         samples: Samples,
         flow_server: Option<FlowServer>,
-        is_restored: bool,
+        is_continued: bool,
     ) -> Option<Self> {
         let (controller, state) = zones.reports()?;
         let controller: &link::Settings = controller;
@@ -33,7 +33,7 @@ impl Reporting {
             settings: controller.clone(),
             samples,
             every: settings.report_interval,
-            reporter: ReportBuilder::new(flow_server, is_restored),
+            reporter: ReportBuilder::new(flow_server, is_continued),
             state,
             shutdown: shutdown.clone(),
         };

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     api::ZonesService,
+    atomic_file::Saves,
     counters::Sample,
     datapath::{
-        Alone, Devices, Only, Pins,
+        Devices, NotAlone, Only, Pins,
         auto::{self, Choice},
         capabilities,
         devices::{self, Watch},
@@ -32,7 +33,7 @@ use crate::{
     servers::{self, Measured, Offer, Places, Servers},
     zones::{Change, SharedTable},
 };
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use tokio::{
     select,
     sync::{Notify, watch},
@@ -49,7 +50,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     let (mut page, tally) = (Page::default(), Arc::default());
     let pair_log = open_pair_log(settings, &tally)?;
     if pair_log.is_some() {
-        page.add(tally);
+        page.add(Arc::clone(&tally));
     }
     let historian = settings.history.open();
     if let Some(historian) = &historian {
@@ -61,13 +62,22 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     // Held until the programs are detached.
     let _only = claim(settings)?;
     let found = Found::look(settings)?;
+    let _only_of_pins = claim_pins(found.pins.as_ref())?;
     let ring = Arc::new(Ring::new(settings.hubble_capacity));
     let outputs = found.outputs(settings, &ring)?;
     let (table, index) = (SharedTable::default(), Arc::new(Index::default()));
     let (mut zones, first) = Zones::start(settings, &table, &index)?;
+    let saves = Arc::default();
+    page.add(
+        [("counters", Some(Arc::clone(&saves))), ("table", zones.saves())]
+            .into_iter()
+            .filter_map(|(file, saves)| Some((file, saves?)))
+            .collect::<Vec<_>>(),
+    );
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let samples = watch::Sender::new(Arc::from([]));
-    let agent = Agent { settings, found, outputs, sink, samples, page, historian, table, index: Arc::clone(&index) };
+    let agent =
+        Agent { settings, found, outputs, sink, samples, page, saves, historian, table, index: Arc::clone(&index) };
 
     let servers_end = CancellationToken::new();
     // Started before there is a table, so that an agent that waits for the controller answers health checks.
@@ -97,11 +107,30 @@ fn open_pair_log(settings: &Settings, tally: &Arc<PairLogTally>) -> Result<Optio
     log.map(Some).map_err(|source| Error::PairLog { output: output.clone(), source })
 }
 
-/// Claims the roles that only one agent may have.
-fn claim(settings: &Settings) -> Result<Vec<Only>, Error> {
-    let pinned = settings.pin_dir.as_ref().map(|_| Alone::Pinned);
-    let roles = [Some(Alone::Node(&settings.node)), pinned].into_iter().flatten();
-    roles.map(|role| Only::claim(role).map_err(Error::NotAlone)).collect()
+/// Claims that this is the node's one agent, in the folder of the socket, or else in that of the state. Where neither
+/// can be used, that can't be known.
+fn claim(settings: &Settings) -> Result<Option<Only>, Error> {
+    let of_socket = settings.socket.as_deref().and_then(Path::parent);
+    let of_state = settings.pin_dir.as_ref().map(|_| settings.state_dir.as_path());
+    let Some(folder) = of_socket.or(of_state) else { return Ok(None) };
+    known(Only::of_node(folder, &settings.node))
+}
+
+/// Claims the pinned counters.
+fn claim_pins(pins: Option<&Pins>) -> Result<Option<Only>, Error> {
+    pins.map_or(Ok(None), |pins| known(Only::of_pins(pins)))
+}
+
+/// A claim, or a warning where claims are impossible: counting matters more.
+fn known(claim: Result<Only, NotAlone>) -> Result<Option<Only>, Error> {
+    match claim {
+        Ok(only) => Ok(Some(only)),
+        Err(NotAlone::Unknown(error)) => {
+            tracing::warn!(%error, "it is unknown whether another agent counts here");
+            Ok(None)
+        }
+        Err(another) => Err(another.into()),
+    }
 }
 
 /// The node's devices, pins and hook, as found.
@@ -140,6 +169,8 @@ struct Agent<'a> {
     samples: watch::Sender<Arc<[Sample]>>,
     /// The metrics, but for those of the servers.
     page: Page,
+    /// How often the sums were saved.
+    saves: Arc<Saves>,
     historian: Option<Arc<Historian>>,
     table: SharedTable,
     index: Arc<Index>,
@@ -149,9 +180,9 @@ impl Agent<'_> {
     /// Starts the servers for flows, metrics and the zone table.
     async fn serve(&self, ring: Arc<Ring>, shutdown: &CancellationToken) -> Result<Servers, Error> {
         let settings = self.settings;
-        let tls = servers::tls(settings.hubble_tls.clone(), settings.hubble);
+        let tls = settings.hubble.and_then(|listen| servers::tls(settings.hubble_tls.clone(), listen));
         let places =
-            Places { grpc: Some(settings.hubble), tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
+            Places { grpc: settings.hubble, tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
         let offer = Offer {
             nodes: vec![settings.hubble_name.clone()],
             is_recorded: false,
@@ -184,16 +215,17 @@ impl Agent<'_> {
         asked: Asked<'_>,
     ) -> Result<(), Error> {
         let flow_server = self.flow_server();
-        let Self { settings, found, outputs, sink, samples, page, historian, table, index } = self;
+        let Self { settings, found, outputs, sink, samples, page, saves, historian, table, index } = self;
         let Found { watch, devices, pins, choice, .. } = found;
         let history = historian.map(|historian| Keeping::new(historian, settings.node.clone()));
         let start = Start { settings, choice: &choice, devices, pins, table, index: &index, sink: &sink };
-        let Started { meter, state, is_restored } = start.start(first)?;
+        let Started { meter, state, is_continued, is_restored } = start.start(first)?;
         let mut counting = Counting {
             settings,
             announcements: Announcements::new(meter.announcements()?),
             meter,
             state,
+            saves,
             devices: DeviceFollower::new(watch)?,
             hook_watch: HookWatch::new(settings.hook.is_none(), &choice.why),
             sink,
@@ -205,9 +237,9 @@ impl Agent<'_> {
             outputs,
             ready: page.ready,
         };
-        counting.begin()?;
+        counting.begin(is_continued && !is_restored)?;
         let samples = counting.samples.subscribe();
-        let reporting = Reporting::start(settings, &counting.zones, samples, flow_server, is_restored);
+        let reporting = Reporting::start(settings, &counting.zones, samples, flow_server, is_continued);
         let result = counting.run(asked).await;
         counting.end();
         if let Some(reporting) = reporting {

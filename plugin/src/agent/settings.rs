@@ -43,8 +43,8 @@ pub struct Settings {
     pub cilium_state_dir: PathBuf,
     /// The folder for pinned counters and programs; `None` pins nothing.
     pub pin_dir: Option<PathBuf>,
-    /// The address for Hubble's clients.
-    pub hubble: SocketAddr,
+    /// The address for Hubble's clients; `None` serves them at the socket alone.
+    pub hubble: Option<SocketAddr>,
     /// The node's names in flows.
     pub hubble_name: NodeName,
     /// The certificate for Hubble's clients.

@@ -39,6 +39,8 @@ pub(super) struct Started {
     /// The folder for the sums, if they outlive the agent.
     pub(super) state: Option<PathBuf>,
     /// Whether the counters continue those of an earlier agent.
+    pub(super) is_continued: bool,
+    /// Whether the sums of that agent are here, too.
     pub(super) is_restored: bool,
 }
 
@@ -78,13 +80,14 @@ impl Start<'_> {
             tracing::warn!("no address of the uplinks is in a zone of the table: this node's zone is unknown");
         }
         let is_restored = state.as_ref().is_some_and(|state| restore(&mut meter, state));
+        let is_continued = is_restored || meter.has_counted()?;
         let attached = meter.datapath().attach()?;
         let zone_matrix = meter.datapath().matrix_id()?;
         let devices: Vec<&str> = meter.datapath().devices().devices.iter().map(|device| device.name.as_str()).collect();
         let Choice { hook, why } = choice;
         tracing::info!(node = settings.node, %hook, why, ?devices, "packets are counted here");
         tracing::info!(?attached, zone_matrix, is_pinned = state.is_some(), "counting");
-        Ok(Started { meter, state, is_restored })
+        Ok(Started { meter, state, is_continued, is_restored })
     }
 }
 

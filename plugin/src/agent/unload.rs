@@ -2,7 +2,7 @@
 
 use super::{Error, start::SUMS};
 use crate::{
-    datapath::{self, Alone, Only, Pins},
+    datapath::{self, Only, Pins},
     feed,
     metrics::{self, Page},
     servers::listen,
@@ -28,14 +28,15 @@ pub struct Remains {
 /// # Errors
 /// An agent still counts here, or the kernel or the file system refuses.
 pub fn unload(remains: &Remains) -> Result<(), Error> {
-    let _only = Only::claim(Alone::Pinned).map_err(Error::InUse)?;
-    if let Some(root) = &remains.pin_dir {
-        let pins = Pins::open(root)?;
-        datapath::unload(&pins)?;
+    let pins = remains.pin_dir.as_deref().map(Pins::open).transpose()?;
+    let only = pins.as_ref().map(Only::of_pins).transpose().map_err(Error::InUse)?;
+    if let Some(pins) = &pins {
+        datapath::unload(pins)?;
     }
     for name in [SUMS, feed::SAVED_TABLE] {
         remove(&remains.state_dir.join(name))?;
     }
+    drop(only);
     // The folder may have other files.
     let _ = fs::remove_dir(&remains.state_dir);
     Ok(())

@@ -7,6 +7,7 @@ use super::{
     settings::{Settings, ZoneSource},
 };
 use crate::{
+    atomic_file::Saves,
     counters::FeedState,
     identity::Index,
     link,
@@ -64,6 +65,14 @@ impl Zones {
         if let Self::Controller(followed) = self {
             followed.first_is_in_force();
             followed.follow(index);
+        }
+    }
+
+    /// How often the table was saved, if it is.
+    pub(super) fn saves(&self) -> Option<Arc<Saves>> {
+        match self {
+            Self::File(..) => None,
+            Self::Controller(followed) => Some(followed.saves()),
         }
     }
 

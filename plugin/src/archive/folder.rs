@@ -1,10 +1,14 @@
 //! The folder and its files.
 
-use crate::history::{Block, Damaged, MAX_ENCODED, Span};
+use crate::{
+    atomic_file::{self, UNFINISHED},
+    bounded_file,
+    history::{Block, Damaged, MAX_ENCODED, Span},
+};
 use jiff::{Timestamp, tz::TimeZone};
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -12,13 +16,8 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] atomic_file::Error),
     /// There is no such folder.
     #[error("{}: there is no history here: name the folder that the controller or agent writes", .0.display())]
     Missing(PathBuf),
@@ -46,15 +45,14 @@ pub struct Lock(#[expect(dead_code, reason = "it is the lock as long as it is op
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
-/// Ends of names: blocks, those that are being written, and those that can't be read.
+/// Ends of names: blocks, and those that can't be read.
 const BLOCK: &str = "block";
-const UNFINISHED: &str = "new";
 const DAMAGED: &str = "damaged";
 const LOCK: &str = "lock";
 
 impl Folder {
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        fs::create_dir_all(path).map_err(failed_at(path))?;
         Ok(Self(path.to_owned()))
     }
 
@@ -63,12 +61,12 @@ impl Folder {
     }
 
     fn failed(&self, source: io::Error) -> Error {
-        Error::Io { path: self.0.clone(), source }
+        failed_at(&self.0)(source)
     }
 
     pub(super) fn lock(&self) -> Result<Lock, Error> {
         let path = self.0.join(LOCK);
-        let file = File::create(&path).map_err(|source| Error::Io { path, source })?;
+        let file = File::create(&path).map_err(failed_at(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(self.0.clone())),
@@ -105,34 +103,19 @@ impl Folder {
     }
 
     pub(super) fn write(&self, span: Span, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.path(span);
-        let new = path.with_extension(UNFINISHED);
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.0)?.sync_all()
-        };
-        write().map_err(|source| {
-            // A full disk has no room for half a file.
-            let _ = fs::remove_file(&new);
-            Error::Io { path: path.clone(), source }
-        })
+        Ok(atomic_file::replace(&self.path(span), &[bytes], true)?)
     }
 
     /// The block of a span; `None` if there is none.
     pub(super) fn read(&self, span: Span) -> Result<Option<Block>, Error> {
         let path = self.path(span);
-        let read = || {
-            let mut bytes = Vec::new();
-            File::open(&path)?.take(MAX_ENCODED as u64 + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = match read() {
+        let bytes = match bounded_file::read(&path, MAX_ENCODED as u64) {
             Ok(bytes) => bytes,
-            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(Error::Damaged { path, reason: Damaged::TooLarge(MAX_ENCODED) });
+            }
+            Err(source) => return Err(failed_at(&path)(source)),
         };
         match Block::decode(&bytes) {
             Ok(block) if block.span == span => Ok(Some(block)),
@@ -151,12 +134,13 @@ impl Folder {
     }
 
     pub(super) fn remove(&self, span: Span) -> Result<(), Error> {
-        let path = self.path(span);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Io { path, source: error }),
-            _ => Ok(()),
-        }
+        Ok(atomic_file::remove(&self.path(span))?)
     }
+}
+
+fn failed_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| atomic_file::Error::Io { path, source }.into()
 }
 
 /// The name of a span: 2026-11-25T13 for an hour and 2026-11-25 for a day, in UTC.

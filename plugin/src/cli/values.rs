@@ -1,9 +1,14 @@
 //! Values of settings.
 
 use super::invalid::Invalid;
-use crate::{cluster::NodeLabel, export::Output, link};
+use crate::{
+    cluster::NodeLabel,
+    export::Output,
+    link,
+    metrics::{InvalidListen, Listen},
+};
 use jiff::SignedDuration;
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 /// What turns something off.
 pub(super) const OFF: &str = "off";
@@ -22,6 +27,18 @@ impl FromStr for PairLogOutput {
             "stdout" | "-" => Some(Output::Stdout),
             path => Some(Output::File(path.into())),
         }))
+    }
+}
+
+/// An address to listen on, or `off` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ListenOrOff(pub(super) Option<SocketAddr>);
+
+impl FromStr for ListenOrOff {
+    type Err = InvalidListen;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == OFF { Ok(Self(None)) } else { text.parse().map(|Listen(at)| Self(Some(at))) }
     }
 }
 

@@ -3,8 +3,7 @@
 use super::Error;
 use crate::{
     cluster::NodeProvider,
-    historian::{Historian, NodeSeen, Tick, second},
-    recorder::Directory,
+    historian::{NodeSeen, Recording, TICK},
     reports::ClusterTotals,
     zones::{Provider, StaticTable},
 };
@@ -20,14 +19,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often what was sent is recorded. Agents report as often.
-const TICK: Duration = Duration::from_secs(10);
 /// A node that has not reported for so long is silent.
 const SILENT: Duration = Duration::from_secs(30);
 
 /// Records what nodes report.
 pub(super) struct Keeping {
-    pub(super) historian: Arc<Historian>,
+    pub(super) recording: Recording,
     pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) nodes: watch::Receiver<Arc<[NodeProvider]>>,
     pub(super) fixed: watch::Receiver<Arc<StaticTable>>,
@@ -35,37 +32,29 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// Until `shutdown`; then the open hour is written.
-    pub(super) async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let this = Arc::new(self);
+    pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What was known before this replica began is nobody's hour.
-        let mut last = Instant::now();
         loop {
             let is_last = tokio::select! {
                 _ = ticks.tick() => false,
                 () = shutdown.cancelled() => true,
             };
-            let now = Instant::now();
-            let elapsed = now.saturating_duration_since(std::mem::replace(&mut last, now));
-            let keeping = Arc::clone(&this);
             let work = spawn_blocking(move || {
-                keeping.record(now, elapsed, is_last);
-                if is_last {
-                    keeping.historian.save();
-                }
+                self.record(is_last);
+                self
             });
-            work.await.map_err(Error::Panicked)?;
+            self = work.await.map_err(Error::Panicked)?;
             if is_last {
                 return Ok(());
             }
         }
     }
 
-    fn record(&self, now: Instant, elapsed: Duration, is_last: bool) {
+    fn record(&mut self, is_last: bool) {
         let nodes = Arc::clone(&self.nodes.borrow());
-        let directory = self.directory(&nodes);
-        let heard = self.cluster_totals.nodes(now).into_iter().map(|node| (node.node, node.age));
+        let providers = providers(&nodes, &self.fixed.borrow().providers);
+        let heard = self.cluster_totals.nodes(Instant::now()).into_iter().map(|node| (node.node, node.age));
         let mut heard: BTreeMap<String, Duration> = heard.collect();
         let mut seen: Vec<NodeSeen> = nodes
             .iter()
@@ -79,11 +68,10 @@ impl Keeping {
         let others = heard.into_iter().filter(|(_, age)| *age < SILENT);
         seen.extend(others.map(|(name, _)| NodeSeen { name, provider_id: String::new(), is_heard: true }));
         let grown = self.cluster_totals.take_growth(is_last);
-        self.historian.tick(&Tick { now: second(), elapsed, grown: &grown, directory: &directory, nodes: &seen });
-    }
-
-    fn directory(&self, nodes: &[NodeProvider]) -> Directory {
-        Directory { providers: providers(nodes, &self.fixed.borrow().providers), ..Directory::default() }
+        self.recording.record(&grown, providers, &seen);
+        if is_last {
+            self.recording.save();
+        }
     }
 }
 

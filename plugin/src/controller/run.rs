@@ -12,7 +12,7 @@ use crate::{
     cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens},
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
-    historian::Historian,
+    historian::{Historian, Recording},
     hubble::{PeerService, PeerSource},
     identity::Index,
     link::{Authenticate, Tls},
@@ -156,7 +156,9 @@ impl<'a> Controller<'a> {
         let feed = self.feed(tokens);
         let zones = ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) };
         let agent_services = AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone() };
-        let own_services = ControllerServices { controller: feed, counters, peers, zones };
+        let backlog = grpc::backlog();
+        page.add(Arc::clone(&backlog));
+        let own_services = ControllerServices { controller: feed, counters, peers, zones, backlog };
         let serving_agents = async move {
             grpc::serve_agents(agent_services, ports.feed, feed_tls).await;
             Ok(())
@@ -178,7 +180,7 @@ impl<'a> Controller<'a> {
     /// Keeps the history.
     fn keep_history(&self, historian: Arc<Historian>, fixed: &Followed) -> Part {
         let keeping = Keeping {
-            historian,
+            recording: Recording::new(historian),
             cluster_totals: Arc::clone(&self.cluster_totals),
             nodes: self.nodes.subscribe(),
             fixed: fixed.table(),

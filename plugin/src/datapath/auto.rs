@@ -1,13 +1,16 @@
 //! Chooses the hook that sees this node's packets, by examining the node.
 
 use super::{Error, Hook, devices::Devices};
+use crate::bounded_file;
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::path::Path;
 
 const CILIUM: &str = "cilium_host";
 
 /// The file in cilium-agent's state folder that has its configuration.
 const CILIUM_CONFIG: &str = "agent-runtime-config.json";
+/// The largest configuration that is read: Cilium's has some tens of kilobytes.
+const CILIUM_CONFIG_BYTES: u64 = 4 << 20;
 
 /// A hook, and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +90,8 @@ fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
         };
     }
     let file = cilium_state.join(CILIUM_CONFIG);
-    let config = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let config =
+        bounded_file::read(&file, CILIUM_CONFIG_BYTES).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let (path, why) = match config {
         Some(config) => cilium(&config),
         None => {
@@ -146,7 +150,7 @@ fn option<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, fs};
 
     fn with(names: &[&str]) -> Devices {
         Devices { bypasses: names.iter().map(|name| (*name).to_owned()).collect(), ..Devices::default() }

@@ -7,10 +7,11 @@
 use super::{Error, Hook, sys};
 use aya::maps::MapData;
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
     os::{
         fd::{BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -53,9 +54,15 @@ impl Pins {
 
     fn make(&self) -> io::Result<()> {
         for folder in [self.maps(), self.links()] {
-            fs::create_dir_all(folder)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        Ok(())
+        // Only root may open the pins, or lock their folder; an earlier version may have made it.
+        fs::set_permissions(&self.namespace, fs::Permissions::from_mode(0o700))
+    }
+
+    /// The folder of the pins of this network namespace.
+    pub(super) fn folder(&self) -> &Path {
+        &self.namespace
     }
 
     fn layout(&self) -> PathBuf {

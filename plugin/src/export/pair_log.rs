@@ -26,6 +26,8 @@ use std::{
 
 /// The limit of intervals that wait for the writer.
 const QUEUE: usize = 2;
+/// A difference between the wall clock and the monotonic one that is no step of the wall clock.
+const DRIFT: Duration = Duration::from_millis(100);
 /// The interval at which the end of the writer is checked.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -56,6 +58,8 @@ pub struct PairLogTally {
     pub lost_lines: AtomicU64,
     /// Bytes of traffic in lost lines.
     pub lost_bytes: AtomicU64,
+    /// Bytes of traffic that an earlier agent may have logged, and that are not logged again.
+    pub unknown_bytes: AtomicU64,
 }
 
 /// The period in which pairs were counted.
@@ -63,6 +67,17 @@ pub struct PairLogTally {
 struct Span {
     start: SystemTime,
     end: SystemTime,
+}
+
+impl Span {
+    /// The period between two moments, as long as the monotonic clock has it. It begins where the one before it ended,
+    /// unless the wall clock was set meanwhile.
+    fn new(began: (Instant, SystemTime), (now, end): (Instant, SystemTime)) -> Self {
+        let elapsed = now.saturating_duration_since(began.0);
+        let start = end.checked_sub(elapsed).unwrap_or(end);
+        let drift = start.duration_since(began.1).unwrap_or_else(|ahead| ahead.duration());
+        Self { start: if drift <= DRIFT { began.1.min(end) } else { start }, end }
+    }
 }
 
 /// The pairs of an interval, by node.
@@ -106,14 +121,31 @@ impl PairLog {
 
     /// At the end of an interval, hands its pairs to the writer. Never waits.
     pub fn tick(&mut self, take: impl FnOnce() -> Pairs) {
-        if self.began.0.elapsed() >= self.every {
+        if self.is_due() {
             self.write(take());
         }
     }
 
-    fn write(&mut self, pairs: Pairs) {
+    /// Whether the interval is over.
+    pub fn is_due(&self) -> bool {
+        self.began.0.elapsed() >= self.every
+    }
+
+    /// Counts traffic that an earlier agent may have logged.
+    pub fn leave_out(&self, lines: &[Line]) {
+        lines.iter().for_each(|line| add(&self.tally.unknown_bytes, line.counter.bytes));
+    }
+
+    /// Counts the interval's pairs as lost, where they must not be written.
+    pub fn lose(&mut self, pairs: &Pairs) {
+        self.began = (Instant::now(), SystemTime::now());
+        pairs.iter().flat_map(|(_, lines)| lines).for_each(|line| lose(&self.tally, line));
+    }
+
+    /// Hands the interval's pairs to the writer. Never waits.
+    pub fn write(&mut self, pairs: Pairs) {
         let now = (Instant::now(), SystemTime::now());
-        let span = Span { start: std::mem::replace(&mut self.began, now).1, end: now.1 };
+        let span = Span::new(std::mem::replace(&mut self.began, now), now);
         if let Err(TrySendError::Full(Interval { pairs, .. }) | TrySendError::Disconnected(Interval { pairs, .. })) =
             self.queue.try_send(Interval { span, pairs })
         {
@@ -350,6 +382,24 @@ mod tests {
         let line = serde_json::to_string(&Json::new(&pairs[0].0, span, &pairs[0].1[0])).unwrap();
         let expected = r#"{"start":"2023-11-14T22:13:20.000Z","end":"2023-11-14T22:13:30.250Z","node":"node-a","source":{"namespace":"shop","pod":"cart-0","workload":{"kind":"StatefulSet","name":"cart"},"zone":"eu-1a","region":"eu-1"},"destination":{"ip":"10.9.8.7","zone":"eu-1b","region":"eu-1"},"locality":"cross-zone","service":{"port":6379,"protocol":"TCP","server":"source"},"bytes":1,"packets":2}"#;
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn an_interval_is_as_long_as_it_was_however_the_clock_is_set() {
+        let second = Duration::from_secs(1);
+        let (began, wall) = (Instant::now(), UNIX_EPOCH + 1_700_000_000 * second);
+        let span = |after: Duration, end| {
+            let Span { start, end } = Span::new((began, wall), (began + after, end));
+            (start, end.duration_since(start).unwrap())
+        };
+        assert_eq!(span(10 * second, wall + 10 * second), (wall, 10 * second));
+        // The clock runs a little slower or faster.
+        let millis = Duration::from_millis;
+        assert_eq!(span(10 * second, wall + millis(9_990)), (wall, millis(9_990)));
+        assert_eq!(span(Duration::ZERO, wall - millis(50)), (wall - millis(50), Duration::ZERO));
+        for end in [wall + 86_400 * second, wall - 86_400 * second, UNIX_EPOCH + 20 * second] {
+            assert_eq!(span(10 * second, end), (end - 10 * second, 10 * second));
+        }
     }
 
     #[test]

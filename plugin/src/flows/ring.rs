@@ -21,6 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub const READERS: usize = 4096;
 /// Records that are stored together; a reader takes a reference to the whole segment.
 const SEGMENT: usize = 64;
+/// How late a flow may be read: flows are read once a second, and a busy machine may take some seconds. A larger step
+/// back is one of the clock.
+const LATE_SECONDS: i64 = 5;
 /// Nodes whose flows are counted separately; flows of further nodes are counted together, without a name.
 const NODES: usize = 16_384;
 
@@ -149,14 +152,15 @@ impl Ring {
         Self { capacity, records, next: watch::Sender::new(0), overtaken, places, refused }
     }
 
-    /// Adds a flow; a full ring drops its oldest record. Time never goes back in the ring: a flow that arrives late,
-    /// because its node was read late, gets the time of the flow before it.
+    /// Adds a flow; a full ring drops its oldest record. A flow that is read late gets the time of the flow before it,
+    /// so that time does not go back in the ring; it does where the clock was ahead and is right again.
     pub fn push(&self, mut flow: Encoded) {
         let records = self.lock();
         let newest = records.newest.iter().rev().chain(records.full.iter().rev().flat_map(|full| full.iter().rev()));
         if let Some(newest) = newest.take(self.capacity as usize).find_map(Record::flow)
             && let (Some(time), Some(newest)) = (&mut flow.time, newest.time)
             && (time.at.seconds, time.at.nanos) < (newest.at.seconds, newest.at.nanos)
+            && newest.at.seconds.saturating_sub(time.at.seconds) <= LATE_SECONDS
         {
             *time = newest;
         }
@@ -383,15 +387,21 @@ mod tests {
     }
 
     #[test]
-    fn time_does_not_go_back() {
-        let ring = Ring::new(3);
-        for seconds in [5, 3, 7] {
-            let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
-            ring.push(Flow { time, ..Flow::default() }.into());
-        }
-        let batch = ring.read(0, u64::MAX);
-        let times: Vec<i64> = batch.flows().map(|flow| flow.time().unwrap().seconds).collect();
-        assert_eq!(times, [5, 5, 7]);
+    fn time_goes_back_only_with_the_clock() {
+        const DAY: i64 = 86_400;
+        let times = |pushed: &[i64]| -> Vec<i64> {
+            let ring = Ring::new(15);
+            for seconds in pushed {
+                let time = Some(prost_types::Timestamp { seconds: *seconds, nanos: 0 });
+                ring.push(Flow { time, ..Flow::default() }.into());
+            }
+            ring.read(0, u64::MAX).flows().map(|flow| flow.time().unwrap().seconds).collect()
+        };
+        assert_eq!(times(&[5, 3, 7]), [5, 5, 7], "a flow that was read late");
+        // The clock was a day ahead for seven seconds.
+        let ahead = [100, DAY + 101, DAY + 107, 108, 107, 109];
+        assert_eq!(times(&ahead), [100, DAY + 101, DAY + 107, 108, 108, 109]);
+        assert_eq!(times(&[i64::MAX, i64::MIN, 3]), [i64::MAX, i64::MIN, 3], "a message may hold any time");
     }
 
     #[test]

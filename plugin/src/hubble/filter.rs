@@ -26,10 +26,10 @@ use crate::{
     },
 };
 use ahash::AHashMap;
-use bounds::bounded;
+use bounds::Sums;
 use field::{EndCheck, FlowCheck, record, verdict_of};
 
-/// The limit of cached results of a check; all are dropped at the limit.
+/// The limit of cached results of a request. Its checks share it, and one that has reached its part drops all.
 const REMEMBERED: usize = 16_384;
 
 /// A condition on a flow.
@@ -47,7 +47,7 @@ enum Side {
 }
 
 impl Check {
-    fn matches(&mut self, flow: &Encoded) -> bool {
+    fn matches(&mut self, flow: &Encoded, remembered: usize) -> bool {
         match self {
             Self::Flow(check) => check(flow),
             Self::End { side, check, known } => {
@@ -55,7 +55,7 @@ impl Check {
                     Side::Source => flow.source(),
                     Side::Destination => flow.destination(),
                 };
-                if known.len() >= REMEMBERED {
+                if known.len() >= remembered {
                     known.clear();
                 }
                 // No end has the id 0.
@@ -71,6 +71,9 @@ impl Check {
 pub struct Filters {
     whitelist: Vec<Vec<Check>>,
     blacklist: Vec<Vec<Check>>,
+    is_costly: bool,
+    /// The limit of cached results of each check.
+    remembered: usize,
 }
 
 impl std::fmt::Debug for Filters {
@@ -88,29 +91,39 @@ impl Filters {
     /// # Errors
     /// A filter is invalid; the text is Hubble's.
     pub fn new(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, InvalidFilter> {
-        bounded(whitelist.iter().chain(blacklist))?;
-        let list = |filters: &[FlowFilter]| filters.iter().map(checks).collect::<Result<Vec<_>, _>>();
-        Ok(Self { whitelist: list(whitelist)?, blacklist: list(blacklist)? })
+        let mut sums = Sums::default();
+        let mut list =
+            |filters: &[FlowFilter]| filters.iter().map(|filter| checks(filter, &mut sums)).collect::<Result<_, _>>();
+        let (whitelist, blacklist): (Vec<Vec<Check>>, Vec<Vec<Check>>) = (list(whitelist)?, list(blacklist)?);
+        let all = whitelist.iter().chain(&blacklist).flatten();
+        let ends = all.filter(|check| matches!(check, Check::End { .. })).count();
+        Ok(Self { whitelist, blacklist, is_costly: sums.are_costly(), remembered: REMEMBERED / ends.max(1) })
+    }
+
+    /// Whether the filters may take long for a flow: expressions, or many values.
+    pub const fn is_costly(&self) -> bool {
+        self.is_costly
     }
 
     /// Whether the flow passes.
     pub fn match_flow(&mut self, flow: &Encoded) -> bool {
+        let remembered = self.remembered;
         let one = |filters: &mut [Vec<Check>]| {
-            filters.iter_mut().any(|checks| checks.iter_mut().all(|check| check.matches(flow)))
+            filters.iter_mut().any(|checks| checks.iter_mut().all(|check| check.matches(flow, remembered)))
         };
         (self.whitelist.is_empty() || one(&mut self.whitelist)) && !one(&mut self.blacklist)
     }
 }
 
 /// Collects the checks of a filter; a field without values adds none.
-#[derive(Default)]
-struct Checks(Vec<Check>);
+struct Checks<'s> {
+    checks: Vec<Check>,
+    sums: &'s mut Sums,
+}
 
-impl Checks {
-    fn add<T: Clone>(&mut self, values: &[T], check: impl FnOnce(Vec<T>) -> FlowCheck) {
-        if !values.is_empty() {
-            self.0.push(Check::Flow(check(values.to_vec())));
-        }
+impl Checks<'_> {
+    fn add<T: Clone>(&mut self, values: &[T], check: impl FnOnce(Vec<T>) -> FlowCheck) -> Result<(), InvalidFilter> {
+        self.try_add(values, |values| Ok(check(values.to_vec())))
     }
 
     fn try_add<T>(
@@ -118,8 +131,9 @@ impl Checks {
         values: &[T],
         check: impl FnOnce(&[T]) -> Result<FlowCheck, InvalidFilter>,
     ) -> Result<(), InvalidFilter> {
+        self.sums.add_values(values.len())?;
         if !values.is_empty() {
-            self.0.push(Check::Flow(check(values)?));
+            self.checks.push(Check::Flow(check(values)?));
         }
         Ok(())
     }
@@ -130,15 +144,16 @@ impl Checks {
         values: &[T],
         check: impl FnOnce(&[T]) -> Result<EndCheck, InvalidFilter>,
     ) -> Result<(), InvalidFilter> {
+        self.sums.add_values(values.len())?;
         if !values.is_empty() {
-            self.0.push(Check::End { side, check: check(values)?, known: AHashMap::default() });
+            self.checks.push(Check::End { side, check: check(values)?, known: AHashMap::default() });
         }
         Ok(())
     }
 }
 
 /// In Hubble's order, because only the first error is returned.
-fn checks(filter: &FlowFilter) -> Result<Vec<Check>, InvalidFilter> {
+fn checks(filter: &FlowFilter, sums: &mut Sums) -> Result<Vec<Check>, InvalidFilter> {
     // The pattern names every field, so a new field does not compile until it is handled.
     let FlowFilter {
         uuid,
@@ -183,13 +198,14 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, InvalidFilter> {
         http_header,
         experimental,
     } = filter;
-    let mut checks = Checks::default();
-    checks.add(uuid, self::uuid);
-    checks.add(event_type, self::event_type);
-    checks.add(verdict, |verdicts| Box::new(move |flow| verdicts.contains(&verdict_of(flow))));
-    checks.add(drop_reason_desc, drop_reason);
-    checks.add(reply, self::reply);
-    checks.add(encrypted, packet::encrypted);
+    sums.add_filter(filter)?;
+    let mut checks = Checks { checks: Vec::new(), sums };
+    checks.add(uuid, self::uuid)?;
+    checks.add(event_type, self::event_type)?;
+    checks.add(verdict, |verdicts| Box::new(move |flow| verdicts.contains(&verdict_of(flow))))?;
+    checks.add(drop_reason_desc, drop_reason)?;
+    checks.add(reply, self::reply)?;
+    checks.add(encrypted, packet::encrypted)?;
     checks.try_add_end(Side::Source, source_identity, names::identity)?;
     checks.try_add_end(Side::Destination, destination_identity, names::identity)?;
     checks.try_add(protocol, packet::protocol)?;
@@ -222,21 +238,21 @@ fn checks(filter: &FlowFilter) -> Result<Vec<Check>, InvalidFilter> {
     checks.try_add(http_path, |paths| l7("path").and_then(|()| http::path(paths)))?;
     checks.try_add(http_url, |urls| l7("url").and_then(|()| http::url(urls)))?;
     checks.try_add(http_header, |headers| l7("headers").map(|()| http::header(headers)))?;
-    checks.add(tcp_flags, packet::tcp_flags);
+    checks.add(tcp_flags, packet::tcp_flags)?;
     checks.try_add(node_name, |patterns| Ok(pattern::node_name(patterns)?))?;
     checks.try_add_end(Side::Source, source_cluster_name, names::cluster)?;
     checks.try_add_end(Side::Destination, destination_cluster_name, names::cluster)?;
-    checks.add(ip_version, packet::ip_version);
-    checks.add(trace_id, self::trace_id);
+    checks.add(ip_version, packet::ip_version)?;
+    checks.add(trace_id, self::trace_id)?;
     checks.add(traffic_direction, |directions| {
         Box::new(move |flow| directions.contains(&(flow.own().varint(flow::TRAFFIC_DIRECTION) as i32)))
-    });
-    checks.add(interface, self::interface);
-    checks.add(ip_trace_id, self::ip_trace_id);
+    })?;
+    checks.add(interface, self::interface)?;
+    checks.add(ip_trace_id, self::ip_trace_id)?;
     if let Some(experimental) = experimental {
         checks.try_add(&experimental.cel_expression, |expressions| Ok(cel::check(expressions)?))?;
     }
-    Ok(checks.0)
+    Ok(checks.checks)
 }
 
 fn uuid(uuids: Vec<String>) -> FlowCheck {
@@ -331,14 +347,34 @@ mod tests {
     };
 
     #[test]
+    fn a_thousand_checks_remember_no_more_than_one() {
+        use crate::proto::flow::{Endpoint, Flow};
+        let filter = || FlowFilter { source_pod: vec!["shop/".into()], ..FlowFilter::default() };
+        for checks in [1, 10, 490] {
+            let mut filters = Filters::new(&vec![filter(); checks], &[]).unwrap();
+            let mut most = 0;
+            for n in 0..2 * REMEMBERED / checks {
+                let source = Some(Endpoint { namespace: format!("ns-{n}"), ..Endpoint::default() });
+                assert!(!filters.match_flow(&Flow { source, ..Flow::default() }.into()));
+                let known = filters.whitelist.iter().flatten().map(|check| match check {
+                    Check::End { known, .. } => known.len(),
+                    Check::Flow(_) => 0,
+                });
+                most = known.sum::<usize>().max(most);
+            }
+            assert!((REMEMBERED - checks..=REMEMBERED).contains(&most), "{checks} checks remember {most}");
+        }
+    }
+
+    #[test]
     fn a_request_can_not_ask_for_more_than_there_is_time_and_memory_for() {
         let refused = |filters: &[FlowFilter]| Filters::new(filters, &[]).unwrap_err().to_string();
         let ports = FlowFilter { source_port: vec!["80".into(); VALUES], ..FlowFilter::default() };
-        assert_eq!(refused(&[ports]), "too many filters: 1001 values (at most 1000)");
+        assert_eq!(refused(&[ports]), "too many filters: more than 1000 values");
         let many = vec![FlowFilter::default(); VALUES + 1];
-        assert_eq!(refused(&many), "too many filters: 1001 values (at most 1000)");
+        assert_eq!(refused(&many), "too many filters: more than 1000 values");
         let regexps = FlowFilter { dns_query: vec!["a".into(); REGEXPS + 1], ..FlowFilter::default() };
-        assert_eq!(refused(&[regexps]), "too many regular expressions: 65 (at most 64)");
+        assert_eq!(refused(&[regexps]), "too many regular expressions: more than 64");
         let large = FlowFilter { dns_query: vec![r"(\pL{100}){100}".into()], ..FlowFilter::default() };
         assert!(refused(&[large]).contains("error parsing regexp"));
         assert!(Filters::new(&vec![FlowFilter::default(); VALUES], &[]).is_ok());

@@ -3,7 +3,12 @@
 //! A reader takes few records at a time, so a slow reader holds little memory. The stream reports overwritten
 //! records once a second.
 
-use super::{mask::Mask, query::Query, reply::Reply};
+use super::{
+    mask::Mask,
+    query::Query,
+    reply::Reply,
+    turn::{CostlyTurn, Turn},
+};
 use crate::{
     flows::{Batch, Lost, READERS, Record, Ring},
     proto::{
@@ -23,12 +28,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Records to examine before yielding to other tasks, if none of them is sent.
-const YIELD_AFTER: usize = 512;
 /// How long a woken follower waits for more flows, so that a thousand followers are not woken for each flow.
 const GATHER: Duration = Duration::from_millis(10);
 /// How often lost records are reported to the reader; the same as Hubble's interval.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the streams of a server have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    /// The server's name.
+    pub(super) server: String,
+    pub(super) costly: CostlyTurn,
+    pub(super) shutdown: CancellationToken,
+}
 
 /// A stream in progress.
 struct Reader {
@@ -36,7 +48,7 @@ struct Reader {
     watch: watch::Receiver<u64>,
     query: Query,
     mask: Option<Mask>,
-    server: String,
+    serving: Serving,
     /// Records taken from the ring and not sent yet.
     pending: Option<Batch>,
     /// The sequence number to continue from; `None` before the start is determined.
@@ -45,11 +57,9 @@ struct Reader {
     newest: u64,
     /// The number of flows that may still be sent.
     left: usize,
-    /// Records examined since the last message was sent.
-    passed: usize,
+    turn: Turn,
     ended: bool,
     overtaken: Overtaken,
-    shutdown: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -91,15 +101,14 @@ impl Overtaken {
     }
 }
 
-/// Streams the answer to a request, until it is complete or `shutdown`.
+/// Streams the answer to a request, until it is complete or the server shuts down.
 ///
 /// # Errors
 /// The request contradicts itself, a filter or the mask is invalid, or there are too many readers.
 pub(super) fn stream(
     ring: &Arc<Ring>,
     request: &GetFlowsRequest,
-    server: &str,
-    shutdown: CancellationToken,
+    serving: Serving,
 ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
     let query = Query::new(request)?;
     let mask = Mask::new(request.field_mask.as_ref())?;
@@ -110,14 +119,13 @@ pub(super) fn stream(
         newest: ring.range().end,
         ring: Arc::clone(ring),
         mask,
-        server: server.to_owned(),
+        turn: Turn::new(query.is_costly().then(|| serving.costly.clone())),
+        serving,
         pending: None,
         next: None,
         left: query.limit(),
-        passed: 0,
         ended: false,
         overtaken: Overtaken::default(),
-        shutdown,
         query,
     };
     Ok(stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }))
@@ -127,27 +135,42 @@ impl Reader {
     async fn next(&mut self) -> Option<Reply> {
         loop {
             if self.overtaken.due().is_some_and(|due| due <= Instant::now()) {
-                return self.overtaken.report(&self.server);
+                return self.overtaken.report(&self.serving.server);
+            }
+            if self.pending.is_some() {
+                self.turn.begin().await;
             }
             if let Some(reply) = self.pending() {
+                self.turn.answered();
                 return Some(reply);
             }
             if self.ended {
-                return self.overtaken.report(&self.server);
+                return self.overtaken.report(&self.serving.server);
             }
-            self.read().await?;
+            if self.pending.is_none() {
+                self.read().await?;
+            }
         }
     }
 
-    /// The next reply from the records taken from the ring.
+    /// The next reply from the records taken from the ring. Without one, the turn is over or no records are left.
     fn pending(&mut self) -> Option<Reply> {
-        while let Some(record) = self.pending.as_mut()?.take(|flow| self.query.is_over(flow) || self.query.wants(flow))
-        {
+        loop {
+            let (query, turn, mut is_wanted) = (&mut self.query, &self.turn, false);
+            let record = self.pending.as_mut()?.take(|flow| {
+                is_wanted = query.is_over(flow) || query.wants(flow);
+                is_wanted || turn.is_over()
+            });
+            let Some(record) = record else {
+                // A follower that waits holds no records that have left the ring.
+                self.pending = None;
+                return None;
+            };
             match &*record {
                 Record::Lost(lost) => return Some(loss(lost)),
+                Record::Flow(_) if !is_wanted => return None,
                 Record::Flow(flow) if self.query.is_over(flow) => self.end(),
                 Record::Flow(flow) => {
-                    self.passed = 0;
                     let reply = match &mut self.mask {
                         None => Reply::Flow(record),
                         Some(mask) => Reply::masked(flow, mask),
@@ -160,7 +183,6 @@ impl Reader {
                 }
             }
         }
-        None
     }
 
     fn end(&mut self) {
@@ -172,7 +194,7 @@ impl Reader {
     async fn read(&mut self) -> Option<()> {
         let next = match self.next {
             Some(next) => next,
-            None => self.query.start(&self.ring, self.newest).await,
+            None => self.query.start(&self.ring, self.newest, &mut self.turn).await,
         };
         let end = if self.query.follow() { u64::MAX } else { self.newest };
         let batch = self.ring.read(next, end);
@@ -183,14 +205,10 @@ impl Reader {
         self.next = Some(batch.next);
         let (next, count) = (batch.next, batch.records().len());
         if count > 0 {
-            self.passed += count;
             self.pending = Some(batch);
-            if self.passed >= YIELD_AFTER {
-                self.passed = 0;
-                tokio::task::yield_now().await;
-            }
             return Some(());
         }
+        self.turn.rest();
         if !self.query.follow() {
             self.ended = true;
             return Some(());
@@ -202,7 +220,7 @@ impl Reader {
             }
         };
         tokio::select! {
-            () = self.shutdown.cancelled() => return None,
+            () = self.serving.shutdown.cancelled() => return None,
             () = report_due => return Some(()),
             newer = self.watch.wait_for(|newest| *newest > next) => newer.ok().map(drop)?,
         }
@@ -248,8 +266,13 @@ mod tests {
         }
     }
 
+    fn serving() -> Serving {
+        let (costly, shutdown) = (CostlyTurn::default(), CancellationToken::new());
+        Serving { server: "node-a".into(), costly, shutdown }
+    }
+
     async fn get(ring: &Arc<Ring>, request: &GetFlowsRequest) -> Vec<i64> {
-        let stream = stream(ring, request, "node-a", CancellationToken::new()).unwrap();
+        let stream = stream(ring, request, serving()).unwrap();
         stream.map(|response| seconds(&response.unwrap())).collect().await
     }
 
@@ -317,7 +340,7 @@ mod tests {
             whitelist: only("node-a"),
             ..GetFlowsRequest::default()
         };
-        let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+        let stream = stream(&ring, &request, serving()).unwrap();
         ring.push(Encoded::from(Flow { node_name: "node-b".into(), ..at(3) }));
         ring.push(at(4).into());
         ring.push(Encoded::from(Flow { node_name: "node-b".into(), ..at(5) }));
@@ -329,7 +352,7 @@ mod tests {
     fn a_filter_that_can_not_be_is_refused_as_hubble_does() {
         let whitelist = vec![FlowFilter { source_ip: vec!["10.0.0.0/40".into()], ..FlowFilter::default() }];
         let request = GetFlowsRequest { whitelist, ..GetFlowsRequest::default() };
-        let status = stream(&ring(3, 3), &request, "", CancellationToken::new()).map(drop).unwrap_err();
+        let status = stream(&ring(3, 3), &request, serving()).map(drop).unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unknown);
         let expected = r#"invalid IP prefix "10.0.0.0/40" in filter: netip.ParsePrefix("10.0.0.0/40"): prefix length out of range"#;
         assert_eq!(status.message(), expected);
@@ -338,7 +361,7 @@ mod tests {
     #[test]
     fn first_does_not_go_with_follow() {
         let request = GetFlowsRequest { first: true, follow: true, ..GetFlowsRequest::default() };
-        let status = stream(&ring(3, 3), &request, "", CancellationToken::new()).map(drop).unwrap_err();
+        let status = stream(&ring(3, 3), &request, serving()).map(drop).unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert_eq!(status.message(), "first cannot be specified with follow");
     }
@@ -347,7 +370,7 @@ mod tests {
     fn too_many_readers_are_refused() {
         let ring = ring(3, 3);
         let places: Vec<_> = (0..READERS).map(|_| ring.place().unwrap()).collect();
-        let open = || stream(&ring, &GetFlowsRequest::default(), "", CancellationToken::new());
+        let open = || stream(&ring, &GetFlowsRequest::default(), serving());
         let status = open().map(drop).unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert_eq!(status.message(), "too many readers of flows (at most 4096)");
@@ -361,7 +384,7 @@ mod tests {
     async fn follow(request: GetFlowsRequest, take: usize) -> Vec<i64> {
         let ring = ring(7, 4);
         let request = GetFlowsRequest { follow: true, ..request };
-        let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+        let stream = stream(&ring, &request, serving()).unwrap();
         (5..=6).for_each(|seconds| ring.push(at(seconds).into()));
         stream.take(take).map(|response| seconds(&response.unwrap())).collect().await
     }
@@ -379,7 +402,7 @@ mod tests {
     async fn a_slow_follower_gets_the_number_of_lost_flows() {
         let ring = ring(3, 3);
         let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
-        let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+        let stream = stream(&ring, &request, serving()).unwrap();
         (4..=9).for_each(|seconds| ring.push(at(seconds).into()));
         let got: Vec<i64> = stream.take(4).map(|response| seconds(&response.unwrap())).collect().await;
         assert_eq!(got, [-3, 7, 8, 9]);
@@ -389,7 +412,7 @@ mod tests {
     async fn losses_are_sent_together_once_a_second() {
         let ring = ring(3, 0);
         let request = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
-        let mut stream = Box::pin(stream(&ring, &request, "node-a", CancellationToken::new()).unwrap());
+        let mut stream = Box::pin(stream(&ring, &request, serving()).unwrap());
         let start = tokio::time::Instant::now();
         let rounds: [&[i64]; 3] = [&[-7, 8, 9, 10], &[18, 19, 20], &[28, 29, 30]];
         for (round, expected) in (0..).zip(rounds) {
@@ -409,7 +432,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_of_the_past_that_loses_all_of_it_gets_the_number() {
         let ring = ring(3, 3);
-        let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
+        let stream = stream(&ring, &GetFlowsRequest::default(), serving()).unwrap();
         let mut stream = Box::pin(stream);
         assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), 1);
         // A record that the reader holds stays valid.
@@ -418,7 +441,7 @@ mod tests {
         assert_eq!(rest, [2, 3]);
 
         let ring = super::tests::ring(300, 200);
-        let stream = super::stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
+        let stream = super::stream(&ring, &GetFlowsRequest::default(), serving()).unwrap();
         let mut stream = Box::pin(stream);
         assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), 1);
         (201..=900).for_each(|seconds| ring.push(at(seconds).into()));
@@ -452,7 +475,7 @@ mod tests {
     async fn a_loss_keeps_its_cpu_and_has_no_invented_time() {
         let ring = ring(3, 0);
         ring.push_record(lost(3));
-        let stream = stream(&ring, &GetFlowsRequest::default(), "node-a", CancellationToken::new()).unwrap();
+        let stream = stream(&ring, &GetFlowsRequest::default(), serving()).unwrap();
         let event = Box::pin(stream).next().await.unwrap().unwrap().event().unwrap();
         let Some(ResponseTypes::LostEvents(lost)) = event.response_types else { panic!("{event:?}") };
         assert_eq!((lost.cpu, lost.first, lost.last, event.time), (Some(5), None, None, None));
@@ -466,7 +489,7 @@ mod tests {
             ring.push_record(Record::Flow(Flow { time: None, ..at(0) }.into()));
         }
         let timed = async |request| -> Vec<i64> {
-            let stream = stream(&ring, &request, "node-a", CancellationToken::new()).unwrap();
+            let stream = stream(&ring, &request, serving()).unwrap();
             let time = |reply: Reply| match reply.event().unwrap().response_types {
                 Some(ResponseTypes::Flow(flow)) => flow.time.map(|time| time.seconds),
                 other => panic!("{other:?}"),
@@ -481,18 +504,46 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_ends_with_the_server() {
-        let (ring, shutdown) = (ring(3, 3), CancellationToken::new());
+        let (ring, serving) = (ring(3, 3), serving());
+        let shutdown = serving.shutdown.clone();
         let request = GetFlowsRequest { follow: true, number: 1, ..GetFlowsRequest::default() };
-        let stream = stream(&ring, &request, "node-a", shutdown.clone()).unwrap();
+        let stream = stream(&ring, &request, serving).unwrap();
         shutdown.cancel();
         assert_eq!(stream.count().await, 1);
+    }
+
+    #[tokio::test]
+    async fn an_expression_at_its_limit_leaves_time_for_others_after_each_flow() {
+        let list = format!("[{}1]", "1,".repeat(40));
+        let costly = format!("!{list}.all(a, {list}.all(b, a == b)) && _flow.uuid == 'x'");
+        let experimental = Some(crate::proto::flow::flow_filter::Experimental { cel_expression: vec![costly; 2] });
+        let whitelist = vec![FlowFilter { experimental, ..FlowFilter::default() }];
+        let request = GetFlowsRequest { whitelist, ..request(0, true, None, None) };
+        let (ring, turns) = (ring(15, 15), std::cell::Cell::new(0));
+        let clients = (0..3).map(|_| async {
+            // Of three clients that share a server.
+            get(&ring, &request).await
+        });
+        let mut others = Box::pin(async {
+            loop {
+                turns.set(turns.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        let all = futures_util::future::join_all(clients);
+        tokio::select! {
+            biased;
+            got = all => assert!(got.iter().all(Vec::is_empty)),
+            () = &mut others => {}
+        }
+        assert!(turns.get() >= 15, "others had {} turns during three times 15 flows", turns.get());
     }
 
     #[tokio::test]
     async fn a_mask_also_holds_for_the_response() {
         let field_mask = Some(prost_types::FieldMask { paths: vec!["time".into()] });
         let request = GetFlowsRequest { field_mask, ..GetFlowsRequest::default() };
-        let mut stream = Box::pin(stream(&ring(3, 1), &request, "node-a", CancellationToken::new()).unwrap());
+        let mut stream = Box::pin(stream(&ring(3, 1), &request, serving()).unwrap());
         let response = stream.next().await.unwrap().unwrap().event().unwrap();
         assert_eq!((response.node_name.as_str(), response.time.unwrap().seconds), ("", 1));
     }
@@ -501,7 +552,7 @@ mod tests {
     async fn a_mask_that_can_not_be_is_refused_with_hubbles_code() {
         let field_mask = Some(prost_types::FieldMask { paths: vec!["colour".into()] });
         let request = GetFlowsRequest { field_mask, ..GetFlowsRequest::default() };
-        let status = stream(&ring(3, 1), &request, "node-a", CancellationToken::new()).map(drop).unwrap_err();
+        let status = stream(&ring(3, 1), &request, serving()).map(drop).unwrap_err();
         assert_eq!((status.code(), status.message()), (tonic::Code::Unknown, "invalid fieldmask"));
     }
 }

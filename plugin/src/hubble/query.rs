@@ -4,16 +4,13 @@
 //! `first` from the oldest; a flow later than `until` ends the stream; a follower starts at the
 //! newest flow unless it asks for the past, and gets every flow after that.
 
-use super::filter::Filters;
+use super::{filter::Filters, turn::Turn};
 use crate::{
     flows::{Encoded, Ring},
     proto::observer::GetFlowsRequest,
 };
 use prost_types::Timestamp;
 use tonic::Status;
-
-/// Records to examine backwards before yielding to other tasks.
-const YIELD_AFTER: u64 = 512;
 
 /// A time as a comparable value.
 type Instant = (i64, i32);
@@ -79,8 +76,13 @@ impl Query {
         self.number.filter(|_| counted && !self.follow).unwrap_or(usize::MAX)
     }
 
+    /// Whether a filter takes long for a flow.
+    pub(super) const fn is_costly(&self) -> bool {
+        self.filters.is_costly()
+    }
+
     /// The sequence number to start from, when the ring ends at `newest`.
-    pub(super) async fn start(&mut self, ring: &Ring, newest: u64) -> u64 {
+    pub(super) async fn start(&mut self, ring: &Ring, newest: u64, turn: &mut Turn) -> u64 {
         let oldest = ring.range().start;
         let mut number = match (self.since, self.number) {
             (None, _) if self.first => return oldest,
@@ -89,11 +91,12 @@ impl Query {
             (Some(_), _) => None,
             (None, number) => number,
         };
-        let (mut end, mut looked) = (newest, 0);
+        let mut end = newest;
         while end > oldest {
             let batch = ring.read_back(end);
             let from = batch.next - batch.records().len() as u64;
             for (sequence, record) in (from..batch.next).rev().zip(batch.records().iter().rev()) {
+                turn.begin().await;
                 let Some(flow) = record.flow().filter(|flow| self.filters.match_flow(flow)) else { continue };
                 // A flow without a time is no evidence that the flows before it are too old.
                 if self.since.is_some_and(|since| flow.time().is_some() && time(flow) < since) {
@@ -108,12 +111,7 @@ impl Query {
                 // The records were overwritten in the meantime.
                 return batch.next;
             }
-            looked += end - from;
             end = from;
-            if looked >= YIELD_AFTER {
-                looked = 0;
-                tokio::task::yield_now().await;
-            }
         }
         oldest
     }

@@ -2,9 +2,10 @@
 
 use super::{
     events::{self, Asked},
-    get_flows,
+    get_flows::{self, Serving},
     reply::Reply,
     services::observer_server::Observer,
+    turn::CostlyTurn,
 };
 use crate::{
     flows::{Encoded, Sink},
@@ -44,6 +45,7 @@ pub struct Server {
     /// The name in the certificate, if the server uses TLS.
     tls: Option<String>,
     started: Instant,
+    costly: CostlyTurn,
     shutdown: CancellationToken,
 }
 
@@ -51,7 +53,8 @@ impl Server {
     /// Serves the flows of these nodes from `sink`. Streams end with `shutdown`.
     pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
         let (cluster, started) = (String::new(), Instant::now());
-        Self { sink, nodes, is_recorded: false, cluster, tls: None, started, shutdown }
+        let costly = CostlyTurn::default();
+        Self { sink, nodes, is_recorded: false, cluster, tls: None, started, costly, shutdown }
     }
 
     /// Sets the cluster's name, which is shown beside namespaces.
@@ -139,9 +142,10 @@ impl Observer for Server {
     async fn get_flows(&self, request: Request<GetFlowsRequest>) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = request.into_inner();
         let server = self.nodes.first().cloned().unwrap_or_default();
-        let (ring, shutdown) = (Arc::clone(&self.sink.ring), self.shutdown.clone());
+        let ring = Arc::clone(&self.sink.ring);
+        let serving = Serving { server, costly: self.costly.clone(), shutdown: self.shutdown.clone() };
         // Compiling many filters takes a while, so it runs off the async threads.
-        let started = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, &server, shutdown));
+        let started = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, serving));
         let stream = started.await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(stream.boxed()))
     }

@@ -3,10 +3,11 @@
 use super::{parts::Part, writer::Writer};
 use crate::{
     api::Missed,
+    atomic_file::Saves,
     export::PairLogTally,
     flows::{READERS, Ring},
     historian::Historian,
-    link::{Admission, Tls},
+    link::{Admission, Backlog, Tls},
 };
 use prometheus_client::registry::Unit;
 use std::{
@@ -41,6 +42,19 @@ impl Part for Arc<Ring> {
     }
 }
 
+impl Part for Arc<Backlog> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let gauge = |value: usize| vec![(Vec::new(), value as f64)];
+        let help = "Size of responses that gRPC clients have not read yet.";
+        page.gauges("meridian_grpc_backlog", help, Some(Unit::Bytes), &gauge(self.bytes()))?;
+        let help = "Limit of the responses that gRPC clients have not read yet.";
+        page.gauges("meridian_grpc_backlog_limit", help, Some(Unit::Bytes), &gauge(self.limit()))?;
+        let help = "Number of gRPC streams and connections ended because their clients did not read.";
+        let ended = vec![(Vec::new(), self.ended())];
+        page.counters("meridian_grpc_ended_clients", help, None, &ended)
+    }
+}
+
 impl Part for Arc<Missed> {
     fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let help = "Number of intervals skipped for slow clients of Counters.Watch.";
@@ -72,7 +86,23 @@ impl Part for Arc<PairLogTally> {
         let help = "Number of pair log lines not written, or not in time.";
         page.counters("meridian_pair_log_lost_lines", help, None, &count(&self.lost_lines))?;
         let help = "IP bytes in the lost lines of the pair log.";
-        page.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &count(&self.lost_bytes))
+        page.counters("meridian_pair_log_lost", help, Some(Unit::Bytes), &count(&self.lost_bytes))?;
+        let help = "IP bytes left out of the pair log because an earlier agent may have logged them.";
+        page.counters("meridian_pair_log_unknown", help, Some(Unit::Bytes), &count(&self.unknown_bytes))
+    }
+}
+
+/// The files that outlive a process.
+impl Part for Vec<(&'static str, Arc<Saves>)> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let saves = self.iter().flat_map(|(file, saves)| {
+            [("written", &saves.written), ("failed", &saves.failed)].map(|(result, count)| {
+                let labels = vec![("file", (*file).to_owned()), ("result", result.to_owned())];
+                (labels, count.load(Ordering::Relaxed))
+            })
+        });
+        let help = "Number of times the agent saved a file for the next agent, by file and result.";
+        page.counters("meridian_state_saves", help, None, &saves.collect::<Vec<_>>())
     }
 }
 

@@ -69,6 +69,7 @@ mod tests {
         accounting::{Accounting, End, Service, Transfer},
         api::Missed,
         archive::Limits,
+        atomic_file::Saves,
         cost::PriceTable,
         counters::{Counted, FeedState, Sample, TableState, Whose},
         demo::topology::place,
@@ -77,7 +78,7 @@ mod tests {
         historian::Historian,
         hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
-        link::{Files, Tls},
+        link::{Backlog, Files, Tls},
         metrics::{Families, Nodes, controller, process::HttpPlaces},
         proto::flow::{self, layer4::Protocol},
         zones::{Matrix, Pair, Place},
@@ -166,6 +167,8 @@ mod tests {
             .with(Arc::new(Ring::new(4095)))
             .with(Arc::new(Missed::default()))
             .with(HttpPlaces::default())
+            .with(Arc::new(Backlog::new(1 << 20)))
+            .with(vec![("counters", Arc::new(Saves::default()))])
             .with(Arc::new(PairLogTally::default()))
             .with(history())
             .with(vec![tls()])

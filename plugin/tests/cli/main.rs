@@ -13,6 +13,7 @@ mod machine;
 #[path = "../network/mod.rs"]
 mod network;
 mod outputs;
+mod pair_log_once;
 mod prices;
 mod replay;
 mod report;

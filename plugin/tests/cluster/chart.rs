@@ -12,6 +12,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     coordination::v1::Lease,
     core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     scheduling::v1::PriorityClass,
@@ -73,7 +74,7 @@ async fn made(client: &Client) -> Vec<String> {
     }
     list!(
         here(client) => ConfigMap, here(client) => DaemonSet, here(client) => Deployment, here(client) => Job,
-        here(client) => Lease, here(client) => PodDisruptionBudget, here(client) => Role, here(client) => RoleBinding,
+        here(client) => Lease, here(client) => NetworkPolicy, here(client) => PodDisruptionBudget, here(client) => Role, here(client) => RoleBinding,
         here(client) => Secret, here(client) => Service, here(client) => ServiceAccount,
         Api::all(client.clone()) => ClusterRole, Api::all(client.clone()) => ClusterRoleBinding,
         Api::all(client.clone()) => PriorityClass
@@ -82,7 +83,7 @@ async fn made(client: &Client) -> Vec<String> {
     names
 }
 
-const MADE: [&str; 20] = [
+const MADE: [&str; 22] = [
     "ClusterRole meridian-controller",
     "ClusterRoleBinding meridian-controller",
     "ConfigMap meridian-agent",
@@ -92,6 +93,8 @@ const MADE: [&str; 20] = [
     "Deployment meridian-controller",
     "Deployment meridian-relay",
     "Lease meridian-controller",
+    "NetworkPolicy meridian-controller",
+    "NetworkPolicy meridian-relay",
     "PodDisruptionBudget meridian-controller",
     "PriorityClass meridian-agent",
     "Role meridian-controller",

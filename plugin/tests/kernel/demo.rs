@@ -178,6 +178,7 @@ fn check_servers(demo: &Demo, sink: &Sink, truth: &Sums) {
             Arc::new(CountersService::new(samples.subscribe(), shutdown.clone())),
             Arc::new(ZonesService { table, index: Arc::default() }),
         )),
+        backlog: grpc::backlog(),
     };
     runtime.spawn(metrics::serve(page, http, shutdown.clone()));
     runtime.spawn(grpc::serve(services, Some(port), None, None, shutdown.clone()));

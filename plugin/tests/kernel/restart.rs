@@ -97,7 +97,7 @@ fn idle_entries_are_removed_and_their_counters_stay() {
     // This agent saves its sums and then empties the slots.
     drain(&mut first, 700);
     drain(&mut first, 701);
-    first.keep(&state, start + Duration::from_secs(702), false).unwrap();
+    first.keep(&state, start + Duration::from_secs(702), false).unwrap().unwrap();
     assert_eq!(entries(&mut first), []);
     assert_eq!(first.attribution().unwrap().attributed, Counter { bytes: 3100, packets: 31 });
     // The same keys again, then a kill.

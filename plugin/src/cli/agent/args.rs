@@ -10,7 +10,7 @@ use super::super::{
     pair_log::PairLogArgs,
     prices::PriceArgs,
     usage,
-    values::{OFF, Seconds, Server},
+    values::{ListenOrOff, OFF, Seconds, Server},
 };
 use crate::{
     agent::{Remains, Settings, ZoneSource},
@@ -179,7 +179,8 @@ struct UnloadArgs {
 /// The server of flows.
 #[derive(Debug, clap::Args)]
 struct HubbleArgs {
-    /// Address of the server for Hubble's clients and `meridian top`. Beyond loopback it needs TLS.
+    /// Address of the server for Hubble's clients and `meridian top`, or `off` if the socket is enough. Beyond
+    /// loopback it needs TLS.
     #[arg(
         id = "hubble.listen",
         long = "hubble-listen",
@@ -187,7 +188,7 @@ struct HubbleArgs {
         value_name = "ADDRESS",
         default_value = "127.0.0.1:4344"
     )]
-    listen: Listen,
+    listen: ListenOrOff,
     /// Unix socket of the same server, or `off`.
     #[arg(
         id = "hubble.socket",
@@ -249,7 +250,10 @@ impl Args {
         let dir = self.history_dir.filter(|_| !is_followed);
         let history = historian::Settings { dir, prices: self.prices.table()?, ..historian::Settings::default() };
         let hubble = self.hubble;
-        let hubble_tls = hubble.tls.files(hubble.listen.0, "--hubble-listen")?;
+        let hubble_tls = match hubble.listen.0 {
+            Some(listen) => hubble.tls.files(listen, "--hubble-listen")?,
+            None => None,
+        };
         Ok(Settings {
             zones,
             report_interval: self.controller.report_interval.0,

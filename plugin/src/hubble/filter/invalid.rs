@@ -64,8 +64,11 @@ pub enum InvalidFilter {
 }
 
 impl InvalidFilter {
-    /// The same, with the name of the field.
+    /// The same with the name of the field, unless it is about the whole request.
     pub(super) fn of(field: &'static str) -> impl FnOnce(Self) -> Self {
-        move |source| Self::Field { field, source: Box::new(source) }
+        move |source| match source {
+            Self::TooMany(_) => source,
+            source => Self::Field { field, source: Box::new(source) },
+        }
     }
 }

@@ -1,0 +1,108 @@
+//! The streams of a connection, each with an account of the bytes that wait for the client.
+//!
+//! HTTP/2 keeps a response's bytes until the client's window and socket take them, and then drops them: the bytes
+//! count until that moment. A stream whose account is ended is reset, even if nothing of it can be sent.
+
+use crate::link::{Account, Waiting};
+use hyper::{
+    body::{Body, Bytes, Frame, SizeHint},
+    rt::Executor,
+};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+tokio::task_local! {
+    /// The account of the stream that the current task serves.
+    static STREAM: Arc<Account>;
+}
+
+/// Runs the streams of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Streams(pub(super) Arc<Account>);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let account = self.0.stream();
+        let of_stream = Arc::clone(&account);
+        let served = STREAM.scope(account, stream);
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = of_stream.ended() => {}
+                _ = served => {}
+            }
+        });
+    }
+}
+
+/// A response body whose bytes count until they are sent, and that waits for room for them.
+pub(super) struct Counted<B> {
+    body: B,
+    /// None outside of a stream.
+    account: Option<Arc<Account>>,
+    /// Present while the body waits.
+    room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<B> Counted<B> {
+    /// The body of the stream that the current task serves.
+    pub(super) fn new(body: B) -> Self {
+        Self { body, account: STREAM.try_with(Arc::clone).ok(), room: None }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(account) = &self.account else { return Poll::Ready(()) };
+        if self.room.is_none() && account.has_room() {
+            return Poll::Ready(());
+        }
+        let room = self.room.get_or_insert_with(|| Box::pin(Arc::clone(account).room()));
+        ready!(room.as_mut().poll(cx));
+        self.room = None;
+        Poll::Ready(())
+    }
+}
+
+/// What a frame keeps in memory beside its bytes: the rest of its buffer, and the flows that its stream sends next.
+const BESIDE: usize = 4 << 10;
+
+/// Bytes that are counted.
+struct Sent {
+    bytes: Bytes,
+    _waiting: Waiting,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        ready!(self.poll_room(cx));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let count = |bytes: Bytes| match &self.account {
+            // The buffer of a message grows by doubling, and the stream's next flows are as large.
+            Some(account) if !bytes.is_empty() => {
+                let _waiting = account.add(2 * bytes.len() + BESIDE);
+                Bytes::from_owner(Sent { bytes, _waiting })
+            }
+            _ => bytes,
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(count))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,122 @@
+//! Turns: how long a reader examines records before others go on.
+//!
+//! One thread serves all clients, so a reader that examines many records, or evaluates a costly filter, delays the
+//! others. A turn ends by time. Readers with costly filters take their turns one after the other, and the server
+//! serves everything else that is ready between two of them, so many of them delay a client no longer than one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
+};
+
+/// How long a turn lasts. Then the record in work is still examined.
+const TURN: Duration = Duration::from_millis(1);
+
+/// The turn of costly readers, of whom one at a time has it.
+#[derive(Clone, Debug)]
+pub(super) struct CostlyTurn(Arc<Semaphore>);
+
+impl Default for CostlyTurn {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+/// The turns of a reader.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// Present for a reader with a costly filter.
+    costly: Option<CostlyTurn>,
+    held: Option<OwnedSemaphorePermit>,
+    began: Option<Instant>,
+}
+
+impl Turn {
+    /// The turns of a reader, whose filter may be costly.
+    pub(super) const fn new(costly: Option<CostlyTurn>) -> Self {
+        Self { costly, held: None, began: None }
+    }
+
+    /// Waits until the reader may examine records.
+    pub(super) async fn begin(&mut self) {
+        let is_new = self.began.is_none();
+        if !is_new && !self.is_over() {
+            return;
+        }
+        self.rest();
+        if let Some(CostlyTurn(turn)) = &self.costly {
+            // The semaphore is never closed.
+            self.held = Arc::clone(turn).acquire_owned().await.ok();
+            // Held, so that everything else that is ready comes before this turn.
+            yield_now().await;
+        } else if !is_new {
+            yield_now().await;
+        }
+        self.began = Some(Instant::now());
+    }
+
+    /// Whether the turn has lasted long enough.
+    pub(super) fn is_over(&self) -> bool {
+        self.began.is_none_or(|began| began.elapsed() >= TURN)
+    }
+
+    /// Ends the turn of a reader that waits.
+    pub(super) fn rest(&mut self) {
+        (self.held, self.began) = (None, None);
+    }
+
+    /// Ends the turn of a costly reader that answers: it may never be asked for more.
+    pub(super) fn answered(&mut self) {
+        if self.costly.is_some() {
+            self.rest();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::Cell, thread::sleep};
+
+    /// What happens while a reader with costly filters has ten turns, each as long as a turn may be.
+    async fn ten_turns(turns: &CostlyTurn, happened: &Cell<(u32, u32)>) {
+        let mut turn = Turn::new(Some(turns.clone()));
+        for _ in 0..10 {
+            turn.begin().await;
+            let (costly, others) = happened.get();
+            happened.set((costly + 1, others));
+            sleep(TURN);
+            assert!(turn.is_over());
+        }
+        turn.rest();
+    }
+
+    #[tokio::test]
+    async fn others_go_on_between_any_two_costly_turns() {
+        let (turns, happened) = (CostlyTurn::default(), Cell::new((0, 0)));
+        let other = async {
+            while happened.get().0 < 30 {
+                let (costly, others) = happened.get();
+                assert!(costly <= others + 1, "{costly} costly turns, and {others} of others");
+                happened.set((costly, others + 1));
+                yield_now().await;
+            }
+        };
+        let costly = || ten_turns(&turns, &happened);
+        tokio::join!(other, costly(), costly(), costly());
+    }
+
+    #[tokio::test]
+    async fn a_costly_reader_that_is_not_asked_for_more_keeps_no_turn() {
+        let turns = CostlyTurn::default();
+        let (mut stuck, mut next) = (Turn::new(Some(turns.clone())), Turn::new(Some(turns)));
+        stuck.begin().await;
+        stuck.answered();
+        next.begin().await;
+        assert!(next.held.is_some());
+    }
+}
