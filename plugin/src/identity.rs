@@ -27,7 +27,7 @@ pub struct Workload {
     pub name: String,
 }
 
-/// The workload kind of a node. Traffic of pods on the host network can't be told apart from the node's own.
+/// The workload kind of a node. Traffic of pods on the host network can't be distinguished from the node's own.
 pub const NODE: &str = "Node";
 
 /// Labels by key.

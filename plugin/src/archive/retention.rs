@@ -12,7 +12,7 @@ pub struct Limits {
     pub days: u64,
     /// Bytes of all blocks.
     pub bytes: u64,
-    /// Rows of a day that are told apart.
+    /// The limit of rows of a day that have their own pair.
     pub rows: usize,
 }
 

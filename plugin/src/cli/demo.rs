@@ -111,7 +111,7 @@ fn open_pair_log(path: &Path, tally: &Arc<PairLogTally>) -> Result<PairLog, Fail
     log.map_err(|error| Failure::failed(format!("the pair log {}: {error}", path.display())))
 }
 
-/// Where what the demo counts is shown.
+/// The outputs of the demo.
 struct Shown {
     sink: Sink,
     samples: watch::Sender<Arc<[Sample]>>,
@@ -122,7 +122,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Serves what is counted to Hubble's clients, `meridian top` and Prometheus.
+    /// Serves the counters to Hubble's clients, `meridian top` and Prometheus.
     async fn serve(&self, page: Page, shutdown: &CancellationToken) -> Result<Servers, Failure> {
         let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
         let (table, index) = (SharedTable::default(), Index::default());
@@ -270,7 +270,7 @@ impl Progress {
         let _ = writeln!(io::stderr(), "{line}");
     }
 
-    /// What was counted so far; the next one replaces it.
+    /// The bytes counted so far; the next line replaces this one.
     fn show(&mut self, elapsed: Duration, counted: Matrix) {
         let mut stderr = io::stderr().lock();
         if self.terminal {

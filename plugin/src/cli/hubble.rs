@@ -1,4 +1,4 @@
-//! Flags of every server of flows beside its address: TLS, names, peers, and what is made of its flows.
+//! Flags of every server of flows beside its address: TLS, names, peers, and the outputs for its flows.
 
 mod outputs;
 mod tls;
@@ -39,7 +39,7 @@ impl Peer {
     }
 }
 
-/// A cluster's name, which is a part of names that DNS knows.
+/// A cluster's name, which is a part of DNS names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cluster(pub(super) String);
 

@@ -1,6 +1,6 @@
 //! Values of flags, variables and keys that can't be.
 
-/// A value that can't be, and what it could be.
+/// An invalid value, and the valid ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Invalid {
     #[error("`{0}` is not a name, `=`, a host and a port, such as node-a=10.0.0.1:4244")]

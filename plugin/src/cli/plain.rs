@@ -1,4 +1,4 @@
-//! Text from outside on a terminal. Names are chosen by tenants, and a terminal obeys what is in them: it changes
+//! Text from outside on a terminal. Names are chosen by tenants, and a terminal obeys control characters in them: it changes
 //! its title, clears its screen, or shows a line that nobody wrote.
 
 use std::fmt::Write;
@@ -23,7 +23,7 @@ fn shown(text: &str, stays: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// A text from outside in one line: what a terminal would obey is written as `\u{1b}`.
+/// A text from outside in one line: control characters are written as `\u{1b}`.
 pub(super) fn plain(text: &str) -> String {
     shown(text, |_| false)
 }

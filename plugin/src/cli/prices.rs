@@ -1,4 +1,4 @@
-//! `meridian prices`: the price rules, and which of them holds between two places.
+//! `meridian prices`: the price rules, and the rule that applies between two places.
 
 use super::{Failure, named_file::NamedFile, print, usage};
 use crate::{
@@ -12,18 +12,18 @@ use std::{fmt::Write, path::PathBuf, sync::Arc};
 /// Prices of traffic between zones and regions.
 #[derive(Debug, Subcommand)]
 pub(super) enum Prices {
-    /// Every price rule in the order in which they are tried: the first one that fits holds.
+    /// Lists the price rules in order. The first rule that matches applies.
     List {
         #[command(flatten)]
         prices: PriceArgs,
-        /// Only rules of this provider, for example aws.
+        /// Provider whose rules to list, for example aws.
         #[arg(long, value_name = "NAME")]
         provider: Option<String>,
-        /// The form of the result.
+        /// Output format.
         #[arg(long, default_value = "table")]
         output: Output,
     },
-    /// The price of traffic from one place to another, the rule that says so, its day and its source.
+    /// Shows the price of traffic from one place to another, and the rule with its day and source.
     Explain {
         /// The sender: ZONE, PROVIDER/REGION/ZONE, PROVIDER/REGION or `internet`, with `:CLASS` for an external
         /// prefix, for example us-east-1a or aws/us-east-1/us-east-1b:database.
@@ -32,10 +32,10 @@ pub(super) enum Prices {
         to: String,
         #[command(flatten)]
         prices: PriceArgs,
-        /// The static table that names the zones; without it, a zone's provider is guessed from the form of its name.
+        /// File with the static table that names the zones. Without it, the form of a zone's name gives its provider.
         #[arg(long, env = "MERIDIAN_ZONES_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         zones_file: Option<PathBuf>,
-        /// The form of the result.
+        /// Output format.
         #[arg(long, default_value = "table")]
         output: Output,
     },
@@ -44,7 +44,7 @@ pub(super) enum Prices {
 /// The prices to use.
 #[derive(Debug, Default, Args)]
 pub(super) struct PriceArgs {
-    /// A file with prices of your own, which come before the list prices, and with discounts.
+    /// File with your own prices, which precede the list prices, and with discounts.
     #[arg(
         id = "prices",
         long = "prices",
@@ -68,7 +68,7 @@ impl PriceArgs {
     }
 }
 
-/// The form of a result.
+/// The output format.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Output {
     /// For people.
@@ -99,9 +99,7 @@ fn list(prices: &PriceTable, provider: Option<&str>, output: Output) -> Result<S
         prices.rules().filter(|(rule, _)| provider.is_none_or(|name| provider_of(rule) == Some(name))).collect();
     if rules.is_empty() {
         let name = provider.unwrap_or_default();
-        return Err(Failure::Usage(format!(
-            "--provider {name}: there is no rule of this provider: its traffic is unpriced"
-        )));
+        return Err(Failure::Usage(format!("--provider {name}: no rule has this provider: its traffic is unpriced")));
     }
     if matches!(output, Output::Json) {
         let rules: Vec<Value> = rules.iter().map(|(rule, own)| described(rule, *own)).collect();
@@ -272,7 +270,7 @@ fn location(text: &str, table: Option<&StaticTable>, any: &str) -> Result<Locati
     Ok(Location { provider, place, class })
 }
 
-/// The provider and the region that a zone's name has the form of.
+/// The provider and the region by the form of a zone's name.
 fn guess(zone: &str) -> Option<(&'static str, &str)> {
     let is_digit = |byte: u8| byte.is_ascii_digit();
     let (head, last) = zone.split_at_checked(zone.len().checked_sub(1)?)?;

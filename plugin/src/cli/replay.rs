@@ -37,11 +37,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether files of outputs have changed.
+/// The interval at which the files of outputs are checked for changes.
 const TICK: Duration = Duration::from_millis(500);
 /// The largest ring that Hubble's own server has.
 const CAPACITY: Capacity = Capacity(65_535);
-/// How long flow logs may take to write what was read, when the command ends.
+/// The time limit for flow logs to write the remaining flows when the command ends.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Flags of `meridian replay`.
@@ -79,14 +79,14 @@ pub(super) struct Args {
     outputs: OutputArgs,
 }
 
-/// Where clients are served.
+/// An address to serve clients at.
 #[derive(Clone, Debug)]
 enum At {
     Port(SocketAddr),
     Socket(PathBuf),
 }
 
-/// A text that is no place to serve at.
+/// A text that is no address to serve at.
 #[derive(Debug, thiserror::Error)]
 enum InvalidAt {
     #[error("`{0}` is not a socket like unix:/run/hubble.sock")]

@@ -1,4 +1,4 @@
-//! `meridian report`: what was sent between zones and what it costs, from a history.
+//! `meridian report`: traffic between zones and its cost, from a history.
 
 use super::{Failure, prices::PriceArgs, print, usage};
 use crate::{
@@ -12,41 +12,42 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What to show, of which history.
+/// The question, and the history that answers it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The HTTP port of a controller, or of an agent that has none.
+    /// Address of the HTTP port of a controller, or of an agent without one.
     #[arg(long, env = "MERIDIAN_REPORT_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:9981")]
     server: String,
-    /// The folder of a history to read, without asking anybody.
+    /// Folder of a history to read instead of asking a server.
     #[arg(long, value_name = "DIR", conflicts_with = "server", value_hint = clap::ValueHint::DirPath)]
     history: Option<PathBuf>,
-    /// The beginning: a time as 2026-11-25T13:00:00Z, a day as 2026-11-25, or how long ago as 24h or 7d. Of whole hours.
+    /// Start of the range: a time (2026-11-25T13:00:00Z), a day (2026-11-25) or an age (24h, 7d), in whole hours.
     #[arg(long, value_name = "TIME", default_value = "7d")]
     from: String,
-    /// The end, in the same form.
+    /// End of the range, in the same form.
     #[arg(long, value_name = "TIME", default_value = "now")]
     to: String,
-    /// What rows are of: zone-pair, namespace, workload, service, node, region or label:KEY.
+    /// Key of the rows: zone-pair, namespace, workload, service, node, region or label:KEY.
     #[arg(long, value_name = "KEY", default_value = "zone-pair")]
     by: String,
-    /// The localities that are summed: same-zone, cross-zone, cross-region, internet, unknown; or all.
+    /// Localities to sum up: same-zone, cross-zone, cross-region, internet, unknown; or all.
     #[arg(long, value_name = "LOCALITY", default_value = "cross-zone,cross-region,unknown")]
     locality: String,
-    /// Who is charged: `ends`, each end its own price, as on the bill; or `client`, the client of the service both.
+    /// The charged end: `ends` charges each end its own price, as the bill does; `client` charges the service's client
+    /// both prices.
     #[arg(long, value_name = "WHO", default_value = "ends")]
     charge: String,
-    /// A range before to compare with, by the hour of the week: a sentence says what has changed in a month, and whether
-    /// that is more than the weeks before differ among themselves.
+    /// An earlier range to compare with, by the hour of the week. One sentence gives the change per month, and whether
+    /// it exceeds the differences among the earlier weeks.
     #[arg(long, value_name = "FROM..TO")]
     compare: Option<String>,
-    /// The most expensive rows that are shown; the others are one row.
+    /// Number of most expensive rows to show. The others are one row.
     #[arg(long, value_name = "NUMBER")]
     top: Option<String>,
-    /// The form of the result: table, json, csv or markdown.
+    /// Output format: table, json, csv or markdown.
     #[arg(long, value_name = "FORM", default_value = "table")]
     output: String,
-    /// Show the price rules that were used, with their day and source, and why bytes have no price.
+    /// Show the applied price rules with their day and source, and the reasons for unpriced bytes.
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
@@ -56,7 +57,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let texts = args.texts();
-    // Bad questions are refused here, whoever would be asked.
+    // Bad questions are refused before a server is asked.
     let question = Question::parse(&texts, now).map_err(|error| match error {
         range @ BadQuestion::Empty { .. } => usage(range),
         // It begins with the name of the flag.
@@ -65,9 +66,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let text = match &args.history {
         Some(dir) => of_folder(dir, question, args)?,
         None if args.prices.is_own() => {
-            return Err(usage(
-                "--prices: a server has prices of its own, which its --prices sets; here it is for --history",
-            ));
+            return Err(usage("--prices applies to --history only: a server uses the prices of its own --prices"));
         }
         None => of_server(&args.server, &texts)?,
     };

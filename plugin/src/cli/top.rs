@@ -1,4 +1,4 @@
-//! `meridian top`: what an agent counts, or all of a cluster, live.
+//! `meridian top`: the counters of an agent or of a cluster, live.
 
 use super::{
     Failure,
@@ -81,7 +81,7 @@ async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchRespons
     answer.map_err(Failure::failed)
 }
 
-/// Whose counters these are: so many names that they fit into a line.
+/// The nodes of the counters: as many names as fit into a line.
 fn whose(nodes: &[String]) -> String {
     if nodes.len() <= 4 { plain(&nodes.join(", ")) } else { format!("{} nodes", nodes.len()) }
 }
@@ -135,7 +135,7 @@ fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
     text
 }
 
-/// Columns as wide as what is in them; the last two are numbers.
+/// Columns as wide as their contents; the last two are numbers.
 fn table(head: [&str; 5], rows: Vec<[String; 5]>) -> String {
     let rows: Vec<_> =
         std::iter::once(head.map(str::to_owned)).chain(rows).map(|row| row.map(|cell| plain(&cell))).collect();
@@ -170,7 +170,7 @@ fn zones(answer: &WatchResponse) -> BTreeMap<(String, String, String), u64> {
     sums
 }
 
-/// What costs most comes first.
+/// The most expensive rows come first.
 fn order(locality: &str) -> usize {
     let order = ["cross-region", "cross-zone", "internet", "unknown"];
     order.iter().position(|known| *known == locality).unwrap_or(order.len())

@@ -1,4 +1,4 @@
-//! `meridian unload-nodes`: what the chart does before it goes.
+//! `meridian unload-nodes`: the chart's hook before its uninstallation.
 
 use super::{Failure, print, usage, values::Seconds};
 use crate::cluster::{self, unload_nodes};
@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let client = cluster::connect(args.kubeconfig.as_deref()).await.map_err(usage)?;
         let report = |progress: &cluster::Progress| {
             let (nodes, left) = (progress.nodes.len(), progress.left.len());
-            tracing::info!(done = nodes - left, nodes, "taking away what agents have left");
+            tracing::info!(done = nodes - left, nodes, "removing the remains of agents");
         };
         let done = unload_nodes(client, &args.namespace, &args.daemon_set, args.timeout.0, report).await;
         match done.map_err(Failure::failed)? {

@@ -10,7 +10,7 @@ use crate::{
 use jiff::SignedDuration;
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
-/// What turns something off.
+/// The value that turns a setting off.
 pub(super) const OFF: &str = "off";
 
 /// Where the pair log goes; `None` is nowhere.
@@ -92,7 +92,7 @@ impl fmt::Display for Account {
 pub(super) enum Admitted {
     /// Everybody.
     All,
-    /// Who shows a token of this account.
+    /// Clients with a token of this account.
     Account(Account),
 }
 

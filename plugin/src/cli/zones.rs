@@ -39,7 +39,7 @@ pub(super) enum Zones {
     },
 }
 
-/// Where the table is: that of the agent or controller that is here, if nothing else is said.
+/// The source of the table: by default the agent or controller of this machine.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct Table {

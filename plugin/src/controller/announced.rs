@@ -16,7 +16,7 @@ pub(super) enum Refused {
     #[error("the address of its flow server is none")]
     Address,
     /// The address is another node's, or it is not known whose it is.
-    #[error("the address of its flow server is not known to be the node's")]
+    #[error("the address of its flow server is none of the node's")]
     Elsewhere,
     /// The name is that of another node.
     #[error("the name of its flow server is not the node's")]

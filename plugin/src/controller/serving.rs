@@ -114,7 +114,10 @@ impl Serving {
         }
         let before = self.tally.refused_flow_servers.swap(refused, Ordering::Relaxed);
         if refused > before {
-            tracing::warn!(refused, "flow servers are not announced: what their agents report is not their node's");
+            tracing::warn!(
+                refused,
+                "flow servers are not announced: their reported addresses are not those of their nodes"
+            );
         }
         self.peers.send_if_modified(|known| {
             let has_changed = **known != peers;

@@ -174,12 +174,12 @@ impl<'a> Quote<'a> {
         }
         let (source, destination) = (self.source, self.destination);
         Some(match (&source.place, &destination.place, &source.provider, &destination.provider) {
-            (Place::Unknown, ..) | (_, Place::Unknown, ..) => "the place of one end is not known".to_owned(),
+            (Place::Unknown, ..) | (_, Place::Unknown, ..) => "the zone of one end is unknown".to_owned(),
             (_, _, Some(one), Some(other)) if one != other => format!("no price between {one} and {other}"),
             (_, _, Some(provider), _) | (_, _, _, Some(provider)) if source.provider == destination.provider => {
                 format!("no price of {provider} for this pair")
             }
-            _ => "the provider of a zone is not known".to_owned(),
+            _ => "the provider of a zone is unknown".to_owned(),
         })
     }
 }

@@ -113,9 +113,9 @@ fn other_providers_have_their_own_rules() {
     unpriced("alibaba cn-hongkong a", "alibaba cn-beijing b", "alibaba-hong-kong");
     costs("hetzner fsn1 fsn1-dc8", "hetzner nbg1 nbg1-dc3", 1, "hetzner-eu-central", ["0"; 2]);
     unpriced("kind r a", "kind r b", "no price of kind for this pair");
-    unpriced("none r a", "none r b", "the provider of a zone is not known");
+    unpriced("none r a", "none r b", "the provider of a zone is unknown");
     unpriced("aws us-east-1 us-east-1a", "gcp us-central1 us-central1-a", "no price between aws and gcp");
-    unpriced("aws us-east-1 us-east-1a", "none r unknown", "the place of one end is not known");
+    unpriced("aws us-east-1 us-east-1a", "none r unknown", "the zone of one end is unknown");
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Span {
     }
 }
 
-/// A workload, a node, an external prefix, or all of those that are not told apart.
+/// A workload, a node, an external prefix, or the sum of all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Party {
     /// The namespace; empty for nodes and external prefixes.

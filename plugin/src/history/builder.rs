@@ -88,7 +88,7 @@ impl Builder {
     /// Rows of pairs for which a block has room beside those of others.
     pub const MAX_ROOM: usize = 1 << 17;
 
-    /// A block of this span with at most so many rows of pairs that are told apart, and at most [`Self::MAX_ROOM`].
+    /// A block of this span with at most so many rows with their own pair, and at most [`Self::MAX_ROOM`].
     pub fn new(span: Span, room: usize) -> Self {
         Self {
             span,

@@ -99,7 +99,7 @@ impl<K: Client> Admission<K> {
     }
 }
 
-/// How clients are told apart.
+/// The identity of a client.
 pub trait Client: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static {
     /// The same client, whichever way it is written.
     fn canonical(self) -> Self {

@@ -16,7 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody is there.
-    #[error("{server}: {source}: is this the HTTP port of a controller or agent, as --http-listen says it?")]
+    #[error("{server}: {source}: is this the address of --http-listen of a controller or an agent?")]
     Unreachable {
         /// The server.
         server: String,

@@ -21,7 +21,7 @@ static SHAPES: LazyLock<AHashMap<String, Shape>> =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
     /// The type of a message is unknown.
-    #[error("a message of the type {0} is not known")]
+    #[error("unknown message type {0}")]
     Type(String),
     /// A number that JSON does not have.
     #[error("a number is not finite")]

@@ -16,7 +16,7 @@ pub struct Coverage {
     asked: Option<(u64, u64)>,
     /// Bytes between places of which one is not known.
     pub unknown_bytes: u64,
-    /// Bytes between zones whose workloads are not told apart.
+    /// Bytes between zones of no single workload.
     pub unattributed_bytes: u64,
 }
 

@@ -123,7 +123,7 @@ impl Statement {
         }
         let _ = write!(
             text,
-            "\n{} bytes are of workloads that are not told apart, {} bytes of places that are not known.\n",
+            "\n{} bytes belong to no single workload, {} bytes have an unknown zone.\n",
             grouped(coverage.unattributed_bytes),
             grouped(coverage.unknown_bytes)
         );

@@ -39,7 +39,7 @@ fn own_prices_and_zones_are_asked_first() {
     let prices = scratch.file("prices.yaml", b"rules:\n- {id: ours, from_zones: a, to_zones: b, sender: \"0.005\"}\n");
     let (zones, prices) = (zones.to_str().unwrap(), prices.to_str().unwrap());
     let output = run(&["prices", "explain", "a", "b", "--zones-file", zones]);
-    assert!(output.stdout.contains("unpriced  the provider of a zone is not known\n"), "{output:?}");
+    assert!(output.stdout.contains("unpriced  the provider of a zone is unknown\n"), "{output:?}");
     let output = run(&["prices", "explain", "a", "b", "--zones-file", zones, "--prices", prices]);
     assert!(output.stdout.contains("both      0.005 USD per GB\nrule      ours\n"), "{output:?}");
     refused(

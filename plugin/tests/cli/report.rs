@@ -125,7 +125,7 @@ fn bad_questions_and_places_are_one_line() {
     refused(&["--from", "2025-02-01", "--to", "2025-01-01"], 2, "meridian: the range ends before");
     refused(&["--history", "/missing"], 1, "meridian: /missing: there is no history here: ");
     refused(&["--server", "127.0.0.1:1"], 1, "meridian: 127.0.0.1:1: Connection refused");
-    refused(&["--prices", "/missing.yaml"], 2, "meridian: --prices: a server has prices of its own");
+    refused(&["--prices", "/missing.yaml"], 2, "meridian: --prices applies to --history only");
 }
 
 const WRITTEN_HERE: &str = "MERIDIAN_TEST_WRITTEN_HERE";

@@ -98,7 +98,7 @@ fn a_room_imports_only_rooms_above_it_in_the_table() {
     let mut above = BTreeSet::new();
     for room in &rooms {
         let unknown: Vec<_> = room.knows.iter().filter(|name| !above.contains(*name)).collect();
-        assert!(unknown.is_empty(), "{} may know {unknown:?}, which are not above it", room.name);
+        assert!(unknown.is_empty(), "{} may import {unknown:?}, which are not above it", room.name);
         assert!(above.insert(room.name.clone()), "{} is there twice", room.name);
     }
 }
@@ -130,7 +130,7 @@ fn made(files: &[(&str, &str)]) -> Graph {
 }
 
 fn table_of(rows: &str) -> Vec<Room> {
-    table::read(&format!("| room | what it is for | may know | foreign crates that are its own |\n|---|\n{rows}"))
+    table::read(&format!("| room | purpose | may import | foreign crates that are its own |\n|---|\n{rows}"))
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 /// The heading of the table.
-const HEADING: &str = "| room | what it is for | may know | foreign crates that are its own |";
+const HEADING: &str = "| room | purpose | may import | foreign crates that are its own |";
 
 /// A row of the table.
 #[derive(Debug)]

@@ -109,7 +109,7 @@ pub(in super::super) struct Args {
         default_value = "/var/lib/meridian"
     )]
     state_dir: PathBuf,
-    /// A folder for the history of this node, where no controller is followed: a controller keeps it for all nodes.
+    /// Folder for the history of this node. Only without a controller, which keeps the history of all nodes.
     #[arg(
         id = "history_dir",
         long = "history-dir",
@@ -285,7 +285,7 @@ impl Args {
         })
     }
 
-    /// What is to be taken away instead of running, and where it is said that it is gone, if somebody waits for that.
+    /// The objects to remove instead of running, and the health port that reports their removal.
     pub(in super::super) fn unload(&self) -> Option<(Remains, Option<Listen>)> {
         let remains = || Remains { pin_dir: unless_off(self.hook.pin_dir.clone()), state_dir: self.state_dir.clone() };
         self.unload.unload.then(|| (remains(), self.unload.stay.then_some(self.http_listen)))

@@ -1,7 +1,7 @@
 //! A file of settings. Each setting is an argument of a program: its id is the key, and a value of the file stands
 //! for the flag with that value.
 //!
-//! So types, defaults and errors are the flag's. What the command line or a variable gives is left out, which makes
+//! So types, defaults and errors are the flag's. Keys that a flag or a variable sets are left out, which makes
 //! the order of precedence: flag, variable, file, default.
 
 use super::super::{Failure, named_file::NamedFile, usage};
@@ -137,7 +137,7 @@ fn neighbours<'a>(program: &'a Command, key: &str) -> Vec<&'a str> {
     names
 }
 
-/// What is read so far.
+/// The entries read so far.
 struct File<'a> {
     program: &'a Command,
     entries: Vec<Entry<'a>>,

@@ -105,7 +105,7 @@ fn within<'k>(key: &'k str, group: &str) -> Option<&'k str> {
     key.strip_prefix(group)?.strip_prefix('.')
 }
 
-/// The default, or the name of what is wanted, as YAML.
+/// The default, or the name of the value, as YAML.
 fn value(setting: &Arg) -> String {
     let names = setting.get_value_names().unwrap_or_default();
     let value = default(setting).unwrap_or_else(|| names.first().map(ToString::to_string).unwrap_or_default());

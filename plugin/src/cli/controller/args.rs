@@ -189,8 +189,8 @@ struct WatchArgs {
         value_delimiter = ','
     )]
     ignored: Vec<Source>,
-    /// Labels of nodes that have no agent, as KEY=VALUE: what such a node sends is counted where it arrives. Nodes of
-    /// another system than Linux, and of a virtual kubelet's taint, have none whatever their labels. `off` is no label.
+    /// Labels of nodes without an agent, as KEY=VALUE: the receiving node counts their traffic. Nodes with another
+    /// system than Linux, or with a virtual kubelet's taint, never have an agent. `off` means no label.
     #[arg(
         id = "agentless_labels",
         long = "agentless-labels",

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 /// The history that a controller keeps.
 #[derive(Debug, clap::Args)]
 pub(super) struct HistoryArgs {
-    /// A folder for the history: hours for 31 days and days for 13 months. Each replica needs its own. Without it, no
-    /// history is kept.
+    /// Folder for the history: hours for 31 days, days for 13 months. Each replica needs its own. Without a folder, the
+    /// controller keeps no history.
     #[arg(id = "history_dir", long = "history-dir", env = "MERIDIAN_HISTORY_DIR", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     history_dir: Option<PathBuf>,
-    /// The most megabytes (2²⁰ bytes) of the history; the oldest hours go first.
+    /// Maximum size of the history in megabytes (2²⁰ bytes). The oldest hours are removed first.
     #[arg(id = "history_megabytes", long = "history-megabytes", env = "MERIDIAN_HISTORY_MEGABYTES", value_name = "NUMBER", default_value_t = Limits::default().bytes >> 20)]
     history_megabytes: u64,
-    /// Days for which hours are kept.
+    /// Number of days to keep hours.
     #[arg(
         id = "history_hourly_days",
         long = "history-hourly-days",
@@ -23,7 +23,7 @@ pub(super) struct HistoryArgs {
         default_value_t = 31
     )]
     history_hourly_days: u32,
-    /// Days for which days are kept.
+    /// Number of days to keep days.
     #[arg(
         id = "history_daily_days",
         long = "history-daily-days",

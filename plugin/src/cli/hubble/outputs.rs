@@ -1,4 +1,4 @@
-//! Settings of what is made of flows beside their streams.
+//! Settings of Hubble's metrics and flow logs.
 
 use super::super::{Failure, named_file::NamedFile, usage};
 use crate::{
@@ -121,7 +121,7 @@ struct ExportArgs {
     fields: Vec<FieldPaths>,
 }
 
-/// Which metrics are wanted, as a flag says it.
+/// The metrics that a flag selects.
 #[derive(Clone, Debug, PartialEq)]
 struct WantedMetrics(Wanted);
 
@@ -148,7 +148,7 @@ impl FromStr for FilterList {
         let values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
         let filter = |value| json::read("flow.FlowFilter", &value?);
         let filters = values.map(filter).collect::<Result<Vec<_>, _>>()?;
-        // What can't be is said where it is written.
+        // An invalid text is refused with its place.
         Filters::new(&filters, &[])?;
         Ok(Self(filters))
     }

@@ -242,7 +242,7 @@ impl Loading {
             }
         }
         if !unknown.is_empty() {
-            tracing::warn!(fields = unknown, "what this version does not know is left out of flows");
+            tracing::warn!(fields = unknown, "fields unknown to this version are left out of flows");
         }
         let Count { flows, older, lost, agent_events, debug_events } = self.count;
         if older > 0 {
