@@ -51,18 +51,18 @@ def _hooks(board):
         ("meridian_hook_changes_total", "hook changed"),
         ("meridian_hook_steps_refused_total", "step refused"))]
     board = board.with_row(dashboard.Row("Hooks"))
-    board = board.with_panel(p.table("Hook of each node", "The hook that counts, and the reason for its choice.",
-                                     [("Agents", p.COUNT, hooks)],
-                                     {"node": "Node", "hook": "Hook", "reason": "Reason"}, width=12, height=8))
+    board = board.with_panel(p.list_of("Hook of each node", "The hook that counts, and the reason for its choice.",
+                                       hooks, {"node": "Node", "hook": "Hook", "reason": "Reason"}))
     board = board.with_panel(p.graph(
         "Seen by the hook, of the bytes that the devices sent",
-        "About 1 where all packets pass the hook. Much less: packets bypass it, and `meridian check` names another hook.",
+        "About 1 where all packets pass the hook. Much less: packets bypass it, and `meridian check` names another "
+        "hook.",
         p.SHARE, (f"{seen} / {sent}", "{{node}}")))
     board = board.with_panel(p.graph(
         "Filters restored, hooks changed", "In the time range before each moment. Filters are attached again because "
         "another program had removed them.", p.COUNT, *changes))
-    return board.with_panel(p.graph("Foreign filters", "Other programs' filters that run before Meridian's and can hide "
-                                    "packets from it.", p.COUNT, (q.on_node("meridian_foreign_filters"), "{{node}}")))
+    return board.with_panel(p.graph("Foreign filters", "Other programs' filters that run before Meridian's and can "
+                                    "hide packets from it.", p.COUNT, (q.on_node("meridian_foreign_filters"), "{{node}}")))
 
 
 def _counting(board):
@@ -84,9 +84,10 @@ def _counting(board):
         ("Bytes without a sender", "Of all bytes of the node. `over_share` is the part whose source had used up its "
          "share of the flow map.", p.SHARE, [(of_node("unattributed"), "{{node}}: unattributed"),
                                              (of_node("over_share"), "{{node}}: over_share")]),
-        ("Packets without an event", "Packets a second that were counted but not announced, because of the limit of each "
-         "CPU (withheld) or a full ring buffer (lost). Bytes are complete; Hubble's flows are not.", "pps",
-         [(noted("packets", "event_withheld"), "{{node}}: withheld"), (noted("packets", "event_lost"), "{{node}}: lost")]),
+        ("Packets without an event", "Packets a second that were counted but not announced, because of the limit of "
+         "each CPU (withheld) or a full ring buffer (lost). Bytes are complete; Hubble's flows are not.", "pps",
+         [(noted("packets", "event_withheld"), "{{node}}: withheld"),
+          (noted("packets", "event_lost"), "{{node}}: lost")]),
         ("Left out of the zone counters", "IP bytes a second by reason, which docs/metrics.md explains.", p.RATE,
          [(f"sum by (reason) ({_rate('meridian_outside_bytes_total')})", "{{reason}}")]),
         ("Counted with a caveat", "IP bytes a second by reason, which docs/metrics.md explains.", p.RATE,
@@ -112,8 +113,8 @@ def _feed(board):
                                      "feed, or the file.", p.SECONDS, (age, "{{node}}")))
     board = board.with_panel(p.graph("Failed connections", "To the controller, in the time range before each moment.",
                                      p.COUNT, *failures))
-    board = board.with_panel(p.graph("Refused zone tables", "In the time range before each moment; the agent's log names "
-                                     "the line.", p.COUNT, (refused, "{{node}}")))
+    board = board.with_panel(p.graph("Refused zone tables", "In the time range before each moment; the agent's log "
+                                     "names the line.", p.COUNT, (refused, "{{node}}")))
     return board.with_panel(p.graph("Last report accepted", "1 if the controller accepted the agent's last report.",
                                     p.COUNT, (q.on_node("meridian_reports_connected"), "{{node}}"), limit=1))
 

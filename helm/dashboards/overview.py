@@ -41,8 +41,8 @@ def _zones(board):
     board = board.with_row(dashboard.Row("Zones"))
     board = board.with_panel(p.matrix(
         "From zone (row) to zone (column)",
-        "IP bytes in the time range. The diagonal is empty: traffic inside a zone is left out. `unknown` and `internet` "
-        "are columns and rows of their own.", p.BYTES, between, rows="source_zone", columns="destination_zone"))
+        "IP bytes in the time range. The diagonal is empty: traffic inside a zone is left out. `unknown` and "
+        "`internet` are columns and rows of their own.", p.BYTES, between, rows="source_zone", columns="destination_zone"))
     board = board.with_panel(p.graph("By locality", "IP bytes a second, by where they went.", p.RATE,
                                      (by_locality, "{{locality}}"), stacked=True))
     board = board.with_panel(p.graph("Across zones, by zone pair", "IP bytes a second.", p.RATE,

@@ -40,12 +40,12 @@ def start(name, title, description):
 
 def values(name, label, metric, key):
     """A variable with all values of a label. `All` matches series without the label, too."""
-    query = f'label_values({metric}, {key})' if key == "cluster" else f'label_values({metric}{{cluster=~"$cluster"}}, {key})'
+    series = metric if key == "cluster" else f'{metric}{{cluster=~"$cluster"}}'
     return (
         dashboard.QueryVariable(name)
         .label(label)
         .datasource(SOURCE)
-        .query({"query": query, "refId": name})
+        .query({"query": f"label_values({series}, {key})", "refId": name})
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
@@ -151,17 +151,28 @@ def table(title, description, columns, labels, *, width=24, height=10):
     labels.
     """
     panel = _base(table_builder.Panel(), title, description, COUNT).span(width).height(height).filterable(True)
-    names = {label: heading for label, heading in labels.items()}
+    names = dict(labels)
     for number, (heading, unit, expression) in enumerate(columns):
         ref = chr(ord("A") + number)
         panel = panel.with_target(_query(expression, "", ref, instant=True, as_table=True))
         # A single query's column has no letter.
         names["Value" if len(columns) == 1 else f"Value #{ref}"] = heading
         panel = panel.override_by_name(heading, [_property("unit", unit)])
-    order = {name: place for place, name in enumerate(names)}
-    panel = panel.with_transformation(_transform("merge"))
-    organize = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
-    panel = panel.with_transformation(_transform("organize", **organize))
+    panel = panel.with_transformation(_transform("merge")).with_transformation(_organize(names, "Time"))
     gauge = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     panel = panel.override_by_name(columns[0][0], [_property("custom.cellOptions", gauge)])
     return panel.sort_by([common_builders.TableSortByFieldState().display_name(columns[0][0]).desc(True)])
+
+
+def list_of(title, description, expression, labels, *, width=12, height=8):
+    """A table of label values; the number is left out."""
+    panel = _base(table_builder.Panel(), title, description, COUNT).span(width).height(height).filterable(True)
+    panel = panel.with_target(_query(expression, "", "A", instant=True, as_table=True))
+    return panel.with_transformation(_organize(labels, "Time", "Value"))
+
+
+def _organize(names, *hidden):
+    """Orders and names the columns of a table."""
+    order = {name: place for place, name in enumerate(names)}
+    options = {"excludeByName": dict.fromkeys(hidden, True), "indexByName": order, "renameByName": dict(names)}
+    return _transform("organize", **options)

@@ -53,7 +53,8 @@ def _workloads(board):
     sent, received = (q.one_end(side, "increase", WORKLOADS, [q.CROSSING], q.RANGE)
                       for side in ("source", "destination"))
     # Each end has half of the price, so the sum over all workloads is the whole.
-    cost = q.total(f"{q.priced(sent)} / 2 or label_replace({q.priced(received)} / 2, \"end\", \"receiver\", \"\", \"\")", by)
+    of_receivers = f'label_replace({q.priced(received)} / 2, "end", "receiver", "", "")'
+    cost = q.total(f"{q.priced(sent)} / 2 or {of_receivers}", by)
     pairs = q.total(q.workload_bytes("increase", q.RANGE, q.CROSSING), f"{q.WORKLOADS}, locality")
     top = f"topk(50, {pairs})"
     rate = q.total(q.workload_bytes("rate", q.RATE, q.CROSSING), q.WORKLOADS)
@@ -92,6 +93,7 @@ def _pods(board):
 def build():
     """The dashboard."""
     board = p.start("workloads", "Meridian / Namespaces and workloads", "Who sends traffic across zones, and to whom.")
-    board = board.with_variable(p.values("namespace", "Namespace", "meridian_namespace_bytes_total", "source_namespace"))
+    namespaces = p.values("namespace", "Namespace", "meridian_namespace_bytes_total", "source_namespace")
+    board = board.with_variable(namespaces)
     board = board.with_variable(p.values("zone", "Zone (pods only)", "meridian_zone_bytes_total", "source_zone"))
     return _pods(_workloads(_namespaces(_totals(p.prices(board)))))
