@@ -10,7 +10,10 @@ IMAGE=(--set image.repository=registry.example.com/meridian)
 ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameSuffix=-meridian --set clusterName=prod.eu
     --set-json 'hubble.dynamicMetrics={"metrics":[{"name":"flow","excludeFilters":[{"verdict":["DROPPED"]}]}]}'
     --set-json 'hubble.flowLogs=[{"name":"all","filePath":"stdout"}]'
-    --set podMonitor.enabled=true --set prometheusRule.enabled=true
+    --set podMonitor.enabled=true --set prometheusRule.enabled=true --set prometheusRule.recording=true
+    --set prometheusRule.usdPerGb.crossZone=0.02 --set-json prometheusRule.usdPerGb.crossRegion=0.02
+    --set prometheusRule.monthlyBudget=1000 --set dashboards.enabled=true --set dashboards.namespace=monitoring
+    --set dashboards.annotations.grafana_folder=Meridian
     --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'
@@ -66,6 +69,11 @@ for version in 3 4; do
     refused "$helm" "hoook" "${IMAGE[@]}" --set agent.hoook=auto
     refused "$helm" "hook" "${IMAGE[@]}" --set agent.hook=xdp
     refused "$helm" "image.repository: name the image"
+    refused "$helm" "prometheusRule.monthlyBudget: the alert needs" "${IMAGE[@]}" --set prometheusRule.enabled=true \
+        --set prometheusRule.monthlyBudget=5
+    refused "$helm" "prometheusRule.enabled: set alerts" "${IMAGE[@]}" --set prometheusRule.enabled=true \
+        --set prometheusRule.alerts=false
+    refused "$helm" "crossZone" "${IMAGE[@]}" --set prometheusRule.usdPerGb.crossZone=cheap
     refused "$helm" "hubble.tls.relaySecretName: name" "${IMAGE[@]}" --set relay.enabled=true \
         --set hubble.tls.serverSecretName=given
 done
@@ -110,6 +118,32 @@ fi
 if found=$(grep -nE 'privileged: true|hostPID|hostIPC|:latest|SYS_ADMIN|allowPrivilegeEscalation: true' "$rendered"/*.yaml); then
     die "this must not be in the chart: $found"
 fi
+# The rules and the dashboards are in the chart as they are in its files.
+rules_and_dashboards() {
+    "$validate/bin/python" - "$CHART/files" "$rendered/4-all.yaml" <<'PYTHON'
+import json, pathlib, sys, yaml
+
+files, objects = pathlib.Path(sys.argv[1]), list(yaml.safe_load_all(open(sys.argv[2])))
+groups = next(o for o in objects if o and o["kind"] == "PrometheusRule")["spec"]["groups"]
+constants = [group for group in groups if group["name"] == "meridian-constants"]
+rules = {rule["record"] + str(rule.get("labels", "")): rule["expr"] for rule in constants[0]["rules"]}
+assert rules == {
+    "meridian:price:usd_per_gb{'locality': 'cross-zone'}": "vector(0.02)",
+    "meridian:price:usd_per_gb{'locality': 'cross-region'}": "vector(0.02)",
+    "meridian:budget:usd_per_month": "vector(1000)",
+}, rules
+written = [yaml.safe_load((files / name).read_text())["groups"] for name in ("alerts.yaml", "recording.yaml")]
+assert [group for group in groups if group not in constants] == sum(written, []), "the rules are others"
+maps = [o for o in objects if o and o["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+for item in maps:
+    assert item["metadata"]["namespace"] == "monitoring", item["metadata"]
+    assert item["metadata"]["annotations"] == {"grafana_folder": "Meridian"}, item["metadata"]
+rendered = {name: json.loads(text) for item in maps for name, text in item["data"].items()}
+kept = {f"meridian-{path.name}": json.loads(path.read_text()) for path in (files / "dashboards").glob("*.json")}
+assert len(kept) == 3 and rendered == kept, "the dashboards are others"
+PYTHON
+}
+rules_and_dashboards || die "rules and dashboards are not rendered as they are"
 for kubernetes in 1.28 1.29 1.30 1.31 1.32 1.33 1.34 1.35 1.36; do
     # Both versions of helm render the same.
     output=$("$validate/bin/kubernetes-validate" --strict --quiet --kubernetes-version "$kubernetes" "$rendered"/4-*.yaml 2>&1) ||

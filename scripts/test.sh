@@ -74,8 +74,9 @@ needs_cluster() {
 needs_tools() {
     need_packages nftables iproute2
     MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
+    MERIDIAN_PROMETHEUS=$(unpack_package prometheus)/usr/bin/prometheus
     MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool
-    export MERIDIAN_PROMTOOL MERIDIAN_BPFTOOL
+    export MERIDIAN_PROMTOOL MERIDIAN_PROMETHEUS MERIDIAN_BPFTOOL
 }
 
 SUITES=(lib structure cli kernel hubble cluster pods cilium)
@@ -125,6 +126,7 @@ trap 'rm "$MERIDIAN_SKIPPED"' EXIT
 step "formatting" fmt
 step "shell scripts" shell
 step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
+step "the chart's dashboards are those of their generator" scripts/dashboards.sh check
 step "dependencies: bans, licences, sources" deny
 step "clippy" clippy
 step "documentation" docs
@@ -135,10 +137,10 @@ needs_tools
 needs_cluster
 MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
 export MERIDIAN_EBPF_OBJECT
-alerts() {
-    "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml
+rules() {
+    "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml conformance/prometheus/recording.test.yaml
 }
-step "alerts" alerts
+step "alerts and recording rules" rules
 step "the chart" scripts/chart.sh
 static() {
     MERIDIAN_BINARY=$(scripts/static.sh --quick)

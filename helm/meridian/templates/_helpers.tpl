@@ -131,3 +131,34 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{ $seconds }}
 {{- end }}
+
+{{/* The group of constants that the recording rules use: the prices and the budget. */}}
+{{- define "meridian.constants" -}}
+{{- $rule := .Values.prometheusRule -}}
+{{- $prices := dict "cross-zone" $rule.usdPerGb.crossZone "cross-region" $rule.usdPerGb.crossRegion -}}
+- name: meridian-constants
+  rules:
+    {{- range $locality, $price := $prices }}
+    {{- if not (kindIs "invalid" $price) }}
+    - record: meridian:price:usd_per_gb
+      expr: vector({{ $price }})
+      labels: {locality: {{ $locality }}}
+    {{- end }}
+    {{- end }}
+    {{- if not (kindIs "invalid" $rule.monthlyBudget) }}
+    - record: meridian:budget:usd_per_month
+      expr: vector({{ $rule.monthlyBudget }})
+    {{- end }}
+{{- end }}
+
+{{/* Whether there is any constant. */}}
+{{- define "meridian.hasConstants" -}}
+{{- $rule := .Values.prometheusRule -}}
+{{- $priced := or (not (kindIs "invalid" $rule.usdPerGb.crossZone)) (not (kindIs "invalid" $rule.usdPerGb.crossRegion)) -}}
+{{- if not (kindIs "invalid" $rule.monthlyBudget) -}}
+{{- if not (and $priced $rule.recording) -}}
+{{- fail "prometheusRule.monthlyBudget: the alert needs prometheusRule.recording=true and a price in prometheusRule.usdPerGb" -}}
+{{- end -}}
+{{- end -}}
+{{- if $priced -}}true{{- end -}}
+{{- end }}

@@ -6,6 +6,7 @@ mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod confined;
+mod dashboards;
 mod demo;
 mod docs;
 mod errors;
@@ -20,4 +21,4 @@ mod report;
 mod requests;
 mod restart;
 
-use common::{CommandOutput, Scratch, meridian, run, running};
+use common::{CommandOutput, Scratch, documented, meridian, run, running};

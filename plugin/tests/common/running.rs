@@ -7,7 +7,7 @@ use nix::{
 };
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, ChildStderr, ChildStdin, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 /// A running command, with its output in pipes.
@@ -38,6 +38,11 @@ impl Running {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.as_ref().unwrap().id())).unwrap();
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         1024 * kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    /// Its standard output.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.as_mut().unwrap().stdout.take().unwrap()
     }
 
     /// Reads stderr until a line contains `wanted`; returns the text read, and the reader.
