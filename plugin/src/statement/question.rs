@@ -56,7 +56,7 @@ pub enum BadQuestion {
     #[error("charge: `{0}` is neither ends nor client")]
     Charge(String),
     /// Who is charged, by node.
-    #[error("charge: no client is known by node; use namespace, workload, service or region")]
+    #[error("charge: client needs another key than node: use namespace, workload, service or region")]
     ChargeByNode,
     /// A range.
     #[error("compare: `{0}` is not a range like 2026-11-01..2026-11-15 or 28d..14d")]
