@@ -1,6 +1,10 @@
 //! Errors of the demo.
 
+<<<<<<< HEAD
 use crate::{cost::InvalidPrices, datapath, netlab, yaml, zones::InvalidTable};
+=======
+use crate::{archive, datapath, netlab, yaml};
+>>>>>>> 7276957 (A page and an API: zones, series, health and prices as JSON, pairs of workloads, and what people look at)
 use std::io;
 
 /// An error of the demo.
@@ -18,6 +22,9 @@ pub enum Error {
     /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
+    /// The history can't be read.
+    #[error(transparent)]
+    History(#[from] archive::Error),
     /// The demo's table is invalid.
     #[error(transparent)]
     Table(#[from] yaml::Error<InvalidTable>),

@@ -6,20 +6,15 @@ use super::{
     process::HttpPlaces,
     text::{self, Form},
 };
-use crate::statement::{Form as AnswerForm, Question};
+use crate::web::{Answer, CONTENT_SECURITY_POLICY, Request, Site};
 use axum::{
     Router,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use std::{
-    collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, io, net::SocketAddr, time::SystemTime};
 use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +41,7 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz` and `/api/v1/report` until `shutdown`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, the page and its API until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
@@ -58,11 +53,14 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/api/v1/report", get(report))
+        .fallback(site)
         .with_state(page);
     connections::serve(listener, router, places.0, shutdown).await;
     Ok(())
 }
+
+/// The parameters of a query.
+type QueryTexts = Result<Query<BTreeMap<String, String>>, QueryRejection>;
 
 async fn metrics(State(page): State<Page>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -82,34 +80,40 @@ async fn ready(State(page): State<Page>) -> Response {
     }
 }
 
-/// Answers of reports that are made at once: each reads a part of the history.
+/// Answers from the history that are made at once.
 static ANSWERING: Semaphore = Semaphore::const_new(2);
 
-/// A report of the history.
-async fn report(State(page): State<Page>, Query(texts): Query<BTreeMap<String, String>>) -> Response {
-    let Some(historian) = page.history else {
-        return (StatusCode::NOT_FOUND, "no history is kept here: start with --history-dir\n").into_response();
+/// The page, its files and the API.
+async fn site(State(page): State<Page>, method: Method, uri: Uri, query: QueryTexts) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        let text = "this port answers GET alone\n";
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], text).into_response();
+    }
+    let Ok(Query(query)) = query else {
+        return (StatusCode::BAD_REQUEST, "the query can't be read\n").into_response();
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let question = match Question::parse(&texts, now) {
-        Ok(question) => question,
-        Err(bad) => return (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response(),
-    };
+    let path = uri.path().to_owned();
     // The semaphore is never closed.
-    let _permit = ANSWERING.acquire().await;
-    let form = question.form;
-    let answer = spawn_blocking(move || historian.answer(question).map(|statement| statement.form(form)));
-    let content_type = match form {
-        AnswerForm::Json => "application/json",
-        AnswerForm::Csv => "text/csv; charset=utf-8",
-        AnswerForm::Markdown => "text/markdown; charset=utf-8",
-        AnswerForm::Table => "text/plain; charset=utf-8",
-    };
-    match answer.await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    let _permit = if Site::is_costly(&path) { ANSWERING.acquire().await.ok() } else { None };
+    let request = Request { path, query, now: SystemTime::now(), is_ready: page.ready.is_set() };
+    match spawn_blocking(move || page.site.answer(&request)).await {
+        Ok(answer) => response(answer),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+fn response(answer: Answer) -> Response {
+    let Answer { status, content_type, is_fixed, body } = answer;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let cached = if is_fixed { "public, max-age=31536000, immutable" } else { "no-store" };
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, cached),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (status, headers, body).into_response()
 }
 
 #[cfg(test)]
