@@ -8,7 +8,7 @@
 # shellcheck source=scripts/node.sh
 . "$(dirname "${BASH_SOURCE[0]}")/node.sh"
 
-SCHEMATHESIS_VERSION=4.1.4
+SCHEMATHESIS_VERSION=4.32.5
 
 # fuzzer: the path of schemathesis.
 fuzzer() {

@@ -9,13 +9,19 @@ use super::{
 use crate::web::{Answer, CONTENT_SECURITY_POLICY, Request, Site};
 use axum::{
     Router,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{FromRef, Query, State, rejection::QueryRejection},
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use std::{collections::BTreeMap, io, net::SocketAddr, time::SystemTime};
-use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The address of an HTTP or gRPC listener; `:PORT` means every address.
@@ -54,7 +60,7 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .fallback(site)
-        .with_state(page);
+        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)) });
     connections::serve(listener, router, places.0, shutdown).await;
     Ok(())
 }
@@ -81,10 +87,25 @@ async fn ready(State(page): State<Page>) -> Response {
 }
 
 /// Answers from the history that are made at once.
-static ANSWERING: Semaphore = Semaphore::const_new(2);
+const ANSWERING: usize = 2;
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is served.
+#[derive(Clone)]
+struct Served {
+    page: Page,
+    turns: Arc<Semaphore>,
+}
+
+impl FromRef<Served> for Page {
+    fn from_ref(served: &Served) -> Self {
+        served.page.clone()
+    }
+}
 
 /// The page, its files and the API.
-async fn site(State(page): State<Page>, method: Method, uri: Uri, query: QueryTexts) -> Response {
+async fn site(State(served): State<Served>, method: Method, uri: Uri, query: QueryTexts) -> Response {
     if method != Method::GET && method != Method::HEAD {
         let text = "this port answers GET alone\n";
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], text).into_response();
@@ -93,10 +114,24 @@ async fn site(State(page): State<Page>, method: Method, uri: Uri, query: QueryTe
         return (StatusCode::BAD_REQUEST, "the query can't be read\n").into_response();
     };
     let path = uri.path().to_owned();
-    // The semaphore is never closed.
-    let _permit = if Site::is_costly(&path) { ANSWERING.acquire().await.ok() } else { None };
+    let turn = if Site::is_costly(&path) {
+        match timeout(TURN_TIMEOUT, served.turns.acquire_owned()).await {
+            Ok(turn) => turn.ok(),
+            Err(_) => {
+                return (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again\n").into_response();
+            }
+        }
+    } else {
+        None
+    };
+    let page = served.page;
     let request = Request { path, query, now: SystemTime::now(), is_ready: page.ready.is_set() };
-    match spawn_blocking(move || page.site.answer(&request)).await {
+    // The turn ends with the answer, also where nobody waits for it any more.
+    let answer = move || {
+        let _turn = turn;
+        page.site.answer(&request)
+    };
+    match spawn_blocking(answer).await {
         Ok(answer) => response(answer),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -127,5 +162,41 @@ mod tests {
         assert_eq!(listen("127.0.0.1:0").unwrap(), "127.0.0.1:0");
         assert_eq!(listen("localhost:1").unwrap(), "127.0.0.1:1");
         assert!(listen("9980").is_err() && listen("localhost").is_err() && listen("example.com:1").is_err());
+    }
+
+    async fn ask(served: &Served, method: Method, uri: &str) -> Response {
+        let uri: Uri = uri.parse().unwrap();
+        let query = Query::try_from_uri(&uri);
+        site(State(served.clone()), method, uri, query).await
+    }
+
+    fn served() -> Served {
+        Served { page: Page::default(), turns: Arc::new(Semaphore::new(ANSWERING)) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_does_not_wait_for_its_turn_for_ever_and_cheap_ones_need_none() {
+        let served = served();
+        let turns = Arc::clone(&served.turns).acquire_many_owned(2).await.unwrap();
+        let report = "/api/v1/report?by=workload";
+        assert_eq!(ask(&served, Method::GET, report).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(&served, Method::GET, "/api/v1/health").await.status(), StatusCode::OK);
+        drop(turns);
+        assert_eq!(ask(&served, Method::GET, report).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(served.turns.available_permits(), ANSWERING);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_by_a_request_and_nothing_foreign_is_loaded_by_the_page() {
+        let served = served();
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
+            let answer = ask(&served, method, "/").await;
+            assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let page = ask(&served, Method::GET, "/").await;
+        let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+        assert_eq!(ask(&served, Method::GET, "/api/v1/report?%ff=%ff&by").await.status(), StatusCode::NOT_FOUND);
     }
 }

@@ -61,6 +61,11 @@ function chart(box: HTMLElement, series: Series): uPlot {
   }
   const shown = rates.map((_, place) => rates.length - 1 - place);
   const text = (value: number) => (isMoney ? dollars(value) : bytes(value));
+  // In UTC, as the history has it: the day at midnight, the hour otherwise.
+  const hour = (second: number) => {
+    const iso = new Date(second * 1000).toISOString();
+    return iso.slice(11, 16) === "00:00" ? iso.slice(5, 10) : iso.slice(11, 16);
+  };
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
   return new uPlot(
     {
@@ -70,7 +75,7 @@ function chart(box: HTMLElement, series: Series): uPlot {
       cursor: { y: false },
       tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
       scales: { y: { range: (_, __, top) => [0, top > 0 ? top * 1.05 : 1] } },
-      axes: [axis, { ...axis, size: 76, values: (_, splits) => splits.map(text) }],
+      axes: [{ ...axis, values: (_, splits) => splits.map(hour) }, { ...axis, size: 76, values: (_, splits) => splits.map(text) }],
       series: [
         {},
         ...shown.map((place) => ({
