@@ -34,5 +34,7 @@ mkdir -p "$MERIDIAN_PICTURES"
 cd "$PACKAGES"
 names=()
 for name in "$@"; do names+=(--test-name-pattern "$name"); done
+FILE=page.test.mjs
+if [ -n "${MERIDIAN_PICTURE:-}" ]; then FILE=picture.test.mjs; fi
 exec unshare --net -- sh -c 'ip link set lo up && exec "$@"' sh \
-    node --test --test-reporter=spec "${names[@]}" page.test.mjs
+    node --test --test-reporter=spec "${names[@]}" "$FILE"

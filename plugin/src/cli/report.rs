@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// The end, in the same form.
     #[arg(long, value_name = "TIME", default_value = "now")]
     to: String,
-    /// What rows are of: zone-pair, namespace, workload, service, node, region or label:KEY.
+    /// What rows are of: zone-pair, namespace-pair, workload-pair, namespace, workload, service, node, region or label:KEY.
     #[arg(long, value_name = "KEY", default_value = "zone-pair")]
     by: String,
     /// The localities that are summed: same-zone, cross-zone, cross-region, internet, unknown; or all.

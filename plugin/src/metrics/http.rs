@@ -18,7 +18,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::timeout};
@@ -60,8 +63,8 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .fallback(site)
-        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)) });
-    connections::serve(listener, router, places.0, shutdown).await;
+        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::clone(&places.late) });
+    connections::serve(listener, router, places.connections, shutdown).await;
     Ok(())
 }
 
@@ -96,6 +99,8 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 struct Served {
     page: Page,
     turns: Arc<Semaphore>,
+    /// Requests that waited too long for theirs.
+    late: Arc<AtomicU64>,
 }
 
 impl FromRef<Served> for Page {
@@ -118,6 +123,7 @@ async fn site(State(served): State<Served>, method: Method, uri: Uri, query: Que
         match timeout(TURN_TIMEOUT, served.turns.acquire_owned()).await {
             Ok(turn) => turn.ok(),
             Err(_) => {
+                served.late.fetch_add(1, Ordering::Relaxed);
                 return (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again\n").into_response();
             }
         }
@@ -171,7 +177,7 @@ mod tests {
     }
 
     fn served() -> Served {
-        Served { page: Page::default(), turns: Arc::new(Semaphore::new(ANSWERING)) }
+        Served { page: Page::default(), turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,6 +187,7 @@ mod tests {
         let report = "/api/v1/report?by=workload";
         assert_eq!(ask(&served, Method::GET, report).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ask(&served, Method::GET, "/api/v1/health").await.status(), StatusCode::OK);
+        assert_eq!(served.late.load(Ordering::Relaxed), 1);
         drop(turns);
         assert_eq!(ask(&served, Method::GET, report).await.status(), StatusCode::NOT_FOUND);
         assert_eq!(served.turns.available_permits(), ANSWERING);

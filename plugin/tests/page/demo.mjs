@@ -7,8 +7,8 @@ export const SITE = "http://127.0.0.1:9980/";
 
 export class Demo {
   /** Starts a demo, and waits for its result: the kernel's counters and the wire's. */
-  static async start() {
-    const args = ["demo", "--serve", "--still", "--duration", "8s", "--output", "json"];
+  static async start(duration = "8s") {
+    const args = ["demo", "--serve", "--still", "--duration", duration, "--output", "json"];
     const child = spawn(process.env.MERIDIAN_BINARY, args, { stdio: ["ignore", "pipe", "pipe"] });
     const demo = new Demo();
     demo.child = child;
