@@ -5,11 +5,8 @@
 //! What has no price costs nothing that is known: it is unpriced, and never counted as zero.
 
 mod file;
-<<<<<<< HEAD
 mod invalid;
-=======
 mod json;
->>>>>>> 7276957 (A page and an API: zones, series, health and prices as JSON, pairs of workloads, and what people look at)
 mod money;
 mod rule;
 

@@ -5,7 +5,7 @@
 
 mod cost;
 mod error;
-mod recording;
+mod history;
 mod report;
 pub mod topology;
 mod traffic;
@@ -28,8 +28,8 @@ use crate::{
     statement::{Dimension, Query, Statement},
     zones::{Matrix, Slots, StaticTable},
 };
+use history::{DemoHistory, lock};
 use meridian_abi::{Counter, stats::Stat};
-use recording::{Recording, lock};
 use std::{
     path::Path,
     sync::{Arc, Mutex},
@@ -56,7 +56,7 @@ pub struct Demo {
     meters: Vec<Mutex<Meter>>,
     taps: Vec<Tap>,
     topology: Topology,
-    recording: Mutex<Recording>,
+    recording: Mutex<DemoHistory>,
     began: Instant,
 }
 
@@ -80,7 +80,7 @@ impl Demo {
         topology.start()?;
         let traffic = Some(Traffic::start(&topology)?);
         let directory = Directory { providers: table.providers, ..Directory::default() };
-        let recording = Mutex::new(Recording::new(historian, directory));
+        let recording = Mutex::new(DemoHistory::new(historian, directory));
         Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology, recording, began: Instant::now() })
     }
 

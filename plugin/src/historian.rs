@@ -4,13 +4,10 @@
 //! Whatever happens to the disk, the hour in memory goes on, and nothing else waits for it: a block that can't be written
 //! is written another time, and what was lost is missing from the coverage.
 
-<<<<<<< HEAD
 mod recording;
+mod store;
 
 pub use recording::{Recording, TICK};
-=======
-mod store;
->>>>>>> 7276957 (A page and an API: zones, series, health and prices as JSON, pairs of workloads, and what people look at)
 
 use crate::{
     accounting::Grown,

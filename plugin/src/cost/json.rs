@@ -1,6 +1,6 @@
 //! A price rule as JSON.
 
-use super::{Pattern, Rule, Terms};
+use super::{Pattern, Rule};
 use crate::zones::{Class, Provider};
 use serde_json::{Value, json};
 
@@ -22,14 +22,7 @@ impl Rule {
             "source": self.source,
             "own": own,
         });
-        match &self.terms {
-            Terms::Prices { sender, receiver, unit } => {
-                value["sender"] = sender.to_string().into();
-                value["receiver"] = receiver.to_string().into();
-                value["unit"] = unit.name().into();
-            }
-            Terms::Unpriced(reason) => value["unpriced"] = reason.as_str().into(),
-        }
+        self.terms.add_to(&mut value);
         value
     }
 }

@@ -1,10 +1,6 @@
 //! Errors of the demo.
 
-<<<<<<< HEAD
-use crate::{cost::InvalidPrices, datapath, netlab, yaml, zones::InvalidTable};
-=======
-use crate::{archive, datapath, netlab, yaml};
->>>>>>> 7276957 (A page and an API: zones, series, health and prices as JSON, pairs of workloads, and what people look at)
+use crate::{archive, cost::InvalidPrices, datapath, netlab, yaml, zones::InvalidTable};
 use std::io;
 
 /// An error of the demo.

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// The demo's history.
-pub(super) struct Recording {
+pub(super) struct DemoHistory {
     pub(super) historian: Arc<Historian>,
     directory: Directory,
     /// What each node has recorded so far.
@@ -29,7 +29,7 @@ pub(super) struct Recording {
     seconds: u64,
 }
 
-impl Recording {
+impl DemoHistory {
     pub(super) fn new(historian: Arc<Historian>, directory: Directory) -> Self {
         let recorded = NODES.iter().map(|_| Matrix::default()).collect();
         Self { historian, directory, recorded, since: Instant::now(), seconds: 0 }
