@@ -3,7 +3,7 @@
 export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
 export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
 
-.PHONY: help demo test bench ebpf dashboards image test-kernels test-cilium cluster cluster-down
+.PHONY: help demo test bench ebpf web dashboards image test-kernels test-cilium cluster cluster-down
 
 help: ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,9 @@ bench: ## measures the kernel program, writes docs/performance.md
 
 ebpf: ## builds the eBPF object that the repository keeps
 	@scripts/ebpf.sh build
+
+web: ## builds the page that the repository keeps
+	@scripts/web.sh build
 
 dashboards: ## builds the dashboards for Grafana that the chart has
 	@scripts/dashboards.sh build

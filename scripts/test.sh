@@ -79,7 +79,7 @@ needs_tools() {
     export MERIDIAN_PROMTOOL MERIDIAN_PROMETHEUS MERIDIAN_BPFTOOL
 }
 
-SUITES=(lib structure cli kernel hubble cluster pods cilium)
+SUITES=(lib structure cli kernel hubble cluster page pods cilium)
 
 # suite NAME [FILTER...]: sets the variables that the suite needs, and runs it.
 suite() {
@@ -107,6 +107,10 @@ suite() {
         export MERIDIAN_BINARY
         cargo test --locked --test pods -- --include-ignored --nocapture "$@"
         ;;
+    page)
+        need_root
+        scripts/test-page.sh "$@"
+        ;;
     cilium) scripts/test-cilium.sh "${@:-default}" ;;
     *) die "there is no suite $name; there are: ${SUITES[*]}" ;;
     esac
@@ -126,6 +130,8 @@ trap 'rm "$MERIDIAN_SKIPPED"' EXIT
 step "formatting" fmt
 step "shell scripts" shell
 step "the kept eBPF object is that of its sources" scripts/ebpf.sh check
+step "the kept page is that of its sources" scripts/web.sh check
+step "the page" scripts/web.sh fresh
 step "the chart's dashboards are those of their generator" scripts/dashboards.sh check
 step "dependencies: bans, licences, sources" deny
 step "clippy" clippy

@@ -6,6 +6,7 @@
 
 mod file;
 mod invalid;
+mod json;
 mod money;
 mod rule;
 

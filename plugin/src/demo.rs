@@ -5,6 +5,7 @@
 
 mod cost;
 mod error;
+mod history;
 mod report;
 pub mod topology;
 mod traffic;
@@ -20,17 +21,18 @@ use crate::{
     counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
     flows::{Node, Sink},
-    history::{Builder, Span},
+    historian::Historian,
     identity::Index,
     meter::{Attribution, HookState, Meter},
     recorder::Directory,
-    statement::{Dimension, Query, Statement, Summary},
+    statement::{Dimension, Query, Statement},
     zones::{Matrix, Slots, StaticTable},
 };
+use history::{DemoHistory, lock};
 use meridian_abi::{Counter, stats::Stat};
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -54,16 +56,16 @@ pub struct Demo {
     meters: Vec<Mutex<Meter>>,
     taps: Vec<Tap>,
     topology: Topology,
-    directory: Directory,
+    recording: Mutex<DemoHistory>,
     began: Instant,
 }
 
 impl Demo {
-    /// Builds the cluster, attaches the programs and starts the traffic. Flow events go to `sink`.
+    /// Builds the cluster, attaches the programs and starts the traffic. Flow events go to `sink`, sums to the history.
     ///
     /// # Errors
     /// The kernel or this process's rights do not allow it; nothing is left behind.
-    pub fn start(hook: Hook, sink: &Sink) -> Result<Self, Error> {
+    pub fn start(hook: Hook, sink: &Sink, historian: Arc<Historian>) -> Result<Self, Error> {
         let table = Self::table()?;
         let index = Arc::new(Index::default());
         index.replace(&table.endpoints);
@@ -78,7 +80,8 @@ impl Demo {
         topology.start()?;
         let traffic = Some(Traffic::start(&topology)?);
         let directory = Directory { providers: table.providers, ..Directory::default() };
-        Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology, directory, began: Instant::now() })
+        let recording = Mutex::new(DemoHistory::new(historian, directory));
+        Ok(Self { hook, sink: sink.clone(), traffic, meters, taps, topology, recording, began: Instant::now() })
     }
 
     /// Makes flow events from the packets that the kernels of all nodes have announced.
@@ -96,6 +99,14 @@ impl Demo {
             meter.empty_idle();
             meter.drain(Instant::now(), SystemTime::now())
         })
+    }
+
+    /// Puts what was counted since the last call into the history.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn record(&self) -> Result<(), Error> {
+        lock(&self.recording).record(&self.meters, false)
     }
 
     /// The zone matrix, summed over all nodes.
@@ -172,7 +183,7 @@ impl Demo {
     ///
     /// # Errors
     /// The kernel refuses, or the traffic failed.
-    pub fn finish(&mut self, prices: &PriceTable) -> Result<Report, Error> {
+    pub fn finish(&mut self) -> Result<Report, Error> {
         if let Some(traffic) = self.traffic.take() {
             traffic.stop()?;
         }
@@ -192,24 +203,16 @@ impl Demo {
             attribution.unattributed += of_node.unattributed;
             Ok(())
         })?;
-        let cost = Cost::new(&self.statement(prices)?, elapsed);
+        let cost = Cost::new(&self.statement()?, elapsed);
         Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution).with_cost(cost))
     }
 
     /// What was sent since the start, by workload.
-    fn statement(&self, prices: &PriceTable) -> Result<Statement, Error> {
-        let mut block = Builder::new(Span::hour_of(0), SERIES);
-        self.each(|meter| {
-            let matrix = meter.matrix()?;
-            if let Some(growth) = meter.growth() {
-                matrix.cells().for_each(|(pair, counter)| growth.add_matrix(&pair.source, &pair.destination, counter));
-                self.directory.record(&growth.take(true), &mut block);
-            }
-            Ok(())
-        })?;
-        let mut summary = Summary::new(Query { by: Dimension::Workload, ..Query::default() }, prices);
-        summary.add(&block.block());
-        Ok(summary.finish())
+    fn statement(&self) -> Result<Statement, Error> {
+        let mut recording = lock(&self.recording);
+        recording.record(&self.meters, true)?;
+        let query = Query { by: Dimension::Workload, ..Query::default() };
+        Ok(recording.historian.statement(query, 0, u64::MAX)?)
     }
 
     /// Starts the traffic again after [`Self::finish`].
@@ -218,9 +221,15 @@ impl Demo {
     /// A thread or a port is not available.
     pub fn resume(&mut self) -> Result<(), Error> {
         if self.traffic.is_none() {
+            lock(&self.recording).begin();
             self.traffic = Some(Traffic::start(&self.topology)?);
         }
         Ok(())
+    }
+
+    /// Whether there is traffic.
+    pub const fn is_running(&self) -> bool {
+        self.traffic.is_some()
     }
 
     fn sent(&self) -> Matrix {
@@ -242,10 +251,6 @@ impl Demo {
     fn each(&self, mut work: impl FnMut(&mut Meter) -> Result<(), datapath::Error>) -> Result<(), Error> {
         Ok(self.meters.iter().try_for_each(|meter| work(&mut lock(meter)))?)
     }
-}
-
-fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
-    meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Loads and attaches the programs in a node's namespace.

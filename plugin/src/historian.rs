@@ -5,22 +5,25 @@
 //! is written another time, and what was lost is missing from the coverage.
 
 mod recording;
+mod store;
 
 pub use recording::{Recording, TICK};
 
 use crate::{
     accounting::Grown,
-    archive::{self, Archive, Limits, Tally},
+    archive::{self, Limits, Tally},
     cost::PriceTable,
-    history::{Builder, Span},
+    history::{Block, Builder, Span},
     recorder::Directory,
-    statement::{Comparison, Query, Question, Samples, Statement, Summary},
+    statement::{Comparison, Query, Question, Samples, Series, Statement, Step, Summary},
 };
+use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use store::{Reader, Store};
 
 /// How often the open hour is written.
 const SAVED_EVERY: Duration = Duration::from_secs(300);
@@ -85,7 +88,6 @@ pub struct Tick<'a> {
 /// The history of a process.
 #[derive(Debug)]
 pub struct Historian {
-    path: PathBuf,
     prices: PriceTable,
     tally: Arc<Tally>,
     inner: Mutex<Inner>,
@@ -93,7 +95,7 @@ pub struct Historian {
 
 #[derive(Debug)]
 struct Inner {
-    archive: Archive,
+    store: Store,
     open: Builder,
     rows: usize,
     unsaved: Duration,
@@ -106,10 +108,23 @@ impl Historian {
     /// The folder can't be made, read or locked.
     pub fn open(path: &Path, limits: Limits, prices: PriceTable, now: u64) -> Result<Self, archive::Error> {
         let tally = Arc::new(Tally::default());
-        let mut archive = Archive::open(path, limits, Arc::clone(&tally))?;
-        let open = begin(&mut archive, Span::hour_of(now), limits.rows);
-        let inner = Mutex::new(Inner { archive, open, rows: limits.rows, unsaved: Duration::ZERO });
-        Ok(Self { path: path.to_owned(), prices, tally, inner })
+        let store = Store::open(path, limits, Arc::clone(&tally))?;
+        Ok(Self::with(store, prices, tally, limits.rows, now))
+    }
+
+    /// A history of the last two days that is kept in memory alone.
+    pub fn in_memory(prices: PriceTable, now: u64) -> Self {
+        Self::with(Store::Memory(Default::default()), prices, Arc::default(), Limits::default().rows, now)
+    }
+
+    fn with(mut store: Store, prices: PriceTable, tally: Arc<Tally>, rows: usize, now: u64) -> Self {
+        let open = begin(&mut store, Span::hour_of(now), rows);
+        Self { prices, tally, inner: Mutex::new(Inner { store, open, rows, unsaved: Duration::ZERO }) }
+    }
+
+    /// The price table.
+    pub const fn prices(&self) -> &PriceTable {
+        &self.prices
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,29 +163,54 @@ impl Historian {
     pub fn answer(&self, question: Question) -> Result<Statement, archive::Error> {
         let Question { query, from, to, compare, .. } = question;
         let comparison = match compare {
-            Some(before) => compared(&self.path, &query, &self.prices, [before, (from, to)])?,
+            Some(before) => {
+                let ranges = [before, (from, to)];
+                let readers = ranges.map(|(from, to)| self.lock().store.reader(from, to));
+                comparison(readers, &query, &self.prices, ranges)?
+            }
             None => None,
         };
         Ok(Statement { comparison, ..self.statement(query, from, to)? })
     }
 
-    fn statement(&self, query: Query, from: u64, to: u64) -> Result<Statement, archive::Error> {
-        let open = {
-            let inner = self.lock();
-            let span = inner.open.span();
-            (span.start >= from && span.start < to).then(|| inner.open.block())
-        };
+    /// What was sent in a range, with the open hour.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn statement(&self, query: Query, from: u64, to: u64) -> Result<Statement, archive::Error> {
         let mut summary = Summary::new(query, &self.prices);
-        let damaged = archive::read_range(&self.path, from, to, |block| {
-            // What is in memory is newer.
-            if open.as_ref().is_none_or(|open| open.span != block.span) {
-                summary.add(block);
-            }
-        })?;
-        damaged.iter().for_each(|error| tracing::error!(%error, "a block of the history can't be read"));
-        open.iter().for_each(|block| summary.add(block));
+        self.each(from, to, |block| summary.add(block))?;
         summary.ask(from, to);
         Ok(summary.finish())
+    }
+
+    /// The same over time, as JSON.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn series(&self, question: Question, step: Step) -> Result<Value, archive::Error> {
+        let Question { query, from, to, .. } = question;
+        let statement = self.statement(query, from, to)?;
+        let mut series = Series::new(&statement, &self.prices, step);
+        self.each(from, to, |block| series.add(block))?;
+        Ok(series.json(from, to))
+    }
+
+    fn each(&self, from: u64, to: u64, mut each: impl FnMut(&Block)) -> Result<(), archive::Error> {
+        let (open, reader) = {
+            let inner = self.lock();
+            let span = inner.open.span();
+            let open = (span.start >= from && span.start < to).then(|| inner.open.block());
+            (open, inner.store.reader(from, to))
+        };
+        reader.read(from, to, |block| {
+            // What is in memory is newer.
+            if open.as_ref().is_none_or(|open| open.span != block.span) {
+                each(block);
+            }
+        })?;
+        open.iter().for_each(each);
+        Ok(())
     }
 
     /// What became of blocks.
@@ -180,8 +220,7 @@ impl Historian {
 
     /// Blocks on disk, and their bytes.
     pub fn size(&self) -> (usize, u64) {
-        let inner = self.lock();
-        (inner.archive.len(), inner.archive.bytes())
+        self.lock().store.size()
     }
 }
 
@@ -195,19 +234,27 @@ pub fn compared(
     prices: &PriceTable,
     ranges: [(u64, u64); 2],
 ) -> Result<Option<Comparison>, archive::Error> {
+    comparison([(), ()].map(|()| Reader::Folder(path.to_owned())), query, prices, ranges)
+}
+
+fn comparison(
+    readers: [Reader; 2],
+    query: &Query,
+    prices: &PriceTable,
+    ranges: [(u64, u64); 2],
+) -> Result<Option<Comparison>, archive::Error> {
     let mut both = ranges.map(|range| Samples::new(query, prices, range));
-    for (samples, (from, to)) in both.iter_mut().zip(ranges) {
-        let damaged = archive::read_range(path, from, to, |block| samples.add(block))?;
-        damaged.iter().for_each(|error| tracing::error!(%error, "a block of the history can't be read"));
+    for ((samples, reader), (from, to)) in both.iter_mut().zip(readers).zip(ranges) {
+        reader.read(from, to, |block| samples.add(block))?;
     }
     let [before, after] = both;
     Ok(after.compared_with(&before))
 }
 
-fn begin(archive: &mut Archive, hour: Span, rows: usize) -> Builder {
+fn begin(store: &mut Store, hour: Span, rows: usize) -> Builder {
     let mut open = Builder::new(hour, rows);
     // This process, or one before, has begun it; or the clock was set back.
-    if let Some(block) = archive.read(hour) {
+    if let Some(block) = store.read(hour) {
         open.absorb(&block);
     }
     open
@@ -216,8 +263,8 @@ fn begin(archive: &mut Archive, hour: Span, rows: usize) -> Builder {
 impl Inner {
     fn seal(&mut self, hour: Span, now: u64) {
         self.save();
-        self.open = begin(&mut self.archive, hour, self.rows);
-        if let Err(error) = self.archive.maintain(now) {
+        self.open = begin(&mut self.store, hour, self.rows);
+        if let Err(error) = self.store.maintain(now) {
             tracing::error!(%error, "the history can't be kept within its limits");
         }
     }
@@ -228,7 +275,7 @@ impl Inner {
         if block.transfers.is_empty() && block.coverage.recorded_seconds == 0 {
             return;
         }
-        if let Err(error) = self.archive.write(&block) {
+        if let Err(error) = self.store.write(&block) {
             tracing::error!(%error, "the history can't be written: it is tried again");
         }
     }

@@ -46,6 +46,7 @@ pub mod servers;
 pub mod statement;
 pub mod units;
 pub mod watched;
+pub mod web;
 pub mod wire;
 pub mod yaml;
 pub mod zones;

@@ -13,6 +13,7 @@ mod query;
 mod question;
 mod rows;
 mod samples;
+mod series;
 mod summary;
 mod table;
 mod time;
@@ -25,6 +26,7 @@ pub use query::Query;
 pub use question::{BadQuestion, Question};
 pub use rows::{Row, Statement, Sum};
 pub use samples::Samples;
+pub use series::{MAX_POINTS, MAX_ROWS, Series, Step};
 pub use summary::Summary;
 
 #[cfg(test)]

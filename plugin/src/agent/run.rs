@@ -27,7 +27,7 @@ use crate::{
     historian::Historian,
     identity::Index,
     meter::HookWatch,
-    metrics::{Nodes, Page},
+    metrics::{MeasuredNodes, Nodes, Page},
     outputs::Outputs,
     proto::v1::FlowServer,
     servers::{self, Measured, Offer, Places, Servers},
@@ -183,14 +183,14 @@ impl Agent<'_> {
         let tls = settings.hubble.and_then(|listen| servers::tls(settings.hubble_tls.clone(), listen));
         let places =
             Places { grpc: settings.hubble, tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
+        let mut page = self.page.clone();
+        page.add_source(MeasuredNodes { program: "agent", samples: self.samples.subscribe() });
         let offer = Offer {
             nodes: vec![settings.hubble_name.clone()],
             is_recorded: false,
             peers: Some(peers::known(settings, self.flow_server())),
             sink: self.sink.clone(),
-            page: self
-                .page
-                .clone()
+            page: page
                 .with(Nodes { samples: self.samples.subscribe(), families: settings.families })
                 .with(ring)
                 .with(self.outputs.shown()),

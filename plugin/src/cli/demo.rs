@@ -5,15 +5,15 @@ use super::{
 };
 use crate::{
     api::ZonesService,
-    cost::PriceTable,
     counters::Sample,
     datapath::{Devices, auto},
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, PairLogTally, Pairs},
     flows::{Ring, Sink},
+    historian::{Historian, second},
     hubble::{NodeName, PeerAddress, PeerSource, Peers},
     identity::Index,
-    metrics::{Families, Nodes, Page, Ready},
+    metrics::{Families, MeasuredNodes, Nodes, Page, Ready},
     servers::{END_TIMEOUT, Measured, Offer, Places, Servers},
     zones::{Matrix, SharedTable},
 };
@@ -59,9 +59,13 @@ pub(super) struct Args {
     /// Hook that counts packets.
     #[arg(long, default_value = "auto")]
     hook: HookChoice,
-    /// Run until interrupted, and serve flows to Hubble's clients on 127.0.0.1:4245 and metrics on 127.0.0.1:9980.
+    /// Run until interrupted, and serve flows to Hubble's clients on 127.0.0.1:4245, and the page, its API and metrics on
+    /// 127.0.0.1:9980.
     #[arg(long)]
     serve: bool,
+    /// With --serve: send no more traffic after the duration, so that all that is served stays as in the result.
+    #[arg(long, requires = "serve")]
+    still: bool,
     /// File for the pair log: every 10 s a JSON line for each pair of pods that crossed zones.
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pair_log: Option<PathBuf>,
@@ -96,7 +100,8 @@ async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
     if pair_log.is_some() {
         page.add(tally);
     }
-    let mut shown = Shown { sink, samples, ready: page.ready.clone(), pair_log, progress: Progress::new(), prices };
+    let historian = Arc::new(Historian::in_memory(prices, second()));
+    let mut shown = Shown { sink, samples, ready: page.ready.clone(), pair_log, progress: Progress::new(), historian };
     let servers = if args.serve { Some(shown.serve(page.with(ring), &shutdown).await?) } else { None };
     let result = shown.run(args, duration, &interrupted).await;
     shutdown.cancel();
@@ -118,12 +123,12 @@ struct Shown {
     ready: Ready,
     pair_log: Option<PairLog>,
     progress: Progress,
-    prices: PriceTable,
+    historian: Arc<Historian>,
 }
 
 impl Shown {
     /// Serves the counters to Hubble's clients, `meridian top` and Prometheus.
-    async fn serve(&self, page: Page, shutdown: &CancellationToken) -> Result<Servers, Failure> {
+    async fn serve(&self, mut page: Page, shutdown: &CancellationToken) -> Result<Servers, Failure> {
         let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
         let (table, index) = (SharedTable::default(), Index::default());
         let fixed = Demo::table().map_err(Failure::failed)?;
@@ -131,6 +136,8 @@ impl Shown {
         *table.write() = fixed.zones;
         let own = PeerAddress { address: OBSERVER.to_string(), server_name: None };
         let own = Peers::from([(PEER.to_owned(), own)]);
+        page.add_history(Arc::clone(&self.historian));
+        page.add_source(MeasuredNodes { program: "demo", samples: self.samples.subscribe() });
         let offer = Offer {
             nodes: NODES
                 .iter()
@@ -156,11 +163,12 @@ impl Shown {
         let choice = auto::resolve(args.hook.fixed(), &Devices::default(), CILIUM_STATE_DIR.as_ref(), None);
         let hook = choice.map_err(Failure::failed)?.hook;
         self.progress.print("building four nodes, attaching the programs");
-        let mut demo = Demo::start(hook, &self.sink).map_err(Failure::failed)?;
+        let mut demo = Demo::start(hook, &self.sink, Arc::clone(&self.historian)).map_err(Failure::failed)?;
         if args.serve {
             self.progress.print(&format!("flows: hubble observe --server {OBSERVER} --follow"));
             self.progress
                 .print(&format!("counters: meridian top --server {OBSERVER}; metrics: http://{METRICS}/metrics"));
+            self.progress.print(&format!("the page: http://{METRICS}/"));
         }
         let result = self.follow_to_the_end(args, &mut demo, duration, interrupted).await;
         if let Some(log) = self.pair_log.take() {
@@ -178,15 +186,19 @@ impl Shown {
     ) -> Result<(), Failure> {
         self.follow(demo, Some(duration), interrupted).await?;
         self.progress.print("comparing with the wire");
-        let report = demo.finish(&self.prices).map_err(Failure::failed)?;
+        let report = demo.finish().map_err(Failure::failed)?;
         self.publish(demo)?;
         print(&match args.output {
             Output::Table => report.table(),
             Output::Json => report.json().map_err(Failure::failed)? + "\n",
         })?;
         if args.serve {
-            demo.resume().map_err(Failure::failed)?;
-            self.progress.print("the traffic continues; Ctrl-C ends it");
+            if args.still {
+                self.progress.print("the traffic has ended; Ctrl-C ends the demo");
+            } else {
+                demo.resume().map_err(Failure::failed)?;
+                self.progress.print("the traffic continues; Ctrl-C ends it");
+            }
             match self.follow(demo, None, interrupted).await {
                 Err(Failure::Interrupted) => {}
                 end => end?,
@@ -208,6 +220,9 @@ impl Shown {
             let left = duration.map_or(TICK, |duration| duration.saturating_sub(start.elapsed()).min(TICK));
             take_events(demo, left, interrupted).await?;
             demo.drain().map_err(Failure::failed)?;
+            if demo.is_running() {
+                demo.record().map_err(Failure::failed)?;
+            }
             self.publish(demo)?;
             self.progress.show(start.elapsed(), demo.counted().map_err(Failure::failed)?);
             if duration.is_some_and(|duration| start.elapsed() >= duration) {

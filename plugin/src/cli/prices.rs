@@ -102,7 +102,7 @@ fn list(prices: &PriceTable, provider: Option<&str>, output: Output) -> Result<S
         return Err(Failure::Usage(format!("--provider {name}: no rule has this provider: its traffic is unpriced")));
     }
     if matches!(output, Output::Json) {
-        let rules: Vec<Value> = rules.iter().map(|(rule, own)| described(rule, *own)).collect();
+        let rules: Vec<Value> = rules.iter().map(|(rule, own)| rule.json(*own)).collect();
         return Ok(json!({ "rules": rules }).to_string() + "\n");
     }
     let mut text = format!(
@@ -157,27 +157,6 @@ fn ends(rule: &Rule) -> String {
     if from == "any" && to == "any" { "any".to_owned() } else { format!("{from} → {to}") }
 }
 
-fn described(rule: &Rule, own: bool) -> Value {
-    let names =
-        |patterns: &[crate::cost::Pattern]| patterns.iter().map(|name| name.text().to_owned()).collect::<Vec<_>>();
-    let scope = &rule.scope;
-    let mut value = json!({
-        "id": rule.id,
-        "provider": scope.provider.as_ref().map(Provider::name),
-        "between": scope.between.iter().map(|locality| locality.name()).collect::<Vec<_>>(),
-        "class": scope.class.map(Class::name),
-        "from": names(&scope.regions[0]),
-        "to": names(&scope.regions[1]),
-        "from_zones": names(&scope.zones[0]),
-        "to_zones": names(&scope.zones[1]),
-        "as_of": rule.as_of,
-        "source": rule.source,
-        "own": own,
-    });
-    rule.terms.add_to(&mut value);
-    value
-}
-
 fn explanation(from: &Location, to: &Location, quote: &Quote<'_>) -> String {
     let locality = Locality::between(&from.place, &to.place);
     let mut text = format!("from      {from}\nto        {to}\nlocality  {locality}\n");
@@ -227,7 +206,7 @@ fn explained(from: &Location, to: &Location, quote: &Quote<'_>) -> Value {
         "sender": charge.map(|charge| charge.sender.exact()),
         "receiver": charge.map(|charge| charge.receiver.exact()),
         "unpriced": quote.unpriced(),
-        "rule": quote.rule.map(|rule| described(rule, false)),
+        "rule": quote.rule.map(|rule| rule.json(false)),
     })
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// End of the range, in the same form.
     #[arg(long, value_name = "TIME", default_value = "now")]
     to: String,
-    /// Key of the rows: zone-pair, namespace, workload, service, node, region or label:KEY.
+    /// Key of the rows: zone-pair, namespace-pair, workload-pair, namespace, workload, service, node, region or label:KEY.
     #[arg(long, value_name = "KEY", default_value = "zone-pair")]
     by: String,
     /// Localities to sum up: same-zone, cross-zone, cross-region, internet, unknown; or all.

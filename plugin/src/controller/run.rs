@@ -233,7 +233,7 @@ impl<'a> Controller<'a> {
     }
 
     fn page(&self, served: &Served, fixed: &Followed) -> Page {
-        let own = metrics::Controller {
+        let own = Arc::new(metrics::Controller {
             health: Arc::clone(&self.health),
             store: Arc::clone(&self.store),
             agents: Arc::clone(&self.agents),
@@ -244,8 +244,9 @@ impl<'a> Controller<'a> {
             totals: served.totals.clone(),
             families: self.settings.totals.families,
             reviews: Arc::clone(&self.reviews),
-        };
-        let page = Page::new(self.ready.clone()).with(own);
+        });
+        let mut page = Page::new(self.ready.clone()).with(Arc::clone(&own));
+        page.add_source(own);
         if self.settings.totals.pair_log.is_some() { page.with(Arc::clone(&served.pair_log)) } else { page }
     }
 

@@ -1,6 +1,6 @@
 //! Errors of the demo.
 
-use crate::{cost::InvalidPrices, datapath, netlab, yaml, zones::InvalidTable};
+use crate::{archive, cost::InvalidPrices, datapath, netlab, yaml, zones::InvalidTable};
 use std::io;
 
 /// An error of the demo.
@@ -18,6 +18,9 @@ pub enum Error {
     /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
+    /// The history can't be read.
+    #[error(transparent)]
+    History(#[from] archive::Error),
     /// The demo's table is invalid.
     #[error(transparent)]
     Table(#[from] yaml::Error<InvalidTable>),

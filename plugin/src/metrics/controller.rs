@@ -24,7 +24,7 @@ use std::{
 use tokio::sync::watch;
 
 /// An agent without a report for this long counts as silent.
-const SILENT: Duration = Duration::from_secs(60);
+pub(super) const SILENT: Duration = Duration::from_secs(60);
 
 /// The part of the page that only a controller has.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct Controller {
     pub reviews: Arc<ReviewTally>,
 }
 
-impl Part for Controller {
+impl Part for Arc<Controller> {
     fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let info = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)];
         page.gauges("meridian_controller_info", "The version of the controller. Always 1.", None, &info)?;
@@ -193,11 +193,11 @@ pub(super) mod tests {
         Arc::from([counted])
     }
 
-    pub(in super::super) fn measured() -> Controller {
+    pub(in super::super) fn measured() -> Arc<Controller> {
         let health = Arc::new(Health::default());
         health.set(crate::cluster::Kind::Node, State::Watching, None);
         let cluster_totals = Arc::new(ClusterTotals::new(10, false, 10));
-        Controller {
+        Arc::new(Controller {
             health,
             store: Arc::default(),
             agents: Arc::default(),
@@ -208,6 +208,6 @@ pub(super) mod tests {
             cluster_totals,
             families: Families::default(),
             reviews: Arc::default(),
-        }
+        })
     }
 }

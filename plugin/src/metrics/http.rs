@@ -6,11 +6,11 @@ use super::{
     process::HttpPlaces,
     text::{self, Form},
 };
-use crate::statement::{Form as AnswerForm, Question};
+use crate::web::{Answer, CONTENT_SECURITY_POLICY, Request, Site};
 use axum::{
     Router,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{FromRef, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,9 +18,13 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking};
+use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The address of an HTTP or gRPC listener; `:PORT` means every address.
@@ -46,7 +50,7 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz` and `/api/v1/report` until `shutdown`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, the page and its API until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
@@ -58,11 +62,14 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/api/v1/report", get(report))
-        .with_state(page);
-    connections::serve(listener, router, places.0, shutdown).await;
+        .fallback(site)
+        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::clone(&places.late) });
+    connections::serve(listener, router, places.connections, shutdown).await;
     Ok(())
 }
+
+/// The parameters of a query.
+type QueryTexts = Result<Query<BTreeMap<String, String>>, QueryRejection>;
 
 async fn metrics(State(page): State<Page>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -82,34 +89,72 @@ async fn ready(State(page): State<Page>) -> Response {
     }
 }
 
-/// Answers of reports that are made at once: each reads a part of the history.
-static ANSWERING: Semaphore = Semaphore::const_new(2);
+/// Answers from the history that are made at once.
+const ANSWERING: usize = 2;
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A report of the history.
-async fn report(State(page): State<Page>, Query(texts): Query<BTreeMap<String, String>>) -> Response {
-    let Some(historian) = page.history else {
-        return (StatusCode::NOT_FOUND, "no history is kept here: start with --history-dir\n").into_response();
+/// What is served.
+#[derive(Clone)]
+struct Served {
+    page: Page,
+    turns: Arc<Semaphore>,
+    /// Requests that waited too long for theirs.
+    late: Arc<AtomicU64>,
+}
+
+impl FromRef<Served> for Page {
+    fn from_ref(served: &Served) -> Self {
+        served.page.clone()
+    }
+}
+
+/// The page, its files and the API.
+async fn site(State(served): State<Served>, method: Method, uri: Uri, query: QueryTexts) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        let text = "this port answers GET alone\n";
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], text).into_response();
+    }
+    let Ok(Query(query)) = query else {
+        return (StatusCode::BAD_REQUEST, "the query can't be read\n").into_response();
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let question = match Question::parse(&texts, now) {
-        Ok(question) => question,
-        Err(bad) => return (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response(),
+    let path = uri.path().to_owned();
+    let turn = if Site::is_costly(&path) {
+        match timeout(TURN_TIMEOUT, served.turns.acquire_owned()).await {
+            Ok(turn) => turn.ok(),
+            Err(_) => {
+                served.late.fetch_add(1, Ordering::Relaxed);
+                return (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again\n").into_response();
+            }
+        }
+    } else {
+        None
     };
-    // The semaphore is never closed.
-    let _permit = ANSWERING.acquire().await;
-    let form = question.form;
-    let answer = spawn_blocking(move || historian.answer(question).map(|statement| statement.form(form)));
-    let content_type = match form {
-        AnswerForm::Json => "application/json",
-        AnswerForm::Csv => "text/csv; charset=utf-8",
-        AnswerForm::Markdown => "text/markdown; charset=utf-8",
-        AnswerForm::Table => "text/plain; charset=utf-8",
+    let page = served.page;
+    let request = Request { path, query, now: SystemTime::now(), is_ready: page.ready.is_set() };
+    // The turn ends with the answer, also where nobody waits for it any more.
+    let answer = move || {
+        let _turn = turn;
+        page.site.answer(&request)
     };
-    match answer.await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    match spawn_blocking(answer).await {
+        Ok(answer) => response(answer),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+fn response(answer: Answer) -> Response {
+    let Answer { status, content_type, is_fixed, body } = answer;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let cached = if is_fixed { "public, max-age=31536000, immutable" } else { "no-store" };
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, cached),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (status, headers, body).into_response()
 }
 
 #[cfg(test)]
@@ -123,5 +168,42 @@ mod tests {
         assert_eq!(listen("127.0.0.1:0").unwrap(), "127.0.0.1:0");
         assert_eq!(listen("localhost:1").unwrap(), "127.0.0.1:1");
         assert!(listen("9980").is_err() && listen("localhost").is_err() && listen("example.com:1").is_err());
+    }
+
+    async fn ask(served: &Served, method: Method, uri: &str) -> Response {
+        let uri: Uri = uri.parse().unwrap();
+        let query = Query::try_from_uri(&uri);
+        site(State(served.clone()), method, uri, query).await
+    }
+
+    fn served() -> Served {
+        Served { page: Page::default(), turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_does_not_wait_for_its_turn_for_ever_and_cheap_ones_need_none() {
+        let served = served();
+        let turns = Arc::clone(&served.turns).acquire_many_owned(2).await.unwrap();
+        let report = "/api/v1/report?by=workload";
+        assert_eq!(ask(&served, Method::GET, report).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(&served, Method::GET, "/api/v1/health").await.status(), StatusCode::OK);
+        assert_eq!(served.late.load(Ordering::Relaxed), 1);
+        drop(turns);
+        assert_eq!(ask(&served, Method::GET, report).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(served.turns.available_permits(), ANSWERING);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_by_a_request_and_nothing_foreign_is_loaded_by_the_page() {
+        let served = served();
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
+            let answer = ask(&served, method, "/").await;
+            assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let page = ask(&served, Method::GET, "/").await;
+        let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+        assert_eq!(ask(&served, Method::GET, "/api/v1/report?%ff=%ff&by").await.status(), StatusCode::NOT_FOUND);
     }
 }

@@ -1,7 +1,10 @@
 //! The page of a process: each part registers its metrics. Parts are written in the order of registration.
 
 use super::writer::Writer;
-use crate::historian::Historian;
+use crate::{
+    historian::Historian,
+    web::{Site, Source},
+};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
     fmt,
@@ -40,15 +43,15 @@ impl Ready {
 pub struct Page {
     /// Whether the process is fully started.
     pub ready: Ready,
-    /// The history that reports are made of, if one is kept.
-    pub(super) history: Option<Arc<Historian>>,
+    /// What people look at.
+    pub(super) site: Site,
     parts: Vec<Arc<dyn Part>>,
 }
 
 impl Page {
     /// A page without metrics.
-    pub const fn new(ready: Ready) -> Self {
-        Self { ready, history: None, parts: Vec::new() }
+    pub fn new(ready: Ready) -> Self {
+        Self { ready, ..Self::default() }
     }
 
     /// Adds the metrics of a part.
@@ -59,7 +62,12 @@ impl Page {
     /// Adds the history: its metrics, and reports.
     pub fn add_history(&mut self, historian: Arc<Historian>) {
         self.add(Arc::clone(&historian));
-        self.history = Some(historian);
+        self.site.history = Some(historian);
+    }
+
+    /// Adds the counters and the state that people look at.
+    pub fn add_source(&mut self, source: impl Source) {
+        self.site.source = Some(Arc::new(source));
     }
 
     /// The same, with the metrics of a part.

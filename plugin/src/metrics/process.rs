@@ -62,20 +62,26 @@ impl Part for Arc<Missed> {
     }
 }
 
-/// Places for connections to the HTTP port. A node has a handful of scrapers and probes.
+/// Places for connections to the HTTP port, of which a node has a handful for scrapers and probes; and requests that
+/// waited too long for their turn.
 #[derive(Clone, Debug)]
-pub(super) struct HttpPlaces(pub(super) Arc<Admission>);
+pub(super) struct HttpPlaces {
+    pub(super) connections: Arc<Admission>,
+    pub(super) late: Arc<AtomicU64>,
+}
 
 impl Default for HttpPlaces {
     fn default() -> Self {
-        Self(Arc::new(Admission::new(64, 32)))
+        Self { connections: Arc::new(Admission::new(64, 32)), late: Arc::default() }
     }
 }
 
 impl Part for HttpPlaces {
     fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let help = "Number of HTTP connections closed to make room for newer ones.";
-        page.counters("meridian_http_refused_connections", help, None, &count(&self.0.displaced))
+        page.counters("meridian_http_refused_connections", help, None, &count(&self.connections.displaced))?;
+        let help = "Number of HTTP requests refused because too many others were being answered from the history.";
+        page.counters("meridian_http_refused_requests", help, None, &count(&self.late))
     }
 }
 

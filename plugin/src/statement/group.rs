@@ -12,6 +12,10 @@ use std::{fmt, str::FromStr};
 pub enum Dimension {
     /// The zones of sender and receiver.
     ZonePair,
+    /// The namespaces and zones of sender and receiver.
+    NamespacePair,
+    /// The workloads and zones of sender and receiver.
+    WorkloadPair,
     /// The namespace of an end.
     Namespace,
     /// The workload of an end.
@@ -28,7 +32,9 @@ pub enum Dimension {
 
 /// A text that is no dimension.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is none of zone-pair, namespace, workload, service, node, region and label:KEY")]
+#[error(
+    "`{0}` is none of zone-pair, namespace-pair, workload-pair, namespace, workload, service, node, region and label:KEY"
+)]
 pub struct UnknownDimension(String);
 
 impl FromStr for Dimension {
@@ -37,6 +43,8 @@ impl FromStr for Dimension {
     fn from_str(text: &str) -> Result<Self, UnknownDimension> {
         Ok(match text {
             "zone-pair" => Self::ZonePair,
+            "namespace-pair" => Self::NamespacePair,
+            "workload-pair" => Self::WorkloadPair,
             "namespace" => Self::Namespace,
             "workload" => Self::Workload,
             "service" => Self::Service,
@@ -54,6 +62,8 @@ impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZonePair => f.write_str("zone-pair"),
+            Self::NamespacePair => f.write_str("namespace-pair"),
+            Self::WorkloadPair => f.write_str("workload-pair"),
             Self::Namespace => f.write_str("namespace"),
             Self::Workload => f.write_str("workload"),
             Self::Service => f.write_str("service"),
@@ -67,7 +77,7 @@ impl fmt::Display for Dimension {
 impl Dimension {
     /// Whether a row is of one end, so that a transfer is in two rows.
     pub const fn is_of_one_end(&self) -> bool {
-        !matches!(self, Self::ZonePair | Self::Service)
+        !matches!(self, Self::ZonePair | Self::NamespacePair | Self::WorkloadPair | Self::Service)
     }
 }
 
@@ -87,6 +97,11 @@ pub type Key = Vec<(String, String)>;
 /// The key of the rows that are not shown.
 pub(super) fn others(count: usize) -> Key {
     key([("other", count.to_string())])
+}
+
+/// The key of the rows that a series sums up.
+pub(super) fn others_of_a_series() -> Key {
+    key([("other", String::new())])
 }
 
 fn key<const N: usize>(parts: [(&str, String); N]) -> Key {
@@ -142,6 +157,7 @@ pub(super) struct BlockGroups<'a> {
     sites: Vec<Option<u32>>,
     nodes: Vec<Option<u32>>,
     pairs: AHashMap<[u32; 2], u32>,
+    ends: AHashMap<[[u32; 2]; 2], u32>,
 }
 
 impl<'a> BlockGroups<'a> {
@@ -153,6 +169,7 @@ impl<'a> BlockGroups<'a> {
             sites: vec![None; block.sites.len()],
             nodes: vec![None; block.coverage.nodes.len()],
             pairs: AHashMap::new(),
+            ends: AHashMap::new(),
         }
     }
 
@@ -165,6 +182,7 @@ impl<'a> BlockGroups<'a> {
     pub(super) fn transfer(&mut self, groups: &mut Groups, transfer: &TransferKey) -> [u32; 2] {
         match groups.by {
             Dimension::ZonePair => [self.pair(groups, transfer.sites); 2],
+            Dimension::NamespacePair | Dimension::WorkloadPair => [self.ends(groups, transfer); 2],
             Dimension::Service => [self.service(groups, transfer.service); 2],
             Dimension::Region => {
                 charged(groups.charge, transfer.server, transfer.sites).map(|site| self.region(groups, site))
@@ -191,6 +209,29 @@ impl<'a> BlockGroups<'a> {
         *self.services[service as usize].get_or_insert_with(|| {
             let (namespace, name) = name.split_once('/').unwrap_or(("", name));
             groups.number(key([("namespace", namespace.to_owned()), ("service", name.to_owned())]))
+        })
+    }
+
+    fn ends(&mut self, groups: &mut Groups, transfer: &TransferKey) -> u32 {
+        let block = self.block;
+        let TransferKey { parties, sites, .. } = *transfer;
+        *self.ends.entry([parties, sites]).or_insert_with(|| {
+            let [source, destination] = parties.map(|party| &block.parties[party as usize]);
+            let [from, to] = sites.map(|site| &block.sites[site as usize].place);
+            let mut parts = vec![("source_namespace", source.namespace.clone())];
+            let has_workloads = groups.by == Dimension::WorkloadPair;
+            if has_workloads {
+                parts.extend([("source_kind", source.kind.clone()), ("source_workload", source.name.clone())]);
+            }
+            parts.push(("source_zone", from.to_string()));
+            parts.push(("destination_namespace", destination.namespace.clone()));
+            if has_workloads {
+                let kind = destination.kind.clone();
+                parts.extend([("destination_kind", kind), ("destination_workload", destination.name.clone())]);
+            }
+            parts.push(("destination_zone", to.to_string()));
+            parts.push(("locality", Locality::between(from, to).name().to_owned()));
+            groups.number(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
         })
     }
 

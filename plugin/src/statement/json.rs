@@ -45,6 +45,7 @@ impl Statement {
             "packets": sum.counter.packets,
             "cost": {
                 "usd": sum.cost.exact(),
+                "usd_per_month": self.monthly(sum).map(|cost| cost.estimated().exact()),
                 "unpriced_bytes": sum.unpriced_bytes,
                 "rules": sum.rules,
             },
@@ -104,7 +105,7 @@ fn rule(rule: &Rule) -> Value {
     value
 }
 
-fn object(key: &Key) -> Value {
+pub(super) fn object(key: &Key) -> Value {
     Value::Object(key.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect())
 }
 

@@ -62,7 +62,7 @@ pub enum BadQuestion {
     #[error("compare: `{0}` is not a range like 2026-11-01..2026-11-15 or 28d..14d")]
     Range(String),
     /// A number of rows.
-    #[error("top: `{0}` is not a number of rows, from 1")]
+    #[error("top: `{0}` is not a number of rows from 1 to {MAX_ROWS}")]
     Top(String),
     /// Yes or no.
     #[error("explain: `{0}` is neither true nor false")]
@@ -74,6 +74,8 @@ pub enum BadQuestion {
 
 /// The default beginning: how long ago.
 const FROM: &str = "7d";
+/// The largest number of rows; beyond it the others are one row even where none was asked for.
+const MAX_ROWS: usize = 100_000;
 const HOUR: u64 = 3600;
 
 impl Question {
@@ -82,7 +84,7 @@ impl Question {
     /// # Errors
     /// A text that makes no sense.
     pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, BadQuestion> {
-        let mut query = Query::default();
+        let mut query = Query { top: Some(MAX_ROWS), ..Query::default() };
         let (mut from, mut to, mut form, mut compare) = (time("from", FROM, now)?, now, Form::default(), None);
         for (key, text) in texts {
             let quoted = || text.chars().filter(|c| !c.is_control()).take(60).collect::<String>();
@@ -104,7 +106,7 @@ impl Question {
                     }
                 }
                 "top" => {
-                    let top = text.parse().ok().filter(|top| *top > 0);
+                    let top = text.parse().ok().filter(|top| (1..=MAX_ROWS).contains(top));
                     query.top = Some(top.ok_or_else(|| BadQuestion::Top(quoted()))?);
                 }
                 "explain" => query.explain = text.parse().map_err(|_| BadQuestion::Explain(quoted()))?,
@@ -211,6 +213,7 @@ mod tests {
         refused("compare", "14d..28d", "compare: `14d..28d` is not a range");
         refused("compare", "a..b", "compare: `a` is not a time");
         refused("top", "0", "top: `0` is not a number of rows");
+        refused("top", "100001", "top: `100001` is not a number of rows from 1 to 100000");
         refused("explain", "yes", "explain: `yes` is neither");
         refused("output", "xml", "output: `xml` is none of");
         refused("frm", "x", "`frm` is none of");

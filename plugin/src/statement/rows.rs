@@ -21,7 +21,8 @@ pub struct Sum {
 }
 
 impl Sum {
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds another sum.
+    pub fn add(&mut self, other: &Self) {
         add(&mut self.counter, other.counter);
         add(&mut self.received, other.received);
         self.cost += other.cost;

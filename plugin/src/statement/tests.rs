@@ -28,7 +28,17 @@ fn party(namespace: &str, name: &str, team: &str) -> Party {
     Party { namespace: namespace.into(), kind: "Deployment".into(), name: name.into(), labels }
 }
 
-const BY: [&str; 7] = ["zone-pair", "namespace", "workload", "service", "node", "region", "label:team"];
+const BY: [&str; 9] = [
+    "zone-pair",
+    "namespace-pair",
+    "workload-pair",
+    "namespace",
+    "workload",
+    "service",
+    "node",
+    "region",
+    "label:team",
+];
 
 fn statement(blocks: &[Block], query: Query, prices: &PriceTable) -> Statement {
     let mut summary = Summary::new(query, prices);
@@ -185,7 +195,7 @@ fn the_forms_have_the_same_contents() {
     );
     assert_eq!(
         json["rows"][0]["cost"],
-        serde_json::json!({"usd": "0.16", "unpriced_bytes": 0, "rules": ["aws-zones"]})
+        serde_json::json!({"usd": "0.16", "usd_per_month": "116.8", "unpriced_bytes": 0, "rules": ["aws-zones"]})
     );
     assert_eq!(
         (&json["rows"][0]["bytes"], &json["rows"][0]["received_bytes"]),

@@ -477,7 +477,7 @@ fn an_agent_without_a_controller_keeps_a_history_in_which_a_database_is_charged_
     assert!(
         refused.starts_with("HTTP/1.1 400 ")
             && refused.ends_with(
-                "by: `pod` is none of zone-pair, namespace, workload, service, node, region and label:KEY\n"
+                "by: `pod` is none of zone-pair, namespace-pair, workload-pair, namespace, workload, service, node, region and label:KEY\n"
             ),
         "{refused}"
     );

@@ -9,6 +9,7 @@ use meridian::{
     export::{Output, PairLog},
     flows::{Ring, Sink},
     grpc::{self, Services},
+    historian::Historian,
     hubble,
     metrics::{self, Families, Nodes, Page},
     proto::{
@@ -62,17 +63,21 @@ fn reported(flow: &Flow) -> (String, u64, u64) {
     }
 }
 
+fn history() -> Arc<Historian> {
+    Arc::new(Historian::in_memory(PriceTable::default(), meridian::historian::second()))
+}
+
 #[test]
 fn the_kernel_the_wire_and_every_output_have_the_same_bytes() {
     for hook in Hook::ALL {
         let sink = Sink::new(Arc::new(Ring::new(65_535)));
-        let mut demo = Demo::start(hook, &sink).unwrap();
+        let mut demo = Demo::start(hook, &sink, history()).unwrap();
         for _ in 0..3 {
             thread::sleep(Duration::from_millis(500));
             demo.drain_events();
             demo.drain().unwrap();
         }
-        let report = demo.finish(&PriceTable::default()).unwrap();
+        let report = demo.finish().unwrap();
         assert!(report.is_exact(), "{hook}:\n{}", report.table());
         has_every_expected_case(&demo, hook);
 
@@ -300,8 +305,8 @@ fn dump(bpftool: &Path, id: u32) -> Vec<(u64, u64, u64)> {
 #[test]
 fn the_hooks_count_the_same_of_the_same_traffic() {
     let sink = Sink::new(Arc::new(Ring::new(63)));
-    let mut demo = Demo::start(Hook::Netfilter, &sink).unwrap();
-    demo.finish(&PriceTable::default()).unwrap();
+    let mut demo = Demo::start(Hook::Netfilter, &sink, history()).unwrap();
+    demo.finish().unwrap();
     // While the traffic rests, the two other hooks are attached; they see the packets from here on.
     let table = Demo::table().unwrap().zones;
     let mut slots = Slots::default();
@@ -320,7 +325,7 @@ fn the_hooks_count_the_same_of_the_same_traffic() {
     let before = cells(demo.counted().unwrap().cells());
     demo.resume().unwrap();
     thread::sleep(Duration::from_secs(1));
-    assert!(demo.finish(&PriceTable::default()).unwrap().is_exact());
+    assert!(demo.finish().unwrap().is_exact());
     let mut netfilter = cells(demo.counted().unwrap().cells());
     for (pair, counter) in before {
         let after = netfilter.get_mut(&pair).unwrap();

@@ -1,0 +1,226 @@
+//! The page that people look at and the JSON API below it: paths to answers. Read-only, and without sockets: `metrics`
+//! serves it.
+//!
+//! Every list in an answer has a bound; what is beyond it is a sum or a number, never silently left out. A bad question
+//! gets one line of text that names what is wrong.
+
+mod api;
+mod files;
+mod html;
+mod overview;
+mod source;
+
+pub use source::{AgentsHealth, Counts, Health, NodeHealth, Source};
+
+use crate::{
+    archive,
+    historian::Historian,
+    statement::{BadQuestion, Form, Question, Step},
+};
+use files::{ICON, LICENSES, OPENAPI, SCRIPT, STYLE};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::SystemTime};
+
+/// Everything that a browser may load: files of this server alone, and no inline script or style.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A process to look at.
+#[derive(Clone, Debug, Default)]
+pub struct Site {
+    /// Its history, if it keeps one.
+    pub history: Option<Arc<Historian>>,
+    /// Its counters and state, if it measures or sums up.
+    pub source: Option<Arc<dyn Source>>,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The path.
+    pub path: String,
+    /// The parameters of the query.
+    pub query: BTreeMap<String, String>,
+    /// Now.
+    pub now: SystemTime,
+    /// Whether the process is fully started.
+    pub is_ready: bool,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The type of the body.
+    pub content_type: &'static str,
+    /// Whether the body never changes under its address.
+    pub is_fixed: bool,
+    /// The body.
+    pub body: Cow<'static, str>,
+}
+
+impl Answer {
+    fn new(content_type: &'static str, body: String) -> Self {
+        Self { status: 200, content_type, is_fixed: false, body: body.into() }
+    }
+
+    fn file(content_type: &'static str, body: &'static str) -> Self {
+        Self { status: 200, content_type, is_fixed: true, body: body.into() }
+    }
+
+    fn refusal(status: u16, reason: &str) -> Self {
+        Self { status, content_type: TEXT, is_fixed: false, body: format!("{reason}\n").into() }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("there is no {0} here")]
+    NoSuchPath(String),
+    #[error("no history is kept here: start with --history-dir")]
+    NoHistory,
+    #[error("nothing is measured here")]
+    NoSource,
+    #[error(transparent)]
+    BadQuestion(#[from] BadQuestion),
+    #[error("`{0}` is no parameter of this path")]
+    Parameter(String),
+    #[error("step: `{0}` is neither hour nor day")]
+    Step(String),
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+}
+
+impl Refusal {
+    fn answer(&self) -> Answer {
+        let status = match self {
+            Self::NoSuchPath(_) | Self::NoHistory | Self::NoSource => 404,
+            Self::BadQuestion(_) | Self::Parameter(_) | Self::Step(_) => 400,
+            Self::Archive(_) => 500,
+        };
+        Answer::refusal(status, &self.to_string())
+    }
+}
+
+/// Text from outside as part of an error: short, and on one line.
+fn quoted(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+impl Site {
+    /// Whether the answer reads the history, so that only few may be made at once.
+    pub fn is_costly(path: &str) -> bool {
+        matches!(path, "/" | "/api/v1/report" | "/api/v1/series")
+    }
+
+    /// The answers of the API that this process has, by the last part of their paths: the page asks for no others.
+    fn offers(&self) -> Vec<&'static str> {
+        let of_history = self.history.iter().flat_map(|_| ["prices", "report", "series"]);
+        let of_source = self.source.iter().map(|_| "zones");
+        std::iter::once("health").chain(of_history).chain(of_source).collect()
+    }
+
+    /// The answer to a request.
+    pub fn answer(&self, request: &Request) -> Answer {
+        self.find(request).unwrap_or_else(|refusal| refusal.answer())
+    }
+
+    fn find(&self, request: &Request) -> Result<Answer, Refusal> {
+        let json = |value: serde_json::Value| Answer::new(JSON, value.to_string());
+        let path = request.path.as_str();
+        if matches!(path, "/api/v1/openapi.json" | "/api/v1/zones" | "/api/v1/health" | "/api/v1/prices")
+            && let Some(key) = request.query.keys().next()
+        {
+            return Err(Refusal::Parameter(quoted(key)));
+        }
+        Ok(match path {
+            "/" => self.page(request),
+            "/page.js" => Answer::file("text/javascript; charset=utf-8", SCRIPT),
+            "/page.css" => Answer::file("text/css; charset=utf-8", STYLE),
+            "/icon.svg" => Answer::file("image/svg+xml", ICON),
+            "/licenses.txt" => Answer { is_fixed: false, ..Answer::file(TEXT, LICENSES) },
+            "/api/v1/openapi.json" => Answer { is_fixed: false, ..Answer::file(JSON, OPENAPI) },
+            "/api/v1/zones" => json(api::zones(self.source()?.counts())),
+            "/api/v1/health" => json(self.health(request)),
+            "/api/v1/prices" => json(api::prices(self.history()?.prices())),
+            "/api/v1/report" => self.report(request)?,
+            "/api/v1/series" => json(self.series(request)?),
+            _ => return Err(Refusal::NoSuchPath(quoted(path))),
+        })
+    }
+
+    fn health(&self, request: &Request) -> serde_json::Value {
+        let health = self.source.as_ref().map(|source| source.health()).unwrap_or_default();
+        let mut value = api::health(&health, self.history.as_deref());
+        value["time"] = api::time(request.now).into();
+        value["ready"] = request.is_ready.into();
+        value["offers"] = self.offers().into();
+        value
+    }
+
+    fn history(&self) -> Result<&Historian, Refusal> {
+        self.history.as_deref().ok_or(Refusal::NoHistory)
+    }
+
+    fn source(&self) -> Result<&dyn Source, Refusal> {
+        self.source.as_deref().ok_or(Refusal::NoSource)
+    }
+
+    fn report(&self, request: &Request) -> Result<Answer, Refusal> {
+        let history = self.history()?;
+        let question = Question::parse(&request.query, request.second())?;
+        let form = question.form;
+        let content_type = match form {
+            Form::Json => JSON,
+            Form::Csv => "text/csv; charset=utf-8",
+            Form::Markdown => "text/markdown; charset=utf-8",
+            Form::Table => TEXT,
+        };
+        Ok(Answer::new(content_type, history.answer(question)?.form(form)))
+    }
+
+    fn series(&self, request: &Request) -> Result<serde_json::Value, Refusal> {
+        let history = self.history()?;
+        let mut texts = request.query.clone();
+        let step = match texts.remove("step").as_deref() {
+            None | Some("hour") => Step::Hour,
+            Some("day") => Step::Day,
+            Some(other) => return Err(Refusal::Step(quoted(other))),
+        };
+        let of_report = ["compare", "explain", "output"];
+        if let Some(key) = of_report.into_iter().find(|key| texts.contains_key(*key)) {
+            return Err(Refusal::Parameter(key.to_owned()));
+        }
+        Ok(history.series(Question::parse(&texts, request.second())?, step)?)
+    }
+
+    fn page(&self, request: &Request) -> Answer {
+        let texts = request.query.iter().filter(|(key, _)| matches!(key.as_str(), "from" | "to"));
+        let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.clone(), text.clone())).collect();
+        texts.insert("locality".to_owned(), "all".to_owned());
+        let statement = self.history().and_then(|history| {
+            let Question { query, from, to, .. } = Question::parse(&texts, request.second())?;
+            Ok(history.statement(query, from, to)?)
+        });
+        let status = match &statement {
+            Err(refusal @ (Refusal::BadQuestion(_) | Refusal::Archive(_))) => refusal.answer().status,
+            _ => 200,
+        };
+        let body = overview::html(statement.map_err(|refusal| refusal.to_string()));
+        Answer { status, ..Answer::new(HTML, body) }
+    }
+}
+
+impl Request {
+    fn second(&self) -> u64 {
+        self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests;
