@@ -63,6 +63,6 @@ fn bad_prices_and_places_are_one_line() {
         &["prices", "explain", "here", "us-east-1a"],
         "meridian: here: the provider can't be guessed from this name; ",
     );
-    refused(&["prices", "list", "--provider", "nobody"], "meridian: --provider nobody: there is no rule");
+    refused(&["prices", "list", "--provider", "nobody"], "meridian: --provider nobody: no rule has this provider");
     refused(&["prices", "list", "--prices", "/missing.yaml"], "meridian: /missing.yaml: No such file or directory");
 }
