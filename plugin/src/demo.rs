@@ -16,11 +16,13 @@ pub use report::{Report, live, progress};
 
 use crate::{
     accounting::{Accounting, Line},
+    advice::{self, Advice, Snapshot},
+    catalogue::Catalogue,
     cost::PriceTable,
     counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
     flows::{Node, Sink},
-    history::{Builder, Span},
+    history::{Block, Builder, Span},
     identity::Index,
     meter::{Attribution, HookState, Meter},
     recorder::Directory,
@@ -192,12 +194,14 @@ impl Demo {
             attribution.unattributed += of_node.unattributed;
             Ok(())
         })?;
-        let cost = Cost::new(&self.statement(prices)?, elapsed);
-        Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution).with_cost(cost))
+        let block = self.block()?;
+        let cost = Cost::new(&statement(&block, prices), elapsed);
+        let report = Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution);
+        Ok(report.with_cost(cost).with_advice(advice(&block, prices, elapsed)?))
     }
 
-    /// What was sent since the start, by workload.
-    fn statement(&self, prices: &PriceTable) -> Result<Statement, Error> {
+    /// What was sent since the start.
+    fn block(&self) -> Result<Block, Error> {
         let mut block = Builder::new(Span::hour_of(0), SERIES);
         self.each(|meter| {
             let matrix = meter.matrix()?;
@@ -207,9 +211,7 @@ impl Demo {
             }
             Ok(())
         })?;
-        let mut summary = Summary::new(Query { by: Dimension::Workload, ..Query::default() }, prices);
-        summary.add(&block.block());
-        Ok(summary.finish())
+        Ok(block.block())
     }
 
     /// Starts the traffic again after [`Self::finish`].
@@ -242,6 +244,22 @@ impl Demo {
     fn each(&self, mut work: impl FnMut(&mut Meter) -> Result<(), datapath::Error>) -> Result<(), Error> {
         Ok(self.meters.iter().try_for_each(|meter| work(&mut lock(meter)))?)
     }
+}
+
+/// What a block costs, by workload.
+fn statement(block: &Block, prices: &PriceTable) -> Statement {
+    let mut summary = Summary::new(Query { by: Dimension::Workload, ..Query::default() }, prices);
+    summary.add(block);
+    summary.finish()
+}
+
+/// What to change, if the traffic went on like that.
+fn advice(block: &Block, prices: &PriceTable, elapsed: Duration) -> Result<Advice, Error> {
+    let mut traffic = advice::Traffic::default();
+    traffic.add(block);
+    traffic.add_recorded(elapsed);
+    let snapshot = Snapshot { traffic: &traffic, catalogue: &Catalogue::of_static(&Demo::table()?), prices };
+    Ok(Advice::new(&snapshot, &advice::Options::all()))
 }
 
 fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {

@@ -12,7 +12,7 @@ use crate::{
     accounting::Grown,
     archive::{self, Archive, Limits, Tally},
     cost::PriceTable,
-    history::{Builder, Span},
+    history::{Block, Builder, Span},
     recorder::Directory,
     statement::{Comparison, Query, Question, Samples, Statement, Summary},
 };
@@ -155,22 +155,36 @@ impl Historian {
     }
 
     fn statement(&self, query: Query, from: u64, to: u64) -> Result<Statement, archive::Error> {
+        let mut summary = Summary::new(query, &self.prices);
+        self.read(from, to, |block| summary.add(block))?;
+        summary.ask(from, to);
+        Ok(summary.finish())
+    }
+
+    /// Reads the blocks of a range, with the open hour.
+    ///
+    /// # Errors
+    /// The folder can't be read. A block that can't be read is logged and left out.
+    pub fn read(&self, from: u64, to: u64, mut each: impl FnMut(&Block)) -> Result<(), archive::Error> {
         let open = {
             let inner = self.lock();
             let span = inner.open.span();
             (span.start >= from && span.start < to).then(|| inner.open.block())
         };
-        let mut summary = Summary::new(query, &self.prices);
         let damaged = archive::read_range(&self.path, from, to, |block| {
             // What is in memory is newer.
             if open.as_ref().is_none_or(|open| open.span != block.span) {
-                summary.add(block);
+                each(block);
             }
         })?;
         damaged.iter().for_each(|error| tracing::error!(%error, "a block of the history can't be read"));
-        open.iter().for_each(|block| summary.add(block));
-        summary.ask(from, to);
-        Ok(summary.finish())
+        open.iter().for_each(each);
+        Ok(())
+    }
+
+    /// The prices.
+    pub const fn prices(&self) -> &PriceTable {
+        &self.prices
     }
 
     /// What became of blocks.

@@ -3,6 +3,7 @@
 //! The page is made from a sample that the agent takes once a second, so scrapes at any rate disturb nothing. The
 //! number of series is bounded, regardless of the cluster's size.
 
+mod advice;
 mod client;
 mod connections;
 mod controller;

@@ -1,6 +1,7 @@
 //! Metrics and health over HTTP.
 
 use super::{
+    advice::advice,
     connections,
     parts::Page,
     process::HttpPlaces,
@@ -46,7 +47,7 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz` and `/api/v1/report` until `shutdown`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/api/v1/report` and `/api/v1/advice` until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
@@ -59,6 +60,7 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/v1/report", get(report))
+        .route("/api/v1/advice", get(advice))
         .with_state(page);
     connections::serve(listener, router, places.0, shutdown).await;
     Ok(())

@@ -1,7 +1,7 @@
 //! The page of a process: each part registers its metrics. Parts are written in the order of registration.
 
 use super::writer::Writer;
-use crate::historian::Historian;
+use crate::{catalogue::CatalogueSource, historian::Historian};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
     fmt,
@@ -42,13 +42,15 @@ pub struct Page {
     pub ready: Ready,
     /// The history that reports are made of, if one is kept.
     pub(super) history: Option<Arc<Historian>>,
+    /// The services and workloads that advice is about, if they are known.
+    pub(super) catalogue: Option<Arc<dyn CatalogueSource>>,
     parts: Vec<Arc<dyn Part>>,
 }
 
 impl Page {
     /// A page without metrics.
     pub const fn new(ready: Ready) -> Self {
-        Self { ready, history: None, parts: Vec::new() }
+        Self { ready, history: None, catalogue: None, parts: Vec::new() }
     }
 
     /// Adds the metrics of a part.
@@ -60,6 +62,11 @@ impl Page {
     pub fn add_history(&mut self, historian: Arc<Historian>) {
         self.add(Arc::clone(&historian));
         self.history = Some(historian);
+    }
+
+    /// Adds the source of catalogues: advice.
+    pub fn add_catalogue(&mut self, source: impl CatalogueSource + 'static) {
+        self.catalogue = Some(Arc::new(source));
     }
 
     /// The same, with the metrics of a part.

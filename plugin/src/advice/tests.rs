@@ -1,0 +1,9 @@
+//! Tests of advice: scenarios in tables, and random clusters.
+
+mod bounds;
+mod cluster;
+mod properties;
+mod scenarios;
+
+use super::*;
+use crate::{catalogue::Catalogue, cost::PriceTable};
