@@ -5,6 +5,7 @@
 //! exceed what traffic between zones cost. docs/advice.md has the rules.
 
 mod capacity;
+mod change_question;
 mod engine;
 mod finding;
 mod form;
@@ -17,13 +18,17 @@ mod rules;
 mod snapshot;
 mod table;
 mod traffic;
+mod whatif;
+mod whatif_form;
 
+pub use change_question::BadChange;
 pub use finding::{Confidence, Finding, Monthly, Rule, State};
 pub use form::Form;
 pub use patch::{Merge, Patch};
 pub use question::{BadQuestion, Question};
 pub use snapshot::Snapshot;
 pub use traffic::{Flow, Load, MAX_PAIRS, Share, Traffic};
+pub use whatif::{Change, NoAnswer, Preferred, WhatIf, ZoneEndpoints, ZoneTraffic};
 
 use crate::cost::{Money, Price, Unit};
 use engine::Engine;

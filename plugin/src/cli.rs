@@ -28,6 +28,7 @@ mod top;
 mod trust;
 mod unload_nodes;
 mod values;
+mod whatif;
 mod zones;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -107,6 +108,8 @@ enum Command {
     Prices(prices::Prices),
     /// Shows what to change so that less crosses zones, what that saves and what it risks.
     Advise(advise::Args),
+    /// Shows the traffic of a service as it would have been with another preference, or with other endpoints.
+    Whatif(whatif::Args),
     /// Queries the zone table.
     #[command(subcommand)]
     Zones(zones::Zones),
@@ -180,6 +183,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Report(args) => report::run(&args),
         Command::Advise(args) => advise::run(&args),
+        Command::Whatif(args) => whatif::run(&args),
         Command::Prices(command) => prices::run(&command),
         Command::Zones(command) => zones::run(&command),
     }

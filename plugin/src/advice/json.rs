@@ -46,7 +46,7 @@ impl Finding {
     }
 }
 
-fn amount(Monthly { bytes, cost, unpriced_bytes }: &Monthly) -> Value {
+pub(super) fn amount(Monthly { bytes, cost, unpriced_bytes }: &Monthly) -> Value {
     json!({
         "bytes_per_month": bytes,
         "usd_per_month": cost.exact(),

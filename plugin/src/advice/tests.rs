@@ -4,6 +4,7 @@ mod bounds;
 mod cluster;
 mod properties;
 mod scenarios;
+mod whatif;
 
 use super::*;
 use crate::{catalogue::Catalogue, cost::PriceTable};

@@ -1,7 +1,7 @@
 //! Metrics and health over HTTP.
 
 use super::{
-    advice::advice,
+    advice::{advice, whatif},
     connections,
     parts::Page,
     process::HttpPlaces,
@@ -47,7 +47,8 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz`, `/api/v1/report` and `/api/v1/advice` until `shutdown`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/api/v1/report`, `/api/v1/advice` and
+/// `/api/v1/whatif` until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
@@ -61,6 +62,7 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
         .route("/readyz", get(ready))
         .route("/api/v1/report", get(report))
         .route("/api/v1/advice", get(advice))
+        .route("/api/v1/whatif", get(whatif))
         .with_state(page);
     connections::serve(listener, router, places.0, shutdown).await;
     Ok(())

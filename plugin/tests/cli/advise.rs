@@ -103,6 +103,16 @@ fn bad_questions_are_one_line_that_names_the_flag() {
         assert_eq!((said.code, said.stderr.lines().count()), (Some(2), 1), "{said:?}");
         assert!(said.stderr.contains(part), "{said:?}");
     }
+    for (args, part) in [
+        (&["shop/cart"][..], "`shop/cart` is not NAMESPACE/NAME=PreferSameZone"),
+        (&["shop/cart=none", "--endpoints", "a=x"], "endpoints: `a=x` is not ZONE=NUMBER"),
+        (&["shop/cart=none", "--output", "patch"], "--output: it is neither table nor json"),
+        (&["shop/cart=none", "--from", "soon"], "--from: `soon` is not a time"),
+    ] {
+        let said = run(&[&["whatif"], args].concat());
+        assert_eq!((said.code, said.stderr.lines().count()), (Some(2), 1), "{said:?}");
+        assert!(said.stderr.contains(part), "{said:?}");
+    }
     let said = run(&["advise", "--server", "127.0.0.1:1"]);
     assert_eq!((said.code, said.stderr.lines().count()), (Some(1), 1), "{said:?}");
 }

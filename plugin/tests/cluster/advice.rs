@@ -167,6 +167,13 @@ fn an_api_server_takes_the_patches_and_a_preference_without_hints_is_named() {
             change(lab, finding, true).await;
         }
 
+        let asked = ["whatif", "shop/cart=PreferSameZone", "--endpoints", "eu-1c=1", "--server", &controller.http];
+        let output = meridian(&[&asked[..], &["--output", "json"]].concat()).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        // Two gigabytes an hour crossed; with an endpoint in each zone none would.
+        let crossing = |side: &str| answer["crossing"][side]["bytes_per_month"].as_u64();
+        assert_eq!((crossing("before"), crossing("after")), (Some(1_460_000_000_000), Some(0)), "{answer}");
+
         change(lab, &prefer, false).await;
         found(&controller, "R2", "2 of 2 ready endpoints have no hint").await;
         lab.put(slice(&[Some("eu-1a"), Some("eu-1b")])).await;
