@@ -1,6 +1,6 @@
 //! Service: whether it has a cluster address, and what steers its traffic.
 
-use super::{super::facts::Fact, reading::Reading, read_object::ReadObject};
+use super::{super::facts::Fact, read_object::ReadObject, reading::Reading};
 use crate::catalogue::{self, Kind, MAX_ANNOTATION, MAX_NAME, MAX_PORTS, MAX_SELECTOR, ServicePort};
 use kube::core::{NotUsed, Object};
 use serde::Deserialize;
