@@ -14,3 +14,4 @@ MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 export MERIDIAN_HUBBLE_OBSERVER
 step "serving flows" cargo bench --quiet --locked --bench observer
 step "a large cluster" cargo bench --quiet --locked --bench controller
+step "advice for a large cluster" cargo bench --quiet --locked --bench advice

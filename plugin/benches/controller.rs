@@ -7,7 +7,7 @@
 mod report;
 
 use meridian::{
-    cluster::{Anybody, Health, Key, Kind, LabelKeys, Message, Publisher, messages, read},
+    cluster::{Anybody, CatalogueRequests, Health, Key, Kind, LabelKeys, Message, Publisher, messages, read},
     datapath::{Datapath, Options},
     feed::{Agents, FeedService, Limits, Store, Watches, services::feed_client::FeedClient},
     grpc::{self, AgentServices},
@@ -275,6 +275,7 @@ async fn run_controller(addresses: bool) -> Shown {
         ignored: Vec::new(),
         fixed: fixed.subscribe(),
         nodes: tokio::sync::watch::Sender::default(),
+        catalogues: CatalogueRequests::default(),
     };
     tokio::spawn(publisher.follow(receiver));
     let mut objects = Objects { addresses, version: 0, labels: LabelKeys::default() };

@@ -3,7 +3,9 @@
 //! An error is one line on stderr. The exit code is 2 for bad usage or configuration and 1 for a
 //! failure.
 
+mod advise;
 mod agent;
+mod ask;
 mod check;
 mod config;
 mod controller;
@@ -26,6 +28,7 @@ mod top;
 mod trust;
 mod unload_nodes;
 mod values;
+mod whatif;
 mod zones;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -103,6 +106,10 @@ enum Command {
     /// Shows what traffic between zones and regions costs, by which rule.
     #[command(subcommand)]
     Prices(prices::Prices),
+    /// Shows what to change so that less crosses zones, what that saves and what it risks.
+    Advise(advise::Args),
+    /// Shows the traffic of a service as it would have been with another preference, or with other endpoints.
+    Whatif(whatif::Args),
     /// Queries the zone table.
     #[command(subcommand)]
     Zones(zones::Zones),
@@ -175,6 +182,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Report(args) => report::run(&args),
+        Command::Advise(args) => advise::run(&args),
+        Command::Whatif(args) => whatif::run(&args),
         Command::Prices(command) => prices::run(&command),
         Command::Zones(command) => zones::run(&command),
     }

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod api_server;
+mod catalogues;
+mod cilium_settings;
 mod claims;
 mod connect;
 mod events;
@@ -18,6 +20,7 @@ mod tokens;
 mod unload;
 mod watches;
 
+pub use catalogues::{CatalogueRequests, Catalogues};
 pub use connect::{ConnectError, connect};
 pub use events::EventRecorder;
 pub use facts::{Key, Kind, ObjectRef};

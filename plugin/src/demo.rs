@@ -17,6 +17,8 @@ pub use report::{Report, live, progress};
 
 use crate::{
     accounting::{Accounting, Line},
+    advice::{self, Advice, Snapshot},
+    catalogue::Catalogue,
     cost::PriceTable,
     counters::Sample,
     datapath::{self, Datapath, Device, Devices, Hook, Options},
@@ -204,7 +206,8 @@ impl Demo {
             Ok(())
         })?;
         let cost = Cost::new(&self.statement()?, elapsed);
-        Ok(Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution).with_cost(cost))
+        let report = Report::new(self.hook.name(), &self.counted()?, &self.sent(), attribution);
+        Ok(report.with_cost(cost).with_advice(self.advice(elapsed)?))
     }
 
     /// What was sent since the start, by workload.
@@ -213,6 +216,17 @@ impl Demo {
         recording.record(&self.meters, true)?;
         let query = Query { by: Dimension::Workload, ..Query::default() };
         Ok(recording.historian.statement(query, 0, u64::MAX)?)
+    }
+
+    /// The changes that pay, if the traffic goes on like that.
+    fn advice(&self, elapsed: Duration) -> Result<Advice, Error> {
+        let historian = Arc::clone(&lock(&self.recording).historian);
+        let mut traffic = advice::Traffic::default();
+        historian.read(0, u64::MAX, |block| traffic.add(block))?;
+        traffic.set_recorded(elapsed);
+        let catalogue = Catalogue::of_static(&Self::table()?);
+        let snapshot = Snapshot { traffic: &traffic, catalogue: &catalogue, prices: historian.prices() };
+        Ok(Advice::new(&snapshot, &advice::Options::all()))
     }
 
     /// Starts the traffic again after [`Self::finish`].

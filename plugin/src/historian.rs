@@ -179,7 +179,7 @@ impl Historian {
     /// The folder can't be read.
     pub fn statement(&self, query: Query, from: u64, to: u64) -> Result<Statement, archive::Error> {
         let mut summary = Summary::new(query, &self.prices);
-        self.each(from, to, |block| summary.add(block))?;
+        self.read(from, to, |block| summary.add(block))?;
         summary.ask(from, to);
         Ok(summary.finish())
     }
@@ -192,11 +192,15 @@ impl Historian {
         let Question { query, from, to, .. } = question;
         let statement = self.statement(query, from, to)?;
         let mut series = Series::new(&statement, &self.prices, step);
-        self.each(from, to, |block| series.add(block))?;
+        self.read(from, to, |block| series.add(block))?;
         Ok(series.json(from, to))
     }
 
-    fn each(&self, from: u64, to: u64, mut each: impl FnMut(&Block)) -> Result<(), archive::Error> {
+    /// Reads the blocks of a range, with the open hour.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn read(&self, from: u64, to: u64, mut each: impl FnMut(&Block)) -> Result<(), archive::Error> {
         let (open, reader) = {
             let inner = self.lock();
             let span = inner.open.span();

@@ -9,12 +9,14 @@
 //! programs; `netlab` makes networks of namespaces for `demo` and tests; `demo` and `cli` use all of it.
 
 pub mod accounting;
+pub mod advice;
 pub mod agent;
 pub mod api;
 pub mod archive;
 mod atomic_file;
 mod backoff;
 mod bounded_file;
+pub mod catalogue;
 pub mod cli;
 pub mod cluster;
 pub mod controller;

@@ -4,6 +4,7 @@
 //! Every list in an answer has a bound; what is beyond it is a sum or a number, never silently left out. A bad question
 //! gets one line of text that names what is wrong.
 
+mod advice;
 mod api;
 mod files;
 mod html;
@@ -13,7 +14,9 @@ mod source;
 pub use source::{AgentsHealth, Counts, Health, NodeHealth, Source};
 
 use crate::{
+    advice::{self as rules, BadChange, NoAnswer, NoFinding},
     archive,
+    catalogue::{Catalogue, CatalogueSource},
     historian::Historian,
     statement::{BadQuestion, Form, Question, Step},
 };
@@ -35,6 +38,8 @@ pub struct Site {
     pub history: Option<Arc<Historian>>,
     /// Its counters and state, if it measures or sums up.
     pub source: Option<Arc<dyn Source>>,
+    /// The services and workloads that advice is about. Without them, advice is about the traffic alone.
+    pub catalogue: Option<Arc<dyn CatalogueSource>>,
 }
 
 /// A request.
@@ -48,6 +53,9 @@ pub struct Request {
     pub now: SystemTime,
     /// Whether the process is fully started.
     pub is_ready: bool,
+    /// The services and workloads of now, for an answer that [needs them](Site::needs_catalogue); `None` while they are
+    /// not known.
+    pub catalogue: Option<Catalogue>,
 }
 
 /// An answer.
@@ -86,8 +94,18 @@ enum Refusal {
     NoHistory,
     #[error("nothing is measured here")]
     NoSource,
+    #[error("the cluster is not known yet: try again")]
+    NoCatalogue,
     #[error(transparent)]
     BadQuestion(#[from] BadQuestion),
+    #[error(transparent)]
+    BadAdviceQuestion(#[from] rules::BadQuestion),
+    #[error(transparent)]
+    BadChange(#[from] BadChange),
+    #[error(transparent)]
+    NoFinding(#[from] NoFinding),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
     #[error("`{0}` is no parameter of this path")]
     Parameter(String),
     #[error("step: `{0}` is neither hour nor day")]
@@ -100,7 +118,14 @@ impl Refusal {
     fn answer(&self) -> Answer {
         let status = match self {
             Self::NoSuchPath(_) | Self::NoHistory | Self::NoSource => 404,
-            Self::BadQuestion(_) | Self::Parameter(_) | Self::Step(_) => 400,
+            Self::NoCatalogue => 503,
+            Self::BadQuestion(_)
+            | Self::BadAdviceQuestion(_)
+            | Self::BadChange(_)
+            | Self::NoFinding(_)
+            | Self::NoAnswer(_)
+            | Self::Parameter(_)
+            | Self::Step(_) => 400,
             Self::Archive(_) => 500,
         };
         Answer::refusal(status, &self.to_string())
@@ -115,12 +140,25 @@ fn quoted(text: &str) -> String {
 impl Site {
     /// Whether the answer reads the history, so that only few may be made at once.
     pub fn is_costly(path: &str) -> bool {
-        matches!(path, "/" | "/api/v1/report" | "/api/v1/series")
+        matches!(path, "/" | "/api/v1/report" | "/api/v1/series") || Self::needs_catalogue(path)
+    }
+
+    /// Whether the answer is about the services and workloads of now.
+    pub fn needs_catalogue(path: &str) -> bool {
+        matches!(path, "/api/v1/advice" | "/api/v1/whatif")
+    }
+
+    /// The services and workloads of now; `None` while they are not known.
+    pub async fn catalogue(&self) -> Option<Catalogue> {
+        match &self.catalogue {
+            Some(source) => source.catalogue().await,
+            None => Some(Catalogue::default()),
+        }
     }
 
     /// The answers of the API that this process has, by the last part of their paths: the page asks for no others.
     fn offers(&self) -> Vec<&'static str> {
-        let of_history = self.history.iter().flat_map(|_| ["prices", "report", "series"]);
+        let of_history = self.history.iter().flat_map(|_| ["advice", "prices", "report", "series"]);
         let of_source = self.source.iter().map(|_| "zones");
         std::iter::once("health").chain(of_history).chain(of_source).collect()
     }
@@ -148,8 +186,10 @@ impl Site {
             "/api/v1/zones" => json(api::zones(self.source()?.counts())),
             "/api/v1/health" => json(self.health(request)),
             "/api/v1/prices" => json(api::prices(self.history()?.prices())),
+            "/api/v1/advice" => self.advice(request)?,
             "/api/v1/report" => self.report(request)?,
             "/api/v1/series" => json(self.series(request)?),
+            "/api/v1/whatif" => self.whatif(request)?,
             _ => return Err(Refusal::NoSuchPath(quoted(path))),
         })
     }

@@ -131,12 +131,13 @@ impl Shown {
     async fn serve(&self, mut page: Page, shutdown: &CancellationToken) -> Result<Servers, Failure> {
         let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };
         let (table, index) = (SharedTable::default(), Index::default());
-        let fixed = Demo::table().map_err(Failure::failed)?;
+        let fixed = Arc::new(Demo::table().map_err(Failure::failed)?);
         index.replace(&fixed.endpoints);
-        *table.write() = fixed.zones;
+        *table.write() = fixed.zones.clone();
         let own = PeerAddress { address: OBSERVER.to_string(), server_name: None };
         let own = Peers::from([(PEER.to_owned(), own)]);
         page.add_history(Arc::clone(&self.historian));
+        page.add_catalogue(watch::Sender::new(fixed).subscribe());
         page.add_source(MeasuredNodes { program: "demo", samples: self.samples.subscribe() });
         let offer = Offer {
             nodes: NODES

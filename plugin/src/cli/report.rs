@@ -1,9 +1,8 @@
 //! `meridian report`: traffic between zones and its cost, from a history.
 
-use super::{Failure, prices::PriceArgs, print, usage};
+use super::{Failure, ask, prices::PriceArgs, print, usage};
 use crate::{
     archive, historian,
-    metrics::{AskError, ask},
     statement::{BadQuestion, Question, Statement, Summary},
 };
 use std::{
@@ -68,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None if args.prices.is_own() => {
             return Err(usage("--prices applies to --history only: a server uses the prices of its own --prices"));
         }
-        None => of_server(&args.server, &texts)?,
+        None => ask::answer(&args.server, "/api/v1/report", &texts)?,
     };
     print(&text)
 }
@@ -104,39 +103,4 @@ fn of_folder(dir: &Path, question: Question, args: &Args) -> Result<String, Fail
     damaged.iter().for_each(|error| tracing::warn!(%error, "a block is left out: its time is missing"));
     summary.ask(from, to);
     Ok(Statement { comparison, ..summary.finish() }.form(form))
-}
-
-fn of_server(server: &str, texts: &BTreeMap<String, String>) -> Result<String, Failure> {
-    let server = server.strip_prefix("http://").unwrap_or(server).trim_end_matches('/');
-    let query: Vec<String> = texts.iter().map(|(key, text)| format!("{key}={}", escaped(text))).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
-    let answer = runtime.block_on(ask(server, &format!("/api/v1/report?{}", query.join("&"))));
-    answer.map_err(|error| match error {
-        AskError::Refused { is_bad: true, .. } => usage(error),
-        error => Failure::failed(error),
-    })
-}
-
-/// A text as a part of a URL.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_are_escaped() {
-        assert_eq!(escaped("label:a/b c&d"), "label%3Aa%2Fb%20c%26d");
-        assert_eq!(escaped("2026-11-25T13:00:00Z"), "2026-11-25T13%3A00%3A00Z");
-    }
 }

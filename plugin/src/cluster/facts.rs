@@ -1,6 +1,7 @@
 //! Objects of the API server, reduced to the facts that determine zones and endpoints.
 
 use crate::{
+    catalogue::{self, Endpoints, Kubernetes},
     identity::Labels,
     zones::{Provider, Zone},
 };
@@ -151,7 +152,7 @@ pub(super) enum Fact {
         uid: Arc<str>,
         owner: Option<Arc<Owner>>,
     },
-    Service(Service),
+    Service(Arc<catalogue::Service>),
     Slice(Slice),
     /// The prefixes and addresses of nodes.
     Ranges(Vec<Range>),
@@ -177,6 +178,8 @@ pub(super) struct Node {
     pub(super) provider: Option<Provider>,
     /// `spec.providerID`, or nothing.
     pub(super) provider_id: Arc<str>,
+    /// The kubelet's version.
+    pub(super) kubernetes: Option<Kubernetes>,
 }
 
 impl Node {
@@ -236,17 +239,15 @@ pub(super) struct Owner {
     pub(super) uid: Arc<str>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Service {
-    /// Whether the service has no address of its own.
-    pub(super) is_headless: bool,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) service: Arc<str>,
     /// The addresses, with the name of the pod where the object has it.
     pub(super) addresses: Vec<(IpAddr, Option<Arc<str>>)>,
+    /// Whether the addresses are of IPv6.
+    pub(super) is_ipv6: bool,
+    /// The ready endpoints.
+    pub(super) ready: Arc<Endpoints>,
 }
 
 impl Slice {

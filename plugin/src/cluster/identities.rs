@@ -1,7 +1,10 @@
 //! The endpoint behind each address, from pods, their owners, services and nodes.
 
-use super::facts::{Key, Owner, Pod, Service, Slice};
-use crate::identity::{self, Endpoint, Pool, Workload};
+use super::facts::{Key, Owner, Pod, Slice};
+use crate::{
+    catalogue::{Service, WorkloadName},
+    identity::{self, Endpoint, Pool, Workload},
+};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -19,7 +22,7 @@ pub(super) struct Identities {
     owners: HashMap<Arc<str>, Option<Arc<Owner>>>,
     /// Pods whose owner was not known yet, by the owner's uid.
     waiting: HashMap<Arc<str>, BTreeSet<Key>>,
-    services: HashMap<Key, Service>,
+    services: HashMap<Key, Arc<Service>>,
     slices: HashMap<Key, Slice>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_address: HashMap<IpAddr, Vec<Key>>,
@@ -67,17 +70,29 @@ impl Identities {
         }
     }
 
-    pub(super) fn set_service(&mut self, key: &Key, service: Option<Service>) {
-        match service {
+    pub(super) fn set_service(&mut self, key: &Key, service: Option<Arc<Service>>) {
+        let is_headless = service.as_ref().map(|service| service.is_headless);
+        let before = match service {
             Some(service) => self.services.insert(key.clone(), service),
             None => self.services.remove(key),
         };
+        // Nothing else of a service changes the names of its endpoints.
+        if before.map(|before| before.is_headless) == is_headless {
+            return;
+        }
         let slices = self.slices_of_service.get(key).into_iter().flatten();
         let addresses = slices.filter_map(|slice| self.slices.get(slice)).flat_map(|slice| &slice.addresses);
         self.dirty.extend(addresses.map(|(address, _)| address));
     }
 
     pub(super) fn set_slice(&mut self, key: &Key, slice: Option<Slice>) {
+        if let (Some(slice), Some(before)) = (&slice, self.slices.get_mut(key))
+            && (&slice.service, &slice.addresses) == (&before.service, &before.addresses)
+        {
+            // An endpoint became ready, or is so no more.
+            before.ready = Arc::clone(&slice.ready);
+            return;
+        }
         let service = |slice: &Slice| Key { namespace: Arc::clone(&key.namespace), name: Arc::clone(&slice.service) };
         if let Some(slice) = &slice {
             self.slices_of_service.entry(service(slice)).or_default().insert(key.clone());
@@ -151,6 +166,22 @@ impl Identities {
         node.or_else(|| self.fixed.get(&address).cloned())
     }
 
+    /// The workloads with the nodes of their pods, one for each pod that has an address.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = (WorkloadName, &Arc<str>)> {
+        let running = self.pods.iter().filter(|(_, pod)| !pod.addresses.is_empty() && !pod.is_ending);
+        running.filter_map(|(key, pod)| {
+            let top = self.top(pod.owner.as_ref()?);
+            let (kind, name) = (top.kind.clone(), top.name.clone());
+            Some((WorkloadName { namespace: key.namespace.to_string(), kind, name }, &pod.node))
+        })
+    }
+
+    /// The owner of an owner that usually has one, or the owner itself.
+    fn top<'a>(&'a self, owner: &'a Arc<Owner>) -> &'a Arc<Owner> {
+        let above = self.owners.get(&owner.uid).filter(|_| is_chained(owner));
+        above.and_then(Option::as_ref).unwrap_or(owner)
+    }
+
     fn note_cut(&mut self, address: IpAddr, is_cut: bool) {
         if is_cut {
             self.cut.insert(address);
@@ -165,10 +196,7 @@ impl Identities {
     }
 
     fn endpoint(&self, address: IpAddr, key: &Key, pod: &Pod) -> Endpoint {
-        let top = pod.owner.as_ref().map(|owner| {
-            let above = self.owners.get(&owner.uid).filter(|_| is_chained(owner));
-            above.and_then(Option::as_ref).unwrap_or(owner)
-        });
+        let top = pod.owner.as_ref().map(|owner| self.top(owner));
         Endpoint {
             namespace: Arc::clone(&key.namespace),
             pod: Arc::clone(&key.name),

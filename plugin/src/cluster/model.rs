@@ -1,6 +1,7 @@
 //! The state of the cluster, and the zone table and endpoints that follow from it. Independent of kube: the watches
 //! and tests feed it.
 
+mod catalogue;
 mod places;
 
 use super::{

@@ -1,6 +1,7 @@
 //! Runs the watches, and publishes the table and the endpoints that follow from them.
 
 use super::{
+    catalogues::CatalogueRequests,
     facts::Kind,
     health::Health,
     message::{Message, WAITING, messages},
@@ -61,6 +62,8 @@ pub struct Publisher {
     pub fixed: watch::Receiver<Arc<StaticTable>>,
     /// The nodes, for whoever wants to know their providers.
     pub nodes: watch::Sender<Arc<[NodeProvider]>>,
+    /// Requests for catalogues.
+    pub catalogues: CatalogueRequests,
 }
 
 impl Publisher {
@@ -92,6 +95,10 @@ impl Publisher {
                     let table = Arc::clone(&self.fixed.borrow_and_update());
                     pending.model.set_static(&table);
                     pending.has_changes = true;
+                }
+                Some(reply) = self.catalogues.next() => {
+                    // Whoever has asked may be gone.
+                    let _ = reply.send(pending.unsettled.is_empty().then(|| pending.model.catalogue()));
                 }
                 _ = look.tick(), if pending.unsettled.is_empty() => self.report_notices(&mut pending.model),
                 () = sleep_until(due), if is_due => {

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     api::{CountersService, LeaderCounters, ZonesService},
-    cluster::{self, Anybody, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens},
+    cluster::{
+        self, Anybody, Catalogues, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens,
+    },
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
     historian::{Historian, Recording},
@@ -122,7 +124,7 @@ impl<'a> Controller<'a> {
     }
 
     fn start(&self, ports: Ports, feed_tls: Option<Arc<Tls>>, fixed: &Followed) -> Result<Parts, Error> {
-        let (watching, notices) = self.watch(fixed);
+        let (watching, notices, catalogues) = self.watch(fixed);
         let [tokens, replicas] = self.tokens();
         let served = Totals {
             settings: &self.settings.totals,
@@ -152,6 +154,7 @@ impl<'a> Controller<'a> {
         let historian = self.settings.history.open();
         if let Some(historian) = &historian {
             page.add_history(Arc::clone(historian));
+            page.add_catalogue(catalogues);
         }
         let feed = self.feed(tokens);
         let zones = ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) };
@@ -188,8 +191,9 @@ impl<'a> Controller<'a> {
         tokio::spawn(keeping.run(self.ending.clone()))
     }
 
-    /// Watches the cluster, and applies its state. Returns the sender for further Events.
-    fn watch(&self, fixed: &Followed) -> (Part, mpsc::Sender<Notice>) {
+    /// Watches the cluster, and applies its state. Returns the sender for further Events, and the catalogues.
+    fn watch(&self, fixed: &Followed) -> (Part, mpsc::Sender<Notice>, Catalogues) {
+        let (catalogues, requests) = Catalogues::new(self.client.clone());
         let (notices, to_report) = Publisher::notices();
         let messages = cluster::watch(&self.client, &self.settings.labels, &self.settings.timing, &self.health);
         let publisher = Publisher {
@@ -201,13 +205,14 @@ impl<'a> Controller<'a> {
             ignored: self.settings.ignored.clone(),
             fixed: fixed.table(),
             nodes: self.nodes.clone(),
+            catalogues: requests,
         };
         tokio::spawn(EventRecorder { client: self.client.clone(), notices: to_report }.run());
         let watching = async move {
             publisher.follow(messages).await;
             Ok(())
         };
-        (tokio::spawn(watching), notices)
+        (tokio::spawn(watching), notices, catalogues)
     }
 
     /// The service accounts that may follow and report, and those that may stand by.

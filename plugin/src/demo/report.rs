@@ -2,12 +2,13 @@
 
 use super::Cost;
 use crate::{
+    advice::{Advice, Finding},
     meter::Attribution,
     units::{grouped, human},
     zones::{Locality, Matrix, Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// The result of a run.
@@ -21,6 +22,16 @@ pub struct Report {
     unattributed_bytes: u64,
     /// What it would cost; `None` where it was not priced.
     cost: Option<Cost>,
+    /// What to change.
+    #[serde(serialize_with = "findings")]
+    advice: Advice,
+}
+
+/// Findings that the table shows.
+const SHOWN: usize = 4;
+
+fn findings<S: Serializer>(advice: &Advice, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(advice.findings.iter().map(Finding::json))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,7 +55,14 @@ impl Report {
             attributed_bytes: attribution.attributed.bytes,
             unattributed_bytes: attribution.unattributed.bytes,
             cost: None,
+            advice: Advice::default(),
         }
+    }
+
+    /// The same, with what to change.
+    #[must_use]
+    pub fn with_advice(self, advice: Advice) -> Self {
+        Self { advice, ..self }
     }
 
     /// The same, with what the traffic costs.
@@ -109,6 +127,10 @@ impl Report {
             grouped(self.unattributed_bytes),
         );
         text.extend(self.cost.as_ref().map(Cost::table));
+        if !self.advice.findings.is_empty() {
+            text.push_str("\nWhat to change:\n");
+            text.push_str(&self.advice.first(SHOWN).table());
+        }
         text
     }
 }
@@ -208,7 +230,7 @@ mod tests {
         let json = Report::new("netfilter", &matrix(1500), &matrix(1500), attribution).json().unwrap();
         let cell = r#"{"source_zone":"eu-1a","destination_zone":"eu-1b","locality":"cross-zone","ip_version":4,"bytes":1500,"packets":3}"#;
         let expected = format!(
-            r#"{{"hook":"netfilter","matrix":[{cell}],"sent":[{cell}],"exact":true,"attributed_bytes":1500,"unattributed_bytes":0,"cost":null}}"#
+            r#"{{"hook":"netfilter","matrix":[{cell}],"sent":[{cell}],"exact":true,"attributed_bytes":1500,"unattributed_bytes":0,"cost":null,"advice":[]}}"#
         );
         assert_eq!(json, expected);
     }

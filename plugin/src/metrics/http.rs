@@ -131,7 +131,8 @@ async fn site(State(served): State<Served>, method: Method, uri: Uri, query: Que
         None
     };
     let page = served.page;
-    let request = Request { path, query, now: SystemTime::now(), is_ready: page.ready.is_set() };
+    let catalogue = if Site::needs_catalogue(&path) { page.site.catalogue().await } else { None };
+    let request = Request { path, query, now: SystemTime::now(), is_ready: page.ready.is_set(), catalogue };
     // The turn ends with the answer, also where nobody waits for it any more.
     let answer = move || {
         let _turn = turn;

@@ -2,6 +2,7 @@
 
 use super::writer::Writer;
 use crate::{
+    catalogue::CatalogueSource,
     historian::Historian,
     web::{Site, Source},
 };
@@ -68,6 +69,11 @@ impl Page {
     /// Adds the counters and the state that people look at.
     pub fn add_source(&mut self, source: impl Source) {
         self.site.source = Some(Arc::new(source));
+    }
+
+    /// Adds the services and workloads that advice is about.
+    pub fn add_catalogue(&mut self, source: impl CatalogueSource + 'static) {
+        self.site.catalogue = Some(Arc::new(source));
     }
 
     /// The same, with the metrics of a part.

@@ -77,7 +77,7 @@ fn site(zones: &[&str]) -> Site {
         let elapsed = Duration::from_secs(60);
         historian.tick(&Tick { now, elapsed, grown: &grown, directory: &directory, nodes: &nodes });
     }
-    Site { history: Some(Arc::new(historian)), source: Some(Arc::new(Fixed { zones: 3, nodes: 3 })) }
+    Site { history: Some(Arc::new(historian)), source: Some(Arc::new(Fixed { zones: 3, nodes: 3 })), catalogue: None }
 }
 
 fn ask(site: &Site, address: &str) -> Answer {
@@ -85,7 +85,7 @@ fn ask(site: &Site, address: &str) -> Answer {
     let query = query.split('&').filter_map(|part| part.split_once('='));
     let query = query.map(|(key, text)| (key.to_owned(), text.to_owned())).collect();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
-    site.answer(&Request { path: path.to_owned(), query, now, is_ready: true })
+    site.answer(&Request { path: path.to_owned(), query, now, is_ready: true, catalogue: Some(Catalogue::default()) })
 }
 
 fn json(site: &Site, address: &str) -> Value {
@@ -97,7 +97,9 @@ fn json(site: &Site, address: &str) -> Value {
 #[test]
 fn the_description_names_every_path_and_no_other() {
     let site = site(&["a", "b"]);
-    let described: BTreeSet<String> = Schemas::read(OPENAPI).paths().collect();
+    let mut described: BTreeSet<String> = Schemas::read(OPENAPI).paths().collect();
+    // It has no answer without a change; the page does not ask for it.
+    assert!(described.remove("/api/v1/whatif"));
     let offered = site.offers().into_iter().map(|name| format!("/api/v1/{name}"));
     assert_eq!(described, offered.collect());
     described.iter().for_each(|path| assert_eq!(ask(&site, path).status, 200, "{path}"));
@@ -107,11 +109,21 @@ fn the_description_names_every_path_and_no_other() {
 fn every_answer_has_the_fields_that_the_description_says_and_no_others() {
     let schemas = Schemas::read(OPENAPI);
     let full = site(&["us-east-1a", "us-east-1b", "us-east-1a"]);
-    let empty = Site { history: Some(Arc::new(Historian::in_memory(PriceTable::default(), NOW))), source: None };
-    let mut addresses: Vec<String> =
-        ["health", "zones", "prices", "series?step=day", "report?explain=true&locality=all&compare=14d..7d&top=1"]
-            .map(|path| format!("/api/v1/{path}"))
-            .into();
+    let empty = Site {
+        history: Some(Arc::new(Historian::in_memory(PriceTable::default(), NOW))),
+        source: None,
+        catalogue: None,
+    };
+    let mut addresses: Vec<String> = [
+        "health",
+        "zones",
+        "prices",
+        "series?step=day",
+        "advice?min-data=0s&floor=0",
+        "report?explain=true&locality=all&compare=14d..7d&top=1",
+    ]
+    .map(|path| format!("/api/v1/{path}"))
+    .into();
     for by in ["zone-pair", "namespace-pair", "workload-pair", "workload", "service", "node", "label:app"] {
         addresses.push(format!("/api/v1/report?by={by}"));
         addresses.push(format!("/api/v1/series?by={by}&locality=all"));
@@ -163,6 +175,9 @@ fn a_bad_question_gets_one_line_that_names_what_is_wrong() {
         ("/api/v1/zones?x=1", 400, "`x` is no parameter"),
         (&format!("/api/v1/health?{long}=1"), 400, "`xxx"),
         ("/api/v1/prices?by=1", 400, "`by` is no parameter"),
+        ("/api/v1/advice?floor=x", 400, "floor: `x` is no amount"),
+        ("/api/v1/advice?explain=r9", 400, "explain: there is no finding `r9`"),
+        ("/api/v1/whatif", 400, ""),
         ("/api/v1/nothing", 404, "there is no /api/v1/nothing here"),
         (&format!("/{long}"), 404, "there is no /xxx"),
         ("/api/v1/report\u{1b}[31m\n", 404, "there is no /api/v1/report[31m here"),
@@ -179,7 +194,7 @@ fn a_bad_question_gets_one_line_that_names_what_is_wrong() {
 
 #[test]
 fn without_a_history_the_page_says_so_and_offers_the_counters() {
-    let site = Site { history: None, source: Some(Arc::new(Fixed { zones: 2, nodes: 1 })) };
+    let site = Site { history: None, source: Some(Arc::new(Fixed { zones: 2, nodes: 1 })), catalogue: None };
     assert!(ask(&site, "/").body.contains("no history is kept here"));
     assert_eq!(ask(&site, "/api/v1/report").status, 404);
     assert_eq!(json(&site, "/api/v1/health")["offers"], serde_json::json!(["health", "zones"]));
@@ -190,7 +205,7 @@ fn without_a_history_the_page_says_so_and_offers_the_counters() {
 
 #[test]
 fn what_is_beyond_a_bound_is_a_number_of_its_own() {
-    let site = Site { history: None, source: Some(Arc::new(Fixed { zones: 12_000, nodes: 12_000 })) };
+    let site = Site { history: None, source: Some(Arc::new(Fixed { zones: 12_000, nodes: 12_000 })), catalogue: None };
     let zones = json(&site, "/api/v1/zones");
     assert_eq!((zones["matrix"].as_array().unwrap().len(), zones["omitted_packets"].as_u64()), (10_000, Some(2000)));
     let health = json(&site, "/api/v1/health");

@@ -30,6 +30,7 @@ fn json_is_alone_on_stdout_exact_and_has_every_locality_in_both_versions() {
     assert_eq!(report["hook"], "netfilter");
     assert_eq!(report["matrix"], report["sent"]);
     is_priced(&report);
+    is_advised(&report);
     let cells = report["matrix"].as_array().unwrap();
     for locality in ["same-zone", "cross-zone", "cross-region", "unknown"] {
         for version in [4, 6] {
@@ -74,6 +75,20 @@ fn is_priced(report: &serde_json::Value) {
     assert!(monthly > 0.0, "{cost}");
 }
 
+/// The advice begins with the database that is read across zones and the metrics that are scraped twice, and saves no
+/// more than the traffic costs.
+fn is_advised(report: &serde_json::Value) {
+    let dollars = |text: &serde_json::Value| -> f64 { text.as_str().unwrap().parse().unwrap() };
+    let findings = report["advice"].as_array().unwrap();
+    let subjects: Vec<&str> = findings.iter().map(|finding| finding["subject"].as_str().unwrap()).collect();
+    let twice = "Deployment monitoring/collector and StatefulSet monitoring/prometheus";
+    assert!(subjects[..2].contains(&"StatefulSet shop/orders-db") && subjects[..2].contains(&twice), "{subjects:?}");
+    let saving: f64 = findings.iter().map(|finding| dollars(&finding["saving_usd_per_month"])).sum();
+    let all = dollars(&report["cost"]["usd_per_month_at_this_rate"]);
+    // Both are cut to a millionth of a dollar, row by row.
+    assert!(dollars(&findings[1]["saving_usd_per_month"]) > 0.0 && saving < all + 0.001, "{saving} of {all}");
+}
+
 #[test]
 fn every_hook_is_exact() {
     let _alone = alone();
@@ -94,6 +109,7 @@ fn the_table_is_exact() {
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stdout.contains("\nExact: the kernel counted "), "{output:?}");
     assert!(output.stdout.contains("\nAt this rate the traffic between zones and regions costs "), "{output:?}");
+    assert!(output.stdout.contains("\nWhat to change:\n") && output.stdout.contains("orders-db"), "{output:?}");
     assert!(output.stderr.contains("cross-zone"), "progress is on stderr: {output:?}");
 }
 

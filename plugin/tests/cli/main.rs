@@ -1,6 +1,7 @@
 //! The command as a person runs it: results, errors, exit codes, and objects left behind. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod advise;
 mod agent;
 mod bypass;
 #[path = "../common/mod.rs"]

@@ -274,7 +274,7 @@ pub struct Controller {
     pub process: Running,
     pub feed: String,
     pub own: String,
-    http: String,
+    pub http: String,
     log: PathBuf,
 }
 

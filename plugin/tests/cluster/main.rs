@@ -5,6 +5,7 @@
 //! nodes, because the table must be exactly the test's.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod advice;
 #[path = "../network/bpf_fs.rs"]
 mod bpf_fs;
 #[path = "../certificates/mod.rs"]

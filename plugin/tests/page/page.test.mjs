@@ -287,30 +287,45 @@ test("an empty history, missing prices and a missing history are said in words",
 
 test("advice is shown with its evidence, its risk and a patch", async () => {
   const { page, faults, close } = await open(browser);
-  await change(page, "health", (health) => ({ ...health, offers: [...health.offers, "advice"] }));
   const finding = {
-    id: "f1",
-    rule: "prefer-same-zone",
-    subject: "shop/cart",
+    id: "r1-shop-cart",
+    rule: "R1",
+    subject: "Service shop/cart",
+    action: "set trafficDistribution",
     saving_usd_per_month: "12.5",
     bytes_per_month: 5_000_000_000,
     evidence: ["3 of 4 <b>clients</b> are in other zones"],
     risk: "one endpoint gets twice the load",
-    patch: "spec:\n  trafficDistribution: PreferSameZone\n",
+    patch: { command: "kubectl -n shop patch service cart --type=merge -p '{\"spec\":{}}'", body: { spec: {} } },
     confidence: "high",
-    state: "open",
+    state: "proposed",
   };
   await page.route("**/api/v1/advice", (route) => route.fulfill({ json: { findings: [finding] } }));
   await show(page, "?view=advice");
   const text = await page.textContent("main");
-  for (const part of ["prefer-same-zone: shop/cart", "$12.50 a month", "5.0 GB", "<b>clients</b>", "twice the load"]) {
+  for (const part of ["R1: Service shop/cart", "set trafficDistribution", "$12.50 a month", "5.0 GB", "<b>clients</b>", "twice the load"]) {
     assert.ok(text.includes(part), `${part} in ${text}`);
   }
   await page.getByText("Patch").click();
-  assert.match(await page.textContent("pre"), /trafficDistribution: PreferSameZone\n/);
+  assert.match(await page.textContent("pre"), /^kubectl -n shop patch service cart /);
   assert.deepEqual(await faultsOfAccess(page), []);
   await show(page, "?view=overview");
   await page.getByRole("heading", { name: "What to change" }).waitFor();
+  assert.deepEqual(faults, []);
+  await close();
+});
+
+test("the demo's advice is shown as the API has it, and says how much history it needs", async () => {
+  const { page, faults, close } = await open(browser);
+  await show(page, "?view=advice");
+  await page.getByText("Advice needs").waitFor();
+  await page.getByRole("button", { name: "Show it all the same" }).click();
+  await page.locator("article.finding").first().waitFor();
+  const { findings } = await api("advice?min-data=0s&floor=0");
+  const headlines = await page.$$eval("article.finding h2", (all) => all.map((one) => one.textContent));
+  assert.deepEqual(headlines, findings.map(({ rule, subject }) => `${rule}: ${subject}`));
+  assert.ok(findings.length >= 2);
+  assert.deepEqual(await faultsOfAccess(page), []);
   assert.deepEqual(faults, []);
   await close();
 });

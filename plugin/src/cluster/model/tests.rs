@@ -2,6 +2,7 @@
 
 mod agents;
 mod azure;
+mod catalogue;
 mod growth;
 mod hostile;
 mod nodes;
@@ -36,6 +37,7 @@ fn node(zone: Option<&str>, prefixes: &[&str], addresses: &[&str]) -> Fact {
         cni_addresses: Vec::new(),
         provider: None,
         provider_id: Arc::default(),
+        kubernetes: None,
     }))
 }
 
@@ -303,6 +305,7 @@ impl World {
                     cni_addresses: self.several(Self::address),
                     provider: None,
                     provider_id: Arc::default(),
+                    kubernetes: None,
                 };
                 (Kind::Node, key("", &name), Fact::Node(Box::new(node)))
             }

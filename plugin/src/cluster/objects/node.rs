@@ -8,7 +8,10 @@ use super::{
     read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
 };
-use crate::zones::{NodeSigns, Provider, Zone};
+use crate::{
+    catalogue::Kubernetes,
+    zones::{NodeSigns, Provider, Zone},
+};
 use ipnetwork::IpNetwork;
 use kube::core::Object;
 use serde::Deserialize;
@@ -114,6 +117,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         cni_addresses,
         provider: Provider::of_node(&signs),
         provider_id: spec.provider_id.chars().filter(|c| !c.is_control()).take(PROVIDER_ID).collect::<String>().into(),
+        kubernetes: Kubernetes::parse(kubelet_version),
     }));
     ReadObject::new(meta, fact, reading.problems())
 }

@@ -1,20 +1,96 @@
-//! Service: whether it has a cluster address.
+//! Service: whether it has a cluster address, and what steers its traffic.
 
-use super::{
-    super::facts::{Fact, Service},
-    read_object::ReadObject,
-};
+use super::{super::facts::Fact, read_object::ReadObject, reading::Reading};
+use crate::catalogue::{self, Kind, MAX_ANNOTATION, MAX_NAME, MAX_PORTS, MAX_SELECTOR, ServicePort};
 use kube::core::{NotUsed, Object};
 use serde::Deserialize;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Annotations that ask for topology-aware routing: the name of 1.27, and the one before.
+const TOPOLOGY_MODES: [&str; 2] = ["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
+/// The annotation that asks a mesh for the same.
+const MESH_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     cluster_ip: String,
+    r#type: String,
+    ports: Vec<Port>,
+    selector: BTreeMap<String, String>,
+    session_affinity: String,
+    internal_traffic_policy: String,
+    traffic_distribution: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Port {
+    name: String,
+    port: u16,
+    protocol: String,
 }
 
 pub(in super::super) fn read(object: &Object<ServiceSpec, NotUsed>) -> ReadObject {
-    let is_headless = object.spec.cluster_ip.is_empty() || object.spec.cluster_ip == "None";
-    ReadObject::new(&object.metadata, Fact::Service(Service { is_headless }), Vec::new())
+    let mut reading = Reading::default();
+    let spec = &object.spec;
+    let notes = object.metadata.annotations.as_ref();
+    let mut note = |key: &str| {
+        let value = notes.and_then(|notes| notes.get(key));
+        value.and_then(|value| bounded(&mut reading, value, MAX_ANNOTATION, key))
+    };
+    let topology_mode = TOPOLOGY_MODES.into_iter().find_map(&mut note);
+    let mesh_distribution = note(MESH_DISTRIBUTION);
+    let distribution = bounded(&mut reading, &spec.traffic_distribution, MAX_ANNOTATION, "spec.trafficDistribution");
+    let service = catalogue::Service {
+        kind: Kind::of_name(&spec.r#type),
+        is_headless: spec.cluster_ip.is_empty() || spec.cluster_ip == "None",
+        ports: ports(&mut reading, &spec.ports),
+        distribution: distribution.filter(|value| !value.is_empty()),
+        topology_mode,
+        mesh_distribution,
+        is_node_local: spec.internal_traffic_policy == "Local",
+        has_affinity: spec.session_affinity == "ClientIP",
+        selector: selector(&mut reading, &spec.selector),
+        endpoints: catalogue::Endpoints::default(),
+    };
+    ReadObject::new(&object.metadata, Fact::Service(Arc::new(service)), reading.problems())
+}
+
+fn bounded(reading: &mut Reading, text: &str, most: usize, what: &str) -> Option<String> {
+    if text.len() > most {
+        reading.problem(format_args!("{what}: more than {most} bytes"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn ports(reading: &mut Reading, ports: &[Port]) -> Vec<ServicePort> {
+    if ports.len() > MAX_PORTS {
+        reading.problem(format_args!("spec.ports: {} of them are too many (at most {MAX_PORTS})", ports.len()));
+    }
+    let mut port = |port: &Port| {
+        let protocol = match port.protocol.as_str() {
+            "UDP" => 17,
+            "SCTP" => 132,
+            _ => 6,
+        };
+        Some(ServicePort {
+            name: bounded(reading, &port.name, MAX_NAME, "spec.ports[].name")?,
+            port: port.port,
+            protocol,
+        })
+    };
+    ports.iter().take(MAX_PORTS).filter_map(&mut port).collect()
+}
+
+/// The selector: all of it or nothing, because a part selects other pods.
+fn selector(reading: &mut Reading, selector: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_short = |(key, value): (&String, &String)| key.len() <= 2 * MAX_NAME && value.len() <= MAX_NAME;
+    if selector.len() > MAX_SELECTOR || !selector.iter().all(is_short) {
+        reading.problem(format_args!("spec.selector: more than {MAX_SELECTOR} labels, or too long ones"));
+        return BTreeMap::new();
+    }
+    selector.clone()
 }

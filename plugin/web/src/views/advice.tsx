@@ -3,13 +3,13 @@
 import { useState } from "preact/hooks";
 import { address, useAnswer, useHealth } from "../api";
 import { Condition } from "../parts";
-import { bytes, dollars, name } from "../text";
+import { bytes, dollars, name, seconds } from "../text";
 
 /** A finding, as far as this page shows it: every field may be missing. */
 export interface Finding {
   id?: string;
   rule?: string;
-  title?: string;
+  action?: string;
   subject?: unknown;
   saving_usd_per_month?: string | null;
   bytes_per_month?: number;
@@ -22,6 +22,8 @@ export interface Finding {
 
 export interface Findings {
   findings?: Finding[];
+  recorded_seconds?: number;
+  needed_seconds?: number;
 }
 
 /** Any value as text. */
@@ -37,13 +39,16 @@ function text(value: unknown): string {
     .join(", ");
 }
 
-/** Several lines stay several lines. */
-function lines(value: unknown): string {
-  return typeof value === "string" ? value.split("\n").map(name).join("\n") : JSON.stringify(value, null, 2);
+/** A patch as the command to run, or the text to set. Several lines stay several lines. */
+function lines(patch: unknown): string {
+  const { command, configuration_of: of, text: part } = (patch ?? {}) as Record<string, unknown>;
+  if (typeof command === "string") return command.split("\n").map(name).join("\n");
+  if (typeof part === "string") return [`# in the configuration of ${text(of)}`, ...part.split("\n").map(name)].join("\n");
+  return typeof patch === "string" ? patch.split("\n").map(name).join("\n") : JSON.stringify(patch, null, 2);
 }
 
 export function headline(finding: Finding): string {
-  return [text(finding.title ?? finding.rule), text(finding.subject)].filter(Boolean).join(": ");
+  return [text(finding.rule), text(finding.subject)].filter(Boolean).join(": ");
 }
 
 function Patch({ patch }: { patch: unknown }) {
@@ -72,8 +77,11 @@ function Patch({ patch }: { patch: unknown }) {
 export function Advice() {
   const health = useHealth();
   const isMissing = health.data !== undefined && !health.has("advice");
-  const answer = useAnswer<Findings>(health.has("advice") ? address("advice") : null);
+  const [isEarly, setEarly] = useState(false);
+  const url = address("advice", isEarly ? { "min-data": "0s", floor: "0" } : {});
+  const answer = useAnswer<Findings>(health.has("advice") ? url : null);
   const findings = answer.data?.findings ?? [];
+  const { recorded_seconds: recorded = 0, needed_seconds: needed = 0 } = answer.data ?? {};
   return (
     <>
       <h1>What to change</h1>
@@ -84,7 +92,17 @@ export function Advice() {
         </p>
       )}
       {health.has("advice") && <Condition answer={answer} what="the advice" />}
-      {answer.data && findings.length === 0 && <p class="notice">There is nothing to advise for this time.</p>}
+      {answer.data && recorded < needed && (
+        <p class="notice" role="status">
+          {`Advice needs ${seconds(needed)} of history, and ${seconds(recorded)} are recorded. `}
+          <button type="button" class="button" onClick={() => setEarly(true)}>
+            Show it all the same
+          </button>
+        </p>
+      )}
+      {answer.data && recorded >= needed && findings.length === 0 && (
+        <p class="notice">There is nothing to advise for this time.</p>
+      )}
       {findings.map((finding, at) => (
         <article class="finding" key={finding.id ?? at}>
           <header>
@@ -93,6 +111,7 @@ export function Advice() {
               {finding.saving_usd_per_month ? `${dollars(Number(finding.saving_usd_per_month))} a month` : "no price"}
             </p>
           </header>
+          {text(finding.action) && <p>{text(finding.action)}</p>}
           <dl>
             {finding.bytes_per_month !== undefined && (
               <div>

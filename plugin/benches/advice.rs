@@ -1,0 +1,100 @@
+//! Advice for a large cluster: 5,000 nodes, 150,000 pods, 10,000 services, 100,000 pairs of workloads over seven days.
+//! Prints the time for the sums of the history and that for the rules, and the memory above the rest.
+#![allow(clippy::unwrap_used, reason = "a bench that can't go on fails here")]
+
+use meridian::{
+    advice::{Advice, Options, Snapshot, Traffic},
+    catalogue::{Catalogue, DataPlane, Endpoints, Kubernetes, Service, WorkloadName},
+    cost::PriceTable,
+    history::{Block, Builder, Ends, Party, Server, Serving, Span},
+    zones::{Location, Place, Provider, Zone},
+};
+use meridian_abi::Counter;
+use std::{fs, sync::Arc, time::Instant};
+
+const SERVICES: usize = 10_000;
+const PAIRS: usize = 100_000;
+const HOURS: u64 = 24 * 7;
+const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
+
+fn party(number: usize) -> Party {
+    let (namespace, name) = (format!("team-{}", number % 200), format!("workload-{number}"));
+    Party { namespace, kind: "Deployment".into(), name, ..Party::default() }
+}
+
+fn service(number: usize) -> String {
+    format!("team-{}/workload-{number}", number % 200)
+}
+
+fn catalogue() -> Catalogue {
+    let ready = ZONES.map(|zone| (zone.to_owned(), 5));
+    let one = |number: usize| {
+        let endpoints = Endpoints { ready: ready.clone().into(), unhinted: 15, ..Endpoints::default() };
+        (service(number), Service { endpoints, ..Service::default() })
+    };
+    let workload = |number: usize| {
+        let Party { namespace, kind, name, .. } = party(number);
+        (WorkloadName { namespace, kind, name }, ready.clone().into())
+    };
+    Catalogue {
+        services: (0..SERVICES).map(one).collect(),
+        workloads: (0..SERVICES).map(workload).collect(),
+        kubernetes: Kubernetes::parse("v1.34.0"),
+        data_plane: DataPlane::KubeProxy,
+    }
+}
+
+/// An hour in which each pair is in one pair of zones, another one each hour.
+fn block(hour: u64, parties: &[Party]) -> Block {
+    let sites = ZONES.map(|zone| Location {
+        provider: Provider::new("aws"),
+        place: Place::Zone(Arc::new(Zone { name: zone.into(), region: "us-east-1".into() })),
+        class: None,
+    });
+    let mut builder = Builder::new(Span::hour_of(hour * 3600), Builder::MAX_ROOM);
+    for pair in 0..PAIRS {
+        let (client, server) = (pair % SERVICES, (pair * 7 + pair / SERVICES) % SERVICES);
+        let sites = [&sites[pair % 3], &sites[(pair / 3 + hour as usize % 2) % 3]];
+        let name = service(server);
+        let serving = Serving { service: &name, port: 8080, protocol: 6, server: Server::Destination };
+        let ends = Ends { parties: [&parties[client], &parties[server]], sites };
+        builder.add(ends, serving, Counter { bytes: 1_000_000 + pair as u64, packets: 1000 });
+    }
+    builder.add_recorded(3600);
+    builder.block()
+}
+
+fn memory(key: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn main() {
+    let parties: Vec<Party> = (0..SERVICES).map(party).collect();
+    let (catalogue, prices) = (catalogue(), PriceTable::default());
+    let blocks = [block(0, &parties), block(1, &parties)];
+    drop(parties);
+    let before = memory("VmRSS:");
+    let start = Instant::now();
+    let mut traffic = Traffic::default();
+    for hour in 0..HOURS {
+        let mut block = blocks[hour as usize % 2].clone();
+        block.span = Span::hour_of(hour * 3600);
+        traffic.add(&block);
+    }
+    let summed = start.elapsed();
+    let start = Instant::now();
+    let snapshot = Snapshot { traffic: &traffic, catalogue: &catalogue, prices: &prices };
+    let advice = Advice::new(&snapshot, &Options::default());
+    let text = advice.json().to_string();
+    let ruled = start.elapsed();
+    println!(
+        "{HOURS} blocks of {PAIRS} rows summed in {summed:.2?}; rules over {} flows in {ruled:.2?}: {} findings, {} bytes of \
+         JSON; at most {} MiB above the catalogue and two blocks",
+        traffic.flows().len(),
+        advice.findings.len() + advice.above_cap + advice.below_floor,
+        text.len(),
+        memory("VmHWM:").saturating_sub(before) >> 10,
+    );
+}

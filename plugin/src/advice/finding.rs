@@ -1,0 +1,176 @@
+//! Findings: one thing to change each, with what it saves and what it risks.
+
+use super::patch::Patch;
+use crate::cost::Money;
+
+/// The rules, by their numbers in the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Prefer endpoints of the client's zone.
+    PreferZone,
+    /// A preference that is not honoured.
+    NotHonoured,
+    /// Spread the endpoints over the zones of the clients first.
+    Spread,
+    /// Move one of two single pods.
+    Move,
+    /// Endpoints on every node: stay on the node.
+    NodeLocal,
+    /// DNS.
+    Dns,
+    /// Scrape in the zone.
+    ScrapeInZone,
+    /// Two that fetch the same.
+    Double,
+    /// Kafka: fetch from the zone's replica.
+    KafkaRack,
+    /// Replication: the price of redundancy.
+    Replication,
+    /// Cassandra, ScyllaDB: a driver that knows racks.
+    CassandraRack,
+    /// Caches: read from the zone's replica.
+    Cache,
+    /// Databases: read from the zone's replica, or cache.
+    Database,
+    /// Search: nodes that coordinate in the zone.
+    Search,
+    /// Clients that choose pods by a ring.
+    Ring,
+    /// Load balancers.
+    LoadBalancer,
+    /// NAT gateways.
+    Nat,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::PreferZone,
+        Self::NotHonoured,
+        Self::Spread,
+        Self::Move,
+        Self::NodeLocal,
+        Self::Dns,
+        Self::ScrapeInZone,
+        Self::Double,
+        Self::KafkaRack,
+        Self::Replication,
+        Self::CassandraRack,
+        Self::Cache,
+        Self::Database,
+        Self::Search,
+        Self::Ring,
+        Self::LoadBalancer,
+        Self::Nat,
+    ];
+
+    /// The number.
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::PreferZone => "R1",
+            Self::NotHonoured => "R2",
+            Self::Spread => "R3",
+            Self::Move => "R4",
+            Self::NodeLocal => "R5",
+            Self::Dns => "R6",
+            Self::ScrapeInZone => "R7",
+            Self::Double => "R8",
+            Self::KafkaRack => "R9",
+            Self::Replication => "R10",
+            Self::CassandraRack => "R11",
+            Self::Cache => "R12",
+            Self::Database => "R13",
+            Self::Search => "R14",
+            Self::Ring => "R15",
+            Self::LoadBalancer => "R16",
+            Self::Nat => "R17",
+        }
+    }
+}
+
+/// How sure a saving is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// It depends on something that can't be seen from here.
+    Low,
+    /// It is likely.
+    #[default]
+    Medium,
+    /// It follows from what was measured.
+    High,
+}
+
+impl Confidence {
+    /// The name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
+/// How far a change is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It is not made.
+    #[default]
+    Proposed,
+    /// It is made, and traffic still crosses.
+    NotHonoured,
+    /// It is made, and traffic crosses no more.
+    Working,
+    /// It was made and worked, and traffic crosses again.
+    Regressed,
+}
+
+impl State {
+    /// The name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proposed => "proposed",
+            Self::NotHonoured => "not honoured",
+            Self::Working => "working",
+            Self::Regressed => "regressed",
+        }
+    }
+}
+
+/// An amount of traffic in a month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Monthly {
+    /// Bytes between zones.
+    pub bytes: u64,
+    /// What they cost, as far as they have a price.
+    pub cost: Money,
+    /// Bytes without a price.
+    pub unpriced_bytes: u64,
+}
+
+/// Something to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// A name that stays the same as long as the finding does.
+    pub id: String,
+    /// The rule.
+    pub rule: Rule,
+    /// The service or the workloads that it is about.
+    pub subject: String,
+    /// What to do, in one sentence.
+    pub action: String,
+    /// What is saved in a month; nothing where traffic is only explained.
+    pub saving: Monthly,
+    /// The traffic between zones that it is about, in a month.
+    pub traffic: Monthly,
+    /// What was seen.
+    pub evidence: Vec<String>,
+    /// What to think of before.
+    pub risk: Vec<String>,
+    /// The change, where it can be written down.
+    pub patch: Option<Patch>,
+    /// How sure the saving is.
+    pub confidence: Confidence,
+    /// How far the change is.
+    pub state: State,
+}

@@ -1,0 +1,63 @@
+//! The 95th percentile of hourly sums, in bounded memory: the highest ones are kept.
+
+/// Hours that are kept: the upper twentieth of 31 days.
+const KEPT: usize = 38;
+
+/// The highest of hourly sums.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peaks {
+    /// Ascending.
+    highest: Vec<u64>,
+}
+
+impl Peaks {
+    /// Adds some hours of this load.
+    pub(super) fn add(&mut self, load: u64, hours: u64) {
+        for _ in 0..hours.min(KEPT as u64) {
+            let is_full = self.highest.len() >= KEPT;
+            if is_full && self.highest.first().is_none_or(|lowest| *lowest >= load) {
+                return;
+            }
+            if is_full {
+                self.highest.remove(0);
+            }
+            let at = self.highest.partition_point(|kept| *kept < load);
+            self.highest.insert(at, load);
+        }
+    }
+
+    /// The load that at most a twentieth of `hours` exceed; hours that were not added have none. Of a longer time than
+    /// 31 days the load is that of fewer hours, so never too low.
+    pub(super) fn percentile_95(&self, hours: u64) -> u64 {
+        let above = usize::try_from(hours / 20).unwrap_or(usize::MAX).min(KEPT - 1);
+        self.highest.len().checked_sub(above + 1).map_or(0, |at| self.highest[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+    #[test]
+    fn the_percentile_is_that_of_all_hours_in_any_order() {
+        let mut random = StdRng::seed_from_u64(3);
+        for hours in [1, 2, 19, 20, 21, 168, 744] {
+            let mut loads: Vec<u64> = (0..hours).map(|_| random.random_range(0..1000)).collect();
+            loads.shuffle(&mut random);
+            let mut peaks = Peaks::default();
+            loads.iter().for_each(|load| peaks.add(*load, 1));
+            loads.sort_unstable();
+            let rank = (hours as usize * 95).div_ceil(100);
+            assert_eq!(peaks.percentile_95(hours), loads[rank - 1], "{hours}");
+            assert!(peaks.highest.len() <= KEPT);
+        }
+    }
+
+    #[test]
+    fn hours_without_load_count() {
+        let mut peaks = Peaks::default();
+        peaks.add(100, 3);
+        assert_eq!([1, 59, 60, 1000].map(|hours| peaks.percentile_95(hours)), [100, 100, 0, 0]);
+    }
+}

@@ -1,0 +1,140 @@
+//! R7 and R8: scrapers and collectors, which fetch much from many.
+
+use super::stores::percent;
+use crate::{
+    advice::{
+        engine::{Draft, Engine, party},
+        finding::{Confidence, Rule},
+        ledger::{Entry, Saved},
+        patch::Patch,
+    },
+    history::Party,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Parts of names of programs that scrape.
+const NAMES: [&str; 8] =
+    ["prometheus", "vmagent", "victoria-metrics", "alloy", "grafana-agent", "collector", "telegraf", "scrape"];
+/// Ports of metrics.
+const PORTS: std::ops::RangeInclusive<u16> = 9090..=9999;
+/// Of the bytes of a scrape, more than nine in ten are answers.
+const ANSWERS: u64 = 9;
+/// Targets, in pods, of something that is taken for a scraper: with a name that says so, and without.
+const NAMED_TARGETS: u32 = 10;
+const TARGETS: u32 = 50;
+/// The targets, in workloads, that two have in common to be doubles.
+const DOUBLE_TARGETS: usize = 3;
+
+/// What a client scrapes.
+#[derive(Debug, Default)]
+struct Scraper {
+    /// The flows, also those of one zone and those that a finding is about.
+    flows: Vec<usize>,
+    targets: BTreeSet<(Party, u16)>,
+    bytes: u64,
+}
+
+/// Whether a workload has the name of a program that scrapes or collects.
+pub(super) fn is_named(client: &Party) -> bool {
+    NAMES.iter().any(|part| client.name.contains(part))
+}
+
+fn is_scrape(entry: &Entry<'_>) -> bool {
+    let flow = &entry.flow;
+    let [requests, answers] = flow.bytes;
+    let is_of_metrics = PORTS.contains(&flow.port) || is_named(flow.client);
+    flow.is_known && is_of_metrics && !flow.client.is_other() && answers > requests.saturating_mul(ANSWERS)
+}
+
+fn scrapers<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Party, Scraper> {
+    let mut scrapers: BTreeMap<&Party, Scraper> = BTreeMap::new();
+    for (number, entry) in engine.ledger.entries.iter().enumerate().filter(|(_, entry)| is_scrape(entry)) {
+        let scraper = scrapers.entry(entry.flow.client).or_default();
+        scraper.flows.push(number);
+        scraper.targets.insert((entry.flow.server.clone(), entry.flow.port));
+        scraper.bytes = scraper.bytes.saturating_add(entry.amount(Saved::All).bytes);
+    }
+    scrapers
+}
+
+/// R8: two that fetch the same targets.
+pub(super) fn doubles(engine: &mut Engine<'_>) {
+    let scrapers = scrapers(engine);
+    let mut by_targets: BTreeMap<&BTreeSet<(Party, u16)>, Vec<&Party>> = BTreeMap::new();
+    for (client, scraper) in scrapers.iter().filter(|(_, scraper)| scraper.targets.len() >= DOUBLE_TARGETS) {
+        by_targets.entry(&scraper.targets).or_default().push(client);
+    }
+    for (targets, clients) in by_targets {
+        // The one that costs least is taken off; the others are compared with the one that is left.
+        let mut clients = clients;
+        clients.sort_by_key(|client| {
+            let amount = engine.ledger.sum(&scrapers[client].flows, Saved::All);
+            (amount.cost, amount.bytes, *client)
+        });
+        while clients.len() > 1 {
+            let double = clients.remove(0);
+            let other = clients.iter().find(|other| are_alike(scrapers[double].bytes, scrapers[**other].bytes));
+            if let Some(other) = other.copied() {
+                remove(engine, double, other, (&scrapers[double], targets.len()));
+            }
+        }
+    }
+}
+
+/// Whether the smaller number is at most a tenth below the larger one.
+fn are_alike(a: u64, b: u64) -> bool {
+    let (small, large) = (a.min(b), a.max(b));
+    u128::from(small) * 10 >= u128::from(large) * 9
+}
+
+fn remove(engine: &mut Engine<'_>, double: &Party, other: &Party, (scraper, targets): (&Scraper, usize)) {
+    // Which of two that are alike is the smaller one changes from day to day; the finding stays the same.
+    let mut names = [double, other];
+    names.sort_unstable();
+    let [first, second] = names.map(party);
+    let draft = Draft {
+        subject: format!("{first} and {second}"),
+        action: "Both fetch the same: let one of them do it, and the other read from it".to_owned(),
+        evidence: vec![
+            format!("the same {targets} targets, with a difference in bytes of less than a tenth"),
+            format!("the saving is that of the one that costs less, {}", party(double)),
+        ],
+        risk: vec!["pairs that are there for high availability are double on purpose".to_owned()],
+        confidence: Confidence::Medium,
+        ..Draft::default()
+    };
+    engine.add(Rule::Double, &scraper.flows, Saved::All, draft);
+}
+
+/// R7: one that fetches from other zones.
+pub(super) fn far(engine: &mut Engine<'_>) {
+    for (client, scraper) in scrapers(engine) {
+        let workloads: BTreeSet<&Party> = scraper.targets.iter().map(|(target, _)| target).collect();
+        let pods = |target: &&Party| engine.pods(target).map_or(1, |pods| pods.values().sum::<u32>());
+        let targets: u32 = workloads.iter().map(pods).fold(0, u32::saturating_add);
+        if targets <= if is_named(client) { NAMED_TARGETS } else { TARGETS } {
+            continue;
+        }
+        let crossing = engine.ledger.sum(&scraper.flows, Saved::All).bytes;
+        let draft = Draft {
+            subject: party(client),
+            action: "Scrape in the zone: one scraper for each zone, which keeps the targets of its own".to_owned(),
+            evidence: vec![format!(
+                "{targets} targets; {} of what it fetches crosses zones",
+                percent(crossing, scraper.bytes)
+            )],
+            risk: vec![
+                "each scraper needs memory of its own, and queries have to ask all of them".to_owned(),
+                "what they write to a store elsewhere still crosses".to_owned(),
+            ],
+            patch: Some(Patch::configuration(
+                "each zone's scraper",
+                "relabel_configs:\n  - source_labels: [__meta_kubernetes_endpointslice_endpoint_zone]\n    \
+                 regex: <zone>\n    action: keep",
+            )),
+            confidence: Confidence::Medium,
+            ..Draft::default()
+        };
+        engine.add(Rule::ScrapeInZone, &scraper.flows, Saved::All, draft);
+    }
+}

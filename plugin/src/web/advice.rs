@@ -1,0 +1,55 @@
+//! Advice and what-if: answers from the history and the cluster's services.
+
+use super::{Answer, JSON, Refusal, Request, Site, TEXT};
+use crate::advice::{Advice, Change, Form, Question, Snapshot, Traffic, WhatIf};
+
+impl Site {
+    /// The changes that pay, from the history and the services of now.
+    pub(super) fn advice(&self, request: &Request) -> Result<Answer, Refusal> {
+        let now = request.second();
+        let question = Question::parse(&request.query, now)?;
+        let traffic = question.traffic(now);
+        let advice = self.ask(request, &question, traffic, |snapshot| Advice::new(snapshot, &question.options))?;
+        let text = match &question.explain {
+            Some(id) => advice.explained(id, question.form)?,
+            None => advice.form(question.form),
+        };
+        Ok(Answer::new(content_type(question.form), text))
+    }
+
+    /// The traffic of a service, if it were changed.
+    pub(super) fn whatif(&self, request: &Request) -> Result<Answer, Refusal> {
+        let mut texts = request.query.clone();
+        let mut take = |key: &str| texts.remove(key).unwrap_or_default();
+        let change = Change::parse(&take("change"), &take("endpoints"))?;
+        // The others are those of advice: the range and the form.
+        let question = Question::parse(&texts, request.second())?;
+        let answer = self.ask(request, &question, Traffic::default(), |snapshot| WhatIf::new(snapshot, change))??;
+        Ok(match question.form {
+            Form::Table => Answer::new(TEXT, answer.table()),
+            Form::Json | Form::Patch | Form::Markdown => Answer::new(JSON, answer.json().to_string() + "\n"),
+        })
+    }
+
+    /// Asks about the traffic of a range.
+    fn ask<T>(
+        &self,
+        request: &Request,
+        question: &Question,
+        mut traffic: Traffic,
+        answer: impl FnOnce(&Snapshot<'_>) -> T,
+    ) -> Result<T, Refusal> {
+        let history = self.history()?;
+        let catalogue = request.catalogue.as_ref().ok_or(Refusal::NoCatalogue)?;
+        history.read(question.from, question.to, |block| traffic.add(block))?;
+        Ok(answer(&Snapshot { traffic: &traffic, catalogue, prices: history.prices() }))
+    }
+}
+
+const fn content_type(form: Form) -> &'static str {
+    match form {
+        Form::Json => JSON,
+        Form::Markdown => "text/markdown; charset=utf-8",
+        Form::Table | Form::Patch => TEXT,
+    }
+}
