@@ -306,7 +306,7 @@ test("advice is shown with its evidence, its risk and a patch", async () => {
   for (const part of ["R1: Service shop/cart", "set trafficDistribution", "$12.50 a month", "5.0 GB", "<b>clients</b>", "twice the load"]) {
     assert.ok(text.includes(part), `${part} in ${text}`);
   }
-  await page.getByText("Patch").click();
+  await page.getByText("Patch", { exact: true }).click();
   assert.match(await page.textContent("pre"), /^kubectl -n shop patch service cart /);
   assert.deepEqual(await faultsOfAccess(page), []);
   await show(page, "?view=overview");
