@@ -1,12 +1,23 @@
 //! Meridian measures the traffic that crosses availability zones, in the kernel, and reports it through Hubble's
 //! API.
 //!
-//! Imports point one way; docs/ARCHITECTURE.md has the table, and `tests/structure` enforces it. The modules, in the
-//! order in which they build on each other: `zones`, `identity`, `flows`, `accounting` and `counters` are the
-//! domain, without kernel or network; `proto` and `wire` are its messages; `leader` and `link` are shared by our
-//! processes; `datapath`, `hubble`, `feed`, `reports`, `api`, `cluster`, `export` and `metrics` are the edges;
-//! `meter` joins the edges of a node; `grpc`, `outputs` and `servers` serve them; `agent` and `controller` are the
-//! programs; `netlab` makes networks of namespaces for `demo` and tests; `demo` and `cli` use all of it.
+//! Imports point one way; docs/ARCHITECTURE.md has the table, and `tests/structure` enforces it. The modules, in
+//! reading order, each after those that it uses:
+//!
+//! 1. Tools of one idea each: `error_chain`, `backoff`, `bounded_file`, `atomic_file`, `fnv`, `units`, `watched` and
+//!    `yaml`.
+//! 2. The domain, without kernel or network: `proto` has the messages; `zones`, `cost` and `identity` give a place, a
+//!    price and an endpoint; `catalogue` lists a cluster's services and workloads; `flows`, `accounting` and
+//!    `counters` turn the kernel's entries into events and sums; `wire` converts between values and messages.
+//! 3. The past, and the conclusions from it: `history` has the blocks into which `recorder` writes traffic; `statement`
+//!    groups and prices them; `advice` finds changes that save money; `archive` keeps blocks on disk, and `historian`
+//!    runs it all; `web` answers the page and its API, without sockets.
+//! 4. The edges: `leader` and `link` are shared by our processes; `datapath` is the kernel; `hubble`, `feed`, `reports`
+//!    and `api` are the gRPC services; `cluster` is Kubernetes; `export` writes logs; `metrics` serves HTTP, `web`
+//!    included.
+//! 5. The programs: `meter` joins the parts of a node; `grpc`, `outputs` and `servers` serve them; `agent` runs on each
+//!    node, `controller` for the cluster; `replay` reads flow logs; `netlab` makes networks of namespaces for
+//!    `demo` and tests; `cli` has the commands.
 
 pub mod accounting;
 pub mod advice;

@@ -1,4 +1,4 @@
-//! Connections between our own processes, and TLS of all servers: settings, tokens, backoff, codec and places.
+//! Connections between our own processes, and TLS of all servers: settings, tokens, codec and places.
 
 /// The largest file of certificates or keys that is read: a bundle of all public authorities is a quarter of it.
 pub const PEM_BYTES: u64 = 1 << 20;
