@@ -214,7 +214,11 @@ pub fn entry<A: FlowTable>(
             return (slot, verdict, Origin::OverShare);
         }
         let slot = make(key, hash, verdict);
-        return (slot, verdict, if slot.is_null() { Origin::NoRoom } else { Origin::Made });
+        if slot.is_null() {
+            return (slot, verdict, Origin::NoRoom);
+        }
+        shares::made_entry(key.source);
+        return (slot, verdict, Origin::Made);
     }
     // Userspace may have retired the entry since the word was read, and this brings it back:
     // userspace looks once more before it takes the entry away.

@@ -11,20 +11,20 @@ pub struct Limit {
     pub period_ns: u64,
 }
 
-/// The word after a use at a time, and the level before it: a use at the limit raises nothing.
+/// The word after so many uses at a time, and the level before them. It does not rise beyond the limit.
 ///
 /// The time may be of any clock that does not go back; after 52 days without a use a word may seem younger than it is.
 #[inline(always)]
-pub fn used(word: u64, limit: Limit, now_ns: u64) -> (u64, u32) {
+pub fn raised(word: u64, uses: u32, limit: Limit, now_ns: u64) -> (u64, u32) {
     let now = (now_ns >> TICK_SHIFT) as u32;
     let (last, level) = ((word >> 32) as u32, word as u32);
     let elapsed = u64::from(now.wrapping_sub(last));
     let period = limit.period_ns >> TICK_SHIFT;
     let sunk = if elapsed >= period { u64::from(limit.uses) } else { elapsed * u64::from(limit.uses) / period.max(1) };
-    // What has not sunk by a whole use yet keeps its time.
+    // A level that has not sunk by a whole use keeps its time.
     let since = if sunk == 0 { last } else { now };
     let level = u64::from(level).saturating_sub(sunk);
-    let raised = level + u64::from(level < u64::from(limit.uses));
+    let raised = (level + u64::from(uses)).min(u64::from(limit.uses).max(level));
     (u64::from(since) << 32 | raised, level as u32)
 }
 
@@ -40,7 +40,7 @@ mod tests {
         (0..uses)
             .map(|_| {
                 let level;
-                (*word, level) = used(*word, LIMIT, now_ns);
+                (*word, level) = raised(*word, 1, LIMIT, now_ns);
                 u32::from(level < LIMIT.uses)
             })
             .sum()

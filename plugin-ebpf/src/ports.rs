@@ -1,4 +1,4 @@
-//! What the ports of a packet tell of the service that it belongs to.
+//! The service's end of a packet, by its ports.
 
 use meridian_abi::{flow::ServiceSide, service::FIRST_EPHEMERAL};
 

@@ -190,6 +190,9 @@ fn full_flow_maps_lose_no_byte() {
         network.counting.datapath.flows(|_| entries += 1);
         assert_eq!(entries, 2 * 64);
         assert_eq!(network.counting.stat(Stat::Unattributed).packets, 2 * (10_000 - 64));
+        // Where there is no room, no share is used up: only the sources that filled the maps are over theirs.
+        let over = network.counting.stat(Stat::OverShare).packets;
+        assert!(over < 10_000, "{hook:?}: {over} packets over their share");
     }
 }
 
