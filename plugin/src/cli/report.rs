@@ -1,31 +1,24 @@
 //! `meridian report`: traffic between zones and its cost, from a history.
 
-use super::{Failure, ask, prices::PriceArgs, print, usage};
+use super::{
+    Failure,
+    history_args::{self, HistoryArgs, RangeArgs, Texts},
+    print,
+};
 use crate::{
-    archive, historian,
-    statement::{BadQuestion, Question, Statement, Summary},
+    cost::PriceTable,
+    historian::{self, second},
+    statement::{Question, Statement, Summary},
 };
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::path::Path;
 
 /// The question, and the history that answers it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the HTTP port of a controller, or of an agent without one.
-    #[arg(long, env = "MERIDIAN_REPORT_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:9981")]
-    server: String,
-    /// Folder of a history to read instead of asking a server.
-    #[arg(long, value_name = "DIR", conflicts_with = "server", value_hint = clap::ValueHint::DirPath)]
-    history: Option<PathBuf>,
-    /// Start of the range: a time (2026-11-25T13:00:00Z), a day (2026-11-25) or an age (24h, 7d), in whole hours.
-    #[arg(long, value_name = "TIME", default_value = "7d")]
-    from: String,
-    /// End of the range, in the same form.
-    #[arg(long, value_name = "TIME", default_value = "now")]
-    to: String,
+    #[command(flatten)]
+    history: HistoryArgs,
+    #[command(flatten)]
+    range: RangeArgs,
     /// Key of the rows: zone-pair, namespace-pair, workload-pair, namespace, workload, service, node, region or label:KEY.
     #[arg(long, value_name = "KEY", default_value = "zone-pair")]
     by: String,
@@ -49,58 +42,40 @@ pub(super) struct Args {
     /// Show the applied price rules with their day and source, and the reasons for unpriced bytes.
     #[arg(long)]
     explain: bool,
-    #[command(flatten)]
-    prices: PriceArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let texts = args.texts();
     // Bad questions are refused before a server is asked.
-    let question = Question::parse(&texts, now).map_err(|error| match error {
-        range @ BadQuestion::Empty { .. } => usage(range),
-        // It begins with the name of the flag.
-        flag => usage(format!("--{flag}")),
-    })?;
-    let text = match &args.history {
-        Some(dir) => of_folder(dir, question, args)?,
-        None if args.prices.is_own() => {
-            return Err(usage("--prices applies to --history only: a server uses the prices of its own --prices"));
-        }
-        None => ask::answer(&args.server, "/api/v1/report", &texts)?,
-    };
-    print(&text)
+    let question = Question::parse(&texts, second()).map_err(history_args::bad_range)?;
+    let of_folder = |folder: &Path, prices: &PriceTable| of_folder(folder, question, prices);
+    print(&args.history.answer("/api/v1/report", &texts, of_folder)?)
 }
 
 impl Args {
-    fn texts(&self) -> BTreeMap<String, String> {
-        let texts = [
-            ("from", &self.from),
-            ("to", &self.to),
+    fn texts(&self) -> Texts {
+        let explain = self.explain.to_string();
+        let always = [
             ("by", &self.by),
             ("locality", &self.locality),
             ("charge", &self.charge),
             ("output", &self.output),
+            ("explain", &explain),
         ];
-        let mut texts: BTreeMap<String, String> =
-            texts.into_iter().map(|(key, text)| (key.to_owned(), text.clone())).collect();
-        texts.insert("explain".to_owned(), self.explain.to_string());
-        texts.extend(self.top.clone().map(|top| ("top".to_owned(), top)));
-        texts.extend(self.compare.clone().map(|compare| ("compare".to_owned(), compare)));
-        texts
+        let given = [("top", self.top.as_ref()), ("compare", self.compare.as_ref())];
+        let given = given.into_iter().filter_map(|(name, text)| Some((name, text?)));
+        self.range.texts(always.into_iter().chain(given))
     }
 }
 
-fn of_folder(dir: &Path, question: Question, args: &Args) -> Result<String, Failure> {
-    let prices = args.prices.table()?;
+fn of_folder(folder: &Path, question: Question, prices: &PriceTable) -> Result<String, Failure> {
     let Question { query, from, to, compare, form } = question;
     let comparison = match compare {
-        Some(before) => historian::compared(dir, &query, &prices, [before, (from, to)]).map_err(Failure::failed)?,
+        Some(before) => historian::compared(folder, &query, prices, [before, (from, to)]).map_err(Failure::failed)?,
         None => None,
     };
-    let mut summary = Summary::new(query, &prices);
-    let damaged = archive::read_range(dir, from, to, |block| summary.add(block)).map_err(Failure::failed)?;
-    damaged.iter().for_each(|error| tracing::warn!(%error, "a block is left out: its time is missing"));
+    let mut summary = Summary::new(query, prices);
+    history_args::read(folder, from, to, |block| summary.add(block))?;
     summary.ask(from, to);
     Ok(Statement { comparison, ..summary.finish() }.form(form))
 }

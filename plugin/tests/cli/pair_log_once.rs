@@ -170,7 +170,7 @@ fn nothing_is_logged_twice(name: &str, happens: impl Fn(&Disk), happens_after: i
 
 #[test]
 fn a_full_state_disk_and_a_kill_log_nothing_twice() {
-    // What is removed makes room for the next save, so the sums may be whole again.
+    // The removal makes room for the next save, so the sums may be whole again.
     nothing_is_logged_twice("full", Disk::fill, |_| {});
 }
 

@@ -1,30 +1,23 @@
 //! Reports of a history in a folder, and bad questions.
 
-use crate::{Scratch, run};
+use crate::{
+    Scratch,
+    common::history::{location, party},
+    run,
+};
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Party, Server, Serving, Span},
-    zones::{Location, Place, Provider, Zone},
+    history::{Builder, Ends, Server, Serving, Span},
 };
 use meridian_abi::Counter;
 use serde_json::Value;
 use std::{fs, path::Path, sync::Arc};
 
-fn at(zone: &str) -> Location {
-    let place = Place::Zone(Arc::new(Zone { name: zone.into(), region: "us-east-1".into() }));
-    Location { provider: Provider::new("aws"), place, class: None }
-}
-
 /// Two hours, in each of which web sends 1 GB to cart in another zone and gets 3 GB.
 fn history(folder: &Path) {
     let mut archive = Archive::open(folder, Limits::default(), Arc::default()).unwrap();
-    let party = |name: &str| Party {
-        namespace: "shop".into(),
-        kind: "Deployment".into(),
-        name: name.into(),
-        ..Party::default()
-    };
-    let (web, cart) = ((party("web"), at("us-east-1a")), (party("cart"), at("us-east-1b")));
+    let end = |name: &str, zone: &str| (party("Deployment", name), location(zone, "us-east-1"));
+    let (web, cart) = (end("web", "us-east-1a"), end("cart", "us-east-1b"));
     for hour in 0..2 {
         let mut builder = Builder::new(Span::hour_of(1_764_000_000 + hour * 3600), 100);
         for (from, to, server, bytes) in
@@ -146,10 +139,13 @@ fn blocks_are_written_until_the_end() {
 
 fn numbered(number: u64) -> meridian::history::Block {
     let mut builder = Builder::new(Span::hour_of(number % 5 * 3600), 100);
-    let party = Party { kind: "Deployment".into(), name: "web".repeat(50), ..Party::default() };
+    let party = party("Deployment", &"web".repeat(50));
     let counter = Counter { bytes: number, packets: number };
     builder.add(
-        Ends { parties: [&party; 2], sites: [&at("us-east-1a"), &at("us-east-1b")] },
+        Ends {
+            parties: [&party; 2],
+            sites: [&location("us-east-1a", "us-east-1"), &location("us-east-1b", "us-east-1")],
+        },
         Serving::default(),
         counter,
     );

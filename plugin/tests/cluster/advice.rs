@@ -1,7 +1,10 @@
 //! Advice about the objects of a real API server, which takes the patches.
 
 use crate::{
-    common::meridian,
+    common::{
+        history::{location, party},
+        meridian,
+    },
     lab::{Controller, Lab, inside, until},
     objects::Object,
 };
@@ -12,8 +15,7 @@ use kube::{
 };
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Party, Server, Serving, Span},
-    zones::{Location, Place, Provider, Zone},
+    history::{Builder, Ends, Server, Serving, Span},
 };
 use meridian_abi::Counter;
 use serde_json::{Value, json};
@@ -26,17 +28,7 @@ use std::{
 /// The hour before this one: a report asks a store, and web asks cart from the zones a and c, half of it in zone b.
 fn history(folder: &Path) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let at = |zone: &str| Location {
-        provider: Provider::new("aws"),
-        place: Place::Zone(Arc::new(Zone { name: zone.into(), region: "eu-1".into() })),
-        class: None,
-    };
-    let party = |kind: &str, name: &str| Party {
-        namespace: "shop".into(),
-        kind: kind.into(),
-        name: name.into(),
-        ..Party::default()
-    };
+    let at = |zone: &str| location(zone, "eu-1");
     let (web, cart) = (party("Deployment", "web"), party("Deployment", "cart"));
     let (report, store) = (party("Deployment", "report"), party("StatefulSet", "store"));
     let mut builder = Builder::new(Span::hour_of(now - 3600), 100);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every test binary needs all of it")]
 
 pub mod documented;
+pub mod history;
 pub mod programs;
 pub mod running;
 

@@ -1,0 +1,18 @@
+//! Ends of traffic in a history.
+
+use meridian::{
+    history::Party,
+    zones::{Location, Place, Provider, Zone},
+};
+use std::sync::Arc;
+
+/// A zone of AWS.
+pub fn location(zone: &str, region: &str) -> Location {
+    let place = Place::Zone(Arc::new(Zone { name: zone.into(), region: region.into() }));
+    Location { provider: Provider::new("aws"), place, class: None }
+}
+
+/// A workload of the namespace shop.
+pub fn party(kind: &str, name: &str) -> Party {
+    Party { namespace: "shop".into(), kind: kind.into(), name: name.into(), ..Party::default() }
+}
