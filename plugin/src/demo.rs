@@ -103,7 +103,7 @@ impl Demo {
         })
     }
 
-    /// Puts what was counted since the last call into the history.
+    /// Puts the traffic since the last call into the history.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -8,7 +8,9 @@
 mod block;
 mod builder;
 mod codec;
+mod names;
 
 pub use block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey};
 pub use builder::{Builder, Ends, Serving};
 pub use codec::{Damaged, MAX_ENCODED};
+pub use names::Names;

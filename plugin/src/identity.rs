@@ -109,11 +109,15 @@ impl Index {
             entries.iter().map(|entry| (entry.ip, Arc::new(Endpoint::from(entry)))).collect();
         self.by_address.retain(|address, _| named.contains_key(address));
         self.apply(named.into_iter().map(|(address, endpoint)| (address, Some(endpoint))));
+        // Also where endpoints were only removed.
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// Applies changes.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut is_changed = false;
         for (address, endpoint) in changes {
+            is_changed = true;
             let Some(now) = endpoint else {
                 self.by_address.remove(&address);
                 continue;
@@ -127,10 +131,12 @@ impl Index {
             });
             self.by_address.insert(address, Occupant { now, before });
         }
-        self.version.fetch_add(1, Ordering::Release);
+        if is_changed {
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 
-    /// Raised after each change. What was looked up after this number was read holds at least until it is another one.
+    /// A number that rises after each change. A look-up after this number was read holds until the number is another one.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }

@@ -1,22 +1,22 @@
-//! What was sent in a range, by client, server, zone pair and service, from blocks of the history; and the load of each
+//! The traffic of a range, by client, server, zone pair and service, from blocks of the history; and the load of each
 //! service by the zone of its clients, hour by hour.
 //!
 //! Sums do not depend on the order of the blocks, as long as there is room for all pairs.
 
 use super::peaks::Peaks;
 use crate::{
-    history::{Block, Party, Server, Span, Transfer},
+    history::{Block, Names, Party, Server, Span, Transfer},
     zones::{Locality, Location},
 };
 use ahash::AHashMap;
-use std::{collections::BTreeMap, hash::Hash, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-/// Pairs that are told apart.
+/// The limit of pairs. Bytes of further pairs are `left_out`.
 pub const MAX_PAIRS: usize = 1 << 18;
 /// Services times zones of clients whose load is kept.
 const MAX_LOADS: usize = 1 << 16;
 
-/// What went between two ends.
+/// The ends and the service of some traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PairKey {
     /// The client and the server.
@@ -29,32 +29,7 @@ struct PairKey {
     is_known: bool,
 }
 
-/// Values with numbers.
-#[derive(Clone, Debug)]
-struct Names<T> {
-    numbers: AHashMap<T, u32>,
-    values: Vec<T>,
-}
-
-impl<T> Default for Names<T> {
-    fn default() -> Self {
-        Self { numbers: AHashMap::new(), values: Vec::new() }
-    }
-}
-
-impl<T: Clone + Eq + Hash> Names<T> {
-    fn number(&mut self, value: &T) -> u32 {
-        if let Some(number) = self.numbers.get(value) {
-            return *number;
-        }
-        let number = self.values.len() as u32;
-        self.values.push(value.clone());
-        self.numbers.insert(value.clone(), number);
-        number
-    }
-}
-
-/// What was sent in a range.
+/// The traffic of a range.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
     parties: Names<Party>,
@@ -97,7 +72,7 @@ pub struct Flow<'a> {
 }
 
 impl Flow<'_> {
-    /// What the order of flows depends on.
+    /// The key by which flows are sorted.
     fn order(&self) -> impl Ord + '_ {
         (self.client, self.server, self.sites, self.service, self.port, self.protocol, self.is_known)
     }
@@ -143,7 +118,7 @@ impl Traffic {
         let bare = |party: &Party| Party { labels: BTreeMap::new(), ..party.clone() };
         let parties: Vec<u32> = block.parties.iter().map(|party| self.parties.number(&bare(party))).collect();
         let sites: Vec<u32> = block.sites.iter().map(|site| self.sites.number(site)).collect();
-        let zones: Vec<u32> = block.sites.iter().map(|site| self.zones.number(&site.place.name().to_owned())).collect();
+        let zones: Vec<u32> = block.sites.iter().map(|site| self.zones.number(site.place.name())).collect();
         let services: Vec<u32> = block.services.iter().map(|service| self.services.number(service)).collect();
         let mut loads: AHashMap<(u32, u32), Share> = AHashMap::new();
         for Transfer { key, counter } in &block.transfers {
@@ -173,8 +148,7 @@ impl Traffic {
     }
 
     fn add_pair(&mut self, pair: PairKey, is_answer: bool, bytes: u64) {
-        let end =
-            |at: usize| (&self.parties.values[pair.parties[at] as usize], &self.sites.values[pair.sites[at] as usize]);
+        let end = |at: usize| (&self.parties[pair.parties[at]], &self.sites[pair.sites[at]]);
         let is_turned = if pair.is_known { is_answer } else { end(1) < end(0) };
         let [a, b] = pair.parties;
         let [from, to] = pair.sites;
@@ -208,9 +182,9 @@ impl Traffic {
     /// The flows, sorted.
     pub fn flows(&self) -> Vec<Flow<'_>> {
         let flow = |(key, bytes): (&PairKey, &[u64; 2])| {
-            let [client, server] = key.parties.map(|party| &self.parties.values[party as usize]);
-            let sites = key.sites.map(|site| &self.sites.values[site as usize]);
-            let service = self.services.values[key.service as usize].as_str();
+            let [client, server] = key.parties.map(|party| &self.parties[party]);
+            let sites = key.sites.map(|site| &self.sites[site]);
+            let service = self.services[key.service].as_str();
             let PairKey { port, protocol, is_known, .. } = *key;
             Flow { client, server, sites, service, port, protocol, is_known, bytes: *bytes }
         };
@@ -221,19 +195,19 @@ impl Traffic {
 
     /// The load of a service.
     pub fn load(&self, service: &str) -> Load {
-        let Some(number) = self.services.numbers.get(service) else { return Load::default() };
-        let peak = |zone: usize| self.loads.get(&(*number, zone as u32)).map(|peaks| peaks.percentile_95(self.hours));
-        let zones = self.zones.values.iter().enumerate();
+        let Some(number) = self.services.find(service) else { return Load::default() };
+        let peak = |zone: usize| self.loads.get(&(number, zone as u32)).map(|peaks| peaks.percentile_95(self.hours));
+        let zones = self.zones.iter().enumerate();
         Load {
             by_zone: zones.filter_map(|(at, zone)| Some((zone.clone(), peak(at)?))).collect(),
-            total: self.totals.get(number).map_or(0, |peaks| peaks.percentile_95(self.hours)),
+            total: self.totals.get(&number).map_or(0, |peaks| peaks.percentile_95(self.hours)),
         }
     }
 
     /// The bytes of a service's clients in a zone: before, and lately.
     pub fn shares(&self, service: &str, zone: &str) -> [Share; 2] {
-        let numbers = self.services.numbers.get(service).zip(self.zones.numbers.get(zone));
-        let shares = numbers.and_then(|(service, zone)| self.shares.get(&(*service, *zone)));
+        let numbers = self.services.find(service).zip(self.zones.find(zone));
+        let shares = numbers.and_then(|(service, zone)| self.shares.get(&(service, zone)));
         shares.copied().unwrap_or_default()
     }
 

@@ -5,7 +5,6 @@ use crate::{
     meter::Meter,
     zones::{Matrix, Provider},
 };
-use meridian_abi::Counter;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Records a node's own traffic.
@@ -34,14 +33,7 @@ impl Keeping {
             self.recording.skip();
             return;
         };
-        for (pair, counter) in matrix.cells() {
-            let known = before.get(pair);
-            let new = Counter {
-                bytes: counter.bytes.saturating_sub(known.bytes),
-                packets: counter.packets.saturating_sub(known.packets),
-            };
-            growth.add_matrix(&pair.source, &pair.destination, new);
-        }
+        matrix.since(&before).for_each(|(pair, new)| growth.add_matrix(&pair.source, &pair.destination, new));
         let grown = growth.take(is_last);
         let nodes = [NodeSeen { name: self.node.clone(), provider_id: String::new(), is_heard: true }];
         self.recording.record(&grown, providers.clone(), &nodes);

@@ -1,4 +1,4 @@
-//! What the demo's nodes count, put into a history in memory second by second.
+//! The demo's history: in memory, written second by second from the nodes' counters.
 
 use super::{
     error::Error,
@@ -12,7 +12,6 @@ use crate::{
     recorder::Directory,
     zones::Matrix,
 };
-use meridian_abi::Counter;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -22,7 +21,7 @@ use std::{
 pub(super) struct DemoHistory {
     pub(super) historian: Arc<Historian>,
     directory: Directory,
-    /// What each node has recorded so far.
+    /// The recorded counters of each node.
     recorded: Vec<Matrix>,
     since: Instant,
     /// Whole seconds since then that are recorded.
@@ -62,19 +61,12 @@ impl DemoHistory {
         let matrix = meter.matrix()?;
         let before = std::mem::replace(&mut self.recorded[node], matrix.clone());
         let Some(growth) = meter.growth() else { return Ok(Grown::default()) };
-        for (pair, counter) in matrix.cells() {
-            let known = before.get(pair);
-            let new = Counter {
-                bytes: counter.bytes.saturating_sub(known.bytes),
-                packets: counter.packets.saturating_sub(known.packets),
-            };
-            growth.add_matrix(&pair.source, &pair.destination, new);
-        }
+        matrix.since(&before).for_each(|(pair, new)| growth.add_matrix(&pair.source, &pair.destination, new));
         Ok(growth.take(is_last))
     }
 }
 
-/// Locks a part of the demo. What a thread that has panicked leaves is whole.
+/// Locks a part of the demo. A thread that has panicked leaves it whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

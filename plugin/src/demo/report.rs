@@ -22,7 +22,7 @@ pub struct Report {
     unattributed_bytes: u64,
     /// What it would cost; `None` where it was not priced.
     cost: Option<Cost>,
-    /// What to change.
+    /// The advice.
     #[serde(serialize_with = "findings")]
     advice: Advice,
 }

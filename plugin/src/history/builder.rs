@@ -1,11 +1,14 @@
 //! Makes a block of what is added, in bounded memory: what there is no room for is a sum of others for its pair of
 //! sites.
 
-use super::block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey};
+use super::{
+    block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey},
+    names::Names,
+};
 use crate::zones::Location;
 use ahash::AHashMap;
 use meridian_abi::Counter;
-use std::{collections::BTreeMap, hash::Hash};
+use std::collections::BTreeMap;
 
 /// The two ends of a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -42,46 +45,6 @@ pub struct Builder {
     node_names: Names<String>,
     coverage: Vec<(String, u32)>,
     recorded_seconds: u32,
-}
-
-/// Values with numbers.
-#[derive(Clone, Debug)]
-struct Names<T> {
-    numbers: AHashMap<T, u32>,
-    values: Vec<T>,
-}
-
-impl<T> Default for Names<T> {
-    fn default() -> Self {
-        Self { numbers: AHashMap::new(), values: Vec::new() }
-    }
-}
-
-impl<T: Clone + Eq + Hash + Ord> Names<T> {
-    fn number<Q>(&mut self, value: &Q) -> u32
-    where
-        T: std::borrow::Borrow<Q>,
-        Q: ToOwned<Owned = T> + Eq + Hash + ?Sized,
-    {
-        if let Some(number) = self.numbers.get(value) {
-            return *number;
-        }
-        let number = self.values.len() as u32;
-        self.values.push(value.to_owned());
-        self.numbers.insert(value.to_owned(), number);
-        number
-    }
-
-    /// The values that are used, sorted, and the new number of each old one.
-    fn sorted(&self, used: impl Iterator<Item = u32>) -> (Vec<T>, Vec<u32>) {
-        let mut is_used = vec![false; self.values.len()];
-        used.for_each(|number| is_used[number as usize] = true);
-        let mut order: Vec<u32> = (0..self.values.len() as u32).filter(|number| is_used[*number as usize]).collect();
-        order.sort_by(|a, b| self.values[*a as usize].cmp(&self.values[*b as usize]));
-        let mut numbers = vec![0; self.values.len()];
-        order.iter().zip(0..).for_each(|(old, new)| numbers[*old as usize] = new);
-        (order.iter().map(|old| self.values[*old as usize].clone()).collect(), numbers)
-    }
 }
 
 impl Builder {
@@ -127,8 +90,8 @@ impl Builder {
         let sites = ends.sites.map(|site| self.sites.number(site));
         let is_full = self.transfers.len() >= self.room;
         // A party that is not known yet would be a row of its own.
-        let is_known = ends.parties.iter().all(|party| self.parties.numbers.contains_key(*party))
-            && (serving.service.is_empty() || self.services.numbers.contains_key(serving.service));
+        let is_known = ends.parties.iter().all(|party| self.parties.find(*party).is_some())
+            && (serving.service.is_empty() || self.services.find(serving.service).is_some());
         if !is_full || is_known {
             let key = TransferKey {
                 parties: ends.parties.map(|party| self.parties.number(party)),
@@ -170,7 +133,7 @@ impl Builder {
 
     fn node(&mut self, name: &str) -> u32 {
         let node = self.node_names.number(name);
-        self.coverage.resize(self.node_names.values.len(), (String::new(), 0));
+        self.coverage.resize(self.node_names.len(), (String::new(), 0));
         node
     }
 
@@ -217,7 +180,7 @@ impl Builder {
         let of_nodes = self.nodes.keys().flat_map(|(_, _, sites)| *sites);
         let (sites, site) = self.sites.sorted(keys.clone().flat_map(|key| key.sites).chain(of_nodes));
         let (services, service) = self.services.sorted(keys.map(|key| key.service));
-        let (names, node) = self.node_names.sorted(0..self.node_names.values.len() as u32);
+        let (names, node) = self.node_names.sorted(0..self.node_names.len() as u32);
         let new = |numbers: &[u32], old: [u32; 2]| old.map(|old| numbers[old as usize]);
         let mut transfers: Vec<Transfer> = self
             .transfers
@@ -241,7 +204,7 @@ impl Builder {
             .collect();
         nodes.sort_unstable_by_key(|transfer| (transfer.node, transfer.is_receiver, transfer.sites));
         let covered: BTreeMap<&str, &(String, u32)> =
-            self.node_names.values.iter().map(String::as_str).zip(&self.coverage).collect();
+            self.node_names.iter().map(String::as_str).zip(&self.coverage).collect();
         let node_coverage = |name: String| {
             let (provider_id, reported_seconds) = covered.get(name.as_str()).copied().cloned().unwrap_or_default();
             NodeCoverage { name, provider_id, reported_seconds }

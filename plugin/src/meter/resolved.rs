@@ -1,5 +1,5 @@
-//! What a flow entry's numbers mean: its ends, and the rows of the sums to which it is added. Found once for each entry,
-//! and again after a change of the table, the endpoints or the sums.
+//! The ends of a flow entry, and the rows of the sums to which it is added. The meter finds them once for each entry, and
+//! again after a change of the table, the endpoints or the sums.
 
 use super::externals::Externals;
 use crate::{
@@ -19,7 +19,7 @@ use std::{
 /// The most ends that entries share.
 const ENDS: usize = 8192;
 
-/// What an entry was found to be.
+/// The ends and the rows of an entry.
 #[derive(Debug)]
 pub(super) struct Resolved {
     generation: u16,
@@ -71,7 +71,7 @@ impl Resolver {
         self.ends.clear();
     }
 
-    /// Begins a drain. What is found during it holds until the endpoints change.
+    /// Begins a drain. Ends that are found during it hold until the endpoints change.
     pub(super) fn begin(&mut self, index: &Index) {
         let version = index.version();
         if version != self.index_version {
@@ -213,6 +213,9 @@ mod tests {
         assert_eq!(lab.destination(&entry(1, 3), now), pair("cart-0", "b"));
         lab.set(CART, endpoint("cart-1", None));
         assert_eq!(lab.destination(&entry(1, 3), now), pair("cart-1", "b"));
+        lab.index.replace(&[]);
+        assert_eq!(lab.destination(&entry(1, 3), now), pair("", "b"));
+        lab.set(CART, endpoint("cart-1", None));
         // Another entry in the same slot.
         let other = Entry { destination: WEB.into(), ..entry(2, 3) };
         assert_eq!(lab.destination(&other, now), pair("", "b"));

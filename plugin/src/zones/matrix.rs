@@ -44,6 +44,15 @@ impl Matrix {
         }
     }
 
+    /// The growth of each cell since an earlier state.
+    pub fn since(&self, before: &Self) -> impl Iterator<Item = (&Pair, Counter)> {
+        self.cells().map(|(pair, now)| {
+            let known = before.get(pair);
+            let bytes = now.bytes.saturating_sub(known.bytes);
+            (pair, Counter { bytes, packets: now.packets.saturating_sub(known.packets) })
+        })
+    }
+
     /// The cells, sorted by pair.
     pub fn cells(&self) -> impl Iterator<Item = (&Pair, Counter)> {
         self.cells.iter().map(|(pair, counter)| (pair, *counter))
