@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # node, and packages of npm outside of the clone. Sourced after lib.sh, not run.
-# shellcheck disable=SC2034 # what is set here is used there
+# shellcheck disable=SC2034 # the caller uses it
 
 NODE_VERSION=22.20.0
 

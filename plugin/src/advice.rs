@@ -34,7 +34,7 @@ use crate::cost::{Money, Price, Unit};
 use engine::Engine;
 use std::time::Duration;
 
-/// Which findings are shown.
+/// The findings to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The smallest amount in a month. Bytes without a price count at 0.02 dollars for 10⁹.
@@ -68,9 +68,9 @@ impl Default for Options {
 /// The findings, and what they are a part of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
-    /// What to change, what saves most first; what has to be done before something else stands before it.
+    /// The changes, by saving; a change that another one needs stands before it.
     pub findings: Vec<Finding>,
-    /// What all findings save in a month, also those that are not shown.
+    /// The saving of all findings in a month, hidden ones included.
     pub saving: Monthly,
     /// All traffic between zones in a month.
     pub crossing: Monthly,
@@ -129,7 +129,7 @@ impl Advice {
     }
 }
 
-/// Whether a finding reaches the floor: by what it saves, or, where it only explains, by what its traffic costs.
+/// Whether a finding reaches the floor: by its saving, or by the cost of its traffic if it only explains.
 fn is_above(finding: &Finding, floor: Money) -> bool {
     let is_explained = finding.saving == Monthly::default();
     let Monthly { cost, unpriced_bytes, .. } = if is_explained { finding.traffic } else { finding.saving };

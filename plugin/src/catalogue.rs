@@ -28,7 +28,7 @@ pub struct WorkloadName {
 /// Pods by zone; the empty name is no known zone.
 pub type PodsByZone = BTreeMap<String, u32>;
 
-/// What is known of a cluster beside its traffic.
+/// The services, the workloads and the data plane of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// The services, by `namespace/name`.
@@ -37,7 +37,7 @@ pub struct Catalogue {
     pub workloads: BTreeMap<WorkloadName, PodsByZone>,
     /// The oldest kubelet's version; `None` without Kubernetes.
     pub kubernetes: Option<Kubernetes>,
-    /// What sends a connection to an endpoint of its service.
+    /// The program that sends a connection to an endpoint of its service.
     pub data_plane: DataPlane,
 }
 

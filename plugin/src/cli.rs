@@ -12,6 +12,7 @@ mod controller;
 mod demo;
 mod failure;
 mod families;
+mod history_args;
 mod hook;
 mod host;
 mod hubble;

@@ -173,7 +173,7 @@ impl Historian {
         Ok(Statement { comparison, ..self.statement(query, from, to)? })
     }
 
-    /// What was sent in a range, with the open hour.
+    /// The traffic of a range, with the open hour.
     ///
     /// # Errors
     /// The folder can't be read.

@@ -1,8 +1,8 @@
-//! The page that people look at and the JSON API below it: paths to answers. Read-only, and without sockets: `metrics`
+//! The page for people and the JSON API below it: paths to answers. Read-only, and without sockets: `metrics`
 //! serves it.
 //!
-//! Every list in an answer has a bound; what is beyond it is a sum or a number, never silently left out. A bad question
-//! gets one line of text that names what is wrong.
+//! Every list in an answer has a bound; rows beyond it are a sum or a number, never silently left out. A bad question
+//! gets one line of text that names the mistake.
 
 mod advice;
 mod api;

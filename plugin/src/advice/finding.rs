@@ -96,7 +96,7 @@ pub enum Confidence {
     /// It is likely.
     #[default]
     Medium,
-    /// It follows from what was measured.
+    /// It follows from measurements.
     High,
 }
 
@@ -142,7 +142,7 @@ impl State {
 pub struct Monthly {
     /// Bytes between zones.
     pub bytes: u64,
-    /// What they cost, as far as they have a price.
+    /// The cost of the priced bytes.
     pub cost: Money,
     /// Bytes without a price.
     pub unpriced_bytes: u64,
@@ -157,15 +157,15 @@ pub struct Finding {
     pub rule: Rule,
     /// The service or the workloads that it is about.
     pub subject: String,
-    /// What to do, in one sentence.
+    /// The change, in one sentence.
     pub action: String,
-    /// What is saved in a month; nothing where traffic is only explained.
+    /// The saving in a month; nothing if the finding only explains traffic.
     pub saving: Monthly,
     /// The traffic between zones that it is about, in a month.
     pub traffic: Monthly,
-    /// What was seen.
+    /// The observations.
     pub evidence: Vec<String>,
-    /// What to think of before.
+    /// The risks of the change.
     pub risk: Vec<String>,
     /// The change, where it can be written down.
     pub patch: Option<Patch>,

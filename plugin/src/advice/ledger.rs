@@ -20,7 +20,7 @@ const MONTH_MS: u64 = 730 * 3600 * 1000;
 pub(super) enum Saved {
     /// Both.
     All,
-    /// What goes to the client.
+    /// The traffic to the client.
     Answers,
     /// None: the flow is explained.
     Nothing,
@@ -62,7 +62,7 @@ impl<'a> Entry<'a> {
         self.flow.sites.map(|site| site.place.name())
     }
 
-    /// What both directions come to.
+    /// The sum of both directions.
     pub(super) fn amount(&self, saved: Saved) -> Amount {
         let [mut requests, answers] = self.amounts;
         match saved {
@@ -109,7 +109,7 @@ impl<'a> Ledger<'a> {
         self.entries.iter().enumerate().filter(|(_, entry)| entry.crosses() && !entry.is_taken)
     }
 
-    /// What flows come to, as far as no finding is about them.
+    /// The sum of flows without a finding.
     pub(super) fn sum(&self, numbers: &[usize], saved: Saved) -> Amount {
         let mut sum = Amount::default();
         let entries = numbers.iter().map(|number| &self.entries[*number]);

@@ -14,7 +14,7 @@ pub struct Question {
     pub from: u64,
     /// The second after the last one.
     pub to: u64,
-    /// Which findings are shown.
+    /// The findings to show.
     pub options: Options,
     /// The finding that is shown in full, by its id.
     pub explain: Option<String>,
@@ -45,7 +45,7 @@ pub enum BadQuestion {
     Form(String),
 }
 
-/// What happens lately is what the last hours of the range show.
+/// The last hours of the range are the present.
 const LATELY: u64 = 12 * 3600;
 
 impl Question {

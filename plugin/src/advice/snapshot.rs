@@ -1,12 +1,12 @@
-//! What advice is made of.
+//! The input of the rules.
 
 use super::traffic::Traffic;
 use crate::{catalogue::Catalogue, cost::PriceTable};
 
-/// What advice is made of.
+/// The input of the rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a> {
-    /// What was sent.
+    /// The traffic.
     pub traffic: &'a Traffic,
     /// The services, workloads and versions.
     pub catalogue: &'a Catalogue,

@@ -79,7 +79,7 @@ impl Advice {
 }
 
 impl Finding {
-    /// What is saved, or, where nothing is, the traffic that is explained.
+    /// The saving, or the explained traffic if nothing is saved.
     fn shown(&self) -> Monthly {
         if self.is_explained() { self.traffic } else { self.saving }
     }

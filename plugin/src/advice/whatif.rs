@@ -1,7 +1,7 @@
-//! What if: the traffic of a service in a past range, as it would have been with a preference or with other endpoints.
+//! What-if: the traffic of a service in a past range, as it would have been with a preference or with other endpoints.
 //!
 //! As kube-proxy and Cilium do it: a client uses the endpoints of its zone if every ready endpoint has a zone, and so a
-//! hint, and one is in the client's; otherwise all alike. No byte is lost: what is split among zones adds up again.
+//! hint, and one is in the client's; otherwise all alike. No byte is lost: the parts of the zones add up.
 
 use super::{
     finding::Monthly,
@@ -21,7 +21,7 @@ pub struct Change {
     pub service: String,
     /// The preference that it would have; `None`: none.
     pub preference: Option<Preferred>,
-    /// How many endpoints there would be in these zones.
+    /// The assumed number of endpoints in these zones.
     pub endpoints: BTreeMap<String, u32>,
 }
 
@@ -30,7 +30,7 @@ pub struct Change {
 pub enum Preferred {
     /// The value that old versions know.
     Close,
-    /// The value that says it.
+    /// The field's value.
     SameZone,
 }
 
@@ -44,7 +44,7 @@ impl Preferred {
     }
 }
 
-/// Why nothing can be said.
+/// The reason for a missing answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
     /// There is no such service.
@@ -90,7 +90,7 @@ pub struct WhatIf {
     pub pairs: BTreeMap<[String; 2], ZoneTraffic>,
     /// By the zone of the endpoints.
     pub endpoints: BTreeMap<String, ZoneEndpoints>,
-    /// What crosses zones, in all.
+    /// The sum of the traffic between zones.
     pub crossing: ZoneTraffic,
 }
 
@@ -101,7 +101,7 @@ impl WhatIf {
     /// The answer for a snapshot.
     ///
     /// # Errors
-    /// There is no such service, or nothing can be said about it.
+    /// There is no such service, or no answer about it.
     pub fn new(snapshot: &Snapshot<'_>, change: Change) -> Result<Self, NoAnswer> {
         let name = change.service.clone();
         let service = snapshot.catalogue.services.get(&name).ok_or_else(|| NoAnswer::NoService(name.clone()))?;
@@ -211,7 +211,7 @@ fn price(snapshot: &Snapshot<'_>, from: &Location, to: &Location, bytes: u64) ->
     }
 }
 
-/// Bytes split in proportion to endpoints; what is left of the division goes to the first ones, a byte each.
+/// Bytes split in proportion to endpoints; the remainder of the division goes to the first ones, a byte each.
 fn split(bytes: u64, endpoints: &BTreeMap<String, u32>) -> Vec<u64> {
     let all: u128 = endpoints.values().map(|count| u128::from(*count)).sum();
     let part = |count: &u32| (u128::from(bytes) * u128::from(*count) / all.max(1)) as u64;

@@ -79,7 +79,7 @@ pub enum ServiceTopology {
     On,
 }
 
-/// What sends a connection to an endpoint of its service.
+/// The program that sends a connection to an endpoint of its service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataPlane {
     /// Nothing was recognized: taken for kube-proxy, which some distributions run without a pod.

@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The type of this name; what is not known is one inside of the cluster.
+    /// The type of this name; an unknown name is a service inside the cluster.
     pub fn of_name(name: &str) -> Self {
         match name {
             "NodePort" => Self::NodePort,
@@ -58,11 +58,11 @@ pub struct ServicePort {
 /// The ready endpoints of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    /// How many are in each zone; the empty name is no known zone.
+    /// The number in each zone; the empty name is no known zone.
     pub ready: BTreeMap<String, u32>,
-    /// How many are hinted for each zone.
+    /// The number with a hint for each zone.
     pub hinted: BTreeMap<String, u32>,
-    /// How many have no hint.
+    /// The number without a hint.
     pub unhinted: u32,
 }
 
@@ -72,7 +72,7 @@ impl Endpoints {
         self.ready.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// How many are in a zone.
+    /// The number in a zone.
     pub fn in_zone(&self, zone: &str) -> u32 {
         self.ready.get(zone).copied().unwrap_or_default()
     }

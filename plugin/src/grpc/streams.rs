@@ -65,7 +65,7 @@ impl<B> Counted<B> {
     }
 }
 
-/// What a frame keeps in memory beside its bytes: the rest of its buffer, and the flows that its stream sends next.
+/// The memory of a frame beside its bytes: the rest of its buffer, and the next flows of its stream.
 const BESIDE: usize = 4 << 10;
 
 /// Bytes that are counted.

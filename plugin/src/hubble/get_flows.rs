@@ -33,7 +33,7 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How often lost records are reported to the reader; the same as Hubble's interval.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the streams of a server have in common.
+/// The parts that the streams of a server share.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     /// The server's name.

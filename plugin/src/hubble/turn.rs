@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use std::{cell::Cell, thread::sleep};
 
-    /// What happens while a reader with costly filters has ten turns, each as long as a turn may be.
+    /// Ten turns of a reader with costly filters, each as long as a turn may be.
     async fn ten_turns(turns: &CostlyTurn, happened: &Cell<(u32, u32)>) {
         let mut turn = Turn::new(Some(turns.clone()));
         for _ in 0..10 {

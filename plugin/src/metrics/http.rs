@@ -94,7 +94,7 @@ const ANSWERING: usize = 2;
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is served.
+/// The state of the server.
 #[derive(Clone)]
 struct Served {
     page: Page,

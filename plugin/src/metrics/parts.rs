@@ -44,7 +44,7 @@ impl Ready {
 pub struct Page {
     /// Whether the process is fully started.
     pub ready: Ready,
-    /// What people look at.
+    /// The page for people and its API.
     pub(super) site: Site,
     parts: Vec<Arc<dyn Part>>,
 }

@@ -1,6 +1,6 @@
 //! A statement over time: the sums of its rows in each hour or day that there is a block of. Pure.
 //!
-//! A point is never longer than what was recorded says: an hour without a block has no point, and is not zero.
+//! An hour without a block has no point, and is not zero.
 
 use super::{
     group::{self, Key},

@@ -21,7 +21,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 pub struct Counts {
     /// When the oldest of them were read; `None` where there are none yet.
     pub time: Option<SystemTime>,
-    /// How many nodes they are of.
+    /// The number of their nodes.
     pub nodes: usize,
     /// The counters.
     pub matrix: Matrix,

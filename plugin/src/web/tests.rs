@@ -135,7 +135,7 @@ fn every_answer_has_the_fields_that_the_description_says_and_no_others() {
             schemas.check(path, &json(&empty, address));
         }
     }
-    // The check sees what is wrong.
+    // The check finds faults.
     let mut wrong = json(&full, "/api/v1/health");
     wrong["more"] = 1.into();
     assert!(schemas.fault("/api/v1/health", &wrong).is_some_and(|fault| fault.contains("more")));
@@ -162,7 +162,7 @@ fn a_series_and_a_report_have_the_same_sums() {
 }
 
 #[test]
-fn a_bad_question_gets_one_line_that_names_what_is_wrong() {
+fn a_bad_question_gets_one_line_that_names_the_mistake() {
     let site = site(&["a", "b"]);
     let long = "x".repeat(10_000);
     for (address, status, start) in [

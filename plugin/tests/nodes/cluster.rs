@@ -67,7 +67,7 @@ impl Cluster {
 
     /// Puts it back, and waits until it is ready.
     pub fn boot(&self, node: &str) {
-        // The node is ready by what it reported before, until it says something new.
+        // The node's last report says ready until it reports again.
         self.script(&["boot", node]);
         until(&format!("{node} is ready"), || self.is_ready(node).then_some(()));
         self.lost.lock().unwrap().remove(node);

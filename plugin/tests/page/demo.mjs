@@ -13,16 +13,16 @@ export class Demo {
     const demo = new Demo();
     demo.child = child;
     demo.ended = once(child, "exit");
-    let said = "";
+    let log = "";
     child.stderr.on("data", (text) => {
-      said = (said + text).slice(-2000);
+      log = (log + text).slice(-2000);
     });
     let text = "";
     for await (const part of child.stdout.setEncoding("utf8").iterator({ destroyOnReturn: false })) {
       text += part;
       if (text.includes("\n")) break;
     }
-    if (!text.includes("\n")) throw new Error(`the demo has ended: ${said}`);
+    if (!text.includes("\n")) throw new Error(`the demo has ended: ${log}`);
     demo.result = JSON.parse(text);
     return demo;
   }

@@ -246,7 +246,7 @@ test("of ten thousand rows only those that are seen are made, and the last can b
   await close();
 });
 
-test("an empty history, missing prices and a missing history are said in words", async () => {
+test("an empty history, missing prices and a missing history are named in words", async () => {
   const { page, faults, close } = await open(browser);
   for (const view of ["overview", "explore", "flows"]) {
     await show(page, `?view=${view}&from=2020-01-01&to=2020-01-02`);
@@ -370,7 +370,7 @@ test("the description of the API holds against what a fuzzer asks", () => {
   assert.equal(status, 0, `${stdout}\n${stderr}`.slice(-6000));
 });
 
-test("a server that has gone is said, and what was known stays", async () => {
+test("a server that has gone is named, and the last numbers stay", async () => {
   const pages = await Promise.all(VIEWS.map(() => open(browser)));
   for (const [at, view] of VIEWS.entries()) await show(pages[at].page, `?view=${view}`);
   await pages[0].page.locator("table.matrix").waitFor();

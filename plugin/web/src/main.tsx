@@ -33,7 +33,7 @@ function Time({ state, change }: { state: State; change: Change }) {
   const [isOwn, setOwn] = useState(!isKnown);
   const hasLocality = state.view === "explore" || state.view === "flows" || state.view === "compare";
   return (
-    <form class="time" onSubmit={(event) => event.preventDefault()} aria-label="What is shown">
+    <form class="time" onSubmit={(event) => event.preventDefault()} aria-label="Range and options">
       <label>
         Time
         <select

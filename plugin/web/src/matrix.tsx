@@ -24,7 +24,7 @@ const WORDS: Record<string, string> = {
   unknown: "unknown",
 };
 
-/** Zones by name, then what is none. */
+/** Zones by name, then unknown and internet. */
 function order(names: Iterable<string>): string[] {
   const rank = (zone: string) => (zone === "unknown" ? 2 : zone === "internet" ? 1 : 0);
   return [...new Set(names)].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : a > b ? 1 : 0));

@@ -40,7 +40,7 @@ export function moneyTitle(sum: Sum): string {
 export function Condition<T>({ answer, what }: { answer: Answer<T>; what: string }) {
   const { data, error, at } = answer;
   if (error && error.status === 0) {
-    const since = at ? ` What is shown is of ${at.toLocaleTimeString()}.` : "";
+    const since = at ? ` The numbers are of ${at.toLocaleTimeString()}.` : "";
     return (
       <p class="notice bad" role="alert">
         {error.message} It is asked again every 30 seconds.{since}
@@ -69,9 +69,9 @@ export interface End {
   lines: [string, string];
 }
 
-/** What a workload is called that is none. */
+/** The name of an end without a workload. */
 function nameless(zone: string): string {
-  return zone === "unknown" || zone === "internet" ? `(${zone})` : "(not told apart)";
+  return zone === "unknown" || zone === "internet" ? `(${zone})` : "(unattributed)";
 }
 
 /** The two ends of a row of pairs; `null` for rows of one end. */
@@ -99,7 +99,7 @@ export function title(key: Key): [string, string] {
   if (key.other !== undefined) return [key.other ? `${key.other} others` : "others", ""];
   const { namespace, kind, workload, service } = key;
   if (workload !== undefined) {
-    if (kind === "") return ["(not told apart)", namespace ?? ""];
+    if (kind === "") return ["(unattributed)", namespace ?? ""];
     return [workload, [namespace, kind].filter(Boolean).join(" · ")];
   }
   if (service !== undefined) return [service ? `${namespace}/${service}` : "(no service)", ""];
@@ -121,7 +121,7 @@ export function Two({ lines }: { lines: [string, string] }) {
   );
 }
 
-/** What has no price, as the end of a sentence. */
+/** Unpriced bytes, as the end of a sentence. */
 export function unpriced(sum: Sum): string {
   return sum.cost.unpriced_bytes > 0 ? `; ${bytes(sum.cost.unpriced_bytes)} have no price` : "";
 }

@@ -1,4 +1,4 @@
-// What is shown, as the address of the page says it: every view can be linked to and gone back to.
+// The state of the page in its address: every view can be linked to and gone back to.
 
 import { useEffect, useState } from "preact/hooks";
 

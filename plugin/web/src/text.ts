@@ -18,7 +18,7 @@ export function whole(value: number): string {
   return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
 }
 
-/** Dollars: cents, or two digits of what is less than one. */
+/** Dollars: cents, or two digits of a smaller amount. */
 export function dollars(value: number): string {
   const size = Math.abs(value);
   const sign = value < 0 ? "−" : "";

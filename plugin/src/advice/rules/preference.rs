@@ -16,7 +16,7 @@ pub(super) enum Preference {
     Annotation,
     /// By the value that old versions know.
     Close,
-    /// By the value that says it.
+    /// By the field that sets it.
     SameZone,
 }
 

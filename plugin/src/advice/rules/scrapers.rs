@@ -19,13 +19,13 @@ const NAMES: [&str; 8] =
 const PORTS: std::ops::RangeInclusive<u16> = 9090..=9999;
 /// Of the bytes of a scrape, more than nine in ten are answers.
 const ANSWERS: u64 = 9;
-/// Targets, in pods, of something that is taken for a scraper: with a name that says so, and without.
+/// Number of target pods from which a client counts as a scraper: with a scraper's name, and without.
 const NAMED_TARGETS: u32 = 10;
 const TARGETS: u32 = 50;
 /// The targets, in workloads, that two have in common to be doubles.
 const DOUBLE_TARGETS: usize = 3;
 
-/// What a client scrapes.
+/// The targets of a scraper.
 #[derive(Debug, Default)]
 struct Scraper {
     /// The flows, also those of one zone and those that a finding is about.
@@ -88,7 +88,7 @@ fn are_alike(a: u64, b: u64) -> bool {
 }
 
 fn remove(engine: &mut Engine<'_>, double: &Party, other: &Party, (scraper, targets): (&Scraper, usize)) {
-    // Which of two that are alike is the smaller one changes from day to day; the finding stays the same.
+    // Of two equal scrapers the smaller one changes from day to day; the finding stays the same.
     let mut names = [double, other];
     names.sort_unstable();
     let [first, second] = names.map(party);

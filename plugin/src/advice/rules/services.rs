@@ -204,7 +204,7 @@ fn mend<'a>(engine: &mut Engine<'a>, used: &Used<'a>) {
     // A headless service has its clients choose in all zones alike.
     for (zone, flows) in near.iter().chain(far.iter().filter(|_| service.is_headless)) {
         let shares = engine.traffic.shares(name, zone);
-        // What nobody used lately is judged by the time before.
+        // Traffic that has ended is judged by the time before.
         let lately = if shares[1].all > 0 { shares[1] } else { shares[0] };
         if !is_honoured(lately) {
             failing.add(zone, flows, shares);

@@ -88,7 +88,7 @@ fn advice_is_the_same_in_any_order_and_saves_no_byte_twice() {
             Advice::new(&snapshot, &Options::all())
         };
         let first = advice(&hours);
-        // The blocks come in another order, and so does what is in them.
+        // The blocks and their rows come in another order.
         hours.iter_mut().for_each(|sent| sent.shuffle(&mut random));
         let order: Vec<usize> = (0..hours.len()).rev().collect();
         let turned: Vec<Vec<Sent>> = order.into_iter().map(|hour| hours[hour].clone()).collect();

@@ -1,4 +1,4 @@
-//! Scenarios: a cluster with its traffic, and what is to be found. Prices are those of AWS, 0.02 dollars for a gigabyte
+//! Scenarios: a cluster with its traffic, and the expected findings. Prices are those of AWS, 0.02 dollars for a gigabyte
 //! between zones, unless a scenario has others.
 
 mod protocols;
@@ -101,7 +101,7 @@ fn savings_are_exact() {
             "rules:\n  - {id: own, provider: aws, between: zones, sender: \"0.013\", receiver: \"0.007\", unit: GB}\n",
         );
     let advice = cluster.advice(&Options::default());
-    // 123.456789013 GB at 0.02; what is less than a millionth of a dollar is left out.
+    // 123.456789013 GB at 0.02; parts of a millionth of a dollar are left out.
     assert_eq!(advice.findings[0].saving.cost.exact(), "2.469135");
     assert_eq!(advice.findings[0].saving.bytes, 123_456_789_013);
 }

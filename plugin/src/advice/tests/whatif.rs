@@ -1,4 +1,4 @@
-//! What if: bytes stay the same, and go where kube-proxy and Cilium would send them.
+//! What-if: bytes stay the same, and go where kube-proxy and Cilium would send them.
 
 use super::{
     cluster::{Cluster, cilium, headless, plain, zone_name},

@@ -14,7 +14,7 @@ use std::{
 const KUBE_PROXY: (&str, &str) = ("kube-system", "kube-proxy");
 
 impl Model {
-    /// The catalogue of what was received. Whether Cilium follows preferences is not known here.
+    /// The catalogue of the received objects, without Cilium's settings.
     pub fn catalogue(&self) -> Catalogue {
         Catalogue {
             services: self.services(),

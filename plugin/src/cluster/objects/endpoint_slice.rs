@@ -27,7 +27,7 @@ pub(in super::super) fn read(object: &DynamicObject) -> ReadObject {
                 let address = reading.address(text, "endpoints[].addresses");
                 addresses.extend(address.map(|address| (address, pod.clone())));
             }
-            // A condition that is not said counts as ready.
+            // A missing condition counts as ready.
             if endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false)) {
                 count(&mut reading, endpoint, &mut ready);
             }

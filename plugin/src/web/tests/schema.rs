@@ -19,7 +19,7 @@ impl Schemas {
         assert_eq!(self.fault(path, value), None, "{path}");
     }
 
-    /// What is wrong with the answer of a path.
+    /// The first fault in the answer of a path.
     pub(super) fn fault(&self, path: &str, value: &Value) -> Option<String> {
         let schema = &self.0["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
         assert!(schema.is_object(), "{path} has no schema");

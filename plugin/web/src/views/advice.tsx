@@ -1,4 +1,4 @@
-// What to change: findings with their evidence, and a patch to copy.
+// Findings with their evidence, and a patch to copy.
 
 import { useState } from "preact/hooks";
 import { address, useAnswer, useHealth } from "../api";

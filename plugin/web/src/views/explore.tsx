@@ -1,4 +1,4 @@
-// Who talks to whom: every pair or workload, sorted, filtered and grouped.
+// Every pair or workload: sorted, filtered and grouped.
 
 import { address, type Key, type Report, type Row, type Series, useAnswer, useHealth } from "../api";
 import { type Column, Grid } from "../grid";
@@ -186,7 +186,7 @@ export function Explore({ state, change }: { state: State; change: Change }) {
         </a>
         <Help about="this table">
           Where rows are of one end, a transfer is in two of them: what the row sent is in Sent, what it received in
-          Received, and each row has its own end's price. “Not told apart” are bytes that no flow entry has, or of
+          Received, and each row has its own end's price. “Unattributed” are bytes that no flow entry has, or of
           workloads beyond the limits: they are in every sum.
         </Help>
       </form>

@@ -1,4 +1,4 @@
-// Whether the numbers can be believed: what was recorded, who is silent, what is not known, and the prices used.
+// The reliability of the numbers: recorded time, silent nodes, unattributed bytes, prices.
 
 import { address, type Health as State, type Report, useAnswer, useHealth } from "../api";
 import { Condition, Help, Name } from "../parts";
@@ -171,7 +171,7 @@ export function Health({ state }: { state: Address }) {
           {coverage && (
             <div>
               <dt>
-                Not told apart
+                Unattributed
                 <Help about="unattributed bytes">
                   Counted in full, by zone, but without a workload: the flow map was full, or the workload is beyond the
                   limits of the history.

@@ -1,4 +1,4 @@
-// What crosses zones, what it costs, and which pairs are the largest.
+// Traffic between zones, its cost, and the largest pairs.
 
 import { address, type Answer, type Report, type Row, type Series, useAnswer, useHealth, type Zones } from "../api";
 import { Matrix, type Square } from "../matrix";
@@ -85,13 +85,13 @@ function Figures({ report }: { report: Report }) {
           </Help>
         </dt>
         <dd id="unknown-bytes">{bytes(coverage.unknown_bytes)}</dd>
-        <dd class="muted">{whole(coverage.unattributed_bytes)} bytes not told apart</dd>
+        <dd class="muted">{whole(coverage.unattributed_bytes)} bytes unattributed</dd>
       </div>
       <div>
         <dt>
           Recorded
           <Help about="the recorded time">
-            The part of the time shown in which somebody recorded. What is missing is not guessed: sums are of the
+            The recorded part of the time shown. Missing time is not guessed: sums are of the
             recorded time alone.
           </Help>
         </dt>

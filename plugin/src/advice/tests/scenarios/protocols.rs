@@ -1,4 +1,4 @@
-//! Databases, caches, scrapers, single pods, and what is outside of the cluster.
+//! Databases, caches, scrapers, single pods, and traffic that leaves the cluster.
 
 use super::{
     super::cluster::{Cluster, headless, plain},

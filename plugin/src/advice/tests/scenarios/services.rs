@@ -68,7 +68,7 @@ pub(super) fn preferring() -> Vec<Scenario> {
         row("a headless service has its clients choose", cart(on("1.34"), headless), &[]),
         row("a service of nodes alone has no choice", cart(on("1.34"), |service| service.is_node_local = true), &[]),
         row("another name is not ours", cart(on("1.34"), |service| service.kind = Kind::ExternalName), &[]),
-        row("what is not in the catalogue is not advised on", even(on("1.34")), &[]),
+        row("a service outside the catalogue gets no advice", even(on("1.34")), &[]),
         row(
             "a single endpoint can't be nearer",
             on("1.34").service("shop/cart", &[("b", 1)], plain).sent(
@@ -86,7 +86,7 @@ pub(super) fn preferring() -> Vec<Scenario> {
         ),
         row("Azure does not charge", cart(on("1.34").of("azure"), plain), &[]),
         row(
-            "traffic without a price is told as bytes",
+            "traffic without a price is shown in bytes",
             cart(on("1.34").of(""), plain),
             &[("R1", "Service shop/cart", "0.00", "\"unpriced_bytes_per_month\":100000000000")],
         ),
@@ -174,7 +174,7 @@ pub(super) fn capacity() -> Vec<Scenario> {
             &[("R3", "Service shop/store in us-east-1a", "2.00", "\"patch\":null")],
         ),
         row(
-            "without ready endpoints nothing can be said",
+            "a service without ready endpoints gets no advice",
             on("1.34").service("shop/cart", &[], plain).sent(WEB, CART_B, "shop/cart:8080", [50, 50]),
             &[],
         ),
