@@ -54,7 +54,7 @@ pub struct PinnedState {
     pub retired_next: Counter,
     /// 0, or 1 + the slot that is being emptied, of FLOWS_V6 with [`V6_SLOT`](Self::V6_SLOT).
     pub retiring: u64,
-    /// The seed of the hashes of flow keys, so that nobody outside can choose keys with the same hash.
+    /// The seed of the hashes of flow keys, so that a sender can't choose keys with the same hash.
     pub seed: u64,
     /// The last epoch in any verdict.
     pub epoch: u32,

@@ -9,7 +9,7 @@
 //! entry at once may make two; their sum counts. The first word of a slot is its state (see [`Verdict`]):
 //!
 //! 1. [`EMPTY`]: a program that finds no slot with its key takes the first one, by compare and swap.
-//! 2. [`CLAIMED`]: it writes key and generation; nobody else reads or writes the slot.
+//! 2. [`CLAIMED`]: it writes key and generation; no other program reads or writes the slot.
 //! 3. A verdict: programs add to the counters. The key does not change.
 //! 4. [`RETIRED`]: userspace found the entry idle. No program that starts now uses it, and programs that started
 //!    earlier end soon: then the counters are final.
@@ -152,7 +152,7 @@ pub enum PacketPath {
     #[default]
     Sent = 0,
     /// In through an uplink and out through one: the second hop of a node port or load balancer.
-    /// They leave from this node's zone, whoever sent them.
+    /// They leave from this node's zone, whatever their sender.
     Forwarded = 1,
     /// In through an uplink from an external prefix: no agent is there that counts it.
     Arrived = 2,

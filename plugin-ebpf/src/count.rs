@@ -119,7 +119,7 @@ pub fn arrived<A: FlowTable>(packet: &impl Packet, device: u32) {
     if maps::is_overlay(device) {
         add_overlay_headers(&mut size);
     } else if maps::is_node(headers.destination) && is_outer(&headers, headers.transport.destination) {
-        // What is inside arrives once more, on the overlay's device.
+        // The inner packet arrives once more, on the overlay's device.
         return maps::add_stat(Stat::Overlay, size.wire);
     }
     let course = Course { path: PacketPath::Arrived, is_overlay: false, tunnel_end: |_| zone::UNKNOWN };
@@ -154,7 +154,7 @@ const ESP: u8 = 50;
 
 /// Whether a packet was made by this node around another one, which was counted.
 ///
-/// What says so must be out of a pod's reach: an overlay's port or protocol is not, the source
+/// The evidence must be out of a pod's reach: an overlay's port or protocol is not, the source
 /// address and the device on which the packet arrived are.
 #[inline(always)]
 fn carries_counted<A: FlowTable>(headers: &Headers<A>, route: &impl Route) -> bool {
@@ -271,7 +271,7 @@ fn classify<A: FlowTable>(key: &FlowKey<A>, tunnel_end: impl Fn(u32) -> Slot, ep
             destination = maps::node();
         }
     } else if to.kind != PrefixKind::Cluster as u8 {
-        // What leaves the cluster through a tunnel goes to a gateway first.
+        // Traffic that leaves the cluster through a tunnel passes a gateway first.
         let end = tunnel_end(epoch);
         if end >= zone::FIRST_ZONE {
             destination = end;

@@ -19,7 +19,7 @@ use meridian_ebpf::{
     straight::{self, Linear},
 };
 
-/// Counts the packet, and says whether it did: it must go to the core if not.
+/// Counts the packet. Returns `false` if it must go to the core instead.
 #[inline(always)]
 pub fn sent<A: FlowTable + straight::Family>(packet: &impl Linear, route: &impl Route) -> bool {
     // Before the look-up, as in `entries::entry`.

@@ -26,7 +26,7 @@ const ACK: u8 = 0x10;
 /// IPv6 extension headers that are followed; a sender may chain any number.
 pub const MAX_EXTENSIONS: usize = 6;
 
-/// What the headers of a packet say.
+/// The facts in a packet's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers<A> {
     /// The source address.
@@ -39,22 +39,22 @@ pub struct Headers<A> {
     pub network_len: u32,
     /// How many of them each fragment would repeat.
     pub unfragmentable_len: u32,
-    /// What each fragment would have besides: the fragment header of IPv6.
+    /// The header that each fragment would have in addition: the fragment header of IPv6.
     pub fragment_header_len: u32,
     /// Whether there is a jumbo payload option, which the kernel puts into super-packets of IPv6 above
     /// 64 KiB and which no segment has.
     pub jumbo: bool,
-    /// What stands after the IP headers.
+    /// The header after the IP headers.
     pub transport: Transport,
 }
 
-/// What is known of a packet's transport header.
+/// The facts in a packet's transport header.
 ///
-/// Not an enum with fields: what a variant leaves undefined the compiler may still copy, and the
+/// Not an enum with fields: the compiler may copy a variant's undefined bytes, and the
 /// verifier refuses a read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// What the header is.
+    /// The kind of header.
     pub kind: TransportKind,
     /// The source port; of ICMP type × 256 + code; otherwise 0.
     pub source: u16,
@@ -64,7 +64,7 @@ pub struct Transport {
     pub tcp_flags: u8,
 }
 
-/// What stands after the IP headers.
+/// The header after the IP headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportKind {
     /// A protocol without ports.
@@ -199,7 +199,7 @@ struct Chain {
 /// its type, its length.
 const JUMBO: [u8; 3] = [0, 0xc2, 4];
 
-/// What is known while a chain is followed, in bits.
+/// The state while a chain is followed, in bits.
 const IS_JUMBO: u32 = 1;
 const IS_LATER_FRAGMENT: u32 = 2;
 const IS_ROUTED: u32 = 4;

@@ -63,12 +63,12 @@ pub fn opaque<const N: i32>() -> u64 {
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// What userspace notes down about the counters.
+/// Userspace's notes about the counters.
 #[map]
 static PINNED_STATE: Array<PinnedState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The names of the zones in the order of their slots, each with its region: written by userspace,
-/// for whoever reads the matrix. A value is [`meridian_abi::zone::Name`].
+/// for readers of the matrix. A value is [`meridian_abi::zone::Name`].
 #[map]
 static ZONE_NAMES: Array<zone::Name> = Array::with_max_entries(zone::MAX_ZONES as u32, 0);
 
@@ -205,7 +205,7 @@ pub fn add_to_matrix<A: Address>(verdict: Verdict, direction: Direction, size: C
     }
 }
 
-/// What userspace says now.
+/// Userspace's current value.
 #[inline(always)]
 pub fn control() -> *const Control {
     CONTROL.get_ptr(0).unwrap_or(ptr::null())
@@ -222,7 +222,7 @@ pub fn epoch() -> u32 {
     unsafe { ptr::read_volatile(&raw const (*control).epoch) }
 }
 
-/// What the table of `epoch` says of an address.
+/// The zone of an address in the table of `epoch`.
 #[inline(always)]
 pub fn lookup<A: Address>(address: A, epoch: u32) -> Entry {
     lookup_bits(address.address(), zone::VERSION_BITS + A::BITS, epoch)
@@ -246,7 +246,7 @@ fn lookup_bits(address: zone::Address, bits: u32, epoch: u32) -> Entry {
     }
 }
 
-/// Whether there are overlays whose outer packets are told by UDP ports.
+/// Whether there are overlays whose outer packets have a known UDP port.
 #[inline(always)]
 pub fn has_overlay_ports() -> bool {
     let control = control();

@@ -1,5 +1,5 @@
 //! The entries at netfilter's POSTROUTING, one for each address family (Linux 6.4 and newer). What is
-//! attached only goes on to the core, which can be changed while packets pass.
+//! attached only continues to the core, which can be changed while packets pass.
 //!
 //! The kernel gives pointers to its own structures. Their fields are read at the offsets that the
 //! loader took from the kernel's BTF, and packet bytes through `bpf_rdonly_cast`, which makes the

@@ -4,7 +4,7 @@ use core::num::NonZeroU16;
 use meridian_abi::zone::Slot;
 use zerocopy::FromBytes;
 
-/// A packet at a hook: its bytes from the IP header on, and what its buffer says of its size.
+/// A packet at a hook: its bytes from the IP header on, and its buffer's facts about its size.
 pub trait Packet {
     /// IP bytes in the buffer, more than the wire carries at once for a GSO super-packet.
     fn ip_bytes(&self) -> u32;
@@ -59,7 +59,7 @@ pub struct Gso {
     pub kind: u32,
 }
 
-/// What can be loaded at once.
+/// The types that can be loaded at once.
 pub trait Word: Copy + Default + FromBytes {}
 
 impl Word for u8 {}

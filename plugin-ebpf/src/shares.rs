@@ -1,4 +1,4 @@
-//! What each source has used of the flow maps and of the events: one source leaves room for the others.
+//! Each source's use of the flow maps and the events: one source leaves room for the others.
 
 use crate::maps::{Address, hash_keys, setting};
 use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::Array};

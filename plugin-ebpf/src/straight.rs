@@ -127,7 +127,7 @@ pub fn read<A: Family>(packet: &impl Linear) -> Option<Straight<A>> {
 }
 
 impl<A> Straight<A> {
-    /// What the packet is on the wire. `None`: the core computes it.
+    /// The packet's size on the wire. `None`: the core computes it.
     #[inline(always)]
     pub fn size(&self, packet: &impl Linear) -> Option<Size> {
         let len = packet.ip_bytes();

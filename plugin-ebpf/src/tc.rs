@@ -282,7 +282,7 @@ impl Linear for InPlace<'_> {
 
     #[inline(always)]
     fn is_whole(&self) -> bool {
-        // What is longer than the device takes was cut before it came here.
+        // A packet longer than the device's MTU was cut before it came here.
         true
     }
 }
@@ -296,7 +296,7 @@ impl Route for Skb {
 
     #[inline(always)]
     fn out_mtu(&self) -> u32 {
-        // What is longer was cut before it came here.
+        // A longer packet was cut before it came here.
         u32::MAX
     }
 
@@ -320,7 +320,7 @@ impl Route for Skb {
     }
 }
 
-/// No slot: nobody has said of the packet where its tunnel ends.
+/// No slot: the packet has no tunnel metadata.
 const NO_TUNNEL: u32 = u32::MAX;
 
 /// The zone in which the tunnel ends that was chosen for this packet alone, as eBPF programs and Open

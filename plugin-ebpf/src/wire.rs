@@ -1,4 +1,4 @@
-//! What a packet is on the wire: bytes and packets after segmentation.
+//! A packet on the wire: bytes and packets after segmentation.
 //!
 //! The number of segments is computed. The kernel's own `gso_segs` is 0 for packets that came from
 //! a tun device with virtio headers.
@@ -24,7 +24,7 @@ const GSO_BY_FRAGS: u16 = 0xffff;
 /// The hop-by-hop header with the jumbo payload option, which segments do not have.
 const JUMBO_HEADER_LEN: u32 = 8;
 
-/// What a packet is on the wire, and how that is known.
+/// A packet's size on the wire, and how it was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// On the wire.
@@ -34,7 +34,7 @@ pub struct Size {
 }
 
 impl Cut {
-    /// What is said of it, and whether that is of the packet as it passed the hook; `None`: nothing.
+    /// Its caveat, and whether the caveat concerns the packet as it passed the hook; `None`: no caveat.
     #[inline(always)]
     pub const fn stat(self) -> Option<(Stat, bool)> {
         match self {
@@ -73,7 +73,7 @@ pub enum Cut {
     OddFragments,
 }
 
-/// What `packet` is on the wire of a device with this MTU.
+/// The size of `packet` on the wire of a device with this MTU.
 #[inline(always)]
 pub fn size<A>(packet: &impl Packet, headers: &Headers<A>, mtu: impl FnOnce() -> u32) -> Size {
     let len = packet.ip_bytes();

@@ -132,7 +132,7 @@ impl Accounting {
         self
     }
 
-    /// The same, with what the history needs.
+    /// The same, with traffic for the history.
     #[must_use]
     pub fn with_growth(mut self) -> Self {
         self.growth = Some(Growth::default());
@@ -230,7 +230,7 @@ impl Accounting {
         self.interval.as_mut()
     }
 
-    /// What the history needs, if it is kept.
+    /// The growth for the history, if it is kept.
     pub const fn growth_mut(&mut self) -> Option<&mut Growth> {
         self.growth.as_mut()
     }

@@ -1,5 +1,5 @@
-//! Advice: what to change so that less traffic crosses zones, what that saves, and what it risks. Rules over what was
-//! measured and what the cluster is; pure, and nothing is ever applied.
+//! Advice: changes that reduce traffic between zones, their savings, and their risks. Rules over the measured traffic
+//! and the cluster's objects. Pure; nothing is ever applied.
 //!
 //! The findings are the same whatever the order of the input. Each byte is in one finding at most, so the savings never
 //! exceed what traffic between zones cost. docs/advice.md has the rules.
@@ -65,7 +65,7 @@ impl Default for Options {
     }
 }
 
-/// The findings, and what they are a part of.
+/// The findings, and the total that they are part of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
     /// The changes, by saving; a change that another one needs stands before it.

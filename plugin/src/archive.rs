@@ -1,8 +1,9 @@
 //! History on disk: a folder with a file for each hour and each day.
 //!
-//! Files are whole or not there: a block is written beside its place, synced and renamed. A file that can't be read is set
-//! aside and said, and costs its own hour alone. Others may read the folder while one process writes it. Hours become
-//! days when a day is over; what is too old, or does not fit into the folder's limit, goes, the oldest hours first.
+//! A file is complete or absent: a block is written to a temporary file, synced and renamed. An unreadable file is
+//! renamed and reported, and only its own hour is lost. Other processes may read the folder while one writes it. When a
+//! day is over, its hours become a block of the day. Blocks that are too old or exceed the folder's limit are removed,
+//! the oldest hours first.
 
 mod folder;
 mod retention;
@@ -39,7 +40,7 @@ pub struct Archive {
     blocks: BTreeMap<Span, u64>,
     limits: Limits,
     tally: std::sync::Arc<Tally>,
-    /// Nobody else writes the folder as long as it is held.
+    /// While it is held, no other process writes the folder.
     _lock: Lock,
 }
 

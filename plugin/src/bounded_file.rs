@@ -1,5 +1,4 @@
-//! Files that others wrote, read up to a size. What a path names may be a device without an end, or a pipe that
-//! nobody writes to.
+//! Files from outside, read up to a size. A path may name an endless device, or a pipe without a writer.
 
 use std::{
     fs::OpenOptions,
@@ -15,7 +14,7 @@ use std::{
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut bytes = Vec::new();
-    // A file that grows meanwhile, and a device, say nothing of their size.
+    // The size of a growing file or of a device is not in its metadata.
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         let reason = format!("it is larger than {limit} bytes");

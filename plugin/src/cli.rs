@@ -1,4 +1,4 @@
-//! The command line: what can be asked, and how errors reach a person.
+//! The command line: commands, and how they report errors.
 //!
 //! An error is one line on stderr. The exit code is 2 for bad usage or configuration and 1 for a
 //! failure.
@@ -102,12 +102,12 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Shows what was sent between zones and regions and what it cost, from a history.
+    /// Shows the traffic between zones and regions and its cost, from a history.
     Report(report::Args),
     /// Shows what traffic between zones and regions costs, by which rule.
     #[command(subcommand)]
     Prices(prices::Prices),
-    /// Shows what to change so that less crosses zones, what that saves and what it risks.
+    /// Shows changes that reduce traffic between zones, their savings and their risks.
     Advise(advise::Args),
     /// Shows the traffic of a service as it would have been with another preference, or with other endpoints.
     Whatif(whatif::Args),
@@ -116,8 +116,8 @@ enum Command {
     Zones(zones::Zones),
 }
 
-/// The Kubernetes client says of each answer that is an error that there was one, and neither of what nor from
-/// where: who has asked says it with both. Whoever names the client's lines gets them.
+/// Leaves out the Kubernetes client's own lines about failed requests, which lack the object and the address; our lines
+/// about the same failures have both. A level for the client's module shows its lines.
 fn without_the_clients_own(level: EnvFilter, asked: &str) -> EnvFilter {
     const CLIENT: &str = "kube_client";
     if asked.contains(CLIENT) {

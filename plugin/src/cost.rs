@@ -1,8 +1,8 @@
-//! Prices of traffic between zones, and what bytes cost: rules by provider, region, zone and class, with the day and
+//! Prices of traffic between zones, and the cost of bytes: rules by provider, region, zone and class, with the day and
 //! the source of each. Pure.
 //!
-//! Money is exact: the cost of any bytes is a whole number of [`Money`]'s unit, and only what a person reads is rounded.
-//! What has no price costs nothing that is known: it is unpriced, and never counted as zero.
+//! Money is exact: the cost of any bytes is a whole number of [`Money`]'s unit, and only displayed numbers are rounded.
+//! Bytes without a price are unpriced; their cost is never counted as zero.
 
 mod file;
 mod invalid;
@@ -78,7 +78,7 @@ impl PriceTable {
         Self { rules, own }
     }
 
-    /// The rule for what is sent from one end to the other.
+    /// The rule for traffic from one end to the other.
     pub fn quote<'a>(&'a self, source: &'a Location, destination: &'a Location) -> Quote<'a> {
         self.numbered_quote(source, destination).1
     }

@@ -105,7 +105,7 @@ pub struct Datapath {
     roles: BTreeMap<u32, u64>,
     /// The contents of the map NODE_ADDRESSES.
     addresses: BTreeSet<IpAddr>,
-    /// What the map TUNNEL_ENDS holds.
+    /// The contents of the map TUNNEL_ENDS.
     tunnel_ends: BTreeMap<u32, IpAddr>,
     named_zones: Vec<Arc<Zone>>,
     restored_filters: u64,

@@ -181,7 +181,7 @@ impl Demo {
         Ok(prices.with_more(Path::new("the demo's prices"), topology::PRICES.as_bytes())?)
     }
 
-    /// Ends the traffic, waits until the wire is quiet, compares, and prices what was sent.
+    /// Ends the traffic, waits until the wire is quiet, compares, and prices the traffic.
     ///
     /// # Errors
     /// The kernel refuses, or the traffic failed.
@@ -210,7 +210,7 @@ impl Demo {
         Ok(report.with_cost(cost).with_advice(self.advice(elapsed)?))
     }
 
-    /// What was sent since the start, by workload.
+    /// Traffic since the start, by workload.
     fn statement(&self) -> Result<Statement, Error> {
         let mut recording = lock(&self.recording);
         recording.record(&self.meters, true)?;
@@ -218,7 +218,7 @@ impl Demo {
         Ok(recording.historian.statement(query, 0, u64::MAX)?)
     }
 
-    /// The changes that pay, if the traffic goes on like that.
+    /// The changes that pay at this rate.
     fn advice(&self, elapsed: Duration) -> Result<Advice, Error> {
         let historian = Arc::clone(&lock(&self.recording).historian);
         let mut traffic = advice::Traffic::default();

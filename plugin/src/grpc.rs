@@ -43,8 +43,8 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 /// The Observer's name in the health service, which differs from its gRPC service name.
 const HEALTH_NAME: &str = "hubble.server.Observer";
-/// Connections to the port of people and their tools at one time, and of one address: a newer one takes the place
-/// of an older one. hubble-relay has one.
+/// The limits of simultaneous connections of clients, in all and from one address: a newer one displaces an older
+/// one. hubble-relay has one.
 const CONNECTIONS: usize = 512;
 const CONNECTIONS_BY_ADDRESS: usize = 128;
 /// Bytes that may wait for all clients of the port and the socket together.

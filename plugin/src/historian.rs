@@ -1,8 +1,8 @@
-//! Keeps the history: sums the hour that is open, writes it now and then and when it is over, and answers questions
-//! about all of it.
+//! Keeps the history: sums the open hour, writes it every few minutes and at its end, and answers queries over all
+//! blocks.
 //!
-//! Whatever happens to the disk, the hour in memory goes on, and nothing else waits for it: a block that can't be written
-//! is written another time, and what was lost is missing from the coverage.
+//! A fault of the disk stops neither the hour in memory nor anything else: a block that can't be written is written
+//! later, and the coverage lacks the time of a lost block.
 
 mod recording;
 mod store;
@@ -70,16 +70,16 @@ pub struct NodeSeen {
     pub is_heard: bool,
 }
 
-/// What was seen since the last tick.
+/// Traffic since the last tick.
 #[derive(Debug)]
 pub struct Tick<'a> {
     /// The time, in seconds since 1970.
     pub now: u64,
     /// How long ago the last one was.
     pub elapsed: Duration,
-    /// What was sent.
+    /// The traffic.
     pub grown: &'a Grown,
-    /// What is known of places and workloads.
+    /// Facts about places and workloads.
     pub directory: &'a Directory,
     /// The nodes.
     pub nodes: &'a [NodeSeen],
@@ -102,7 +102,7 @@ struct Inner {
 }
 
 impl Historian {
-    /// Opens the folder, and goes on with the hour of `now` if it has been begun.
+    /// Opens the folder, and continues the hour of `now` if its block is there.
     ///
     /// # Errors
     /// The folder can't be made, read or locked.
@@ -132,7 +132,7 @@ impl Historian {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records what was seen since the last tick. Writes the open hour if it is over or if it is time.
+    /// Records the traffic since the last tick. Writes the open hour if it is over or if it is time.
     pub fn tick(&self, tick: &Tick<'_>) {
         let mut inner = self.lock();
         let hour = Span::hour_of(tick.now);
@@ -208,7 +208,7 @@ impl Historian {
             (open, inner.store.reader(from, to))
         };
         reader.read(from, to, |block| {
-            // What is in memory is newer.
+            // The block in memory is newer.
             if open.as_ref().is_none_or(|open| open.span != block.span) {
                 each(block);
             }
@@ -217,7 +217,7 @@ impl Historian {
         Ok(())
     }
 
-    /// What became of blocks.
+    /// Counts of written and damaged blocks.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -228,7 +228,7 @@ impl Historian {
     }
 }
 
-/// What has changed between two ranges of a folder. Nothing where they have no hour of the week in common.
+/// The change between two ranges of a folder; `None` if they have no hour of the week in common.
 ///
 /// # Errors
 /// The folder can't be read.

@@ -378,7 +378,7 @@ impl Meter {
         self.accounting.take_interval()
     }
 
-    /// What the history needs, if it is kept.
+    /// The growth for the history, if it is kept.
     pub const fn growth(&mut self) -> Option<&mut accounting::Growth> {
         self.accounting.growth_mut()
     }

@@ -1,5 +1,5 @@
-//! Writes what was sent into a block of the history: workloads become parties, places get their provider, and the end
-//! that serves its service. Pure.
+//! Writes traffic into a block of the history: workloads become parties, places get their provider, and services the
+//! end that serves them. Pure.
 
 use crate::{
     accounting::{Grown, GrowthKey, NodeAt, Service},
@@ -10,7 +10,7 @@ use crate::{
 use meridian_abi::flow::ServiceSide;
 use std::collections::BTreeMap;
 
-/// What is known beside what was counted.
+/// Facts beside the counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     /// The providers of zones, by the zone's name.
@@ -38,7 +38,7 @@ impl Directory {
         }
     }
 
-    /// Adds what was sent to a block.
+    /// Adds traffic to a block.
     pub fn record(&self, grown: &Grown, block: &mut Builder) {
         for (GrowthKey { ends, service }, counter) in &grown.transfers {
             let endpoints = [&ends.source, &ends.destination].map(|(workload, _)| workload.as_ref().map(|of| &*of.0));

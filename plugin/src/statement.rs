@@ -1,5 +1,4 @@
-//! Statements: what was sent, grouped, with what it costs, the rules that say so, and how much of the time was seen.
-//! Pure.
+//! Statements: traffic by key, with its cost, the price rules, and the coverage. Pure.
 //!
 //! However a statement is grouped, the bytes, the packets and the money of its rows are those of its total, to the byte
 //! and to the smallest unit.

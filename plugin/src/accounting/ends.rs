@@ -51,20 +51,20 @@ impl Default for Service {
 }
 
 impl Service {
-    /// The service of a flow entry. Where neither end is known to serve, what the entry has for a port is none.
+    /// The service of a flow entry. If neither end is known to serve, the entry's port is not a service port.
     pub fn new(port: u16, protocol: u8, side: ServiceSide) -> Self {
         Self { port: if side == ServiceSide::None { 0 } else { port }, protocol, side }
     }
 }
 
-/// What is sent from one end to another.
+/// Traffic from one end to another.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer<'a> {
     /// The sender.
     pub source: &'a End,
     /// The receiver.
     pub destination: &'a End,
-    /// What is used.
+    /// The service.
     pub service: Service,
 }
 
@@ -98,7 +98,7 @@ impl Hash for Named {
 pub struct TransferKey {
     /// Between whom, and where.
     pub ends: Between<(Option<Named>, Place)>,
-    /// What is used.
+    /// The service.
     pub service: Service,
 }
 

@@ -1,4 +1,4 @@
-//! What was sent since somebody asked last, for the history: by workload pair, zone pair and service, and by node.
+//! Traffic since the last query, for the history: by workload pair, zone pair and service, and by node.
 //!
 //! Memory is bounded: what there is no room for is a sum of others for its pair of zones. The zone matrix is the truth:
 //! bytes that it has and no flow entry are others, too. The matrix and the flow entries are read one after the other, so
@@ -18,7 +18,7 @@ pub type WorkloadAt = (Option<Workload>, Place);
 pub struct GrowthKey {
     /// Between whom.
     pub ends: Between<WorkloadAt>,
-    /// What is used.
+    /// The service.
     pub service: Service,
 }
 
@@ -39,27 +39,27 @@ pub type NodesAt = Between<NodeAt>;
 /// A pair of places.
 pub type Places = Between<Place>;
 
-/// What was sent since the last time.
+/// Traffic since the last query.
 #[derive(Debug, Default)]
 pub struct Grown {
     /// Between workloads.
     pub transfers: Vec<(GrowthKey, Counter)>,
     /// Between nodes: as much as between workloads.
     pub nodes: Vec<(NodesAt, Counter)>,
-    /// Between places, by whom is not known.
+    /// Between places, without workloads.
     pub others: Vec<(Places, Counter)>,
 }
 
-/// What was sent since somebody asked last.
+/// Traffic since the last query.
 #[derive(Debug, Default)]
 pub struct Growth {
     transfers: AHashMap<GrowthKey, Counter>,
     nodes: AHashMap<NodesAt, Counter>,
-    /// Of each pair of places: what the matrix has more than the flow entries.
+    /// By pair of places: the bytes of the matrix beyond those of the flow entries.
     missing: AHashMap<Places, Missing>,
 }
 
-/// What the matrix has and the flow entries have not; less than nothing where these were read later.
+/// The bytes of the matrix minus those of the flow entries; negative if the entries were read later.
 #[derive(Debug, Default)]
 struct Missing {
     bytes: i128,
@@ -75,7 +75,7 @@ impl Growth {
     /// Pairs for which there is room, of workloads and of nodes.
     pub const ROOM: usize = 65_536;
 
-    /// Adds what a flow entry has more.
+    /// Adds the growth of a flow entry.
     pub(super) fn add(&mut self, transfer: &Transfer<'_>, new: Counter) {
         let Transfer { source, destination, service } = *transfer;
         let workload = |end: &End| end.named().map(|endpoint| Workload(Arc::clone(endpoint)));
@@ -85,7 +85,7 @@ impl Growth {
             destination: (workload(destination), destination.place.clone()),
         };
         let key = GrowthKey { ends, service };
-        // What has no room stays missing, and is others in the end.
+        // Traffic beyond the limit stays missing here, and becomes others later.
         if self.transfers.len() >= Self::ROOM && !self.transfers.contains_key(&key) {
             return;
         }
@@ -106,7 +106,7 @@ impl Growth {
         *self.nodes.entry(nodes).or_default() += new;
     }
 
-    /// Adds what a cell of the zone matrix has more.
+    /// Adds the growth of a cell of the zone matrix.
     pub fn add_matrix(&mut self, source: &Place, destination: &Place, new: Counter) {
         if new != Counter::default() {
             self.miss(Between { source: source.clone(), destination: destination.clone() }, new, 1);
@@ -124,7 +124,7 @@ impl Growth {
         *self = Self::default();
     }
 
-    /// Everything since the last call. With `all`, what is missing now is others, too.
+    /// The traffic since the last call. With `all`, bytes without a flow entry are included as others.
     pub fn take(&mut self, all: bool) -> Grown {
         let transfers = std::mem::take(&mut self.transfers).into_iter().collect();
         let nodes: Vec<_> = std::mem::take(&mut self.nodes).into_iter().collect();
@@ -141,7 +141,7 @@ impl Growth {
 }
 
 impl Missing {
-    /// What has been missing all the time.
+    /// Bytes without a flow entry since the call before the last.
     fn take(&mut self, all: bool) -> Counter {
         self.least.push([self.bytes, self.packets]);
         if self.least.len() < TIMES && !all {

@@ -9,14 +9,14 @@ use indexmap::IndexMap;
 use meridian_abi::Counter;
 use std::{cmp::Reverse, sync::Arc};
 
-/// What a line is of.
+/// The key of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IntervalKey {
     /// Between whom, and where.
     pub ends: Between<(EndKey, Place)>,
-    /// What is used.
+    /// The service.
     pub service: Service,
-    /// What the zones are to each other.
+    /// The locality.
     pub locality: Locality,
 }
 
@@ -27,7 +27,7 @@ pub struct Line {
     pub source: (EndKey, Place),
     /// The receiver and its place.
     pub destination: (EndKey, Place),
-    /// What is used.
+    /// The service.
     pub service: Service,
     /// The relation between the two zones.
     pub locality: Locality,

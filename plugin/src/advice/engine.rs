@@ -1,4 +1,4 @@
-//! Collects findings: what the rules share.
+//! Collects findings; shared by the rules.
 
 use super::{
     finding::{Confidence, Finding, Monthly, Rule, State},
@@ -65,7 +65,7 @@ impl<'a> Engine<'a> {
         self.findings.push((group, step, finding));
     }
 
-    /// The findings: the group that saves most first, and in a group what has to be done first.
+    /// The findings: the group that saves most first, and within a group in the order in which to apply them.
     pub(super) fn finish(self) -> Vec<Finding> {
         let mut of_group: BTreeMap<String, (Money, Money)> = BTreeMap::new();
         for (group, _, finding) in &self.findings {

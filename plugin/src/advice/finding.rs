@@ -1,4 +1,4 @@
-//! Findings: one thing to change each, with what it saves and what it risks.
+//! Findings: each is one change, with its savings and risks.
 
 use super::patch::Patch;
 use crate::cost::Money;
@@ -26,7 +26,7 @@ pub enum Rule {
     KafkaRack,
     /// Replication: the price of redundancy.
     Replication,
-    /// Cassandra, ScyllaDB: a driver that knows racks.
+    /// Cassandra, ScyllaDB: a rack-aware driver.
     CassandraRack,
     /// Caches: read from the zone's replica.
     Cache,
@@ -155,13 +155,13 @@ pub struct Finding {
     pub id: String,
     /// The rule.
     pub rule: Rule,
-    /// The service or the workloads that it is about.
+    /// The service or workloads concerned.
     pub subject: String,
     /// The change, in one sentence.
     pub action: String,
     /// The saving in a month; nothing if the finding only explains traffic.
     pub saving: Monthly,
-    /// The traffic between zones that it is about, in a month.
+    /// The traffic between zones concerned, per month.
     pub traffic: Monthly,
     /// The observations.
     pub evidence: Vec<String>,

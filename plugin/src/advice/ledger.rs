@@ -117,7 +117,7 @@ impl<'a> Ledger<'a> {
         sum
     }
 
-    /// Takes flows for a finding: what it saves, and all of it.
+    /// Claims flows for a finding: the bytes it saves, and all bytes.
     pub(super) fn take(&mut self, numbers: &[usize], saved: Saved) -> [Amount; 2] {
         let mut sums = [Amount::default(); 2];
         for number in numbers {

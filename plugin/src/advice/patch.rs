@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The kinds of patch that the API server knows.
+/// The kinds of patch that the API server accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
     /// JSON merge patch.

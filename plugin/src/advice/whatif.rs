@@ -28,7 +28,7 @@ pub struct Change {
 /// The values of `trafficDistribution` that prefer a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preferred {
-    /// The value that old versions know.
+    /// The value that old versions support.
     Close,
     /// The field's value.
     SameZone,

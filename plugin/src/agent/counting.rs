@@ -58,7 +58,7 @@ pub(super) struct Asked<'a> {
     pub(super) reload: &'a Notify,
     /// Requests that the agent ends.
     pub(super) end: &'a CancellationToken,
-    /// The servers, whose end is an error.
+    /// The servers; their end is an error.
     pub(super) servers: &'a mut Servers,
 }
 
@@ -173,9 +173,9 @@ impl Counting<'_> {
         }
     }
 
-    /// Takes the pairs of the interval. Before they are logged it is saved that they were taken, so that the next agent
-    /// logs none of them again, whenever this one is killed. If that fails, no sums are left to the next agent: it
-    /// then logs only what it has counted itself. The pairs must not be logged if even that fails.
+    /// Takes the pairs of the interval. The sums without them are saved before they are logged, so that the next agent
+    /// never logs them again, even if this one is killed. If the save fails, the saved sums are removed: the next agent
+    /// then logs only its own counts. If the removal fails, too, the pairs must not be logged.
     fn take_pairs(&mut self) -> (Pairs, bool) {
         let pairs = vec![(self.settings.node.clone(), self.meter.take_interval())];
         let is_saved = self.keep(true) || self.state.as_ref().is_none_or(|state| forget(state));

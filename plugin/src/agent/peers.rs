@@ -1,4 +1,4 @@
-//! The peers that this agent announces to hubble-relay: with a controller, all agents that it knows; otherwise this
+//! The peers that this agent announces to hubble-relay: with a controller, all agents of its list; otherwise this
 //! agent and the configured peers.
 
 use super::settings::{Settings, ZoneSource};

@@ -67,7 +67,7 @@ impl Start<'_> {
         let families = settings.families;
         let accounting =
             Accounting::new(settings.series, settings.pair_log.is_some()).only(families.workloads, families.namespaces);
-        // A node without a controller reports to nobody, and keeps its own history.
+        // A node without a controller sends no reports, and keeps its own history.
         let accounting = match settings.zones {
             ZoneSource::Controller(_) => accounting,
             ZoneSource::File(_) if settings.history.dir.is_some() => accounting.without_transfers().with_growth(),

@@ -74,7 +74,7 @@ impl Folder {
         }
     }
 
-    /// The blocks, with the bytes of their files. What is no block's name is not ours.
+    /// The blocks, with the bytes of their files. Files with other names are not ours.
     pub(super) fn list(&self) -> Result<Vec<(Span, u64)>, Error> {
         let mut blocks = Vec::new();
         for entry in fs::read_dir(&self.0).map_err(|source| self.failed(source))? {
@@ -88,7 +88,7 @@ impl Folder {
         Ok(blocks)
     }
 
-    /// Removes what a process that was ended had begun to write.
+    /// Removes the temporary files of a killed process.
     pub(super) fn remove_unfinished(&self) -> Result<(), Error> {
         for entry in fs::read_dir(&self.0).map_err(|source| self.failed(source))?.flatten() {
             if entry.path().extension().is_some_and(|end| end == UNFINISHED) {
@@ -124,7 +124,7 @@ impl Folder {
         }
     }
 
-    /// Gives a file that can't be read another name, so that somebody can look at it.
+    /// Renames an unreadable file, so that an operator can examine it.
     pub(super) fn set_aside(&self, span: Span) {
         let path = self.path(span);
         let aside = path.with_extension(DAMAGED);

@@ -55,7 +55,7 @@ pub(super) fn best(spans: impl Iterator<Item = Span>, from: u64, to: u64) -> Vec
 }
 
 impl Limits {
-    /// What is too old, and what is too much: the oldest hours that are in a day first, then the oldest.
+    /// Blocks to remove, because of their age or the limit: the oldest hours that are part of a day, then the oldest.
     pub(super) fn surplus(&self, blocks: &BTreeMap<Span, u64>, now: u64) -> Vec<Span> {
         let is_old = |span: &Span| {
             let kept = if span.seconds == Span::DAY { self.days } else { self.hours };

@@ -40,7 +40,7 @@ pub struct CiliumVersion {
 }
 
 impl CiliumVersion {
-    /// The first version that knows PreferSameZone and PreferSameNode.
+    /// The first version with PreferSameZone and PreferSameNode.
     pub const SAME_ZONE: Self = Self { major: 1, minor: 20 };
 
     /// The version in the name of an image, like `quay.io/cilium/cilium:v1.19.3@sha256:…`.

@@ -280,9 +280,9 @@ impl Progress {
 
     /// A line that stays.
     fn print(&mut self, line: &str) {
-        // What is on the screen stays there.
+        // The text on the screen stays there.
         self.lines = 0;
-        // Nothing depends on whether somebody reads this.
+        // Nothing depends on a reader.
         let _ = writeln!(io::stderr(), "{line}");
     }
 

@@ -1,5 +1,5 @@
 //! Text from outside on a terminal. Names are chosen by tenants, and a terminal obeys control characters in them: it changes
-//! its title, clears its screen, or shows a line that nobody wrote.
+//! its title, clears its screen, or shows a forged line.
 
 use std::fmt::Write;
 

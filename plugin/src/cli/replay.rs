@@ -177,7 +177,7 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
             let _ = may_go.recv();
         });
         ready.set(result.is_ok());
-        // Nobody waits for it once the command ends.
+        // The command does not wait for it at its end.
         let _ = has_ended.send(result);
     });
     let (mut offer, mut servers, mut is_loading) = (Some(offer), None, true);

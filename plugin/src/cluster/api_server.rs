@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// An answer: its code, what is written, and whether the connection stays open after it.
+/// An answer: its code, its bytes, and whether the connection stays open after it.
 pub(super) struct Answer(pub(super) u16, pub(super) Value, pub(super) bool);
 
 /// Starts a server, and returns a client of it.

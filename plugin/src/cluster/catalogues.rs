@@ -1,4 +1,4 @@
-//! Catalogues of the cluster, for whoever asks: what the watches know, and Cilium's own settings.
+//! Catalogues of the cluster: the objects of the watches, and Cilium's settings.
 
 use super::cilium_settings::CiliumSettings;
 use crate::catalogue::{Catalogue, CatalogueSource, DataPlane};

@@ -23,7 +23,7 @@ pub(super) struct CiliumSettings {
 }
 
 impl CiliumSettings {
-    /// Asks the API server. What can't be read is unknown.
+    /// Asks the API server. Unreadable settings are unknown.
     pub(super) async fn read(client: &Client) -> Self {
         let mut settings = Self::default();
         for namespace in NAMESPACES {

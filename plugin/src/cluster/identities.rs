@@ -31,7 +31,7 @@ pub(super) struct Identities {
     fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
     /// Addresses to evaluate.
     dirty: HashSet<IpAddr>,
-    /// Addresses whose endpoint is more than an endpoint may be.
+    /// Addresses whose endpoint exceeds the limits.
     cut: HashSet<IpAddr>,
     pool: Pool,
 }

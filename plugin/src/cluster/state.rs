@@ -60,7 +60,7 @@ pub struct Publisher {
     pub ignored: Vec<Source>,
     /// The static table, always current.
     pub fixed: watch::Receiver<Arc<StaticTable>>,
-    /// The nodes, for whoever wants to know their providers.
+    /// The nodes, with their providers.
     pub nodes: watch::Sender<Arc<[NodeProvider]>>,
     /// Requests for catalogues.
     pub catalogues: CatalogueRequests,
@@ -97,7 +97,7 @@ impl Publisher {
                     pending.has_changes = true;
                 }
                 Some(reply) = self.catalogues.next() => {
-                    // Whoever has asked may be gone.
+                    // The requester may be gone.
                     let _ = reply.send(pending.unsettled.is_empty().then(|| pending.model.catalogue()));
                 }
                 _ = look.tick(), if pending.unsettled.is_empty() => self.report_notices(&mut pending.model),

@@ -15,7 +15,7 @@ pub(super) enum Refused {
     /// It is no address.
     #[error("the address of its flow server is none")]
     Address,
-    /// The address is another node's, or it is not known whose it is.
+    /// The address belongs to another node, or to no known node.
     #[error("the address of its flow server is none of the node's")]
     Elsewhere,
     /// The name is that of another node.

@@ -1,4 +1,4 @@
-//! The history of the cluster: every replica hears all reports, and keeps its own.
+//! The history of the cluster: every replica receives all reports, and keeps its own.
 
 use super::Error;
 use crate::{

@@ -75,7 +75,7 @@ impl Serving {
             }
             let since = *held.get_or_insert_with(|| {
                 expected = self.reporting(now, GONE);
-                // Everything that was served is known here.
+                // This replica has all reports that it served.
                 is_whole = self.cluster_totals.is_complete();
                 now
             });
@@ -104,7 +104,7 @@ impl Serving {
                     continue;
                 }
             };
-            // A relay knows one peer service: here it hears of Cilium's servers, too.
+            // A relay has one peer service, so ours also announces Cilium's servers.
             if let Some(port) = self.cilium_port {
                 let server_name = announced.peer.server_name.as_ref().map(|_| server_name(&self.cluster, node));
                 let address = SocketAddr::new(announced.address.ip(), port).to_string();

@@ -35,7 +35,7 @@ pub(super) struct Totals<'a> {
     /// The sender of Events about changed hooks.
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) health: Arc<Health>,
-    /// What is known of zones and addresses.
+    /// Zones and addresses.
     pub(super) store: Arc<Store>,
     pub(super) index: Arc<Index>,
     pub(super) shutdown: CancellationToken,

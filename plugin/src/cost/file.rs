@@ -29,7 +29,7 @@ pub(super) struct PriceFile {
     pub(super) discounts: Discounts,
 }
 
-/// What is taken off list prices.
+/// The discount on list prices.
 #[derive(Debug, Default)]
 pub(super) struct Discounts {
     all: Discount,

@@ -1,7 +1,7 @@
 //! Amounts of money that are exact: prices, and the bytes times them.
 //!
 //! A byte costs a price divided by 10⁹ or by 2³⁰. The unit of [`Money`] divides both, so that the cost of any
-//! number of bytes is a whole number of it, and sums do not depend on how they are grouped. Only what a person reads is
+//! number of bytes is a whole number of it, and sums do not depend on how they are grouped. Only displayed numbers are
 //! rounded.
 
 use std::{fmt, iter::Sum, ops::AddAssign};
@@ -49,7 +49,7 @@ impl Money {
         if places == 0 { dollars.to_string() } else { format!("{dollars}.{parts:0>width$}", width = places as usize) }
     }
 
-    /// The dollars as people want to see them: cents, or two digits of what is less than one.
+    /// The dollars for display: cents, or two significant digits below one cent.
     pub fn human(self) -> String {
         let cent = DOLLAR / 100;
         let places = (2..PLACES).find(|places| self.0 == 0 || self.0 >= cent / 10_u128.pow(places - 2));
@@ -64,7 +64,7 @@ impl Money {
         Self(whole.saturating_mul(numerator).saturating_add(rest * numerator / denominator))
     }
 
-    /// This amount without what is less than a millionth of a dollar: an estimate has no more digits.
+    /// This amount, cut to millionths of a dollar: an estimate has no more digits.
     #[must_use]
     pub const fn estimated(self) -> Self {
         Self(self.0 - self.0 % (DOLLAR / 1_000_000))
@@ -107,7 +107,7 @@ impl Unit {
     }
 }
 
-/// A price in dollars, for a unit of bytes that is said elsewhere.
+/// A price in dollars. Its owner has the unit of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(u64);
 

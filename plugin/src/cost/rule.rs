@@ -25,7 +25,7 @@ impl Pattern {
     }
 }
 
-/// The transfers that a rule is for. What is empty or `None` is not looked at.
+/// The transfers that a rule matches. Empty fields and `None` match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The provider of both ends.
@@ -44,7 +44,7 @@ impl Scope {
     fn fits(&self, ends: [&Location; 2]) -> bool {
         let locality = Locality::between(&ends[0].place, &ends[1].place);
         let is_of = |provider: &Provider| {
-            // What is not ours has no provider.
+            // External addresses have no provider.
             ends.iter().filter(|end| end.place != Place::Internet).all(|end| end.provider.as_ref() == Some(provider))
         };
         if !self.provider.as_ref().is_none_or(is_of) || !(self.between.is_empty() || self.between.contains(&locality)) {
@@ -62,7 +62,7 @@ impl Scope {
     }
 }
 
-/// What a rule says of the price.
+/// The price of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Terms {
     /// The prices of the two ends.
@@ -71,7 +71,7 @@ pub enum Terms {
         sender: Price,
         /// The receiver's price.
         receiver: Price,
-        /// What they are for.
+        /// The transfers that the rule matches.
         unit: Unit,
     },
     /// There is no price, because of this.
@@ -99,11 +99,11 @@ pub struct Rule {
     pub id: String,
     /// The transfers that it is for.
     pub scope: Scope,
-    /// What they cost.
+    /// The price.
     pub terms: Terms,
     /// The discount that has been taken off.
     pub discount: Discount,
-    /// The day of which the price is, if it is said.
+    /// The day of the price, if it is known.
     pub as_of: String,
     /// Where the price is from.
     pub source: String,
@@ -117,7 +117,7 @@ impl Rule {
     /// What these bytes cost. `None` where there is no price.
     fn cost(&self, source: &Location, destination: &Location, bytes: u64) -> Option<Charge> {
         let Terms::Prices { sender, receiver, unit } = &self.terms else { return None };
-        // A rule that names the class has said what each end pays.
+        // A rule for the class has the prices of both ends.
         let pays = |end: &Location| self.scope.class.is_some() || end.class().is_none_or(is_charged);
         let of = |end: &Location, price: &Price| if pays(end) { price.of(bytes, *unit) } else { Money::ZERO };
         Some(Charge { sender: of(source, sender), receiver: of(destination, receiver) })
@@ -129,7 +129,7 @@ const fn is_charged(class: Class) -> bool {
     matches!(class, Class::Vm | Class::Loadbalancer | Class::Internet)
 }
 
-/// What a transfer costs its two ends.
+/// The cost of a transfer for its two ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// The sender's part.
@@ -159,7 +159,7 @@ impl<'a> Quote<'a> {
         Self { rule, source, destination }
     }
 
-    /// What these bytes cost. `None` where no price is known.
+    /// The cost of these bytes; `None` without a price.
     pub fn cost(&self, bytes: u64) -> Option<Charge> {
         self.rule?.cost(self.source, self.destination, bytes)
     }

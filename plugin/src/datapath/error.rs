@@ -119,7 +119,7 @@ impl Error {
 
     /// A map can't be made, or asked about.
     pub(super) fn of_map(map: &str, error: MapError) -> Self {
-        // The kernel's answer is below what the library says of it.
+        // The kernel's answer is a source of the library's error.
         let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
         while let Some(error) = cause {
             if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {

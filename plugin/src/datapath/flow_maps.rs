@@ -187,7 +187,7 @@ fn end<A: Address>(pinned_state: &SharedPinnedState, slot: &SharedSlot<A>) {
         protocol: 0,
         side_and_path: SideAndPath::new(ServiceSide::None, PacketPath::Sent),
     };
-    // SAFETY: the word is RETIRED, so nobody else reads or writes the key.
+    // SAFETY: the word is RETIRED, so no program reads or writes the key.
     unsafe { slot.key.get().write_volatile(key) };
     pinned_state.retiring.store(0, Ordering::SeqCst);
     slot.verdict.store(flow::EMPTY, Ordering::SeqCst);

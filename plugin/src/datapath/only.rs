@@ -86,7 +86,7 @@ impl Only {
 impl Drop for Only {
     fn drop(&mut self) {
         if let Some(path) = &self.file {
-            // Before the lock goes, so that nobody else holds it yet.
+            // Before the lock is released, so that no other process holds it yet.
             let _ = fs::remove_file(path);
         }
     }

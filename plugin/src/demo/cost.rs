@@ -1,4 +1,4 @@
-//! What the demo's traffic would cost in a month at its rate.
+//! The monthly cost of the demo's traffic at its rate.
 
 use crate::{
     cost::Money,
@@ -37,7 +37,7 @@ struct CostRow {
 }
 
 impl Cost {
-    /// What a statement of this time costs in a month.
+    /// The monthly cost of a statement.
     pub fn new(statement: &Statement, elapsed: Duration) -> Self {
         let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let row = |Row { key, sum }: &Row| {

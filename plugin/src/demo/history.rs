@@ -39,7 +39,7 @@ impl DemoHistory {
         (self.since, self.seconds) = (Instant::now(), 0);
     }
 
-    /// Records the growth since the last call. With `is_last`, also what has no flow entry yet.
+    /// Records the growth since the last call. With `is_last`, also bytes without a flow entry.
     pub(super) fn record(&mut self, meters: &[Mutex<Meter>], is_last: bool) -> Result<(), Error> {
         let elapsed = Duration::from_secs(self.since.elapsed().as_secs() - self.seconds);
         self.seconds += elapsed.as_secs();

@@ -20,7 +20,7 @@ pub struct Report {
     exact: bool,
     attributed_bytes: u64,
     unattributed_bytes: u64,
-    /// What it would cost; `None` where it was not priced.
+    /// The cost; `None` if it was not priced.
     cost: Option<Cost>,
     /// The advice.
     #[serde(serialize_with = "findings")]
@@ -65,7 +65,7 @@ impl Report {
         Self { advice, ..self }
     }
 
-    /// The same, with what the traffic costs.
+    /// The same, with the cost of the traffic.
     #[must_use]
     pub fn with_cost(self, cost: Cost) -> Self {
         Self { cost: Some(cost), ..self }

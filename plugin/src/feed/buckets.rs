@@ -40,7 +40,7 @@ impl Bucket {
         wire::encode_pieces(index as u32, &self.prefixes, &self.identities)
     }
 
-    /// The update that adds what is in this one.
+    /// The update that adds the contents of this bucket.
     pub(super) fn encode_added(&self) -> Vec<u8> {
         wire::encode_bucket(None, &self.prefixes, &self.identities)
     }

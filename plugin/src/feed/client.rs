@@ -232,7 +232,7 @@ impl Client {
         // The controller ends its stream when this one has ended: a response that is dropped does not end it.
         let (_open, ended) = oneshot::channel::<()>();
         let hello = follow_request::Request::Hello(self.hello(gathered));
-        // What is put in force is acknowledged; what has been overtaken is not.
+        // Versions in force are acknowledged; overtaken ones are not.
         let hello = tokio_stream::once(FollowRequest { request: Some(hello) });
         let acknowledged = WatchStream::from_changes(self.applied.clone()).map(|position: Position| FollowRequest {
             request: Some(follow_request::Request::Acknowledged(position.into())),

@@ -29,7 +29,7 @@ const NODE_NAME: usize = 253;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to read a part of its updates.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an agent may take to hear why its stream ends.
+/// How long an agent may take to read the reason of its stream's end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The watches of the cluster.

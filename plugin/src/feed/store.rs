@@ -225,7 +225,7 @@ impl Inner {
         effective
     }
 
-    /// Changes as one update; nothing if that would be more than an agent takes: buckets tell of them then.
+    /// Changes as one update; `None` if it exceeds the agent's limit: then buckets carry them.
     fn small_delta(changes: &Changes) -> Option<Bytes> {
         if changes.zones.len() + changes.identities.len() > LARGE {
             return None;

@@ -153,20 +153,6 @@ impl FlowBuilder {
             ServiceSide::Source => Some(true),
             ServiceSide::None => None,
         };
-        let opening = observation.tcp_flags.is_some_and(|flags| flags.syn);
-        let reason = match is_reply {
-            Some(true) => flow::TraceReason::Reply,
-            Some(false) if opening => flow::TraceReason::New,
-            Some(false) => flow::TraceReason::Established,
-            None => flow::TraceReason::Unknown,
-        };
-        // The direction is the connection's, as seen from the local end: a reply that leaves belongs to a connection
-        // that came in.
-        let direction = if (is_reply == Some(true)) == (observation.path == PacketPath::Arrived) {
-            flow::TrafficDirection::Egress
-        } else {
-            flow::TrafficDirection::Ingress
-        };
         let l4 = transport(observation);
         let mut summary = l4.as_ref().map_or_else(|| format!("IP protocol {}", observation.protocol), summary);
         if self.node.zones_in_summary {
@@ -184,13 +170,7 @@ impl FlowBuilder {
             destination_service: service(destination_owner, is_reply == Some(false)),
             uuid: uuid::Uuid::new_v4().to_string(),
             verdict: flow::Verdict::Forwarded.into(),
-            ip: Some(flow::Ip {
-                source: observation.source.0.to_string(),
-                destination: observation.destination.0.to_string(),
-                ip_version: if observation.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 }
-                    .into(),
-                ..flow::Ip::default()
-            }),
+            ip: Some(ip(observation)),
             summary,
             l4: l4.map(|protocol| flow::Layer4 { protocol: Some(protocol) }),
             r#type: flow::FlowType::L3L4.into(),
@@ -200,9 +180,9 @@ impl FlowBuilder {
                 r#type: EVENT_TRACE,
                 sub_type: flow::TraceObservationPoint::ToNetwork.into(),
             }),
-            traffic_direction: direction.into(),
+            traffic_direction: traffic_direction(is_reply, observation.path).into(),
             trace_observation_point: flow::TraceObservationPoint::ToNetwork.into(),
-            trace_reason: reason.into(),
+            trace_reason: trace_reason(is_reply, observation).into(),
             ..Flow::default()
         };
         let mut encoded = Vec::with_capacity(512);
@@ -234,6 +214,36 @@ impl FlowBuilder {
         let end = End { endpoint: endpoint.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
         self.ends.insert((address, locality), end);
         (endpoint, encoded)
+    }
+}
+
+fn ip(observation: &Observation) -> flow::Ip {
+    let version = if observation.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 };
+    flow::Ip {
+        source: observation.source.0.to_string(),
+        destination: observation.destination.0.to_string(),
+        ip_version: version.into(),
+        ..flow::Ip::default()
+    }
+}
+
+fn trace_reason(is_reply: Option<bool>, observation: &Observation) -> flow::TraceReason {
+    let opening = observation.tcp_flags.is_some_and(|flags| flags.syn);
+    match is_reply {
+        Some(true) => flow::TraceReason::Reply,
+        Some(false) if opening => flow::TraceReason::New,
+        Some(false) => flow::TraceReason::Established,
+        None => flow::TraceReason::Unknown,
+    }
+}
+
+/// The direction is the connection's, as seen from the local end: a reply that leaves belongs to a connection that came
+/// in.
+fn traffic_direction(is_reply: Option<bool>, path: PacketPath) -> flow::TrafficDirection {
+    if (is_reply == Some(true)) == (path == PacketPath::Arrived) {
+        flow::TrafficDirection::Egress
+    } else {
+        flow::TrafficDirection::Ingress
     }
 }
 

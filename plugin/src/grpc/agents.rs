@@ -62,7 +62,7 @@ pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<A
     serve_routes(routes, listener, tls, Port { agents, shutdown }).await;
 }
 
-/// What all connections to the port have in common.
+/// Shared by all connections to the port.
 #[derive(Clone)]
 struct Port {
     agents: Arc<Agents>,
@@ -128,7 +128,7 @@ async fn serve_connection(Arrival { stream, from, mut place }: Arrival, routes: 
                 return;
             }
             node = authenticated.node(), if !is_known => {
-                // The place of a stranger is free again. Where no token says whose it is, each is its own.
+                // The place of a stranger is free again. Without tokens, each connection is its own peer.
                 let client = node.unwrap_or_else(|| from.to_string());
                 (place, is_known) = (port.agents.places.known.admit(client), true);
             }

@@ -1,4 +1,4 @@
-//! A block, and what it is made of. Rows name parties, sites and services by their places in the block's own lists.
+//! A block and its parts. Rows name parties, sites and services by their index in the block's own lists.
 
 use crate::zones::Location;
 use meridian_abi::Counter;
@@ -77,7 +77,7 @@ impl Server {
     pub const ALL: [Self; 3] = [Self::Unknown, Self::Source, Self::Destination];
 }
 
-/// What a sum is of. Numbers are places in the lists of the block.
+/// The key of a sum. Numbers are indexes of the block's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransferKey {
     /// Parties: the sender and the receiver.
@@ -94,7 +94,7 @@ pub struct TransferKey {
     pub server: Server,
 }
 
-/// What went from one party to another.
+/// Traffic from one party to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// Between whom.
@@ -103,7 +103,7 @@ pub struct Transfer {
     pub counter: Counter,
 }
 
-/// What a node sent or received, from one site to another.
+/// Traffic that a node sent or received, from one site to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeTransfer {
     /// The node, in `coverage.nodes`; the one without a name is any that is not known.
@@ -119,13 +119,13 @@ pub struct NodeTransfer {
 /// How much of a block's time was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Seconds in which somebody recorded.
+    /// Recorded seconds.
     pub recorded_seconds: u32,
     /// The nodes that were known, by name.
     pub nodes: Vec<NodeCoverage>,
 }
 
-/// How much was heard of a node.
+/// The share of time in which a node reported.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeCoverage {
     /// The node's name.
@@ -136,7 +136,7 @@ pub struct NodeCoverage {
     pub reported_seconds: u32,
 }
 
-/// What was sent in one span. Lists and rows are sorted, so that equal content is equal.
+/// Traffic of one span. Lists and rows are sorted, so that equal content is equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// When.
@@ -147,9 +147,9 @@ pub struct Block {
     pub sites: Vec<Location>,
     /// The services, as `namespace/name`; the empty one is no service.
     pub services: Vec<String>,
-    /// What went between parties.
+    /// Traffic between parties.
     pub transfers: Vec<Transfer>,
-    /// What nodes sent, and what they received: each is the sum of `transfers`.
+    /// Traffic sent by nodes, and received by nodes: each is the sum of `transfers`.
     pub nodes: Vec<NodeTransfer>,
     /// How much of the time was seen.
     pub coverage: Coverage,

@@ -1,5 +1,4 @@
-//! Makes a block of what is added, in bounded memory: what there is no room for is a sum of others for its pair of
-//! sites.
+//! Builds a block in bounded memory: traffic beyond the limit is one sum of others for each pair of sites.
 
 use super::{
     block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey},
@@ -19,7 +18,7 @@ pub struct Ends<'a> {
     pub sites: [&'a Location; 2],
 }
 
-/// What is used in a transfer, and which end serves it.
+/// The service of a transfer, and the end that serves it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Serving<'a> {
     /// The service as `namespace/name`; empty where there is none.
@@ -137,7 +136,7 @@ impl Builder {
         node
     }
 
-    /// Adds seconds in which somebody recorded.
+    /// Adds recorded seconds.
     pub const fn add_recorded(&mut self, seconds: u32) {
         let sum = self.recorded_seconds.saturating_add(seconds);
         self.recorded_seconds = if sum < self.span.seconds { sum } else { self.span.seconds };
@@ -173,7 +172,7 @@ impl Builder {
         self.add_recorded(block.coverage.recorded_seconds);
     }
 
-    /// The block of what was added.
+    /// The block.
     pub fn block(&self) -> Block {
         let keys = self.transfers.keys();
         let (parties, party) = self.parties.sorted(keys.clone().flat_map(|key| key.parties));

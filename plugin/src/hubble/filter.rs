@@ -202,7 +202,7 @@ fn checks(filter: &FlowFilter, sums: &mut Sums) -> Result<Vec<Check>, InvalidFil
     let mut checks = Checks { checks: Vec::new(), sums };
     checks.add(uuid, self::uuid)?;
     checks.add(event_type, self::event_type)?;
-    checks.add(verdict, |verdicts| Box::new(move |flow| verdicts.contains(&verdict_of(flow))))?;
+    checks.add(verdict, self::verdict)?;
     checks.add(drop_reason_desc, drop_reason)?;
     checks.add(reply, self::reply)?;
     checks.add(encrypted, packet::encrypted)?;
@@ -244,15 +244,21 @@ fn checks(filter: &FlowFilter, sums: &mut Sums) -> Result<Vec<Check>, InvalidFil
     checks.try_add_end(Side::Destination, destination_cluster_name, names::cluster)?;
     checks.add(ip_version, packet::ip_version)?;
     checks.add(trace_id, self::trace_id)?;
-    checks.add(traffic_direction, |directions| {
-        Box::new(move |flow| directions.contains(&(flow.own().varint(flow::TRAFFIC_DIRECTION) as i32)))
-    })?;
+    checks.add(traffic_direction, self::traffic_direction)?;
     checks.add(interface, self::interface)?;
     checks.add(ip_trace_id, self::ip_trace_id)?;
     if let Some(experimental) = experimental {
         checks.try_add(&experimental.cel_expression, |expressions| Ok(cel::check(expressions)?))?;
     }
     Ok(checks.checks)
+}
+
+fn verdict(verdicts: Vec<i32>) -> FlowCheck {
+    Box::new(move |flow| verdicts.contains(&verdict_of(flow)))
+}
+
+fn traffic_direction(directions: Vec<i32>) -> FlowCheck {
+    Box::new(move |flow| directions.contains(&(flow.own().varint(flow::TRAFFIC_DIRECTION) as i32)))
 }
 
 fn uuid(uuids: Vec<String>) -> FlowCheck {

@@ -87,7 +87,7 @@ pub struct Counted {
     pub series: Vec<(Vec<(&'static str, String)>, u64)>,
 }
 
-/// All counts, and the counts of what was refused.
+/// All counts, and the counts of refused series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     /// The families, in the order of the configuration.

@@ -1,4 +1,4 @@
-//! Turns: how long a reader examines records before others go on.
+//! Turns: how long a reader examines records before others continue.
 //!
 //! One thread serves all clients, so a reader that examines many records, or evaluates a costly filter, delays the
 //! others. A turn ends by time. Readers with costly filters take their turns one after the other, and the server
@@ -16,7 +16,7 @@ use tokio::{
 /// How long a turn lasts. Then the record in work is still examined.
 const TURN: Duration = Duration::from_millis(1);
 
-/// The turn of costly readers, of whom one at a time has it.
+/// The turn, which one costly reader at a time has.
 #[derive(Clone, Debug)]
 pub(super) struct CostlyTurn(Arc<Semaphore>);
 

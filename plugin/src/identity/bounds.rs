@@ -1,5 +1,5 @@
-//! The limits of an identity. Whoever may create a pod chooses its labels, its owner and the Services that
-//! select it, and every agent of the cluster holds them.
+//! The limits of an identity. The creator of a pod chooses its labels, its owner and the Services that select it,
+//! and every agent of the cluster holds them.
 //!
 //! The API server limits names and label values, and neither the number of labels nor an owner's kind, name
 //! and uid.

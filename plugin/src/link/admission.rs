@@ -1,8 +1,8 @@
-//! Places for connections: how many there are at one time in all and of one client (an address, or a node), and which of them gives
-//! way to a new one.
+//! Places for connections: how many there are at one time in all and of one client (an address, or a node), and which of
+//! them gives way to a new one.
 //!
 //! A newcomer always gets a place. The place is taken from the client that holds most of them, and there from
-//! the connection that has been idle for longest, so whoever holds many places only displaces themselves. A
+//! the connection that has been idle for longest, so a client with many places displaces only itself. A
 //! client with one connection keeps it as long as another one holds more.
 
 use std::{
@@ -31,7 +31,7 @@ pub struct Admission<K = IpAddr> {
 
 #[derive(Debug)]
 struct Places<K> {
-    /// Grows with every connection and every change of one: what is smaller has waited for longer.
+    /// Grows with every connection and every change of one: the smallest has waited longest.
     clock: u64,
     held: HashMap<u64, Held<K>>,
     by_client: HashMap<K, usize>,
@@ -54,7 +54,7 @@ pub struct Place {
     displaced: CancellationToken,
 }
 
-/// Whoever counts a place.
+/// The peer that holds a place.
 trait Holder: fmt::Debug + Send + Sync {
     fn set_busy(&self, id: u64, is_busy: bool);
     fn free(&self, id: u64);

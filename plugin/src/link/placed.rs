@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Whoever serves it hears of the loss of its place as of an error of the connection.
+/// The loss of its place appears as an error of the connection.
 pub struct Placed {
     stream: Connection,
     from: SocketAddr,

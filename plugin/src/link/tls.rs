@@ -250,7 +250,7 @@ pub fn connections(
             // is gone already.
             let _ = stream.set_nodelay(true);
             let place = places.admit(from.ip());
-            // Nobody who is slow, or silent, holds up the next one.
+            // A slow or silent client does not delay the next one.
             tokio::spawn(arrive(stream, from, tls.clone(), place, sender.clone()));
         }
     });
@@ -270,7 +270,7 @@ async fn arrive(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, plac
         () = place.displaced() => return,
     };
     if let Some(stream) = agreed {
-        // Nobody takes it: the server has ended.
+        // No receiver: the server has ended.
         let _ = to.send(Arrival { stream, from, place }).await;
     }
 }

@@ -30,7 +30,7 @@ impl From<Refused> for Status {
     }
 }
 
-/// Looks at the token that an agent shows, and says on which node it is; `None` where everybody is let in.
+/// Checks an agent's token, and returns its node; `None` if tokens are not required.
 pub trait Authenticate: Send + Sync {
     /// Looks at a token, shown by a client at an address; `None` is none.
     fn check(&self, token: Option<String>, from: Option<IpAddr>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
@@ -56,7 +56,7 @@ impl Authenticated {
     }
 }
 
-/// Looks at the token of a request, and says on which node its owner is; `None` where everybody is let in.
+/// Checks the token of a request, and returns its owner's node; `None` if tokens are not required.
 ///
 /// # Errors
 /// The token is refused.

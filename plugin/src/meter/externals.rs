@@ -15,7 +15,7 @@ pub(super) struct Externals {
 }
 
 impl Externals {
-    /// The prefix that holds an address, if it is external and says what it is.
+    /// The prefix that holds an address, if it is external and has a class.
     pub(super) fn at(&mut self, address: IpAddr, table: &Table) -> Option<Arc<Endpoint>> {
         if !table.has_external() {
             return None;

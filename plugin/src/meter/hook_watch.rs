@@ -1,6 +1,6 @@
 //! Watches whether the hook sees the packets that leave the node, and replaces a blind hook by one that sees them.
 //!
-//! A node's configuration tells where packets should pass; the comparison shows where they do. A hook is changed once,
+//! A node's configuration suggests where packets pass; the comparison shows where they do. A hook is changed once,
 //! and changed back only if the other one turned out to be worse.
 
 use super::{HookState, Meter};

@@ -15,7 +15,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody is there.
+    /// No server answers.
     #[error("{server}: {source}: is this the address of --http-listen of a controller or an agent?")]
     Unreachable {
         /// The server.
@@ -26,7 +26,7 @@ pub enum AskError {
     /// The answer did not come in time.
     #[error("{0}: no answer in time")]
     Silent(String),
-    /// It does not speak HTTP.
+    /// The answer is not HTTP.
     #[error("{server}: {source}")]
     Http {
         /// The server.
@@ -39,7 +39,7 @@ pub enum AskError {
     Refused {
         /// The server.
         server: String,
-        /// What it says.
+        /// Its body.
         reason: String,
         /// Whether the question makes no sense.
         is_bad: bool,

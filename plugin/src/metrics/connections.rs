@@ -1,5 +1,5 @@
-//! Serves HTTP/1 on a bounded number of connections, so that a client that says half of a request, or reads half
-//! of an answer, keeps nobody from being served: it gives way to whoever comes.
+//! Serves HTTP/1 on a bounded number of connections. A client that sends half a request, or reads half an answer, does
+//! not block others: it gives way to new connections.
 
 use crate::link::{Admission, Place};
 use axum::{Router, body::Body};
@@ -14,11 +14,11 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
-/// How long a client may take to say a request, from the connection or the last answer on.
+/// How long a client may take to send a request, from the connection or the last answer on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
 /// How long a client may take none of an answer.
 const STUCK: Duration = Duration::from_secs(30);
-/// What is read of a request at most.
+/// The maximum size of a request.
 const REQUEST_BYTES: usize = 16 << 10;
 /// How long to wait where no connection can be accepted, for want of files perhaps.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, places: Arc<Adm
         }
     }
     connections.close();
-    // Whoever does not read is not waited for.
+    // A client that does not read is not waited for.
     let _ = timeout(FAREWELL, connections.wait()).await;
 }
 

@@ -133,7 +133,7 @@ async fn site(State(served): State<Served>, method: Method, uri: Uri, query: Que
     let page = served.page;
     let catalogue = if Site::needs_catalogue(&path) { page.site.catalogue().await } else { None };
     let request = Request { path, query, now: SystemTime::now(), is_ready: page.ready.is_set(), catalogue };
-    // The turn ends with the answer, also where nobody waits for it any more.
+    // The turn ends with the answer, also if the client has gone.
     let answer = move || {
         let _turn = turn;
         page.site.answer(&request)

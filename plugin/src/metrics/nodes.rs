@@ -24,7 +24,7 @@ use std::{
 pub struct Nodes {
     /// Their samples.
     pub samples: Samples,
-    /// What is shown of pods and workloads.
+    /// The series of pods and workloads.
     pub families: Families,
 }
 

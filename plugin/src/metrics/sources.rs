@@ -1,4 +1,4 @@
-//! The page's view of what a process measures or sums up.
+//! The page's view of the counters of a process.
 
 use super::controller::{Controller, SILENT};
 use crate::{

@@ -23,7 +23,7 @@ impl CutLines {
         Self([("stdout", None), ("stderr", None)])
     }
 
-    /// The object with all of its line's text; `None` while that goes on in a later object.
+    /// The object with all of its line's text; `None` while that continues in a later object.
     pub(super) fn join(&mut self, line: u64, mut object: Map<String, Value>) -> Option<Map<String, Value>> {
         let stream = object.get("stream").and_then(Value::as_str).unwrap_or_default();
         let Some((_, beginning)) = self.0.iter_mut().find(|(name, _)| *name == stream) else { return Some(object) };

@@ -144,7 +144,7 @@ fn a_line_that_resembles_a_cut_one_is_read_whole() {
     // The rest was lost: the next line is not taken for it.
     let torn = [docker("{\"flow\":{\"uuid\":\"x", "stdout"), docker(&format!("{}\n", flow("c")), "stdout")].join("\n");
     assert_eq!(short(&torn), ["c"]);
-    // No end at all: said once, with its line.
+    // No end at all: reported once, with its line.
     let endless = [docker(&flow("d"), "stdout"), docker("{\"flow\":{\"uuid\":\"x", "stdout")].join("\n");
     assert_eq!(short(&endless), ["d", "NotJson"]);
     assert_eq!(lines(endless.as_bytes())[1].0, 2);

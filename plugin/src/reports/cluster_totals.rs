@@ -26,7 +26,7 @@ use tokio::sync::broadcast;
 
 /// A node without a report for this long is forgotten. If it came back with the same counters, they would count twice.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What the counters of one node can have grown by in all: three months at a terabit a second, three years at a
+/// The maximum growth of one node's counters in all: three months at a terabit a second, three years at a
 /// hundred gigabits.
 const MOST: u64 = 1 << 60;
 /// The limit of pairs of pods of one node.
@@ -91,7 +91,7 @@ struct Node {
     pods: AHashMap<TransferKey, Counter>,
     attributed: ByLocality,
     sent_by_known: ByLocality,
-    /// What was added for it, whatever its counters: a node that begins again and again adds no more than one.
+    /// The additions for it over all its counters: a node that restarts its counters again and again adds no more.
     added: u64,
 }
 
@@ -183,7 +183,7 @@ impl ClusterTotals {
         inner.accounting.take_interval()
     }
 
-    /// The same, with what the history needs.
+    /// The same, with traffic for the history.
     #[must_use]
     pub fn with_growth(self) -> Self {
         let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +191,7 @@ impl ClusterTotals {
         Self { inner: Mutex::new(inner), ..self }
     }
 
-    /// What was sent since the last call, for the history. Nothing if none is kept.
+    /// Traffic since the last call, for the history; `None` if it is not kept.
     pub fn take_growth(&self, all: bool) -> Grown {
         self.lock().accounting.growth_mut().map(|growth| growth.take(all)).unwrap_or_default()
     }
@@ -208,7 +208,7 @@ impl ClusterTotals {
         inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
     }
 
-    /// Ends the acceptance of reports, and tells the standby replicas. Returns whether there are any.
+    /// Ends the acceptance of reports, and notifies the standby replicas. Returns whether there are any.
     pub fn close(&self) -> bool {
         let mut inner = self.lock();
         inner.is_closed = true;
@@ -312,8 +312,8 @@ impl Inner {
         Ok(state)
     }
 
-    /// What was added for a node, with this report, in bytes or packets, whichever is more; nothing if a total
-    /// would overflow.
+    /// The additions for a node including this report, in bytes or packets, whichever is more; `None` if a total would
+    /// overflow.
     fn would_add(&self, node: &str, read: &Read) -> Option<u64> {
         let known = self.nodes.get(node);
         let (same, none) = (known.filter(|known| known.boot_id == read.boot_id), Counter::default());
@@ -333,7 +333,7 @@ impl Inner {
         let before = known.map_or(0, |known| known.added);
         let added = zones.chain(stats).chain(flows).try_fold(before, u64::checked_add)?;
         let others = self.nodes.values().try_fold(0, |sum: u64, node| sum.checked_add(node.added))?;
-        // Each total is of what was added.
+        // Each total is the sum of the additions.
         others.checked_add(added - before)?;
         Some(added)
     }
@@ -344,7 +344,7 @@ impl Inner {
         // If another replica summed the traffic, it may have logged it, too.
         let is_logged = !node.is_current && report.taken_before;
         if node.boot_id != read.boot_id {
-            // What the counters before had counted stays in the sums.
+            // The sums keep the counts of the counters before.
             *node = Node { boot_id: read.boot_id, added: node.added, ..Node::default() };
         }
         node.remember(report, now);
@@ -368,22 +368,13 @@ impl Inner {
         for (key, counter) in read.pods {
             let locality = Locality::between(&key.ends.source.1, &key.ends.destination.1);
             if node.pods.len() >= PAIRS && !node.pods.contains_key(&key) {
-                // It stays in what is left.
+                // It stays in the rest.
                 continue;
             }
             let known = node.pods.entry(key.clone()).or_default();
             let new = least(minus(counter, *known), left.get(locality));
             *known += new;
             left.subtract(locality, new);
-            let end = |(endpoint, place): &(Option<Named>, Place)| {
-                let named = endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.0));
-                // An external prefix is in no other sum.
-                let (external, endpoint) = match named {
-                    Some(named) if named.class().is_some() => (Some(named), None),
-                    named => (None, named),
-                };
-                End { address: None, endpoint, place: place.clone(), external }
-            };
             let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));
             let transfer = Transfer { source: &source, destination: &destination, service: key.service };
             if source.endpoint.is_some() {
@@ -404,6 +395,16 @@ impl Inner {
         }
         accounting.add_rest(left, left_of_known, !is_logged);
     }
+}
+
+/// An external prefix is in no other sum.
+fn end((endpoint, place): &(Option<Named>, Place)) -> End {
+    let named = endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.0));
+    let (external, endpoint) = match named {
+        Some(named) if named.class().is_some() => (Some(named), None),
+        named => (None, named),
+    };
+    End { address: None, endpoint, place: place.clone(), external }
 }
 
 impl Node {

@@ -1,5 +1,5 @@
-//! What a report may say: an agent may be wrong or stolen, so that what it reports is about its own node, of a
-//! bounded size, and in zones that the controller knows.
+//! The limits of a report. An agent may be faulty or stolen, so its report must be about its own node, of a bounded
+//! size, and in zones of the controller's table.
 
 use crate::{
     proto::v1::{Counter, EndpointName, ReportRequest},
@@ -8,7 +8,7 @@ use crate::{
 
 /// The longest name in a report, in bytes: a DNS name.
 const NAME_BYTES: usize = 253;
-/// What a counter of one node can be at most: three years at a hundred gigabits a second.
+/// The maximum of a node's counter: three years at a hundred gigabits a second.
 const MOST: u64 = 1 << 60;
 
 /// The zones of the cluster.

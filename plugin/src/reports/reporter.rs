@@ -1,7 +1,7 @@
 //! Builds an agent's reports.
 
 use crate::{
-    accounting::{Named, TransferKey},
+    accounting::{Named, Totals, TransferKey},
     counters::Sample,
     proto::v1::{FlowServer, Hook, Line, ReportRequest},
     wire::{self, Names},
@@ -18,6 +18,12 @@ pub struct ReportBuilder {
     /// The counters that this stream has sent; `None` before its first report.
     sent: Option<AHashMap<TransferKey, Counter>>,
     taken_before: bool,
+}
+
+/// The changed lines of a report.
+struct Lines {
+    pods: Vec<Line>,
+    ended: Vec<Line>,
 }
 
 impl ReportBuilder {
@@ -42,8 +48,34 @@ impl ReportBuilder {
         let counted = &sample.counted;
         let totals = &counted.totals;
         let whole = self.sent.is_none();
+        let mut names = Names::default();
+        let Lines { pods, ended } = self.lines(totals, &mut names);
+        ReportRequest {
+            node: counted.whose.nodes().first().cloned().unwrap_or_default(),
+            boot_id: sample.boot_id.to_vec(),
+            time: Some(counted.time.into()),
+            flow_server: self.flow_server.clone(),
+            zones: counted.matrix.cells().map(|(pair, counter)| wire::zone_pair(pair, counter)).collect(),
+            reasons: counted.stats.iter().map(|(stat, counter)| wire::reason(*stat, *counter)).collect(),
+            pods,
+            whole,
+            ended,
+            attributed: totals.pods.sum().into(),
+            sent_by_known: totals.senders.sum().into(),
+            taken_before: self.taken_before,
+            names: Some(names.into()),
+            hook: Some(Hook {
+                name: sample.hook.to_owned(),
+                reason: sample.hook_reason.to_string(),
+                changes: sample.hook_changes,
+            }),
+        }
+    }
+
+    /// The series that have changed or ended since the last report of this stream.
+    fn lines(&mut self, totals: &Totals, names: &mut Names) -> Lines {
         let sent = self.sent.get_or_insert_default();
-        let (mut names, mut pods, mut ended) = (Names::default(), Vec::new(), Vec::new());
+        let (mut pods, mut ended) = (Vec::new(), Vec::new());
         let mut line = |key: &TransferKey, counter: Option<Counter>| {
             let mut end = |(endpoint, place): &(Option<Named>, Place)| {
                 Some(names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place))
@@ -77,25 +109,6 @@ impl ReportBuilder {
             }
             lives
         });
-        ReportRequest {
-            node: counted.whose.nodes().first().cloned().unwrap_or_default(),
-            boot_id: sample.boot_id.to_vec(),
-            time: Some(counted.time.into()),
-            flow_server: self.flow_server.clone(),
-            zones: counted.matrix.cells().map(|(pair, counter)| wire::zone_pair(pair, counter)).collect(),
-            reasons: counted.stats.iter().map(|(stat, counter)| wire::reason(*stat, *counter)).collect(),
-            pods,
-            whole,
-            ended,
-            attributed: totals.pods.sum().into(),
-            sent_by_known: totals.senders.sum().into(),
-            taken_before: self.taken_before,
-            names: Some(names.into()),
-            hook: Some(Hook {
-                name: sample.hook.to_owned(),
-                reason: sample.hook_reason.to_string(),
-                changes: sample.hook_changes,
-            }),
-        }
+        Lines { pods, ended }
     }
 }

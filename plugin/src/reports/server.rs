@@ -1,6 +1,10 @@
 //! The controller's side.
 
-use super::{ClusterTotals, Refused, ZoneNames, plausible, services::reports_server::Reports, streams::Streams};
+use super::{
+    ClusterTotals, Refused, ZoneNames, plausible,
+    services::reports_server::Reports,
+    streams::{Stream, Streams},
+};
 use crate::{
     leader::{Role, until_lost},
     link::{Authenticate, LogLimit, check_token},
@@ -38,11 +42,11 @@ pub struct Tally {
     pub refused: AtomicU64,
     /// Streams of standby replicas that were ended because the replica fell behind.
     pub mirrors_behind: AtomicU64,
-    /// Flow servers that are not announced, because what is reported of them is not the node's.
+    /// Flow servers that are not announced, because the reported address or name is not the node's.
     pub refused_flow_servers: AtomicU64,
     /// Zones of reports that are not known here.
     pub unknown_zones: AtomicU64,
-    /// Lines of the log about what was refused.
+    /// Log lines about refusals.
     log: LogLimit,
 }
 
@@ -107,6 +111,57 @@ impl ReportsService {
         status
     }
 
+    /// The next report; `None` at the end of the agent's stream.
+    ///
+    /// # Errors
+    /// The reason to end the stream.
+    async fn next_report(
+        &mut self,
+        reports: &mut Streaming<ReportRequest>,
+        own: Option<&Stream>,
+        limit: Duration,
+    ) -> Result<Option<ReportRequest>, Status> {
+        let replaced = async {
+            match own {
+                Some(own) => own.replaced().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(replaced);
+        let report = loop {
+            tokio::select! {
+                report = timeout(limit, reports.message()) => break report,
+                // The role was checked when the stream began.
+                Ok(()) = self.role.changed() => if let Some(status) = self.refusal() {
+                    return Err(status);
+                },
+                () = &mut replaced => return Err(Status::aborted("a newer stream of this node has begun")),
+                () = self.shutdown.cancelled() => return Err(Status::unavailable("the controller ends")),
+            }
+        };
+        match report {
+            Ok(Ok(report)) => Ok(report),
+            Ok(Err(status)) if matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown) => Ok(None),
+            Ok(Err(status)) => Err(self.refuse(Status::invalid_argument(status.message()))),
+            Err(_) => Err(Status::deadline_exceeded("no report came in time")),
+        }
+    }
+
+    /// Adds a report to the cluster's totals. The lock is held only for one report.
+    ///
+    /// # Errors
+    /// The reason to end the stream.
+    fn add(&self, mut report: ReportRequest) -> Result<(), Status> {
+        let unknown = plausible::check(&mut report, &*self.zones)
+            .map_err(|reason| self.refuse(Status::invalid_argument(reason.to_string())))?;
+        self.tally.unknown_zones.fetch_add(unknown as u64, Ordering::Relaxed);
+        self.cluster_totals.take(report, Instant::now()).map_err(|refused| match refused {
+            Refused::Malformed(reason) => self.refuse(Status::invalid_argument(reason.to_string())),
+            full @ Refused::Full(_) => self.refuse(Status::resource_exhausted(full.to_string())),
+            closed @ Refused::Closed => Status::unavailable(closed.to_string()),
+        })
+    }
+
     /// Accepts an agent's reports until either side ends the stream.
     async fn handle_reports(
         mut self,
@@ -117,31 +172,11 @@ impl ReportsService {
         let (mut accepted, mut hook_changes) = (0, 0);
         let mut own = node.as_deref().map(|node| self.streams.begin(node));
         let end = loop {
-            let replaced = async {
-                match &own {
-                    Some(own) => own.replaced().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let timeout_after = if accepted == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
-            let report = tokio::select! {
-                report = timeout(timeout_after, reports.message()) => report,
-                // The role was checked when the stream began.
-                Ok(()) = self.role.changed() => match self.refusal() {
-                    Some(status) => break Some(status),
-                    None => continue,
-                },
-                () = replaced => break Some(Status::aborted("a newer stream of this node has begun")),
-                () = self.shutdown.cancelled() => break Some(Status::unavailable("the controller ends")),
-            };
-            let mut report = match report {
-                Ok(Ok(Some(report))) => report,
-                Ok(Ok(None)) => break None,
-                Ok(Err(status)) if matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown) => {
-                    break None;
-                }
-                Ok(Err(status)) => break Some(self.refuse(Status::invalid_argument(status.message()))),
-                Err(_) => break Some(Status::deadline_exceeded("no report came in time")),
+            let limit = if accepted == 0 { FIRST_REPORT_TIMEOUT } else { REPORT_TIMEOUT };
+            let report = match self.next_report(&mut reports, own.as_ref(), limit).await {
+                Ok(Some(report)) => report,
+                Ok(None) => break None,
+                Err(status) => break Some(status),
             };
             if let Some(node) = node.as_ref().filter(|node| **node != report.node) {
                 let text = format!("the token belongs to an agent on {node}, not on {}", report.node);
@@ -156,19 +191,9 @@ impl ReportsService {
             if own.node() != report.node {
                 break Some(self.refuse(Status::invalid_argument("a stream is about one node")));
             }
-            match plausible::check(&mut report, &*self.zones) {
-                Ok(unknown) => self.tally.unknown_zones.fetch_add(unknown as u64, Ordering::Relaxed),
-                Err(reason) => break Some(self.refuse(Status::invalid_argument(reason.to_string()))),
-            };
             let hook_change = HookChange::of(&report, &mut hook_changes);
-            // The lock is held only while one report is added.
-            match self.cluster_totals.take(report, Instant::now()) {
-                Ok(()) => {}
-                Err(Refused::Malformed(reason)) => {
-                    break Some(self.refuse(Status::invalid_argument(reason.to_string())));
-                }
-                Err(full @ Refused::Full(_)) => break Some(self.refuse(Status::resource_exhausted(full.to_string()))),
-                Err(closed @ Refused::Closed) => break Some(Status::unavailable(closed.to_string())),
+            if let Err(status) = self.add(report) {
+                break Some(status);
             }
             if let Some(change) = hook_change {
                 (self.hook_changed)(change);

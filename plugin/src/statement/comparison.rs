@@ -1,5 +1,5 @@
-//! What has changed between two ranges of the history, and whether that is more than the weeks before differ among
-//! themselves. Estimates: numbers here are rounded.
+//! The change between two ranges of the history, and whether it exceeds the differences among the weeks before. These
+//! are estimates: numbers here are rounded.
 
 use super::time::time;
 use crate::units::human;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Standard deviations beyond which a change is more than noise.
 const SIGMAS: f64 = 2.0;
 
-/// What has changed between two ranges.
+/// The change between two ranges.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     pub(super) before: (u64, u64),

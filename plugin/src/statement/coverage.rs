@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// How much of the time was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// The spans that there are blocks of, by their start, with the seconds in which somebody recorded.
+    /// The spans with blocks, by their start, with the recorded seconds.
     spans: BTreeMap<Span, u32>,
     /// Seconds that each node's reports cover, and seconds in which it was known.
     nodes: BTreeMap<String, (u64, u64)>,
@@ -63,7 +63,7 @@ impl Coverage {
         to.saturating_sub(from)
     }
 
-    /// Seconds in which somebody recorded.
+    /// Recorded seconds.
     pub fn recorded_seconds(&self) -> u64 {
         self.spans.values().map(|seconds| u64::from(*seconds)).sum()
     }
@@ -73,7 +73,7 @@ impl Coverage {
         self.nodes.len()
     }
 
-    /// Nodes that were silent for a tenth of the time or more, with the percent that was heard.
+    /// Nodes that were silent for a tenth of the time or more, with the percentage of time in which they reported.
     pub fn silent(&self) -> impl Iterator<Item = (&str, u64)> {
         self.nodes.iter().filter_map(|(name, (reported, known))| {
             let percent = reported.saturating_mul(100).checked_div(*known).unwrap_or_default();

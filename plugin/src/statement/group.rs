@@ -1,4 +1,4 @@
-//! What rows are of, and the row that each end of a transfer belongs to.
+//! The key of rows, and the row that each end of a transfer belongs to.
 
 use crate::{
     history::{Block, Party, Server, TransferKey},
@@ -7,7 +7,7 @@ use crate::{
 use ahash::AHashMap;
 use std::{fmt, str::FromStr};
 
-/// What the rows of a statement are of.
+/// The key of a statement's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// The zones of sender and receiver.
@@ -149,7 +149,7 @@ impl Groups {
     }
 }
 
-/// The rows of what a block refers to, as far as they were asked for.
+/// The rows of a block's parties, sites and services, as far as the query needs them.
 pub(super) struct BlockGroups<'a> {
     block: &'a Block,
     parties: Vec<Option<u32>>,
@@ -248,7 +248,7 @@ impl<'a> BlockGroups<'a> {
     }
 }
 
-/// The ends that are charged for what the sender and the receiver pay.
+/// The ends that are charged with the sender's price and the receiver's price.
 const fn charged(charge: ChargeTo, server: Server, [source, destination]: [u32; 2]) -> [u32; 2] {
     match (charge, server) {
         (ChargeTo::Client, Server::Source) => [destination; 2],

@@ -1,12 +1,12 @@
-//! What a statement is asked to show.
+//! The query of a statement.
 
 use super::group::{ChargeTo, Dimension};
 use crate::zones::Locality;
 
-/// What a statement is to show.
+/// The query of a statement.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// What rows are of.
+    /// The key of the rows.
     pub by: Dimension,
     /// The localities that are summed.
     pub localities: Vec<Locality>,

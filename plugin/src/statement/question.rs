@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// A question.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// What is asked.
+    /// The query.
     pub query: Query,
     /// The first second, that of an hour.
     pub from: u64,
@@ -30,7 +30,7 @@ pub enum BadQuestion {
     /// A key that there is none of.
     #[error("`{0}` is none of from, to, by, locality, charge, compare, top, explain and output")]
     Key(String),
-    /// What rows are of.
+    /// The key of the rows.
     #[error("by: {0}")]
     By(#[from] UnknownDimension),
     /// A time.
@@ -52,10 +52,10 @@ pub enum BadQuestion {
     /// A locality.
     #[error("locality: `{0}` is none of same-zone, cross-zone, cross-region, internet, unknown and all")]
     Locality(String),
-    /// Who is charged.
+    /// The charged ends.
     #[error("charge: `{0}` is neither ends nor client")]
     Charge(String),
-    /// Who is charged, by node.
+    /// The charged ends, by node.
     #[error("charge: client needs another key than node: use namespace, workload, service or region")]
     ChargeByNode,
     /// A range.

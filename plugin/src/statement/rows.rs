@@ -5,14 +5,14 @@ use crate::cost::{Money, Rule};
 use meridian_abi::Counter;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A sum with what it costs.
+/// A sum with its cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// Bytes and packets. Where rows are of one end each, those that it sent.
     pub counter: Counter,
-    /// Where rows are of one end each, what it received; otherwise the same.
+    /// With a key of one end, the received bytes; otherwise the same.
     pub received: Counter,
-    /// What they cost, as far as there are prices.
+    /// The cost, as far as there are prices.
     pub cost: Money,
     /// Bytes that have no price.
     pub unpriced_bytes: u64,
@@ -34,16 +34,16 @@ impl Sum {
 /// A row of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What the row is of, by the names of its parts; empty for the rows that are not shown.
+    /// The key of the row, by the names of its parts; empty for the row of further rows.
     pub key: Key,
     /// Its sum.
     pub sum: Sum,
 }
 
-/// What was sent, with what it costs.
+/// Traffic, with its cost.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// What was asked.
+    /// The query.
     pub query: Query,
     /// The first second, since 1970 in UTC.
     pub from: u64,
@@ -59,7 +59,7 @@ pub struct Statement {
     pub rules: Vec<Rule>,
     /// Bytes without a price, by the reason.
     pub unpriced: BTreeMap<String, u64>,
-    /// What has changed since a range before, if that was asked.
+    /// The change since an earlier range, if requested.
     pub comparison: Option<Comparison>,
 }
 

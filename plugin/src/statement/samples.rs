@@ -23,7 +23,7 @@ pub struct Samples<'a> {
     hours: BTreeMap<(u64, u64), Rate>,
 }
 
-/// What was sent in some seconds.
+/// Traffic of some seconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rate {
     seconds: f64,
@@ -89,7 +89,7 @@ impl<'a> Samples<'a> {
         weeks.into_values().filter(enough).map(monthly).collect()
     }
 
-    /// What has changed since a range before. `None` where they have no hour of the week in common.
+    /// The change since an earlier range; `None` if they have no hour of the week in common.
     pub fn compared_with(&self, before: &Samples<'_>) -> Option<Comparison> {
         let (rates_before, rates_after) = (before.by_hour(), self.by_hour());
         let hours: Vec<u64> = rates_before.keys().copied().filter(|hour| rates_after.contains_key(hour)).collect();

@@ -36,7 +36,7 @@ struct Cell {
     rules: BTreeSet<u32>,
 }
 
-/// What holds for a pair of sites of one block.
+/// Facts about a pair of sites of one block.
 struct Pair<'a> {
     is_asked: bool,
     quote: Quote<'a>,

@@ -95,7 +95,7 @@ impl Statement {
         rows
     }
 
-    /// What a sum costs in a month of 730 hours at this rate, if anything was recorded.
+    /// The cost of a sum in a month of 730 hours at this rate, if anything was recorded.
     pub fn monthly(&self, sum: &Sum) -> Option<crate::cost::Money> {
         let seconds = self.coverage.recorded_seconds();
         (seconds > 0).then(|| sum.cost.scaled(730 * 3600, seconds))

@@ -232,7 +232,7 @@ impl DecodedNames {
     }
 }
 
-/// The ends of a line, and what is used.
+/// The ends of a line, and the service.
 type Ends = (End, Option<End>, Option<v1::Service>);
 
 fn series<K: Clone + Eq + Hash>(top: &Top<K>, mut ends: impl FnMut(&K) -> Ends) -> Series {

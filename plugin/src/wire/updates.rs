@@ -65,8 +65,8 @@ pub enum WireError {
 
 /// The most bytes of an update when decompressed. A bucket of a table of a million addresses takes a quarter of it.
 const UPDATE_BYTES: u64 = 16 << 20;
-/// The size of an update at most, unpacked, for whoever sends it: far below what is read of a message
-/// (4 MiB) and of an update. A bucket of a million addresses' state is a quarter of it.
+/// The maximum size of an update that we send, before compression: far below the limits of a receiver for a message
+/// (4 MiB) and an update. A bucket of a million addresses' state is a quarter of it.
 pub const PIECE_BYTES: usize = 1 << 20;
 
 /// Compresses an update for sending. Names repeat, so it compresses well.
@@ -106,7 +106,7 @@ pub fn encode_bucket(
 }
 
 /// The updates that together replace a bucket by this content, each of at most [`PIECE_BYTES`]: the first
-/// replaces, the others add. What is larger by itself can't be sent and is left out.
+/// replaces, the others add. A larger item can't be sent and is left out.
 pub fn encode_pieces(
     bucket: u32,
     prefixes: &BTreeMap<IpNetwork, Placement>,
@@ -155,7 +155,7 @@ impl Pieces {
     }
 }
 
-/// The update that tells of changes.
+/// The update of changes.
 pub fn encode_changes(changes: &Changes) -> Vec<u8> {
     let mut update = Update::default();
     for (prefix, placement) in &changes.zones {

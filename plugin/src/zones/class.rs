@@ -1,8 +1,8 @@
-//! The class of an external prefix: what is there, and so who pays for its traffic.
+//! The class of an external prefix, which decides the price of its traffic.
 
 use serde::Deserialize;
 
-/// What is behind an external prefix.
+/// The kind of service behind an external prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
@@ -14,7 +14,7 @@ pub enum Class {
     Nat,
     /// A virtual machine: charged as a node.
     Vm,
-    /// Addresses that are not ours. No prefix has it: it is for what is in none.
+    /// Addresses that are not ours. No prefix has this class: it is for addresses outside all prefixes.
     Internet,
 }
 

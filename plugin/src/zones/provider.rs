@@ -61,8 +61,8 @@ impl Provider {
         ((1..=Self::MAX).contains(&name.len()) && name.bytes().all(is_good)).then(|| Self(name.into()))
     }
 
-    /// The provider of a node. What the provider ID says is not doubted: a node of one's own in a managed cluster has
-    /// the kubelet of the provider, but not its scheme.
+    /// The provider of a node. The provider ID decides: a self-managed node in a managed cluster has the provider's
+    /// kubelet, but not its scheme.
     pub fn of_node(node: &NodeSigns<'_>) -> Option<Self> {
         by_id(node.provider_id.trim()).unwrap_or_else(|| {
             let label = LABELS.iter().find(|(label, _)| node.labels.contains_key(*label));
@@ -83,7 +83,7 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The provider in a provider ID; the outer `None` where the ID does not say one.
+/// The provider in a provider ID; the outer `None` if the ID has none.
 fn by_id(id: &str) -> Option<Option<Provider>> {
     if let Some((scheme, _)) = id.split_once("://") {
         let scheme = scheme.to_ascii_lowercase();

@@ -44,7 +44,7 @@ pub struct External {
     pub name: String,
     /// The addresses.
     pub prefix: IpNetwork,
-    /// What is there.
+    /// The class.
     pub class: Class,
 }
 

@@ -1,4 +1,4 @@
-//! What Cilium has on the nodes, in the kernel and served, and what Meridian has: that neither touches the other's.
+//! Cilium's and Meridian's objects on the nodes, in the kernel and served: neither touches the other's.
 
 use crate::{
     NAME,

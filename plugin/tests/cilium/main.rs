@@ -1,5 +1,5 @@
 //! Beside the real Cilium: its agents, operator and CNI plugin on three real kubelets in three zones, Meridian
-//! installed by its chart, and what it says compared with what the wire carried, byte by byte.
+//! installed by its chart, and its numbers compared with the wire's, byte by byte.
 //!
 //! Each test brings a cluster up by `scripts/cluster.sh`, in one of Cilium's modes, and takes it away. They
 //! need root, and programs that take half an hour to build, so they are ignored unless asked for:

@@ -1,4 +1,4 @@
-//! What must hold beside Cilium, in each of its modes.
+//! The promises beside Cilium, in each of its modes.
 
 use crate::{
     actions::{burst, upgrade_cilium},
@@ -23,14 +23,14 @@ struct Mode {
     name: &'static str,
     /// The hook with the preset for Cilium, which lets the agent read Cilium's configuration.
     hook: &'static str,
-    /// What is asked for beside the preset.
+    /// The values beside the preset.
     values: &'static [&'static str],
     /// Whether packets to outside get their node's address by iptables: then traffic control sees them with it.
     iptables: bool,
     change: Change,
 }
 
-/// What happens to the cilium-agents while Meridian counts.
+/// The actions on cilium-agents while Meridian counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     Restart,
@@ -131,7 +131,7 @@ fn relay() {
     relay::has_both();
 }
 
-/// Whatever happens, what Meridian says grows by what the wire carried; Cilium keeps what it has; and when all is
+/// After each action, Meridian's numbers have grown by the wire's traffic; Cilium keeps what it has; and when all is
 /// over, nothing is left.
 fn holds(mode: &Mode) {
     let machine = Machine::look(crate::NAME);
@@ -178,7 +178,7 @@ pub fn with_pods(mode: &str) -> Cluster {
     cluster
 }
 
-/// What Meridian says, followed from one action to the next.
+/// Meridian's numbers, followed from one action to the next.
 struct Sums<'c> {
     cluster: &'c Cluster,
     wire: &'c Wire<'c>,
@@ -238,7 +238,7 @@ impl<'c> Sums<'c> {
     }
 }
 
-/// What has grown, and by how much.
+/// The names that have grown, and by how much.
 pub fn growth(before: &BTreeMap<Pair, u64>, after: &BTreeMap<Pair, u64>) -> BTreeMap<Pair, u64> {
     let differences = after.iter().map(|(pair, bytes)| (pair.clone(), bytes - before.get(pair).unwrap_or(&0)));
     differences.filter(|(_, bytes)| *bytes > 0).collect()

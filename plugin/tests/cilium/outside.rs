@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Addresses that are public; in the cluster's networks nobody else has them.
+/// Public addresses, which nothing else in the cluster's networks has.
 pub const ADDRESSES: [&str; 2] = ["44.1.2.3", "2600:44::1"];
 pub const PORT: u16 = 9000;
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// Ports to which nobody may send, and at which nobody may be sent to.
+/// Ports to which sending is denied, and at which receiving is denied.
 const SENDER: u16 = 8081;
 const RECEIVER: u16 = 8082;
 /// Of each datagram, which is cut.

@@ -23,7 +23,7 @@ const RELAY: &str = "hubble-relay-client-certs";
 /// Where cilium-agents find the server's on their node.
 const FOLDER: &str = "/var/lib/cilium/tls";
 const FILES: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
-/// What stands behind a node's name in our flows.
+/// The suffix of a node's name in our flows.
 const SUFFIX: &str = "-meridian";
 
 pub fn has_both() {

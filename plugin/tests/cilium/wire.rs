@@ -1,4 +1,4 @@
-//! What the wire between the nodes carries: nftables counts on the bridge that joins them, each packet by the node
+//! Traffic on the wire between the nodes: nftables counts on the bridge that joins them, each packet by the node
 //! that sent it and by its addresses, and in a tunnel by those of the packet inside, without what the tunnel puts
 //! before it.
 

@@ -279,7 +279,7 @@ async fn stuck_clients_and_a_full_disk_disturb_nobody() {
     let answer = client.watch(WatchRequest::default()).await.unwrap().next().await.unwrap().unwrap();
     assert_eq!(answer.zones[0].counter.unwrap().bytes, 128_000);
 
-    // There is a bound: older ones give way, which is counted, and whoever comes is answered.
+    // There is a bound: older ones give way, which is counted, and new ones are answered.
     scrapers.extend((0..40).map(|_| stuck_scraper(0).unwrap()));
     lab.page("/metrics", |page| !value_is(page, "http_refused_connections", 0));
     drop(scrapers);

@@ -67,7 +67,7 @@ impl Objects {
         }
     }
 
-    /// The objects of ours that exist, whoever holds them.
+    /// Our objects that exist, whatever holds them.
     fn existing() -> Self {
         let is_ours = |name: &str| PROGRAMS.iter().any(|ours| name.starts_with(ours));
         let programs = loaded_programs().flatten().filter(|program| program.name_as_str().is_some_and(is_ours));

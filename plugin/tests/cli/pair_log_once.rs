@@ -99,7 +99,7 @@ fn until(what: &str, is_done: impl Fn() -> bool) {
     panic!("not {what}");
 }
 
-/// An agent logs, something happens to its state, it is killed, and the next one goes on. Returns the bytes of which
+/// An agent logs, something happens to its state, it is killed, and the next one continues. Returns the bytes of which
 /// that one does not know whether they were logged.
 fn nothing_is_logged_twice(name: &str, happens: impl Fn(&Disk), happens_after: impl Fn(&Disk)) -> u64 {
     let _alone = alone();

@@ -178,7 +178,7 @@ fn a_process_that_is_killed_while_it_writes_leaves_whole_blocks() {
             blocks += 1;
         });
         assert!(damaged.unwrap().is_empty());
-        // Whoever comes next goes on.
+        // The next process continues.
         drop(Archive::open(&folder, Limits::default(), Arc::default()).unwrap());
         let left = fs::read_dir(&folder)
             .unwrap()

@@ -169,7 +169,7 @@ async fn comes_and_goes(lab: &Lab, program: &Path) {
         pod(client, &after.0, node).await;
     }
     let job = job.spec.unwrap();
-    // helm waits for five minutes, and hears before that why it failed.
+    // helm waits for five minutes, and gets the reason of the failure before that.
     assert_eq!(job.active_deadline_seconds, Some(270));
     let spec = job.template.spec.unwrap();
     let mut command = meridian(&[]);

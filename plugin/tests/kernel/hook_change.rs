@@ -136,7 +136,7 @@ fn an_agent_that_is_killed_while_the_hook_changes_is_followed_by_one_that_counts
     network.node.run(|| meridian::datapath::unload(&pins)).unwrap().unwrap();
 }
 
-/// Sends a little, and says that it was counted as the wire carried it.
+/// Sends a little, and asserts that the count equals the wire's.
 fn is_counted(network: &Network) {
     for version in VERSIONS {
         let _sink = sink(&network.peer, PEER.of(version), PORT);

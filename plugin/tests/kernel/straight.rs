@@ -130,7 +130,7 @@ fn ipv6(random: &mut Random, protocol: u8, transport: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a run of the programs has counted: STATS, the matrix, the flow entries.
+/// The counts of a run of the programs: STATS, the matrix, the flow entries.
 #[derive(Debug, PartialEq)]
 struct Counted {
     stats: BTreeMap<&'static str, (u64, u64)>,

@@ -69,7 +69,7 @@ fn call(device: &str, words: &mut [u32]) -> io::Result<()> {
     let name = CString::new(device)?;
     request.name[..name.as_bytes().len()].copy_from_slice(name.as_bytes());
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: a request whose pointer is to as many words as the command says.
+    // SAFETY: a request whose pointer is to as many words as the command states.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -110,7 +110,7 @@ pub fn node_port(cluster: &Cluster, addresses: &[String]) {
     }
 }
 
-/// Bursts that go on until the work is done, one at least.
+/// Bursts until the work is done, at least one.
 pub fn burst_while(burst: impl Fn() + Sync, work: impl FnOnce()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -67,13 +67,13 @@ impl Cluster {
 
     /// Puts it back, and waits until it is ready.
     pub fn boot(&self, node: &str) {
-        // The node's last report says ready until it reports again.
+        // The node's last status is ready until it reports again.
         self.script(&["boot", node]);
         until(&format!("{node} is ready"), || self.is_ready(node).then_some(()));
         self.lost.lock().unwrap().remove(node);
     }
 
-    /// Whether the node says so.
+    /// Whether the node's status has it.
     pub fn is_ready(&self, node: &str) -> bool {
         let path = "--output=jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
         self.kubectl(&["get", "node", node, path]) == "True"

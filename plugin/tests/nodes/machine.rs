@@ -1,4 +1,4 @@
-//! What a cluster could leave behind on the machine: namespaces, mounts, groups, processes, programs, and
+//! Objects that a cluster could leave behind on the machine: namespaces, mounts, groups, processes, programs, and
 //! settings that are the whole kernel's.
 
 use super::cluster::until;
@@ -65,7 +65,7 @@ fn read_settings(folder: &Path, settings: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What has the cluster's name.
+/// The objects with the cluster's name.
 fn left(cluster: &str) -> BTreeSet<String> {
     let mut left = BTreeSet::new();
     let ours = |text: &str| text.contains(cluster);

@@ -1,4 +1,4 @@
-//! A cluster of real nodes that suites share: what is done to it, what Meridian says, and what the wire carried.
+//! A cluster of real nodes that suites share: actions on it, Meridian's numbers, and the wire's.
 #![allow(dead_code, reason = "not every suite needs all of it")]
 
 pub mod actions;

@@ -1,4 +1,4 @@
-//! The difference between what Meridian says and what the wire carried. Whatever happens in between, it must be
+//! The difference between Meridian's numbers and the wire's. Whatever happens in between, it must be
 //! the same before and after: then all that the wire carried was counted, and nothing else.
 //!
 //! The cluster never keeps still, and neither is read at the other's moment. But both only grow, and the wire is
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What agents say is the kernel's counters of this time ago at most: they read them once a second.
+/// The maximum age of an agent's numbers: it reads the kernel's counters once a second.
 const READ: Duration = Duration::from_millis(1500);
 /// How often agents report in these tests.
 pub const REPORTS: &str = "4s";
@@ -25,7 +25,7 @@ const REPORTED: Duration = Duration::from_secs(8);
 /// Looks that may fail: on a busy machine an agent may read late.
 const LOOKS: usize = 3;
 
-/// Bounds of what Meridian says less what the wire carried.
+/// Bounds of Meridian's number minus the wire's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     low: i128,
@@ -33,7 +33,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What is in both. There is always something if the difference is the same.
+    /// The intersection. It is never empty if the difference is constant.
     fn narrowed(self, by: Self) -> Self {
         Self { low: self.low.max(by.low), high: self.high.min(by.high) }
     }

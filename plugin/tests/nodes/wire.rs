@@ -1,4 +1,4 @@
-//! What the nodes put on the wire: nftables counts on the bridge that joins them, each packet once, whoever takes it, by
+//! The nodes' traffic on the wire: nftables counts on the bridge that joins them, each packet once, by
 //! its addresses, and in a tunnel by those of the packet inside, without what the tunnel puts before it.
 
 use super::{

@@ -76,7 +76,7 @@ fn with_helm_4(cluster: &Cluster) {
     helm(&UNINSTALL.split(' ').chain(["--wait", "--timeout=3m"]).collect::<Vec<_>>());
 }
 
-/// What Meridian says, followed from one event to the next.
+/// Meridian's numbers, followed from one event to the next.
 struct Life<'c> {
     cluster: &'c Cluster,
     totals: &'c Totals,
@@ -164,7 +164,7 @@ impl<'c> Life<'c> {
         assert!(enough, "the wire carried too little: {then:#?} to {now:#?}");
     }
 
-    /// What the pages tell a person to type to see something.
+    /// The commands in the docs that show something.
     fn pages(&self, typist: &mut Typist) {
         let check = "kubectl -n meridian exec ds/meridian-agent -- /meridian check";
         assert!(typist.types(check, &["--duration", "1s"]).contains("an agent can run here"));

@@ -1,4 +1,4 @@
-//! What a node can be asked to bear: flows to ten thousand addresses, and clients that follow them. The kernel would end
+//! Load on a node: flows to ten thousand addresses, and clients that follow them. The kernel would end
 //! a process that went over the chart's limit.
 
 use crate::{
@@ -78,7 +78,7 @@ async fn follow(socket: PathBuf) -> tokio::task::JoinSet<()> {
     followers
 }
 
-/// Datagrams to addresses that nobody has, through the node's uplink.
+/// Datagrams to unused addresses, through the node's uplink.
 fn sweep(cluster: &Cluster) {
     let clients = ready(cluster, "billing", "client");
     let client = clients.iter().find(|client| client.node == NODE.0).unwrap();

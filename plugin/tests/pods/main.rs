@@ -1,5 +1,5 @@
 //! A cluster of three real kubelets in three zones, and Meridian in it as its pages say: installed, upgraded, taken
-//! away, and met by what clusters go through. What it says is compared with what the wire carried, byte by byte.
+//! away, and met by what clusters go through. Its numbers are compared with the wire's, byte by byte.
 //!
 //! It needs root and programs of others, so it is ignored unless asked for: `scripts/test.sh pods`.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]

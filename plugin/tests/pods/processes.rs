@@ -3,7 +3,7 @@
 use crate::nodes::cluster::{Cluster, NODES, until};
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-/// What the chart adds: BPF, NET_ADMIN and PERFMON.
+/// The capabilities that the chart adds: BPF, NET_ADMIN and PERFMON.
 const CAPABILITIES: u64 = 1 << 39 | 1 << 12 | 1 << 38;
 
 /// A process of one of Meridian's pods.
@@ -37,14 +37,14 @@ impl Process {
         format!("node-{}", &rest[..1])
     }
 
-    /// What /proc has of it.
+    /// Its fields in /proc.
     fn status(&self) -> BTreeMap<String, String> {
         let status = fs::read_to_string(self.folder.join("status")).unwrap();
         let fields = status.lines().filter_map(|line| line.split_once(":\t"));
         fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
     }
 
-    /// It has exactly the rights that docs/install.md says.
+    /// It has exactly the rights in docs/install.md.
     pub fn must_have_its_rights(&self) {
         let status = self.status();
         let (capabilities, user) = if self.part == "agent" { (CAPABILITIES, "0") } else { (0, "65532") };

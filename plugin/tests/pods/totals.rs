@@ -29,7 +29,7 @@ const FAMILIES: [&str; 4] = [
 pub struct Totals {
     /// The last values of a page's series.
     known: Mutex<BTreeMap<String, BTreeMap<String, f64>>>,
-    /// The longest time in which nobody served the cluster's totals, since that was last asked for.
+    /// The longest time in which no replica served the cluster's totals, since the last query.
     gap: Mutex<Duration>,
     ends: AtomicBool,
 }

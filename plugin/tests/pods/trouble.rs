@@ -1,4 +1,4 @@
-//! What keeps Meridian from running or from going: a namespace that forbids agents, and a node that is dead.
+//! Obstacles to install and uninstall: a namespace that forbids agents, and a dead node.
 
 use crate::{
     life::{NEXT, UNINSTALL, install},
@@ -10,7 +10,7 @@ use crate::{
 /// As README.md has it.
 const LABEL: &str = "kubectl label --overwrite namespace meridian pod-security.kubernetes.io/enforce=privileged";
 
-/// In a namespace that enforces the Pod Security standard `baseline` the chart says what is missing, and goes again
+/// In a namespace that enforces the Pod Security standard `baseline` the chart names what is missing, and can be uninstalled
 /// without waiting for agents that never ran.
 pub fn pod_security(cluster: &Cluster, typist: &mut Typist) {
     cluster.kubectl(&["create", "namespace", "meridian"]);
@@ -27,7 +27,7 @@ pub fn pod_security(cluster: &Cluster, typist: &mut Typist) {
     typist.types(LABEL, &[]);
 }
 
-/// A dead node: the Job fails before helm gives up, and names the node; what the pages say goes on.
+/// A dead node: the Job fails before helm gives up, and names the node; the command in the docs continues.
 pub fn dead_node(cluster: &Cluster, typist: &mut Typist) {
     install(cluster, typist, &["--set", "uninstall.timeout=30s", "--set", NEXT]);
     cluster.lose("node-3");

@@ -75,7 +75,7 @@ impl<'c> Typist<'c> {
         });
     }
 
-    /// Starts what goes on until it is ended.
+    /// Starts a command that runs until it is ended.
     pub fn starts(&mut self, documented: &str) -> Background {
         let command = &mut self.command(documented, &[]);
         Background(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())

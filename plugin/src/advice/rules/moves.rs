@@ -16,7 +16,7 @@ use serde_json::json;
 pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
     let of = |entry: &Entry<'a>| {
         let (client, server) = (entry.flow.client, entry.flow.server);
-        // Nobody moves to be near its monitoring.
+        // Workloads do not move to be near their monitoring.
         if entry.locality != Locality::CrossZone || client == server || is_named(client) || is_named(server) {
             return None;
         }

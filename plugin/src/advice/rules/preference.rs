@@ -14,7 +14,7 @@ pub(super) const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 pub(super) enum Preference {
     /// By an annotation, because the field is not on by default.
     Annotation,
-    /// By the value that old versions know.
+    /// By the value that old versions support.
     Close,
     /// By the field that sets it.
     SameZone,

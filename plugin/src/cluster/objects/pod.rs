@@ -51,7 +51,7 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
     if object.spec.host_network || has_ended {
         addresses.clear();
     }
-    // A static pod is said to belong to its node; it is nobody's but its own.
+    // The owner reference of a static pod is its node; we count it as its own workload.
     let owner = owner(meta.owner_references.as_deref(), &mut reading).filter(|owner| owner.kind != "Node");
     let chosen = |key: &str| {
         labels.pod.iter().any(|wanted| wanted.strip_suffix('*').map_or(wanted == key, |start| key.starts_with(start)))

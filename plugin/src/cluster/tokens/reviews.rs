@@ -1,5 +1,5 @@
-//! Which tokens the API server is asked about: not about those that it has just been asked about, and not about
-//! ever more of an address whose tokens it refuses.
+//! Decides which tokens the API server reviews: none that it reviewed a moment ago, and a limited number from an
+//! address with refused tokens.
 
 use crate::link::RefusedToken as Refused;
 use ring::digest::{SHA256, digest};
@@ -20,7 +20,7 @@ const ANSWERS: usize = 4096;
 /// Questions about tokens that turn out to be refused, at once and then in each [`REFILL`], by address.
 const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(1);
-/// Addresses of which it is known that their tokens were refused.
+/// Addresses with refused tokens.
 const ADDRESSES: usize = 4096;
 
 /// A token, without the token itself.
@@ -43,7 +43,7 @@ pub struct ReviewTally {
 
 type Answer = Result<Option<String>, Refused>;
 
-/// What is to be done about a token.
+/// The next step for a token.
 #[derive(Debug)]
 pub(super) enum Ask {
     /// Nothing: the answer is known.
@@ -64,7 +64,7 @@ pub(super) struct Reviews {
 struct Inner {
     answers: HashMap<TokenDigest, (Instant, Answer)>,
     order: VecDeque<TokenDigest>,
-    /// Questions that addresses have had beyond what was good, and when that was so.
+    /// Reviews beyond the limit by address, with their time.
     spent: HashMap<IpAddr, (u32, Instant)>,
 }
 
@@ -73,7 +73,7 @@ impl Reviews {
         Self { inner: Mutex::default(), tally }
     }
 
-    /// What is to be done about a token now. A question counts against its address until its answer is good.
+    /// The next step for a token now. A review counts against its address until it succeeds.
     pub(super) fn begin(&self, token: TokenDigest, from: Option<IpAddr>, now: Instant) -> Ask {
         let mut inner = self.lock();
         if let Some((at, answer)) = inner.answers.get(&token)
@@ -94,7 +94,7 @@ impl Reviews {
     /// Takes the API server's answer.
     pub(super) fn end(&self, token: TokenDigest, from: Option<IpAddr>, answer: &Answer, now: Instant) {
         let mut inner = self.lock();
-        // A failure of the API server is nobody's fault and may be over at once.
+        // A failure of the API server is not the client's fault, and may be brief.
         let is_fault = matches!(answer, Err(Refused::Unauthenticated(_) | Refused::PermissionDenied(_)));
         if let Some((spent, _)) = from.filter(|_| !is_fault).and_then(|from| inner.spent.get_mut(&from)) {
             *spent = spent.saturating_sub(1);
@@ -120,7 +120,7 @@ impl Inner {
         if self.spent.len() >= ADDRESSES && !self.spent.contains_key(&from) {
             self.spent.retain(|_, known| refilled(known) > 0);
             if self.spent.len() >= ADDRESSES {
-                // So many addresses that are refused: nobody is to pay for them who is not known for it.
+                // With so many refused addresses, an address without refusals is not limited.
                 return true;
             }
         }
@@ -129,7 +129,7 @@ impl Inner {
         if spent >= BURST {
             return false;
         }
-        // What is refilled by parts of a period is lost, which only makes it slower.
+        // Refills of parts of a period are lost, which only lowers the rate.
         *known = (spent + 1, now);
         true
     }

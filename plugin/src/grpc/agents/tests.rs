@@ -98,7 +98,7 @@ async fn an_agent_follows_while_silent_connections_hold_all_places() {
     assert!(second.message().await.unwrap().unwrap().whole);
     assert!(server.agents.places.strangers.held() <= 1024);
     assert!(server.agents.places.displaced() >= 400);
-    // Who has shown a token is in nobody's way.
+    // A connection with a token does not displace others.
     assert_eq!((server.agents.places.known.held(), server.agents.count(0).0), (2, 2));
 }
 

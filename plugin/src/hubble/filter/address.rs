@@ -58,7 +58,7 @@ pub struct InvalidAddress {
     fault: AddressFault,
 }
 
-/// What is wrong with an address.
+/// The fault of an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum AddressFault {
     #[error("unable to parse IP")]
@@ -81,7 +81,7 @@ enum AddressFault {
     Short,
 }
 
-/// What is wrong with a prefix.
+/// The fault of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPrefix {
     /// It has no length.

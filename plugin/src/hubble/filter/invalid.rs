@@ -26,7 +26,7 @@ pub enum InvalidFilter {
     Field {
         /// The field.
         field: &'static str,
-        /// What is wrong with the value.
+        /// The fault of the value.
         source: Box<InvalidFilter>,
     },
     /// A port.
@@ -64,7 +64,7 @@ pub enum InvalidFilter {
 }
 
 impl InvalidFilter {
-    /// The same with the name of the field, unless it is about the whole request.
+    /// The same with the name of the field, unless it concerns the whole request.
     pub(super) fn of(field: &'static str) -> impl FnOnce(Self) -> Self {
         move |source| match source {
             Self::TooMany(_) => source,

@@ -125,42 +125,12 @@ impl Handler {
     /// Calls `emit` with the label values, once for each count of the flow.
     pub(super) fn each(&self, view: &FlowView<'_>, emit: &mut impl FnMut(&[&str])) {
         match self {
-            Self::Flow => {
-                let (kind, sub_type) = view.event_type.unwrap_or_default();
-                let number;
-                let (kind, sub_type) = match kind {
-                    129 => ("L7", view.l7().unwrap_or_default()),
-                    1 => ("Drop", ""),
-                    3 => ("Capture", ""),
-                    4 => ("Trace", observation_point(sub_type)),
-                    5 => ("PolicyVerdict", ""),
-                    _ => {
-                        number = kind.to_string();
-                        ("Unknown", &*number)
-                    }
-                };
-                emit(&[view.protocol_name(), kind, sub_type, &verdict(view.verdict)]);
-            }
+            Self::Flow => each_event(view, emit),
             Self::Drop => {
                 let reason = DropReason::try_from(view.drop_reason).map(|reason| reason.as_str_name());
                 emit(&[&named(reason, view.drop_reason), view.protocol_name()]);
             }
-            Self::Tcp => {
-                let flags = view.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
-                let (Some(flags), Some(ip)) = (flags, view.ip) else { return };
-                let version = ip.varint(number::ip::IPVERSION) as i32;
-                let family = named(IpVersion::try_from(version).map(|version| version.as_str_name()), version);
-                let has = |number| flags.bool(number);
-                if has(number::tcpflags::FIN) {
-                    emit(&["FIN", &family]);
-                }
-                if has(number::tcpflags::SYN) {
-                    emit(&[if has(number::tcpflags::ACK) { "SYN-ACK" } else { "SYN" }, &family]);
-                }
-                if has(number::tcpflags::RST) {
-                    emit(&["RST", &family]);
-                }
-            }
+            Self::Tcp => each_tcp_flag(view, emit),
             Self::Icmp => {
                 let numbers = |of: crate::proto::wire::Message<'_>| {
                     (of.varint(number::icmpv4::TYPE) as u32, of.varint(number::icmpv4::CODE) as u32)
@@ -184,6 +154,40 @@ impl Handler {
                 emit(if *by_port { &values } else { &values[..2] });
             }
         }
+    }
+}
+
+fn each_event(view: &FlowView<'_>, emit: &mut impl FnMut(&[&str])) {
+    let (kind, sub_type) = view.event_type.unwrap_or_default();
+    let number;
+    let (kind, sub_type) = match kind {
+        129 => ("L7", view.l7().unwrap_or_default()),
+        1 => ("Drop", ""),
+        3 => ("Capture", ""),
+        4 => ("Trace", observation_point(sub_type)),
+        5 => ("PolicyVerdict", ""),
+        _ => {
+            number = kind.to_string();
+            ("Unknown", &*number)
+        }
+    };
+    emit(&[view.protocol_name(), kind, sub_type, &verdict(view.verdict)]);
+}
+
+fn each_tcp_flag(view: &FlowView<'_>, emit: &mut impl FnMut(&[&str])) {
+    let flags = view.protocol(layer4::TCP).and_then(|tcp| tcp.message(number::tcp::FLAGS));
+    let (Some(flags), Some(ip)) = (flags, view.ip) else { return };
+    let version = ip.varint(number::ip::IPVERSION) as i32;
+    let family = named(IpVersion::try_from(version).map(|version| version.as_str_name()), version);
+    let has = |number| flags.bool(number);
+    if has(number::tcpflags::FIN) {
+        emit(&["FIN", &family]);
+    }
+    if has(number::tcpflags::SYN) {
+        emit(&[if has(number::tcpflags::ACK) { "SYN-ACK" } else { "SYN" }, &family]);
+    }
+    if has(number::tcpflags::RST) {
+        emit(&["RST", &family]);
     }
 }
 

@@ -280,7 +280,7 @@ fn a_standby_that_mirrored_to_the_end_has_all_served_totals() {
     apply_changes(&mut changes, &standby, now);
     assert!(standby.is_complete());
     assert_eq!(served(&standby), served(&holder));
-    // Another holder goes on from there.
+    // Another leader continues from there.
     let other = cluster_totals();
     mirror(&other, &standby, now);
     assert!(!standby.is_complete());

@@ -125,7 +125,7 @@ impl Truth {
         let bytes = |row: &Value, key: &str| row[key].as_u64().unwrap() as f64;
         let sent = self.by_workload(|row| bytes(row, "bytes") - bytes(row, "unpriced_bytes"));
         let mut received = self.by_workload(|row| bytes(row, "received_bytes"));
-        // What went to unknown places has no price and did not cross.
+        // Traffic to unknown places has no price and did not cross.
         received.remove("|");
         let by_namespace = sums(sent.iter().map(|(key, bytes)| (key.split('|').next().unwrap().to_owned(), *bytes)));
         vec![

@@ -27,7 +27,7 @@ fn join(network: &mut Network) -> Result<(), Outcome> {
             let IpAddr::V4(remote) = remote.of(IpVersion::V4) else { unreachable!() };
             let vxlan = LinkVxlan::new("vxlan0", 42).port(OVERLAY_PORT).remote(remote).learning(false);
             links.handle().link().add(vxlan.up().build()).execute().await?;
-            // What is inside fits into the wire's packets.
+            // The inner packet fits into the wire's packets.
             links.mtu("vxlan0", 1450).await?;
             for (address, len) in here.into_iter().zip([32, 128]) {
                 links.address("vxlan0", address.parse().unwrap(), len).await?;
@@ -120,7 +120,7 @@ fn inside_and_around(network: &Network) -> (Counter, Counter) {
     }
 }
 
-/// What has come out of the overlay at its other end. The device counts without the link's header.
+/// Traffic that came out of the overlay at its other end. The device counts without the link's header.
 fn inner(network: &Network) -> Counter {
     let counters = configure(&network.peer, "reading the counters", async |links| links.counters("vxlan0").await);
     let counters = counters.unwrap();
@@ -142,7 +142,7 @@ fn expected(version: IpVersion) -> Counter {
     Counter { bytes: DATAGRAMS * (ip_header(version) + 8 + 512), packets: DATAGRAMS }
 }
 
-/// Sends from the pod to a client on the internet, and says between which zones that was.
+/// Sends from the pod to a client on the internet, and returns the zones of the traffic.
 fn to_the_internet(network: &Network, version: IpVersion, gateway: &str) {
     let _sink = sink(&network.peer, CLIENT.of(version), PORT);
     let ports = std::iter::repeat_n((40_000, PORT), DATAGRAMS as usize);
@@ -157,7 +157,7 @@ pub(super) fn egress_gateway(hook: Hook) -> Outcome {
         return missing;
     }
     for version in VERSIONS {
-        // What goes there without a tunnel is the internet, before and after.
+        // Traffic to it without a tunnel is the internet, before and after.
         to_the_internet(&network, version, "internet");
         let route = format!("route add {} via {} dev vxlan0 onlink", CLIENT.of(version), inside(version).1);
         ip(&network.node, &route).unwrap();
@@ -206,7 +206,7 @@ pub(super) fn chosen_gateway(hook: Hook) -> Outcome {
     if let Err(missing) = commands.into_iter().try_for_each(|command| ip(&network.node, command)) {
         return Outcome::Missing(missing);
     }
-    // Nobody listens at the other end: what arrives there is no matter.
+    // The other end has no listener: arriving packets have no effect.
     for address in ["9.9.9.9", "2620:fe::9"] {
         ip(&network.node, &format!("neigh add {address} lladdr 02:00:00:00:00:01 dev vxlan1")).unwrap();
     }

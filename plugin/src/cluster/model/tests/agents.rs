@@ -1,4 +1,4 @@
-//! Nodes that can have no agent: what they send counts where it arrives.
+//! Nodes that can't run an agent: their traffic counts at the receiver.
 
 use super::{
     sources::{node, pod},
@@ -7,7 +7,7 @@ use super::{
 use meridian_abi::zone::PrefixKind::{self, Cluster, External};
 
 impl TestModel {
-    /// The zone of an address, and whether what it sends is counted where it arrives.
+    /// The zone of an address, and whether its traffic is counted at the receiver.
     fn counted(&mut self, address: &str) -> (String, PrefixKind) {
         self.apply_changes();
         let mut table = Table::new();
@@ -148,7 +148,7 @@ fn pods_of_a_cluster_without_zones_have_no_prefix_each() {
     };
     let mut objects = vec![bare("n1", "10.0.0.1"), bare("n2", "10.0.0.2")];
     objects.extend((0..50).map(|n| pod(&format!("p{n}"), "n1", &[&format!("10.0.7.{n}")])));
-    // A public address is the internet's where no prefix says that it is ours.
+    // A public address is the internet's unless a prefix claims it as ours.
     objects.push(pod("public", "n1", &["11.0.7.7"]));
     for is_forwards in [true, false] {
         let mut model = TestModel::of(&objects, is_forwards);
@@ -158,7 +158,7 @@ fn pods_of_a_cluster_without_zones_have_no_prefix_each() {
         // One that gets a zone gets its pods' prefixes with it.
         model.read(&node("n1", "eu-1a", &[], "10.0.0.1"));
         assert_eq!(model.zone("10.0.7.7"), "eu-1a");
-        // A wider prefix in a zone does not say the same of a pod of which nobody knows where it is.
+        // A wider prefix in a zone is not the zone of a pod without a known node.
         model.read(&bare("n1", "10.0.0.1"));
         model.read(&node("n3", "eu-1a", &["10.0.7.0/24"], "10.0.0.3"));
         assert_eq!((model.zone("10.0.7.7"), model.zone("10.0.7.77")), ("unknown".into(), "eu-1a".into()));

@@ -30,7 +30,7 @@ fn troubled(nodes: usize) -> Vec<Value> {
 fn longest(nodes: usize) -> [(usize, String); 2] {
     let mut model = TestModel::default();
     model.fixed("zones: [{name: eu-1z, region: eu-9, cidrs: [10.0.0.0/16]}]\n");
-    // As they come: each may have something new to say.
+    // In the order of arrival: each may add a notice.
     let mut messages: Vec<String> = Vec::new();
     for object in troubled(nodes) {
         model.read(&object);

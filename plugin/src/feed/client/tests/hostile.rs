@@ -17,7 +17,7 @@ fn heavy(random: &mut Random, bytes: usize) -> Arc<Endpoint> {
     Arc::new(Endpoint { pod: "p".into(), labels: Arc::new(labels), ..Endpoint::default() })
 }
 
-/// Takes all that the store tells; each message within what an agent takes.
+/// Receives all updates of the store; each message is within the agent's limit.
 fn follow(agent: &mut Agent, store: &Store) {
     let stores = std::slice::from_ref(store);
     agent.connect(0, store);
@@ -138,7 +138,7 @@ async fn an_agent_that_can_t_take_a_change_asks_by_digests_and_leaves_no_stream_
         let (hello, ended) = heard.recv().await.unwrap();
         assert_eq!(hello.position.is_some(), n == 0, "hello {n}");
         assert_eq!(hello.digests.len(), BUCKETS * size_of::<Digest>());
-        // It hangs here if the agent's stream goes on.
+        // It hangs here if the agent's stream continues.
         ended.await.unwrap();
     }
     serving.abort();

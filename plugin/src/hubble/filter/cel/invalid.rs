@@ -13,7 +13,7 @@ pub enum InvalidExpression {
     Long {
         /// Its length.
         bytes: usize,
-        /// What is taken.
+        /// The accepted values.
         most: usize,
     },
     /// There is no thread to read it.
@@ -33,7 +33,7 @@ pub enum InvalidExpression {
     Steps {
         /// Steps for a flow.
         steps: u64,
-        /// What is taken.
+        /// The accepted values.
         most: u64,
     },
     /// It takes too much memory.
@@ -41,7 +41,7 @@ pub enum InvalidExpression {
     Size {
         /// Elements of a value.
         elements: u64,
-        /// What is taken.
+        /// The accepted values.
         most: u64,
     },
 }

@@ -14,18 +14,18 @@ pub enum InvalidSelector {
     /// One of its requirements.
     #[error("unable to parse requirement: {0}")]
     Requirement(Box<InvalidSelector>),
-    /// It goes on with something else.
+    /// Something else follows.
     #[error("found '{text}', expected: {expected}")]
     Found {
-        /// What is there.
+        /// The text found.
         text: String,
-        /// What could be.
+        /// The expected text.
         expected: &'static str,
     },
     /// No values follow an operator that has some.
     #[error("found '{text}' expected: '('")]
     NoValues {
-        /// What is there.
+        /// The text found.
         text: String,
     },
     /// A key.
@@ -33,7 +33,7 @@ pub enum InvalidSelector {
     Key {
         /// The key.
         key: String,
-        /// What is wrong with it.
+        /// The fault.
         source: InvalidKey,
     },
     /// Values.
@@ -73,7 +73,7 @@ pub enum InvalidValue {
         key: String,
         /// The value.
         value: String,
-        /// What is wrong with it.
+        /// The fault.
         faults: Vec<Fault>,
     },
 }
@@ -89,7 +89,7 @@ pub enum InvalidKey {
     Faults(Vec<Fault>),
 }
 
-/// What is wrong with a key or a value.
+/// The fault of a key or a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The prefix of a key.
@@ -160,7 +160,7 @@ fn prefix_faults(prefix: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-/// What is wrong with a value, if anything.
+/// The fault of a value, if it has one.
 pub(super) fn value_faults(value: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
     if value.len() > LONGEST {
