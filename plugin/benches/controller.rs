@@ -7,7 +7,7 @@
 mod report;
 
 use meridian::{
-    cluster::{Anybody, CatalogueRequests, Health, Key, Kind, LabelKeys, Message, Publisher, messages, read},
+    cluster::{Anybody, CatalogueRequests, Health, Key, Kind, LabelKeys, Message, Notices, Publisher, messages, read},
     datapath::{Datapath, Options},
     feed::{Agents, FeedService, Limits, Store, Watches, services::feed_client::FeedClient},
     grpc::{self, AgentServices},
@@ -265,7 +265,7 @@ async fn run_controller(addresses: bool) -> Shown {
     let (store, health, table, index): (Arc<Store>, Arc<Health>, SharedTable, Arc<Index>) = Default::default();
     let (sender, receiver) = messages();
     let fixed = tokio::sync::watch::Sender::new(Arc::new(StaticTable::default()));
-    let (notices, _told) = Publisher::notices();
+    let (notices, _queue) = Notices::new(Arc::clone(&health));
     let publisher = Publisher {
         store: Arc::clone(&store),
         table: table.clone(),

@@ -1,6 +1,9 @@
 //! The state of the watches.
 
-use super::{facts::Kind, model::TableTally};
+use super::{
+    facts::Kind,
+    model::{REASONS, TableTally},
+};
 use crate::{feed::Watches, proto::v1::status_response};
 use std::{
     collections::BTreeMap,
@@ -65,6 +68,8 @@ pub struct KindHealth {
 pub struct Health {
     kinds: Mutex<BTreeMap<Kind, KindHealth>>,
     tally: Mutex<TableTally>,
+    /// Notices that were neither logged nor written, by reason.
+    withheld: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Health {
@@ -111,6 +116,16 @@ impl Health {
     /// The tally of the published table.
     pub fn tally(&self) -> TableTally {
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count_withheld(&self, reason: &'static str) {
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// The number of notices that were neither logged nor written as Events, for every reason.
+    pub fn withheld(&self) -> BTreeMap<&'static str, u64> {
+        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        REASONS.map(|reason| (reason, withheld.get(reason).copied().unwrap_or_default())).into()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, KindHealth>> {

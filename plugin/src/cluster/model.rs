@@ -27,6 +27,9 @@ use std::{
 
 /// The reason of notices that several objects get.
 pub(super) const CONFLICT: &str = "PrefixConflict";
+/// The reasons of notices.
+pub(super) const REASONS: [&str; 6] =
+    [CONFLICT, "HookChanged", "NodeWithoutZone", "StaticPrefixOverruled", "Unreadable", "ZoneInTwoRegions"];
 
 /// A notice about an object, for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -265,6 +268,7 @@ impl Model {
             Some(Fact::Node(node)) => Arc::clone(&node.uid),
             _ => Arc::default(),
         };
+        debug_assert!(REASONS.contains(&reason), "{reason}");
         self.notices.push(Notice { object, uid, reason, message });
     }
 

@@ -5,7 +5,8 @@ use super::{
     facts::Kind,
     health::Health,
     message::{Message, WAITING, messages},
-    model::{CONFLICT, Model, NodeProvider, Notice},
+    model::{Model, NodeProvider},
+    notices::Notices,
     objects::LabelKeys,
     source::Source,
     watches::{Timing, Watch},
@@ -30,8 +31,6 @@ use tokio::{
 const GATHER: Duration = Duration::from_millis(250);
 /// The interval at which notices become due.
 const LOOK: Duration = Duration::from_secs(10);
-/// The limit of notices that wait to become Events; further ones are only logged.
-const NOTICES: usize = 256;
 
 /// Watches the cluster until the process ends.
 pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<Health>) -> mpsc::Receiver<Message> {
@@ -54,8 +53,8 @@ pub struct Publisher {
     pub index: Arc<Index>,
     /// The state of the watches.
     pub health: Arc<Health>,
-    /// The queue of notices.
-    pub notices: mpsc::Sender<Notice>,
+    /// The way of notices.
+    pub notices: Notices,
     /// Sources that are ignored.
     pub ignored: Vec<Source>,
     /// The static table, always current.
@@ -67,11 +66,6 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// The channel for notices.
-    pub fn notices() -> (mpsc::Sender<Notice>, mpsc::Receiver<Notice>) {
-        mpsc::channel(NOTICES)
-    }
-
     /// Publishes until the watches end.
     pub async fn follow(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut pending = Pending { unsettled: BTreeSet::from(Kind::ALL), ..Pending::default() };
@@ -100,7 +94,7 @@ impl Publisher {
                     // The requester may be gone.
                     let _ = reply.send(pending.unsettled.is_empty().then(|| pending.model.catalogue()));
                 }
-                _ = look.tick(), if pending.unsettled.is_empty() => self.report_notices(&mut pending.model),
+                _ = look.tick(), if pending.unsettled.is_empty() => self.notices.report(pending.model.take_notices(SystemTime::now())),
                 () = sleep_until(due), if is_due => {
                     self.publish(&mut pending);
                     due = Instant::now() + GATHER;
@@ -122,20 +116,7 @@ impl Publisher {
         let version = self.store.publish(changes);
         let versions = std::mem::take(&mut pending.versions);
         self.health.published(version, versions, |kind| pending.model.count(kind), pending.model.tally());
-        self.report_notices(&mut pending.model);
-    }
-
-    fn report_notices(&self, model: &mut Model) {
-        let mut last = None;
-        for notice in model.take_notices(SystemTime::now()) {
-            // A message for several objects is logged once.
-            if last.as_ref() != Some(&notice.message) || notice.reason != CONFLICT {
-                tracing::warn!(object = %notice.object, reason = notice.reason, "{}", notice.message);
-            }
-            last = Some(notice.message.clone());
-            // If the queue is full, the log still has it.
-            let _ = self.notices.try_send(notice);
-        }
+        self.notices.report(pending.model.take_notices(SystemTime::now()));
     }
 }
 

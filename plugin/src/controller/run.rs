@@ -10,7 +10,7 @@ use super::{
 use crate::{
     api::{CountersService, LeaderCounters, ZonesService},
     cluster::{
-        self, Anybody, Catalogues, Client, EventRecorder, Health, NodeProvider, Notice, Publisher, ReviewTally, Tokens,
+        self, Anybody, Catalogues, Client, EventRecorder, Health, NodeProvider, Notices, Publisher, ReviewTally, Tokens,
     },
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
@@ -28,7 +28,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     select,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     task::{JoinError, JoinHandle},
     time::{interval, sleep, timeout},
 };
@@ -191,10 +191,10 @@ impl<'a> Controller<'a> {
         tokio::spawn(keeping.run(self.ending.clone()))
     }
 
-    /// Watches the cluster, and applies its state. Returns the sender for further Events, and the catalogues.
-    fn watch(&self, fixed: &Followed) -> (Part, mpsc::Sender<Notice>, Catalogues) {
+    /// Watches the cluster, and applies its state. Returns the way of further notices, and the catalogues.
+    fn watch(&self, fixed: &Followed) -> (Part, Notices, Catalogues) {
         let (catalogues, requests) = Catalogues::new(self.client.clone());
-        let (notices, to_report) = Publisher::notices();
+        let (notices, to_report) = Notices::new(Arc::clone(&self.health));
         let messages = cluster::watch(&self.client, &self.settings.labels, &self.settings.timing, &self.health);
         let publisher = Publisher {
             store: Arc::clone(&self.store),

@@ -6,7 +6,7 @@ use super::{
     settings::{LeaseSettings, TotalsSettings},
 };
 use crate::{
-    cluster::{Client, Health, Lease, Notice},
+    cluster::{Client, Health, Lease, Notice, Notices},
     counters::Counted,
     export::PairLogTally,
     feed::Store,
@@ -18,7 +18,7 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ pub(super) struct Totals<'a> {
     pub(super) agents: Arc<dyn Authenticate>,
     pub(super) replicas: Arc<dyn Authenticate>,
     /// The sender of Events about changed hooks.
-    pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) notices: Notices,
     pub(super) health: Arc<Health>,
     /// Zones and addresses.
     pub(super) store: Arc<Store>,
@@ -68,12 +68,8 @@ pub(super) struct Served {
 }
 
 /// Logs that a node's hook was changed, and writes an Event for the node.
-fn report_hook_change(notices: mpsc::Sender<Notice>) -> impl Fn(HookChange) {
-    move |HookChange { node, hook, reason }| {
-        tracing::warn!(node, hook, reason, "the hook of a node was changed");
-        // If the queue is full, the log still has it.
-        let _ = notices.try_send(Notice::hook_changed(&node, &hook, &reason));
-    }
+fn report_hook_change(notices: Notices) -> impl Fn(HookChange) {
+    move |HookChange { node, hook, reason }| notices.report([Notice::hook_changed(&node, &hook, &reason)])
 }
 
 impl Totals<'_> {

@@ -115,6 +115,10 @@ impl Controller {
         page.gauges("meridian_table_cut_endpoints", help, None, &one(cut_endpoints as f64))?;
         let help = "Number of prefixes with conflicting zones, which count as unknown.";
         page.gauges("meridian_table_conflicts", help, None, &one(conflicts as f64))?;
+        let withheld: Vec<_> =
+            self.health.withheld().into_iter().map(|(reason, n)| (vec![("reason", reason.to_owned())], n)).collect();
+        let help = "Number of notices neither logged nor written as Events, because too many had the same reason.";
+        page.counters("meridian_notices_withheld", help, None, &withheld)?;
         let help = "Number of nodes without a zone. The traffic of their pods counts as unknown.";
         page.gauges("meridian_nodes_without_zone", help, None, &one(nodes_without_zone as f64))?;
         let help = "Number of nodes without an agent. The receiving nodes count their traffic.";
@@ -176,8 +180,20 @@ impl Controller {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
-    use crate::zones::{Pair, Place, Zone};
+    use super::{
+        super::{
+            Page,
+            text::{Form, page},
+        },
+        *,
+    };
+    use crate::{
+        accounting::{Accounting, End, Service, Transfer},
+        identity::{Endpoint, Workload},
+        reports::ReportBuilder,
+        zones::{Pair, Place, Zone},
+    };
+    use meridian_abi::{Counter, flow::ServiceSide};
 
     /// The totals of a cluster in which one byte went from one zone to another.
     fn totals(cluster_totals: &ClusterTotals) -> Arc<[Counted]> {
@@ -209,5 +225,63 @@ pub(super) mod tests {
             families: Families::default(),
             reviews: Arc::default(),
         })
+    }
+
+    /// The end of a transfer on a node: a pod of a DaemonSet, or the node itself.
+    fn end(node: usize, is_pod: bool) -> End {
+        let name = format!("n-{node}");
+        let workload = Some(Arc::new(Workload { kind: "DaemonSet".into(), name: "logs".into() }));
+        let (namespace, pod) = ("logs".into(), format!("logs-{node}").into());
+        let of_pod = || Endpoint { namespace, pod, workload, ..Endpoint::node(&name) };
+        let endpoint = if is_pod { of_pod() } else { Endpoint::node(&name) };
+        let zone = Zone { name: ["eu-1a", "eu-1b"][node % 2].into(), region: "eu-1".into() };
+        End { address: None, endpoint: Some(Arc::new(endpoint)), place: Place::Zone(Arc::new(zone)), external: None }
+    }
+
+    /// The page of a cluster with this many nodes that all report traffic with their neighbour, and all have the same
+    /// troubles.
+    fn page_of(nodes: usize) -> String {
+        const SERIES: usize = 100;
+        let now = Instant::now();
+        let cluster_totals = ClusterTotals::new(SERIES, false, nodes);
+        for node in 0..nodes {
+            let mut accounting = Accounting::new(SERIES, false);
+            for (from, to) in [(true, true), (true, false), (false, true), (false, false)] {
+                let (source, destination) = (end(node, from), end(node + 1, to));
+                let service = Service::new(443, 6, ServiceSide::Destination);
+                let transfer = Transfer { source: &source, destination: &destination, service };
+                accounting.add(&transfer, Counter { bytes: 100, packets: 1 }, now);
+            }
+            let mut sample = super::super::text::tests::sample();
+            sample.counted.whose = crate::counters::Whose::Node(format!("n-{node}"));
+            sample.counted.totals = accounting.totals().clone();
+            cluster_totals.take(ReportBuilder::new(None, false).report(&sample), now).unwrap();
+        }
+        let totals: Arc<[Counted]> = Arc::from([cluster_totals.counted()]);
+        let health = Arc::new(Health::default());
+        let (notices, _queue) = crate::cluster::Notices::new(Arc::clone(&health));
+        notices.report((0..nodes).map(|node| crate::cluster::Notice::hook_changed(&format!("n-{node}"), "tcx", "why")));
+        let families = Families { pods: true, ..Families::default() };
+        let totals = watch::Sender::new(totals).subscribe();
+        let controller = Arc::into_inner(measured()).unwrap();
+        let controller =
+            Controller { health, totals, cluster_totals: Arc::new(cluster_totals), families, ..controller };
+        page(&Page::default().with(Arc::new(controller)), Form::Prometheus).unwrap()
+    }
+
+    #[test]
+    fn the_page_of_three_thousand_nodes_has_no_more_series_than_that_of_three_hundred() {
+        let [few, many] = [300, 3000].map(page_of);
+        let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(series(&few), series(&many));
+        let longest = |text: &str| text.lines().map(str::len).max().unwrap();
+        // The names of nodes in the bounded sums may have one more digit.
+        assert!(longest(&many) <= longest(&few) + 4, "{} {}", longest(&few), longest(&many));
+        // Beyond those sums no label names a node.
+        let of_sums = ["meridian_workload_", "meridian_pod_", "pod_cross_zone", "kubecost_"];
+        let named = many.lines().find(|line| line.contains("n-1") && !of_sums.iter().any(|sum| line.starts_with(sum)));
+        assert_eq!(named, None);
+        let withheld = many.lines().find(|line| line.starts_with("meridian_notices_withheld_total{reason=\"Hook"));
+        assert_eq!(withheld.and_then(|line| line.rsplit(' ').next()), Some("2968"));
     }
 }

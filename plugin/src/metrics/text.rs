@@ -63,7 +63,7 @@ fn older(page: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         accounting::{Accounting, End, Service, Transfer},
@@ -98,7 +98,7 @@ mod tests {
         End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place, external: None }
     }
 
-    fn sample() -> Sample {
+    pub(in super::super) fn sample() -> Sample {
         let mut matrix = Matrix::default();
         let pair = |to| Pair {
             source: place(0),

@@ -1,6 +1,7 @@
-//! No text for a person grows with the number of nodes.
+//! No text for a person grows with the number of nodes, nor does the number of texts beyond a bound.
 
 use super::{
+    super::super::{health::Health, notices::Notices},
     sources::{node, pod},
     *,
 };
@@ -11,8 +12,10 @@ fn troubled(nodes: usize) -> Vec<Value> {
     let mut objects = Vec::new();
     for index in 0..nodes {
         let name = format!("n-{index:05}");
+        // A prefix that two nodes have, as many of them as there are pairs of nodes.
+        let of_two = format!("10.{}.{}.0/24", 100 + index / 2 / 256, index / 2 % 256);
         // One address and one prefix of them all, and a prefix that can't be read.
-        let mut node = node(&name, zones[index % 3], &["10.244.0.0/24", "nonsense"], "10.0.2.15");
+        let mut node = node(&name, zones[index % 3], &["10.244.0.0/24", &of_two, "nonsense"], "10.0.2.15");
         node["metadata"]["labels"]["topology.kubernetes.io/region"] = format!("eu-{}", index % 50).into();
         if index % 7 == 0 {
             node["metadata"]["labels"] = json!({});
@@ -51,4 +54,33 @@ fn messages_and_origins_do_not_grow_with_the_number_of_nodes() {
     for ((few, _), (many, text)) in longest(60).into_iter().zip(longest(600)) {
         assert!(many <= few + NUMBERS && many < 400, "{few} characters for 60 nodes, {many} for 600: {text}");
     }
+}
+
+/// The number of notices that become Events, of those withheld, and the characters of all.
+fn written(nodes: usize) -> (usize, u64, usize) {
+    let health = Arc::new(Health::default());
+    let (notices, mut queue) = Notices::new(Arc::clone(&health));
+    let mut model = TestModel::default();
+    for batch in troubled(nodes).chunks(50) {
+        batch.iter().for_each(|object| model.read(object));
+        model.apply_changes();
+        notices.report(model.model.take_notices(SystemTime::now() + Duration::from_secs(3600)));
+    }
+    let mut lengths = Vec::new();
+    while let Ok(notice) = queue.try_recv() {
+        lengths.push(notice.message.len());
+    }
+    (lengths.len(), health.withheld().values().sum(), lengths.iter().sum())
+}
+
+#[test]
+fn three_thousand_troubled_nodes_lead_to_no_more_events_than_three_hundred() {
+    let (few, withheld_few, characters_few) = written(300);
+    let (many, withheld_many, characters_many) = written(3000);
+    assert!(few <= 6 * 33 && many <= 6 * 33, "{few} {many}");
+    assert!(characters_many <= characters_few * 11 / 10, "{characters_few} {characters_many}");
+    assert!(
+        withheld_many > 5 * withheld_few && withheld_few > 100,
+        "the rest is counted: {withheld_few} {withheld_many}"
+    );
 }
