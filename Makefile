@@ -29,7 +29,7 @@ dashboards: ## builds the dashboards for Grafana that the chart has
 image: ## makes the image without docker, and says how to push it; ARGS=aarch64 for another machine
 	@scripts/image.sh $(ARGS)
 
-test-kernels: ## runs every case on older kernels in qemu, writes docs/kernels.md
+test-kernels: ## runs every case on older and newer kernels in qemu, about an hour; writes docs/kernels.md
 	@scripts/test-kernels.sh
 
 test-cilium: ## runs Meridian beside the real Cilium in each of its modes

@@ -20,6 +20,14 @@ pub enum Error {
         /// The kernel's error.
         source: io::Error,
     },
+    /// The kernel's eBPF has no atomic exchange.
+    #[error("Linux {release} has no atomic exchange in eBPF ({source}): Linux 5.12 or newer is needed")]
+    NoAtomicExchange {
+        /// The kernel's release.
+        release: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// This process lacks a permission.
     #[error("{what} is not permitted ({source}): {denial}")]
     NotPermitted {

@@ -35,7 +35,8 @@ impl Hook {
                     _ => Error::NoTcx { release: probe::release(), source },
                 })
             }
-            Self::Clsact => Ok(()),
+            // The other hooks came after this instruction.
+            Self::Clsact => probe::atomic_exchange(),
         }
     }
 
