@@ -1,7 +1,7 @@
 //! A life of Meridian in a cluster.
 
 use crate::{
-    load,
+    advice, load,
     nodes::{
         actions::{burst, burst_while, ready, restart_agents, send, send_from_each_client, services_are_settled},
         cluster::{Cluster, NODES, OUTSIDE, until},
@@ -52,6 +52,7 @@ fn totals_equal_the_wire_through_every_event_of_a_cluster() {
 fn relay_values() -> Vec<&'static str> {
     let mut values = vec!["--values", "helm/meridian/presets/generic.yaml"];
     values.extend(["--set", "relay.enabled=true,relay.image.repository=meridian.test/hubble-relay"]);
+    values.extend(["--set-json", advice::PRICES]);
     values
 }
 
@@ -144,6 +145,7 @@ impl<'c> Life<'c> {
         self.goes_through("traffic after the node has come back", |life| burst(life.cluster));
         timed("ten thousand flows, and clients that follow them", || load::bear(self.cluster));
         self.goes_through("traffic after it", |life| burst(life.cluster));
+        timed("advice", || advice::works(self.cluster));
     }
 
     /// Every kind of traffic, of which the wire must have carried its part.

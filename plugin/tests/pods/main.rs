@@ -4,6 +4,7 @@
 //! It needs root and programs of others, so it is ignored unless asked for: `scripts/test.sh pods`.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails here")]
 
+mod advice;
 #[path = "../common/documented.rs"]
 mod documented;
 mod life;

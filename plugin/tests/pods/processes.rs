@@ -75,6 +75,11 @@ impl Process {
         (read("memory.max_usage_in_bytes"), read("memory.limit_in_bytes"))
     }
 
+    /// Its number on this machine.
+    pub fn id(&self) -> i32 {
+        self.folder.file_name().unwrap().to_str().unwrap().parse().unwrap()
+    }
+
     /// Where it has a path.
     pub fn path(&self, path: &str) -> PathBuf {
         self.folder.join("root").join(path.trim_start_matches('/'))

@@ -201,16 +201,28 @@ impl<'a> Watched<'a> {
 fn mend<'a>(engine: &mut Engine<'a>, used: &Used<'a>) {
     let Used { name, service, near, far, .. } = used;
     let (mut failing, mut mended) = (Watched::default(), Watched::default());
+    let (mut ended, mut is_followed) = (Vec::new(), false);
     // A headless service has its clients choose in all zones alike.
     for (zone, flows) in near.iter().chain(far.iter().filter(|_| service.is_headless)) {
-        let shares = engine.traffic.shares(name, zone);
-        // Traffic that has ended is judged by the time before.
-        let lately = if shares[1].all > 0 { shares[1] } else { shares[0] };
-        if !is_honoured(lately) {
+        let shares @ [before, lately] = engine.traffic.shares(name, zone);
+        if lately.all == 0 {
+            if !is_honoured(before) {
+                ended.push((zone, flows, shares));
+            }
+        } else if !is_honoured(lately) {
             failing.add(zone, flows, shares);
-        } else if !is_honoured(shares[0]) {
-            mended.add(zone, flows, shares);
+        } else {
+            is_followed = true;
+            if !is_honoured(before) {
+                mended.add(zone, flows, shares);
+            }
         }
+    }
+    // Traffic that has ended is judged by the time before, unless all other zones follow the preference: then it may stay
+    // on a node, where it is not counted.
+    let judged = if is_followed && failing.flows.is_empty() { &mut mended } else { &mut failing };
+    for (zone, flows, shares) in ended {
+        judged.add(zone, flows, shares);
     }
     if !failing.flows.is_empty() {
         not_honoured(engine, used, &failing);

@@ -311,7 +311,25 @@ pub(super) fn over_time() -> Vec<Scenario> {
             &[("R2", "Service shop/cart", "4.00", "\"state\":\"not honoured\"")],
         ),
         row(
-            "one that nobody used lately",
+            "a preference that works, and a zone whose traffic no longer leaves its node",
+            cart(same_zone)
+                .sent(WEB, CART_B, "shop/cart:8080", crossing)
+                .sent("Deployment shop/web@b", near, "shop/cart:8080", crossing)
+                .next_hour()
+                .sent(WEB, near, "shop/cart:8080", crossing),
+            &[("R1", "Service shop/cart", "0.00", "100 % crossed zones before, and 0 % does lately")],
+        ),
+        row(
+            "a preference that fails in a zone, and one whose traffic has ended",
+            cart(same_zone)
+                .sent(WEB, CART_B, "shop/cart:8080", crossing)
+                .sent("Deployment shop/web@b", near, "shop/cart:8080", crossing)
+                .next_hour()
+                .sent(WEB, CART_B, "shop/cart:8080", crossing),
+            &[("R2", "Service shop/cart", "6.00", "\"state\":\"not honoured\"")],
+        ),
+        row(
+            "one that no client used lately",
             cart(same_zone).sent(WEB, CART_B, "shop/cart:8080", crossing).next_hour(),
             &[("R2", "Service shop/cart", "2.00", "\"state\":\"not honoured\"")],
         ),
