@@ -17,6 +17,7 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'
+    --set otlp.endpoint=https://otel.example.com:4317 --set otlp.caConfigMap=otel-ca --set otlp.headersSecret=otel-headers
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
     --set agent.seccompProfile.type=Localhost --set agent.seccompProfile.localhostProfile=meridian-agent.json
     --set-json 'networkPolicies.clients=[{"namespaceSelector":{}}]'
@@ -73,6 +74,7 @@ for version in 3 4; do
         --set prometheusRule.monthlyBudget=5
     refused "$helm" "prometheusRule.enabled: set alerts" "${IMAGE[@]}" --set prometheusRule.enabled=true \
         --set prometheusRule.alerts=false
+    refused "$helm" "otlp" "${IMAGE[@]}" --set otlp.endpoint=otel-collector
     refused "$helm" "crossZone" "${IMAGE[@]}" --set prometheusRule.usdPerGb.crossZone=cheap
     refused "$helm" "hubble.tls.relaySecretName: name" "${IMAGE[@]}" --set relay.enabled=true \
         --set hubble.tls.serverSecretName=given

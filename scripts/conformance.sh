@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds other projects' code for our tests: `conformance.sh filters` prints the program's path. The names are the
 # programs of conformance/hubble; `cluster`, every part of Kubernetes; `traffic`, which the cluster's pods run;
+# `collector`, an OpenTelemetry Collector;
 # `cilium`, a folder with Cilium's programs, the sources of its kernel programs and its chart; `cilium-upgrade`, the
 # agent of the next version and its sources. Each is built once for each version of its sources, and kept in the cache.
 # shellcheck source=scripts/lib.sh
@@ -42,6 +43,9 @@ case $program in
         # A program built from a module lacks its version, which helm checks.
         version=$(sed -n 's/^.*k8s.io\/kubernetes v/v/p' "$sources/go.mod" | head -n 1)
         flags+=(-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version")
+        ;;
+    collector)
+        sources=$ROOT/conformance/collector packages=(.) settings=(CGO_ENABLED=0)
         ;;
     traffic)
         # The program runs in an image with nothing else.

@@ -79,6 +79,11 @@ needs_tools() {
     export MERIDIAN_PROMTOOL MERIDIAN_PROMETHEUS MERIDIAN_BPFTOOL
 }
 
+needs_collector() {
+    MERIDIAN_COLLECTOR=$(scripts/conformance.sh collector)
+    export MERIDIAN_COLLECTOR
+}
+
 SUITES=(lib structure cli kernel hubble cluster page pods cilium)
 
 # suite NAME [FILTER...]: sets the variables that the suite needs, and runs it.
@@ -91,6 +96,7 @@ suite() {
     cli | kernel)
         need_root
         needs_tools
+        [ "$name" = kernel ] || needs_collector
         cargo test --locked --test "$name" -- "$@"
         ;;
     hubble | cluster)
@@ -144,7 +150,7 @@ needs_cluster
 MERIDIAN_EBPF_OBJECT=$(scripts/ebpf.sh fresh)
 export MERIDIAN_EBPF_OBJECT
 rules() {
-    "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/alerts.test.yaml conformance/prometheus/recording.test.yaml
+    "$MERIDIAN_PROMTOOL" test rules conformance/prometheus/*.test.yaml
 }
 step "alerts and recording rules" rules
 step "the chart" scripts/chart.sh

@@ -10,6 +10,7 @@ mod check;
 mod config;
 mod controller;
 mod demo;
+mod export;
 mod failure;
 mod families;
 mod history_args;
@@ -18,9 +19,11 @@ mod host;
 mod hubble;
 mod invalid;
 mod named_file;
+mod otlp;
 mod pair_log;
 mod plain;
 mod prices;
+mod prometheus_args;
 mod replay;
 mod report;
 mod server;
@@ -104,6 +107,9 @@ enum Command {
     },
     /// Shows the traffic between zones and regions and its cost, from a history.
     Report(report::Args),
+    /// Writes what was sent between zones and regions in the columns of other tools.
+    #[command(subcommand)]
+    Export(export::Export),
     /// Shows what traffic between zones and regions costs, by which rule.
     #[command(subcommand)]
     Prices(prices::Prices),
@@ -183,6 +189,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Report(args) => report::run(&args),
+        Command::Export(command) => export::run(&command),
         Command::Advise(args) => advise::run(&args),
         Command::Whatif(args) => whatif::run(&args),
         Command::Prices(command) => prices::run(&command),

@@ -2,8 +2,12 @@
 
 use crate::{accounting::Totals, zones::Matrix};
 use meridian_abi::{Counter, stats::Stat};
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// The node or cluster whose packets were counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,14 @@ impl Whose {
             Self::Cluster(names) => names,
         }
     }
+
+    /// The name of the node, if it is one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Node(name) => Some(name),
+            Self::Cluster(_) => None,
+        }
+    }
 }
 
 /// Counters since the programs were loaded.
@@ -31,6 +43,8 @@ pub struct Counted {
     pub whose: Whose,
     /// When the counters were read.
     pub time: SystemTime,
+    /// When the first of them began, if that is known.
+    pub began: Option<SystemTime>,
     /// By zone pair.
     pub matrix: Matrix,
     /// By reason.
@@ -43,6 +57,14 @@ impl AsRef<Self> for Counted {
     fn as_ref(&self) -> &Self {
         self
     }
+}
+
+/// When counters with this boot id began: an id is a UUID of version 7, which holds a time. `None` for the ids of earlier
+/// versions, and for times that can't be.
+pub fn began(boot_id: [u8; 16]) -> Option<SystemTime> {
+    let id = Uuid::from_bytes(boot_id);
+    let (seconds, nanoseconds) = id.get_timestamp().filter(|_| id.get_version_num() == 7)?.to_unix();
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
 }
 
 /// The counters and state of a node at one moment.
@@ -127,3 +149,18 @@ pub struct FeedState {
 
 /// The samples of all nodes, renewed every second.
 pub type Samples = watch::Receiver<Arc<[Sample]>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_counters_has_the_time_at_which_they_began() {
+        let before = SystemTime::now() - Duration::from_millis(1);
+        let began = began(Uuid::now_v7().into_bytes()).unwrap();
+        assert!(began >= before && began <= SystemTime::now());
+        for other in [Uuid::new_v4(), Uuid::nil(), Uuid::max()] {
+            assert_eq!(super::began(other.into_bytes()), None);
+        }
+    }
+}

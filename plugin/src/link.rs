@@ -1,12 +1,15 @@
-//! Connections between our own processes, and TLS of all servers: settings, tokens, codec and places.
+//! Connections between our own processes, TLS of all servers, and TLS and headers towards servers of others: settings,
+//! tokens, codec and places.
 
 /// The largest file of certificates or keys that is read: a bundle of all public authorities is a quarter of it.
 pub const PEM_BYTES: u64 = 1 << 20;
 
 mod admission;
 mod backlog;
+mod client_tls;
 mod codec;
 mod connect;
+mod headers;
 mod log_limit;
 mod placed;
 mod tls;
@@ -14,8 +17,10 @@ mod tokens;
 
 pub use admission::{Admission, Place};
 pub use backlog::{Account, Backlog, Waiting};
+pub use client_tls::start_tls;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
+pub use headers::{InvalidHeaders, read_headers};
 pub use log_limit::LogLimit;
 pub use placed::Placed;
 pub use tls::{Arrival, Connection, Files, Tls, connections};

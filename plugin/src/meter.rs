@@ -11,7 +11,7 @@ pub use hook_watch::HookWatch;
 use crate::{
     accounting::{self, Accounting, Line, Service},
     atomic_file,
-    counters::{Counted, FeedState, Sample, TableState, Whose},
+    counters::{self, Counted, FeedState, Sample, TableState, Whose},
     datapath::{Datapath, Error, Readable, Retiring},
     flows::{Encoded, Entry, FlowBuilder, Growth, Lost, Node, Progress, Record, Sink, SlotId, Tracker},
     identity::Index,
@@ -196,15 +196,17 @@ impl Meter {
     /// # Errors
     /// The kernel refuses.
     pub fn sample(&self, hook: &HookState, feed: Option<FeedState>) -> Result<Sample, Error> {
+        let boot_id = self.datapath.boot_id()?.into_bytes();
         Ok(Sample {
             counted: Counted {
                 whose: Whose::Node(self.builder.node().name.clone()),
                 time: SystemTime::now(),
+                began: counters::began(boot_id),
                 matrix: self.matrix()?,
                 stats: self.datapath.stats()?.all(),
                 totals: self.accounting.totals().clone(),
             },
-            boot_id: self.datapath.boot_id()?.into_bytes(),
+            boot_id,
             hook: self.datapath.hook().name(),
             hook_reason: Arc::clone(&hook.reason),
             hook_changes: hook.changes,

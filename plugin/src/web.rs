@@ -17,6 +17,7 @@ use crate::{
     advice::{self as rules, BadChange, NoAnswer, NoFinding},
     archive,
     catalogue::{Catalogue, CatalogueSource},
+    focus::Charges,
     historian::Historian,
     statement::{BadQuestion, Form, Question, Step},
 };
@@ -26,6 +27,11 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::SystemTime};
 /// Everything that a browser may load: files of this server alone, and no inline script or style.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// The longest range of charges in one answer: a day, with the parts of two hours.
+const FOCUS_SECONDS: u64 = 25 * 3600;
+/// Where a range of charges begins by default.
+const FOCUS_FROM: &str = "24h";
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -108,6 +114,8 @@ enum Refusal {
     NoAnswer(#[from] NoAnswer),
     #[error("`{0}` is no parameter of this path")]
     Parameter(String),
+    #[error("charges are of at most 24 hours: ask for each day")]
+    LongRange,
     #[error("step: `{0}` is neither hour nor day")]
     Step(String),
     #[error(transparent)]
@@ -125,6 +133,7 @@ impl Refusal {
             | Self::NoFinding(_)
             | Self::NoAnswer(_)
             | Self::Parameter(_)
+            | Self::LongRange
             | Self::Step(_) => 400,
             Self::Archive(_) => 500,
         };
@@ -140,7 +149,7 @@ fn quoted(text: &str) -> String {
 impl Site {
     /// Whether the answer reads the history, so that only few may be made at once.
     pub fn is_costly(path: &str) -> bool {
-        matches!(path, "/" | "/api/v1/report" | "/api/v1/series") || Self::needs_catalogue(path)
+        matches!(path, "/" | "/api/v1/focus" | "/api/v1/report" | "/api/v1/series") || Self::needs_catalogue(path)
     }
 
     /// Whether the answer is about the services and workloads of now.
@@ -158,7 +167,7 @@ impl Site {
 
     /// The answers of the API that this process has, by the last part of their paths: the page asks for no others.
     fn offers(&self) -> Vec<&'static str> {
-        let of_history = self.history.iter().flat_map(|_| ["advice", "prices", "report", "series"]);
+        let of_history = self.history.iter().flat_map(|_| ["advice", "focus", "prices", "report", "series"]);
         let of_source = self.source.iter().map(|_| "zones");
         std::iter::once("health").chain(of_history).chain(of_source).collect()
     }
@@ -187,6 +196,7 @@ impl Site {
             "/api/v1/health" => json(self.health(request)),
             "/api/v1/prices" => json(api::prices(self.history()?.prices())),
             "/api/v1/advice" => self.advice(request)?,
+            "/api/v1/focus" => self.focus(request)?,
             "/api/v1/report" => self.report(request)?,
             "/api/v1/series" => json(self.series(request)?),
             "/api/v1/whatif" => self.whatif(request)?,
@@ -222,6 +232,24 @@ impl Site {
             Form::Table => TEXT,
         };
         Ok(Answer::new(content_type, history.answer(question)?.form(form)))
+    }
+
+    /// Charges of a day at most, which bounds the answer.
+    fn focus(&self, request: &Request) -> Result<Answer, Refusal> {
+        let history = self.history()?;
+        let is_known = |key: &str| matches!(key, "from" | "to" | "locality");
+        if let Some(key) = request.query.keys().find(|key| !is_known(key)) {
+            return Err(Refusal::Parameter(quoted(key)));
+        }
+        let mut texts = request.query.clone();
+        texts.entry("from".to_owned()).or_insert_with(|| FOCUS_FROM.to_owned());
+        let Question { query, from, to, .. } = Question::parse(&texts, request.second())?;
+        if to - from > FOCUS_SECONDS {
+            return Err(Refusal::LongRange);
+        }
+        let (mut text, charges) = (Charges::header(), Charges::new(history.prices(), query.localities));
+        history.read(from, to, |block| charges.write(block, &mut text))?;
+        Ok(Answer::new("text/csv; charset=utf-8", text))
     }
 
     fn series(&self, request: &Request) -> Result<serde_json::Value, Refusal> {

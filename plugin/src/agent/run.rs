@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::ZonesService,
     atomic_file::Saves,
-    counters::Sample,
+    counters::{Sample, Samples},
     datapath::{
         Devices, NotAlone, Only, Pins,
         auto::{self, Choice},
@@ -28,15 +28,18 @@ use crate::{
     identity::Index,
     meter::HookWatch,
     metrics::{MeasuredNodes, Nodes, Page},
+    otlp,
     outputs::Outputs,
     proto::v1::FlowServer,
-    servers::{self, Measured, Offer, Places, Servers},
+    servers::{self, END_TIMEOUT, Measured, Offer, Places, Servers},
     zones::{Change, SharedTable},
 };
 use std::{path::Path, sync::Arc};
 use tokio::{
     select,
     sync::{Notify, watch},
+    task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +58,10 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     let historian = settings.history.open();
     if let Some(historian) = &historian {
         page.add_history(Arc::clone(historian));
+    }
+    let exports = Arc::new(otlp::Tally::default());
+    if settings.otlp.is_some() {
+        page.add(Arc::clone(&exports));
     }
     if let Some(missing) = capabilities::missing().filter(|missing| !missing.is_empty()) {
         return Err(Error::Capabilities { missing });
@@ -76,6 +83,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     );
     let sink = Sink { listener: outputs.listener(), ..Sink::new(Arc::clone(&ring)) };
     let samples = watch::Sender::new(Arc::from([]));
+    let exporting = exporting(settings, samples.subscribe(), exports);
     let agent =
         Agent { settings, found, outputs, sink, samples, page, saves, historian, table, index: Arc::clone(&index) };
 
@@ -96,9 +104,31 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
         }
         None => Ok(()),
     };
+    if let Some((task, end)) = exporting {
+        end.cancel();
+        let _ = timeout(END_TIMEOUT, task).await;
+    }
     servers_end.cancel();
     servers.end().await;
     result
+}
+
+/// The task that exports to a collector, if there is one, and its end.
+fn exporting(
+    settings: &Settings,
+    counters: Samples,
+    tally: Arc<otlp::Tally>,
+) -> Option<(JoinHandle<()>, CancellationToken)> {
+    let shutdown = CancellationToken::new();
+    let exporter = otlp::Exporter {
+        settings: settings.otlp.clone()?,
+        program: otlp::Program { name: "meridian-agent", cluster: settings.cluster.clone() },
+        content: settings.families.into(),
+        counters,
+        tally,
+        shutdown: shutdown.clone(),
+    };
+    Some((tokio::spawn(exporter.run()), shutdown))
 }
 
 fn open_pair_log(settings: &Settings, tally: &Arc<PairLogTally>) -> Result<Option<PairLog>, Error> {

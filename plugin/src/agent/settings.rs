@@ -7,7 +7,7 @@ use crate::{
     hubble::{NodeName, Peers},
     link,
     metrics::Families,
-    outputs,
+    otlp, outputs,
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -71,4 +71,8 @@ pub struct Settings {
     pub series: usize,
     /// The history, where no controller is followed.
     pub history: historian::Settings,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The OpenTelemetry collector, if there is one.
+    pub otlp: Option<otlp::Settings>,
 }

@@ -226,6 +226,7 @@ mod tests {
             counted: Counted {
                 whose: Whose::Node("node-1".into()),
                 time: now,
+                began: None,
                 matrix: Matrix::default(),
                 stats: Vec::new(),
                 totals: accounting.totals().clone(),

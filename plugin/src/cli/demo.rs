@@ -1,11 +1,12 @@
 //! `meridian demo`: runs the demo, shows its progress and its result.
 
 use super::{
-    Failure, hook::HookChoice, host::CILIUM_STATE_DIR, hubble::Cluster, prices::PriceArgs, print, signals::signals,
+    Failure, hook::HookChoice, host::CILIUM_STATE_DIR, hubble::Cluster, otlp::OtlpArgs, prices::PriceArgs, print,
+    signals::signals,
 };
 use crate::{
     api::ZonesService,
-    counters::Sample,
+    counters::{Sample, Samples},
     datapath::{Devices, auto},
     demo::{Demo, Report, live, progress, topology::NODES},
     export::{Output as PairLogFile, PairLog, PairLogTally, Pairs},
@@ -14,6 +15,7 @@ use crate::{
     hubble::{NodeName, PeerAddress, PeerSource, Peers},
     identity::Index,
     metrics::{Families, MeasuredNodes, Nodes, Page, Ready},
+    otlp,
     servers::{END_TIMEOUT, Measured, Offer, Places, Servers},
     zones::{Matrix, SharedTable},
 };
@@ -31,7 +33,7 @@ use tokio::{
     runtime::Runtime,
     select,
     sync::watch,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +73,8 @@ pub(super) struct Args {
     pair_log: Option<PathBuf>,
     #[command(flatten)]
     prices: PriceArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
     /// Format of the result on stdout.
     #[arg(long, default_value = "table")]
     output: Output,
@@ -102,13 +106,36 @@ async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
     }
     let historian = Arc::new(Historian::in_memory(prices, second()));
     let mut shown = Shown { sink, samples, ready: page.ready.clone(), pair_log, progress: Progress::new(), historian };
+    let exporting = args.otlp.clone().settings()?.map(|settings| {
+        let tally = Arc::new(otlp::Tally::default());
+        page.add(Arc::clone(&tally));
+        tokio::spawn(exporter(settings, shown.samples.subscribe(), tally, shutdown.clone()).run())
+    });
     let servers = if args.serve { Some(shown.serve(page.with(ring), &shutdown).await?) } else { None };
     let result = shown.run(args, duration, &interrupted).await;
     shutdown.cancel();
+    if let Some(exporting) = exporting {
+        let _ = timeout(END_TIMEOUT, exporting).await;
+    }
     if let Some(servers) = servers {
         servers.end().await;
     }
     result
+}
+
+/// The families that the demo shows.
+fn families() -> Families {
+    Families { pods: true, ..Families::default() }
+}
+
+fn exporter(
+    settings: otlp::Settings,
+    counters: Samples,
+    tally: Arc<otlp::Tally>,
+    shutdown: CancellationToken,
+) -> otlp::Exporter<Sample> {
+    let program = otlp::Program { name: "meridian-demo", cluster: Cluster::default().0 };
+    otlp::Exporter { settings, program, content: families().into(), counters, tally, shutdown }
 }
 
 fn open_pair_log(path: &Path, tally: &Arc<PairLogTally>) -> Result<PairLog, Failure> {
@@ -148,10 +175,7 @@ impl Shown {
             // One server has the flows of all four nodes.
             peers: Some(PeerSource::Local(watch::Sender::new(Arc::new(own)).subscribe())),
             sink: self.sink.clone(),
-            page: page.with(Nodes {
-                samples: self.samples.subscribe(),
-                families: Families { pods: true, ..Families::default() },
-            }),
+            page: page.with(Nodes { samples: self.samples.subscribe(), families: families() }),
             measured: Some(Measured {
                 samples: self.samples.subscribe(),
                 zones: ZonesService { table, index: Arc::new(index) },

@@ -56,7 +56,29 @@ impl RangeArgs {
     }
 }
 
+/// Where the past is read from.
+pub(super) enum Past<'a> {
+    Server(&'a ServerArgs),
+    Folder(&'a Path, PriceTable),
+}
+
 impl HistoryArgs {
+    /// The server, or the folder with the prices to apply.
+    pub(super) fn past(&self) -> Result<Past<'_>, Failure> {
+        match &self.history {
+            Some(folder) => Ok(Past::Folder(folder, self.prices.table()?)),
+            None if self.prices.is_own() => {
+                Err(usage("--prices applies to --history only: a server uses the prices of its own --prices"))
+            }
+            None => Ok(Past::Server(&self.server)),
+        }
+    }
+
+    /// The prices to apply here, if no server applies its own.
+    pub(super) fn prices(&self) -> Result<PriceTable, Failure> {
+        self.prices.table()
+    }
+
     /// The server's answer at a path, or that of a folder.
     pub(super) fn answer(
         &self,
@@ -64,12 +86,9 @@ impl HistoryArgs {
         texts: &Texts,
         of_folder: impl FnOnce(&Path, &PriceTable) -> Result<String, Failure>,
     ) -> Result<String, Failure> {
-        match &self.history {
-            Some(folder) => of_folder(folder, &self.prices.table()?),
-            None if self.prices.is_own() => {
-                Err(usage("--prices applies to --history only: a server uses the prices of its own --prices"))
-            }
-            None => self.server.answer(path, texts),
+        match self.past()? {
+            Past::Folder(folder, prices) => of_folder(folder, &prices),
+            Past::Server(server) => server.answer(path, texts),
         }
     }
 }

@@ -249,6 +249,11 @@ fn location(text: &str, table: Option<&StaticTable>, any: &str) -> Result<Locati
     Ok(Location { provider, place, class })
 }
 
+/// The provider of a zone by the form of its name.
+pub(super) fn provider_of_zone(zone: &str) -> Option<Provider> {
+    guess(zone).and_then(|(provider, _)| Provider::new(provider))
+}
+
 /// The provider and the region by the form of a zone's name.
 fn guess(zone: &str) -> Option<(&'static str, &str)> {
     let is_digit = |byte: u8| byte.is_ascii_digit();

@@ -1,9 +1,10 @@
-//! `meridian report`: traffic between zones and its cost, from a history.
+//! `meridian report`: traffic between zones and its cost, from a history or from metrics.
 
 use super::{
     Failure,
     history_args::{self, HistoryArgs, RangeArgs, Texts},
     print,
+    prometheus_args::PrometheusArgs,
 };
 use crate::{
     cost::PriceTable,
@@ -17,6 +18,8 @@ use std::path::Path;
 pub(super) struct Args {
     #[command(flatten)]
     history: HistoryArgs,
+    #[command(flatten)]
+    prometheus: PrometheusArgs,
     #[command(flatten)]
     range: RangeArgs,
     /// Key of the rows: zone-pair, namespace-pair, workload-pair, namespace, workload, service, node, region or label:KEY.
@@ -47,7 +50,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let texts = args.texts();
     // Bad questions are refused before a server is asked.
-    let question = Question::parse(&texts, second()).map_err(history_args::bad_range)?;
+    let now = second();
+    let question = Question::parse(&texts, now).map_err(history_args::bad_range)?;
+    if args.prometheus.is_given() {
+        return print(&args.prometheus.answer(question, &args.history.prices()?, now)?);
+    }
     let of_folder = |folder: &Path, prices: &PriceTable| of_folder(folder, question, prices);
     print(&args.history.answer("/api/v1/report", &texts, of_folder)?)
 }

@@ -3,7 +3,7 @@
 use super::{
     Error,
     history::Keeping,
-    settings::Settings,
+    settings::{Settings, TotalsSettings},
     static_table::Followed,
     totals::{Served, Totals},
 };
@@ -12,6 +12,7 @@ use crate::{
     cluster::{
         self, Anybody, Catalogues, Client, EventRecorder, Health, NodeProvider, Notices, Publisher, ReviewTally, Tokens,
     },
+    counters::Counted,
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
     historian::{Historian, Recording},
@@ -19,6 +20,7 @@ use crate::{
     identity::Index,
     link::{Authenticate, Tls},
     metrics::{self, Page, Ready},
+    otlp,
     reports::ClusterTotals,
     servers::{self, END_TIMEOUT, listen},
     zones::SharedTable,
@@ -146,11 +148,13 @@ impl<'a> Controller<'a> {
         let page = self.page(&served, fixed).with(tls);
         let has_tls = feed_tls.is_some();
         let peers = PeerService::new(PeerSource::Local(served.peers), self.ending.clone());
+        let exported = served.totals.clone();
         let counters = LeaderCounters {
             counters: CountersService::new(served.totals, self.ending.clone()),
             role: served.service.role.clone(),
         };
         let mut page = page.with(counters.counters.missed());
+        let exporting = self.settings.otlp.clone().map(|otlp| self.export(otlp, exported, &mut page));
         let historian = self.settings.history.open();
         if let Some(historian) = &historian {
             page.add_history(Arc::clone(historian));
@@ -174,10 +178,30 @@ impl<'a> Controller<'a> {
             tokio::spawn(async move { serving_page.await.map_err(Error::Failed) }),
             served.serving,
         ];
+        parts.extend(exporting);
         parts.extend(historian.map(|historian| self.keep_history(historian, fixed)));
         let Settings { feed, http, .. } = self.settings;
         tracing::info!(%feed, tls = has_tls, %http, "watching the cluster");
         Ok(Parts { serving: parts, watching, lease: served.lease })
+    }
+
+    /// Exports the totals to a collector, while this replica is the leader.
+    fn export(&self, settings: otlp::Settings, counters: watch::Receiver<Arc<[Counted]>>, page: &mut Page) -> Part {
+        let tally = Arc::new(otlp::Tally::default());
+        page.add(Arc::clone(&tally));
+        let TotalsSettings { cluster_name, families, .. } = &self.settings.totals;
+        let exporter = otlp::Exporter {
+            settings,
+            program: otlp::Program { name: "meridian-controller", cluster: cluster_name.clone() },
+            content: (*families).into(),
+            counters,
+            tally,
+            shutdown: self.ending.clone(),
+        };
+        tokio::spawn(async move {
+            exporter.run().await;
+            Ok(())
+        })
     }
 
     /// Keeps the history.

@@ -7,6 +7,7 @@ use crate::{
     historian,
     link::{self, Files},
     metrics::Families,
+    otlp,
 };
 use std::{
     collections::BTreeSet,
@@ -46,6 +47,8 @@ pub struct Settings {
     pub totals: TotalsSettings,
     /// The history.
     pub history: historian::Settings,
+    /// The OpenTelemetry collector, if there is one.
+    pub otlp: Option<otlp::Settings>,
 }
 
 /// Service accounts, as NAMESPACE:NAME.

@@ -21,7 +21,8 @@ pub(super) fn begin(pinned_state: &Map<u32, PinnedState>) -> Result<u64, Error> 
     let [low, high] = &pinned_state.boot_id;
     if low.load(Ordering::SeqCst) == 0 {
         pinned_state.seed.store(Uuid::new_v4().as_u64_pair().1, Ordering::SeqCst);
-        let (first, second) = Uuid::new_v4().as_u64_pair();
+        // It holds the time at which the counters begin.
+        let (first, second) = Uuid::now_v7().as_u64_pair();
         high.store(second, Ordering::SeqCst);
         // Written last: a reader that finds this word finds all of it.
         low.store(first, Ordering::SeqCst);

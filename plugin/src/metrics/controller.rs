@@ -13,13 +13,14 @@ use crate::{
     leader::Role,
     reports::{ClusterTotals, Tally},
 };
+use prometheus_client::registry::Unit;
 use std::{
     fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 use tokio::sync::watch;
 
@@ -61,6 +62,10 @@ impl Part for Arc<Controller> {
         self.reports(page)?;
         let totals = Arc::clone(&self.totals.borrow());
         page.matrix("meridian_cluster", &totals)?;
+        let began = totals.iter().filter_map(|counted| counted.began?.duration_since(UNIX_EPOCH).ok());
+        let began: Vec<_> = began.map(|since| (Vec::new(), since.as_secs_f64())).collect();
+        let help = "Unix time at which the first of the nodes' counters began.";
+        page.gauges("meridian_cluster_counters_start_timestamp", help, Some(Unit::Seconds), &began)?;
         page.series(&totals)?;
         traffic::write(page, &totals, self.families)
     }
@@ -205,6 +210,7 @@ pub(super) mod tests {
             version: meridian_abi::IpVersion::V4,
             direction: meridian_abi::matrix::Direction::Egress,
         };
+        counted.began = Some(UNIX_EPOCH);
         counted.matrix.add(pair, meridian_abi::Counter { bytes: 1, packets: 1 });
         Arc::from([counted])
     }

@@ -1,5 +1,7 @@
 //! Which series by pod, workload and namespace there are.
 
+use crate::otlp::Content;
+
 /// The families of series by pod and by workload, each of which can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Families {
@@ -19,6 +21,12 @@ impl Families {
     /// All families off.
     pub const NONE: Self =
         Self { namespaces: false, workloads: false, pods: false, kubezonnet: false, opencost: false };
+}
+
+impl From<Families> for Content {
+    fn from(Families { namespaces, workloads, pods, .. }: Families) -> Self {
+        Self { namespaces, workloads, pods }
+    }
 }
 
 impl Default for Families {

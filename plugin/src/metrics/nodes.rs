@@ -121,6 +121,12 @@ impl Writer<'_, '_> {
                 vec![(Vec::new(), value(sample).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())]
             })
         };
+        let began = each(samples, |sample| {
+            let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            sample.counted.began.map(|at| (Vec::new(), seconds(at))).into_iter().collect()
+        });
+        let help = "Unix time at which the node's counters began.";
+        self.gauges("meridian_counters_start_timestamp", help, Some(Unit::Seconds), &began)?;
         self.gauges(
             "meridian_flow_entries",
             "Number of entries in the flow maps.",

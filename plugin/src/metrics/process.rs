@@ -8,6 +8,7 @@ use crate::{
     flows::{READERS, Ring},
     historian::Historian,
     link::{Admission, Backlog, Tls},
+    otlp,
 };
 use prometheus_client::registry::Unit;
 use std::{
@@ -126,6 +127,19 @@ impl Part for Vec<Arc<Tls>> {
         let refused = self.iter().map(|tls| (labels(tls), tls.refused.load(Ordering::Relaxed)));
         let help = "Number of connections refused during the TLS handshake.";
         page.counters("meridian_tls_refused_connections", help, None, &refused.collect::<Vec<_>>())
+    }
+}
+
+impl Part for Arc<otlp::Tally> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let results = [("accepted", &self.accepted), ("failed", &self.failed)];
+        let results = results.map(|(name, count)| (vec![("result", name.to_owned())], count.load(Ordering::Relaxed)));
+        let help = "Number of messages to the OpenTelemetry collector, by result.";
+        page.counters("meridian_otlp_messages", help, None, &results)?;
+        let help = "Number of sums that the OpenTelemetry collector rejected.";
+        page.counters("meridian_otlp_rejected_sums", help, None, &count(&self.rejected))?;
+        let sums = vec![(Vec::new(), self.sums.load(Ordering::Relaxed) as f64)];
+        page.gauges("meridian_otlp_sums", "Number of sums in the last export over OTLP.", None, &sums)
     }
 }
 

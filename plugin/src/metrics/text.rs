@@ -80,6 +80,7 @@ pub(super) mod tests {
         identity::{Endpoint, Workload},
         link::{Backlog, Files, Tls},
         metrics::{Families, Nodes, controller, process::HttpPlaces},
+        otlp,
         proto::flow::{self, layer4::Protocol},
         zones::{Matrix, Pair, Place},
     };
@@ -125,6 +126,7 @@ pub(super) mod tests {
             counted: Counted {
                 whose: Whose::Node("node-1".into()),
                 time: SystemTime::now(),
+                began: Some(UNIX_EPOCH),
                 matrix,
                 stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
                 totals: accounting.totals().clone(),
@@ -171,6 +173,7 @@ pub(super) mod tests {
             .with(vec![("counters", Arc::new(Saves::default()))])
             .with(Arc::new(PairLogTally::default()))
             .with(history())
+            .with(Arc::new(otlp::Tally::default()))
             .with(vec![tls()])
             .with(outputs())
     }

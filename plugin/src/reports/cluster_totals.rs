@@ -5,7 +5,7 @@
 
 use crate::{
     accounting::{Accounting, Between, ByLocality, End, Grown, Line, Named, Pod, Transfer, TransferKey},
-    counters::{Counted, Whose},
+    counters::{self, Counted, Whose},
     identity::Endpoint,
     leader::Knowledge,
     proto::v1::{self, ClusterSums, FlowServer, MirrorResponse, NodeState, ReportRequest, mirror_response::Response},
@@ -159,6 +159,8 @@ impl ClusterTotals {
         Counted {
             whose: Whose::Cluster(inner.nodes.keys().cloned().collect()),
             time: inner.nodes.values().filter_map(|node| node.time).min().unwrap_or(inner.since),
+            // The first of all, or unknown if that of a node is.
+            began: inner.nodes.values().map(|node| counters::began(node.boot_id)).min().flatten(),
             matrix: inner.matrix.clone(),
             stats: Stat::ALL.map(|stat| (stat, inner.stats[stat as usize])).into(),
             totals: inner.accounting.totals().clone(),

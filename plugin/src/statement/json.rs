@@ -20,6 +20,9 @@ impl Statement {
             "rows": self.rows.iter().map(|row| self.row(row)).collect::<Vec<_>>(),
             "total": self.sum(&self.total),
         });
+        if let Some(reason) = &self.approximate {
+            value["approximate"] = reason.as_str().into();
+        }
         if let Some(comparison) = &self.comparison {
             value["comparison"] = comparison.json();
         }

@@ -61,6 +61,8 @@ pub struct Statement {
     pub unpriced: BTreeMap<String, u64>,
     /// The change since an earlier range, if requested.
     pub comparison: Option<Comparison>,
+    /// Why the sums are approximate, if they are.
+    pub approximate: Option<String>,
 }
 
 /// Adds to a sum; one that is too large stays at the largest number.

@@ -127,6 +127,10 @@ impl Statement {
             grouped(coverage.unattributed_bytes),
             grouped(coverage.unknown_bytes)
         );
+        if let Some(reason) = &self.approximate {
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "Approximate: {reason}.");
+        }
         if let Some(comparison) = &self.comparison {
             // Writing to a string can't fail.
             let _ = writeln!(text, "\n{}", comparison.verdict());

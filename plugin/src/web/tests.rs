@@ -95,6 +95,28 @@ fn json(site: &Site, address: &str) -> Value {
 }
 
 #[test]
+fn charges_are_of_a_day_at_most_and_have_the_bytes_of_the_report() {
+    let site = site(&["us-east-1a", "us-east-1b", "us-east-1a"]);
+    let answer = ask(&site, "/api/v1/focus?locality=all");
+    let mut lines = answer.body.lines();
+    assert_eq!(
+        (answer.content_type, lines.next().unwrap()),
+        ("text/csv; charset=utf-8", crate::focus::COLUMNS.join(",").as_str())
+    );
+    // Two hours with two transfers of two ends.
+    assert_eq!((lines.count(), answer.body.matches(",1000000000,B,").count()), (8, 8));
+    for (path, reason) in [
+        ("/api/v1/focus?from=3d", "charges are of at most 24 hours"),
+        ("/api/v1/focus?by=zone-pair", "`by` is no parameter"),
+        ("/api/v1/focus?from=x", "from: `x` is not a time"),
+        ("/api/v1/focus?locality=near", "locality: `near`"),
+    ] {
+        let answer = ask(&site, path);
+        assert!(answer.status == 400 && answer.body.starts_with(reason), "{path}: {answer:?}");
+    }
+}
+
+#[test]
 fn the_description_names_every_path_and_no_other() {
     let site = site(&["a", "b"]);
     let mut described: BTreeSet<String> = Schemas::read(OPENAPI).paths().collect();

@@ -4,7 +4,7 @@
 //! wire. The demo blocks on a full pipe between its result and further traffic, so a scrape has exactly these totals.
 
 mod expressions;
-mod prometheus;
+pub mod prometheus;
 mod truth;
 
 use crate::{

@@ -10,6 +10,7 @@ use meridian::{
     history::{Builder, Ends, Server, Serving, Span},
 };
 use meridian_abi::Counter;
+use nix::{mount, sched};
 use serde_json::Value;
 use std::{fs, path::Path, sync::Arc};
 
@@ -118,7 +119,121 @@ fn bad_questions_and_places_are_one_line() {
     refused(&["--from", "2025-02-01", "--to", "2025-01-01"], 2, "meridian: the range ends before");
     refused(&["--history", "/missing"], 1, "meridian: /missing: there is no history here: ");
     refused(&["--server", "127.0.0.1:1"], 1, "meridian: 127.0.0.1:1: Connection refused");
+    let url = "http://127.0.0.1:1";
+    refused(&["--prometheus", url], 1, "meridian: http://127.0.0.1:1: Connection refused (os error 111): is this");
+    refused(&["--prometheus", "prometheus:9090"], 2, "meridian: --prometheus: `prometheus:9090` is not the address of");
+    refused(&["--prometheus", "https://p"], 2, "meridian: --prometheus https://p: https needs the authority");
+    refused(&["--prometheus", url, "--by", "node"], 2, "meridian: --by node: the metrics lack what it needs");
+    refused(&["--prometheus", url, "--charge", "client"], 2, "meridian: --charge client: no metric names");
+    let missing = ["--prometheus", url, "--prometheus-headers-file", "/missing"];
+    refused(&missing, 2, "meridian: --prometheus-headers-file: /missing: No such file");
     refused(&["--prices", "/missing.yaml"], 2, "meridian: --prices applies to --history only");
+}
+
+#[test]
+fn a_folder_is_exported_in_focus_columns_with_the_sums_of_the_report() {
+    let scratch = Scratch::new("focus");
+    history(scratch.as_ref());
+    let folder = scratch.as_ref().to_str().unwrap();
+    let focus = |more: &[&str]| run(&[&["export", "focus", "--history", folder], more].concat());
+    let output = focus(&RANGE);
+    let mut lines = output.stdout.lines();
+    assert_eq!((output.code, lines.next().unwrap()), (Some(0), meridian::focus::COLUMNS.join(",").as_str()));
+    let at = |name: &str| meridian::focus::COLUMNS.iter().position(|known| *known == name).unwrap();
+    let sum = |direction: &str, column: &str| -> f64 {
+        let rows = output.stdout.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
+        let rows = rows.filter(|row| {
+            direction.is_empty() || row[at("x_Direction") + row.len() - meridian::focus::COLUMNS.len()] == direction
+        });
+        rows.map(|row| row[at(column)].parse::<f64>().unwrap()).sum()
+    };
+    assert_eq!((lines.count(), sum("sent", "ConsumedQuantity"), sum("received", "ConsumedQuantity")), (8, 8e9, 8e9));
+    assert!((sum("", "BilledCost") - 0.16).abs() < 1e-12);
+    // A range without blocks has the names alone.
+    assert_eq!(focus(&["--from", "2020-01-01", "--to", "2020-01-02"]).stdout.lines().count(), 1);
+    for (args, code, start) in [
+        (&["--from", "yesterday"][..], 2, "meridian: --from: `yesterday` is not a time"),
+        (&["--locality", "near"], 2, "meridian: --locality: `near` is none of"),
+    ] {
+        let output = focus(args);
+        assert!(output.code == Some(code) && output.stderr.starts_with(start), "{output:?}");
+    }
+    let output = run(&["export", "focus", "--server", "127.0.0.1:1"]);
+    assert!(output.code == Some(1) && output.stdout.is_empty() && output.stderr.lines().count() == 1, "{output:?}");
+}
+
+#[test]
+fn a_day_has_twenty_four_hours_wherever_the_clocks_are_changed() {
+    let scratch = Scratch::new("report-zones");
+    let mut archive = Archive::open(scratch.as_ref(), Limits::default(), Arc::default()).unwrap();
+    // 2025-10-26, on which clocks go back in Europe.
+    let day = 1_761_436_800;
+    for hour in 0..24 {
+        let mut builder = Builder::new(Span::hour_of(day + hour * 3600), 10);
+        let (party, sites) = (party("Deployment", "web"), ["us-east-1a", "us-east-1b"]);
+        let [from, to] = sites.map(|zone| location(zone, "us-east-1"));
+        let counter = Counter { bytes: 1 << hour, packets: 1 };
+        builder.add(Ends { parties: [&party; 2], sites: [&from, &to] }, Serving::default(), counter);
+        builder.add_recorded(3600);
+        archive.write(&builder.block()).unwrap();
+    }
+    let report = |zone: &str| {
+        let args = ["report", "--from", "2025-10-26", "--to", "2025-10-27", "--output", "json", "--history"];
+        let mut command = crate::meridian(&args);
+        let output = command.arg(scratch.as_ref()).env("TZ", zone).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let utc = report("UTC");
+    let json: Value = serde_json::from_str(&utc).unwrap();
+    assert_eq!(
+        (&json["total"]["bytes"], &json["coverage"]["recorded_seconds"]),
+        (&((1 << 24) - 1).into(), &86_400.into())
+    );
+    assert_eq!([report("Europe/Berlin"), report("America/New_York")], [utc.clone(), utc]);
+}
+
+#[test]
+fn a_full_disk_leaves_whole_blocks_and_the_next_one_has_room_again() {
+    let scratch = Scratch::new("full-disk");
+    let folder = scratch.as_ref().to_owned();
+    // A thread with mounts of its own, which end with it.
+    let filled = std::thread::spawn(move || {
+        sched::unshare(sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount::mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            mount::MsFlags::MS_REC | mount::MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
+        mount::mount(Some("tmpfs"), &folder, Some("tmpfs"), mount::MsFlags::empty(), Some("size=64k")).unwrap();
+        let tally: Arc<meridian::archive::Tally> = Arc::default();
+        let mut archive = Archive::open(&folder, Limits::default(), Arc::clone(&tally)).unwrap();
+        archive.write(&numbered(1)).unwrap();
+        let filler = folder.join("filler");
+        let error = fs::write(&filler, vec![1; 1 << 20]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ENOSPC));
+        for number in [1, 2, 6] {
+            assert!(archive.write(&numbered(number)).is_err(), "{number}");
+        }
+        assert_eq!((sum(&folder), tally.failed.load(std::sync::atomic::Ordering::Relaxed)), (1, 3));
+        fs::remove_file(filler).unwrap();
+        archive.write(&numbered(6)).unwrap();
+        archive.write(&numbered(2)).unwrap();
+        // 6 is of the hour of 1.
+        assert_eq!(sum(&folder), 8);
+    });
+    filled.join().unwrap();
+}
+
+/// The bytes of all blocks, none of which is damaged.
+fn sum(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    assert!(
+        meridian::archive::read_range(folder, 0, 1 << 30, |block| bytes += block.total().bytes).unwrap().is_empty()
+    );
+    bytes
 }
 
 const WRITTEN_HERE: &str = "MERIDIAN_TEST_WRITTEN_HERE";

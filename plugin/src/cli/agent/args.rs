@@ -7,6 +7,7 @@ use super::super::{
     host::{SOCKET, host_name},
     hubble::{Capacity, Cluster, OutputArgs, Peer, TlsArgs},
     named_file::NamedFile,
+    otlp::OtlpArgs,
     pair_log::PairLogArgs,
     prices::PriceArgs,
     usage,
@@ -120,6 +121,8 @@ pub(in super::super) struct Args {
     history_dir: Option<PathBuf>,
     #[command(flatten)]
     prices: PriceArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 /// The controller that the agent follows.
@@ -249,6 +252,13 @@ impl Args {
         let is_followed = matches!(zones, ZoneSource::Controller(_));
         let dir = self.history_dir.filter(|_| !is_followed);
         let history = historian::Settings { dir, prices: self.prices.table()?, ..historian::Settings::default() };
+        let otlp = self.otlp.settings()?;
+        if is_followed && otlp.is_some() {
+            return Err(usage(
+                "--otlp-endpoint: the controller exports the sums of all nodes: name the collector there, and not at an \
+                 agent with --controller",
+            ));
+        }
         let hubble = self.hubble;
         let hubble_tls = match hubble.listen.0 {
             Some(listen) => hubble.tls.files(listen, "--hubble-listen")?,
@@ -266,7 +276,7 @@ impl Args {
             pin_dir: unless_off(self.hook.pin_dir),
             hubble: hubble.listen.0,
             hubble_name: NodeName {
-                cluster: self.cluster_name.0,
+                cluster: self.cluster_name.0.clone(),
                 node: hubble.node_name.unwrap_or_else(|| node.clone()),
             },
             hubble_peers: hubble.peers.iter().map(|peer| peer.announced(hubble_tls.is_some())).collect(),
@@ -281,6 +291,8 @@ impl Args {
             families: self.families.families(),
             series: self.series,
             history,
+            cluster: self.cluster_name.0,
+            otlp,
             node,
         })
     }
@@ -385,6 +397,21 @@ mod tests {
         let asked = of(&["--pair-log=stdout", "--metrics-workloads=true"]);
         assert_eq!(asked.pair_log, Some(Output::Stdout));
         assert_eq!(asked.families, Families { workloads: true, ..Families::NONE });
+    }
+
+    #[test]
+    fn sums_are_exported_by_whoever_has_all_of_them() {
+        let refused = |args: &[&str]| settings(args).unwrap_err().to_string();
+        let alone = settings(&["--zones-file=z.yaml", "--otlp-endpoint=http://c:4317", "--otlp-interval=5s"]).unwrap();
+        let otlp = alone.otlp.unwrap();
+        assert_eq!((otlp.endpoint.as_str(), otlp.every), ("http://c:4317", Duration::from_secs(5)));
+        assert_eq!(settings(&["--zones-file=z.yaml", "--otlp-endpoint="]).unwrap().otlp, None);
+        let followed = refused(&["--controller=c:4345", "--otlp-endpoint=http://c:4317"]);
+        assert!(followed.starts_with("--otlp-endpoint: the controller exports the sums of all nodes"), "{followed}");
+        let nowhere = refused(&["--zones-file=z.yaml", "--otlp-ca=ca.pem"]);
+        assert!(nowhere.starts_with("--otlp-ca and --otlp-headers-file: name the collector"), "{nowhere}");
+        let bad = refused(&["--zones-file=z.yaml", "--otlp-endpoint=c:4317"]);
+        assert!(bad.starts_with("--otlp-endpoint: `c:4317` is not the address"), "{bad}");
     }
 
     #[test]

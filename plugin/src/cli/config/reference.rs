@@ -149,6 +149,7 @@ mod tests {
             (Program::Controller, "/regionLabel", "region_label"),
             (Program::Controller, "/controller/podLabelKeys", "pod_labels"),
             (Program::Controller, "/controller/maxAgents", "feed.max_agents"),
+            (Program::Controller, "/otlp/interval", "otlp.interval"),
             (Program::Controller, "/pairLog/output", "pair_log.output"),
             (Program::Controller, "/pairLog/interval", "pair_log.interval"),
             (Program::Controller, "/metrics/namespaces", "metrics.namespaces"),

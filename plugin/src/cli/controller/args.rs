@@ -5,6 +5,7 @@ use super::{
         Failure,
         hubble::TlsArgs,
         named_file::NamedFile,
+        otlp::OtlpArgs,
         usage,
         values::{Account, Admitted, LabelOrNone, Seconds},
     },
@@ -74,6 +75,8 @@ pub(in super::super) struct Args {
     totals: TotalsArgs,
     #[command(flatten)]
     history: HistoryArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 /// The port for agents.
@@ -256,6 +259,7 @@ impl Args {
             limits: Limits { agents: feed.max_agents, age: feed.stream_age.0 },
             totals: self.totals.settings(),
             history: self.history.settings()?,
+            otlp: self.otlp.settings()?,
         })
     }
 }

@@ -50,6 +50,7 @@ impl Agent {
             counted: Counted {
                 whose: Whose::Node(self.node.clone()),
                 time: now,
+                began: None,
                 matrix: self.matrix.clone(),
                 stats: vec![(Stat::Loopback, Counter { bytes: 5, packets: 1 })],
                 totals: self.accounting.totals().clone(),

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// In the test's own network.
-const AT: &str = "127.0.0.1:9090";
+pub const AT: &str = "127.0.0.1:9090";
 /// How often something is tried again that needs another scrape or evaluation.
 const RETRY: Duration = Duration::from_millis(100);
 /// After so many tries something is broken: two minutes.
@@ -23,7 +23,7 @@ const TRIES: usize = 1200;
 
 /// A sample of a query's answer.
 #[derive(Debug)]
-pub(super) struct Series {
+pub struct Series {
     pub labels: BTreeMap<String, String>,
     pub value: f64,
 }
@@ -37,7 +37,7 @@ impl Series {
 }
 
 /// The process. It ends with the value.
-pub(super) struct Prometheus(#[expect(dead_code, reason = "ends when it is dropped")] Running);
+pub struct Prometheus(#[expect(dead_code, reason = "ends when it is dropped")] Running);
 
 impl Prometheus {
     /// Starts it with files of rules. It scrapes the demo every second.
@@ -95,6 +95,12 @@ scrape_configs:
         let (start, end) = (start.to_string(), end.to_string());
         let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", "1")];
         series(&ask("query_range", &parameters), |sample| sample["values"].as_array().unwrap().last().unwrap().clone())
+    }
+
+    /// Tries until it is so.
+    #[track_caller]
+    pub fn until(&self, is_so: impl FnMut() -> bool, otherwise: &str) {
+        until(is_so, otherwise);
     }
 
     /// The values of a label, of the series of a selector.
