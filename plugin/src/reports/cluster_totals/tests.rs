@@ -246,6 +246,39 @@ fn a_new_controller_gets_all_counts_from_the_agents() {
     }
 }
 
+/// The bytes for the history since the last call.
+fn grown(cluster_totals: &ClusterTotals, all: bool) -> u64 {
+    let Grown { transfers, others, .. } = cluster_totals.take_growth(all);
+    let transfers = transfers.iter().map(|(_, counter)| counter.bytes).sum::<u64>();
+    transfers + others.iter().map(|(_, counter)| counter.bytes).sum::<u64>()
+}
+
+#[test]
+fn histories_of_two_replicas_grow_alike_and_a_change_of_leader_counts_nothing_twice() {
+    let now = Instant::now();
+    let [leader, standby] = [(), ()].map(|()| cluster_totals().with_growth());
+    let (mut random, mut truth, mut agent) = (Random(7), Truth::default(), Agent::new(0));
+    let mut changes = mirror(&leader, &standby, now);
+    let mut sums = [0, 0];
+    for round in 0..30 {
+        (0..5).for_each(|_| send(&mut agent, &mut random, &mut truth, now));
+        if round < 20 {
+            agent.report(&leader, now);
+            apply_changes(&mut changes, &standby, now);
+            sums[0] += grown(&leader, round == 19);
+        } else {
+            agent.reporter.begin();
+            agent.report(&standby, now);
+        }
+        sums[1] += grown(&standby, round == 19 || round == 29);
+        if round == 19 {
+            assert_eq!(sums[0], sums[1]);
+        }
+    }
+    assert_eq!(sums[1], truth.by_locality.total().bytes);
+    assert!(sums[0] < sums[1]);
+}
+
 #[test]
 fn half_a_mirror_changes_nothing() {
     let (mut random, mut truth, now) = (Random(3), Truth::default(), Instant::now());
