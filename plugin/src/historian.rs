@@ -139,12 +139,13 @@ impl Historian {
         if inner.open.span() != hour {
             inner.seal(hour, tick.now);
         }
-        tick.directory.record(tick.grown, &mut inner.open);
         let seconds = tick.elapsed.min(LONGEST_TICK).as_secs() as u32;
         inner.open.add_recorded(seconds);
+        // Before its traffic: a node may be another machine than the last one of that name.
         for NodeSeen { name, provider_id, is_heard } in tick.nodes {
             inner.open.cover(name, provider_id, if *is_heard { seconds } else { 0 });
         }
+        tick.directory.record(tick.grown, &mut inner.open);
         inner.unsaved += tick.elapsed;
         if inner.unsaved >= SAVED_EVERY {
             inner.save();

@@ -10,8 +10,8 @@
 //!    price and an endpoint; `catalogue` lists a cluster's services and workloads; `flows`, `accounting` and
 //!    `counters` turn the kernel's entries into events and sums; `wire` converts between values and messages.
 //! 3. The past, and the conclusions from it: `history` has the blocks into which `recorder` writes traffic; `statement`
-//!    groups and prices them; `advice` finds changes that save money; `archive` keeps blocks on disk, and `historian`
-//!    runs it all; `web` answers the page and its API, without sockets.
+//!    groups and prices them; `bill` compares them with the provider's bill; `advice` finds changes that save money;
+//!    `archive` keeps blocks on disk, and `historian` runs it all; `web` answers the page and its API, without sockets.
 //! 4. The edges: `leader` and `link` are shared by our processes; `datapath` is the kernel; `hubble`, `feed`, `reports`
 //!    and `api` are the gRPC services; `cluster` is Kubernetes; `export` writes logs; `metrics` serves HTTP, `web`
 //!    included.
@@ -26,6 +26,7 @@ pub mod api;
 pub mod archive;
 mod atomic_file;
 mod backoff;
+pub mod bill;
 mod bounded_file;
 pub mod catalogue;
 pub mod cli;

@@ -6,6 +6,7 @@
 mod comparison;
 mod coverage;
 mod form;
+pub mod grid;
 mod group;
 mod json;
 mod query;
@@ -21,6 +22,7 @@ pub use comparison::Comparison;
 pub use coverage::Coverage;
 pub use form::Form;
 pub use group::{ChargeTo, Dimension, Key, UnknownDimension};
+pub(crate) use json::field as csv_field;
 pub use query::Query;
 pub use question::{BadQuestion, Question};
 pub use rows::{Row, Statement, Sum};
