@@ -3,6 +3,7 @@
 //! However a statement is grouped, the bytes, the packets and the money of its rows are those of its total, to the byte
 //! and to the smallest unit.
 
+mod budgets;
 mod comparison;
 mod coverage;
 mod form;
@@ -18,6 +19,7 @@ mod summary;
 mod table;
 mod time;
 
+pub use budgets::{BudgetState, BudgetSums};
 pub use comparison::Comparison;
 pub use coverage::Coverage;
 pub use form::Form;

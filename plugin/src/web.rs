@@ -203,7 +203,7 @@ impl Site {
             "/api/v1/openapi.json" => Answer { is_fixed: false, ..Answer::file(JSON, OPENAPI) },
             "/api/v1/zones" => json(api::zones(self.source()?.counts())),
             "/api/v1/health" => json(self.health(request)),
-            "/api/v1/prices" => json(api::prices(self.history()?.prices())),
+            "/api/v1/prices" => json(api::prices(&self.history()?.prices())),
             "/api/v1/nodes" => json(self.nodes(request)?),
             "/api/v1/advice" => self.advice(request)?,
             "/api/v1/focus" => self.focus(request)?,
@@ -257,7 +257,8 @@ impl Site {
         if to - from > FOCUS_SECONDS {
             return Err(Refusal::LongRange);
         }
-        let (mut text, charges) = (Charges::header(), Charges::new(history.prices(), query.localities));
+        let prices = history.prices();
+        let (mut text, charges) = (Charges::header(), Charges::new(&prices, query.localities));
         history.read(from, to, |block| charges.write(block, &mut text))?;
         Ok(Answer::new("text/csv; charset=utf-8", text))
     }

@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut history = History { args, window: Measured::default(), read_to: None };
     let reconciliation = if let Some(number) = &args.invoice_gb {
         let bytes = bill::bytes(number, args.unit.into()).map_err(|error| usage(format!("--invoice-gb: {error}")))?;
-        let days = args.limited(&question, Day::last_month(second()))?;
+        let days = args.days_of_invoice(&question)?;
         let mut measured = Measured::default();
         for day in Day::each(days) {
             history.day(day)?;
@@ -104,17 +104,18 @@ impl Args {
         Question::parse(&texts.collect::<Texts>(), second()).map_err(history_args::bad_range)
     }
 
+    /// The days that an invoice is for: those that were asked for, by default the last calendar month.
+    fn days_of_invoice(&self, question: &Question) -> Result<(Day, Day), Failure> {
+        let is_asked = self.from.is_some() || self.to.is_some();
+        let asked = (Day::of(question.from), Day::of(question.to.saturating_sub(1)));
+        few(if is_asked { asked } else { Day::last_month(second()) })
+    }
+
     /// The days of the comparison: those of the bill, as far as they were asked for.
     fn limited(&self, question: &Question, (first, last): (Day, Day)) -> Result<(Day, Day), Failure> {
         let first = if self.from.is_some() { first.max(Day::of(question.from)) } else { first };
         let last = if self.to.is_some() { last.min(Day::of(question.to.saturating_sub(1))) } else { last };
-        match Day::each((first, last)).take(MAX_DAYS + 1).count() {
-            0 => Err(usage("the bill has no day between --from and --to")),
-            count if count > MAX_DAYS => Err(usage(format!(
-                "the bill has more than {MAX_DAYS} days, {first} to {last}: choose with --from and --to"
-            ))),
-            _ => Ok((first, last)),
-        }
+        few((first, last))
     }
 
     fn charges(&self) -> Result<(Payer, Charges), Failure> {
@@ -143,6 +144,17 @@ impl Args {
         let first = files.first().map(|path| path.display().to_string()).unwrap_or_default();
         let others = if files.len() > 1 { format!(" and {} more", files.len() - 1) } else { String::new() };
         Failure::failed(format!("{first}{others}: no line is of traffic between zones: none has a {what}"))
+    }
+}
+
+/// Days, if there are any and not too many.
+fn few((first, last): (Day, Day)) -> Result<(Day, Day), Failure> {
+    match Day::each((first, last)).take(MAX_DAYS + 1).count() {
+        0 => Err(usage("the bill has no day between --from and --to")),
+        count if count > MAX_DAYS => Err(usage(format!(
+            "the bill has more than {MAX_DAYS} days, {first} to {last}: choose with --from and --to"
+        ))),
+        _ => Ok((first, last)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A statement as JSON and as CSV. Money is a decimal number with all its digits, as a text.
 
 use super::{
+    budgets::BudgetState,
     coverage::Coverage,
     group::Key,
     rows::{Row, Statement, Sum},
@@ -25,6 +26,9 @@ impl Statement {
         }
         if let Some(comparison) = &self.comparison {
             value["comparison"] = comparison.json();
+        }
+        if !self.budgets.is_empty() {
+            value["budgets"] = self.budgets.iter().map(BudgetState::json).collect();
         }
         if self.query.explain {
             value["rules"] = self.rules.iter().map(rule).collect();

@@ -106,6 +106,10 @@ impl Statement {
             // Writing to a string can't fail.
             let _ = writeln!(text, "\n{}", comparison.verdict());
         }
+        for (at, state) in self.budgets.iter().enumerate() {
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "{}{}", if at == 0 { "\n" } else { "" }, state.line());
+        }
         if self.query.explain {
             text.push_str(&self.explanation());
         }
