@@ -18,6 +18,7 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'
     --set otlp.endpoint=https://otel.example.com:4317 --set otlp.caConfigMap=otel-ca --set otlp.headersSecret=otel-headers
+    --set-json 'controller.budgets=[{"namespace":"shop","usd_per_month":"500"}]' --set-json 'controller.history.labels=["team"]'
     --set-json 'image.pullSecrets=[{"name":"pull"}]' --set podMonitor.labels.release=prometheus
     --set agent.seccompProfile.type=Localhost --set agent.seccompProfile.localhostProfile=meridian-agent.json
     --set-json 'networkPolicies.clients=[{"namespaceSelector":{}}]'

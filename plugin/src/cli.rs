@@ -6,6 +6,7 @@
 mod advise;
 mod agent;
 mod ask;
+mod budgets;
 mod check;
 mod config;
 mod controller;
@@ -18,12 +19,15 @@ mod hook;
 mod host;
 mod hubble;
 mod invalid;
+mod kept;
 mod named_file;
 mod otlp;
 mod pair_log;
 mod plain;
 mod prices;
+mod progress;
 mod prometheus_args;
+mod reconcile;
 mod replay;
 mod report;
 mod server;
@@ -110,6 +114,9 @@ enum Command {
     /// Writes what was sent between zones and regions in the columns of other tools.
     #[command(subcommand)]
     Export(export::Export),
+    /// Compares a provider's bill with a history: for each day and node the bytes of both, and what can explain the
+    /// rest.
+    Reconcile(reconcile::Args),
     /// Shows what traffic between zones and regions costs, by which rule.
     #[command(subcommand)]
     Prices(prices::Prices),
@@ -117,7 +124,7 @@ enum Command {
     Advise(advise::Args),
     /// Shows the traffic of a service as it would have been with another preference, or with other endpoints.
     Whatif(whatif::Args),
-    /// Queries the zone table.
+    /// Queries the zone table, or makes a static one.
     #[command(subcommand)]
     Zones(zones::Zones),
 }
@@ -190,6 +197,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Report(args) => report::run(&args),
         Command::Export(command) => export::run(&command),
+        Command::Reconcile(args) => reconcile::run(&args),
         Command::Advise(args) => advise::run(&args),
         Command::Whatif(args) => whatif::run(&args),
         Command::Prices(command) => prices::run(&command),

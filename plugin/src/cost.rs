@@ -11,7 +11,7 @@ mod money;
 mod rule;
 
 pub use invalid::{InvalidPrices, InvalidRule};
-pub use money::{Discount, DiscountError, Money, Price, PriceError, Unit};
+pub use money::{AmountError, Discount, DiscountError, Money, Price, PriceError, Unit};
 pub use rule::{Charge, Pattern, Quote, Rule, Scope, Terms};
 
 use crate::{yaml, zones::Location};

@@ -225,7 +225,7 @@ impl Demo {
         historian.read(0, u64::MAX, |block| traffic.add(block))?;
         traffic.set_recorded(elapsed);
         let catalogue = Catalogue::of_static(&Self::table()?);
-        let snapshot = Snapshot { traffic: &traffic, catalogue: &catalogue, prices: historian.prices() };
+        let snapshot = Snapshot { traffic: &traffic, catalogue: &catalogue, prices: &historian.prices() };
         Ok(Advice::new(&snapshot, &advice::Options::all()))
     }
 

@@ -4,6 +4,7 @@
 //! A fault of the disk stops neither the hour in memory nor anything else: a block that can't be written is written
 //! later, and the coverage lacks the time of a lost block.
 
+mod followed;
 mod recording;
 mod store;
 
@@ -12,11 +13,13 @@ pub use recording::{Recording, TICK};
 use crate::{
     accounting::Grown,
     archive::{self, Limits, Tally},
+    budget::Budgets,
     cost::PriceTable,
     history::{Block, Builder, Span},
     recorder::Directory,
-    statement::{Comparison, Query, Question, Samples, Series, Statement, Step, Summary},
+    statement::{BudgetState, BudgetSums, Comparison, Query, Question, Samples, Series, Statement, Step, Summary},
 };
+use followed::Followed;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -27,6 +30,8 @@ use store::{Reader, Store};
 
 /// How often the open hour is written.
 const SAVED_EVERY: Duration = Duration::from_secs(300);
+/// How often the budgets are compared with the history.
+const REVIEWED_EVERY: u64 = 300;
 /// The longest time between two ticks that counts as recorded: a process that was frozen for longer saw nothing.
 const LONGEST_TICK: Duration = Duration::from_secs(60);
 
@@ -39,13 +44,21 @@ pub struct Settings {
     pub limits: Limits,
     /// The prices.
     pub prices: PriceTable,
+    /// The file of the prices, which is read again when it changes.
+    pub prices_file: Option<PathBuf>,
+    /// The budgets.
+    pub budgets: Budgets,
+    /// The file of the budgets, which is read again when it changes.
+    pub budgets_file: Option<PathBuf>,
+    /// The keys of labels that the history keeps of workloads, beside those of budgets.
+    pub labels: Vec<String>,
 }
 
 impl Settings {
     /// Opens the history. A folder that can't be used is logged, and no history is kept.
     pub fn open(&self) -> Option<Arc<Historian>> {
         match Historian::open(self.dir.as_ref()?, self.limits, self.prices.clone(), second()) {
-            Ok(historian) => Some(Arc::new(historian)),
+            Ok(historian) => Some(Arc::new(historian.following(self))),
             Err(error) => {
                 tracing::error!(%error, "no history is kept");
                 None
@@ -88,9 +101,20 @@ pub struct Tick<'a> {
 /// The history of a process.
 #[derive(Debug)]
 pub struct Historian {
-    prices: PriceTable,
+    prices: Followed<PriceTable>,
+    budgets: Followed<Budgets>,
+    labels: Vec<String>,
+    review: Mutex<Review>,
     tally: Arc<Tally>,
     inner: Mutex<Inner>,
+}
+
+/// The budgets beside the history of the month.
+#[derive(Debug, Default)]
+struct Review {
+    /// When they were compared, in seconds since 1970; `None` before the first time.
+    at: Option<u64>,
+    states: Vec<BudgetState>,
 }
 
 #[derive(Debug)]
@@ -119,12 +143,80 @@ impl Historian {
 
     fn with(mut store: Store, prices: PriceTable, tally: Arc<Tally>, rows: usize, now: u64) -> Self {
         let open = begin(&mut store, Span::hour_of(now), rows);
-        Self { prices, tally, inner: Mutex::new(Inner { store, open, rows, unsaved: Duration::ZERO }) }
+        Self {
+            prices: Followed::new(prices, None),
+            budgets: Followed::default(),
+            labels: Vec::new(),
+            review: Mutex::default(),
+            tally,
+            inner: Mutex::new(Inner { store, open, rows, unsaved: Duration::ZERO }),
+        }
     }
 
-    /// The price table.
-    pub const fn prices(&self) -> &PriceTable {
-        &self.prices
+    /// The same with the files and labels of the settings.
+    #[must_use]
+    pub fn following(self, settings: &Settings) -> Self {
+        Self {
+            prices: Followed::new(settings.prices.clone(), settings.prices_file.as_deref()),
+            budgets: Followed::new(settings.budgets.clone(), settings.budgets_file.as_deref()),
+            labels: settings.labels.clone(),
+            ..self
+        }
+    }
+
+    /// The price table in force.
+    pub fn prices(&self) -> Arc<PriceTable> {
+        self.prices.get()
+    }
+
+    /// The keys of labels that the history keeps of workloads.
+    pub fn labels(&self) -> Vec<String> {
+        let mut labels = self.labels.clone();
+        for key in self.budgets.get().label_keys() {
+            if !labels.iter().any(|known| known == key) {
+                labels.push(key.to_owned());
+            }
+        }
+        labels
+    }
+
+    /// Reads prices and budgets again if their files have changed, and compares the budgets with the history now and
+    /// then. `now` is in seconds since 1970.
+    pub fn attend(&self, now: u64) {
+        let new_prices = self.prices.look(PriceTable::read, "prices");
+        let new_budgets = self.budgets.look(Budgets::read, "budgets");
+        let mut review = self.review.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = review.at.is_some_and(|at| now.abs_diff(at) < REVIEWED_EVERY);
+        if !new_prices && !new_budgets && is_fresh {
+            return;
+        }
+        match self.reviewed(now) {
+            Ok(states) => *review = Review { at: Some(now), states },
+            Err(error) => tracing::error!(%error, "the budgets can't be compared with the history"),
+        }
+    }
+
+    fn reviewed(&self, now: u64) -> Result<Vec<BudgetState>, archive::Error> {
+        let (prices, budgets) = (self.prices.get(), self.budgets.get());
+        if budgets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut sums = BudgetSums::new(&budgets, &prices, now);
+        let (from, to) = sums.range();
+        self.read(from, to, |block| sums.add(block))?;
+        Ok(sums.finish())
+    }
+
+    /// The budgets as they were last compared with the history.
+    pub fn budgets(&self) -> Vec<BudgetState> {
+        self.review.lock().unwrap_or_else(PoisonError::into_inner).states.clone()
+    }
+
+    /// The files that are followed, with how often each was taken and refused since the start.
+    pub fn reloads(&self) -> impl Iterator<Item = (&'static str, [u64; 2])> {
+        [("prices", self.prices.reloads()), ("budgets", self.budgets.reloads())]
+            .into_iter()
+            .filter_map(|(file, reloads)| Some((file, reloads?)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -139,12 +231,13 @@ impl Historian {
         if inner.open.span() != hour {
             inner.seal(hour, tick.now);
         }
-        tick.directory.record(tick.grown, &mut inner.open);
         let seconds = tick.elapsed.min(LONGEST_TICK).as_secs() as u32;
         inner.open.add_recorded(seconds);
+        // Before its traffic: a node may be another machine than the last one of that name.
         for NodeSeen { name, provider_id, is_heard } in tick.nodes {
             inner.open.cover(name, provider_id, if *is_heard { seconds } else { 0 });
         }
+        tick.directory.record(tick.grown, &mut inner.open);
         inner.unsaved += tick.elapsed;
         if inner.unsaved >= SAVED_EVERY {
             inner.save();
@@ -166,11 +259,11 @@ impl Historian {
             Some(before) => {
                 let ranges = [before, (from, to)];
                 let readers = ranges.map(|(from, to)| self.lock().store.reader(from, to));
-                comparison(readers, &query, &self.prices, ranges)?
+                comparison(readers, &query, &self.prices(), ranges)?
             }
             None => None,
         };
-        Ok(Statement { comparison, ..self.statement(query, from, to)? })
+        Ok(Statement { comparison, budgets: self.budgets(), ..self.statement(query, from, to)? })
     }
 
     /// The traffic of a range, with the open hour.
@@ -178,7 +271,8 @@ impl Historian {
     /// # Errors
     /// The folder can't be read.
     pub fn statement(&self, query: Query, from: u64, to: u64) -> Result<Statement, archive::Error> {
-        let mut summary = Summary::new(query, &self.prices);
+        let prices = self.prices();
+        let mut summary = Summary::new(query, &prices);
         self.read(from, to, |block| summary.add(block))?;
         summary.ask(from, to);
         Ok(summary.finish())
@@ -191,7 +285,8 @@ impl Historian {
     pub fn series(&self, question: Question, step: Step) -> Result<Value, archive::Error> {
         let Question { query, from, to, .. } = question;
         let statement = self.statement(query, from, to)?;
-        let mut series = Series::new(&statement, &self.prices, step);
+        let prices = self.prices();
+        let mut series = Series::new(&statement, &prices, step);
         self.read(from, to, |block| series.add(block))?;
         Ok(series.json(from, to))
     }
@@ -361,6 +456,49 @@ mod tests {
         tick(&historian, 20, 2);
         drop(historian);
         assert_eq!(seen(&scratch.open(30)), (1, 10));
+    }
+
+    #[test]
+    fn changed_prices_and_budgets_are_in_force_and_bad_ones_are_refused() {
+        let scratch = Scratch::new("followed");
+        fs::create_dir_all(&scratch.0).unwrap();
+        let (prices, budgets) = (scratch.0.join("prices.yaml"), scratch.0.join("budgets.yaml"));
+        let price =
+            |dollars: &str| fs::write(&prices, format!("rules: [{{id: own, sender: \"{dollars}\"}}]\n")).unwrap();
+        let limit = |text: &str| fs::write(&budgets, text).unwrap();
+        price("0.5");
+        limit("budgets: [{name: all, namespace: \"\", usd_per_month: \"1\"}]\n");
+        assert!(Budgets::read(&budgets).is_err(), "no namespace has no name");
+        limit("budgets: [{namespace: shop, usd_per_month: \"1\"}]\n");
+        let settings = Settings {
+            prices: PriceTable::read(&prices).unwrap(),
+            prices_file: Some(prices.clone()),
+            budgets: Budgets::read(&budgets).unwrap(),
+            budgets_file: Some(budgets.clone()),
+            labels: vec!["team".into(), "app".into()],
+            ..Settings::default()
+        };
+        let historian = scratch.open(0).following(&settings);
+        let usd = |historian: &Historian| historian.statement(Query::default(), 0, 1 << 40).unwrap().total.cost.exact();
+        let reloads = |historian: &Historian| historian.reloads().map(|(_, counts)| counts).collect::<Vec<_>>();
+        tick(&historian, 10, 1_000_000_000);
+        historian.attend(10);
+        assert_eq!((usd(&historian).as_str(), reloads(&historian)), ("0.5", vec![[0, 0]; 2]));
+        assert_eq!(historian.budgets()[0].budget.name, "shop");
+        price("0.25");
+        limit("budgets: [{label: team=a, usd_per_month: \"2\"}, {label: tier=b, usd_per_month: \"2\"}]\n");
+        historian.attend(20);
+        assert_eq!((usd(&historian).as_str(), reloads(&historian)), ("0.25", vec![[1, 0]; 2]));
+        assert_eq!(historian.labels(), ["team", "app", "tier"]);
+        assert_eq!(historian.budgets()[0].budget.limit.exact(), "2");
+        price("much");
+        limit("budgets: 7\n");
+        historian.attend(30);
+        assert_eq!((usd(&historian).as_str(), reloads(&historian)), ("0.25", vec![[1, 1]; 2]));
+        assert_eq!(historian.budgets().len(), 2);
+        fs::remove_file(&prices).unwrap();
+        historian.attend(40);
+        assert_eq!((usd(&historian).as_str(), reloads(&historian)), ("0.25", vec![[1, 1]; 2]));
     }
 
     #[test]

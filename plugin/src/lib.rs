@@ -6,12 +6,12 @@
 //!
 //! 1. Tools of one idea each: `error_chain`, `backoff`, `bounded_file`, `atomic_file`, `fnv`, `units`, `watched` and
 //!    `yaml`.
-//! 2. The domain, without kernel or network: `proto` has the messages; `zones`, `cost` and `identity` give a place, a
-//!    price and an endpoint; `catalogue` lists a cluster's services and workloads; `flows`, `accounting` and
+//! 2. The domain, without kernel or network: `proto` has the messages; `zones`, `cost`, `budget` and `identity` give a
+//!    place, a price, a limit and an endpoint; `catalogue` lists a cluster's services and workloads; `flows`, `accounting` and
 //!    `counters` turn the kernel's entries into events and sums; `wire` converts between values and messages.
 //! 3. The past, and the conclusions from it: `history` has the blocks into which `recorder` writes traffic; `statement`
-//!    groups and prices them; `advice` finds changes that save money; `archive` keeps blocks on disk, and `historian`
-//!    runs it all; `web` answers the page and its API, without sockets.
+//!    groups and prices them; `bill` compares them with the provider's bill; `advice` finds changes that save money;
+//!    `archive` keeps blocks on disk, and `historian` runs it all; `web` answers the page and its API, without sockets.
 //! 4. The edges: `leader` and `link` are shared by our processes; `datapath` is the kernel; `hubble`, `feed`, `reports`
 //!    and `api` are the gRPC services; `cluster` is Kubernetes; `export` writes logs; `metrics` serves HTTP, `web`
 //!    included.
@@ -26,7 +26,9 @@ pub mod api;
 pub mod archive;
 mod atomic_file;
 mod backoff;
+pub mod bill;
 mod bounded_file;
+pub mod budget;
 pub mod catalogue;
 pub mod cli;
 pub mod cluster;

@@ -3,9 +3,11 @@
 //! However a statement is grouped, the bytes, the packets and the money of its rows are those of its total, to the byte
 //! and to the smallest unit.
 
+mod budgets;
 mod comparison;
 mod coverage;
 mod form;
+pub mod grid;
 mod group;
 mod json;
 mod query;
@@ -17,10 +19,12 @@ mod summary;
 mod table;
 mod time;
 
+pub use budgets::{BudgetState, BudgetSums};
 pub use comparison::Comparison;
 pub use coverage::Coverage;
 pub use form::Form;
 pub use group::{ChargeTo, Dimension, Key, UnknownDimension};
+pub(crate) use json::field as csv_field;
 pub use query::Query;
 pub use question::{BadQuestion, Question};
 pub use rows::{Row, Statement, Sum};

@@ -16,9 +16,11 @@ pub use source::{AgentsHealth, Counts, Health, NodeHealth, Source};
 use crate::{
     advice::{self as rules, BadChange, NoAnswer, NoFinding},
     archive,
+    bill::Measured,
     catalogue::{Catalogue, CatalogueSource},
     focus::Charges,
     historian::Historian,
+    history::Span,
     statement::{BadQuestion, Form, Question, Step},
 };
 use files::{ICON, LICENSES, OPENAPI, SCRIPT, STYLE};
@@ -32,6 +34,9 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'
 const FOCUS_SECONDS: u64 = 25 * 3600;
 /// Where a range of charges begins by default.
 const FOCUS_FROM: &str = "24h";
+
+/// The longest range of an answer with each node on each day.
+const MAX_NODE_SECONDS: u64 = 8 * Span::DAY as u64;
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -118,6 +123,8 @@ enum Refusal {
     LongRange,
     #[error("step: `{0}` is neither hour nor day")]
     Step(String),
+    #[error("the range has more than {0} days: ask for one part after the other")]
+    ManyDays(u64),
     #[error(transparent)]
     Archive(#[from] archive::Error),
 }
@@ -134,6 +141,7 @@ impl Refusal {
             | Self::NoAnswer(_)
             | Self::Parameter(_)
             | Self::LongRange
+            | Self::ManyDays(_)
             | Self::Step(_) => 400,
             Self::Archive(_) => 500,
         };
@@ -149,7 +157,8 @@ fn quoted(text: &str) -> String {
 impl Site {
     /// Whether the answer reads the history, so that only few may be made at once.
     pub fn is_costly(path: &str) -> bool {
-        matches!(path, "/" | "/api/v1/focus" | "/api/v1/report" | "/api/v1/series") || Self::needs_catalogue(path)
+        matches!(path, "/" | "/api/v1/focus" | "/api/v1/nodes" | "/api/v1/report" | "/api/v1/series")
+            || Self::needs_catalogue(path)
     }
 
     /// Whether the answer is about the services and workloads of now.
@@ -167,7 +176,7 @@ impl Site {
 
     /// The answers of the API that this process has, by the last part of their paths: the page asks for no others.
     fn offers(&self) -> Vec<&'static str> {
-        let of_history = self.history.iter().flat_map(|_| ["advice", "focus", "prices", "report", "series"]);
+        let of_history = self.history.iter().flat_map(|_| ["advice", "focus", "nodes", "prices", "report", "series"]);
         let of_source = self.source.iter().map(|_| "zones");
         std::iter::once("health").chain(of_history).chain(of_source).collect()
     }
@@ -194,7 +203,8 @@ impl Site {
             "/api/v1/openapi.json" => Answer { is_fixed: false, ..Answer::file(JSON, OPENAPI) },
             "/api/v1/zones" => json(api::zones(self.source()?.counts())),
             "/api/v1/health" => json(self.health(request)),
-            "/api/v1/prices" => json(api::prices(self.history()?.prices())),
+            "/api/v1/prices" => json(api::prices(&self.history()?.prices())),
+            "/api/v1/nodes" => json(self.nodes(request)?),
             "/api/v1/advice" => self.advice(request)?,
             "/api/v1/focus" => self.focus(request)?,
             "/api/v1/report" => self.report(request)?,
@@ -247,7 +257,8 @@ impl Site {
         if to - from > FOCUS_SECONDS {
             return Err(Refusal::LongRange);
         }
-        let (mut text, charges) = (Charges::header(), Charges::new(history.prices(), query.localities));
+        let prices = history.prices();
+        let (mut text, charges) = (Charges::header(), Charges::new(&prices, query.localities));
         history.read(from, to, |block| charges.write(block, &mut text))?;
         Ok(Answer::new("text/csv; charset=utf-8", text))
     }
@@ -265,6 +276,20 @@ impl Site {
             return Err(Refusal::Parameter(key.to_owned()));
         }
         Ok(history.series(Question::parse(&texts, request.second())?, step)?)
+    }
+
+    fn nodes(&self, request: &Request) -> Result<serde_json::Value, Refusal> {
+        let history = self.history()?;
+        if let Some(key) = request.query.keys().find(|key| !matches!(key.as_str(), "from" | "to")) {
+            return Err(Refusal::Parameter(quoted(key)));
+        }
+        let Question { from, to, .. } = Question::parse(&request.query, request.second())?;
+        if to.saturating_sub(from) > MAX_NODE_SECONDS {
+            return Err(Refusal::ManyDays(MAX_NODE_SECONDS / u64::from(Span::DAY)));
+        }
+        let mut measured = Measured::default();
+        history.read(from, to, |block| measured.add(block))?;
+        Ok(measured.json())
     }
 
     fn page(&self, request: &Request) -> Answer {

@@ -1,6 +1,7 @@
 //! Zones, the table that maps prefixes to zones, and the locality of a pair of zones. Pure: no kernel, no cluster.
 
 mod class;
+pub mod import;
 mod invalid_table;
 mod location;
 mod matrix;

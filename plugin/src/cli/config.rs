@@ -53,15 +53,15 @@ fn check(file: &Path, program: Program) -> Result<(), Failure> {
     let refused = |error| usage(format!("{}: {}", file.display(), one_line(&error)));
     let matches = command.try_get_matches_from(flags).map_err(refused)?;
     let mut text = format!("{}: good\n", file.display());
-    let (zones, outputs) = match program {
+    let (zones, outputs, history) = match program {
         Program::Agent => {
             let settings = agent::Args::from_arg_matches(&matches).map_err(refused)?.settings()?;
             let zones = if let ZoneSource::File(zones) = settings.zones { Some(zones) } else { None };
-            (zones, settings.outputs.check().map_err(usage)?)
+            (zones, settings.outputs.check().map_err(usage)?, settings.history)
         }
         Program::Controller => {
             let settings = controller::Args::from_arg_matches(&matches).map_err(refused)?.settings()?;
-            (settings.zones_file, Vec::new())
+            (settings.zones_file, Vec::new(), settings.history)
         }
     };
     if let Some(zones) = zones {
@@ -70,7 +70,10 @@ fn check(file: &Path, program: Program) -> Result<(), Failure> {
         // Writing to a string can't fail.
         let _ = writeln!(text, "{}: good, {prefixes} prefixes, {endpoints} endpoints", zones.display());
     }
-    for Checked { path, count, what } in outputs {
+    let prices = history.prices.rules().filter(|(_, is_own)| *is_own).count();
+    let kept = [(history.prices_file, prices, "rules"), (history.budgets_file, history.budgets.len(), "budgets")];
+    let kept = kept.into_iter().filter_map(|(path, count, what)| Some(Checked { path: path?, count, what }));
+    for Checked { path, count, what } in kept.chain(outputs) {
         let _ = writeln!(text, "{}: good, {count} {what}", path.display());
     }
     print(&text)

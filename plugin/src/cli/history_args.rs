@@ -79,6 +79,11 @@ impl HistoryArgs {
         self.prices.table()
     }
 
+    /// Whether a folder is named.
+    pub(super) const fn is_folder(&self) -> bool {
+        self.history.is_some()
+    }
+
     /// The server's answer at a path, or that of a folder.
     pub(super) fn answer(
         &self,

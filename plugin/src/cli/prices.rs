@@ -61,6 +61,11 @@ impl PriceArgs {
         self.prices.is_some()
     }
 
+    /// The file, if one is named.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.prices.as_ref().map(|NamedFile(path)| path.clone())
+    }
+
     /// The list prices, below those of the file.
     pub(super) fn table(&self) -> Result<PriceTable, Failure> {
         let file = self.prices.as_ref().map(|NamedFile(path)| path);

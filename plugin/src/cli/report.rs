@@ -2,14 +2,17 @@
 
 use super::{
     Failure,
+    budgets::BudgetArgs,
     history_args::{self, HistoryArgs, RangeArgs, Texts},
     print,
     prometheus_args::PrometheusArgs,
+    usage,
 };
 use crate::{
+    budget::Budgets,
     cost::PriceTable,
     historian::{self, second},
-    statement::{Question, Statement, Summary},
+    statement::{BudgetSums, Question, Statement, Summary},
 };
 use std::path::Path;
 
@@ -18,6 +21,8 @@ use std::path::Path;
 pub(super) struct Args {
     #[command(flatten)]
     history: HistoryArgs,
+    #[command(flatten)]
+    budgets: BudgetArgs,
     #[command(flatten)]
     prometheus: PrometheusArgs,
     #[command(flatten)]
@@ -49,13 +54,16 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let texts = args.texts();
+    if args.budgets.is_own() && !args.history.is_folder() {
+        return Err(usage("--budgets applies to --history only: a server has the budgets of its own --budgets"));
+    }
     // Bad questions are refused before a server is asked.
     let now = second();
     let question = Question::parse(&texts, now).map_err(history_args::bad_range)?;
     if args.prometheus.is_given() {
         return print(&args.prometheus.answer(question, &args.history.prices()?, now)?);
     }
-    let of_folder = |folder: &Path, prices: &PriceTable| of_folder(folder, question, prices);
+    let of_folder = |folder: &Path, prices: &PriceTable| of_folder(folder, question, prices, &args.budgets.budgets()?);
     print(&args.history.answer("/api/v1/report", &texts, of_folder)?)
 }
 
@@ -75,7 +83,7 @@ impl Args {
     }
 }
 
-fn of_folder(folder: &Path, question: Question, prices: &PriceTable) -> Result<String, Failure> {
+fn of_folder(folder: &Path, question: Question, prices: &PriceTable, budgets: &Budgets) -> Result<String, Failure> {
     let Question { query, from, to, compare, form } = question;
     let comparison = match compare {
         Some(before) => historian::compared(folder, &query, prices, [before, (from, to)]).map_err(Failure::failed)?,
@@ -84,5 +92,10 @@ fn of_folder(folder: &Path, question: Question, prices: &PriceTable) -> Result<S
     let mut summary = Summary::new(query, prices);
     history_args::read(folder, from, to, |block| summary.add(block))?;
     summary.ask(from, to);
-    Ok(Statement { comparison, ..summary.finish() }.form(form))
+    let mut sums = BudgetSums::new(budgets, prices, second());
+    if !budgets.is_empty() {
+        let (from, to) = sums.range();
+        history_args::read(folder, from, to, |block| sums.add(block))?;
+    }
+    Ok(Statement { comparison, budgets: sums.finish(), ..summary.finish() }.form(form))
 }

@@ -1,14 +1,21 @@
-//! `meridian zones`: asks a table which zone an address is in.
+//! `meridian zones`: asks a table which zone an address is in, and makes static tables.
 
 use super::{Failure, plain::plain, print, server::connect, trust::TrustArgs, usage};
 use crate::{
     api::Target,
+    atomic_file, bounded_file,
     proto::v1::{self, LookupResponse, Prefix, StatusResponse},
     wire,
-    zones::StaticTable,
+    zones::{
+        StaticTable,
+        import::{CloudOutput, ImportAs},
+    },
 };
 use clap::{Args, Subcommand};
 use std::{fmt::Write, net::IpAddr, path::PathBuf};
+
+/// The size limit of a file to import.
+const MAX_IMPORT: u64 = 256 << 20;
 
 /// Queries of a zone table.
 #[derive(Debug, Subcommand)]
@@ -37,6 +44,55 @@ pub(super) enum Zones {
         #[command(flatten)]
         trust: TrustArgs,
     },
+    /// Makes a static table, zones.yaml, of the JSON that a cloud's own command line prints.
+    #[command(subcommand)]
+    Import(Import),
+}
+
+/// The output to import.
+#[derive(Debug, Subcommand)]
+pub(super) enum Import {
+    /// Imports the output of `aws ec2 describe-subnets`: a subnet is in one zone, so every address of the network gets
+    /// one.
+    AwsSubnets(ImportArgs),
+    /// Imports the output of `aws ec2 describe-instances`.
+    AwsInstances(ImportArgs),
+    /// Imports the output of `gcloud compute instances list --format=json`.
+    GcpInstances(ImportArgs),
+}
+
+/// The file to import, and the one to write.
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// File with the output.
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    file: PathBuf,
+    /// Write external prefixes of the class `vm`: machines without an agent. Without it, prefixes of zones.
+    #[arg(long)]
+    external: bool,
+    /// File to write instead of stdout.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    output: Option<PathBuf>,
+}
+
+impl Import {
+    /// Imports, and checks the table as an agent would.
+    fn run(&self) -> Result<(), Failure> {
+        let (source, args) = match self {
+            Self::AwsSubnets(args) => (CloudOutput::AwsSubnets, args),
+            Self::AwsInstances(args) => (CloudOutput::AwsInstances, args),
+            Self::GcpInstances(args) => (CloudOutput::GcpInstances, args),
+        };
+        let of_file = |error: &dyn std::fmt::Display| usage(plain(&format!("{}: {error}", args.file.display())));
+        let json = bounded_file::read(&args.file, MAX_IMPORT).map_err(|error| of_file(&error))?;
+        let kind = if args.external { ImportAs::Machines } else { ImportAs::Zones };
+        let table = source.table(&json, kind).map_err(|error| of_file(&error))?;
+        StaticTable::parse(&args.file, table.as_bytes()).map_err(usage)?;
+        match &args.output {
+            None => print(&table),
+            Some(path) => atomic_file::replace(path, &[table.as_bytes()], true).map_err(Failure::failed),
+        }
+    }
 }
 
 /// The source of the table: by default the agent or controller of this machine.
@@ -84,6 +140,9 @@ impl Table {
 }
 
 pub(super) fn run(command: &Zones) -> Result<(), Failure> {
+    if let Zones::Import(import) = command {
+        return import.run();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     let text = runtime.block_on(async {
         Ok::<_, Failure>(match command {
@@ -103,6 +162,7 @@ pub(super) fn run(command: &Zones) -> Result<(), Failure> {
                 let client = connect(server.as_ref(), trust).await?;
                 status(&client.status().await.map_err(Failure::failed)?)
             }
+            Zones::Import(_) => String::new(),
         })
     })?;
     print(&text)

@@ -86,6 +86,39 @@ impl Sum for Money {
     }
 }
 
+/// Why a text is not an amount of money.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an amount in dollars like \"1200.50\": at most 10^12, with at most six decimal places")]
+pub struct AmountError(String);
+
+/// The digits of the largest whole dollars of an amount in a file.
+const AMOUNT_DIGITS: usize = 12;
+
+impl Money {
+    /// The amount that a decimal number of dollars gives.
+    ///
+    /// # Errors
+    /// It is not a number of this form and size.
+    pub fn parse(text: &str) -> Result<Self, AmountError> {
+        let invalid = || AmountError(text.chars().filter(|c| !c.is_control()).take(QUOTED).collect());
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let is_number = |part: &str, most: usize| {
+            (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        if !is_number(whole, AMOUNT_DIGITS) || !is_number(fraction, PRICE_PLACES as usize) {
+            return Err(invalid());
+        }
+        let number = |part: &str| part.parse::<u128>().map_err(|_| invalid());
+        let parts = number(fraction)? * 10_u128.pow(PRICE_PLACES - fraction.len() as u32);
+        Ok(Self(number(whole)? * DOLLAR + parts * (DOLLAR / 10_u128.pow(PRICE_PLACES))))
+    }
+
+    /// The dollars as a number of a metric.
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / DOLLAR as f64
+    }
+}
+
 /// The bytes that a price is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 pub enum Unit {

@@ -39,8 +39,9 @@ impl Recording {
     pub fn record(&mut self, grown: &Grown, providers: BTreeMap<String, Provider>, nodes: &[NodeSeen]) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
-        let directory = Directory { providers, ..Directory::default() };
-        self.historian.tick(&Tick { now: second(), elapsed, grown, directory: &directory, nodes });
+        let (directory, now) = (Directory { providers, labels: self.historian.labels() }, second());
+        self.historian.tick(&Tick { now, elapsed, grown, directory: &directory, nodes });
+        self.historian.attend(now);
     }
 
     /// Writes the open hour, at the end of the process.

@@ -121,12 +121,12 @@ pub struct NodeTransfer {
 pub struct Coverage {
     /// Recorded seconds.
     pub recorded_seconds: u32,
-    /// The nodes that were known, by name.
+    /// The nodes that were known, by name and provider ID: another machine may have had the name before.
     pub nodes: Vec<NodeCoverage>,
 }
 
 /// The share of time in which a node reported.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeCoverage {
     /// The node's name.
     pub name: String,

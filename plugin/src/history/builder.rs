@@ -7,7 +7,6 @@ use super::{
 use crate::zones::Location;
 use ahash::AHashMap;
 use meridian_abi::Counter;
-use std::collections::BTreeMap;
 
 /// The two ends of a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +40,9 @@ pub struct Builder {
     services: Names<String>,
     transfers: AHashMap<TransferKey, Counter>,
     nodes: AHashMap<(u32, bool, [u32; 2]), Counter>,
-    node_names: Names<String>,
-    coverage: Vec<(String, u32)>,
+    nodes_seen: Vec<NodeCoverage>,
+    /// The machines that had a name, in the order in which they were seen: the last one has it.
+    machines: AHashMap<String, Vec<u32>>,
     recorded_seconds: u32,
 }
 
@@ -60,8 +60,8 @@ impl Builder {
             services: Names::default(),
             transfers: AHashMap::new(),
             nodes: AHashMap::new(),
-            node_names: Names::default(),
-            coverage: Vec::new(),
+            nodes_seen: Vec::new(),
+            machines: AHashMap::new(),
             recorded_seconds: 0,
         }
     }
@@ -118,22 +118,39 @@ impl Builder {
     /// Adds what went from a node to another one; an empty name is a node that is not known.
     pub fn add_nodes(&mut self, nodes: [&str; 2], sites: [&Location; 2], counter: Counter) {
         for (node, is_receiver) in nodes.into_iter().zip([false, true]) {
-            self.add_node(node, is_receiver, sites, counter);
+            self.add_node([node, ""], is_receiver, sites, counter);
         }
     }
 
-    fn add_node(&mut self, node: &str, is_receiver: bool, sites: [&Location; 2], counter: Counter) {
+    fn add_node(&mut self, [name, id]: [&str; 2], is_receiver: bool, sites: [&Location; 2], counter: Counter) {
         if counter != Counter::default() {
-            let node = self.node(node);
+            let node = self.node(name, id);
             let sites = sites.map(|site| self.sites.number(site));
             *self.nodes.entry((node, is_receiver, sites)).or_default() += counter;
         }
     }
 
-    fn node(&mut self, name: &str) -> u32 {
-        let node = self.node_names.number(name);
-        self.coverage.resize(self.node_names.len(), (String::new(), 0));
-        node
+    /// The number of a machine by its node's name and provider ID. Without an ID it is the last one of that name.
+    fn node(&mut self, name: &str, id: &str) -> u32 {
+        let of_name = self.machines.get(name).map_or(&[][..], Vec::as_slice);
+        let known = of_name.iter().copied().find(|number| id == self.nodes_seen[*number as usize].provider_id);
+        let unnamed =
+            || of_name.iter().copied().find(|number| self.nodes_seen[*number as usize].provider_id.is_empty());
+        let found = if id.is_empty() { of_name.last().copied() } else { known.or_else(unnamed) };
+        let number = found.unwrap_or(self.nodes_seen.len() as u32);
+        if found.is_none() {
+            self.nodes_seen.push(NodeCoverage { name: name.to_owned(), ..NodeCoverage::default() });
+        }
+        let seen = &mut self.nodes_seen[number as usize];
+        if seen.provider_id.is_empty() {
+            id.clone_into(&mut seen.provider_id);
+        }
+        if self.machines.get(name).and_then(|of_name| of_name.last()) != Some(&number) {
+            let of_name = self.machines.entry(name.to_owned()).or_default();
+            of_name.retain(|known| *known != number);
+            of_name.push(number);
+        }
+        number
     }
 
     /// Adds recorded seconds.
@@ -144,12 +161,9 @@ impl Builder {
 
     /// Adds seconds that a node's reports cover: none for a node that is silent.
     pub fn cover(&mut self, node: &str, provider_id: &str, seconds: u32) {
-        let (node, limit) = (self.node(node) as usize, self.span.seconds);
-        let (id, sum) = &mut self.coverage[node];
+        let (node, limit) = (self.node(node, provider_id) as usize, self.span.seconds);
+        let sum = &mut self.nodes_seen[node].reported_seconds;
         *sum = sum.saturating_add(seconds).min(limit);
-        if id.is_empty() {
-            provider_id.clone_into(id);
-        }
     }
 
     /// Adds all of a block.
@@ -166,7 +180,8 @@ impl Builder {
         let nodes = &block.coverage.nodes;
         for NodeTransfer { node, is_receiver, sites, counter } in &block.nodes {
             let sites = sites.map(|site| &block.sites[site as usize]);
-            self.add_node(&nodes[*node as usize].name, *is_receiver, sites, *counter);
+            let NodeCoverage { name, provider_id, .. } = &nodes[*node as usize];
+            self.add_node([name, provider_id], *is_receiver, sites, *counter);
         }
         nodes.iter().for_each(|node| self.cover(&node.name, &node.provider_id, node.reported_seconds));
         self.add_recorded(block.coverage.recorded_seconds);
@@ -179,7 +194,7 @@ impl Builder {
         let of_nodes = self.nodes.keys().flat_map(|(_, _, sites)| *sites);
         let (sites, site) = self.sites.sorted(keys.clone().flat_map(|key| key.sites).chain(of_nodes));
         let (services, service) = self.services.sorted(keys.map(|key| key.service));
-        let (names, node) = self.node_names.sorted(0..self.node_names.len() as u32);
+        let (seen, node) = self.sorted_nodes();
         let new = |numbers: &[u32], old: [u32; 2]| old.map(|old| numbers[old as usize]);
         let mut transfers: Vec<Transfer> = self
             .transfers
@@ -202,14 +217,16 @@ impl Builder {
             })
             .collect();
         nodes.sort_unstable_by_key(|transfer| (transfer.node, transfer.is_receiver, transfer.sites));
-        let covered: BTreeMap<&str, &(String, u32)> =
-            self.node_names.iter().map(String::as_str).zip(&self.coverage).collect();
-        let node_coverage = |name: String| {
-            let (provider_id, reported_seconds) = covered.get(name.as_str()).copied().cloned().unwrap_or_default();
-            NodeCoverage { name, provider_id, reported_seconds }
-        };
-        let coverage =
-            Coverage { recorded_seconds: self.recorded_seconds, nodes: names.into_iter().map(node_coverage).collect() };
+        let coverage = Coverage { recorded_seconds: self.recorded_seconds, nodes: seen };
         Block { span: self.span, parties, sites, services, transfers, nodes, coverage }
+    }
+
+    /// The nodes in order, and the new number of each.
+    fn sorted_nodes(&self) -> (Vec<NodeCoverage>, Vec<u32>) {
+        let mut order: Vec<u32> = (0..self.nodes_seen.len() as u32).collect();
+        order.sort_unstable_by_key(|number| &self.nodes_seen[*number as usize]);
+        let mut numbers = vec![0; order.len()];
+        order.iter().zip(0..).for_each(|(old, new)| numbers[*old as usize] = new);
+        (order.iter().map(|old| self.nodes_seen[*old as usize].clone()).collect(), numbers)
     }
 }

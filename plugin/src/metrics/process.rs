@@ -9,6 +9,7 @@ use crate::{
     historian::Historian,
     link::{Admission, Backlog, Tls},
     otlp,
+    statement::BudgetState,
 };
 use prometheus_client::registry::Unit;
 use std::{
@@ -158,6 +159,28 @@ impl Part for Arc<Historian> {
         let help = "Number of hours and days set aside because they could not be read.";
         page.counters("meridian_history_damaged_blocks", help, None, &count(&tally.damaged))?;
         let help = "Number of hours and days removed because of their age or the size limit.";
-        page.counters("meridian_history_removed_blocks", help, None, &count(&tally.removed))
+        page.counters("meridian_history_removed_blocks", help, None, &count(&tally.removed))?;
+        let reloads = self.reloads().flat_map(|(file, counts)| {
+            ["taken", "refused"]
+                .into_iter()
+                .zip(counts)
+                .map(move |(result, count)| (vec![("file", file.to_owned()), ("result", result.to_owned())], count))
+        });
+        let help = "Number of times the file of prices or budgets was read again, by result.";
+        page.counters("meridian_history_config_reloads", help, None, &reloads.collect::<Vec<_>>())?;
+        budgets(page, &self.budgets())
     }
+}
+
+fn budgets(page: &mut Writer<'_, '_>, states: &[BudgetState]) -> fmt::Result {
+    let gauges = |value: fn(&BudgetState) -> f64| -> Vec<_> {
+        states.iter().map(|state| (vec![("budget", state.budget.name.clone())], value(state))).collect()
+    };
+    let help = "Limit of a budget in dollars for a calendar month.";
+    page.gauges("meridian_budget_limit_dollars", help, None, &gauges(|state| state.budget.limit.dollars()))?;
+    let help = "Cost of a budget's traffic in this calendar month so far, in dollars.";
+    page.gauges("meridian_budget_spent_dollars", help, None, &gauges(|state| state.spent.dollars()))?;
+    let help =
+        "Cost of a budget's traffic at the end of this calendar month, in dollars, at the rate of the last week.";
+    page.gauges("meridian_budget_projected_dollars", help, None, &gauges(|state| state.projected.dollars()))
 }

@@ -70,12 +70,13 @@ pub(super) mod tests {
         api::Missed,
         archive::Limits,
         atomic_file::Saves,
+        budget::Budgets,
         cost::PriceTable,
         counters::{Counted, FeedState, Sample, TableState, Whose},
         demo::topology::place,
         export::{FlowLog, FlowLogs, PairLogTally},
         flows::{Encoded, Ring},
-        historian::Historian,
+        historian::{self, Historian},
         hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
         link::{Backlog, Files, Tls},
@@ -87,6 +88,7 @@ pub(super) mod tests {
     use meridian_abi::{Counter, IpVersion, stats::Stat};
     use std::{
         collections::BTreeMap,
+        path::Path,
         sync::{Arc, OnceLock},
         time::{Duration, Instant, SystemTime, UNIX_EPOCH},
     };
@@ -183,7 +185,15 @@ pub(super) mod tests {
         static SHARED: OnceLock<Arc<Historian>> = OnceLock::new();
         let open = || {
             let folder = std::env::temp_dir().join(format!("meridian-metrics-history-{}", std::process::id()));
+            let budgets = b"budgets: [{namespace: shop, usd_per_month: \"1\"}]";
+            let settings = historian::Settings {
+                budgets: Budgets::parse(Path::new("budgets.yaml"), budgets).unwrap(),
+                budgets_file: Some(folder.join("budgets.yaml")),
+                ..historian::Settings::default()
+            };
             let historian = Historian::open(&folder, Limits::default(), PriceTable::default(), 0).unwrap();
+            let historian = historian.following(&settings);
+            historian.attend(1 << 20);
             std::fs::remove_dir_all(folder).unwrap();
             Arc::new(historian)
         };

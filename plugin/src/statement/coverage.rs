@@ -24,12 +24,15 @@ impl Coverage {
     pub(super) fn add(&mut self, block: &Block) {
         let seconds = block.coverage.recorded_seconds;
         *self.spans.entry(block.span).or_default() += seconds;
+        let mut last = "";
         for NodeCoverage { name, reported_seconds, .. } in
             block.coverage.nodes.iter().filter(|node| !node.name.is_empty())
         {
             let (reported, known) = self.nodes.entry(name.clone()).or_default();
             *reported += u64::from(*reported_seconds);
-            *known += u64::from(seconds);
+            // Two machines that had one name follow each other, in the list and in time.
+            *known += if name == last { 0 } else { u64::from(seconds) };
+            last = name;
         }
         for transfer in &block.transfers {
             let [source, destination] = transfer.key.sites.map(|site| &block.sites[site as usize].place);

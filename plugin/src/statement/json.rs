@@ -1,6 +1,7 @@
 //! A statement as JSON and as CSV. Money is a decimal number with all its digits, as a text.
 
 use super::{
+    budgets::BudgetState,
     coverage::Coverage,
     group::Key,
     rows::{Row, Statement, Sum},
@@ -25,6 +26,9 @@ impl Statement {
         }
         if let Some(comparison) = &self.comparison {
             value["comparison"] = comparison.json();
+        }
+        if !self.budgets.is_empty() {
+            value["budgets"] = self.budgets.iter().map(BudgetState::json).collect();
         }
         if self.query.explain {
             value["rules"] = self.rules.iter().map(rule).collect();
@@ -95,7 +99,7 @@ impl Statement {
 }
 
 /// A field of CSV. Text that a spreadsheet would take for a formula is quoted with an apostrophe.
-fn field(text: &str) -> String {
+pub(crate) fn field(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = if is_formula { format!("'{text}") } else { text.to_owned() };
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }

@@ -1,6 +1,6 @@
 //! A statement and its rows.
 
-use super::{comparison::Comparison, coverage::Coverage, group::Key, query::Query};
+use super::{budgets::BudgetState, comparison::Comparison, coverage::Coverage, group::Key, query::Query};
 use crate::cost::{Money, Rule};
 use meridian_abi::Counter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +63,8 @@ pub struct Statement {
     pub comparison: Option<Comparison>,
     /// Why the sums are approximate, if they are.
     pub approximate: Option<String>,
+    /// The budgets, if there are any: of the present month, whatever was asked.
+    pub budgets: Vec<BudgetState>,
 }
 
 /// Adds to a sum; one that is too large stays at the largest number.

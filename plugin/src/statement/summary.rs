@@ -154,7 +154,19 @@ impl<'a> Summary<'a> {
             rows.push(Row { key: group::others(count), sum: others });
         }
         let (from, to) = coverage.range();
-        Statement { query, from, to, coverage, rows, total, rules, unpriced, comparison: None, approximate: None }
+        Statement {
+            query,
+            from,
+            to,
+            coverage,
+            rows,
+            total,
+            rules,
+            unpriced,
+            comparison: None,
+            budgets: Vec::new(),
+            approximate: None,
+        }
     }
 }
 

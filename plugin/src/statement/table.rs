@@ -1,6 +1,7 @@
 //! A statement for people: a table, or a table of Markdown.
 
 use super::{
+    grid,
     rows::{Row, Statement, Sum},
     time::time,
 };
@@ -16,42 +17,12 @@ const NAMED: usize = 5;
 impl Statement {
     /// The statement as a table.
     pub fn table(&self) -> String {
-        let rows = self.cells();
-        let widths: Vec<usize> = (0..rows[0].len())
-            .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or_default())
-            .collect();
-        let names = self.names().len();
-        let mut text = String::new();
-        for row in &rows {
-            let mut line = String::new();
-            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                // Writing to a string can't fail.
-                let _ = if at < names { write!(line, "{cell:<width$}  ") } else { write!(line, "{cell:>width$}  ") };
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text.push('\n');
-        text.push_str(&self.footer());
-        text
+        grid::aligned(&self.cells(), self.names().len()) + "\n" + &self.footer()
     }
 
     /// The statement as a table of Markdown.
     pub fn markdown(&self) -> String {
-        let mut text = String::new();
-        for (at, row) in self.cells().into_iter().enumerate() {
-            let escaped: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-            // Writing to a string can't fail.
-            let _ = writeln!(text, "| {} |", escaped.join(" | "));
-            if at == 0 {
-                let names = self.names().len();
-                let rule: Vec<&str> = (0..row.len()).map(|at| if at < names { "---" } else { "---:" }).collect();
-                let _ = writeln!(text, "| {} |", rule.join(" | "));
-            }
-        }
-        text.push('\n');
-        text.push_str(&self.footer());
-        text
+        grid::markdown(&self.cells(), self.names().len()) + "\n" + &self.footer()
     }
 
     /// The names of the parts of keys.
@@ -134,6 +105,10 @@ impl Statement {
         if let Some(comparison) = &self.comparison {
             // Writing to a string can't fail.
             let _ = writeln!(text, "\n{}", comparison.verdict());
+        }
+        for (at, state) in self.budgets.iter().enumerate() {
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "{}{}", if at == 0 { "\n" } else { "" }, state.line());
         }
         if self.query.explain {
             text.push_str(&self.explanation());

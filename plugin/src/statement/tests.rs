@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    budget::Budgets,
     cost::{Money, PriceTable},
     history::{Block, Builder, Ends, Party, Server, Serving, Span},
     zones::{Class, Locality, Location, Place, Provider, Zone},
@@ -100,6 +101,98 @@ fn the_ends_pay_their_own_part_or_the_client_both() {
     let nodes = statement(&block, by("node", ChargeTo::Ends), &prices);
     assert_eq!(nodes.total.cost, ends.total.cost);
     assert_eq!(ends.total.rules, BTreeSet::from(["aws-zones".to_owned()]));
+}
+
+/// What a client sends and a server answers, between two places.
+fn exchange(client: &Location, server: &Location, [request, answer]: [u64; 2]) -> Block {
+    let mut builder = Builder::new(Span::hour_of(1_764_000_000), 100);
+    let parties = [party("shop", "client", "a"), party("shop", "server", "b")];
+    let mut add = |from: usize, sites: [&Location; 2], server, bytes| {
+        let ends = Ends { parties: [&parties[from], &parties[1 - from]], sites };
+        builder.add(ends, Serving { server, ..Serving::default() }, Counter { bytes, packets: 1 });
+    };
+    add(0, [client, server], Server::Destination, request);
+    add(1, [server, client], Server::Source, answer);
+    builder.block()
+}
+
+#[test]
+fn dollars_equal_a_hand_calculation_for_every_provider_and_both_ways_to_charge() {
+    const GB: u64 = 1_000_000_000;
+    const GIB: u64 = 1 << 30;
+    let own = "rules: [{id: dc, from_zones: \"dc-*\", to_zones: \"dc-*\", sender: \"0.002\", receiver: \"0.0005\"}]";
+    let prices = PriceTable::parse(Path::new("prices.yaml"), own.as_bytes()).unwrap();
+    let zone = |provider: &str, region: &str, zone: &str| at(provider, region, zone, None);
+    let (a, b) = (zone("aws", "us-east-1", "us-east-1a"), zone("aws", "us-east-1", "us-east-1b"));
+    let database = at("aws", "us-east-1", "us-east-1b", Some(Class::Database));
+    let gcp = ["a", "b"].map(|name| zone("gcp", "us-central1", &format!("us-central1-{name}")));
+    let azure = ["1", "2"].map(|name| zone("azure", "westeurope", &format!("westeurope-{name}")));
+    let dc = ["dc-1", "dc-2"].map(|name| zone("", "dc", name));
+    let china = ["a", "b"].map(|name| zone("aws", "cn-north-1", &format!("cn-north-1{name}")));
+    // The client sends 3 units, the server 5. Client and server as the ends, then the client for both.
+    let cases = [
+        // AWS: (3 + 5) GB at 0.01 for each end.
+        ([&a, &b], GB, ["0.08", "0.08"], ["0.16", "0"], 0),
+        // Google Cloud: the sender of each GiB.
+        ([&gcp[0], &gcp[1]], GIB, ["0.03", "0.05"], ["0.08", "0"], 0),
+        // Azure charges nothing, which is a price.
+        ([&azure[0], &azure[1]], GB, ["0", "0"], ["0", "0"], 0),
+        // Own prices: 3 × 0.002 + 5 × 0.0005, 5 × 0.002 + 3 × 0.0005.
+        ([&dc[0], &dc[1]], GB, ["0.0085", "0.0115"], ["0.02", "0"], 0),
+        // A database on AWS: the client's own end alone.
+        ([&a, &database], GB, ["0.08", "0"], ["0.08", "0"], 0),
+        // AWS in China: no price is known.
+        ([&china[0], &china[1]], GB, ["0", "0"], ["0", "0"], 8 * GB),
+    ];
+    for ([client, server], unit, ends, of_client, unpriced) in cases {
+        let block = [exchange(client, server, [3 * unit, 5 * unit])];
+        for (charge, expected) in [(ChargeTo::Ends, ends), (ChargeTo::Client, of_client)] {
+            let statement = statement(&block, by("workload", charge), &prices);
+            let of = |name: &str| {
+                let row = statement.rows.iter().find(|row| row.key.last().unwrap().1 == name);
+                row.map_or_else(|| "0".to_owned(), |row| row.sum.cost.exact())
+            };
+            assert_eq!([of("client"), of("server")], expected, "{client} {charge:?}");
+            assert_eq!((statement.total.counter.bytes, statement.total.unpriced_bytes), (8 * unit, unpriced));
+            assert_eq!(statement.rows.iter().map(|row| row.sum.cost).sum::<Money>(), statement.total.cost);
+        }
+    }
+}
+
+#[test]
+fn a_budget_has_what_the_month_has_cost_and_its_projection() {
+    let budgets = "budgets:\n- {namespace: shop, usd_per_month: \"100\"}\n- {name: fronts, label: team=front, usd_per_month: \"0.1\"}\n- {namespace: none, usd_per_month: \"1\"}\n";
+    let budgets = Budgets::parse(Path::new("budgets.yaml"), budgets.as_bytes()).unwrap();
+    let prices = PriceTable::default();
+    // An hour of 2025-11-24, and now is the end of that day: of the month, six days are left.
+    let now = 1_764_028_800;
+    let mut sums = BudgetSums::new(&budgets, &prices, now);
+    assert_eq!(sums.range(), (1_761_955_200, now + 3600));
+    let old = Block { span: Span::hour_of(1_761_955_200 - 3600), ..story() };
+    let week_ago = Block { span: Span::hour_of(1_761_955_200), ..story() };
+    [&old, &week_ago, &story()].into_iter().for_each(|block| sums.add(block));
+    let states = sums.finish();
+    let found: Vec<(&str, String, String)> =
+        states.iter().map(|state| (state.budget.name.as_str(), state.spent.exact(), state.projected.exact())).collect();
+    // The hour costs 0.27, of which web's part is 0.11; two are of the month; one of the last week, times 144.
+    let expected = [("shop", "0.54", "39.42"), ("fronts", "0.22", "16.06"), ("none", "0", "0")];
+    assert_eq!(found, expected.map(|(name, spent, projected)| (name, spent.to_owned(), projected.to_owned())));
+    assert_eq!(states[0].line(), "Budget of namespace shop: 0.54 of 100.00 USD this month, 39.42 projected.");
+    let line = "Budget of fronts, label team=front: 0.22 of 0.10 USD this month, 16.06 projected: passed.";
+    assert_eq!(states[1].line(), line);
+    let statement = Statement { budgets: states, ..statement(&[story()], Query::default(), &prices) };
+    assert!(statement.table().contains(line) && statement.markdown().contains(line));
+    assert_eq!(statement.json()["budgets"][1]["projected_usd"], "16.06");
+}
+
+#[test]
+fn a_month_ends_with_its_last_day_and_a_history_without_a_past_projects_nothing() {
+    let budgets = Budgets::parse(Path::new("b"), b"budgets: [{namespace: a, usd_per_month: \"1\"}]").unwrap();
+    let prices = PriceTable::default();
+    for now in [0, 1_735_689_599, 1_735_689_600, 253_402_300_799, u64::MAX] {
+        let states = BudgetSums::new(&budgets, &prices, now).finish();
+        assert_eq!((states[0].spent, states[0].projected), (Money::ZERO, Money::ZERO));
+    }
 }
 
 #[test]

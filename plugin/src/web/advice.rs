@@ -42,7 +42,7 @@ impl Site {
         let history = self.history()?;
         let catalogue = request.catalogue.as_ref().ok_or(Refusal::NoCatalogue)?;
         history.read(question.from, question.to, |block| traffic.add(block))?;
-        Ok(answer(&Snapshot { traffic: &traffic, catalogue, prices: history.prices() }))
+        Ok(answer(&Snapshot { traffic: &traffic, catalogue, prices: &history.prices() }))
     }
 }
 

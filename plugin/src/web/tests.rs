@@ -138,6 +138,7 @@ fn every_answer_has_the_fields_that_the_description_says_and_no_others() {
     };
     let mut addresses: Vec<String> = [
         "health",
+        "nodes",
         "zones",
         "prices",
         "series?step=day",
@@ -194,6 +195,8 @@ fn a_bad_question_gets_one_line_that_names_the_mistake() {
         ("/api/v1/series?step=minute", 400, "step: `minute` is neither"),
         ("/api/v1/series?compare=14d..7d", 400, "`compare` is no parameter"),
         ("/api/v1/series?output=csv", 400, "`output` is no parameter"),
+        ("/api/v1/nodes?by=node", 400, "`by` is no parameter"),
+        ("/api/v1/nodes?from=14d", 400, "the range has more than 8 days"),
         ("/api/v1/zones?x=1", 400, "`x` is no parameter"),
         (&format!("/api/v1/health?{long}=1"), 400, "`xxx"),
         ("/api/v1/prices?by=1", 400, "`by` is no parameter"),

@@ -17,10 +17,12 @@ mod network;
 mod outputs;
 mod pair_log_once;
 mod prices;
+mod reconcile;
 mod replay;
 mod report;
 mod requests;
 mod restart;
 mod views;
+mod zones;
 
 use common::{CommandOutput, Scratch, documented, meridian, run, running};

@@ -83,6 +83,39 @@ fn a_folder_is_reported_in_every_form_with_the_same_sums() {
 }
 
 #[test]
+fn a_report_shows_the_budgets_of_the_present_month() {
+    let scratch = Scratch::new("report-budgets");
+    history(scratch.as_ref());
+    let budgets = scratch.file("budgets.yaml", b"budgets:\n- {namespace: shop, usd_per_month: \"500\"}\n");
+    let bad = scratch.file("bad.yaml", b"budgets:\n- {namespace: shop}\n");
+    let folder = scratch.as_ref().to_str().unwrap();
+    let report = |budgets: &str, more: &[&str]| {
+        run(&[&["report", "--history", folder, "--budgets", budgets], &RANGE[..], more].concat())
+    };
+    let table = report(budgets.to_str().unwrap(), &[]);
+    let line = "\nBudget of namespace shop: 0.00 of 500.00 USD this month, 0.00 projected.\n";
+    assert!(table.stdout.contains(line), "{table:?}");
+    let json: Value = serde_json::from_str(&report(budgets.to_str().unwrap(), &["--output", "json"]).stdout).unwrap();
+    assert_eq!(
+        (&json["budgets"][0]["scope"], &json["budgets"][0]["usd_per_month"]),
+        (&"namespace shop".into(), &"500".into())
+    );
+    let bad = bad.to_str().unwrap();
+    let refused = report(bad, &[]);
+    assert!(refused.code == Some(2) && refused.stdout.is_empty() && refused.stderr.lines().count() == 1, "{refused:?}");
+    assert!(refused.stderr.starts_with(&format!("meridian: {bad}:2: missing field `usd_per_month`")), "{refused:?}");
+    let config = scratch.file("agent.yaml", b"zones_file: zones.yaml\nbudgets: bad.yaml\n");
+    scratch.file("zones.yaml", b"zones: [{name: a, region: r, cidrs: [10.0.0.0/24]}]\n");
+    let checked = run(&["config", "check", config.to_str().unwrap()]);
+    assert!(checked.code == Some(2) && checked.stderr.contains("bad.yaml:2: missing field"), "{checked:?}");
+    let config = scratch.file("agent.yaml", b"zones_file: zones.yaml\nbudgets: budgets.yaml\n");
+    let checked = run(&["config", "check", config.to_str().unwrap()]);
+    assert!(checked.code == Some(0) && checked.stdout.contains("budgets.yaml: good, 1 budgets\n"), "{checked:?}");
+    let server = run(&["report", "--budgets", budgets.to_str().unwrap()]);
+    assert!(server.code == Some(2) && server.stderr.contains("--budgets applies to --history only"), "{server:?}");
+}
+
+#[test]
 fn an_hour_that_was_changed_is_missing_and_never_wrong() {
     let scratch = Scratch::new("report-changed");
     history(scratch.as_ref());

@@ -6,10 +6,10 @@ use super::super::{
     hook::HookArgs,
     host::{SOCKET, host_name},
     hubble::{Capacity, Cluster, OutputArgs, Peer, TlsArgs},
+    kept::KeptArgs,
     named_file::NamedFile,
     otlp::OtlpArgs,
     pair_log::PairLogArgs,
-    prices::PriceArgs,
     usage,
     values::{ListenOrOff, OFF, Seconds, Server},
 };
@@ -120,7 +120,7 @@ pub(in super::super) struct Args {
     )]
     history_dir: Option<PathBuf>,
     #[command(flatten)]
-    prices: PriceArgs,
+    kept: KeptArgs,
     #[command(flatten)]
     otlp: OtlpArgs,
 }
@@ -251,7 +251,7 @@ impl Args {
         let zones = self.controller.zone_source(&node, self.zones_file.map(|NamedFile(path)| path))?;
         let is_followed = matches!(zones, ZoneSource::Controller(_));
         let dir = self.history_dir.filter(|_| !is_followed);
-        let history = historian::Settings { dir, prices: self.prices.table()?, ..historian::Settings::default() };
+        let history = historian::Settings { dir, ..self.kept.settings()? };
         let otlp = self.otlp.settings()?;
         if is_followed && otlp.is_some() {
             return Err(usage(

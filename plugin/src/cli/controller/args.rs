@@ -20,7 +20,7 @@ use crate::{
     metrics::Listen,
 };
 use clap::ValueHint;
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 /// The controller's settings. A flag counts before a variable, a variable before the file. The ids are the keys of the
 /// file.
@@ -236,6 +236,12 @@ impl Args {
     /// The settings in force.
     pub(in super::super) fn settings(self) -> Result<Settings, Failure> {
         let Self { feed, watch, .. } = self;
+        let history = self.history.settings()?;
+        // A label that the history keeps has to be read of the pods.
+        let kept = history.labels.iter().map(String::as_str).chain(history.budgets.label_keys());
+        let kept = kept.map(str::to_owned).filter(|key| !watch.pod_labels.contains(key));
+        let mut pod_labels = watch.pod_labels.clone();
+        pod_labels.extend(kept.collect::<BTreeSet<String>>());
         Ok(Settings {
             kubeconfig: self.kubeconfig.map(|NamedFile(path)| path),
             feed: feed.listen.0,
@@ -245,7 +251,7 @@ impl Args {
             labels: LabelKeys {
                 zone: watch.zone_label,
                 region: watch.region_label,
-                pod: watch.pod_labels,
+                pod: pod_labels,
                 agentless: Agentless {
                     labels: watch.agentless_labels.into_iter().filter_map(|LabelOrNone(label)| label).collect(),
                     selector: watch.agent_node_labels,
@@ -258,7 +264,7 @@ impl Args {
             http: self.http_listen.0,
             limits: Limits { agents: feed.max_agents, age: feed.stream_age.0 },
             totals: self.totals.settings(),
-            history: self.history.settings()?,
+            history,
             otlp: self.otlp.settings()?,
         })
     }

@@ -1,6 +1,6 @@
 //! The settings of the history.
 
-use super::super::{Failure, prices::PriceArgs, usage};
+use super::super::{Failure, kept::KeptArgs, usage};
 use crate::{archive::Limits, historian::Settings, history::Span};
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub(super) struct HistoryArgs {
     )]
     history_daily_days: u32,
     #[command(flatten)]
-    prices: PriceArgs,
+    kept: KeptArgs,
 }
 
 impl HistoryArgs {
@@ -45,7 +45,7 @@ impl HistoryArgs {
         Ok(Settings {
             dir: self.history_dir,
             limits: Limits { hours, days, bytes, ..Limits::default() },
-            prices: self.prices.table()?,
+            ..self.kept.settings()?
         })
     }
 }

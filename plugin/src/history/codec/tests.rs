@@ -179,3 +179,29 @@ fn the_encoding_is_small() {
     println!("{} rows, {bytes} bytes, {:.1} a row", block.transfers.len(), bytes as f64 / block.transfers.len() as f64);
     assert!(bytes < 12 * block.transfers.len(), "{bytes}");
 }
+
+#[test]
+fn a_name_that_another_machine_takes_over_has_the_bytes_of_each() {
+    let (a, b) = (site(0), site(1));
+    let sent = |block: &Block| -> Vec<(String, u32, u64)> {
+        let of = |at: usize| block.nodes.iter().filter(move |row| row.node as usize == at).map(|row| row.counter.bytes);
+        let nodes = block.coverage.nodes.iter().enumerate();
+        nodes.map(|(at, node)| (node.provider_id.clone(), node.reported_seconds, of(at).sum())).collect()
+    };
+    let add = |builder: &mut Builder, bytes| {
+        builder.add_nodes(["n", ""], [&a, &b], Counter { bytes, packets: 1 });
+    };
+    let mut builder = Builder::new(Span::hour_of(0), 10);
+    add(&mut builder, 1);
+    builder.cover("n", "i-2", 10);
+    add(&mut builder, 2);
+    builder.cover("n", "i-1", 20);
+    builder.cover("n", "", 0);
+    add(&mut builder, 4);
+    let expected =
+        [("", 0, 7), ("i-1", 20, 4), ("i-2", 10, 3)].map(|(id, seconds, bytes)| (id.to_owned(), seconds, bytes));
+    assert_eq!(sent(&builder.block()), expected);
+    let mut day = Builder::new(Span::day_of(0), 10);
+    day.absorb(&Block::decode(&builder.block().encode()).unwrap());
+    assert_eq!(sent(&day.block()), expected);
+}

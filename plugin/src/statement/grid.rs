@@ -1,0 +1,36 @@
+//! Tables of text: aligned for a terminal, or as Markdown. The first row has the names.
+
+use std::fmt::Write;
+
+/// Rows with their columns aligned: the first `left` ones to the left, the others to the right.
+pub fn aligned(rows: &[Vec<String>], left: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|at| width(at).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string can't fail.
+            let _ = if at < left { write!(line, "{cell:<width$}  ") } else { write!(line, "{cell:>width$}  ") };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The same as a table of Markdown.
+pub fn markdown(rows: &[Vec<String>], left: usize) -> String {
+    let mut text = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        let escaped: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "| {} |", escaped.join(" | "));
+        if at == 0 {
+            let rule: Vec<&str> = (0..row.len()).map(|at| if at < left { "---" } else { "---:" }).collect();
+            let _ = writeln!(text, "| {} |", rule.join(" | "));
+        }
+    }
+    text
+}

@@ -1,0 +1,510 @@
+//! Static tables from the JSON that the clouds' own command lines print: subnets, which AWS has in one zone each, and
+//! instances with their addresses.
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt::Write,
+    net::IpAddr,
+};
+
+/// Prefixes that are imported.
+const MAX_PREFIXES: usize = 1_000_000;
+
+/// The command whose output is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloudOutput {
+    /// `aws ec2 describe-subnets`.
+    AwsSubnets,
+    /// `aws ec2 describe-instances`.
+    AwsInstances,
+    /// `gcloud compute instances list --format=json`.
+    GcpInstances,
+}
+
+/// The kind of the imported prefixes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImportAs {
+    /// Prefixes of zones: nodes with an agent, and all addresses that are the owner's.
+    #[default]
+    Zones,
+    /// External prefixes of the class `vm`: machines without an agent.
+    Machines,
+}
+
+/// Why an output is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidImport {
+    /// It is not JSON of the form.
+    #[error("line {line}: it is not the output of `{command}`: {message}")]
+    Form {
+        /// The line, from 1.
+        line: usize,
+        /// The command.
+        command: &'static str,
+        /// The parser's message.
+        message: String,
+    },
+    /// It has nothing to import.
+    #[error("it has no address in a zone; it must be the output of `{0}`")]
+    Nothing(&'static str),
+    /// It is the first part of a longer output.
+    #[error("it is incomplete, as it has a NextToken: leave out --max-items and --no-paginate")]
+    Incomplete,
+    /// A name is not that of a zone.
+    #[error("{name}: `{zone}` is not a zone")]
+    Zone {
+        /// The subnet or instance.
+        name: String,
+        /// The text.
+        zone: String,
+    },
+    /// A text is not a prefix or an address.
+    #[error("{name}: `{text}` is not an address or prefix")]
+    Prefix {
+        /// The subnet or instance.
+        name: String,
+        /// The text.
+        text: String,
+    },
+    /// One prefix is in two zones.
+    #[error("{prefix} is in {zone} ({name}) and in {other} ({first}): import one network at a time")]
+    TwoZones {
+        /// The prefix.
+        prefix: IpNetwork,
+        /// The zone.
+        zone: String,
+        /// The subnet or instance in it.
+        name: String,
+        /// The zone of the first one.
+        other: String,
+        /// The first one.
+        first: String,
+    },
+    /// There are too many prefixes.
+    #[error("more than {0} prefixes")]
+    TooMany(usize),
+}
+
+impl CloudOutput {
+    /// The command.
+    pub const fn command(self) -> &'static str {
+        match self {
+            Self::AwsSubnets => "aws ec2 describe-subnets",
+            Self::AwsInstances => "aws ec2 describe-instances",
+            Self::GcpInstances => "gcloud compute instances list --format=json",
+        }
+    }
+
+    const fn provider(self) -> &'static str {
+        match self {
+            Self::AwsSubnets | Self::AwsInstances => "aws",
+            Self::GcpInstances => "gcp",
+        }
+    }
+
+    /// The static table of an output, as text.
+    ///
+    /// # Errors
+    /// The text is not the output of the command, or contradicts itself.
+    pub fn table(self, text: &[u8], kind: ImportAs) -> Result<String, InvalidImport> {
+        let mut import = Import { source: self, prefixes: BTreeMap::new() };
+        match self {
+            Self::AwsSubnets => {
+                let Subnets { subnets, next_token } = self.parse(text)?;
+                complete(next_token.as_ref())?;
+                subnets.iter().try_for_each(|subnet| subnet.add_to(&mut import))?;
+            }
+            Self::AwsInstances => {
+                let Reservations { reservations, next_token } = self.parse(text)?;
+                complete(next_token.as_ref())?;
+                let mut instances = reservations.iter().flat_map(|reservation| &reservation.instances);
+                instances.try_for_each(|instance| instance.add_to(&mut import))?;
+            }
+            Self::GcpInstances => {
+                let machines: Vec<Machine> = self.parse(text)?;
+                machines.iter().try_for_each(|machine| machine.add_to(&mut import))?;
+            }
+        }
+        import.table(kind)
+    }
+
+    fn parse<T: DeserializeOwned>(self, text: &[u8]) -> Result<T, InvalidImport> {
+        serde_json::from_slice(text).map_err(|error| InvalidImport::Form {
+            line: error.line().max(1),
+            command: self.command(),
+            message: short(&error.to_string()),
+        })
+    }
+}
+
+fn complete(next_token: Option<&String>) -> Result<(), InvalidImport> {
+    if next_token.is_some() { Err(InvalidImport::Incomplete) } else { Ok(()) }
+}
+
+/// A text from outside as part of an error: short, and on one line.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(120).collect()
+}
+
+#[derive(Deserialize)]
+struct Subnets {
+    #[serde(rename = "Subnets")]
+    subnets: Vec<Subnet>,
+    #[serde(rename = "NextToken")]
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Subnet {
+    availability_zone: String,
+    subnet_id: String,
+    cidr_block: Option<String>,
+    #[serde(default)]
+    ipv6_cidr_block_association_set: Vec<Ipv6Block>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipv6Block {
+    ipv6_cidr_block: String,
+    ipv6_cidr_block_state: Option<Ipv6BlockState>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipv6BlockState {
+    state: String,
+}
+
+#[derive(Deserialize)]
+struct Reservations {
+    #[serde(rename = "Reservations")]
+    reservations: Vec<Reservation>,
+    #[serde(rename = "NextToken")]
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Reservation {
+    #[serde(rename = "Instances")]
+    instances: Vec<Instance>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Instance {
+    instance_id: String,
+    placement: Placement,
+    private_ip_address: Option<String>,
+    #[serde(default)]
+    network_interfaces: Vec<Interface>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Placement {
+    availability_zone: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+struct Interface {
+    private_ip_addresses: Vec<PrivateAddress>,
+    ipv6_addresses: Vec<Ipv6Address>,
+    ipv4_prefixes: Vec<Ipv4Prefix>,
+    ipv6_prefixes: Vec<Ipv6Prefix>,
+}
+
+#[derive(Deserialize)]
+struct PrivateAddress {
+    #[serde(rename = "PrivateIpAddress")]
+    address: String,
+}
+
+#[derive(Deserialize)]
+struct Ipv6Address {
+    #[serde(rename = "Ipv6Address")]
+    address: String,
+}
+
+#[derive(Deserialize)]
+struct Ipv4Prefix {
+    #[serde(rename = "Ipv4Prefix")]
+    prefix: String,
+}
+
+#[derive(Deserialize)]
+struct Ipv6Prefix {
+    #[serde(rename = "Ipv6Prefix")]
+    prefix: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Machine {
+    name: String,
+    zone: String,
+    #[serde(default)]
+    network_interfaces: Vec<MachineInterface>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MachineInterface {
+    #[serde(rename = "networkIP")]
+    address: Option<String>,
+    ipv6_address: Option<String>,
+    #[serde(default)]
+    alias_ip_ranges: Vec<AliasRange>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AliasRange {
+    ip_cidr_range: String,
+}
+
+/// The prefixes so far, each with its zone, region and the name of the subnet or instance.
+struct Import {
+    source: CloudOutput,
+    prefixes: BTreeMap<IpNetwork, (String, String, String)>,
+}
+
+impl Subnet {
+    fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
+        let of_ipv6 = self.ipv6_cidr_block_association_set.iter();
+        let associated = of_ipv6
+            .filter(|block| block.ipv6_cidr_block_state.as_ref().is_none_or(|state| state.state == "associated"));
+        let prefixes = self.cidr_block.iter().chain(associated.map(|block| &block.ipv6_cidr_block));
+        import.add(&self.subnet_id, &self.availability_zone, prefixes)
+    }
+}
+
+impl Instance {
+    fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
+        let of_interface = |interface: &'_ Interface| {
+            let addresses = interface.private_ip_addresses.iter().map(|of| of.address.clone());
+            let ipv6 = interface.ipv6_addresses.iter().map(|of| of.address.clone());
+            let prefixes = interface.ipv4_prefixes.iter().map(|of| of.prefix.clone());
+            let all = addresses.chain(ipv6).chain(prefixes);
+            all.chain(interface.ipv6_prefixes.iter().map(|of| of.prefix.clone())).collect::<Vec<_>>()
+        };
+        let texts: Vec<String> = self
+            .private_ip_address
+            .iter()
+            .cloned()
+            .chain(self.network_interfaces.iter().flat_map(of_interface))
+            .collect();
+        import.add(&self.instance_id, &self.placement.availability_zone, texts.iter())
+    }
+}
+
+impl Machine {
+    fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
+        let zone = self.zone.rsplit('/').next().unwrap_or_default();
+        let texts = self.network_interfaces.iter().flat_map(|interface| {
+            let addresses = interface.address.iter().chain(&interface.ipv6_address);
+            addresses.chain(interface.alias_ip_ranges.iter().map(|alias| &alias.ip_cidr_range))
+        });
+        import.add(&self.name, zone, texts)
+    }
+}
+
+impl Import {
+    fn add<'t>(
+        &mut self,
+        name: &str,
+        zone: &str,
+        texts: impl Iterator<Item = &'t String>,
+    ) -> Result<(), InvalidImport> {
+        let region = match self.source.provider() {
+            "aws" => region_of_aws(zone),
+            _ => zone.rsplit_once('-').map(|(region, _)| region).filter(|region| region.contains('-')),
+        };
+        let region = region.ok_or_else(|| InvalidImport::Zone { name: short(name), zone: short(zone) })?;
+        for text in texts {
+            let prefix = prefix(text).ok_or_else(|| InvalidImport::Prefix { name: short(name), text: short(text) })?;
+            let too_many = self.prefixes.len() >= MAX_PREFIXES;
+            match self.prefixes.entry(prefix) {
+                Entry::Occupied(known) if known.get().0 != zone => {
+                    let (other, _, first) = known.get();
+                    let (other, first) = (short(other), short(first));
+                    return Err(InvalidImport::TwoZones { prefix, zone: short(zone), name: short(name), other, first });
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(_) if too_many => return Err(InvalidImport::TooMany(MAX_PREFIXES)),
+                Entry::Vacant(place) => {
+                    place.insert((zone.to_owned(), region.to_owned(), name.to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self, kind: ImportAs) -> Result<String, InvalidImport> {
+        if self.prefixes.is_empty() {
+            return Err(InvalidImport::Nothing(self.source.command()));
+        }
+        let mut zones: BTreeMap<(&str, &str), Vec<&IpNetwork>> = BTreeMap::new();
+        for (prefix, (zone, region, _)) in &self.prefixes {
+            zones.entry((zone, region)).or_default().push(prefix);
+        }
+        // A JSON text is a text of YAML, whatever is in it. Writing to a string can't fail.
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let provider = self.source.provider();
+        let mut text = format!("# From `{}`.\nzones:\n", self.source.command());
+        for ((zone, region), prefixes) in zones {
+            let _ =
+                writeln!(text, "  - name: {}\n    region: {}\n    provider: {provider}", quoted(zone), quoted(region));
+            if kind == ImportAs::Zones {
+                text.push_str("    cidrs:\n");
+                for prefix in prefixes {
+                    let _ = writeln!(text, "      - \"{prefix}\"");
+                }
+            }
+        }
+        if kind == ImportAs::Machines {
+            text.push_str("external:\n");
+            for (prefix, (zone, _, name)) in &self.prefixes {
+                let (name, zone) = (quoted(name), quoted(zone));
+                let _ = writeln!(text, "  - {{name: {name}, cidr: \"{prefix}\", zone: {zone}, class: vm}}");
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// The region of a zone like us-east-1a, or of a Local Zone like us-west-2-lax-1a: up to the first number.
+fn region_of_aws(zone: &str) -> Option<&str> {
+    let mut end = 0;
+    for part in zone.split('-') {
+        end += part.len() + usize::from(end > 0);
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > 0 {
+            let region = &zone[..end - (part.len() - digits)];
+            return (region.matches('-').count() >= 2 && zone.len() > region.len()).then_some(region);
+        }
+    }
+    None
+}
+
+/// A prefix, or an address as one; bits beyond the length are a mistake.
+fn prefix(text: &str) -> Option<IpNetwork> {
+    let given: IpNetwork = match text.parse::<IpAddr>() {
+        Ok(address) => IpNetwork::from(address),
+        Err(_) => text.parse().ok()?,
+    };
+    (given.ip() == given.network()).then_some(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zones::{Class, StaticTable};
+    use std::path::Path;
+
+    const SUBNETS: &str = r#"{"Subnets": [
+        {"AvailabilityZone": "us-east-1a", "AvailabilityZoneId": "use1-az1", "CidrBlock": "10.0.0.0/20", "SubnetId": "subnet-1",
+         "Ipv6CidrBlockAssociationSet": [
+            {"Ipv6CidrBlock": "2600:1f18:1::/64", "Ipv6CidrBlockState": {"State": "associated"}},
+            {"Ipv6CidrBlock": "2600:1f18:2::/64", "Ipv6CidrBlockState": {"State": "disassociated"}}]},
+        {"AvailabilityZone": "us-west-2-lax-1a", "CidrBlock": "10.0.16.0/20", "SubnetId": "subnet-2"}]}"#;
+    const INSTANCES: &str = r#"{"Reservations": [{"Instances": [
+        {"InstanceId": "i-1", "Placement": {"AvailabilityZone": "us-gov-west-1b"}, "PrivateIpAddress": "10.0.0.9",
+         "NetworkInterfaces": [{"PrivateIpAddresses": [{"PrivateIpAddress": "10.0.0.9"}, {"PrivateIpAddress": "10.0.0.10"}],
+          "Ipv6Addresses": [{"Ipv6Address": "2600:1f18::9"}], "Ipv4Prefixes": [{"Ipv4Prefix": "10.0.0.64/28"}]}]},
+        {"InstanceId": "i-2", "Placement": {"AvailabilityZone": "us-gov-west-1a"}, "State": {"Name": "terminated"}}]}]}"#;
+    const MACHINES: &str = r#"[{"name": "gke-1", "zone": "https://www.googleapis.com/compute/v1/projects/p/zones/us-central1-a",
+        "networkInterfaces": [{"networkIP": "10.128.0.2", "aliasIpRanges": [{"ipCidrRange": "10.4.0.0/24"}]}]}]"#;
+
+    fn table(source: CloudOutput, text: &str, kind: ImportAs) -> StaticTable {
+        let text = source.table(text.as_bytes(), kind).unwrap();
+        StaticTable::parse(Path::new("zones.yaml"), text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    fn zone(table: &StaticTable, address: &str) -> (String, String) {
+        let place = table.zones.lookup(address.parse().unwrap()).unwrap().1.place.clone();
+        place.zone().map_or_else(|| (place.to_string(), String::new()), |zone| (zone.name.clone(), zone.region.clone()))
+    }
+
+    fn of(zone: &str, region: &str) -> (String, String) {
+        (zone.to_owned(), region.to_owned())
+    }
+
+    #[test]
+    fn every_address_of_a_subnet_gets_its_zone_region_and_provider() {
+        let table = table(CloudOutput::AwsSubnets, SUBNETS, ImportAs::Zones);
+        assert_eq!(zone(&table, "10.0.15.255"), of("us-east-1a", "us-east-1"));
+        assert_eq!(zone(&table, "2600:1f18:1::7"), of("us-east-1a", "us-east-1"));
+        assert_ne!(zone(&table, "2600:1f18:2::7").0, "us-east-1a");
+        assert_eq!(zone(&table, "10.0.16.1"), of("us-west-2-lax-1a", "us-west-2"));
+        assert_eq!(table.providers["us-east-1a"].name(), "aws");
+    }
+
+    #[test]
+    fn instances_have_their_addresses_and_prefixes() {
+        let aws = table(CloudOutput::AwsInstances, INSTANCES, ImportAs::Zones);
+        for address in ["10.0.0.9", "10.0.0.10", "2600:1f18::9", "10.0.0.79"] {
+            assert_eq!(zone(&aws, address), of("us-gov-west-1b", "us-gov-west-1"), "{address}");
+        }
+        let gcp = table(CloudOutput::GcpInstances, MACHINES, ImportAs::Machines);
+        assert_eq!(zone(&gcp, "10.4.0.200"), of("us-central1-a", "us-central1"));
+        assert_eq!((gcp.external.len(), gcp.external[0].class, &*gcp.external[0].name), (2, Class::Vm, "gke-1"));
+        assert_eq!(gcp.providers["us-central1-a"].name(), "gcp");
+    }
+
+    #[test]
+    fn names_that_are_no_names_stay_texts() {
+        let text = MACHINES.replace("gke-1", r##"x\n\u001b- {name: y\u2028\u0085}: # ' \" \\"##);
+        let table = table(CloudOutput::GcpInstances, &text, ImportAs::Machines);
+        assert!(table.external[0].name.starts_with("x\n\u{1b}- {name: y"), "{:?}", table.external[0].name);
+    }
+
+    #[test]
+    fn what_is_no_output_of_the_command_is_refused_in_one_line() {
+        let refused = |source: CloudOutput, text: &str, part: &str| {
+            let error = source.table(text.as_bytes(), ImportAs::Zones).unwrap_err().to_string();
+            assert!(error.contains(part) && error.len() < 400 && !error.chars().any(char::is_control), "{error}");
+        };
+        let subnets = CloudOutput::AwsSubnets;
+        refused(subnets, "", "line 1: it is not the output of `aws ec2 describe-subnets`: EOF");
+        refused(subnets, "{\n\"Subnets\": 7}", "line 2: it is not the output");
+        refused(subnets, MACHINES, "it is not the output of `aws ec2 describe-subnets`");
+        refused(subnets, INSTANCES, "missing field `Subnets`");
+        refused(CloudOutput::GcpInstances, SUBNETS, "it is not the output of `gcloud compute instances list");
+        refused(subnets, "{\"Subnets\": []}", "it has no address in a zone");
+        refused(
+            subnets,
+            &SUBNETS
+                .replace("]}]}", "]}], \"NextToken\": \"x\"}")
+                .replace("\"subnet-2\"}]}", "\"subnet-2\"}], \"NextToken\": \"x\"}"),
+            "NextToken",
+        );
+        refused(subnets, &SUBNETS.replace("us-east-1a", "here\\u001b"), "subnet-1: `here` is not a zone");
+        refused(
+            subnets,
+            &SUBNETS.replace("10.0.0.0/20", "10.0.0.1/20"),
+            "subnet-1: `10.0.0.1/20` is not an address or prefix",
+        );
+        refused(
+            subnets,
+            &SUBNETS.replace("10.0.16.0/20", "10.0.0.0/20"),
+            "10.0.0.0/20 is in us-west-2-lax-1a (subnet-2) and in us-east-1a (subnet-1)",
+        );
+        refused(subnets, &"[".repeat(100_000), "it is not the output");
+    }
+
+    #[test]
+    fn regions_of_aws_end_with_their_number() {
+        let regions = ["us-east-1a", "us-gov-west-1b", "us-west-2-lax-1a", "ap-southeast-10c"].map(region_of_aws);
+        assert_eq!(regions, [Some("us-east-1"), Some("us-gov-west-1"), Some("us-west-2"), Some("ap-southeast-10")]);
+        for zone in ["", "a", "us-east", "us-east-1", "zone-1", "-1a", "use1-az1", "é-é-1é"] {
+            let found = region_of_aws(zone);
+            assert!(found.is_none() || zone == "é-é-1é", "{zone}: {found:?}");
+        }
+    }
+}
