@@ -5,6 +5,7 @@
 //! flow may be in a field of a collector's object. Everything that is not a flow is left out, with a reason. Memory is
 //! bounded, regardless of a file's contents.
 
+mod copies;
 mod cut;
 mod known;
 mod order;
@@ -24,6 +25,7 @@ use crate::{
         observer::{GetAgentEventsResponse, GetDebugEventsResponse},
     },
 };
+use copies::Copies;
 use cut::CutLines;
 use known::decode;
 use prost_reflect::MessageDescriptor;
@@ -46,6 +48,7 @@ pub struct Reader {
     node_status: MessageDescriptor,
     parts: Parts,
     unknown: Unknown,
+    copies: Copies,
 }
 
 /// An entry of a log.
@@ -78,6 +81,7 @@ impl Reader {
             node_status: message("relay.NodeStatusEvent"),
             parts: Parts::default(),
             unknown: Unknown::default(),
+            copies: Copies::default(),
         }
     }
 
@@ -139,14 +143,23 @@ impl Reader {
 
     /// Handles the entries in an object. Returns whether there were any.
     fn object(&mut self, object: Map<String, Value>, texts: usize, visit: &mut dyn FnMut(Line)) -> bool {
-        match self.event(&object) {
-            Some(line) => {
-                visit(line);
-                true
+        if let Some((message, value)) = self.find(&object) {
+            // A collector may keep the text beside the object that it read from it.
+            if !self.copies.is_copy(&value) {
+                visit(self.event(&object, &message, &value));
             }
-            // A collector's object with the flow in one of its fields.
-            None => self.values(object.into_values(), texts, visit),
+            return true;
         }
+        // A collector's object with the flow in one of its fields.
+        self.copies.begin();
+        let mut found = false;
+        for value in object.into_values() {
+            let before = self.copies.found();
+            found |= self.value(value, texts, visit);
+            self.copies.end_of_field(before);
+        }
+        self.copies.end();
+        found
     }
 
     fn values(&mut self, values: impl Iterator<Item = Value>, texts: usize, visit: &mut dyn FnMut(Line)) -> bool {
@@ -174,8 +187,8 @@ impl Reader {
         }
     }
 
-    /// The event in the object, if it is one.
-    fn event(&mut self, object: &Map<String, Value>) -> Option<Line> {
+    /// The event in the object, if it is one, and its message.
+    fn find(&self, object: &Map<String, Value>) -> Option<(MessageDescriptor, Value)> {
         let inner = |key: &str| object.get(key).filter(|value| value.is_object());
         let kinds = [
             (inner("flow"), &self.flow),
@@ -186,22 +199,29 @@ impl Reader {
         ];
         // Other objects may have these keys with other values.
         let beside = beside(object);
-        // A field mask may have removed every field of a flow.
-        let is_masked =
-            |it: &Map<String, Value>| it.is_empty() && !beside.node_name.is_empty() && beside.time.is_some();
+        let is_hubbles = !beside.node_name.is_empty();
         let is_it = |value: &Value, message| {
-            value.as_object().is_some_and(|it| known::fields(message, it) > 0 || is_masked(it))
+            let Some(it) = value.as_object() else { return false };
+            // A field mask may have removed every field of a flow.
+            let is_masked = it.is_empty() && is_hubbles && beside.time.is_some();
+            let known = known::fields(message, it);
+            is_masked || known > 0 && (is_hubbles || 2 * known >= it.len())
         };
         let found =
             kinds.into_iter().find_map(|(value, message)| Some((value.filter(|it| is_it(it, message))?, message)));
-        let Some((value, message)) = found else {
+        match found {
+            Some((value, message)) => Some((message.clone(), value.clone())),
             // Older logs have only the flow.
-            let is_flow = self.is_flow(object);
-            return is_flow.then(|| self.read_flow(&Value::Object(object.clone()), &Beside::default()));
-        };
-        let message = message.clone();
+            None => self.is_flow(object).then(|| (self.flow.clone(), Value::Object(object.clone()))),
+        }
+    }
+
+    fn event(&mut self, object: &Map<String, Value>, message: &MessageDescriptor, value: &Value) -> Line {
+        if value.as_object() == Some(object) {
+            return self.read_flow(value, &Beside::default());
+        }
         self.note_beside(object);
-        Some(self.read_event(&message, value, beside))
+        self.read_event(message, value, beside(object))
     }
 
     fn read_event(&mut self, message: &MessageDescriptor, value: &Value, beside: Beside) -> Line {
@@ -258,7 +278,9 @@ impl Reader {
             _ => false,
         };
         let known = known::fields(&self.flow, object);
-        let has_own = OWN.iter().any(|key| object.contains_key(*key)) || is_end("source") && is_end("destination");
+        // Other programs have verdicts, too, with values of their own.
+        let is_own = |key: &&str| object.get(*key).is_some_and(|value| known::fits(&self.flow, key, value));
+        let has_own = OWN.iter().any(is_own) || is_end("source") && is_end("destination");
         has_own && 2 * known > object.len()
     }
 

@@ -54,6 +54,18 @@ pub(super) fn fields(message: &MessageDescriptor, object: &Map<String, Value>) -
     object.keys().filter(|key| field(message, key).is_some()).count()
 }
 
+/// Whether the value can be one of the message's field.
+pub(super) fn fits(message: &MessageDescriptor, key: &str, value: &Value) -> bool {
+    let Some(field) = field(message, key) else { return false };
+    match field.kind() {
+        Kind::Enum(of) => value.is_number() || value.as_str().is_some_and(|name| of.get_value_by_name(name).is_some()),
+        Kind::Message(of) if of.full_name() == "google.protobuf.BoolValue" => value.is_boolean(),
+        Kind::Message(of) => value.as_object().is_some_and(|object| fields(&of, object) > 0),
+        Kind::String => value.is_string(),
+        _ => true,
+    }
+}
+
 /// Decodes a message without its unknown fields.
 ///
 /// # Errors

@@ -45,9 +45,9 @@ impl<R: Read> Scanner<R> {
         loop {
             self.skip_blanks()?;
             let line = self.line;
-            match self.rest().first() {
+            match self.rest().first().copied() {
                 None => return Ok(None),
-                Some(b'{') => return Ok(Some((line, self.object()?))),
+                Some(b'{') if self.is_object()? => return Ok(Some((line, self.object()?))),
                 Some(_) => {}
             }
             let prefix = self.prefix()?;
@@ -123,8 +123,26 @@ impl<R: Read> Scanner<R> {
             let text = &rest[..end.unwrap_or(rest.len())];
             prefix.extend_from_slice(&text[..text.len().min(PREFIX - prefix.len())]);
             self.at += text.len();
-            if end.is_some() || !self.fill()? {
-                return Ok(prefix);
+            match self.rest().first().copied() {
+                None if self.fill()? => {}
+                None | Some(b'\n') => return Ok(prefix),
+                Some(_) if self.is_object()? => return Ok(prefix),
+                // A brace of other text, such as the labels of a stream: `{app="cilium"}`.
+                Some(brace) => {
+                    prefix.extend(Some(brace).filter(|_| prefix.len() < PREFIX));
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    /// Whether the brace at the position begins an object: a name follows, or its end.
+    fn is_object(&mut self) -> io::Result<bool> {
+        loop {
+            match self.rest()[1..].iter().find(|byte| !byte.is_ascii_whitespace()).copied() {
+                Some(byte) => return Ok(matches!(byte, b'"' | b'}')),
+                None if self.rest().len() < PREFIX && self.fill()? => {}
+                None => return Ok(true),
             }
         }
     }
@@ -306,6 +324,10 @@ mod tests {
             "cilium-x2 cilium-agent {\"a\":1}",
             "\u{1b}[36magent |\u{1b}[0m {\"a\":1}",
             "Jan  2 03:04:05 host cilium[1]: {\"a\":1}",
+            "2026-01-02T03:04:05Z {app=\"cilium\", pod=\"cilium-x2\"} {\"a\":1}",
+            "{app=\"cilium\"} {\"a\":1}",
+            "<14>1 2026-01-02T03:04:05Z host cilium 1 - [x@1 a={b] {\"a\":1}",
+            "kube.var.log: [1767322447.5, {{ \t{ \"a\" : 1 }",
         ];
         for line in lines {
             assert_eq!(scan(line.as_bytes()), ["1 {\"a\":1}"], "{line}");

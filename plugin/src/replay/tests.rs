@@ -79,11 +79,18 @@ fn an_object_without_a_flow_is_no_flow() {
         r#"{"lost_events":{"dropped":3}}"#,
         r#"{"agent_event":"started"}"#,
         r#"{"flow":{}}"#,
+        // A firewall's verdict, with names of its own; an audit's; a flow record of a router; a queue's message.
+        r#"{"time":"2026-01-02T03:04:05Z","verdict":"ALLOWED","uuid":"a7"}"#,
+        r#"{"verdict":"deny","Type":"webhook"}"#,
+        r#"{"flow":{"uuid":"a7","in_pkts":4,"out_pkts":5,"state":"closed"}}"#,
+        r#"{"Type":"Notification","Summary":{"text":"x"},"uuid":"a7"}"#,
+        r#"{"IP":"10.0.0.1","time":"2026-01-02T03:04:05Z"}"#,
+        r#"{"is_reply":"no","l4":"tcp","time":"2026-01-02T03:04:05Z"}"#,
     ];
     for other in others {
         assert_eq!(short(other), ["NoFlow"], "{other}");
     }
-    assert_eq!(short(&others.join("\n")), ["NoFlow"; 11]);
+    assert_eq!(short(&others.join("\n")), ["NoFlow"; 17]);
 }
 
 #[test]
@@ -106,10 +113,54 @@ fn the_flow_in_a_collectors_object_is_read() {
     for line in &wrapped {
         assert_eq!(short(line), ["u"], "{line}");
     }
+    // The journal's export, a search's answer of OpenSearch, a queue's record, Datadog's and Splunk's forms, an array
+    // of a collector that sends over HTTP, a stream of server-sent events, and a gateway's answer.
+    let wrapped = [
+        format!(r#"{{"__REALTIME_TIMESTAMP":"1767322447500000","_SYSTEMD_UNIT":"cilium.service","MESSAGE":{text}}}"#),
+        format!(r#"{{"took":3,"hits":{{"hits":[{{"_id":"1","_source":{{"log":{text}}},"sort":[1]}}]}}}}"#),
+        format!(r#"{{"topic":"flows","partition":0,"offset":7,"key":null,"value":{flow}}}"#),
+        format!(r#"{{"ddsource":"cilium","ddtags":"env:x","hostname":"n","message":{text},"service":"cilium"}}"#),
+        format!(r#"{{"time":1767322447.5,"host":"n","sourcetype":"cilium","event":{flow}}}"#),
+        format!(r#"[{{"date":1767322447.5,"log":{text}}}]"#),
+        format!("data: {flow}\n\n"),
+        format!(r#"{{"result":{flow}}}"#),
+        format!(r#"{{"preview":false,"result":{{"_raw":{text}}}}}"#),
+        format!(r#"{{"log":{{"offset":12,"file":{{"path":"/x"}}}},"message":{text}}}"#),
+        format!("2026-01-02T03:04:05Z {{app=\"cilium\", node_name=\"n\"}} {flow}"),
+    ];
+    for line in &wrapped {
+        assert_eq!(short(line), ["u"], "{line}");
+    }
     let two = format!("{{\"log\":{}}}", serde_json::to_string(&format!("{flow}\n{flow}\n")).unwrap());
     assert_eq!(short(&two), ["u", "u"]);
     let deep = (0..5).fold(flow.to_owned(), |text, _| serde_json::json!({ "log": text }).to_string());
     assert_eq!(short(&deep), ["NoFlow"]);
+}
+
+#[test]
+fn a_flow_that_a_collector_keeps_twice_in_one_object_is_one() {
+    let flow = r#"{"flow":{"uuid":"u","verdict":"DROPPED","time":"2026-01-02T03:04:05Z"},"node_name":"n"}"#;
+    let bare = r#"{"flow":{"verdict":"DROPPED","l4":{"UDP":{"source_port":1}}},"node_name":"n"}"#;
+    for flow in [flow, bare] {
+        let text = serde_json::to_string(flow).unwrap();
+        let twice = [
+            // Fluent Bit with Merge_Log_Key and Keep_Log, Elastic Agent, and a pipeline that keeps the original.
+            format!(r#"{{"log":{text},"log_processed":{flow},"stream":"stdout"}}"#),
+            format!(r#"{{"message":{text},"event":{{"original":{text}}},"agent":{{"type":"filebeat"}}}}"#),
+            format!(r#"{{"_source":{{"hubble":{flow},"event":{{"original":{text}}}}},"fields":{{"all":[{text}]}}}}"#),
+        ];
+        for line in &twice {
+            assert_eq!(short(line).len(), 1, "{line}");
+        }
+        // The next object may have the same flow.
+        assert_eq!(short(&twice.join("\n")).len(), 3);
+        // Equal lines of one array are as many flows.
+        assert_eq!(short(&format!(r#"{{"lines":[{text},{text}]}}"#)).len(), 2);
+        let events = format!(r#"{{"logEvents":[{{"id":"1","message":{text}}},{{"id":"2","message":{text}}}]}}"#);
+        assert_eq!(short(&events).len(), 2);
+    }
+    let others = r#"{"a":{"flow":{"uuid":"x","verdict":"DROPPED"}},"b":{"flow":{"uuid":"y","verdict":"DROPPED"}}}"#;
+    assert_eq!(short(others), ["x", "y"]);
 }
 
 /// A line as docker's json-file driver writes it.

@@ -39,7 +39,10 @@ impl Form {
             // A frame, or a skippable frame, with which parallel compressors begin.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xff, 0xfe, ..] | [b'{' | b'[' | b'\r' | b'\n', 0, ..] => Self::Utf16 { is_big: false },
-            [0xfe, 0xff, ..] | [0, b'{' | b'[' | b'\r' | b'\n', ..] => Self::Utf16 { is_big: true },
+            // Any other text before the first object, such as a time.
+            [b' '..=b'~', 0, b' '..=b'~', 0, ..] => Self::Utf16 { is_big: false },
+            // NUL before text in UTF-8 fills the place of a truncated log.
+            [0xfe, 0xff, ..] | [0, b' '..=b'~' | b'\r' | b'\n', 0, ..] => Self::Utf16 { is_big: true },
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Foreign("xz"),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Foreign("bzip2"),
             [b'P', b'K', 3, 4, ..] => Self::Foreign("zip"),
@@ -257,6 +260,14 @@ mod tests {
             for bytes in [encode(mark, u16::to_le_bytes), encode(mark, u16::to_be_bytes)] {
                 assert_eq!(read(&bytes).unwrap().trim_start_matches('\u{feff}'), text);
             }
+        }
+        for text in ["2026-01-02T03:04:05Z stdout F {}", " {}", "cilium {}"] {
+            assert_eq!(read(&text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap(), text);
+            assert_eq!(read(&text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>()).unwrap(), text);
+        }
+        // The rest of a log that was truncated while it was written.
+        for text in ["\0{\"a\":1}", "\0\0{\"a\":1}", "{\"a\":1}\n\0\0\0{\"a\":1}"] {
+            assert_eq!(read(text.as_bytes()).unwrap(), text);
         }
         // Half a surrogate pair, and half a code unit.
         assert_eq!(read(b"{\0\0\xd8a\0b").unwrap(), "{\u{fffd}a\u{fffd}");
