@@ -3,6 +3,7 @@
 mod agents;
 mod azure;
 mod catalogue;
+mod cnis;
 mod growth;
 mod hostile;
 mod nodes;

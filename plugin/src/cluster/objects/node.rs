@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// Annotations with addresses that CNIs assign to the node itself: tunnels, and the source of its own packets to pods.
-const ADDRESSES: [&str; 11] = [
+const ADDRESSES: [&str; 14] = [
     "projectcalico.org/IPv4Address",
     "projectcalico.org/IPv6Address",
     "projectcalico.org/IPv4IPIPTunnelAddr",
@@ -29,9 +29,20 @@ const ADDRESSES: [&str; 11] = [
     "projectcalico.org/IPv6WireguardInterfaceAddr",
     "network.cilium.io/ipv4-cilium-host",
     "network.cilium.io/ipv6-cilium-host",
+    // Before Cilium 1.14.
+    "io.cilium.network.ipv4-cilium-host",
+    "io.cilium.network.ipv6-cilium-host",
     "flannel.alpha.coreos.com/public-ip",
+    "flannel.alpha.coreos.com/public-ipv6",
     "ovn.kubernetes.io/ip_address",
 ];
+/// OVN-Kubernetes' addresses of a node's gateway router, from which it reaches pods of other nodes, as JSON by family.
+const OVN_ROUTER: [&str; 2] =
+    ["k8s.ovn.org/node-gateway-router-lrp-ifaddr", "k8s.ovn.org/node-transit-switch-port-ifaddr"];
+/// Prefixes of a node's pods that kube-router uses in place of `spec.podCIDRs`.
+const KUBE_ROUTER: [&str; 2] = ["kube-router.io/pod-cidr", "kube-router.io/pod-cidrs"];
+/// The beginning of Antrea's annotations.
+const ANTREA: &str = "node.antrea.io/";
 /// OVN-Kubernetes' subnets of a node, by network, as JSON.
 const OVN_SUBNETS: &str = "k8s.ovn.org/node-subnets";
 /// The annotation with flannel's backend.
@@ -129,7 +140,7 @@ fn unique(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 }
 
 fn is_azure(provider: &str) -> bool {
-    provider.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("azure"))
+    provider.trim().split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("azure"))
 }
 
 /// The zone in a node's labels. For nodes without a zone Azure uses the region with `-0`, or the number of the fault
@@ -138,9 +149,8 @@ fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
     let value = |key: &str| labels.get(key).map_or("", |value| value.trim());
     let (name, region) = (value(&keys.zone), value(&keys.region));
     let is_number = || name.parse::<i32>().is_ok();
-    let is_none = matches!(name, "" | "0" | "unknown" | "internet")
-        || name.strip_prefix(region) == Some("-0")
-        || (is_azure && is_number());
+    let is_none = matches!(name, "" | "unknown" | "internet")
+        || (is_azure && (is_number() || name.strip_prefix(region) == Some("-0")));
     (!is_none).then(|| Zone { name: name.to_owned(), region: region.to_owned() })
 }
 
@@ -179,8 +189,20 @@ fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) ->
     }
 }
 
-/// OVN-Kubernetes' subnets of the cluster's default network, as a string or a list. Networks of users can overlap.
+/// The prefixes of a node's pods in annotations.
 fn subnets(notes: &Texts, reading: &mut Reading) -> Vec<IpNetwork> {
+    let mut subnets = ovn_subnets(notes, reading);
+    for key in KUBE_ROUTER {
+        let texts = notes.get(key).into_iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
+        subnets.extend(texts.filter_map(|text| reading.prefix(text.trim(), key)));
+    }
+    subnets.sort_unstable();
+    subnets.dedup();
+    subnets
+}
+
+/// OVN-Kubernetes' subnets of the cluster's default network, as a string or a list. Networks of users can overlap.
+fn ovn_subnets(notes: &Texts, reading: &mut Reading) -> Vec<IpNetwork> {
     let Some(text) = notes.get(OVN_SUBNETS) else { return Vec::new() };
     let Ok(networks) = serde_json::from_str::<Value>(text) else {
         reading.problem(format_args!("{OVN_SUBNETS}: not JSON"));
@@ -203,13 +225,34 @@ fn cni_addresses(notes: &Texts, prefixes: &[IpNetwork], subnets: &[IpNetwork], r
             addresses.extend(reading.address(text, key));
         }
     }
+    for key in OVN_ROUTER {
+        addresses.extend(by_family(notes, key, reading));
+    }
     // OVN-Kubernetes' management port has the second address of each subnet.
-    addresses.extend(subnets.iter().filter_map(|subnet| nth(subnet, 2)));
+    if notes.contains_key(OVN_SUBNETS) {
+        addresses.extend(subnets.iter().filter_map(|subnet| nth(subnet, 2)));
+    }
+    // Antrea's gateway has the first address of each prefix.
+    if notes.keys().any(|key| key.starts_with(ANTREA)) {
+        addresses.extend(prefixes.iter().filter_map(|prefix| nth(prefix, 1)));
+    }
     // Flannel's device has the network's own address. Backends that only route have no device.
     if notes.get(FLANNEL).is_some_and(|backend| !matches!(backend.as_str(), "host-gw" | "alloc")) {
         addresses.extend(prefixes.iter().filter_map(|prefix| nth(prefix, 0)));
     }
     unique(addresses)
+}
+
+/// The addresses in `{"ipv4":"10.0.0.2/16","ipv6":"fd00::2/64"}`.
+fn by_family(notes: &Texts, key: &str, reading: &mut Reading) -> Vec<IpAddr> {
+    let Some(text) = notes.get(key) else { return Vec::new() };
+    let Ok(Value::Object(families)) = serde_json::from_str(text) else {
+        reading.problem(format_args!("{key}: not a JSON object"));
+        return Vec::new();
+    };
+    let texts = ["ipv4", "ipv6"].into_iter().filter_map(|family| families.get(family).and_then(Value::as_str));
+    let addresses = texts.map(|text| text.split_once('/').map_or(text, |(address, _)| address));
+    addresses.filter_map(|address| reading.address(address, key)).collect()
 }
 
 /// The address with this number in a prefix.

@@ -33,9 +33,20 @@ fn a_number_is_a_zone_outside_azure() {
     own["spec"]["providerID"] = "vsphere://4212".into();
     let mut none = azure("none", "2", "dc", "10.244.1.0/24");
     none["spec"] = json!({"podCIDRs": ["10.244.1.0/24"]});
-    let mut model = TestModel::of(&[own, none, azure("named", "azure-fd", "dc", "10.244.2.0/24")], true);
-    let zones = [0, 1, 2].map(|third| model.zone(&format!("10.244.{third}.9")));
-    assert_eq!(zones, ["1", "2", "azure-fd"]);
+    let [mut zero, mut first] =
+        [azure("zero", "0", "dc", "10.244.3.0/24"), azure("first", "dc-0", "dc", "10.244.4.0/24")];
+    // Other clouds and machines of one's own have zones that look like Azure's fault domains.
+    zero["spec"]["providerID"] = "openstack:///7".into();
+    first["spec"]["providerID"] = "azurestack-like://7".into();
+    let objects = [own, none, azure("named", "azure-fd", "dc", "10.244.2.0/24"), zero, first];
+    let mut model = TestModel::of(&objects, true);
+    let zones = [0, 1, 2, 3, 4].map(|third| model.zone(&format!("10.244.{third}.9")));
+    assert_eq!(zones, ["1", "2", "azure-fd", "0", "dc-0"]);
+    // Azure's scheme in other spellings.
+    let mut upper = azure("upper", "2", "dc", "10.244.5.0/24");
+    upper["spec"]["providerID"] = " Azure:///subscriptions/s/virtualMachines/upper".into();
+    model.read(&upper);
+    assert_eq!(model.zone("10.244.5.9"), "unknown");
 }
 
 #[test]

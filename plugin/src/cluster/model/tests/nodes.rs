@@ -110,6 +110,59 @@ fn the_address_from_which_a_node_reaches_its_pods_belongs_to_the_node() {
 }
 
 #[test]
+fn annotations_of_other_cnis_name_the_node_s_own_addresses_and_ranges() {
+    let objects = [
+        annotated(
+            "ovn",
+            "eu-1a",
+            &[],
+            json!({
+                "k8s.ovn.org/node-subnets": r#"{"default":"10.130.0.0/23"}"#,
+                "k8s.ovn.org/node-gateway-router-lrp-ifaddr": r#"{"ipv4":"100.64.0.2/16","ipv6":"fd98::2/64"}"#,
+                "k8s.ovn.org/node-transit-switch-port-ifaddr": r#"{"ipv4":"100.88.0.2/16"}"#,
+            }),
+        ),
+        annotated("antrea", "eu-1b", &["10.10.1.0/24"], json!({"node.antrea.io/mac-address": "02:00:00:00:00:01"})),
+        annotated(
+            "router",
+            "eu-1c",
+            &["10.20.1.0/24"],
+            json!({"kube-router.io/pod-cidrs": "10.20.7.0/24,fd00:7::/64"}),
+        ),
+        annotated("cilium", "eu-1a", &["10.30.1.0/24"], json!({"io.cilium.network.ipv4-cilium-host": "10.30.1.99"})),
+        annotated("k3s", "eu-1b", &["10.42.0.0/24"], json!({"flannel.alpha.coreos.com/public-ipv6": "fd01::7"})),
+        // Without its annotation the first address of a prefix is a pod's or nobody's.
+        annotated(
+            "bridge",
+            "eu-1c",
+            &["10.50.1.0/24"],
+            json!({"antrea.example.com/x": "y", "kube-router.io/pod-cidr": ""}),
+        ),
+    ];
+    for is_forwards in [true, false] {
+        let mut model = TestModel::of(&objects, is_forwards);
+        for (address, zone, endpoint) in [
+            ("100.64.0.2", "eu-1a", "Node ovn"),
+            ("fd98::2", "eu-1a", "Node ovn"),
+            ("100.88.0.2", "eu-1a", "Node ovn"),
+            ("100.64.0.3", "unknown", "nobody"),
+            ("10.10.1.1", "eu-1b", "Node antrea"),
+            ("10.10.1.2", "eu-1b", "nobody"),
+            ("10.20.7.9", "eu-1c", "nobody"),
+            ("fd00:7::9", "eu-1c", "nobody"),
+            ("10.20.7.2", "eu-1c", "nobody"),
+            ("10.20.1.9", "unknown", "nobody"),
+            ("10.30.1.99", "eu-1a", "Node cilium"),
+            ("fd01::7", "eu-1b", "Node k3s"),
+            ("10.50.1.1", "eu-1c", "nobody"),
+        ] {
+            assert_eq!((model.zone(address), model.endpoint(address)), (zone.into(), endpoint.into()), "{address}");
+        }
+        assert_eq!(model.notices(), []);
+    }
+}
+
+#[test]
 fn a_pod_that_has_a_node_s_old_tunnel_address_has_it() {
     let note = |address: &str| json!({"projectcalico.org/IPv4VXLANTunnelAddr": address});
     let mut model = TestModel::of(
@@ -131,6 +184,9 @@ fn an_invalid_annotation_is_reported() {
         ("k8s.ovn.org/node-subnets", "10.128.0.0/23"),
         ("k8s.ovn.org/node-subnets", r#"{"default":["ten"]}"#),
         ("projectcalico.org/IPv4VXLANTunnelAddr", "tunnel"),
+        ("k8s.ovn.org/node-gateway-router-lrp-ifaddr", "100.64.0.2/16"),
+        ("k8s.ovn.org/node-transit-switch-port-ifaddr", r#"{"ipv4":"x"}"#),
+        ("kube-router.io/pod-cidr", "ten"),
     ] {
         let mut model = TestModel::of(&[annotated("n1", "eu-1a", &["10.0.1.0/24"], json!({key: text}))], true);
         let notices = model.notices_now();

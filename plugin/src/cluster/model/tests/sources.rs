@@ -21,11 +21,11 @@ pub(super) fn pod(name: &str, node: &str, addresses: &[&str]) -> Value {
     })
 }
 
-fn cilium_node(name: &str, ipam: Value) -> Value {
+pub(super) fn cilium_node(name: &str, ipam: Value) -> Value {
     json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNode", "metadata": {"name": name}, "spec": {"ipam": ipam}})
 }
 
-fn block(cidr: &str, node: &str) -> Value {
+pub(super) fn block(cidr: &str, node: &str) -> Value {
     let spec = json!({"cidr": cidr, "node": node, "state": "confirmed", "deleted": "false"});
     let name = format!("{node}-{}", cidr.replace(['.', '/'], "-"));
     json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "BlockAffinity", "metadata": {"name": name}, "spec": spec})
