@@ -6,6 +6,7 @@ pub mod auto;
 mod btf;
 pub mod capabilities;
 mod change_step;
+mod children;
 mod clsact;
 mod coverage;
 mod denial;

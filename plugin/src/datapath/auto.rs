@@ -76,12 +76,20 @@ pub fn has_cilium(devices: &Devices, cilium_state: &Path) -> bool {
     devices.bypasses.contains(CILIUM) || cilium_state.exists()
 }
 
+/// The reason for traffic control on a node whose uplink has children in other network namespaces.
+pub fn children_bypass(uplink: &str) -> String {
+    format!("pods' devices over {uplink} (macvlan, ipvlan or VLAN) bypass netfilter")
+}
+
 fn data_path(devices: &Devices, cilium_state: &Path) -> (DataPath, String) {
     if let Some(calico) = devices.bypasses.iter().find(|name| name.starts_with("bpf")) {
         return (DataPath::Bypass, format!("Calico's eBPF data path bypasses netfilter (device {calico})"));
     }
     if let Some(netkit) = devices.bypasses.iter().find(|name| *name != CILIUM) {
         return (DataPath::Bypass, format!("netkit devices bypass netfilter ({netkit})"));
+    }
+    if let Some(uplink) = devices.shared.first() {
+        return (DataPath::Bypass, children_bypass(uplink));
     }
     if !devices.bypasses.contains(CILIUM) {
         return match devices.programmed.first() {
@@ -170,6 +178,9 @@ mod tests {
         assert!(has_cilium(&with(&[]), &std::env::temp_dir()));
         let programmed = BTreeSet::from(["veth1".to_owned()]);
         assert_eq!(data_path(&Devices { programmed, ..with(&[]) }, &folder).0, DataPath::Bypass);
+        let shared = BTreeSet::from(["eth0".to_owned()]);
+        let (path_of_children, why) = data_path(&Devices { shared, ..with(&[]) }, &folder);
+        assert_eq!((path_of_children, &*why), (DataPath::Bypass, &*children_bypass("eth0")));
         let config = folder.join(CILIUM_CONFIG);
         for (text, expected) in [
             // Cilium's default.

@@ -1,7 +1,9 @@
 //! Finds the devices through which packets leave the node, and watches for changes.
 
 use super::{
-    Error, Readable, clsact,
+    Error, Readable,
+    children::Members,
+    clsact,
     sys::{self, Side},
     wireguard,
 };
@@ -86,6 +88,8 @@ pub struct Devices {
     pub bypasses: BTreeSet<String>,
     /// Other devices on which an eBPF program of another program sees arriving packets: it may forward them.
     pub programmed: BTreeSet<String>,
+    /// Uplinks with children in other network namespaces: macvlan, ipvlan or VLAN devices of pods.
+    pub shared: BTreeSet<String>,
 }
 
 /// The marks of packets that carry other packets.
@@ -117,6 +121,7 @@ struct NetlinkState {
     addresses: Vec<(u32, IpAddr)>,
     /// Devices of default routes in any routing table.
     routed: BTreeSet<u32>,
+    members: Members,
 }
 
 /// The devices of these names, or those of the default routes if no names are given, and the devices of overlays, in
@@ -155,6 +160,20 @@ fn netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> 
     };
     // Runs on this thread, because its namespace counts, also inside a runtime.
     tokio::task::block_in_place(asked).map_err(|source| Error::Devices { source })
+}
+
+/// The name of an uplink with children in other network namespaces, if there is one now.
+///
+/// # Errors
+/// Netlink fails.
+pub fn shared(devices: &Devices) -> Result<Option<String>, Error> {
+    let members = Members::read();
+    if !devices.uplinks().any(|uplink| members.has_others(uplink.ifindex)) {
+        return Ok(None);
+    }
+    let links = ask_links()?;
+    let shared = devices.uplinks().find(|uplink| members.has_hidden(uplink.ifindex, &links));
+    Ok(shared.map(|uplink| uplink.name.clone()))
 }
 
 /// IP bytes that the devices have sent by their own counters, without link headers: uplinks, overlays.
@@ -226,7 +245,7 @@ async fn ask(handle: &Handle, names: &[String]) -> Result<NetlinkState, rtnetlin
             }
         }
     }
-    Ok(NetlinkState { links, addresses, routed })
+    Ok(NetlinkState { links, addresses, routed, members: Members::read() })
 }
 
 /// The devices of a default route.
@@ -252,9 +271,9 @@ fn sort(seen: NetlinkState, names: &[String]) -> Devices {
     }
     let mut found = Devices::default();
     let (mut overlays, mut lowers) = (Vec::new(), Vec::new());
-    for link in seen.links {
+    for link in &seen.links {
         let ifindex = link.header.index;
-        let link = Link::new(&link);
+        let link = Link::new(link);
         if link.bypasses_netfilter() {
             found.bypasses.insert(link.name.clone());
         }
@@ -281,6 +300,9 @@ fn sort(seen: NetlinkState, names: &[String]) -> Devices {
         match role {
             Role::Uplink => {
                 lowers.extend(link.lower);
+                if seen.members.has_hidden(ifindex, &seen.links) {
+                    found.shared.insert(device.name.clone());
+                }
                 found.addresses.extend(&device.addresses);
                 found.devices.push(device);
             }

@@ -7,7 +7,7 @@ use super::{HookState, Meter};
 use crate::{
     backoff::Backoff,
     counters::DeviceBytes,
-    datapath::{Compared, Coverage, GRACE, Hook},
+    datapath::{Compared, Coverage, GRACE, Hook, auto, devices},
 };
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,9 @@ impl HookWatch {
             return;
         }
         self.read = Some(now);
+        if self.leaves_netfilter(meter, now) {
+            return;
+        }
         match meter.datapath.coverage() {
             Ok(coverage) => {
                 let compared = self.compare(coverage, now);
@@ -86,6 +89,18 @@ impl HookWatch {
             Err(error) => tracing::debug!(%error, "the devices' counters can't be read"),
         }
         self.look_for_others(meter);
+    }
+
+    /// Moves counting from netfilter before pods that bypass it have sent much. Returns whether it began.
+    fn leaves_netfilter(&mut self, meter: &mut Meter, now: Instant) -> bool {
+        let is_first = self.may_change && self.state.changes == 0 && meter.datapath.hook() == Hook::Netfilter;
+        let Some(uplink) = is_first.then(|| devices::shared(meter.datapath.devices()).ok().flatten()).flatten() else {
+            return false;
+        };
+        let Some(to) = others(Hook::Netfilter).iter().copied().find(|other| other.require().is_ok()) else {
+            return false;
+        };
+        self.begin(to, auto::children_bypass(&uplink), meter, now)
     }
 
     /// Compares the interval that ends now; `None` while it is too short.
@@ -123,7 +138,7 @@ impl HookWatch {
         }
         let others: Vec<Hook> = others(hook).iter().copied().filter(|other| other.require().is_ok()).collect();
         if let Some(to) = self.better(hook, percent, &others) {
-            self.begin(to, percent, meter, now);
+            self.begin(to, format!("{hook} saw {percent} % of what the devices sent"), meter, now);
         }
     }
 
@@ -144,20 +159,23 @@ impl HookWatch {
         }
     }
 
-    fn begin(&mut self, to: Hook, percent: u64, meter: &mut Meter, now: Instant) {
+    /// Begins to move counting. Returns whether it has begun.
+    fn begin(&mut self, to: Hook, reason: String, meter: &mut Meter, now: Instant) -> bool {
         if self.must_wait(now) {
-            return;
+            return false;
         }
         let from = meter.datapath.hook();
         let begun = meter.datapath.begin_hook_change(to);
         self.stepped(&begun, now);
+        let has_begun = begun.is_ok();
         match begun {
             Ok(()) => {
-                tracing::info!(%from, %to, "counting moves to the other hook");
-                self.state.reason = format!("{from} saw {percent} % of what the devices sent").into();
+                tracing::info!(%from, %to, reason, "counting moves to the other hook");
+                self.state.reason = reason.into();
             }
             Err(error) => tracing::error!(%from, %to, %error, "counting can't move to the other hook"),
         }
+        has_begun
     }
 
     fn continue_change(&mut self, meter: &mut Meter, now: Instant) {

@@ -102,7 +102,7 @@ impl Lab {
     }
 }
 
-fn get(path: &str) -> std::io::Result<String> {
+pub fn get(path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect("127.0.0.1:9980")?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();

@@ -117,14 +117,20 @@ fn meanwhile<T>(network: &Network, send: impl Fn() + Sync, work: impl FnOnce() -
 
 /// An agent with `auto`, which chooses netfilter on a node where nothing indicates a bypass.
 fn agent(network: &Network, scratch: &Scratch) -> (Running, BufReader<ChildStderr>) {
+    let (agent, output, rest) = started(network, scratch);
+    assert!(output.contains("hook=netfilter"), "{output}");
+    (agent, rest)
+}
+
+/// An agent with `auto`, and its log up to the start.
+fn started(network: &Network, scratch: &Scratch) -> (Running, String, BufReader<ChildStderr>) {
     let zones = "zones:\n- {name: a, region: r, cidrs: [10.0.1.0/24, 10.0.2.0/24]}\n";
     let zones = scratch.file("zones.yaml", zones.as_bytes());
     let args = ["agent", "--zones-file", zones.to_str().unwrap(), "--hubble-socket", "off"];
     let quiet = ["--pair-log", "off", "--pin-dir", "off", "--hook", "auto"];
     let mut agent = network.node.run(|| Running::spawn(meridian(&args).args(quiet))).unwrap();
     let (output, rest) = agent.stderr_until("counting");
-    assert!(output.contains("hook=netfilter"), "{output}");
-    (agent, rest)
+    (agent, output, rest)
 }
 
 /// The percentage that netfilter saw when the hook was changed to tcx.
@@ -202,11 +208,8 @@ fn a_redirect_to_a_second_uplink_is_noticed() {
     drop((agent, rest, redirects));
 }
 
-#[test]
-fn pods_on_macvlan_children_of_the_uplink_are_noticed() {
-    let _alone = alone();
-    let scratch = Scratch::new("macvlan");
-    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+/// A pod on a macvlan child of the uplink; `None` if the kernel has none.
+fn macvlan_pod(network: &Network) -> Option<()> {
     let added = network.node.run(|| {
         let add = ["link", "add", "link", "up0", "name", "mv0", "type", "macvlan", "mode", "bridge"];
         Command::new("ip").args(add).output().unwrap()
@@ -214,10 +217,11 @@ fn pods_on_macvlan_children_of_the_uplink_are_noticed() {
     let added = added.unwrap();
     if !added.status.success() {
         println!("skipped: this kernel has no macvlan: {}", String::from_utf8_lossy(&added.stderr));
-        return;
+        return None;
     }
+    let pod = &network.pod;
     configure(&network.node, "moving it", async |links| {
-        let moved = LinkUnspec::new_with_name("mv0").setns_by_fd(network.pod.as_raw_fd());
+        let moved = LinkUnspec::new_with_name("mv0").setns_by_fd(pod.as_raw_fd());
         links.handle().link().set(moved.build()).execute().await
     })
     .unwrap();
@@ -226,11 +230,60 @@ fn pods_on_macvlan_children_of_the_uplink_are_noticed() {
         links.address("mv0", "10.0.2.9".parse().unwrap(), 24).await
     })
     .unwrap();
-    let (agent, mut rest) = agent(&network, &scratch);
-    let pod = &network.pod;
-    let ports = || std::iter::repeat_n((0, PORT), 100);
-    let send = || datagrams(pod, "10.0.2.9".parse().unwrap(), PEER.of(IpVersion::V4), 1400, ports());
-    let output = meanwhile(&network, send, || until(&mut rest, "packets are counted here now"));
-    assert!(share(&output) <= 5, "{output}");
-    drop((agent, rest));
+    Some(())
+}
+
+#[test]
+fn pods_on_macvlan_children_of_the_uplink_are_noticed_before_they_send() {
+    let _alone = alone();
+    let scratch = Scratch::new("macvlan");
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    // The first such pod comes while the agent runs.
+    let (later, mut rest) = agent(&network, &scratch);
+    if macvlan_pod(&network).is_none() {
+        return;
+    }
+    let output = until(&mut rest, "packets are counted here now");
+    let why = "pods' devices over up0 (macvlan, ipvlan or VLAN) bypass netfilter";
+    assert!(output.contains("hook=tcx") && output.contains(why) && !output.contains("the hook sees"), "{output}");
+    drop((later, rest));
+    // The pod was there before the agent.
+    let (_agent, output, _rest) = started(&network, &scratch);
+    assert!(output.contains("hook=tcx") && output.contains(why), "{output}");
+    let check = network.node.run(|| meridian(&["check", "--duration", "1s"]).output()).unwrap().unwrap();
+    let found = String::from_utf8(check.stdout).unwrap();
+    assert!(found.contains(&format!("hook          tcx: {why}")), "{found}");
+    // A pod's bytes are whole from the first one on.
+    let _sink = sink(&network.peer, PEER.of(IpVersion::V4), PORT);
+    let ports = std::iter::repeat_n((0, PORT), 100);
+    datagrams(&network.pod, "10.0.2.9".parse().unwrap(), PEER.of(IpVersion::V4), 1400, ports);
+    let counted = format!("}} {}\n", 100 * (20 + 8 + 1400));
+    let bytes = || {
+        let page = network.node.run(|| crate::agent::get("/metrics").unwrap_or_default()).unwrap();
+        page.lines()
+            .filter(|line| line.starts_with("meridian_zone_bytes_total"))
+            .fold(String::new(), |all, line| all + line + "\n")
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !bytes().contains(&counted) {
+        assert!(std::time::Instant::now() < deadline, "{}", bytes());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn an_uplink_with_devices_of_the_node_itself_keeps_netfilter() {
+    let _alone = alone();
+    let scratch = Scratch::new("own-children");
+    let network = Network::unattached(Options { flow_slots: 64, ..Options::default() }, Mtus(1500, 1500));
+    let added = network.node.run(|| {
+        let add = ["link", "add", "link", "up0", "name", "shim0", "up", "type", "macvlan", "mode", "bridge"];
+        Command::new("ip").args(add).output().unwrap()
+    });
+    let added = added.unwrap();
+    if !added.status.success() {
+        println!("skipped: this kernel has no macvlan: {}", String::from_utf8_lossy(&added.stderr));
+        return;
+    }
+    drop(agent(&network, &scratch));
 }

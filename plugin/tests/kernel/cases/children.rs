@@ -6,13 +6,16 @@ use crate::network::{
     Both, Network, PEER, VERSIONS,
     traffic::{datagrams, sink},
 };
-use meridian::{datapath::Hook, netlab::links::configure};
+use meridian::{
+    datapath::{Hook, devices},
+    netlab::links::configure,
+};
 use meridian_abi::{Counter, zone::PrefixKind};
 use rtnetlink::{
     LinkIpVlan, LinkMacVlan,
     packet_route::link::{IpVlanMode, MacVlanMode},
 };
-use std::os::fd::AsRawFd;
+use std::{collections::BTreeSet, os::fd::AsRawFd};
 
 /// How a pod shares the uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,9 @@ pub(super) fn pods_on(child: Child, hook: Hook) -> Outcome {
     .unwrap();
     network.look_again();
     assert_eq!(network.counting(), ["up0"]);
+    // By this `auto` takes traffic control.
+    let shared = network.node.run(|| devices::find(&["up0".to_owned()]).unwrap().shared).unwrap();
+    assert_eq!(shared, BTreeSet::from(["up0".to_owned()]));
     for version in VERSIONS {
         let _sink = sink(&network.peer, PEER.of(version), PORT);
         let ports = std::iter::repeat_n((40_000, PORT), 100);
