@@ -113,5 +113,5 @@ fn a_seccomp_profile_that_denies_bpf_is_named_and_not_the_capabilities() {
     assert!(output.stdout.contains("ok       capabilities"), "{output:?}");
     let named = output.stdout.matches("so it is denied by the seccomp profile of this process").count();
     assert!(named >= 3 && !output.stdout.contains("run as root"), "every hook says so: {output:?}");
-    assert!(output.stdout.contains("clsact        making an eBPF map is not permitted"), "{output:?}");
+    assert!(output.stdout.contains("clsact        loading an eBPF program is not permitted"), "{output:?}");
 }
