@@ -151,6 +151,7 @@ impl<'a> Controller<'a> {
             role: served.service.role.clone(),
         };
         let mut page = page.with(counters.counters.missed());
+        page.access = self.settings.access.clone();
         let historian = self.settings.history.open();
         if let Some(historian) = &historian {
             page.add_history(Arc::clone(historian));

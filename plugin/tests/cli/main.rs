@@ -21,5 +21,6 @@ mod replay;
 mod report;
 mod requests;
 mod restart;
+mod top;
 
 use common::{CommandOutput, Scratch, documented, meridian, run, running};
