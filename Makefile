@@ -3,7 +3,7 @@
 export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
 export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
 
-.PHONY: help demo test bench ebpf web dashboards image test-kernels test-cilium cluster cluster-down
+.PHONY: help demo test bench bench-page ebpf web dashboards image test-kernels test-cilium cluster cluster-down
 
 help: ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,6 +16,9 @@ test: ## runs every check and test
 
 bench: ## measures the kernel program, writes docs/performance.md
 	@scripts/bench.sh
+
+bench-page: ## measures the page in a browser, writes docs/performance.md
+	@scripts/bench-page.sh
 
 ebpf: ## builds the eBPF object that the repository keeps
 	@scripts/ebpf.sh build

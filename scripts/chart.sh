@@ -14,6 +14,7 @@ ALL=(--set relay.enabled=true --set relay.ciliumPort=4244 --set hubble.nodeNameS
     --set prometheusRule.usdPerGb.crossZone=0.02 --set-json prometheusRule.usdPerGb.crossRegion=0.02
     --set prometheusRule.monthlyBudget=1000 --set dashboards.enabled=true --set dashboards.namespace=monitoring
     --set dashboards.annotations.grafana_folder=Meridian
+    --set page.tokenSecret=meridian-page
     --set agent.ciliumStateDir=/var/run/cilium/state --set controller.priorityClassName=system-cluster-critical
     --set-json 'staticTable={"zones":[{"name":"eu-1b","region":"eu-1"}],"external":[{"name":"db","cidr":"10.9.8.0/24","zone":"eu-1b","class":"database"}]}'
     --set-json 'controller.prices={"discount":{"aws":"10%"},"rules":[{"id":"ours","from":"dc","sender":"0.01"}]}'

@@ -25,7 +25,7 @@ command -v chromium >/dev/null || need_packages chromium
 need_packages iproute2
 node_packages "$ROOT/plugin/tests/page"
 TARGET=${CARGO_TARGET_DIR:-$CACHE/target}
-CARGO_TARGET_DIR=$TARGET cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
+[ -n "${MERIDIAN_BINARY:-}" ] || CARGO_TARGET_DIR=$TARGET cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
 SCHEMATHESIS=$(fuzzer)
 export SCHEMATHESIS
 export MERIDIAN_BINARY=${MERIDIAN_BINARY:-$TARGET/debug/meridian}
@@ -36,5 +36,6 @@ names=()
 for name in "$@"; do names+=(--test-name-pattern "$name"); done
 FILE=page.test.mjs
 if [ -n "${MERIDIAN_PICTURE:-}" ]; then FILE=picture.test.mjs; fi
+if [ -n "${MERIDIAN_BENCH:-}" ]; then FILE=bench.test.mjs; fi
 exec unshare --net -- sh -c 'ip link set lo up && exec "$@"' sh \
     node --test --test-reporter=spec "${names[@]}" "$FILE"

@@ -66,13 +66,14 @@ needs_hubble() {
 
 needs_cluster() {
     needs_hubble
+    command -v chromium >/dev/null || need_packages chromium
     MERIDIAN_KUBERNETES=$(scripts/conformance.sh cluster)
     MERIDIAN_HELM=$(scripts/helm.sh 3):$(scripts/helm.sh 4)
     export MERIDIAN_KUBERNETES MERIDIAN_HELM
 }
 
 needs_tools() {
-    need_packages nftables iproute2
+    need_packages nftables iproute2 tmux
     MERIDIAN_PROMTOOL=$(unpack_package prometheus)/usr/bin/promtool
     MERIDIAN_PROMETHEUS=$(unpack_package prometheus)/usr/bin/prometheus
     MERIDIAN_BPFTOOL=$(unpack_package bpftool)/usr/sbin/bpftool

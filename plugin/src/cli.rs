@@ -3,6 +3,7 @@
 //! An error is one line on stderr. The exit code is 2 for bad usage or configuration and 1 for a
 //! failure.
 
+mod access;
 mod advise;
 mod agent;
 mod ask;
@@ -174,7 +175,9 @@ fn configuration(given: &ArgMatches) -> Option<&PathBuf> {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let level = EnvFilter::try_new(&cli.log_level)
         .map_err(|error| Failure::Usage(format!("--log-level {}: {error}", cli.log_level)))?;
-    let level = without_the_clients_own(level, &cli.log_level);
+    // A line of the log would be written over the screen.
+    let is_screen = matches!(&cli.command, Command::Top(args) if args.is_interactive());
+    let level = if is_screen { EnvFilter::new("off") } else { without_the_clients_own(level, &cli.log_level) };
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(level);
     match cli.log_format {

@@ -3,6 +3,7 @@
 //! The page is made from a sample that the agent takes once a second, so scrapes at any rate disturb nothing. The
 //! number of series is bounded, regardless of the cluster's size.
 
+mod access;
 mod client;
 mod connections;
 mod controller;
@@ -17,6 +18,7 @@ mod text;
 mod traffic;
 mod writer;
 
+pub use access::{Access, TokenError};
 pub use client::{AskError, ask};
 pub use controller::Controller;
 pub use families::Families;

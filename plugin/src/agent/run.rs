@@ -214,6 +214,7 @@ impl Agent<'_> {
         let places =
             Places { grpc: settings.hubble, tls, socket: settings.socket.as_deref(), http: Some(settings.http) };
         let mut page = self.page.clone();
+        page.access = settings.access.clone();
         page.add_source(MeasuredNodes { program: "agent", samples: self.samples.subscribe() });
         let offer = Offer {
             nodes: vec![settings.hubble_name.clone()],

@@ -6,7 +6,7 @@ use crate::{
     historian,
     hubble::{NodeName, Peers},
     link,
-    metrics::Families,
+    metrics::{Access, Families},
     otlp, outputs,
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -61,6 +61,8 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// The address for metrics and health.
     pub http: SocketAddr,
+    /// Who may read the page and its API there.
+    pub access: Access,
     /// The output of the pair log, if there is one.
     pub pair_log: Option<Output>,
     /// The interval of the pair log.

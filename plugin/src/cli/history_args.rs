@@ -1,6 +1,6 @@
 //! The arguments of the commands that show the past: a server or a folder with a history, a range of time, prices.
 
-use super::{Failure, ask, prices::PriceArgs, usage};
+use super::{Failure, access::TokenArgs, ask, prices::PriceArgs, usage};
 use crate::{archive, cost::PriceTable, history::Block, statement::BadQuestion};
 use std::{
     collections::BTreeMap,
@@ -13,6 +13,8 @@ pub(super) struct ServerArgs {
     /// Address of the HTTP port of a controller, or of an agent without one.
     #[arg(long, env = "MERIDIAN_REPORT_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:9981")]
     server: String,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 /// The range of time.
@@ -44,7 +46,7 @@ pub(super) type Texts = BTreeMap<String, String>;
 impl ServerArgs {
     /// The server's answer at a path.
     pub(super) fn answer(&self, path: &str, texts: &Texts) -> Result<String, Failure> {
-        ask::answer(&self.server, path, texts)
+        ask::answer(&self.server, self.token.token()?.as_deref(), path, texts)
     }
 }
 

@@ -2,12 +2,25 @@
 //! its title, clears its screen, or shows a forged line.
 
 use std::fmt::Write;
+use unicode_width::UnicodeWidthChar;
 
-/// Whether a terminal does something else with it than show it, or shows the rest in another order.
+/// Whether a terminal does something else with it than show it in its place: it obeys it, shows nothing, or shows the
+/// rest in another order. Letters that are written from right to left turn the numbers beside them, so they count, too;
+/// names of Kubernetes have none.
 fn is_obeyed(character: char) -> bool {
-    let is_order = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_order = matches!(
+        character,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{590}'..='\u{8ff}'
+            | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}'
+    );
     let is_break = matches!(character, '\u{2028}' | '\u{2029}');
-    character.is_control() || is_order || is_break
+    let is_invisible = character.width().is_none_or(|width| width == 0);
+    // Nothing is left of a soft hyphen, a filler or a tag.
+    let is_blank = matches!(
+        character,
+        '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}'
+    );
+    character.is_control() || is_order || is_break || is_invisible || is_blank
 }
 
 fn shown(text: &str, stays: impl Fn(char) -> bool) -> String {
@@ -54,6 +67,11 @@ pub(super) mod tests {
         assert!(!text.contains('\n'));
         let lines = plain_lines("a\u{1b}\n\tb\r\n");
         assert_eq!(lines, "a\\u{1b}\n\tb\\r\n");
+        for zero_width in ['\u{200b}', '\u{200d}', '\u{2060}', '\u{feff}', '\u{ad}', '\u{301}', '\u{fe0f}', '\u{e0041}']
+        {
+            assert_eq!(plain(&format!("a{zero_width}b")), format!("a{}b", zero_width.escape_default()));
+        }
+        assert_eq!(plain("\u{5d0}\u{627}"), "\\u{5d0}\\u{627}");
         let fine = "größe-中文-🙂 {}\\'\"";
         assert_eq!(plain(fine), fine);
     }

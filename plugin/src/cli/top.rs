@@ -1,46 +1,29 @@
 //! `meridian top`: the counters of an agent or of a cluster, live.
 
-use super::{
-    Failure,
-    plain::plain,
-    print, redraw,
-    server::{connect, target},
-    trust::TrustArgs,
-    values::Seconds,
-};
-use crate::{
-    api::{ClientError, Stream, Target},
-    proto::v1::{Counter, PlacedEndpoint, PodPair, WatchRequest, WatchResponse},
-    units::human,
-};
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    io::{self, IsTerminal},
-};
+mod amount;
+mod args;
+mod draw;
+mod http;
+mod keys;
+mod picture;
+mod readings;
+mod session;
+mod state;
+mod table;
+mod update;
 
-/// Flags of `meridian top`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Agent or controller to query, HOST:PORT or unix:PATH. Default: the agent's socket, or 127.0.0.1:4344 if there is
-    /// none, as in a controller's pod.
-    #[arg(long, env = "MERIDIAN_SERVER", value_name = "ADDRESS")]
-    server: Option<Target>,
-    #[command(flatten)]
-    trust: TrustArgs,
-    /// Time between updates.
-    #[arg(long, value_name = "TIME", default_value = "2s")]
-    interval: Seconds,
-    /// Number of pairs of pods to show.
-    #[arg(long, value_name = "NUMBER", default_value_t = 15)]
-    pairs: u32,
-    /// Number of updates before exit. Default: until Ctrl-C.
-    #[arg(long, value_name = "NUMBER")]
-    count: Option<u64>,
-}
+pub(super) use args::Args;
+
+use super::{Failure, print, redraw, server::target};
+use args::{PRINTED_PAIRS, watch};
+use picture::picture;
+use std::io::{self, IsTerminal};
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    if args.is_interactive() {
+        return runtime.block_on(session::run(args));
+    }
     runtime.block_on(async {
         tokio::select! {
             result = show(args) => result,
@@ -51,9 +34,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn show(args: &Args) -> Result<(), Failure> {
-    let interval = prost_types::Duration::try_from(args.interval.0).map_err(Failure::failed)?;
-    let request = WatchRequest { interval: Some(interval), pairs: args.pairs };
-    let mut answers = watch(args, request).await?;
+    let mut answers = watch(args, args.request(PRINTED_PAIRS)?).await.map_err(Failure::failed)?;
     let terminal = io::stdout().is_terminal();
     let mut before = None;
     let mut shown = 0;
@@ -68,204 +49,4 @@ async fn show(args: &Args) -> Result<(), Failure> {
         }
     }
     Err(Failure::failed(format!("{}: it has ended", target(args.server.as_ref()))))
-}
-
-/// Watches that server, or the replica of a controller that it names.
-async fn watch(args: &Args, request: WatchRequest) -> Result<Stream<WatchResponse>, Failure> {
-    let answer = match connect(args.server.as_ref(), &args.trust).await?.watch(request).await {
-        Err(ClientError::Elsewhere { leader, .. }) => {
-            connect(Some(&Target::Tcp(leader)), &args.trust).await?.watch(request).await
-        }
-        answer => answer,
-    };
-    answer.map_err(Failure::failed)
-}
-
-/// The nodes of the counters: as many names as fit into a line.
-fn whose(nodes: &[String]) -> String {
-    if nodes.len() <= 4 { plain(&nodes.join(", ")) } else { format!("{} nodes", nodes.len()) }
-}
-
-/// Totals, and rates since the answer before.
-fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) -> String {
-    let seconds = before.and_then(|before| seconds_between(before, answer)).filter(|seconds| *seconds > 0.0);
-    let rate = |now: u64, then: u64| {
-        let per_second = seconds.map(|seconds| (now.saturating_sub(then) as f64 / seconds) as u64);
-        per_second.map_or_else(|| "-".to_owned(), |bytes| format!("{}/s", human(bytes)))
-    };
-    let mut text =
-        format!("{}: bytes that left since the programs were loaded, as on the wire\n\n", whose(&answer.nodes));
-
-    let known = before.map(zones).unwrap_or_default();
-    let mut sums: Vec<_> = zones(answer).into_iter().collect();
-    sums.sort_by_key(|((locality, ..), _)| order(locality));
-    let row = |(key, bytes): ((String, String, String), u64)| {
-        let rate = rate(bytes, known.get(&key).copied().unwrap_or_default());
-        let (locality, source, destination) = key;
-        [source, destination, locality, human(bytes), rate]
-    };
-    text.push_str(&table(["FROM", "TO", "LOCALITY", "BYTES", "RATE"], sums.into_iter().map(row).collect()));
-
-    if !answer.pairs.is_empty() {
-        let known: BTreeMap<_, u64> =
-            before.into_iter().flat_map(|before| &before.pairs).map(|pair| (key(pair), bytes(pair.counter))).collect();
-        let row = |pair: &PodPair| {
-            let total = bytes(pair.counter);
-            // A pair that was not listed before: how fast it grows is known with the next picture.
-            let rate = known.get(&key(pair)).map_or_else(|| "-".to_owned(), |then| rate(total, *then));
-            let (source, destination) = (name(pair.source.as_ref()), name(pair.destination.as_ref()));
-            [source, destination, pair.locality.clone(), human(total), rate]
-        };
-        let mut rows: Vec<_> = answer.pairs.iter().map(row).collect();
-        let others = human(bytes(answer.other_pairs));
-        rows.push(["all others".into(), String::new(), String::new(), others, String::new()]);
-        text.push('\n');
-        text.push_str(&table(["SOURCE", "DESTINATION", "LOCALITY", "BYTES", "RATE"], rows));
-    }
-    let noted: Vec<String> = answer
-        .reasons
-        .iter()
-        .filter(|reason| !reason.outside && bytes(reason.counter) > 0 && reason.name != "super_packet")
-        .map(|reason| format!("{} {}", plain(&reason.name), human(bytes(reason.counter))))
-        .collect();
-    if !noted.is_empty() {
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "\nnoted: {}", noted.join(", "));
-    }
-    text
-}
-
-/// Columns as wide as their contents; the last two are numbers.
-fn table(head: [&str; 5], rows: Vec<[String; 5]>) -> String {
-    let rows: Vec<_> =
-        std::iter::once(head.map(str::to_owned)).chain(rows).map(|row| row.map(|cell| plain(&cell))).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 5] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0..=2 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-fn seconds_between(before: &WatchResponse, after: &WatchResponse) -> Option<f64> {
-    let seconds = |answer: &WatchResponse| answer.time.map(|time| time.seconds as f64 + f64::from(time.nanos) / 1e9);
-    Some(seconds(after)? - seconds(before)?)
-}
-
-/// Bytes by locality and zones, both IP versions together.
-fn zones(answer: &WatchResponse) -> BTreeMap<(String, String, String), u64> {
-    let mut sums = BTreeMap::new();
-    for pair in &answer.zones {
-        let zone = |place: &Option<crate::proto::v1::Place>| place.as_ref().map_or("", |place| &place.zone).to_owned();
-        let key = (pair.locality.clone(), zone(&pair.source), zone(&pair.destination));
-        *sums.entry(key).or_default() += bytes(pair.counter);
-    }
-    sums
-}
-
-/// The most expensive rows come first.
-fn order(locality: &str) -> usize {
-    let order = ["cross-region", "cross-zone", "internet", "unknown"];
-    order.iter().position(|known| *known == locality).unwrap_or(order.len())
-}
-
-fn bytes(counter: Option<Counter>) -> u64 {
-    counter.map_or(0, |counter| counter.bytes)
-}
-
-fn key(pair: &PodPair) -> (String, String, &str) {
-    (name(pair.source.as_ref()), name(pair.destination.as_ref()), &pair.locality)
-}
-
-/// `namespace/pod zone`.
-fn name(end: Option<&PlacedEndpoint>) -> String {
-    let Some(end) = end else { return String::new() };
-    let zone = end.place.as_ref().map_or("", |place| &place.zone);
-    if end.pod.is_empty() { format!("? {zone}") } else { format!("{}/{} {zone}", end.namespace, end.pod) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        cli::plain::tests::{HOSTILE, is_harmless},
-        proto::v1::{Place, Reason, ZonePair},
-    };
-
-    fn answer(seconds: i64, bytes: u64) -> WatchResponse {
-        let place = |zone: &str| Some(Place { zone: zone.into(), region: "eu-1".into() });
-        let counter = Some(Counter { bytes, packets: 1 });
-        let end = |pod: &str, zone: &str| {
-            Some(PlacedEndpoint {
-                namespace: "shop".into(),
-                pod: pod.into(),
-                place: place(zone),
-                ..PlacedEndpoint::default()
-            })
-        };
-        let zone = |to: &str, locality: &str, ip_version| ZonePair {
-            source: place("eu-1a"),
-            destination: place(to),
-            locality: locality.into(),
-            ip_version,
-            direction: "egress".into(),
-            counter,
-        };
-        WatchResponse {
-            time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
-            nodes: vec!["node-a".into()],
-            zones: vec![zone("eu-1a", "same-zone", 4), zone("eu-1b", "cross-zone", 4), zone("eu-1b", "cross-zone", 6)],
-            pairs: vec![PodPair {
-                source: end("cart-0", "eu-1a"),
-                destination: end("db-0", "eu-1b"),
-                locality: "cross-zone".into(),
-                counter,
-            }],
-            other_pairs: counter,
-            reasons: vec![Reason { name: "unattributed".into(), outside: false, counter }],
-            missed: 0,
-        }
-    }
-
-    #[test]
-    fn a_picture_of_hostile_names_obeys_none_of_them() {
-        let mut answer = answer(10, 1000);
-        let name = || HOSTILE.to_owned();
-        answer.nodes = vec![name()];
-        answer.reasons[0].name = name();
-        let place = Some(Place { zone: name(), region: name() });
-        answer.zones[1] = ZonePair { destination: place.clone(), locality: name(), ..answer.zones[1].clone() };
-        let end = PlacedEndpoint { namespace: name(), pod: name(), workload: name(), workload_kind: name(), place };
-        answer.pairs[0] = PodPair { source: Some(end), locality: name(), ..answer.pairs[0].clone() };
-        let text = picture(&answer, None);
-        assert!(is_harmless(&text), "{text}");
-    }
-
-    #[test]
-    fn a_picture_has_totals_and_rates() {
-        let (first, second) = (answer(10, 1000), answer(12, 5000));
-        assert!(!picture(&first, None).contains("/s"));
-        let picture = picture(&second, Some(&first));
-        let expected = "\
-node-a: bytes that left since the programs were loaded, as on the wire
-
-FROM   TO     LOCALITY      BYTES      RATE
-eu-1a  eu-1b  cross-zone  10.0 kB  4.0 kB/s
-eu-1a  eu-1a  same-zone    5.0 kB  2.0 kB/s
-
-SOURCE             DESTINATION      LOCALITY     BYTES      RATE
-shop/cart-0 eu-1a  shop/db-0 eu-1b  cross-zone  5.0 kB  2.0 kB/s
-all others                                      5.0 kB
-
-noted: unattributed 5.0 kB
-";
-        assert_eq!(picture, expected);
-    }
 }

@@ -154,6 +154,7 @@ impl<'a> Controller<'a> {
             role: served.service.role.clone(),
         };
         let mut page = page.with(counters.counters.missed());
+        page.access = self.settings.access.clone();
         let exporting = self.settings.otlp.clone().map(|otlp| self.export(otlp, exported, &mut page));
         let historian = self.settings.history.open();
         if let Some(historian) = &historian {

@@ -6,7 +6,7 @@ use crate::{
     feed::Limits,
     historian,
     link::{self, Files},
-    metrics::Families,
+    metrics::{Access, Families},
     otlp,
 };
 use std::{
@@ -41,6 +41,8 @@ pub struct Settings {
     pub hubble_tls: Option<Files>,
     /// The address for metrics and health.
     pub http: SocketAddr,
+    /// Who may read the page and its API there.
+    pub access: Access,
     /// The limits for agents.
     pub limits: Limits,
     /// The totals of the cluster.

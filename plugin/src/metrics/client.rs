@@ -49,19 +49,22 @@ pub enum AskError {
     TooLarge(String),
 }
 
-/// The answer of a server at HOST:PORT to a question with this path.
+/// The answer of a server at HOST:PORT to a question with this path, which shows a token.
 ///
 /// # Errors
 /// The server can't be reached, or refuses.
-pub async fn ask(server: &str, path: &str) -> Result<String, AskError> {
+pub async fn ask(server: &str, token: Option<&str>, path: &str) -> Result<String, AskError> {
     let unreachable = |source| AskError::Unreachable { server: server.to_owned(), source };
     let http = |source| AskError::Http { server: server.to_owned(), source };
     let silent = || AskError::Silent(server.to_owned());
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await.map_err(|_| silent())?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(connected.map_err(unreachable)?)).await.map_err(http)?;
-    let request = Request::get(path).header(header::HOST, server).body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| unreachable(io::Error::other(error)))?;
+    let mut request = Request::get(path).header(header::HOST, server);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| unreachable(io::Error::other(error)))?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(http)?;
         let status = answer.status();

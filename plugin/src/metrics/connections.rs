@@ -1,8 +1,9 @@
 //! Serves HTTP/1 on a bounded number of connections. A client that sends half a request, or reads half an answer, does
 //! not block others: it gives way to new connections.
 
+use super::access::Remote;
 use crate::link::{Admission, Place};
-use axum::{Router, body::Body};
+use axum::{Extension, Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{sync::Arc, time::Duration};
@@ -36,7 +37,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, places: Arc<Adm
         match accepted {
             Ok((stream, from)) => {
                 let place = places.admit(from.ip());
-                connections.spawn(serve_connection(stream, router.clone(), place, shutdown.clone()));
+                // Every request of the connection names its client.
+                let router = router.clone().layer(Extension(Remote(from.ip())));
+                connections.spawn(serve_connection(stream, router, place, shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection to the HTTP port can't be accepted");

@@ -1,6 +1,7 @@
 //! Metrics and health over HTTP.
 
 use super::{
+    access::{Access, Denial, Remote},
     connections,
     parts::Page,
     process::HttpPlaces,
@@ -8,9 +9,11 @@ use super::{
 };
 use crate::web::{Answer, CONTENT_SECURITY_POLICY, Request, Site};
 use axum::{
-    Router,
-    extract::{FromRef, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, Method, StatusCode, Uri, header},
+    Extension, Router,
+    extract::{FromRef, Query, Request as HttpRequest, State, rejection::QueryRejection},
+    handler::Handler,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -57,15 +60,20 @@ impl std::str::FromStr for Listen {
 pub async fn serve(mut page: Page, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
     let places = HttpPlaces::default();
     page.add(places.clone());
-    let router = Router::new()
+    let router = router(page, &places);
+    connections::serve(listener, router, places.connections, shutdown).await;
+    Ok(())
+}
+
+fn router(page: Page, places: &HttpPlaces) -> Router {
+    let door = Door { access: page.access.clone(), denied: Arc::clone(&places.denied) };
+    Router::new()
         .route("/metrics", get(metrics))
         // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .fallback(site)
-        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::clone(&places.late) });
-    connections::serve(listener, router, places.connections, shutdown).await;
-    Ok(())
+        .fallback(site.layer(from_fn_with_state(door, guard)))
+        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::clone(&places.late) })
 }
 
 /// The parameters of a query.
@@ -107,6 +115,43 @@ impl FromRef<Served> for Page {
     fn from_ref(served: &Served) -> Self {
         served.page.clone()
     }
+}
+
+/// Answers those who may read the page and the API, and refuses the others.
+async fn guard(
+    State(door): State<Door>,
+    Extension(remote): Extension<Remote>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    match door.access.check(remote, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(denial) => {
+            door.denied.fetch_add(1, Ordering::Relaxed);
+            denied(denial)
+        }
+    }
+}
+
+/// Only a token makes a browser ask for a password.
+fn denied(denial: Denial) -> Response {
+    let status = match denial {
+        Denial::Token => StatusCode::UNAUTHORIZED,
+        Denial::Elsewhere | Denial::Host => StatusCode::FORBIDDEN,
+    };
+    let mut response = (status, [(header::CACHE_CONTROL, "no-store")], format!("{denial}\n")).into_response();
+    if denial == Denial::Token {
+        let schemes = HeaderValue::from_static("Basic realm=\"Meridian\", Bearer realm=\"Meridian\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, schemes);
+    }
+    response
+}
+
+/// Who may read the page and the API, and how many requests did not.
+#[derive(Clone)]
+struct Door {
+    access: Access,
+    denied: Arc<AtomicU64>,
 }
 
 /// The page, its files and the API.
@@ -160,7 +205,7 @@ fn response(answer: Answer) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parts::Ready, *};
 
     #[test]
     fn a_port_alone_is_every_address() {
@@ -169,6 +214,57 @@ mod tests {
         assert_eq!(listen("127.0.0.1:0").unwrap(), "127.0.0.1:0");
         assert_eq!(listen("localhost:1").unwrap(), "127.0.0.1:1");
         assert!(listen("9980").is_err() && listen("localhost").is_err() && listen("example.com:1").is_err());
+    }
+
+    async fn status(page: &Page, remote: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Response) {
+        let request =
+            headers.iter().fold(HttpRequest::get(path), |request, (name, value)| request.header(*name, *value));
+        let request = request.extension(Remote(remote.parse().unwrap())).body(axum::body::Body::empty()).unwrap();
+        let response = tower_service::Service::call(&mut router(page.clone(), &HttpPlaces::default()), request).await;
+        let response = response.unwrap();
+        (response.status(), response)
+    }
+
+    #[tokio::test]
+    async fn beyond_this_machine_metrics_and_health_are_open_and_the_page_and_its_api_are_not() {
+        let page = Page::default();
+        let far = "10.0.0.7";
+        for path in ["/metrics", "/healthz"] {
+            assert_eq!(status(&page, far, path, &[]).await.0, StatusCode::OK, "{path}");
+        }
+        let site = [
+            "/",
+            "/page.js",
+            "/api/v1/health",
+            "/api/v1/openapi.json",
+            "/nowhere",
+            "//metrics",
+            "/metrics/",
+            "/%6detrics",
+        ];
+        for path in site {
+            let (code, response) = status(&page, far, path, &[("host", "127.0.0.1")]).await;
+            assert_eq!(code, StatusCode::FORBIDDEN, "{path}");
+            assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE), "no password would help");
+            let (code, _) = status(&page, "127.0.0.1", path, &[("host", "evil.example")]).await;
+            assert_eq!(code, StatusCode::FORBIDDEN, "{path}");
+        }
+        assert_eq!(status(&page, "127.0.0.1", "/", &[("host", "localhost:9981")]).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn with_a_token_a_browser_elsewhere_is_asked_for_it() {
+        let path = std::env::temp_dir().join(format!("meridian-http-token-{}", std::process::id()));
+        std::fs::write(&path, "a-token-that-is-long-enough").unwrap();
+        let mut page = Page::new(Ready::default());
+        page.access = Access::with_token(&path).unwrap();
+        let (code, response) = status(&page, "10.0.0.7", "/", &[]).await;
+        assert_eq!(code, StatusCode::UNAUTHORIZED);
+        assert!(response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic realm="));
+        let bearer = [("authorization", "Bearer a-token-that-is-long-enough")];
+        assert_eq!(status(&page, "10.0.0.7", "/api/v1/health", &bearer).await.0, StatusCode::OK);
+        assert_eq!(status(&page, "10.0.0.7", "/metrics", &[]).await.0, StatusCode::OK);
+        std::fs::remove_file(&path).unwrap();
     }
 
     async fn ask(served: &Served, method: Method, uri: &str) -> Response {

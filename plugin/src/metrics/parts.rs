@@ -1,6 +1,6 @@
 //! The page of a process: each part registers its metrics. Parts are written in the order of registration.
 
-use super::writer::Writer;
+use super::{access::Access, writer::Writer};
 use crate::{
     catalogue::CatalogueSource,
     historian::Historian,
@@ -46,6 +46,8 @@ pub struct Page {
     pub ready: Ready,
     /// The page for people and its API.
     pub(super) site: Site,
+    /// Who may read the site.
+    pub access: Access,
     parts: Vec<Arc<dyn Part>>,
 }
 

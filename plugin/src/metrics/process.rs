@@ -70,11 +70,12 @@ impl Part for Arc<Missed> {
 pub(super) struct HttpPlaces {
     pub(super) connections: Arc<Admission>,
     pub(super) late: Arc<AtomicU64>,
+    pub(super) denied: Arc<AtomicU64>,
 }
 
 impl Default for HttpPlaces {
     fn default() -> Self {
-        Self { connections: Arc::new(Admission::new(64, 32)), late: Arc::default() }
+        Self { connections: Arc::new(Admission::new(64, 32)), late: Arc::default(), denied: Arc::default() }
     }
 }
 
@@ -83,7 +84,9 @@ impl Part for HttpPlaces {
         let help = "Number of HTTP connections closed to make room for newer ones.";
         page.counters("meridian_http_refused_connections", help, None, &count(&self.connections.displaced))?;
         let help = "Number of HTTP requests refused because too many others were being answered from the history.";
-        page.counters("meridian_http_refused_requests", help, None, &count(&self.late))
+        page.counters("meridian_http_refused_requests", help, None, &count(&self.late))?;
+        let help = "Number of HTTP requests for the page or its API refused for want of a token.";
+        page.counters("meridian_http_denied_requests", help, None, &count(&self.denied))
     }
 }
 

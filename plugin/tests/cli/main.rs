@@ -22,6 +22,7 @@ mod replay;
 mod report;
 mod requests;
 mod restart;
+mod top;
 mod views;
 mod zones;
 

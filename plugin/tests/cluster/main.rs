@@ -18,6 +18,7 @@ mod kernel;
 mod lab;
 mod nodes;
 mod objects;
+mod page;
 mod relay;
 mod tables;
 mod totals;

@@ -6,6 +6,7 @@ use crate::{
     common::run,
     lab::{Agent, Controller, Lab, free_port, inside, until},
     nodes::{CONTROL, Node, PORT, Trust, ZONES, lay_out, pod, service},
+    page,
 };
 use meridian::{
     api::{self, Target},
@@ -204,6 +205,8 @@ async fn totals(lab: &mut Lab) {
     let top = ["top", "--server", &second.own, "--count", "1"];
     let output = run(&top);
     assert!(output.stdout.contains("node-a, node-b, node-c: bytes that left"), "{output:?}");
+    let sent = truth.sent.borrow().clone();
+    page::is_true(&first, &sent, &["node-a", "node-b", "node-c"]).await;
     // Both replicas give a relay the addresses of flow servers, and answer health checks and both reflections.
     for controller in [&first, &second] {
         let channel = Channel::from_shared(format!("http://{}", controller.own)).unwrap().connect().await.unwrap();

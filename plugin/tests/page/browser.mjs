@@ -37,6 +37,14 @@ export async function show(page, query) {
   await page.getByText("Loading").first().waitFor({ state: "detached" });
 }
 
+/** Answers a path of the API with a change of what the server says. */
+export async function change(page, path, how) {
+  await page.route(`**/api/v1/${path}*`, async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: how(await response.json()) });
+  });
+}
+
 /** Serious faults that axe finds. Scripts that the page itself may not load are evaluated by the browser's debugger. */
 export async function faultsOfAccess(page) {
   const { readFile } = await import("node:fs/promises");

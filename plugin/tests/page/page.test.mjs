@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { after, before, test } from "node:test";
-import { faultsOfAccess, launch, open, overflow, SCHEMES, show, SIZES, VIEWS } from "./browser.mjs";
+import { change, faultsOfAccess, launch, open, overflow, SCHEMES, show, SIZES, VIEWS } from "./browser.mjs";
 import { api, byPair, Demo, SITE } from "./demo.mjs";
 
 let demo;
@@ -169,14 +169,6 @@ test("the first table is there without scripts, with the same numbers", async (t
   await timed.close();
 });
 
-/** Answers a path of the API with a change of what the server says. */
-async function change(page, path, how) {
-  await page.route(`**/api/v1/${path}*`, async (route) => {
-    const response = await route.fetch();
-    await route.fulfill({ response, json: how(await response.json()) });
-  });
-}
-
 test("hostile names stay names", async () => {
   const hostile = [
     "<img src=x onerror=\"globalThis.broken=1\">",
@@ -313,6 +305,104 @@ test("advice is shown with its evidence, its risk and a patch", async () => {
   await page.getByRole("heading", { name: "What to change" }).waitFor();
   assert.deepEqual(faults, []);
   await close();
+});
+
+test("sliders ask what if, and show the answer", async () => {
+  const { page, faults, close } = await open(browser, { size: "narrow" });
+  const month = (gigabytes) => ({
+    bytes_per_month: gigabytes * 1e9,
+    usd_per_month: (gigabytes * 0.02).toFixed(2),
+    unpriced_bytes_per_month: 0,
+  });
+  const finding = {
+    id: "R3-1",
+    rule: "R3",
+    subject: "Service shop/cart",
+    patch: { command: "kubectl", body: { spec: { trafficDistribution: "PreferClose" } } },
+  };
+  await page.route("**/api/v1/advice*", (route) => route.fulfill({ json: { findings: [finding] } }));
+  const asked = [];
+  await page.route("**/api/v1/whatif*", (route) => {
+    const query = new URL(route.request().url()).searchParams;
+    asked.push([query.get("change"), query.get("endpoints")]);
+    if (query.get("change") === "shop/none=PreferSameZone") {
+      return route.fulfill({ status: 400, contentType: "text/plain", body: "there is no Service `shop/none`\n" });
+    }
+    const added = Number(/eu-1b=(\d+)/.exec(query.get("endpoints") ?? "")?.[1] ?? 0);
+    const endpoints = { zone: "eu-1a", endpoints_before: 3, endpoints_after: 3, bytes_per_month_before: 4e12, bytes_per_month_after: 4e12 };
+    const pair = { client_zone: "eu-1b", server_zone: "eu-1a", before: month(4000), after: month(added ? 0 : 4000) };
+    return route.fulfill({
+      json: {
+        service: "shop/cart",
+        preference: "PreferClose",
+        ignored: added > 1 ? "<b>its version</b> does not know it" : null,
+        pairs: [pair],
+        endpoints: [endpoints],
+        crossing: { before: month(4000), after: month(added ? 100 : 4000) },
+      },
+    });
+  });
+  await show(page, "?view=advice");
+  assert.deepEqual(asked, []);
+  await page.getByText("What if", { exact: true }).first().click();
+  await page.getByText("$80.00 → $80.00").waitFor();
+  assert.deepEqual(asked[0], ["shop/cart=PreferClose", null]);
+  // The clients' zone has a slider, though it has no endpoint.
+  const slider = page.getByRole("slider", { name: /eu-1b/ });
+  await slider.fill("2");
+  await page.getByText("$80.00 → $2.00").waitFor();
+  assert.deepEqual(asked.at(-1), ["shop/cart=PreferClose", "eu-1b=2"]);
+  assert.match(await page.textContent("main"), /would ignore the preference: <b>its version<\/b>/);
+  assert.deepEqual(await faultsOfAccess(page), []);
+  assert.equal(await overflow(page), 0);
+  for (const scheme of SCHEMES) {
+    await page.emulateMedia({ colorScheme: scheme });
+    await page.screenshot({ path: `${process.env.MERIDIAN_PICTURES}/whatif-narrow-${scheme}.png`, fullPage: true });
+  }
+  await page.setViewportSize(SIZES.wide);
+  await page.screenshot({ path: `${process.env.MERIDIAN_PICTURES}/whatif-wide-dark.png`, fullPage: true });
+  assert.deepEqual(faults, []);
+  // Of a service that is not there, the server's own words.
+  await page.getByLabel("Service").fill("shop/none");
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.getByText("there is no Service `shop/none`").waitFor();
+  await close();
+});
+
+test("silent agents, a restarting controller and a refused answer are named in every view", async () => {
+  const { page, close } = await open(browser);
+  await change(page, "health", (health) => {
+    health.nodes.forEach((node) => Object.assign(node, { silent: true, age_seconds: 900, hook: null, hook_reason: null }));
+    return { ...health, program: "controller", ready: false, agents: { connected: 2, behind: 2 } };
+  });
+  await change(page, "report", (report) => {
+    report.coverage.silent_nodes = [{ node: "node-1", percent: 40 }];
+    return report;
+  });
+  await show(page, "?view=health");
+  const text = await page.textContent("main");
+  for (const part of ["4 of 4 nodes are silent", "This server is starting", "2 behind"]) assert.ok(text.includes(part), `${part} in ${text}`);
+  assert.deepEqual(await faultsOfAccess(page), []);
+  await page.screenshot({ path: `${process.env.MERIDIAN_PICTURES}/health-away-wide-light.png`, fullPage: true });
+  for (const view of VIEWS) {
+    await show(page, `?view=${view}`);
+    await page.getByText("4 of 4 nodes are silent: their latest traffic is missing.").waitFor();
+  }
+  await close();
+
+  for (const view of VIEWS) {
+    const other = await open(browser);
+    const busy = { status: 503, contentType: "text/plain", body: "too many requests at once: try again\n" };
+    for (const path of ["report", "series", "advice"]) {
+      await other.page.route(`**/api/v1/${path}*`, (route) => route.fulfill(busy));
+    }
+    await other.page.goto(`${SITE}?view=${view}`);
+    await other.page.getByText("too many requests at once").first().waitFor();
+    // The way to the other views stays.
+    await other.page.getByRole("link", { name: "Health" }).click();
+    await other.page.getByRole("heading", { name: "Nodes" }).waitFor();
+    await other.close();
+  }
 });
 
 test("the demo's advice is shown as the API has it, and says how much history it needs", async () => {

@@ -1,7 +1,7 @@
 // A table with sorted columns. Of a long one only the rows that are seen are in the document.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export interface Column<T> {
   id: string;
@@ -50,14 +50,15 @@ export function Grid<T>({ label, columns, rows, id, sort, onSort }: Props<T>) {
 
   const isTurned = sort.startsWith("-");
   const by = columns.find((column) => column.id === sort.replace(/^-/, "")) ?? columns.find((c) => c.isNumber);
-  const sorted = [...rows];
-  if (by) {
+  // Scrolling makes rows, and sorts none.
+  const sorted = useMemo(() => {
+    if (!by) return rows;
     const sign = (by.isNumber ? -1 : 1) * (isTurned ? -1 : 1);
-    sorted.sort((a, b) => {
+    return [...rows].sort((a, b) => {
       const [x, y] = [by.value(a), by.value(b)];
       return (x < y ? -1 : x > y ? 1 : 0) * sign;
     });
-  }
+  }, [rows, by?.id, isTurned]);
   const isLong = sorted.length > LONG;
   const first = isLong ? Math.max(0, Math.floor(seen.top / HEIGHT) - MARGIN) : 0;
   const last = isLong ? Math.min(sorted.length, Math.ceil((seen.top + seen.height) / HEIGHT) + MARGIN) : sorted.length;

@@ -4,6 +4,7 @@ import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { useHealth } from "./api";
 import { type Change, link, type State, TITLES, useAddress, VIEWS } from "./state";
 import { Advice } from "./views/advice";
 import { Compare } from "./views/compare";
@@ -143,6 +144,24 @@ function Keys({ change }: { change: Change }) {
   );
 }
 
+/** Says in every view that numbers are missing: of silent nodes, or of a process that has not read all of its state. */
+function Missing() {
+  const { data } = useHealth();
+  if (!data) return null;
+  const silent = data.nodes.filter((node) => node.silent).length;
+  const all = data.nodes.length + data.omitted_nodes;
+  const parts = [
+    silent > 0 && `${silent} of ${all} nodes are silent: their latest traffic is missing.`,
+    !data.ready && "This server is starting: numbers may be missing.",
+  ].filter(Boolean);
+  if (parts.length === 0) return null;
+  return (
+    <p class="notice" role="status">
+      {parts.join(" ")} {silent > 0 && <a href="?view=health">Which ones</a>}
+    </p>
+  );
+}
+
 function Page() {
   const [state, change] = useAddress();
   const view = state.view as keyof typeof TITLES;
@@ -179,6 +198,7 @@ function Page() {
       </header>
       <Time state={state} change={change} />
       <main id="main" tabIndex={-1}>
+        <Missing />
         {view === "overview" && <Overview state={state} />}
         {view === "explore" && <Explore state={state} change={change} />}
         {view === "flows" && <Flows state={state} />}

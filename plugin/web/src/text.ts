@@ -1,5 +1,5 @@
 // Numbers and names as people read them. A name is text from outside: it never becomes markup, and characters that
-// control or turn text are replaced, as the server does.
+// control or turn text, or are not seen, are replaced, as the server does.
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 
@@ -37,7 +37,7 @@ export function percent(part: number, all: number): string {
   return `${share > 0 && share < 10 ? share.toFixed(1) : share.toFixed(0)} %`;
 }
 
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]/g;
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e0fff}]/gu;
 
 /** A name from outside. */
 export function name(text: string | undefined): string {

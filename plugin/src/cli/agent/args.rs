@@ -2,6 +2,7 @@
 
 use super::super::{
     Failure,
+    access::TokenFileArgs,
     families::{CONTROLLER, FamilyArgs},
     hook::HookArgs,
     host::{SOCKET, host_name},
@@ -87,6 +88,8 @@ pub(in super::super) struct Args {
         default_value = ":9980"
     )]
     http_listen: Listen,
+    #[command(flatten)]
+    access: TokenFileArgs,
     #[command(flatten)]
     pair_log: PairLogArgs,
     #[command(flatten)]
@@ -286,6 +289,7 @@ impl Args {
             outputs: hubble.outputs.settings()?,
             socket: unless_off(hubble.socket),
             http: self.http_listen.0,
+            access: self.access.access()?,
             pair_log: self.pair_log.output.0,
             pair_log_interval: self.pair_log.interval.0,
             families: self.families.families(),

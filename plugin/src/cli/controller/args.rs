@@ -3,6 +3,7 @@
 use super::{
     super::{
         Failure,
+        access::TokenFileArgs,
         hubble::TlsArgs,
         named_file::NamedFile,
         otlp::OtlpArgs,
@@ -71,6 +72,8 @@ pub(in super::super) struct Args {
         default_value = ":9981"
     )]
     http_listen: Listen,
+    #[command(flatten)]
+    access: TokenFileArgs,
     #[command(flatten)]
     totals: TotalsArgs,
     #[command(flatten)]
@@ -262,6 +265,7 @@ impl Args {
             listen: self.listen.0,
             hubble_tls: self.hubble_tls.files(self.listen.0, "--listen")?,
             http: self.http_listen.0,
+            access: self.access.access()?,
             limits: Limits { agents: feed.max_agents, age: feed.stream_age.0 },
             totals: self.totals.settings(),
             history,

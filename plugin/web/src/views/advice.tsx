@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import { address, useAnswer, useHealth } from "../api";
 import { Condition } from "../parts";
 import { bytes, dollars, name, seconds } from "../text";
+import { AnyService, WhatIf } from "./whatif";
 
 /** A finding, as far as this page shows it: every field may be missing. */
 export interface Finding {
@@ -45,6 +46,15 @@ function lines(patch: unknown): string {
   if (typeof command === "string") return command.split("\n").map(name).join("\n");
   if (typeof part === "string") return [`# in the configuration of ${text(of)}`, ...part.split("\n").map(name)].join("\n");
   return typeof patch === "string" ? patch.split("\n").map(name).join("\n") : JSON.stringify(patch, null, 2);
+}
+
+/** The service that a finding is about, and the preference that its patch sets. */
+function change(finding: Finding): { service: string; preference?: string } | null {
+  const [, service] = /^Service ([a-z0-9.-]+\/[a-z0-9.-]+)$/.exec(text(finding.subject)) ?? [];
+  if (service === undefined) return null;
+  const { body } = (finding.patch ?? {}) as { body?: { spec?: { trafficDistribution?: unknown } } };
+  const value = body?.spec?.trafficDistribution;
+  return { service, preference: typeof value === "string" ? value : undefined };
 }
 
 export function headline(finding: Finding): string {
@@ -130,8 +140,10 @@ export function Advice() {
             )}
           </dl>
           {finding.patch ? <Patch patch={finding.patch} /> : null}
+          {change(finding) && <WhatIf {...change(finding)!} />}
         </article>
       ))}
+      {answer.data && <AnyService />}
     </>
   );
 }
