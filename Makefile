@@ -3,7 +3,7 @@
 export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
 export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
 
-.PHONY: help demo test bench bench-page ebpf web dashboards image test-kernels test-cilium cluster cluster-down
+.PHONY: help demo test bench bench-page ebpf web dashboards image test-kernels test-cilium fuzz cluster cluster-down
 
 help: ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ image: ## makes the image without docker, and says how to push it; ARGS=aarch64 
 
 test-kernels: ## runs every case on older and newer kernels in qemu, about an hour; writes docs/kernels.md
 	@scripts/test-kernels.sh
+
+fuzz: ## mutates the corpus of each reader of foreign bytes; SECONDS=60 for each
+	@scripts/fuzz.sh $(or $(SECONDS),60)
 
 test-cilium: ## runs Meridian beside the real Cilium in each of its modes
 	@scripts/test-cilium.sh all

@@ -22,14 +22,15 @@ const PROTOS: [&str; 8] = [
 
 /// The codec that sends many small messages together.
 const CODEC: Option<&str> = Some("crate::link::Codec");
-/// Services by room: the folder for the generated code, the services, their codec. Feed and Report serve thousands
-/// of agents, each with its own buffer, so their codec has smaller buffers than the library's default.
+/// Services by room: the folder for the generated code, the services, their codec. Feed and Reports serve thousands
+/// of agents, each with its own buffer, so their codecs have small buffers. Hubble's and that of Reports examine what
+/// comes before they decode it.
 const SERVICES: [(&str, &[&str], Option<&str>); 5] = [
-    ("hubble", &["Observer", "Peer"], CODEC),
+    ("hubble", &["Observer", "Peer"], Some("crate::hubble::Codec")),
     ("api", &["Counters", "Zones"], CODEC),
     ("controller", &["Controller"], CODEC),
     ("feed", &["Feed"], None),
-    ("reports", &["Reports"], None),
+    ("reports", &["Reports"], Some("crate::reports::Codec")),
 ];
 
 /// Lints are for people's code.

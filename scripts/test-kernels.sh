@@ -209,7 +209,7 @@ Linux 6.1 has neither netfilter programs nor tcx, so `--hook auto` takes clsact 
 
 Linux 5.10 is refused with the reason: its eBPF has no atomic exchange (`cmpxchg`, `xchg`: Linux 5.12), with which two CPUs agree on who makes a flow entry. It lacks nothing else: with plain stores in the place of these two instructions the programs load there, and the demo counts exactly at clsact.
 
-`make test-kernels` also boots Linux 6.12 on an emulated 64-bit ARM machine and runs the demo there, with the program built for it: each hook must be exact. The page has no table of it.
+`make test-kernels` also boots Linux 6.12 on an emulated 64-bit ARM machine and runs the demo there, with the program built for it: each hook is exact. The page has no table of it.
 END
 }
 

@@ -85,7 +85,7 @@ needs_collector() {
     export MERIDIAN_COLLECTOR
 }
 
-SUITES=(lib structure cli kernel hubble cluster page pods cilium)
+SUITES=(lib fuzz structure cli kernel hubble cluster page pods cilium)
 
 # suite NAME [FILTER...]: sets the variables that the suite needs, and runs it.
 suite() {
@@ -93,6 +93,7 @@ suite() {
     shift
     case $name in
     lib) cargo test --locked --workspace --lib -- "$@" ;;
+    fuzz) cargo test --locked --test fuzz -- "$@" ;;
     structure) cargo test --locked --test structure -- "$@" ;;
     cli | kernel)
         need_root

@@ -20,7 +20,7 @@ use crate::{
         self,
         services::{observer_server::ObserverServer, peer_server::PeerServer},
     },
-    link::{self, Admission, Backlog, Placed, Tls},
+    link::{self, Admission, Backlog, Placed, Requests, Tls},
 };
 use port::Port;
 use reflection::Reflection;
@@ -50,6 +50,18 @@ const CONNECTIONS_BY_ADDRESS: usize = 128;
 /// Bytes that may wait for all clients of the port and the socket together.
 const BACKLOG_BYTES: usize = 64 << 20;
 
+/// Requests of all clients at one time: as many as there may be streams of flows.
+const REQUESTS: usize = 4096;
+/// Bytes of all requests that are not complete.
+const INCOMPLETE_BYTES: usize = 8 << 20;
+/// Bytes of a request.
+const REQUEST_BYTES: usize = 256 << 10;
+
+/// The bound on the requests to a process.
+pub fn requests() -> Arc<Requests> {
+    Arc::new(Requests::new(REQUESTS, INCOMPLETE_BYTES))
+}
+
 /// The bound on the bytes that wait for the clients of a process.
 pub fn backlog() -> Arc<Backlog> {
     Arc::new(Backlog::new(BACKLOG_BYTES))
@@ -66,6 +78,8 @@ pub struct Services {
     pub own: Option<(Arc<CountersService<Sample>>, Arc<ZonesService>)>,
     /// The bytes that wait for clients.
     pub backlog: Arc<Backlog>,
+    /// The requests of clients.
+    pub requests: Arc<Requests>,
 }
 
 /// Serves on the port and on the socket that are given, until `shutdown`. The port uses TLS if there is any.
@@ -86,19 +100,28 @@ pub async fn serve(
     names.extend(own.iter().flat_map(|_| ["meridian.v1.Counters", "meridian.v1.Zones"]));
     // Old clients use the older version of reflection, new ones the newer.
     let reflection = Reflection::of(&names);
-    let mut routes = Routes::new(ObserverServer::from_arc(Arc::clone(&services.observer)))
-        .add_service(health)
-        .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
-        .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone()));
+    let mut routes =
+        Routes::new(ObserverServer::from_arc(Arc::clone(&services.observer)).max_decoding_message_size(REQUEST_BYTES))
+            .add_service(health)
+            .add_service(
+                v1::server_reflection_server::ServerReflectionServer::new(reflection.clone())
+                    .max_decoding_message_size(REQUEST_BYTES),
+            )
+            .add_service(
+                v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone())
+                    .max_decoding_message_size(REQUEST_BYTES),
+            );
     if let Some(peers) = peers {
-        routes = routes.add_service(PeerServer::from_arc(Arc::clone(peers)));
+        routes = routes.add_service(PeerServer::from_arc(Arc::clone(peers)).max_decoding_message_size(REQUEST_BYTES));
     }
     if let Some((counters, zones)) = own {
         routes = routes
-            .add_service(CountersServer::from_arc(Arc::clone(counters)))
-            .add_service(ZonesServer::from_arc(Arc::clone(zones)));
+            .add_service(CountersServer::from_arc(Arc::clone(counters)).max_decoding_message_size(REQUEST_BYTES))
+            .add_service(ZonesServer::from_arc(Arc::clone(zones)).max_decoding_message_size(REQUEST_BYTES));
     }
-    let served = Port { routes, named: reflection.named(), backlog: services.backlog, shutdown: shutdown.clone() };
+    let (named, shutdown_of_port) = (reflection.named(), shutdown.clone());
+    let Services { backlog, requests, .. } = services;
+    let served = Port { routes, named, backlog, requests, shutdown: shutdown_of_port };
     let port = async {
         let Some(listener) = listener else { return not_served(&shutdown).await };
         served.clone().serve(connections(listener, tls, shutdown.clone())).await
@@ -136,6 +159,8 @@ pub struct ControllerServices {
     pub zones: ZonesService,
     /// The bytes that wait for clients.
     pub backlog: Arc<Backlog>,
+    /// The requests of clients.
+    pub requests: Arc<Requests>,
 }
 
 /// Serves these services until `shutdown`, with TLS if there is any.
@@ -150,14 +175,21 @@ pub async fn serve_controller(
 ) -> io::Result<()> {
     let reflection =
         Reflection::of(&["meridian.v1.Controller", "meridian.v1.Counters", "peer.Peer", "meridian.v1.Zones"]);
-    let routes = Routes::new(ControllerServer::new(services.controller))
-        .add_service(CountersServer::new(services.counters))
-        .add_service(PeerServer::new(services.peers))
-        .add_service(ZonesServer::new(services.zones))
+    let routes = Routes::new(ControllerServer::new(services.controller).max_decoding_message_size(REQUEST_BYTES))
+        .add_service(CountersServer::new(services.counters).max_decoding_message_size(REQUEST_BYTES))
+        .add_service(PeerServer::new(services.peers).max_decoding_message_size(REQUEST_BYTES))
+        .add_service(ZonesServer::new(services.zones).max_decoding_message_size(REQUEST_BYTES))
         .add_service(health("meridian.v1.Controller").await)
-        .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
-        .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone()));
-    let port = Port { routes, named: reflection.named(), backlog: services.backlog, shutdown: shutdown.clone() };
+        .add_service(
+            v1::server_reflection_server::ServerReflectionServer::new(reflection.clone())
+                .max_decoding_message_size(REQUEST_BYTES),
+        )
+        .add_service(
+            v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone())
+                .max_decoding_message_size(REQUEST_BYTES),
+        );
+    let (backlog, requests) = (services.backlog, services.requests);
+    let port = Port { routes, named: reflection.named(), backlog, requests, shutdown: shutdown.clone() };
     port.serve(connections(listener, tls, shutdown)).await
 }
 

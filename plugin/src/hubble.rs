@@ -1,5 +1,6 @@
 //! Hubble's Observer over the flow ring, and Peer: the API of `hubble observe`, hubble-relay and hubble-ui.
 
+mod codec;
 mod events;
 mod export;
 mod filter;
@@ -14,6 +15,7 @@ mod reply;
 mod server;
 mod turn;
 
+pub use codec::{Codec, FlowRequests};
 pub use export::{Exported, InvalidExport};
 pub use filter::{Filters, InvalidFilter};
 pub use mask::NoSuchField;

@@ -6,22 +6,28 @@ pub const PEM_BYTES: u64 = 1 << 20;
 
 mod admission;
 mod backlog;
+mod budget;
+mod checked;
 mod client_tls;
 mod codec;
 mod connect;
 mod headers;
 mod log_limit;
 mod placed;
+mod requests;
 mod tls;
 mod tokens;
 
 pub use admission::{Admission, Place};
 pub use backlog::{Account, Backlog, Waiting};
+pub use budget::{Budget, Budgeted};
+pub use checked::{Check, Checked};
 pub use client_tls::start_tls;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use headers::{InvalidHeaders, read_headers};
 pub use log_limit::LogLimit;
 pub use placed::Placed;
+pub use requests::{Request, Requests};
 pub use tls::{Arrival, Connection, Files, Tls, connections};
 pub use tokens::{Authenticate, Authenticated, Refused as RefusedToken, check_token};

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster_totals;
+mod codec;
 mod mirror;
 mod plausible;
 mod reporter;
@@ -10,6 +11,7 @@ mod streams;
 
 pub use client::{Client, ReportState};
 pub use cluster_totals::{ClusterTotals, Refused, Reporting};
+pub use codec::{Codec, ReportSizes};
 pub use mirror::Mirror;
 pub use plausible::ZoneNames;
 pub use reporter::ReportBuilder;

@@ -6,7 +6,7 @@ use crate::{
     flows::Sink,
     grpc::{self, Services, Socket},
     hubble::{self, NodeName, PeerService, PeerSource},
-    link::{Backlog, Files, Tls},
+    link::{Backlog, Files, Requests, Tls},
     metrics::{self, Page},
 };
 use std::{
@@ -161,7 +161,10 @@ impl Servers {
         }
         let backlog = grpc::backlog();
         page.add(Arc::clone(&backlog));
-        let services = offer.services(places.tls.is_some(), backlog, shutdown);
+        let requests = grpc::requests();
+        page.add(Arc::clone(&requests));
+        let services = offer.services(places.tls.is_some(), (backlog, requests), shutdown);
+        page.add(services.observer.filters());
         if let Some((counters, _)) = &services.own {
             page.add(counters.missed());
         }
@@ -191,7 +194,12 @@ impl Servers {
 }
 
 impl Offer {
-    fn services(self, with_tls: bool, backlog: Arc<Backlog>, shutdown: &CancellationToken) -> Services {
+    fn services(
+        self,
+        with_tls: bool,
+        (backlog, requests): (Arc<Backlog>, Arc<Requests>),
+        shutdown: &CancellationToken,
+    ) -> Services {
         let Self { nodes, is_recorded, peers, sink, page: _, measured } = self;
         let own = measured.map(|Measured { samples, zones }| {
             (Arc::new(CountersService::new(samples, shutdown.clone())), Arc::new(zones))
@@ -206,7 +214,7 @@ impl Offer {
             observer = observer.with_tls(node.server_name());
         }
         let peers = peers.map(|peers| Arc::new(PeerService::new(peers, shutdown.clone())));
-        Services { observer: Arc::new(observer), peers, own, backlog }
+        Services { observer: Arc::new(observer), peers, own, backlog, requests }
     }
 }
 

@@ -166,7 +166,9 @@ impl<'a> Controller<'a> {
         let agent_services = AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone() };
         let backlog = grpc::backlog();
         page.add(Arc::clone(&backlog));
-        let own_services = ControllerServices { controller: feed, counters, peers, zones, backlog };
+        let requests = grpc::requests();
+        page.add(Arc::clone(&requests));
+        let own_services = ControllerServices { controller: feed, counters, peers, zones, backlog, requests };
         let serving_agents = async move {
             grpc::serve_agents(agent_services, ports.feed, feed_tls).await;
             Ok(())

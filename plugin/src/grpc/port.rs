@@ -5,10 +5,10 @@
 
 use super::{
     coalesced::Coalesced,
-    streams::{Counted, Streams},
+    streams::{Counted, Incomplete, Streams},
     unimplemented::Named,
 };
-use crate::link::Backlog;
+use crate::link::{Backlog, Requests};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -35,6 +35,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const SEND_BYTES: usize = 16 << 10;
 /// Streams of a connection at one time.
 const STREAMS: u32 = 200;
+/// Bytes of the requests of a connection that are taken before they are read: the least that HTTP/2 has.
+const WINDOW: u32 = (64 << 10) - 1;
 
 /// The services of a port, and what its connections have in common.
 #[derive(Clone)]
@@ -43,6 +45,7 @@ pub(super) struct Port {
     /// Words the errors about unknown services.
     pub(super) named: Named,
     pub(super) backlog: Arc<Backlog>,
+    pub(super) requests: Arc<Requests>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -83,17 +86,19 @@ impl Port {
         let client = from.map_or_else(|| "the socket".to_owned(), |from| from.to_string());
         let account = self.backlog.connection(&client);
         let stream = TokioIo::new(Coalesced::new(stream, Arc::clone(&account)));
-        let Self { routes, named, shutdown, .. } = self;
+        let Self { routes, named, requests, shutdown, .. } = self;
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: from });
             let mut service = named.layer(routes.clone());
             // The routes are always ready. The stream's task runs this, so the body finds its account.
-            async move { service.call(request).await.map(|response| response.map(Counted::new)) }
+            async move { service.call(request.map(Incomplete::new)).await.map(|response| response.map(Counted::new)) }
         });
-        let connection = http2::Builder::new(Streams(Arc::clone(&account)))
+        let connection = http2::Builder::new(Streams::new(Arc::clone(&account), requests))
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .max_concurrent_streams(STREAMS)
             .max_send_buf_size(SEND_BYTES)
             .serve_connection(stream, service);

@@ -3,7 +3,7 @@
 //! HTTP/2 keeps a response's bytes until the client's window and socket take them, and then drops them: the bytes
 //! count until that moment. A stream whose account is ended is reset, even if nothing of it can be sent.
 
-use crate::link::{Account, Waiting};
+use crate::link::{Account, Request, Requests, Waiting};
 use hyper::{
     body::{Body, Bytes, Frame, SizeHint},
     rt::Executor,
@@ -15,23 +15,41 @@ use std::{
 };
 
 tokio::task_local! {
-    /// The account of the stream that the current task serves.
-    static STREAM: Arc<Account>;
+    /// The stream that the current task serves.
+    static STREAM: Stream;
+}
+
+/// The account and the request of a stream.
+#[derive(Clone)]
+struct Stream {
+    account: Arc<Account>,
+    request: Arc<Request>,
 }
 
 /// Runs the streams of a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Streams(pub(super) Arc<Account>);
+pub(super) struct Streams {
+    account: Arc<Account>,
+    requests: Arc<Requests>,
+}
+
+impl Streams {
+    /// The streams of a connection with this account, whose requests are among these.
+    pub(super) const fn new(account: Arc<Account>, requests: Arc<Requests>) -> Self {
+        Self { account, requests }
+    }
+}
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let account = self.0.stream();
-        let of_stream = Arc::clone(&account);
-        let served = STREAM.scope(account, stream);
+        let (account, request) = (self.account.stream(), Arc::new(self.requests.open(self.account.id())));
+        let of_stream = Stream { account, request };
+        let served = STREAM.scope(of_stream.clone(), stream);
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = of_stream.ended() => {}
+                () = of_stream.account.ended() => {}
+                () = of_stream.request.ended() => {}
                 _ = served => {}
             }
         });
@@ -48,9 +66,13 @@ pub(super) struct Counted<B> {
 }
 
 impl<B> Counted<B> {
-    /// The body of the stream that the current task serves.
+    /// The body of the response in the stream that the current task serves.
     pub(super) fn new(body: B) -> Self {
-        Self { body, account: STREAM.try_with(Arc::clone).ok(), room: None }
+        let stream = STREAM.try_with(Stream::clone).ok();
+        if let Some(stream) = &stream {
+            stream.request.answered();
+        }
+        Self { body, account: stream.map(|stream| stream.account), room: None }
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -96,6 +118,41 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
             _ => bytes,
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(count))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request body, whose bytes count until the response begins.
+pub(super) struct Incomplete<B> {
+    body: B,
+    /// None outside of a stream.
+    request: Option<Arc<Request>>,
+}
+
+impl<B> Incomplete<B> {
+    /// The body of the request in the stream that the current task serves.
+    pub(super) fn new(body: B) -> Self {
+        Self { body, request: STREAM.try_with(|stream| Arc::clone(&stream.request)).ok() }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Incomplete<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(Ok(frame)), Some(request)) = (&frame, &self.request) {
+            request.add(frame.data_ref().map_or(0, Bytes::len));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

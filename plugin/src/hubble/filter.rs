@@ -16,6 +16,8 @@ mod names;
 mod packet;
 mod pattern;
 
+pub use bounds::TooMany;
+pub(super) use bounds::VALUES;
 pub use invalid::InvalidFilter;
 
 use crate::{
@@ -27,10 +29,17 @@ use crate::{
 };
 use ahash::AHashMap;
 use bounds::Sums;
-use field::{EndCheck, FlowCheck, record, verdict_of};
+use field::{EndCheck, FlowCheck, SizedCheck, record, verdict_of};
+use prost::Message;
 
 /// The limit of cached results of a request. Its checks share it, and one that has reached its part drops all.
-const REMEMBERED: usize = 16_384;
+const REMEMBERED: usize = 1792;
+/// The memory of a cached result: the table has up to twice as many places as results.
+const RESULT_BYTES: usize = 2 * 20;
+/// The memory of a check beside that of its values.
+const CHECK_BYTES: usize = 256;
+/// The memory of a value beside its bytes.
+const VALUE_BYTES: usize = 64;
 
 /// A condition on a flow.
 enum Check {
@@ -74,6 +83,7 @@ pub struct Filters {
     is_costly: bool,
     /// The limit of cached results of each check.
     remembered: usize,
+    bytes: usize,
 }
 
 impl std::fmt::Debug for Filters {
@@ -92,12 +102,30 @@ impl Filters {
     /// A filter is invalid; the text is Hubble's.
     pub fn new(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, InvalidFilter> {
         let mut sums = Sums::default();
+        // The texts of the values.
+        let text: usize = whitelist.iter().chain(blacklist).map(Message::encoded_len).sum();
         let mut list =
             |filters: &[FlowFilter]| filters.iter().map(|filter| checks(filter, &mut sums)).collect::<Result<_, _>>();
         let (whitelist, blacklist): (Vec<Vec<Check>>, Vec<Vec<Check>>) = (list(whitelist)?, list(blacklist)?);
-        let all = whitelist.iter().chain(&blacklist).flatten();
-        let ends = all.filter(|check| matches!(check, Check::End { .. })).count();
-        Ok(Self { whitelist, blacklist, is_costly: sums.are_costly(), remembered: REMEMBERED / ends.max(1) })
+        let all = || whitelist.iter().chain(&blacklist).flatten();
+        let ends = all().filter(|check| matches!(check, Check::End { .. })).count();
+        let known = if ends > 0 { REMEMBERED * RESULT_BYTES } else { 0 };
+        let bytes = sums.bytes() + sums.values() * VALUE_BYTES + text + all().count() * CHECK_BYTES + known;
+        Ok(Self { whitelist, blacklist, is_costly: sums.are_costly(), remembered: REMEMBERED / ends.max(1), bytes })
+    }
+
+    /// Whether compiling the filters of a request takes long.
+    pub fn take_long_to_compile(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> bool {
+        whitelist.iter().chain(blacklist).any(|filter| {
+            let FlowFilter { dns_query, http_path, http_url, source_fqdn, destination_fqdn, .. } = filter;
+            let texts = [dns_query, http_path, http_url, source_fqdn, destination_fqdn, &filter.node_name];
+            texts.iter().any(|texts| !texts.is_empty()) || filter.experimental.is_some()
+        })
+    }
+
+    /// The limit of the memory that the filters take.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether the filters may take long for a flow: expressions, or many values.
@@ -134,6 +162,20 @@ impl Checks<'_> {
         self.sums.add_values(values.len())?;
         if !values.is_empty() {
             self.checks.push(Check::Flow(check(values)?));
+        }
+        Ok(())
+    }
+
+    fn try_add_sized<T>(
+        &mut self,
+        values: &[T],
+        check: impl FnOnce(&[T]) -> Result<SizedCheck, InvalidFilter>,
+    ) -> Result<(), InvalidFilter> {
+        self.sums.add_values(values.len())?;
+        if !values.is_empty() {
+            let SizedCheck { check, bytes } = check(values)?;
+            self.sums.add_bytes(bytes)?;
+            self.checks.push(Check::Flow(check));
         }
         Ok(())
     }
@@ -220,9 +262,9 @@ fn checks(filter: &FlowFilter, sums: &mut Sums) -> Result<Vec<Check>, InvalidFil
     checks.try_add(source_service, service(flow::SOURCE_SERVICE)).map_err(InvalidFilter::of("source service"))?;
     let destination = service(flow::DESTINATION_SERVICE);
     checks.try_add(destination_service, destination).map_err(InvalidFilter::of("destination service"))?;
-    checks.try_add(source_fqdn, |patterns| Ok(pattern::fqdn(patterns, flow::SOURCE_NAMES)?))?;
-    checks.try_add(destination_fqdn, |patterns| Ok(pattern::fqdn(patterns, flow::DESTINATION_NAMES)?))?;
-    checks.try_add(dns_query, self::dns_query).map_err(InvalidFilter::of("DNS query"))?;
+    checks.try_add_sized(source_fqdn, |patterns| Ok(pattern::fqdn(patterns, flow::SOURCE_NAMES)?))?;
+    checks.try_add_sized(destination_fqdn, |patterns| Ok(pattern::fqdn(patterns, flow::DESTINATION_NAMES)?))?;
+    checks.try_add_sized(dns_query, self::dns_query).map_err(InvalidFilter::of("DNS query"))?;
     let label = |selectors: &[String]| Ok(label::of_end(selectors)?);
     checks.try_add_end(Side::Source, source_label, label).map_err(InvalidFilter::of("source label"))?;
     checks.try_add_end(Side::Destination, destination_label, label).map_err(InvalidFilter::of("destination label"))?;
@@ -235,11 +277,11 @@ fn checks(filter: &FlowFilter, sums: &mut Sums) -> Result<Vec<Check>, InvalidFil
     let l7 = |what| l7_only(event_type, what);
     checks.try_add(http_status_code, |codes| l7("status code").and_then(|()| http::status_code(codes)))?;
     checks.try_add(http_method, |methods| l7("method").map(|()| http::method(methods)))?;
-    checks.try_add(http_path, |paths| l7("path").and_then(|()| http::path(paths)))?;
-    checks.try_add(http_url, |urls| l7("url").and_then(|()| http::url(urls)))?;
+    checks.try_add_sized(http_path, |paths| l7("path").and_then(|()| http::path(paths)))?;
+    checks.try_add_sized(http_url, |urls| l7("url").and_then(|()| http::url(urls)))?;
     checks.try_add(http_header, |headers| l7("headers").map(|()| http::header(headers)))?;
     checks.add(tcp_flags, packet::tcp_flags)?;
-    checks.try_add(node_name, |patterns| Ok(pattern::node_name(patterns)?))?;
+    checks.try_add_sized(node_name, |patterns| Ok(pattern::node_name(patterns)?))?;
     checks.try_add_end(Side::Source, source_cluster_name, names::cluster)?;
     checks.try_add_end(Side::Destination, destination_cluster_name, names::cluster)?;
     checks.add(ip_version, packet::ip_version)?;
@@ -248,7 +290,7 @@ fn checks(filter: &FlowFilter, sums: &mut Sums) -> Result<Vec<Check>, InvalidFil
     checks.add(interface, self::interface)?;
     checks.add(ip_trace_id, self::ip_trace_id)?;
     if let Some(experimental) = experimental {
-        checks.try_add(&experimental.cel_expression, |expressions| Ok(cel::check(expressions)?))?;
+        checks.try_add_sized(&experimental.cel_expression, |expressions| Ok(cel::check(expressions)?))?;
     }
     Ok(checks.checks)
 }
@@ -275,12 +317,14 @@ fn drop_reason(reasons: Vec<i32>) -> FlowCheck {
     })
 }
 
-fn dns_query(patterns: &[String]) -> Result<FlowCheck, InvalidFilter> {
+fn dns_query(patterns: &[String]) -> Result<SizedCheck, InvalidFilter> {
     let patterns = go::regexps(patterns).map_err(InvalidFilter::DnsQuery)?;
-    Ok(Box::new(move |flow| {
+    let bytes = patterns.bytes();
+    let check = Box::new(move |flow: &Encoded| {
         let query = record(flow, number::layer7::DNS).map(|dns| dns.string(number::dns::QUERY));
-        query.is_some_and(|query| patterns.iter().any(|pattern| pattern.is_match(query)))
-    }))
+        query.is_some_and(|query| patterns.is_match(query))
+    });
+    Ok(SizedCheck { check, bytes })
 }
 
 fn trace_id(ids: Vec<String>) -> FlowCheck {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     flows::{Batch, Lost, READERS, Record, Ring},
+    link::Budget,
     proto::{
         flow::{LostEvent, LostEventSource},
         observer::{ExportEvent, GetFlowsRequest, export_event::ResponseTypes},
@@ -33,12 +34,17 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How often lost records are reported to the reader; the same as Hubble's interval.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The end of a stream whose filters take much memory that others need.
+const DISPLACED: &str = "the filters of this request gave way to those of newer requests: all together are too large";
+
 /// The parts that the streams of a server share.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     /// The server's name.
     pub(super) server: String,
     pub(super) costly: CostlyTurn,
+    /// The memory for the filters of all streams.
+    pub(super) filters: Arc<Budget>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -59,6 +65,7 @@ struct Reader {
     left: usize,
     turn: Turn,
     ended: bool,
+    is_displaced: bool,
     overtaken: Overtaken,
     _place: OwnedSemaphorePermit,
 }
@@ -101,20 +108,28 @@ impl Overtaken {
     }
 }
 
+/// A place for a reader.
+///
+/// # Errors
+/// There are too many readers.
+pub(super) fn place(ring: &Ring) -> Result<OwnedSemaphorePermit, Status> {
+    ring.place().ok_or_else(|| Status::resource_exhausted(format!("too many readers of flows (at most {READERS})")))
+}
+
 /// Streams the answer to a request, until it is complete or the server shuts down.
 ///
 /// # Errors
-/// The request contradicts itself, a filter or the mask is invalid, or there are too many readers.
+/// The request contradicts itself, or a filter or the mask is invalid.
 pub(super) fn stream(
     ring: &Arc<Ring>,
     request: &GetFlowsRequest,
     serving: Serving,
+    place: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
-    let query = Query::new(request)?;
+    let query = Query::new(request, &serving.filters)?;
     let mask = Mask::new(request.field_mask.as_ref())?;
-    let too_many = || Status::resource_exhausted(format!("too many readers of flows (at most {READERS})"));
     let reader = Reader {
-        _place: ring.place().ok_or_else(too_many)?,
+        _place: place,
         watch: ring.watch(),
         newest: ring.range().end,
         ring: Arc::clone(ring),
@@ -125,27 +140,32 @@ pub(super) fn stream(
         next: None,
         left: query.limit(),
         ended: false,
+        is_displaced: false,
         overtaken: Overtaken::default(),
         query,
     };
-    Ok(stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }))
+    Ok(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<Reply> {
+    async fn next(&mut self) -> Option<Result<Reply, Status>> {
         loop {
+            if self.query.is_displaced() {
+                let is_reported = std::mem::replace(&mut self.is_displaced, true);
+                return (!is_reported).then(|| Err(Status::resource_exhausted(DISPLACED)));
+            }
             if self.overtaken.due().is_some_and(|due| due <= Instant::now()) {
-                return self.overtaken.report(&self.serving.server);
+                return self.overtaken.report(&self.serving.server).map(Ok);
             }
             if self.pending.is_some() {
                 self.turn.begin().await;
             }
             if let Some(reply) = self.pending() {
                 self.turn.answered();
-                return Some(reply);
+                return Some(Ok(reply));
             }
             if self.ended {
-                return self.overtaken.report(&self.serving.server);
+                return self.overtaken.report(&self.serving.server).map(Ok);
             }
             if self.pending.is_none() {
                 self.read().await?;
@@ -268,7 +288,15 @@ mod tests {
 
     fn serving() -> Serving {
         let (costly, shutdown) = (CostlyTurn::default(), CancellationToken::new());
-        Serving { server: "node-a".into(), costly, shutdown }
+        Serving { server: "node-a".into(), costly, filters: Arc::new(Budget::new(1 << 20)), shutdown }
+    }
+
+    fn stream(
+        ring: &Arc<Ring>,
+        request: &GetFlowsRequest,
+        serving: Serving,
+    ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
+        super::stream(ring, request, serving, place(ring)?)
     }
 
     async fn get(ring: &Arc<Ring>, request: &GetFlowsRequest) -> Vec<i64> {
@@ -441,7 +469,7 @@ mod tests {
         assert_eq!(rest, [2, 3]);
 
         let ring = super::tests::ring(300, 200);
-        let stream = super::stream(&ring, &GetFlowsRequest::default(), serving()).unwrap();
+        let stream = self::stream(&ring, &GetFlowsRequest::default(), serving()).unwrap();
         let mut stream = Box::pin(stream);
         assert_eq!(seconds(&stream.next().await.unwrap().unwrap()), 1);
         (201..=900).for_each(|seconds| ring.push(at(seconds).into()));

@@ -7,9 +7,11 @@
 use super::{filter::Filters, turn::Turn};
 use crate::{
     flows::{Encoded, Ring},
+    link::{Budget, Budgeted},
     proto::observer::GetFlowsRequest,
 };
 use prost_types::Timestamp;
+use std::sync::Arc;
 use tonic::Status;
 
 /// A time as a comparable value.
@@ -23,7 +25,8 @@ pub(super) struct Query {
     follow: bool,
     since: Option<Instant>,
     until: Option<Instant>,
-    filters: Filters,
+    filters: Budgeted<Filters>,
+    is_costly: bool,
 }
 
 /// Bytes of an error at most. It is sent in a header, where each of them can take three, and clients read 16 KiB of
@@ -40,17 +43,18 @@ fn short(mut text: String) -> String {
 }
 
 impl Query {
-    /// Parses a request.
+    /// Parses a request. `budget` keeps its filters.
     ///
     /// # Errors
     /// The request contradicts itself, or a filter is invalid.
-    pub(super) fn new(request: &GetFlowsRequest) -> Result<Self, Status> {
+    pub(super) fn new(request: &GetFlowsRequest, budget: &Arc<Budget>) -> Result<Self, Status> {
         if request.first && request.follow {
             return Err(Status::invalid_argument("first cannot be specified with follow"));
         }
         // Hubble's code: its clients show only the text of an error with this code.
         let filters = Filters::new(&request.whitelist, &request.blacklist)
             .map_err(|error| Status::unknown(short(error.to_string())))?;
+        let bytes = filters.bytes();
         for bound in [&request.since, &request.until].into_iter().flatten() {
             check(bound).map_err(|error| Status::unknown(error.to_string()))?;
         }
@@ -61,7 +65,8 @@ impl Query {
             follow: request.follow,
             since: request.since.as_ref().map(instant),
             until: request.until.as_ref().map(instant),
-            filters,
+            is_costly: filters.is_costly(),
+            filters: budget.keep(filters, bytes),
         })
     }
 
@@ -78,7 +83,16 @@ impl Query {
 
     /// Whether a filter takes long for a flow.
     pub(super) const fn is_costly(&self) -> bool {
-        self.filters.is_costly()
+        self.is_costly
+    }
+
+    /// Whether the filters have given way to those of newer requests.
+    pub(super) fn is_displaced(&self) -> bool {
+        self.filters.is_displaced()
+    }
+
+    fn matches(&self, flow: &Encoded) -> bool {
+        self.filters.with(|filters| filters.match_flow(flow)).unwrap_or(false)
     }
 
     /// The sequence number to start from, when the ring ends at `newest`.
@@ -97,7 +111,7 @@ impl Query {
             let from = batch.next - batch.records().len() as u64;
             for (sequence, record) in (from..batch.next).rev().zip(batch.records().iter().rev()) {
                 turn.begin().await;
-                let Some(flow) = record.flow().filter(|flow| self.filters.match_flow(flow)) else { continue };
+                let Some(flow) = record.flow().filter(|flow| self.matches(flow)) else { continue };
                 // A flow without a time is no evidence that the flows before it are too old.
                 if self.since.is_some_and(|since| flow.time().is_some() && time(flow) < since) {
                     return sequence + 1;
@@ -118,7 +132,7 @@ impl Query {
 
     /// Whether the flow is sent.
     pub(super) fn wants(&mut self, flow: &Encoded) -> bool {
-        self.since.is_none_or(|since| time(flow) >= since) && self.filters.match_flow(flow)
+        self.since.is_none_or(|since| time(flow) >= since) && self.matches(flow)
     }
 
     /// Whether the flow ends the stream, even if the flow itself does not match.
@@ -187,7 +201,7 @@ mod tests {
                 GetFlowsRequest { until: bound, ..GetFlowsRequest::default() },
             ];
             for request in requests {
-                let status = Query::new(&request).unwrap_err();
+                let status = Query::new(&request, &Arc::new(Budget::new(0))).unwrap_err();
                 assert_eq!(status.code(), tonic::Code::Unknown);
                 assert_eq!(status.message(), format!("proto: timestamp {expected}"));
             }
@@ -203,7 +217,7 @@ mod tests {
         let experimental = Some(crate::proto::flow::flow_filter::Experimental { cel_expression: vec![expression] });
         let filter = crate::proto::flow::FlowFilter { experimental, ..Default::default() };
         let request = GetFlowsRequest { whitelist: vec![filter], ..GetFlowsRequest::default() };
-        let status = Query::new(&request).err().unwrap();
+        let status = Query::new(&request, &Arc::new(Budget::new(0))).err().unwrap();
         assert!(3 * status.message().len() < 16 << 10, "{} bytes", status.message().len());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     events::{self, Asked},
+    filter::Filters,
     get_flows::{self, Serving},
     reply::Reply,
     services::observer_server::Observer,
@@ -9,6 +10,7 @@ use super::{
 };
 use crate::{
     flows::{Encoded, Sink},
+    link::Budget,
     proto::{
         number,
         observer::{
@@ -27,11 +29,15 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status};
 
 /// The period over which the rate of flows is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// The memory for the filters of all requests.
+const FILTER_BYTES: usize = 48 << 20;
 
 /// Hubble's Observer for the flows of one or more nodes.
 #[derive(Debug)]
@@ -46,6 +52,9 @@ pub struct Server {
     tls: Option<String>,
     started: Instant,
     costly: CostlyTurn,
+    filters: Arc<Budget>,
+    /// One request compiles large filters at a time, because that takes memory, too.
+    compiling: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -53,8 +62,14 @@ impl Server {
     /// Serves the flows of these nodes from `sink`. Streams end with `shutdown`.
     pub fn new(sink: Sink, nodes: Vec<String>, shutdown: CancellationToken) -> Self {
         let (cluster, started) = (String::new(), Instant::now());
-        let costly = CostlyTurn::default();
-        Self { sink, nodes, is_recorded: false, cluster, tls: None, started, costly, shutdown }
+        let (costly, filters) = (CostlyTurn::default(), Arc::new(Budget::new(FILTER_BYTES)));
+        let compiling = Arc::new(Semaphore::new(1));
+        Self { sink, nodes, is_recorded: false, cluster, tls: None, started, costly, filters, compiling, shutdown }
+    }
+
+    /// The memory for the filters of all requests.
+    pub fn filters(&self) -> Arc<Budget> {
+        Arc::clone(&self.filters)
     }
 
     /// Sets the cluster's name, which is shown beside namespaces.
@@ -143,10 +158,19 @@ impl Observer for Server {
         let request = request.into_inner();
         let server = self.nodes.first().cloned().unwrap_or_default();
         let ring = Arc::clone(&self.sink.ring);
-        let serving = Serving { server, costly: self.costly.clone(), shutdown: self.shutdown.clone() };
+        let place = get_flows::place(&ring)?;
+        let (costly, filters, shutdown) = (self.costly.clone(), Arc::clone(&self.filters), self.shutdown.clone());
+        let serving = Serving { server, costly, filters, shutdown };
+        let takes_long = Filters::take_long_to_compile(&request.whitelist, &request.blacklist);
+        // The semaphore is never closed.
+        let turn = if takes_long { Arc::clone(&self.compiling).acquire_owned().await.ok() } else { None };
         // Compiling many filters takes a while, so it runs off the async threads.
-        let started = tokio::task::spawn_blocking(move || get_flows::stream(&ring, &request, serving));
-        let stream = started.await.map_err(|error| Status::internal(error.to_string()))??;
+        let started = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            get_flows::stream(&ring, &request, serving, place)
+        });
+        // A request that its client gives up is not compiled any more.
+        let stream = AbortOnDropHandle::new(started).await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(stream.boxed()))
     }
 

@@ -187,6 +187,11 @@ impl Accounts {
 }
 
 impl Account {
+    /// Differs from those of all other accounts of the server.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Opens the account of a stream of this connection. It ends with the connection.
     pub fn stream(&self) -> Arc<Self> {
         self.backlog.open(Some(self.id), Arc::clone(&self.client), self.ended.child_token())

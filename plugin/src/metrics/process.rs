@@ -7,7 +7,7 @@ use crate::{
     export::PairLogTally,
     flows::{READERS, Ring},
     historian::Historian,
-    link::{Admission, Backlog, Tls},
+    link::{Admission, Backlog, Budget, Requests, Tls},
     otlp,
     statement::BudgetState,
 };
@@ -54,6 +54,28 @@ impl Part for Arc<Backlog> {
         let help = "Number of gRPC streams and connections ended because their clients did not read.";
         let ended = vec![(Vec::new(), self.ended())];
         page.counters("meridian_grpc_ended_clients", help, None, &ended)
+    }
+}
+
+impl Part for Arc<Requests> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let help = "Number of open gRPC requests.";
+        page.gauges("meridian_grpc_requests", help, None, &[(Vec::new(), self.count() as f64)])?;
+        let help = "Number of gRPC requests ended to make room for newer ones.";
+        page.counters("meridian_grpc_displaced_requests", help, None, &[(Vec::new(), self.displaced())])
+    }
+}
+
+/// The filters of flow streams.
+impl Part for Arc<Budget> {
+    fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
+        let gauge = |value: usize| vec![(Vec::new(), value as f64)];
+        let help = "Upper limit of the memory that the filters of flow streams take.";
+        page.gauges("meridian_flow_filters", help, Some(Unit::Bytes), &gauge(self.bytes()))?;
+        let help = "Limit of the memory that the filters of flow streams may take.";
+        page.gauges("meridian_flow_filters_limit", help, Some(Unit::Bytes), &gauge(self.limit()))?;
+        let help = "Number of flow streams ended because newer ones needed the memory of their filters.";
+        page.counters("meridian_flow_filters_displaced", help, None, &[(Vec::new(), self.displaced())])
     }
 }
 

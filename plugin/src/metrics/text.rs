@@ -79,7 +79,7 @@ pub(super) mod tests {
         historian::{self, Historian},
         hubble::metrics::FlowMetrics,
         identity::{Endpoint, Workload},
-        link::{Backlog, Files, Tls},
+        link::{Backlog, Budget, Files, Requests, Tls},
         metrics::{Families, Nodes, controller, process::HttpPlaces},
         otlp,
         proto::flow::{self, layer4::Protocol},
@@ -172,6 +172,8 @@ pub(super) mod tests {
             .with(Arc::new(Missed::default()))
             .with(HttpPlaces::default())
             .with(Arc::new(Backlog::new(1 << 20)))
+            .with(Arc::new(Requests::new(1, 1)))
+            .with(Arc::new(Budget::new(1 << 20)))
             .with(vec![("counters", Arc::new(Saves::default()))])
             .with(Arc::new(PairLogTally::default()))
             .with(history())

@@ -7,6 +7,7 @@ mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod confined;
+mod crowds;
 mod dashboards;
 mod demo;
 mod docs;

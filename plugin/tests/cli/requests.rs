@@ -82,7 +82,7 @@ async fn an_invalid_request_is_refused_before_any_flow() {
             Code::InvalidArgument,
             "first cannot be specified with follow",
         ),
-        (whitelist(huge), Code::OutOfRange, "the limit is: 4194304 bytes"),
+        (whitelist(huge), Code::OutOfRange, "the limit is: 262144 bytes"),
     ];
     for (request, code, text) in cases {
         let status = client.get_flows(request).await.unwrap_err();

@@ -184,6 +184,7 @@ fn check_servers(demo: &Demo, sink: &Sink, truth: &Sums) {
             Arc::new(ZonesService { table, index: Arc::default() }),
         )),
         backlog: grpc::backlog(),
+        requests: grpc::requests(),
     };
     runtime.spawn(metrics::serve(page, http, shutdown.clone()));
     runtime.spawn(grpc::serve(services, Some(port), None, None, shutdown.clone()));

@@ -10,7 +10,12 @@ use crate::{
     },
     proto::{flow::Flow, observer::GetFlowsRequest},
 };
+use hyper::body::{Body, Bytes, Frame};
 use prost::Message;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -28,6 +33,7 @@ const MESSAGE: usize = 256 << 10;
 struct Server {
     at: SocketAddr,
     ring: Arc<Ring>,
+    requests: Arc<Requests>,
     backlog: Arc<Backlog>,
     _ends: tokio_util::sync::DropGuard,
 }
@@ -38,19 +44,25 @@ fn flow(n: usize) -> Flow {
 
 impl Server {
     async fn start() -> Self {
+        Self::with_requests(2000).await
+    }
+
+    async fn with_requests(most: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (at, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let (ring, backlog) = (Arc::new(Ring::new(1023)), Arc::new(Backlog::new(LIMIT)));
         (0..1023).for_each(|n| ring.push(flow(n).into()));
+        let requests = Arc::new(Requests::new(most, LIMIT));
         let observer = hubble::Server::new(Sink::new(Arc::clone(&ring)), vec!["node-a".into()], shutdown.clone());
         let port = Port {
             routes: Routes::new(ObserverServer::new(observer)),
             named: Reflection::of(&[]).named(),
             backlog: Arc::clone(&backlog),
+            requests: Arc::clone(&requests),
             shutdown: shutdown.clone(),
         };
         tokio::spawn(port.serve(crate::grpc::connections(listener, None, shutdown.clone())));
-        Self { at, ring, backlog, _ends: shutdown.drop_guard() }
+        Self { at, ring, requests, backlog, _ends: shutdown.drop_guard() }
     }
 
     /// A client whose connection never fills, so that each of its streams is stuck by itself.
@@ -140,4 +152,48 @@ async fn a_connection_that_takes_nothing_is_ended_as_a_whole() {
         assert!(server.backlog.bytes() <= LIMIT + MESSAGE);
     }
     read(&mut honest.get_flows(everything()).await.unwrap().into_inner(), 1023).await;
+}
+
+/// A request body that begins and never ends.
+struct Endless(Option<Bytes>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
+#[tokio::test]
+async fn requests_that_never_end_hold_no_more_than_the_bound_and_a_client_is_answered() {
+    let server = Server::with_requests(300).await;
+    let mut answers = tokio::task::JoinSet::new();
+    // Twenty times the bound, and twice as many requests as there may be.
+    for _ in 0..6 {
+        let stream = TokioIo::new(TcpStream::connect(server.at).await.unwrap());
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut client, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..100 {
+            let mut body = vec![0; 40 << 10];
+            body[..5].copy_from_slice(&[0, 0, 3, 0, 0]);
+            let request = http::Request::post(format!("http://{}/observer.Observer/GetFlows", server.at))
+                .header("content-type", "application/grpc")
+                .body(Endless(Some(body.into())))
+                .unwrap();
+            client.ready().await.unwrap();
+            answers.spawn(client.send_request(request));
+        }
+        // They end for others, or are open.
+        while server.requests.displaced() == 0 && server.requests.count() < 20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(server.requests.bytes() <= LIMIT && server.requests.count() <= 300);
+        let mut reader = server.client().await.get_flows(everything()).await.unwrap().into_inner();
+        read(&mut reader, 1023).await;
+    }
+    assert!(server.requests.displaced() > 0);
+    assert!(server.requests.bytes() <= LIMIT && server.requests.count() <= 300);
 }

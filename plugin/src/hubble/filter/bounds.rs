@@ -3,9 +3,11 @@
 use crate::proto::flow::{FlowFilter, flow_filter::Experimental};
 
 /// The limit of values in all filters of a request. Each may be compared with each flow of the ring.
-pub(super) const VALUES: usize = 1000;
+pub(in crate::hubble) const VALUES: usize = 1000;
 /// The regular expressions among them: each may take [`super::go::REGEXP_BYTES`] of memory.
 pub(super) const REGEXPS: usize = 64;
+/// The limit of the memory that the filters of a request take, compiled.
+pub(super) const BYTES: usize = 16 << 20;
 /// The limit of CEL expressions.
 const EXPRESSIONS: usize = 16;
 /// Values up to which a request compares with a flow in no time.
@@ -20,6 +22,9 @@ pub enum TooMany {
     /// Regular expressions.
     #[error("too many regular expressions: more than {REGEXPS}")]
     Regexps,
+    /// Memory for all of them.
+    #[error("the filters take too much memory: more than {} MiB", BYTES >> 20)]
+    Bytes,
     /// CEL expressions.
     #[error("too many CEL expressions: more than {EXPRESSIONS}")]
     Expressions,
@@ -32,6 +37,7 @@ pub(super) struct Sums {
     values: usize,
     regexps: usize,
     expressions: usize,
+    bytes: usize,
 }
 
 impl Sums {
@@ -59,6 +65,25 @@ impl Sums {
     pub(super) const fn add_values(&mut self, values: usize) -> Result<(), TooMany> {
         self.values = self.values.saturating_add(values);
         if self.values > VALUES { Err(TooMany::Values) } else { Ok(()) }
+    }
+
+    /// Adds the memory of a check.
+    ///
+    /// # Errors
+    /// All checks together take too much.
+    pub(super) const fn add_bytes(&mut self, bytes: usize) -> Result<(), TooMany> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > BYTES { Err(TooMany::Bytes) } else { Ok(()) }
+    }
+
+    /// The number of filters and values.
+    pub(super) const fn values(&self) -> usize {
+        self.values
+    }
+
+    /// The memory of all checks that have a size of their own.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether the filters may take long for a flow.

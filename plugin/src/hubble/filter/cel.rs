@@ -15,7 +15,7 @@ mod value;
 
 pub use invalid::InvalidExpression;
 
-use super::field::FlowCheck;
+use super::field::SizedCheck;
 use crate::flows::Encoded;
 use cel::{
     Context, Env, Value,
@@ -31,6 +31,9 @@ use std::sync::{Arc, LazyLock};
 /// The longest expression that is accepted.
 const LONGEST: usize = 4096;
 
+/// The memory of an expression for each of its bytes, at most: `1+1+1` has a call with two arguments for each two.
+const BYTES_FOR_EACH: usize = 256;
+
 /// The functions of the language, and `matches` with a pattern compiled in advance.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -43,9 +46,11 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
 });
 
 /// Passes a flow if any expression is true; an expression that fails counts as false.
-pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, InvalidExpression> {
+pub(super) fn check(expressions: &[String]) -> Result<SizedCheck, InvalidExpression> {
     let programs: Vec<Program> = expressions.iter().map(|text| Program::new(text)).collect::<Result<_, _>>()?;
-    Ok(Box::new(move |flow| {
+    let text: usize = expressions.iter().map(String::len).sum();
+    let patterns: usize = programs.iter().flat_map(|program| &program.patterns).map(|pattern| pattern.0.bytes()).sum();
+    let check = Box::new(move |flow: &Encoded| {
         for program in &programs {
             match program.evaluate(flow) {
                 Some(true) => return true,
@@ -54,7 +59,8 @@ pub(super) fn check(expressions: &[String]) -> Result<FlowCheck, InvalidExpressi
             }
         }
         false
-    }))
+    });
+    Ok(SizedCheck { check, bytes: BYTES_FOR_EACH * text + patterns })
 }
 
 impl Program {
@@ -103,7 +109,7 @@ mod tests {
 
     fn verdict(text: &str) -> bool {
         let flow = Flow { uuid: "u".into(), node_name: "n".into(), ..Flow::default() };
-        check(&[text.to_owned()]).unwrap()(&flow.into())
+        (check(&[text.to_owned()]).unwrap().check)(&flow.into())
     }
 
     #[test]
@@ -180,7 +186,7 @@ mod tests {
     fn one_expression_is_enough_and_one_that_fails_ends_it() {
         let any = |texts: &[&str]| {
             let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-            check(&texts).unwrap()(&Flow::default().into())
+            (check(&texts).unwrap().check)(&Flow::default().into())
         };
         assert!(any(&["false", "true"]));
         assert!(!any(&["false", "false"]));

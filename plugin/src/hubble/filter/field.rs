@@ -10,6 +10,12 @@ use crate::{
 
 /// A check of a flow.
 pub(super) type FlowCheck = Box<dyn Fn(&Encoded) -> bool + Send + Sync>;
+/// A check of a flow that takes this many bytes, its values apart.
+pub(super) struct SizedCheck {
+    pub(super) check: FlowCheck,
+    pub(super) bytes: usize,
+}
+
 /// A check of one end of a flow.
 pub(super) type EndCheck = Box<dyn Fn(Option<Message<'_>>) -> bool + Send + Sync>;
 

@@ -1,6 +1,6 @@
 //! Go's formatting and parsing in error texts, which clients show unchanged.
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::meta::{BuildError, Config, Regex};
 use std::fmt::Write;
 
 /// Go's `%q`: a string in double quotes.
@@ -52,23 +52,74 @@ pub(super) fn parse_u16(text: &str) -> Result<u16, InvalidNumber> {
     text.parse().map_err(|_| InvalidNumber::Range(text.to_owned()))
 }
 
-/// The memory limit of a regular expression.
+/// The size limit of a compiled regular expression.
 pub(super) const REGEXP_BYTES: usize = 1 << 20;
+/// The limit of what a search remembers, in each direction.
+const CACHE_BYTES: usize = 64 << 10;
 
 /// A text that is no regular expression. The words are not Go's.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("error parsing regexp: {}: `{pattern}`", why(source))]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("error parsing regexp: {fault}: `{pattern}`")]
 pub struct InvalidRegexp {
     /// The text.
     pub(super) pattern: String,
-    source: regex::Error,
+    fault: RegexpFault,
 }
 
-fn why(error: &regex::Error) -> String {
-    match error {
-        // Its last line, after those that show the place.
-        regex::Error::Syntax(message) => message.lines().last().unwrap_or_default().replace("error: ", ""),
-        error => error.to_string(),
+/// The fault of a regular expression.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegexpFault {
+    /// The syntax, in the words of the library.
+    #[error("{0}")]
+    Syntax(String),
+    /// The size.
+    #[error("Compiled regex exceeds size limit of {0} bytes.")]
+    TooLarge(usize),
+}
+
+impl From<BuildError> for RegexpFault {
+    fn from(error: BuildError) -> Self {
+        match (error.size_limit(), error.syntax_error()) {
+            (Some(limit), _) => Self::TooLarge(limit),
+            // Its last line, after those that show the place.
+            (None, Some(error)) => {
+                Self::Syntax(error.to_string().lines().last().unwrap_or_default().replace("error: ", ""))
+            }
+            (None, None) => Self::Syntax(error.to_string()),
+        }
+    }
+}
+
+/// A compiled regular expression that matches anywhere, of a known size.
+#[derive(Clone, Debug)]
+pub(super) struct Regexp {
+    regex: Regex,
+    bytes: usize,
+}
+
+impl Regexp {
+    /// Compiles an expression up to a size.
+    ///
+    /// # Errors
+    /// The text is no regular expression, or a large one.
+    pub(super) fn new(pattern: &str, limit: usize) -> Result<Self, RegexpFault> {
+        // A backtracking search would remember more.
+        let config = Config::new().nfa_size_limit(Some(limit)).onepass_size_limit(Some(CACHE_BYTES));
+        let config = config.hybrid_cache_capacity(CACHE_BYTES).backtrack(false);
+        let regex = Regex::builder().configure(config).build(pattern)?;
+        // One thread serves all clients, so there is one cache.
+        let bytes = regex.memory_usage() + regex.create_cache().memory_usage() + 2 * CACHE_BYTES;
+        Ok(Self { regex, bytes })
+    }
+
+    /// Whether the text has a match.
+    pub(super) fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    /// The limit of the memory that it takes, its searches included.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -76,17 +127,29 @@ fn why(error: &regex::Error) -> String {
 ///
 /// # Errors
 /// It is none.
-pub(super) fn regexp(pattern: &str) -> Result<Regex, InvalidRegexp> {
-    let regexp = RegexBuilder::new(pattern).size_limit(REGEXP_BYTES).build();
-    regexp.map_err(|source| InvalidRegexp { pattern: pattern.to_owned(), source })
+pub(super) fn regexp(pattern: &str) -> Result<Regexp, InvalidRegexp> {
+    Regexp::new(pattern, REGEXP_BYTES).map_err(|fault| InvalidRegexp { pattern: pattern.to_owned(), fault })
+}
+
+/// Regular expressions, of which one has to match.
+pub(super) struct Regexps(Vec<Regexp>);
+
+impl Regexps {
+    pub(super) fn is_match(&self, text: &str) -> bool {
+        self.0.iter().any(|regexp| regexp.is_match(text))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(Regexp::bytes).sum()
+    }
 }
 
 /// Compiles regular expressions that match anywhere.
 ///
 /// # Errors
 /// One of them is none.
-pub(super) fn regexps(patterns: &[String]) -> Result<Vec<Regex>, InvalidRegexp> {
-    patterns.iter().map(|pattern| regexp(pattern)).collect()
+pub(super) fn regexps(patterns: &[String]) -> Result<Regexps, InvalidRegexp> {
+    patterns.iter().map(|pattern| regexp(pattern)).collect::<Result<_, _>>().map(Regexps)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Filters by HTTP, which match only flows of layer 7.
 
 use super::{
-    field::{FlowCheck, record},
-    go,
+    field::{FlowCheck, SizedCheck, record},
+    go::{self, Regexps},
     invalid::InvalidFilter,
 };
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
         wire::Message,
     },
 };
-use regex::Regex;
 
 fn http(flow: &Encoded) -> Option<Message<'_>> {
     record(flow, layer7::HTTP)
@@ -48,24 +47,28 @@ pub(super) fn method(methods: &[String]) -> FlowCheck {
     })
 }
 
-fn regexps(patterns: &[String], field: &'static str) -> Result<Vec<Regex>, InvalidFilter> {
+fn regexps(patterns: &[String], field: &'static str) -> Result<Regexps, InvalidFilter> {
     go::regexps(patterns).map_err(|error| InvalidFilter::of(field)(InvalidFilter::Http(error)))
 }
 
-pub(super) fn url(patterns: &[String]) -> Result<FlowCheck, InvalidFilter> {
+pub(super) fn url(patterns: &[String]) -> Result<SizedCheck, InvalidFilter> {
     let patterns = regexps(patterns, "http url")?;
-    Ok(Box::new(move |flow| {
+    let bytes = patterns.bytes();
+    let check = Box::new(move |flow: &Encoded| {
         let has = http(flow).map_or("", |http| http.string(http::URL));
-        !has.is_empty() && patterns.iter().any(|pattern| pattern.is_match(has))
-    }))
+        !has.is_empty() && patterns.is_match(has)
+    });
+    Ok(SizedCheck { check, bytes })
 }
 
-pub(super) fn path(patterns: &[String]) -> Result<FlowCheck, InvalidFilter> {
+pub(super) fn path(patterns: &[String]) -> Result<SizedCheck, InvalidFilter> {
     let patterns = regexps(patterns, "http path")?;
-    Ok(Box::new(move |flow| {
+    let bytes = patterns.bytes();
+    let check = Box::new(move |flow: &Encoded| {
         let path = http(flow).and_then(|http| path_of(http.string(http::URL)));
-        path.is_some_and(|path| patterns.iter().any(|pattern| pattern.is_match(&path)))
-    }))
+        path.is_some_and(|path| patterns.is_match(&path))
+    });
+    Ok(SizedCheck { check, bytes })
 }
 
 pub(super) fn header(headers: &[HttpHeader]) -> FlowCheck {

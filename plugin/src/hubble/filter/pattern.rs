@@ -1,10 +1,15 @@
 //! Filters by name pattern: DNS names and node names, where `*` matches any part.
 
-use super::{field::FlowCheck, go::quote_rune};
-use regex::Regex;
+use super::{
+    field::SizedCheck,
+    go::{Regexp, RegexpFault, quote_rune},
+};
+use crate::flows::Encoded;
 
 /// Matches any DNS name.
 const ANY: &str = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)";
+/// The size limit of all patterns of a field, compiled.
+const PATTERNS_BYTES: usize = 4 << 20;
 /// The cluster of a node name that has none.
 const DEFAULT_CLUSTER: &str = "default";
 
@@ -25,17 +30,19 @@ pub enum InvalidPattern {
     Rune(char),
     /// All together are too large.
     #[error(transparent)]
-    Regexp(#[from] regex::Error),
+    Regexp(#[from] RegexpFault),
 }
 
 /// `number` is the field number of the names in the flow.
-pub(super) fn fqdn(patterns: &[String], number: u64) -> Result<FlowCheck, InvalidPattern> {
+pub(super) fn fqdn(patterns: &[String], number: u64) -> Result<SizedCheck, InvalidPattern> {
     let pattern = one_of(patterns, translate)?;
-    Ok(Box::new(move |flow| flow.own().strings(number).any(|name| pattern.is_match(name))))
+    let bytes = pattern.bytes();
+    let check = Box::new(move |flow: &Encoded| flow.own().strings(number).any(|name| pattern.is_match(name)));
+    Ok(SizedCheck { check, bytes })
 }
 
 /// A node, a cluster followed by a slash, or both with a slash between.
-pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, InvalidPattern> {
+pub(super) fn node_name(patterns: &[String]) -> Result<SizedCheck, InvalidPattern> {
     let pattern = one_of(patterns, |pattern| {
         let parts: Vec<&str> = pattern.split('/').collect();
         let (cluster, node) = match parts[..] {
@@ -47,19 +54,21 @@ pub(super) fn node_name(patterns: &[String]) -> Result<FlowCheck, InvalidPattern
         let part = |pattern: &str| if pattern.is_empty() { Ok(ANY.to_owned()) } else { translate(pattern) };
         Ok(format!("{}/{}", part(cluster)?, part(node)?))
     })?;
-    Ok(Box::new(move |flow| match flow.node_name() {
+    let bytes = pattern.bytes();
+    let check = Box::new(move |flow: &Encoded| match flow.node_name() {
         "" => false,
         name if name.contains('/') => pattern.is_match(name),
         name => pattern.is_match(&format!("{DEFAULT_CLUSTER}/{name}")),
-    }))
+    });
+    Ok(SizedCheck { check, bytes })
 }
 
 fn one_of(
     patterns: &[String],
     translate: impl Fn(&str) -> Result<String, InvalidPattern>,
-) -> Result<Regex, InvalidPattern> {
+) -> Result<Regexp, InvalidPattern> {
     let parts: Vec<String> = patterns.iter().map(|pattern| translate(pattern)).collect::<Result<_, _>>()?;
-    Ok(Regex::new(&format!(r"\A(?:{})\z", parts.join("|")))?)
+    Ok(Regexp::new(&format!(r"\A(?:{})\z", parts.join("|")), PATTERNS_BYTES)?)
 }
 
 /// The regular expression of a pattern.

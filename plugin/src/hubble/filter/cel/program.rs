@@ -1,12 +1,11 @@
 //! A checked expression, in which names stand for paths into the flow and for patterns.
 
-use super::super::go::{self, InvalidRegexp};
+use super::super::go::{self, InvalidRegexp, Regexp};
 use crate::proto::schema::FieldType;
 use cel::{
     IdedExpr,
     common::value::{StaticVal, Val},
 };
-use regex::Regex;
 use std::any::Any;
 
 /// An expression that has been checked.
@@ -27,7 +26,7 @@ pub(super) struct Path {
 
 /// A regular expression.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(pub(super) Regex);
+pub(super) struct Pattern(pub(super) Regexp);
 
 /// Prefixes of the names that the check inserts; no identifier of the language starts with them.
 pub(super) const PATH: char = '#';

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Mutates the corpus of every target at random, and keeps the inputs with new outcomes in fuzz/corpus.
+#
+#   fuzz.sh [SECONDS] [TARGET...]   for so many seconds for each target (60), all of them or those whose tests' names
+#                                   hold one of these texts. MERIDIAN_FUZZ_SEED=N repeats a run
+#
+# An input that panics is kept as crash-HASH, and `make test` fails until it is mended.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+need_userspace
+export MERIDIAN_FUZZ_SECONDS=${1:-60}
+shift || true
+cargo test --locked --manifest-path "$ROOT/Cargo.toml" --test fuzz -- --nocapture --test-threads "$(nproc)" "$@"
