@@ -3,7 +3,7 @@
 export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
 export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
 
-.PHONY: help demo test bench bench-page ebpf web dashboards image test-kernels test-cilium fuzz cluster cluster-down
+.PHONY: help demo test bench bench-page ebpf web dashboards image test-kernels test-cilium fuzz soak cluster cluster-down
 
 help: ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,9 @@ test-kernels: ## runs every case on older and newer kernels in qemu, about an ho
 
 fuzz: ## mutates the corpus of each reader of foreign bytes; SECONDS=60 for each
 	@scripts/fuzz.sh $(or $(SECONDS),60)
+
+soak: ## traffic, churn and faults for MINUTES=30: exact at the end, and memory, descriptors and tasks flat
+	@scripts/soak.sh $(or $(MINUTES),30)
 
 test-cilium: ## runs Meridian beside the real Cilium in each of its modes
 	@scripts/test-cilium.sh all

@@ -1,7 +1,7 @@
 //! Crowds of clients that ask for much and take nothing: the server stays within the memory that the chart gives an
 //! agent, and serves others.
 
-use crate::{meridian, running::Running};
+use crate::{free_address, meridian, running::Running};
 use meridian::{
     hubble::services::observer_client::ObserverClient,
     proto::{
@@ -23,12 +23,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(at: &str) -> Self {
-        let mut command = meridian(&["replay", "-", "--listen", at, "--capacity", "4095"]);
+    fn start() -> Self {
+        let at = free_address();
+        let mut command = meridian(&["replay", "-", "--listen", &at, "--capacity", "4095"]);
         let mut process = Running::spawn_fed(&mut command);
         let (_, mut rest) = process.stderr_until("serving");
         std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
-        Self { process, at: at.to_owned() }
+        Self { process, at }
     }
 
     /// Flows from this number, which the server takes.
@@ -88,7 +89,7 @@ fn heavy(n: usize) -> FlowFilter {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filters_of_all_clients_together_leave_an_agent_within_its_memory() {
-    let mut server = Server::start("127.0.0.1:4293");
+    let mut server = Server::start();
     let (mut clients, mut stuck) = (Vec::new(), Vec::new());
     for n in 0..60 {
         if n % 20 == 0 {

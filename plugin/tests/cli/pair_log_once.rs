@@ -29,13 +29,19 @@ const ZONES: &str = "zones:
 - {name: b, region: r, cidrs: [10.0.2.2/32]}
 ";
 
-/// A disk of 64 KiB for the state, until it is dropped.
-struct Disk(PathBuf);
+/// A small disk for the state, until it is dropped.
+pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {
+    /// A disk of 64 KiB.
     fn new(folder: PathBuf) -> Self {
+        Self::with_size(folder, "64k")
+    }
+
+    /// A disk of this size.
+    pub(crate) fn with_size(folder: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&folder).unwrap();
-        mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
+        mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some(&*format!("size={size}"))).unwrap();
         Self(folder)
     }
 
@@ -44,7 +50,7 @@ impl Disk {
     }
 
     /// Leaves no room.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = fs::File::create(self.0.join("full")).unwrap();
         while file.write_all(&[0; 512]).is_ok() {}
     }
@@ -70,7 +76,7 @@ impl Drop for Disk {
 }
 
 /// The bytes in the pair log.
-fn logged(log: &Path) -> u64 {
+pub(crate) fn logged(log: &Path) -> u64 {
     let text = fs::read_to_string(log).unwrap_or_default();
     // A killed agent may have written half of a line.
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

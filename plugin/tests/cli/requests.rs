@@ -1,7 +1,7 @@
 //! Invalid requests, and clients that do not read: each gets its error, no other client is disturbed, and the server's
 //! memory is bounded.
 
-use crate::{meridian, running::Running};
+use crate::{free_address, meridian, running::Running};
 use meridian::{
     hubble::services::observer_client::ObserverClient,
     proto::{
@@ -57,7 +57,7 @@ fn expression(text: &str) -> GetFlowsRequest {
 
 #[tokio::test]
 async fn an_invalid_request_is_refused_before_any_flow() {
-    let at = "127.0.0.1:4298";
+    let at = &*free_address();
     let mut replay = Running::spawn_fed(&mut meridian(&["replay", "-", "--listen", at]));
     replay.stdin().write_all(lines(0, 10).as_bytes()).unwrap();
     replay.close_stdin();
@@ -110,7 +110,7 @@ fn counted(message: &meridian::hubble::Reply) -> (usize, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_followers_that_do_not_read_disturb_nobody() {
-    let at = "127.0.0.1:4297";
+    let at = &*free_address();
     let capacity = CAPACITY.to_string();
     let mut replay = Running::spawn_fed(&mut meridian(&["replay", "-", "--listen", at, "--capacity", &capacity]));
     let (_, _stderr) = replay.stderr_until("serving");

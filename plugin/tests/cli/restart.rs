@@ -38,7 +38,7 @@ fn pinned(bpf: &BpfFs) -> Vec<PathBuf> {
 }
 
 /// Stops the traffic when it is dropped.
-struct StopOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -47,7 +47,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 /// The agent's answer on its HTTP port; empty if there is none.
-fn page(network: &Network, path: &str) -> String {
+pub(crate) fn page(network: &Network, path: &str) -> String {
     let get = || {
         let mut stream = TcpStream::connect("127.0.0.1:9980").ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
@@ -59,7 +59,7 @@ fn page(network: &Network, path: &str) -> String {
 }
 
 /// The traffic series on the agent's page, with their values.
-fn traffic(network: &Network) -> BTreeMap<String, u64> {
+pub(crate) fn traffic(network: &Network) -> BTreeMap<String, u64> {
     let page = page(network, "/metrics");
     let families = ["meridian_zone_", "meridian_pod_", "meridian_workload_", "pod_cross_zone_", "kubecost_"];
     let series = page.lines().filter(|line| families.iter().any(|family| line.starts_with(family)));
@@ -69,7 +69,7 @@ fn traffic(network: &Network) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn sum(series: &BTreeMap<String, u64>, family: &str) -> u64 {
+pub(crate) fn sum(series: &BTreeMap<String, u64>, family: &str) -> u64 {
     series.iter().filter(|(name, _)| name.starts_with(family)).map(|(_, value)| value).sum()
 }
 
