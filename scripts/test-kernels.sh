@@ -33,6 +33,7 @@ programs() {
     if [[ $2 = *-arm64 ]]; then
         packages=$(APT_CONFIG=$(other_suites arm64) unpack_package busybox-static:arm64)
         cp "$packages/bin/busybox" "$1/bin/busybox"
+        need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross >&2
         program=$("$ROOT/scripts/static.sh" --quick aarch64)
         cp "$program" "$1/bin/meridian"
         return
@@ -83,6 +84,7 @@ END
 boot() {
     local folder image machine=(qemu-system-x86_64 -accel tcg -cpu max) console=ttyS0
     if [[ $1 = *-arm64 ]]; then
+        need_packages qemu-system-arm >&2
         machine=(qemu-system-aarch64 -machine virt -cpu "max,pauth-impdef=on")
         console=ttyAMA0
     fi
