@@ -1,7 +1,8 @@
 //! A life of Meridian in a cluster.
 
 use crate::{
-    advice, load,
+    advice::{self, PRICES},
+    load,
     nodes::{
         actions::{burst, burst_while, ready, restart_agents, send, send_from_each_client, services_are_settled},
         cluster::{Cluster, NODES, OUTSIDE, until},
@@ -16,9 +17,13 @@ use crate::{
     typist::Typist,
 };
 use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
 
 /// Beside a cluster that a person has, and one with Cilium.
 const NAME: &str = "meridian-pods";
+const ADVICE: &str = "meridian-advice";
+/// One cluster after the other.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// As README.md and docs/install.md have them.
 pub const INSTALL: &str = "helm install meridian helm/meridian --namespace meridian --create-namespace --set image.repository=REGISTRY/meridian";
@@ -32,6 +37,7 @@ const HOST_PORT: u16 = 8081;
 #[test]
 #[ignore = "brings a cluster up: scripts/test.sh pods"]
 fn totals_equal_the_wire_through_every_event_of_a_cluster() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = Machine::look(NAME);
     {
         let cluster = timed("the cluster", || Cluster::up(NAME, None));
@@ -49,10 +55,29 @@ fn totals_equal_the_wire_through_every_event_of_a_cluster() {
     machine.must_be_as_before();
 }
 
+/// Without the watch over totals: all controllers end at once, and with them what nodes had counted before they were
+/// switched off.
+#[test]
+#[ignore = "brings a cluster up: scripts/test.sh pods"]
+fn a_preference_for_the_zone_is_proposed_applied_and_followed() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let machine = Machine::look(ADVICE);
+    {
+        let cluster = timed("the cluster", || Cluster::up(ADVICE, None));
+        let mut typist = Typist::new(&cluster);
+        timed("installation", || install(&cluster, &mut typist, &["--set-json", PRICES]));
+        cluster.apply("conformance/cluster/workloads.yaml");
+        for (namespace, workload) in [("shop", "deployment/web"), ("billing", "daemonset/client")] {
+            cluster.rolled_out(namespace, workload);
+        }
+        advice::works(&cluster);
+    }
+    machine.must_be_as_before();
+}
+
 fn relay_values() -> Vec<&'static str> {
     let mut values = vec!["--values", "helm/meridian/presets/generic.yaml"];
     values.extend(["--set", "relay.enabled=true,relay.image.repository=meridian.test/hubble-relay"]);
-    values.extend(["--set-json", advice::PRICES]);
     values
 }
 
@@ -145,7 +170,6 @@ impl<'c> Life<'c> {
         self.goes_through("traffic after the node has come back", |life| burst(life.cluster));
         timed("ten thousand flows, and clients that follow them", || load::bear(self.cluster));
         self.goes_through("traffic after it", |life| burst(life.cluster));
-        timed("advice", || advice::works(self.cluster));
     }
 
     /// Every kind of traffic, of which the wire must have carried its part.
