@@ -98,19 +98,9 @@ pub async fn serve(
     let mut names = vec!["observer.Observer"];
     names.extend(peers.map(|_| "peer.Peer"));
     names.extend(own.iter().flat_map(|_| ["meridian.v1.Counters", "meridian.v1.Zones"]));
-    // Old clients use the older version of reflection, new ones the newer.
     let reflection = Reflection::of(&names);
-    let mut routes =
-        Routes::new(ObserverServer::from_arc(Arc::clone(&services.observer)).max_decoding_message_size(REQUEST_BYTES))
-            .add_service(health)
-            .add_service(
-                v1::server_reflection_server::ServerReflectionServer::new(reflection.clone())
-                    .max_decoding_message_size(REQUEST_BYTES),
-            )
-            .add_service(
-                v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone())
-                    .max_decoding_message_size(REQUEST_BYTES),
-            );
+    let observer = ObserverServer::from_arc(Arc::clone(&services.observer)).max_decoding_message_size(REQUEST_BYTES);
+    let mut routes = with_reflection(Routes::new(observer).add_service(health), &reflection);
     if let Some(peers) = peers {
         routes = routes.add_service(PeerServer::from_arc(Arc::clone(peers)).max_decoding_message_size(REQUEST_BYTES));
     }
@@ -163,6 +153,15 @@ pub struct ControllerServices {
     pub requests: Arc<Requests>,
 }
 
+/// Adds reflection in both versions: old clients use the older one.
+fn with_reflection(routes: Routes, reflection: &Reflection) -> Routes {
+    let newer = v1::server_reflection_server::ServerReflectionServer::new(reflection.clone());
+    let older = v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone());
+    routes
+        .add_service(newer.max_decoding_message_size(REQUEST_BYTES))
+        .add_service(older.max_decoding_message_size(REQUEST_BYTES))
+}
+
 /// Serves these services until `shutdown`, with TLS if there is any.
 ///
 /// # Errors
@@ -179,15 +178,8 @@ pub async fn serve_controller(
         .add_service(CountersServer::new(services.counters).max_decoding_message_size(REQUEST_BYTES))
         .add_service(PeerServer::new(services.peers).max_decoding_message_size(REQUEST_BYTES))
         .add_service(ZonesServer::new(services.zones).max_decoding_message_size(REQUEST_BYTES))
-        .add_service(health("meridian.v1.Controller").await)
-        .add_service(
-            v1::server_reflection_server::ServerReflectionServer::new(reflection.clone())
-                .max_decoding_message_size(REQUEST_BYTES),
-        )
-        .add_service(
-            v1alpha::server_reflection_server::ServerReflectionServer::new(reflection.clone())
-                .max_decoding_message_size(REQUEST_BYTES),
-        );
+        .add_service(health("meridian.v1.Controller").await);
+    let routes = with_reflection(routes, &reflection);
     let (backlog, requests) = (services.backlog, services.requests);
     let port = Port { routes, named: reflection.named(), backlog, requests, shutdown: shutdown.clone() };
     port.serve(connections(listener, tls, shutdown)).await

@@ -25,7 +25,8 @@ pub(super) struct Query {
     follow: bool,
     since: Option<Instant>,
     until: Option<Instant>,
-    filters: Budgeted<Filters>,
+    /// `None`: every flow passes, and nothing is kept or locked.
+    filters: Option<Budgeted<Filters>>,
     is_costly: bool,
 }
 
@@ -52,9 +53,9 @@ impl Query {
             return Err(Status::invalid_argument("first cannot be specified with follow"));
         }
         // Hubble's code: its clients show only the text of an error with this code.
-        let filters = Filters::new(&request.whitelist, &request.blacklist)
-            .map_err(|error| Status::unknown(short(error.to_string())))?;
-        let bytes = filters.bytes();
+        let has_filters = !request.whitelist.is_empty() || !request.blacklist.is_empty();
+        let filters = has_filters.then(|| Filters::new(&request.whitelist, &request.blacklist)).transpose();
+        let filters = filters.map_err(|error| Status::unknown(short(error.to_string())))?;
         for bound in [&request.since, &request.until].into_iter().flatten() {
             check(bound).map_err(|error| Status::unknown(error.to_string()))?;
         }
@@ -65,8 +66,11 @@ impl Query {
             follow: request.follow,
             since: request.since.as_ref().map(instant),
             until: request.until.as_ref().map(instant),
-            is_costly: filters.is_costly(),
-            filters: budget.keep(filters, bytes),
+            is_costly: filters.as_ref().is_some_and(Filters::is_costly),
+            filters: filters.map(|filters| {
+                let bytes = filters.bytes();
+                budget.keep(filters, bytes)
+            }),
         })
     }
 
@@ -88,11 +92,12 @@ impl Query {
 
     /// Whether the filters have given way to those of newer requests.
     pub(super) fn is_displaced(&self) -> bool {
-        self.filters.is_displaced()
+        self.filters.as_ref().is_some_and(Budgeted::is_displaced)
     }
 
     fn matches(&self, flow: &Encoded) -> bool {
-        self.filters.with(|filters| filters.match_flow(flow)).unwrap_or(false)
+        let Some(filters) = &self.filters else { return true };
+        filters.with(|filters| filters.match_flow(flow)).unwrap_or(false)
     }
 
     /// The sequence number to start from, when the ring ends at `newest`.

@@ -56,13 +56,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A value within the budget, until it is dropped or gives way to others.
 pub struct Budgeted<T> {
     value: Arc<Mutex<Option<T>>>,
-    /// The budget, and the value's id in it; `None` for a value that is not counted.
-    place: Option<(Arc<Budget>, u64)>,
+    budget: Arc<Budget>,
+    /// The value's id in the budget.
+    id: u64,
 }
 
 impl<T> fmt::Debug for Budgeted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budgeted").field("place", &self.place.as_ref().map(|(_, id)| id)).finish_non_exhaustive()
+        f.debug_struct("Budgeted").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -91,7 +92,7 @@ impl Budget {
         drop(kept);
         self.displaced.fetch_add(drained.len() as u64, Ordering::Relaxed);
         drained.iter().for_each(|place| place.drain());
-        Budgeted { value, place: Some((Arc::clone(self), id)) }
+        Budgeted { value, budget: Arc::clone(self), id }
     }
 
     /// The bytes of all values.
@@ -119,11 +120,6 @@ impl Kept {
 }
 
 impl<T> Budgeted<T> {
-    /// A value that no budget counts.
-    pub fn uncounted(value: T) -> Self {
-        Self { value: Arc::new(Mutex::new(Some(value))), place: None }
-    }
-
     /// Uses the value; `None` if it has given way to others.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         lock(&self.value).as_mut().map(f)
@@ -137,10 +133,8 @@ impl<T> Budgeted<T> {
 
 impl<T> Drop for Budgeted<T> {
     fn drop(&mut self) {
-        if let Some((budget, id)) = &self.place {
-            let value = lock(&budget.kept).remove(*id);
-            drop(value);
-        }
+        let value = lock(&self.budget.kept).remove(self.id);
+        drop(value);
     }
 }
 
@@ -159,7 +153,7 @@ mod tests {
         let newer = keep(40);
         assert!(old.is_displaced() && !new.is_displaced() && !small.is_displaced());
         assert_eq!((budget.bytes(), budget.displaced()), (80, 2));
-        // What gave way is not subtracted again.
+        // Displaced values are not subtracted again.
         drop((large, old, small));
         assert_eq!(budget.bytes(), 70);
         drop((new, newer));
@@ -167,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gave_way_is_free_at_once() {
+    fn a_displaced_value_is_free_at_once() {
         let (budget, held) = (Arc::new(Budget::new(100)), Arc::new(()));
         let first = budget.keep(Arc::clone(&held), 60);
         assert_eq!(first.with(|_| 1), Some(1));

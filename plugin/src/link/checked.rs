@@ -1,7 +1,7 @@
 //! A codec that examines a message before it is decoded.
 //!
 //! A decoded message can take hundreds of times the memory of its encoding: an empty message in a list has two bytes on
-//! the wire. So messages from outside are checked while they are encoded.
+//! the wire. So messages from outside are checked before they are decoded.
 
 use std::marker::PhantomData;
 use tonic::{

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use std::{fmt::Write as _, io::Write as _};
 use tonic::transport::{Channel, Endpoint};
 
-/// What the chart gives an agent, without what an agent without clients takes: 44 MiB.
+/// The chart's limit for an agent, minus the 44 MiB of an agent without clients.
 const MIB: u64 = 256 - 44;
 
 /// A server of flows that come from its input.

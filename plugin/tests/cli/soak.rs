@@ -34,12 +34,12 @@ const PORT: u16 = 9000;
 const PORTS: u16 = 500;
 /// The time between two faults. A fault takes up to half of it.
 const CYCLE: Duration = Duration::from_secs(6);
-/// What memory may grow by over the measured part of a run, by its slope.
+/// The limit of the growth of memory over the measured part of a run, by its slope.
 const GROWTH_BYTES: f64 = (6 << 20) as f64;
 /// The same of descriptors and threads.
 const GROWTH_OTHERS: f64 = 3.0;
 
-/// What an agent takes.
+/// The resources of an agent at a moment.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     seconds: f64,
@@ -176,7 +176,7 @@ fn send(stop: &AtomicBool) {
 }
 
 #[test]
-#[ignore = "takes as long as it is told: make soak"]
+#[ignore = "takes minutes: make soak"]
 fn an_agent_is_exact_and_flat_after_traffic_churn_and_faults() {
     let minutes: f64 = env::var("MERIDIAN_SOAK_MINUTES").map_or(30.0, |text| text.parse().unwrap());
     let total = Duration::from_secs_f64(60.0 * minutes);

@@ -96,7 +96,7 @@ fn plant(target: &Target) {
     }
 }
 
-/// Mutates the corpus at random for as long as the variable tells, and keeps inputs with new outcomes.
+/// Mutates the corpus at random for a time, and keeps inputs with new outcomes.
 fn grow(target: &Target, duration: Duration, seed: u64) {
     let mut corpus = corpus(target);
     let mut known: HashSet<String> = corpus.iter().map(|input| shape(&outcome(target, input))).collect();

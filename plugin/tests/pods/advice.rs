@@ -233,7 +233,7 @@ fn restart(cluster: &Cluster) {
 
 /// Waits until a controller has the reports of all agents.
 fn serve_totals(cluster: &Cluster) {
-    // What agents counted before a controller's first reports belongs to no hour.
+    // Traffic before an agent's first report to a controller belongs to no hour of its history.
     until("totals", || {
         pages::holder(cluster)?;
         let mut series = pages::totals(cluster).into_iter();
