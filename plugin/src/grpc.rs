@@ -16,6 +16,7 @@ use crate::{
     },
     counters::Sample,
     feed::{FeedService, services::controller_server::ControllerServer},
+    flows::READERS,
     hubble::{
         self,
         services::{observer_server::ObserverServer, peer_server::PeerServer},
@@ -50,16 +51,14 @@ const CONNECTIONS_BY_ADDRESS: usize = 128;
 /// Bytes that may wait for all clients of the port and the socket together.
 const BACKLOG_BYTES: usize = 64 << 20;
 
-/// Requests of all clients at one time: as many as there may be streams of flows.
-const REQUESTS: usize = 4096;
 /// Bytes of all requests that are not complete.
 const INCOMPLETE_BYTES: usize = 8 << 20;
 /// Bytes of a request.
 const REQUEST_BYTES: usize = 256 << 10;
 
-/// The bound on the requests to a process.
+/// The bound on the requests to a process: as many as there may be streams of flows.
 pub fn requests() -> Arc<Requests> {
-    Arc::new(Requests::new(REQUESTS, INCOMPLETE_BYTES))
+    Arc::new(Requests::new(READERS, INCOMPLETE_BYTES))
 }
 
 /// The bound on the bytes that wait for the clients of a process.

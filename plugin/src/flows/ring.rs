@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The limit of concurrent readers. Each may hold a segment that has left the ring, and data that its client has
 /// not read.
-pub const READERS: usize = 4096;
+pub const READERS: usize = 2048;
 /// Records that are stored together; a reader takes a reference to the whole segment.
 const SEGMENT: usize = 64;
 /// How late a flow may be read: flows are read once a second, and a busy machine may take some seconds. A larger step

@@ -401,7 +401,7 @@ mod tests {
         let open = || stream(&ring, &GetFlowsRequest::default(), serving());
         let status = open().map(drop).unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(status.message(), "too many readers of flows (at most 4096)");
+        assert_eq!(status.message(), "too many readers of flows (at most 2048)");
         drop(places);
         let stream = open().map_err(drop).unwrap();
         assert_eq!(ring.readers(), (1, 1));

@@ -1,13 +1,14 @@
 //! A bound on the bytes that wait for all clients of a server together.
 //!
 //! A client that reads nothing leaves a little data in each of its streams, and a client may have many streams. At
-//! the bound, streams make no more data until a client has taken some. Then, too, streams are ended whose clients
-//! took nothing for a second, the longest first; the whole connection, if its socket has taken nothing for as long.
+//! the bound, streams make no more data until a client has taken some. Then, too, streams end whose clients took
+//! nothing for a second, the longest first, until a quarter of the room is free; and the whole connection, if its socket
+//! has taken nothing for as long.
 //! So clients that read slow each other down at worst, and clients that do not read make room for them.
 
 use super::LogLimit;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +23,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// The time without progress after which a client makes room for others.
 const STUCK: Duration = Duration::from_secs(1);
+/// The time in which the bytes of an ended stream must be gone. HTTP/2 keeps them as long as the client's window is
+/// full; then its connection ends.
+const GONE: Duration = Duration::from_millis(500);
 /// How often a stream that waits for room looks for stuck clients.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -40,7 +44,7 @@ pub struct Backlog {
 struct Accounts {
     by_id: HashMap<u64, Entry>,
     next_id: u64,
-    /// The bytes of all accounts that were not ended.
+    /// The bytes of all accounts.
     bytes: usize,
     /// When stuck clients were last looked for.
     looked: Option<Instant>,
@@ -52,7 +56,7 @@ struct Entry {
     connection: u64,
     client: Arc<str>,
     bytes: usize,
-    /// When the client last took bytes, or when the first of them began to wait.
+    /// When the client last took bytes, when the first of them began to wait, or when the account was ended.
     since: Instant,
     is_ended: bool,
     ended: CancellationToken,
@@ -86,7 +90,7 @@ impl Backlog {
         self.open(None, client.into(), CancellationToken::new())
     }
 
-    /// The bytes that wait, without those of ended accounts.
+    /// The bytes that wait.
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }
@@ -134,15 +138,14 @@ impl Backlog {
             return accounts.bytes < self.limit;
         }
         accounts.looked = Some(now);
-        while accounts.bytes >= self.limit {
-            let Some((client, bytes)) = accounts.end_stuck(now) else { return false };
-            self.room.notify_one();
-            self.ended.fetch_add(1, Ordering::Relaxed);
+        let ended = accounts.end_stuck(now, self.limit - self.limit / 4);
+        for (client, bytes) in &ended {
             if let Some(left_out) = self.log.line() {
                 tracing::warn!(%client, bytes, limit = self.limit, left_out, "a client that does not read was ended");
             }
         }
-        true
+        self.ended.fetch_add(ended.len() as u64, Ordering::Relaxed);
+        accounts.bytes < self.limit
     }
 
     fn lock(&self) -> MutexGuard<'_, Accounts> {
@@ -156,33 +159,52 @@ impl Accounts {
         let Some(entry) = self.by_id.get_mut(&id) else { return };
         let (before, after) = (entry.bytes, change(entry.bytes));
         entry.bytes = after;
-        if before == 0 || after < before {
+        if !entry.is_ended && (before == 0 || after < before) {
             entry.since = now;
         }
-        if !entry.is_ended {
-            self.bytes = (self.bytes + after).saturating_sub(before);
-        }
+        self.bytes = (self.bytes + after).saturating_sub(before);
     }
 
-    /// Ends the account that is stuck for the longest time; its client, and the bytes that this frees.
-    fn end_stuck(&mut self, now: Instant) -> Option<(Arc<str>, usize)> {
-        let is_stuck = |entry: &Entry| entry.bytes > 0 && now.duration_since(entry.since) >= STUCK;
-        let stuck = self.by_id.iter().filter(|(_, entry)| is_stuck(entry) && !entry.is_ended);
-        let (id, entry) = stuck.min_by_key(|(_, entry)| entry.since)?;
-        let (id, client, connection) = (*id, Arc::clone(&entry.client), entry.connection);
-        // A socket that takes nothing does not take a stream's end either.
-        let whole = self.by_id.get(&connection).is_some_and(is_stuck);
-        let concerned = |(of, entry): &(&u64, &mut Entry)| {
-            !entry.is_ended && if whole { entry.connection == connection } else { **of == id }
-        };
-        let mut freed = 0;
-        for (_, entry) in self.by_id.iter_mut().filter(concerned) {
-            entry.is_ended = true;
-            entry.ended.cancel();
-            freed += entry.bytes;
+    /// Ends stuck accounts, the longest first, until so few bytes wait once those of ended accounts are gone; their
+    /// clients, and the bytes of each.
+    fn end_stuck(&mut self, now: Instant, enough: usize) -> Vec<(Arc<str>, usize)> {
+        let is_old = |entry: &Entry, age| entry.bytes > 0 && now.duration_since(entry.since) >= age;
+        let ended = self.by_id.values().filter(|entry| entry.is_ended);
+        let mut left = self.bytes.saturating_sub(ended.clone().map(|entry| entry.bytes).sum());
+        let holding: HashSet<u64> = ended.filter(|entry| is_old(entry, GONE)).map(|entry| entry.connection).collect();
+        let stuck = self.by_id.iter().filter(|(_, entry)| is_old(entry, STUCK) && !entry.is_ended);
+        let mut stuck: Vec<_> = stuck.map(|(id, entry)| (entry.since, *id, entry.connection)).collect();
+        stuck.sort_unstable();
+        let mut all: Vec<_> =
+            holding.into_iter().filter_map(|connection| self.end_connection(connection, now)).collect();
+        left = left.saturating_sub(all.iter().map(|(_, bytes)| bytes).sum());
+        for (_, id, connection) in stuck {
+            if left <= enough {
+                break;
+            }
+            // A socket that takes nothing does not take a stream's end either.
+            let whole = self.by_id.get(&connection).is_some_and(|entry| is_old(entry, STUCK));
+            let ended = if whole { self.end_connection(connection, now) } else { self.end(id, now) };
+            left = left.saturating_sub(ended.as_ref().map_or(0, |(_, bytes)| *bytes));
+            all.extend(ended);
         }
-        self.bytes = self.bytes.saturating_sub(freed);
-        Some((client, freed))
+        all
+    }
+
+    fn end(&mut self, id: u64, now: Instant) -> Option<(Arc<str>, usize)> {
+        let entry = self.by_id.get_mut(&id).filter(|entry| !entry.is_ended)?;
+        entry.is_ended = true;
+        entry.since = now;
+        entry.ended.cancel();
+        Some((Arc::clone(&entry.client), entry.bytes))
+    }
+
+    /// Ends a connection with its streams.
+    fn end_connection(&mut self, connection: u64, now: Instant) -> Option<(Arc<str>, usize)> {
+        let of = self.by_id.iter().filter(|(_, entry)| entry.connection == connection);
+        let ids: Vec<u64> = of.map(|(id, _)| *id).collect();
+        let ended = ids.into_iter().filter_map(|id| self.end(id, now));
+        ended.reduce(|(client, sum), (_, bytes)| (client, sum + bytes))
     }
 }
 
@@ -278,12 +300,39 @@ mod tests {
         // The client of the first stream reads.
         waiting[0] = streams[0].add(10);
         advance(STUCK / 2).await;
+        assert!(!has_room(&new), "what was ended still waits");
+        assert!(streams[1..4].iter().all(|stream| is_ended(stream)) && backlog.ended() == 3);
+        assert!(!is_ended(&streams[0]) && !is_ended(&streams[4]) && !is_ended(&connection));
+        waiting.drain(1..4);
+        assert_eq!(backlog.bytes(), 70);
         assert!(has_room(&new));
-        assert!(is_ended(&streams[1]) && backlog.ended() == 1);
-        assert!(!is_ended(&streams[0]) && !is_ended(&streams[2]) && !is_ended(&connection));
-        assert_eq!(backlog.bytes(), 90);
         drop((waiting, streams));
         assert_eq!(backlog.bytes(), 0, "an ended account is not counted twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_waits_seconds_for_thousands_that_take_nothing() {
+        // As large as in the server: 1,800 of the streams fill the room.
+        let backlog = Arc::new(Backlog::new(64 << 20));
+        let connection = backlog.connection("10.0.0.7:1");
+        let stuck = |stream: Arc<Account>| async move {
+            Arc::clone(&stream).room().await;
+            let _waiting = stream.add(36 << 10);
+            stream.ended().await;
+        };
+        for _ in 0..4095 {
+            tokio::spawn(stuck(connection.stream()));
+        }
+        while backlog.bytes() < backlog.limit() {
+            tokio::task::yield_now().await;
+        }
+        let (reader, began) = (backlog.connection("10.0.0.8:1").stream(), Instant::now());
+        for _ in 0..100 {
+            Arc::clone(&reader).room().await;
+            drop(reader.add(36 << 10));
+        }
+        assert!(began.elapsed() < 10 * STUCK, "{:?}", began.elapsed());
+        assert!(!is_ended(&reader) && backlog.ended() > 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,14 +341,33 @@ mod tests {
         let (stuck, healthy) = (backlog.connection("10.0.0.7:1"), backlog.connection("10.0.0.8:1"));
         stuck.set(20);
         let streams: Vec<_> = (0..4).map(|_| stuck.stream()).collect();
-        let _waiting: Vec<_> = streams.iter().map(|stream| stream.add(20)).collect();
+        let waiting: Vec<_> = streams.iter().map(|stream| stream.add(20)).collect();
         advance(STUCK).await;
         let other = healthy.stream();
-        assert!(has_room(&other));
+        assert!(!has_room(&other));
         assert!(streams.iter().all(|stream| is_ended(stream)) && is_ended(&stuck));
         assert!(!is_ended(&healthy) && !is_ended(&other));
-        assert_eq!((backlog.bytes(), backlog.ended()), (0, 1));
         assert!(is_ended(&stuck.stream()), "nothing new begins on it");
+        assert_eq!((backlog.bytes(), backlog.ended()), (100, 1));
+        drop((waiting, streams, stuck));
+        assert!(has_room(&other) && backlog.bytes() == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_keeps_the_bytes_of_ended_streams_ends() {
+        let backlog = Arc::new(Backlog::new(100));
+        let (full, healthy) = (backlog.connection("10.0.0.7:1"), backlog.connection("10.0.0.8:1"));
+        let (stuck, reading) = (full.stream(), full.stream());
+        let waiting = stuck.add(100);
+        advance(STUCK).await;
+        let other = healthy.stream();
+        assert!(!has_room(&other) && is_ended(&stuck) && !is_ended(&full));
+        advance(GONE / 2).await;
+        assert!(!has_room(&other) && !is_ended(&full));
+        advance(GONE / 2).await;
+        assert!(!has_room(&other) && is_ended(&full) && is_ended(&reading) && !is_ended(&healthy));
+        drop((waiting, stuck, reading, full));
+        assert!(has_room(&other));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use crate::{free_address, meridian, running::Running};
 use meridian::{
+    flows::READERS,
     hubble::services::observer_client::ObserverClient,
     proto::{
         flow::{FlowFilter, flow_filter::Experimental},
@@ -121,5 +122,31 @@ async fn the_filters_of_all_clients_together_leave_an_agent_within_its_memory() 
     }
     assert!(displaced > 0, "no stream gave way");
     drop((served, stuck, clients));
+    server.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_is_served_beside_as_many_followers_that_take_nothing_as_there_may_be() {
+    let mut server = Server::start();
+    let follow = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+    let mut reader = server.client().await.get_flows(follow.clone()).await.unwrap().into_inner();
+    let (mut clients, mut stuck) = (Vec::new(), Vec::new());
+    // The reader is one of them.
+    for n in 1..READERS {
+        if n % 200 == 1 {
+            clients.push(server.client().await);
+        }
+        stuck.push(clients.last_mut().unwrap().get_flows(follow.clone()).await.unwrap().into_inner());
+    }
+    for from in (0..8000).step_by(1000) {
+        server.feed(from, 1000);
+        for n in from..from + 1000 {
+            assert_eq!(next(&mut reader).await, Some(n));
+        }
+    }
+    let mib = server.mib();
+    println!("{} followers that take nothing: {mib} MiB resident", stuck.len());
+    assert!(mib < MIB, "{mib} MiB");
+    drop((reader, stuck, clients));
     server.end();
 }

@@ -63,7 +63,7 @@ const OTHER: &[(&str, &str)] = &[
          KiB, 32 levels, 4 patterns, 20,000 steps and values of 65,536 elements",
         "Hubble has no limits: a request can keep a CPU busy for minutes",
     ),
-    ("at most 4,096 streams of flows at once; further requests get ResourceExhausted", "Hubble has no bound"),
+    ("at most 2,048 streams of flows at once; further requests get ResourceExhausted", "Hubble has no bound"),
     (
         "the text of an error in a regular expression is another library's",
         "the status code and the text before it are the same",
