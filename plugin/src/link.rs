@@ -27,7 +27,7 @@ pub use client_tls::start_tls;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use exchange::{ExchangeError, exchange};
-pub use headers::{InvalidHeaders, read_headers};
+pub use headers::{InvalidHeaders, is_local, read_headers};
 pub use log_limit::LogLimit;
 pub use placed::Placed;
 pub use requests::{Request, Requests};

@@ -1,10 +1,10 @@
 //! Asks a server over HTTP, with TLS and headers if it needs them, for an answer of bounded size.
 
 use super::answer::{self, Answer, Series};
-use crate::link::{ExchangeError, InvalidHeaders, exchange, read_headers, start_tls};
+use crate::link::{ExchangeError, InvalidHeaders, exchange, is_local, read_headers, start_tls};
 use http_body_util::Empty;
 use hyper::{Request, StatusCode, Uri, body::Bytes, header};
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
 /// The largest answer.
@@ -77,7 +77,7 @@ pub enum AskError {
         status: StatusCode,
         /// The server's reason.
         reason: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The answer is none of this API.
@@ -124,8 +124,7 @@ impl Server {
             (false, Some(_)) => return Err(SettingsError::NoTls(shown)),
             _ => {}
         }
-        let is_near = host(&uri) == "localhost" || host(&uri).parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
-        let headers = settings.headers.as_deref().map(|path| read_headers(path, is_https || is_near));
+        let headers = settings.headers.as_deref().map(|path| read_headers(path, is_https || is_local(&uri)));
         Ok(Self { headers: headers.transpose()?.unwrap_or_default(), settings, uri })
     }
 
