@@ -6,6 +6,7 @@
 mod ends;
 mod growth;
 mod interval;
+pub mod series;
 mod top;
 
 pub use ends::{Between, End, EndKey, Named, Placed, Pod, Service, Transfer, TransferKey, Workload};
@@ -37,6 +38,19 @@ impl Totals {
     fn new(series: usize) -> Self {
         let (pods, transfers, workloads) = (Top::new(series), Top::new(series), Top::new(series));
         Self { pods, transfers, workloads, senders: Top::new(series), namespaces: Top::new(series) }
+    }
+
+    /// The traffic of series that ended, by the sum's name and the locality.
+    pub fn ended(&self) -> impl Iterator<Item = (&'static str, Locality, Counter)> {
+        let Self { pods, transfers: _, workloads, senders, namespaces } = self;
+        let sums = [
+            ("pod", pods.ended()),
+            ("workload", workloads.ended()),
+            ("sender", senders.ended()),
+            ("namespace", namespaces.ended()),
+        ];
+        let all = |(sum, ended): (_, ByLocality)| ended.iter().map(move |(locality, counter)| (sum, locality, counter));
+        sums.into_iter().flat_map(all)
     }
 
     fn rows(&mut self, transfer: &Transfer<'_>, now: Instant) -> Rows {

@@ -45,6 +45,9 @@ pub struct Counted {
     pub time: SystemTime,
     /// When the first of them began, if that is known.
     pub began: Option<SystemTime>,
+    /// Counts how often this process began to serve the sums. Another process may have served them in between, with
+    /// counts that these lack. 0 for a node.
+    pub epoch: u64,
     /// By zone pair.
     pub matrix: Matrix,
     /// By reason.

@@ -1,5 +1,5 @@
-//! Connections between our own processes, TLS of all servers, and TLS and headers towards servers of others: settings,
-//! tokens, codec and places.
+//! Connections between our own processes, TLS of all servers, and TLS, headers and requests towards servers of others:
+//! settings, tokens, codec and places.
 
 /// The largest file of certificates or keys that is read: a bundle of all public authorities is a quarter of it.
 pub const PEM_BYTES: u64 = 1 << 20;
@@ -11,6 +11,7 @@ mod checked;
 mod client_tls;
 mod codec;
 mod connect;
+mod exchange;
 mod headers;
 mod log_limit;
 mod placed;
@@ -25,7 +26,8 @@ pub use checked::{Check, Checked};
 pub use client_tls::start_tls;
 pub use codec::Codec;
 pub use connect::{ConnectError, Settings, SettingsError, host};
-pub use headers::{InvalidHeaders, read_headers};
+pub use exchange::{ExchangeError, exchange};
+pub use headers::{InvalidHeaders, is_local, read_headers};
 pub use log_limit::LogLimit;
 pub use placed::Placed;
 pub use requests::{Request, Requests};

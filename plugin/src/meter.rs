@@ -202,6 +202,7 @@ impl Meter {
                 whose: Whose::Node(self.builder.node().name.clone()),
                 time: SystemTime::now(),
                 began: counters::began(boot_id),
+                epoch: 0,
                 matrix: self.matrix()?,
                 stats: self.datapath.stats()?.all(),
                 totals: self.accounting.totals().clone(),

@@ -230,6 +230,15 @@ impl<K: Clone + Eq + Hash> Top<K> {
         self.series.iter().map(|(key, series)| (key, series.total))
     }
 
+    /// The counters of each series and locality with traffic, and those of `other`, without a key.
+    pub fn with_traffic(&self) -> impl Iterator<Item = (Option<&K>, Locality, Counter)> {
+        let totals = self.series().map(|(key, total)| (Some(key), total)).chain([(None, self.other())]);
+        totals.flat_map(|(key, total)| {
+            let with_traffic = total.iter().filter(|(_, counter)| counter.packets > 0);
+            with_traffic.map(move |(locality, counter)| (key, locality, counter))
+        })
+    }
+
     /// Whether the key has a series.
     pub fn has(&self, key: &K) -> bool {
         self.series.contains_key(key)

@@ -227,6 +227,7 @@ mod tests {
                 whose: Whose::Node("node-1".into()),
                 time: now,
                 began: None,
+                epoch: 0,
                 matrix: Matrix::default(),
                 stats: Vec::new(),
                 totals: accounting.totals().clone(),

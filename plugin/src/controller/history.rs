@@ -75,7 +75,7 @@ impl Keeping {
     }
 }
 
-/// The providers of zones: what the static table says, then what their nodes say. A zone whose nodes do not agree
+/// The providers of zones: those of the static table, then those of their nodes. A zone whose nodes do not agree
 /// has none.
 fn providers(nodes: &[NodeProvider], fixed: &BTreeMap<String, Provider>) -> BTreeMap<String, Provider> {
     let mut by_zone: BTreeMap<String, Option<Provider>> = BTreeMap::new();

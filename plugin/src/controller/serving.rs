@@ -52,7 +52,7 @@ impl Serving {
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut held, mut expected, mut is_whole) = (None, 0, false);
+        let (mut held, mut expected, mut is_whole, mut epoch) = (None, 0, false, 0);
         // A moment before the end, because the standby replicas disconnect at the end.
         let mut is_mirrored = false;
         loop {
@@ -74,6 +74,7 @@ impl Serving {
                 continue;
             }
             let since = *held.get_or_insert_with(|| {
+                epoch += 1;
                 expected = self.reporting(now, GONE);
                 // This replica has all reports that it served.
                 is_whole = self.cluster_totals.is_complete();
@@ -82,7 +83,7 @@ impl Serving {
             is_whole |= self.is_whole(expected, now.duration_since(since));
             is_mirrored = self.cluster_totals.is_mirrored();
             if is_whole {
-                self.totals.send_replace(Arc::from([self.cluster_totals.counted()]));
+                self.totals.send_replace(Arc::from([Counted { epoch, ..self.cluster_totals.counted() }]));
                 self.log()?;
             }
         }

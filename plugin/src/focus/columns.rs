@@ -167,7 +167,7 @@ fn description(charge: &Charge<'_>) -> String {
     }
 }
 
-/// Labels, and the namespace, as the JSON object that FOCUS wants.
+/// The labels as a JSON object.
 fn tags(party: &Party) -> String {
     let labels = party.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
     Value::Object(labels.collect::<Map<_, _>>()).to_string()
@@ -222,7 +222,7 @@ fn month(second: u64) -> (Field<'static>, Field<'static>) {
     (begin(first), begin(next))
 }
 
-/// A field of CSV. What a spreadsheet would take for a formula begins with an apostrophe.
+/// Adds a field of CSV. A value that a spreadsheet would take for a formula gets an apostrophe before it.
 fn add_field(value: &str, text: &mut String) {
     let is_formula = value.starts_with(['=', '+', '-', '@', '\t', '\r']);
     if is_formula || value.contains([',', '"', '\n', '\r']) {

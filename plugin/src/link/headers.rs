@@ -3,9 +3,10 @@
 use crate::bounded_file;
 use std::{
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
-use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
+use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 /// The largest file that is read.
 const BYTES: u64 = 64 << 10;
@@ -53,6 +54,12 @@ pub fn read_headers(path: &Path, is_private: bool) -> Result<HeaderMap, InvalidH
     }
 }
 
+/// Whether a server is on this machine, so that requests to it are private without TLS.
+pub fn is_local(server: &Uri) -> bool {
+    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn may_be_secret(name: &str) -> bool {
     ["auth", "token", "key", "secret", "cookie", "pass"].iter().any(|part| name.contains(part))
 }
@@ -89,6 +96,21 @@ mod tests {
         for bad in ["a: b\nnothing", "a: b\n: c", "a: b\nx y: c", "a: b\nc-bin: d", "a: b\nc: \u{1}"] {
             let error = parse(bad, "h".as_ref()).unwrap_err().to_string();
             assert_eq!(error, "h:2: this is not a header like `authorization: Bearer TOKEN`", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_on_this_machine_has_a_loopback_address() {
+        for (server, expected) in [
+            ("http://localhost:4317", true),
+            ("http://127.0.0.9:4317", true),
+            ("http://[::1]:4317", true),
+            ("http://localhost.example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("http://10.0.0.1", false),
+            ("/path", false),
+        ] {
+            assert_eq!(is_local(&server.parse().unwrap()), expected, "{server}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Asks a process over HTTP.
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use crate::link::{ExchangeError, exchange};
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, header};
 use std::{io, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
@@ -55,34 +55,20 @@ pub enum AskError {
 /// The server can't be reached, or refuses.
 pub async fn ask(server: &str, token: Option<&str>, path: &str) -> Result<String, AskError> {
     let unreachable = |source| AskError::Unreachable { server: server.to_owned(), source };
-    let http = |source| AskError::Http { server: server.to_owned(), source };
-    let silent = || AskError::Silent(server.to_owned());
-    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await.map_err(|_| silent())?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(connected.map_err(unreachable)?)).await.map_err(http)?;
+    let silent = |_| AskError::Silent(server.to_owned());
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await.map_err(silent)?;
+    let stream = connected.map_err(unreachable)?;
     let mut request = Request::get(path).header(header::HOST, server);
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| unreachable(io::Error::other(error)))?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(http)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-            Ok(error) => http(*error),
-            Err(error) if error.is::<LengthLimitError>() => AskError::TooLarge(server.to_owned()),
-            Err(error) => unreachable(io::Error::other(error)),
-        })?;
-        Ok::<_, AskError>((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
-    };
-    let answered = async {
-        tokio::select! {
-            answer = exchange => answer,
-            ended = connection => Err(ended.err().map_or_else(silent, http)),
-        }
-    };
-    let (status, text) = timeout(ANSWER_TIMEOUT, answered).await.map_err(|_| silent())??;
+    let request = request.body(Empty::new()).map_err(|error| unreachable(io::Error::other(error)))?;
+    let answer = timeout(ANSWER_TIMEOUT, exchange(stream, request, MAX_ANSWER)).await.map_err(silent)?;
+    let (status, body) = answer.map_err(|error| match error {
+        ExchangeError::Http(source) => AskError::Http { server: server.to_owned(), source },
+        ExchangeError::TooLarge(_) => AskError::TooLarge(server.to_owned()),
+    })?;
+    let text = String::from_utf8_lossy(&body).into_owned();
     if status.is_success() {
         return Ok(text);
     }

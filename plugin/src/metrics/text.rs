@@ -129,6 +129,7 @@ pub(super) mod tests {
                 whose: Whose::Node("node-1".into()),
                 time: SystemTime::now(),
                 began: Some(UNIX_EPOCH),
+                epoch: 0,
                 matrix,
                 stats: Stat::ALL.into_iter().map(|stat| (stat, Counter { bytes: 7, packets: 1 })).collect(),
                 totals: accounting.totals().clone(),

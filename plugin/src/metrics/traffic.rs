@@ -5,16 +5,16 @@ use super::{
     writer::{Labels, Writer, each},
 };
 use crate::{
-    accounting::{Between, ByLocality, Placed, Pod, Top, Totals, Workload},
+    accounting::{
+        ByLocality, Pod, Top,
+        series::{self, OTHER},
+    },
     counters::Counted,
-    zones::{Locality, Place},
+    zones::Locality,
 };
 use meridian_abi::Counter;
 use prometheus_client::registry::Unit;
-use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
-
-/// The name for traffic without a series of its own. A real pod or workload of this name has a namespace.
-const OTHER: &str = "other";
+use std::{collections::BTreeMap, fmt, hash::Hash};
 
 type Value = fn(Counter) -> u64;
 
@@ -25,35 +25,31 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
     ];
     for (suffix, what, unit, value) in both {
         if families.namespaces {
-            let series =
-                each(samples, |sample| by_locality(&sample.as_ref().totals.namespaces, namespace_labels, value));
+            let series = each(samples, |sample| {
+                by_locality(&sample.as_ref().totals.namespaces, series::namespaces, NAMESPACES, value)
+            });
             let help = format!("{what} sent, by source and destination namespace.");
             page.counters(&format!("meridian_namespace{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.workloads {
-            let series = each(samples, |sample| by_locality(&sample.as_ref().totals.workloads, workload_labels, value));
+            let series = each(samples, |sample| {
+                by_locality(&sample.as_ref().totals.workloads, series::workloads, WORKLOADS, value)
+            });
             let help = format!("{what} sent, by source and destination workload.");
             page.counters(&format!("meridian_workload{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.pods {
-            let series = each(samples, |sample| by_locality(&sample.as_ref().totals.pods, pod_labels, value));
+            let series = each(samples, |sample| by_locality(&sample.as_ref().totals.pods, series::pods, PODS, value));
             let help = format!("{what} sent, by source and destination pod.");
             page.counters(&format!("meridian_pod{suffix}"), &help, unit, &series)?;
         }
     }
     let ended = each(samples, |sample| {
-        let Totals { pods, transfers: _, workloads, senders, namespaces } = &sample.as_ref().totals;
-        let sums = [
-            ("pod", pods.ended()),
-            ("workload", workloads.ended()),
-            ("sender", senders.ended()),
-            ("namespace", namespaces.ended()),
-        ];
-        let series = |(sum, ended): (&'static str, ByLocality)| {
-            let labels = move |locality: Locality| vec![("sum", sum.to_owned()), ("locality", locality.to_string())];
-            ended.iter().map(move |(locality, counter)| (labels(locality), counter.bytes))
-        };
-        sums.into_iter().flat_map(series).collect()
+        let ended = sample.as_ref().totals.ended();
+        let series = ended.map(|(sum, locality, counter)| {
+            (vec![("sum", sum.to_owned()), ("locality", locality.to_string())], counter.bytes)
+        });
+        series.collect()
     });
     let help = "IP bytes of series that ended because they were idle or displaced, by level.";
     page.counters("meridian_ended_series", help, Some(Unit::Bytes), &ended)?;
@@ -69,63 +65,32 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
 }
 
 /// One series for each locality with traffic, for each key and for the others together.
-fn by_locality<K: Clone + Eq + Hash>(
+fn by_locality<K: Clone + Eq + Hash, const N: usize>(
     top: &Top<K>,
-    labels: impl Fn(Option<&K>) -> Labels,
+    values: fn(Option<&K>) -> [String; N],
+    names: [&'static str; N],
     value: Value,
 ) -> Vec<(Labels, u64)> {
-    let totals = top.series().map(|(key, total)| (Some(key), total)).chain([(None, top.other())]);
-    let mut series = Vec::new();
-    for (key, total) in totals {
-        for (locality, counter) in total.iter().filter(|(_, counter)| counter.packets > 0) {
-            let mut labels = labels(key);
-            labels.push(("locality", locality.to_string()));
-            series.push((labels, value(counter)));
-        }
-    }
+    let series = top.with_traffic().map(|(key, locality, counter)| {
+        let labels = names.into_iter().zip(values(key));
+        (labels.chain([("locality", locality.to_string())]).collect(), value(counter))
+    });
+    let mut series: Vec<_> = series.collect();
     series.sort_unstable();
     series
 }
 
-fn namespace_labels(key: Option<&Between<Arc<str>>>) -> Labels {
-    // Ends without a namespace and ends without a series need different names; no namespace can be named like this.
-    let end = |side: fn(&Between<Arc<str>>) -> &Arc<str>| key.map_or("(other)", |key| side(key)).to_owned();
-    vec![("source_namespace", end(|key| &key.source)), ("destination_namespace", end(|key| &key.destination))]
-}
-
-fn workload_labels(key: Option<&Between<Option<Workload>>>) -> Labels {
-    let end = |side: fn(&Between<Option<Workload>>) -> &Option<Workload>| match key.map(side) {
-        Some(Some(workload)) => workload.0.workload_id(),
-        Some(None) => ("", "", ""),
-        None => ("", "", OTHER),
-    };
-    let (source, destination) = (end(|key| &key.source), end(|key| &key.destination));
-    vec![
-        ("source_namespace", source.0.to_owned()),
-        ("source_kind", source.1.to_owned()),
-        ("source_workload", source.2.to_owned()),
-        ("destination_namespace", destination.0.to_owned()),
-        ("destination_kind", destination.1.to_owned()),
-        ("destination_workload", destination.2.to_owned()),
-    ]
-}
-
-fn pod_labels(key: Option<&Between<Placed>>) -> Labels {
-    let end = |side: fn(&Between<Placed>) -> &Placed| match key.map(side) {
-        Some((Some(pod), place)) => (pod.0.namespace.to_string(), pod.0.pod.to_string(), place.to_string()),
-        Some((None, place)) => (String::new(), String::new(), place.to_string()),
-        None => (String::new(), OTHER.to_owned(), Place::Unknown.to_string()),
-    };
-    let (source, destination) = (end(|key| &key.source), end(|key| &key.destination));
-    vec![
-        ("source_namespace", source.0),
-        ("source_pod", source.1),
-        ("source_zone", source.2),
-        ("destination_namespace", destination.0),
-        ("destination_pod", destination.1),
-        ("destination_zone", destination.2),
-    ]
-}
+const NAMESPACES: [&str; 2] = ["source_namespace", "destination_namespace"];
+const WORKLOADS: [&str; 6] = [
+    "source_namespace",
+    "source_kind",
+    "source_workload",
+    "destination_namespace",
+    "destination_kind",
+    "destination_workload",
+];
+const PODS: [&str; 6] =
+    ["source_namespace", "source_pod", "source_zone", "destination_namespace", "destination_pod", "destination_zone"];
 
 /// The traffic that each pod sent, summed over the nodes, and the traffic of pods without a series.
 fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, String), ByLocality)> {

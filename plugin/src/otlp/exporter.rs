@@ -114,19 +114,15 @@ impl<S: AsRef<Counted> + Send + Sync> Exporter<S> {
     /// Sends the current sums. A message that the collector can't take is not the end of the others.
     async fn export(&self, starts: &mut BTreeMap<String, Starts>, channel: &mut Option<Channel>) -> Result<(), Failed> {
         let counters = Arc::clone(&self.counters.borrow());
-        let mut known = std::mem::take(starts);
         let (mut all, mut sums) = (Vec::new(), 0);
         for counted in counters.iter().map(AsRef::as_ref) {
-            let name = counted.whose.node().unwrap_or_default().to_owned();
-            let mut of_this = known.remove(&name).unwrap_or_default();
-            let (messages, count) = messages(&self.program, counted, self.content, &mut of_this);
-            starts.insert(name, of_this);
+            let of_this = starts.entry(counted.whose.node().unwrap_or_default().to_owned()).or_default();
+            let (messages, count) = messages(&self.program, counted, self.content, of_this);
             all.extend(messages);
             sums += count;
         }
         if all.is_empty() {
-            // A standby replica has no totals; when it leads again, its series continue.
-            *starts = known;
+            // A standby replica has no totals.
             return Ok(());
         }
         self.tally.sums.store(sums, Ordering::Relaxed);
@@ -138,6 +134,7 @@ impl<S: AsRef<Counted> + Send + Sync> Exporter<S> {
         for message in all {
             self.send(channel, &headers, message).await?;
         }
+        starts.values_mut().for_each(Starts::arrived);
         Ok(())
     }
 

@@ -36,17 +36,18 @@ pub(super) fn messages(
     starts: &mut Starts,
 ) -> (Vec<ExportMetricsServiceRequest>, u64) {
     let time = nanoseconds(counted.time);
-    starts.begin(time);
-    let began = counted.began.map(nanoseconds);
+    starts.begin(time, counted.epoch);
+    // The counters of a cluster's nodes began with their programs; its sums also have those of removed nodes.
+    let began = counted.began.filter(|_| counted.whose.node().is_some()).map(nanoseconds);
     let mut messages =
         Messages { resource: resource(program, &counted.whose), done: Vec::new(), open: Vec::new(), bytes: 0 };
     let mut count = 0;
-    for Family { name, help, unit, sums } in families(counted, content) {
+    for Family { name, help, unit, lasts, sums } in families(counted, content) {
         count += sums.len() as u64;
         let metric = |points| sum(name, help, unit, points);
         let mut points = Vec::new();
         for (attributes, total) in sums {
-            let start = starts.start((name, attributes.clone()), total, began);
+            let start = starts.start((name, attributes.clone()), total, began.filter(|_| lasts));
             let point = NumberDataPoint {
                 attributes: attributes.into_iter().map(|(key, value)| text(key, value)).collect(),
                 start_time_unix_nano: start,

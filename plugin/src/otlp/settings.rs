@@ -1,10 +1,10 @@
-//! The collector's address, and what it is told about the sender.
+//! The collector's address, its authority and the headers of requests.
 
 use crate::{
     bounded_file,
-    link::{InvalidHeaders, PEM_BYTES, read_headers},
+    link::{InvalidHeaders, PEM_BYTES, is_local, read_headers},
 };
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 use tonic::{
     metadata::MetadataMap,
     transport::{Certificate, ClientTlsConfig, Endpoint, Uri},
@@ -55,7 +55,7 @@ pub(super) enum Unusable {
 }
 
 impl Settings {
-    /// Checks the endpoint and what goes with it.
+    /// Checks the endpoint and its authority.
     ///
     /// # Errors
     /// A setting is invalid.
@@ -89,15 +89,9 @@ impl Settings {
     /// The headers, as their file is now.
     pub(super) fn headers(&self) -> Result<MetadataMap, Unusable> {
         let Some(path) = &self.headers else { return Ok(MetadataMap::new()) };
-        let is_near = self.endpoint.parse::<Uri>().is_ok_and(|uri| is_near(&uri));
-        Ok(MetadataMap::from_headers(read_headers(path, self.authority.is_some() || is_near)?))
+        let is_local = self.endpoint.parse::<Uri>().is_ok_and(|uri| is_local(&uri));
+        Ok(MetadataMap::from_headers(read_headers(path, self.authority.is_some() || is_local)?))
     }
-}
-
-/// Whether a server is on this machine.
-fn is_near(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

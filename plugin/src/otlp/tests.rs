@@ -35,7 +35,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, ServerTlsConfig},
+};
 
 const ALL: Content = Content { namespaces: true, workloads: true, pods: true };
 
@@ -65,6 +68,7 @@ fn counted(pairs: usize) -> Counted {
         whose: Whose::Node("node-1".into()),
         time: UNIX_EPOCH + Duration::from_secs(2000),
         began: Some(UNIX_EPOCH + Duration::from_secs(1000)),
+        epoch: 0,
         matrix,
         stats: Stat::ALL.map(|stat| (stat, Counter { bytes: 7, packets: 1 })).into(),
         totals: accounting.totals().clone(),
@@ -213,6 +217,63 @@ async fn a_collector_that_comes_back_gets_the_totals_with_the_headers_of_the_mom
     assert_eq!((tally.accepted.load(Ordering::Relaxed), tally.rejected.load(Ordering::Relaxed)), (2, 4));
     serving.abort();
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_collector_with_tls_gets_secrets_once_its_authority_is_the_right_one() {
+    let folder = std::env::temp_dir().join(format!("meridian-otlp-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [authority, headers] = ["authority.crt", "headers"].map(|name| folder.join(name));
+    let [ours, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap());
+    std::fs::write(&authority, other.cert.pem()).unwrap();
+    std::fs::write(&headers, "Authorization: Bearer x\nx-tenant: one\n").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let (mut exporter, _counters) = exporter(endpoint, Some(headers));
+    exporter.settings.authority = Some(authority.clone());
+    let (tally, shutdown) = (Arc::clone(&exporter.tally), exporter.shutdown.clone());
+    let (got, mut messages) = mpsc::unbounded_channel();
+    let collector = MetricsServiceServer::new(Collector { got, refuses: Arc::default() });
+    let identity = Identity::from_pem(ours.cert.pem(), ours.signing_key.serialize_pem());
+    let mut server = tonic::transport::Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+    let serving = server.add_service(collector).serve_with_incoming(TcpListenerStream::new(listener));
+    let serving = tokio::spawn(serving);
+    let running = tokio::spawn(exporter.run());
+    while tally.failed.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(messages.try_recv().is_err());
+    // The authority is read again after a failure.
+    std::fs::write(authority, ours.cert.pem()).unwrap();
+    let (message, tenant) = messages.recv().await.unwrap();
+    assert_eq!(tenant.as_deref(), Some("one"));
+    assert_eq!(value(&points(&[message])["meridian.zone.bytes"][0]), (1 << 60) + 1);
+    shutdown.cancel();
+    running.await.unwrap();
+    serving.abort();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_sums_of_a_cluster_have_an_unknown_start_whenever_a_replica_begins_to_lead() {
+    let mut starts = Starts::default();
+    let mut export = |epoch: u64, seconds: u64, lost: bool| {
+        let (whose, time) = (Whose::Cluster(vec!["node-1".into()]), UNIX_EPOCH + Duration::from_secs(seconds));
+        let counted = Counted { whose, epoch, time, ..counted(3) };
+        let (messages, _) = messages(&program(), &counted, ALL, &mut starts);
+        if !lost {
+            starts.arrived();
+        }
+        let all = points(&messages).into_values().flatten();
+        let starts: BTreeSet<u64> = all.map(|point| point.start_time_unix_nano / 1_000_000_000).collect();
+        starts.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (export(1, 2000, true), export(1, 2060, false), export(1, 2120, false)),
+        (vec![2000], vec![2060], vec![2060])
+    );
+    // It leads again, after another replica has served the sums.
+    assert_eq!((export(2, 2180, false), export(2, 2240, false)), (vec![2180], vec![2180]));
 }
 
 #[tokio::test]

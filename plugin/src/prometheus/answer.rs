@@ -42,7 +42,10 @@ struct Data {
     result: Vec<Series>,
 }
 
-/// Reads an answer; otherwise what it is.
+/// Reads an answer.
+///
+/// # Errors
+/// It is none of this API: a description.
 pub(super) fn read(body: &[u8]) -> Result<Answer, String> {
     match serde_json::from_slice(body) {
         Ok(Envelope::Success { data: Data { result_type, result } }) if result_type == "matrix" => {

@@ -1,17 +1,10 @@
 //! Asks a server over HTTP, with TLS and headers if it needs them, for an answer of bounded size.
 
 use super::answer::{self, Answer, Series};
-use crate::link::{InvalidHeaders, read_headers, start_tls};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{
-    Request, StatusCode, Uri,
-    body::Bytes,
-    client::conn::http1,
-    header,
-    rt::{Read, Write},
-};
-use hyper_util::rt::TokioIo;
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use crate::link::{ExchangeError, InvalidHeaders, exchange, is_local, read_headers, start_tls};
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, Uri, body::Bytes, header};
+use std::{io, path::PathBuf, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
 /// The largest answer.
@@ -20,7 +13,7 @@ const MAX_ANSWER: usize = 32 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The server, and what it needs.
+/// The server, its authority and the headers of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `http://HOST:PORT` or `https://HOST:PORT`, with the path before `/api/v1` if there is one.
@@ -56,7 +49,7 @@ pub enum SettingsError {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody is there.
+    /// No server answers.
     #[error("{url}: {source}: is this the address of a query API, such as http://prometheus:9090?")]
     Unreachable {
         /// The server.
@@ -67,7 +60,7 @@ pub enum AskError {
     /// The answer did not come in time.
     #[error("{0}: no answer in time")]
     Silent(String),
-    /// It does not speak HTTP.
+    /// The answer is not HTTP.
     #[error("{url}: {source}: is this a server of HTTP, with TLS if the address begins with https?")]
     Http {
         /// The server.
@@ -84,7 +77,7 @@ pub enum AskError {
         status: StatusCode,
         /// The server's reason.
         reason: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The answer is none of this API.
@@ -131,8 +124,7 @@ impl Server {
             (false, Some(_)) => return Err(SettingsError::NoTls(shown)),
             _ => {}
         }
-        let is_near = host(&uri) == "localhost" || host(&uri).parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
-        let headers = settings.headers.as_deref().map(|path| read_headers(path, is_https || is_near));
+        let headers = settings.headers.as_deref().map(|path| read_headers(path, is_https || is_local(&uri)));
         Ok(Self { headers: headers.transpose()?.unwrap_or_default(), settings, uri })
     }
 
@@ -194,36 +186,11 @@ impl Server {
             request.headers_mut().extend(self.headers.clone());
         }
         let request = request.map_err(|error| unreachable(io::Error::other(error)))?;
-        timeout(ANSWER_TIMEOUT, self.exchange(TokioIo::new(stream), request)).await.map_err(silent)?
-    }
-
-    async fn exchange(
-        &self,
-        stream: impl Read + Write + Unpin + Send + 'static,
-        request: Request<Empty<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), AskError> {
-        let http = |source| AskError::Http { url: self.url(), source };
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(http)?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(http)?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-                Ok(error) => http(*error),
-                Err(error) if error.is::<LengthLimitError>() => AskError::TooLarge(self.url()),
-                Err(error) => AskError::Unreachable { url: self.url(), source: io::Error::other(error) },
-            })?;
-            Ok((status, body.to_bytes()))
-        };
-        tokio::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = connection => {
-                ended.map_err(http)?;
-                // The server closed the connection behind its answer, or without one.
-                exchange.await
-            }
-        }
+        let answer = timeout(ANSWER_TIMEOUT, exchange(stream, request, MAX_ANSWER)).await.map_err(silent)?;
+        answer.map_err(|error| match error {
+            ExchangeError::Http(source) => AskError::Http { url: self.url(), source },
+            ExchangeError::TooLarge(_) => AskError::TooLarge(self.url()),
+        })
     }
 }
 

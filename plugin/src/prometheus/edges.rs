@@ -1,4 +1,4 @@
-//! What counters grew by, from their values at the edges of the hours.
+//! The growth of counters, from their values at the edges of the hours.
 
 use ahash::AHashMap;
 use std::collections::BTreeMap;
@@ -102,12 +102,12 @@ impl Edges {
         self.groups.contains_key(group) || began_within
     }
 
-    /// What each series grew by.
+    /// The growth of each series.
     pub(super) fn growth(&self) -> impl Iterator<Item = (&Labels, u64)> {
         self.series.iter().map(|(labels, counter)| (labels, counter.growth))
     }
 
-    /// What a series grew by.
+    /// The growth of a series.
     pub(super) fn of(&self, labels: &Labels) -> u64 {
         self.series.get(labels).map_or(0, |counter| counter.growth)
     }

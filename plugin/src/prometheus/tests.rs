@@ -152,7 +152,7 @@ async fn answers_of_others_are_one_line_with_what_to_do() {
 }
 
 #[test]
-fn what_the_metrics_can_not_say_is_refused() {
+fn questions_beyond_the_metrics_are_refused() {
     let check = |query: Query, to: u64, is_compared: bool| {
         Reader::check(&query, (0, to), is_compared).map_err(|error| error.to_string())
     };

@@ -128,7 +128,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What a metric's counters grew by. The labels of scrapes are left out: a restarted pod goes on with the counters.
+    /// The growth of a metric's counters. The labels of scrapes are left out: a restarted pod goes on with the counters.
     async fn edges(&self, metric: &str, labels: &[&str], (from, to): (u64, u64)) -> Result<Edges, AskError> {
         let by = labels.join(", ");
         let query = format!("max by ({by}) ({metric}{{{}}})", self.selector);

@@ -161,6 +161,7 @@ impl ClusterTotals {
             time: inner.nodes.values().filter_map(|node| node.time).min().unwrap_or(inner.since),
             // The first of all, or unknown if that of a node is.
             began: inner.nodes.values().map(|node| counters::began(node.boot_id)).min().flatten(),
+            epoch: 0,
             matrix: inner.matrix.clone(),
             stats: Stat::ALL.map(|stat| (stat, inner.stats[stat as usize])).into(),
             totals: inner.accounting.totals().clone(),

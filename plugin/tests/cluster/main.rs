@@ -11,6 +11,7 @@ mod bpf_fs;
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod chart;
+mod collector;
 #[path = "../common/mod.rs"]
 mod common;
 mod feed;

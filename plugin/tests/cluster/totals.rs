@@ -3,6 +3,7 @@
 
 use crate::{
     bpf_fs::BpfFs,
+    collector::Collector,
     common::run,
     lab::{Agent, Controller, Lab, free_port, inside, until},
     nodes::{CONTROL, Node, PORT, Trust, ZONES, lay_out, pod, service},
@@ -122,6 +123,7 @@ struct Controllers {
     trust: Trust,
     replicas: Rc<RefCell<Vec<String>>>,
     logs: Vec<PathBuf>,
+    collector: Collector,
 }
 
 impl Controllers {
@@ -132,6 +134,7 @@ impl Controllers {
         let mut args: Vec<&str> = self.trust.args.iter().map(String::as_str).collect();
         let advertise = CONTROL.to_string();
         args.extend(["--advertise", &advertise, "--pair-log", log.to_str().unwrap(), "--metrics-pods", "true"]);
+        args.extend(["--cluster-name", "shops", "--otlp-endpoint", &self.collector.endpoint, "--otlp-interval", "1s"]);
         let controller = lab.controller_at(&format!("0.0.0.0:{port}"), &args).await;
         self.replicas.borrow_mut().push(format!("{CONTROL}:{port}"));
         controller
@@ -170,7 +173,9 @@ async fn totals(lab: &mut Lab) {
     let pins = BpfFs::temporary("totals");
     let (replicas, port, truth) = (Rc::default(), free_port(), Truth::default());
     service(port, Rc::clone(&replicas)).await;
-    let mut controllers = Controllers { trust: Trust::new(lab).await, replicas, logs: Vec::new() };
+    let collector = Collector::start();
+    let mut controllers =
+        Controllers { trust: Trust::new(lab).await, replicas, logs: Vec::new(), collector: collector.clone() };
 
     let mut first = controllers.start(lab).await;
     holds(&first, 1.0).await;
@@ -218,6 +223,8 @@ async fn totals(lab: &mut Lab) {
         }
     }
 
+    exported(&collector, &truth, 1).await;
+
     // An agent is killed, and the kernel continues to count.
     ends(&mut agents[0], Signal::SIGKILL).await;
     truth.send(&nodes, 700);
@@ -232,6 +239,7 @@ async fn totals(lab: &mut Lab) {
     first.process.signal(Signal::SIGTERM);
     controllers.replicas.borrow_mut().remove(0);
     truth.is_served("after the leader has ended", &[&second]).await;
+    exported(&collector, &truth, 2).await;
     for agent in &agents {
         agent.process.signal(Signal::SIGCONT);
     }
@@ -252,6 +260,7 @@ async fn totals(lab: &mut Lab) {
     let third = controllers.start(lab).await;
     truth.is_served("after the leader was killed", &[&second, &third]).await;
     holds(&second, 1.0).await;
+    exported(&collector, &truth, 3).await;
 
     // The leader is frozen, and resumes after another replica has taken over.
     second.process.signal(Signal::SIGSTOP);
@@ -263,6 +272,7 @@ async fn totals(lab: &mut Lab) {
     holds(&second, 0.0).await;
     truth.send(&nodes, 600);
     truth.is_served("after it has come back", &[&second, &third]).await;
+    exported(&collector, &truth, 4).await;
     until("the pair log", async || (logged(&controllers.logs) == truth.total()).then_some(())).await;
 
     // No controller runs for a long time.
@@ -274,7 +284,16 @@ async fn totals(lab: &mut Lab) {
     truth.send(&nodes, 800);
     let fourth = controllers.start(lab).await;
     truth.is_served("after all were away", &[&fourth]).await;
+    exported(&collector, &truth, 5).await;
     assert!(truth.reads.get() > 10);
+}
+
+/// Waits until the collector has the traffic sent, and each leader's sums have a start of their own.
+async fn exported(collector: &Collector, truth: &Truth, leaders: usize) {
+    let what = format!("the traffic at the collector, from {leaders} leaders");
+    until(&what, async || (collector.totals() == *truth.sent.borrow() && collector.starts() >= leaders).then_some(()))
+        .await;
+    assert_eq!(collector.starts(), leaders);
 }
 
 /// A controller answers health checks, and lists the same services in the old and the new reflection.

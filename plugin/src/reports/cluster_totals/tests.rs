@@ -51,6 +51,7 @@ impl Agent {
                 whose: Whose::Node(self.node.clone()),
                 time: now,
                 began: None,
+                epoch: 0,
                 matrix: self.matrix.clone(),
                 stats: vec![(Stat::Loopback, Counter { bytes: 5, packets: 1 })],
                 totals: self.accounting.totals().clone(),
