@@ -1,3 +1,5 @@
+//! The screen on a terminal in memory: keys and updates go in, lines of text come out.
+
 use super::*;
 use crate::{
     cli::{
