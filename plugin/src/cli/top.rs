@@ -5,6 +5,7 @@ mod args;
 mod draw;
 mod http;
 mod keys;
+mod only;
 mod picture;
 mod readings;
 mod session;

@@ -1,8 +1,8 @@
-//! Who may read the page and its API: clients of this machine, and clients with a token. `kubectl port-forward` comes
-//! from loopback, too. Metrics and health are not asked about: they have no names of requests, and probes have no token.
+//! Access to the page and its API: for clients of this machine, and for clients with a token. `kubectl port-forward`
+//! comes from loopback, too. Metrics and health are open: Prometheus and probes have no token.
 //!
-//! A browser on this machine is no proof that its user asks: a foreign site whose name resolves to loopback would read
-//! the page with it. So a request from loopback must name loopback as its host.
+//! A browser on this machine does not prove that its user makes the request: a foreign site whose name resolves to
+//! loopback would read the page through it. So a request from loopback must name loopback as its host.
 
 use crate::bounded_file;
 use axum::http::{HeaderMap, HeaderValue, header, uri::Authority};
@@ -18,7 +18,7 @@ use std::{
 const TOKEN_BYTES: u64 = 64 << 10;
 const SHORTEST: usize = 16;
 
-/// Who may read the page and its API.
+/// The rule for readers of the page and its API.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     token: Option<PathBuf>,
@@ -61,7 +61,7 @@ pub(super) enum Denial {
 pub(super) struct Remote(pub(super) IpAddr);
 
 impl Access {
-    /// Also lets clients in that show the token in a file, which is read again for every request with one.
+    /// Also admits clients with the token in a file, which is read again for every request that shows one.
     ///
     /// # Errors
     /// The file has no token.
@@ -97,7 +97,7 @@ fn has_token(path: &Path, headers: &HeaderMap) -> bool {
     match token(path) {
         Ok(token) => is_equal(token.as_bytes(), &given),
         Err(error) => {
-            tracing::debug!(%error, "nobody is let in");
+            tracing::debug!(%error, "no token is accepted");
             false
         }
     }

@@ -147,7 +147,7 @@ fn denied(denial: Denial) -> Response {
     response
 }
 
-/// Who may read the page and the API, and how many requests did not.
+/// Access to the page and the API, and the number of refused requests.
 #[derive(Clone)]
 struct Door {
     access: Access,

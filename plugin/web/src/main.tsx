@@ -144,20 +144,20 @@ function Keys({ change }: { change: Change }) {
   );
 }
 
-/** Says in every view that numbers are missing: of silent nodes, or of a process that has not read all of its state. */
-function Missing() {
+/** A notice in every view of missing numbers: of silent nodes, or of a process that has not read all of its state. */
+function Missing({ view }: { view: string }) {
   const { data } = useHealth();
   if (!data) return null;
   const silent = data.nodes.filter((node) => node.silent).length;
   const all = data.nodes.length + data.omitted_nodes;
   const parts = [
-    silent > 0 && `${silent} of ${all} nodes are silent: their latest traffic is missing.`,
+    silent > 0 && `${silent} of ${all} nodes ${silent === 1 ? "is silent: its" : "are silent: their"} latest traffic is missing.`,
     !data.ready && "This server is starting: numbers may be missing.",
   ].filter(Boolean);
   if (parts.length === 0) return null;
   return (
     <p class="notice" role="status">
-      {parts.join(" ")} {silent > 0 && <a href="?view=health">Which ones</a>}
+      {parts.join(" ")} {silent > 0 && view !== "health" && <a href="?view=health">Which ones</a>}
     </p>
   );
 }
@@ -196,9 +196,10 @@ function Page() {
         </nav>
         <Keys change={change} />
       </header>
-      <Time state={state} change={change} />
+      {/* Advice is of the last seven days, whatever the range. */}
+      {view !== "advice" && <Time state={state} change={change} />}
       <main id="main" tabIndex={-1}>
-        <Missing />
+        <Missing view={view} />
         {view === "overview" && <Overview state={state} />}
         {view === "explore" && <Explore state={state} change={change} />}
         {view === "flows" && <Flows state={state} />}

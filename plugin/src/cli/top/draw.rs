@@ -8,6 +8,7 @@ mod text;
 
 use super::{
     amount::Unit,
+    only::Only,
     state::{Cover, State},
     table::{Table, View},
 };
@@ -127,7 +128,13 @@ fn foot_line(state: &State) -> Line<'static> {
     if state.cover == Cover::Filter {
         return Line::from(format!("{FILTER}{}", state.place().filter)).bold();
     }
-    let mut spans = vec![Span::from(" ")];
+    let mut spans = Vec::new();
+    // Before the keys: the end of a narrow line is cut.
+    let only = state.only.as_ref().map(Only::name);
+    for text in only.iter().chain([&state.place().filter]).filter(|text| !text.is_empty()) {
+        spans.extend([Span::from(" "), Span::from(format!(" {text} ")).reversed()]);
+    }
+    spans.push(Span::from(" "));
     let pause = if state.is_paused { "go on" } else { "pause" };
     let mut keys = vec![
         ("q", "quit"),
@@ -144,9 +151,6 @@ fn foot_line(state: &State) -> Line<'static> {
     });
     for (key, meaning) in keys {
         spans.extend([Span::from(key).bold(), Span::from(format!(" {meaning}  "))]);
-    }
-    if !state.place().filter.is_empty() {
-        spans.push(Span::from(format!(" {} ", state.place().filter)).reversed());
     }
     Line::from(spans)
 }
@@ -198,6 +202,9 @@ fn nothing(state: &State, table: &Table) -> Option<String> {
         }
         _ if !is_counted => format!("Connecting to {}", state.server),
         _ if !state.place().filter.is_empty() => filtered(state),
+        (View::Pairs, _) if let Some(only) = &state.only => {
+            format!("No listed pair of pods belongs to `{}`. Esc shows all pairs.", only.name())
+        }
         (View::Zones, _) => "No traffic was counted since the programs were loaded.".to_owned(),
         (View::Workloads, _) => "No listed pair of pods has traffic across zones.".to_owned(),
         (View::Pairs, _) => "No traffic has a pair of pods.".to_owned(),

@@ -1,6 +1,7 @@
 //! Keys and their effects.
 
 use super::{
+    only::Only,
     state::{Cover, State},
     table::View,
 };
@@ -17,12 +18,15 @@ pub(super) enum After {
     End,
 }
 
+/// The lines that a page key moves a detail by.
+const SCROLL: u16 = 5;
+
 /// The keys, for the help.
 pub(super) const HELP: [(&str, &str); 14] = [
     ("1 2 3 4, Tab", "zones, pairs of pods, workloads, findings"),
     ("↑ ↓ j k", "choose a line; PgUp, PgDn, Home, End"),
     ("Enter", "detail of a pair or finding; pairs of a zone pair or workload"),
-    ("Esc", "close; clear the filter"),
+    ("Esc", "close; clear the filter; all pairs again"),
     ("/", "filter: lines that hold every word"),
     ("s, r", "sort by the next column; reverse"),
     ("u", "bytes a second, bytes, cost, dollars a month"),
@@ -75,6 +79,8 @@ fn command(state: &mut State, code: KeyCode) -> After {
         KeyCode::BackTab => state.show(View::ALL[(state.view as usize + View::ALL.len() - 1) % View::ALL.len()]),
         KeyCode::Up | KeyCode::Char('k') => state.choose(|at, _| at.saturating_sub(1)),
         KeyCode::Down | KeyCode::Char('j') => state.choose(|at, _| at + 1),
+        KeyCode::PageUp if state.cover == Cover::Detail => state.scroll = state.scroll.saturating_sub(SCROLL),
+        KeyCode::PageDown if state.cover == Cover::Detail => state.scroll = state.scroll.saturating_add(SCROLL),
         KeyCode::PageUp => state.choose(|at, _| at.saturating_sub(page)),
         KeyCode::PageDown => state.choose(|at, _| at + page),
         KeyCode::Home | KeyCode::Char('g') => state.choose(|_, _| 0),
@@ -93,7 +99,7 @@ fn command(state: &mut State, code: KeyCode) -> After {
         }
         KeyCode::Enter => enter(state),
         KeyCode::Esc if state.cover == Cover::Detail => state.cover = Cover::None,
-        KeyCode::Esc => state.place_mut().filter.clear(),
+        KeyCode::Esc => state.show_all(),
         _ => {}
     }
     After::Show
@@ -110,11 +116,10 @@ fn enter(state: &mut State) {
             state.cover = if state.cover == Cover::Detail { Cover::None } else { Cover::Detail };
         }
         View::Zones | View::Workloads => {
-            let names = if state.view == View::Zones { 0..2 } else { 0..1 };
-            let words: Vec<_> = line.cells[names].iter().map(|cell| cell.text.as_str()).collect();
-            let words = words.join(" ");
+            let only = Only::of(state.view, line);
             state.show(View::Pairs);
-            state.place_mut().filter = words;
+            state.show_all();
+            state.only = only;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The counters as lines of text, for pipes and for `--plain`: totals, and rates since the answer before.
 
-use super::readings::bytes;
+use super::readings::{bytes, caveats};
 use crate::{
     cli::plain::plain,
     proto::v1::{PlacedEndpoint, PodPair, WatchResponse},
@@ -49,12 +49,8 @@ pub(super) fn picture(answer: &WatchResponse, before: Option<&WatchResponse>) ->
         text.push('\n');
         text.push_str(&table(["SOURCE", "DESTINATION", "LOCALITY", "BYTES", "RATE"], rows));
     }
-    let noted: Vec<String> = answer
-        .reasons
-        .iter()
-        .filter(|reason| !reason.outside && bytes(reason.counter) > 0 && reason.name != "super_packet")
-        .map(|reason| format!("{} {}", plain(&reason.name), human(bytes(reason.counter))))
-        .collect();
+    let noted: Vec<String> =
+        caveats(answer).iter().map(|(reason, bytes)| format!("{reason} {}", human(*bytes))).collect();
     if !noted.is_empty() {
         // Writing to a string can't fail.
         let _ = writeln!(text, "\nnoted: {}", noted.join(", "));

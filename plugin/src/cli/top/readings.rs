@@ -226,8 +226,8 @@ fn clock(time: prost_types::Timestamp) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Super-packets are counted as they should be, so they are no caveat.
-fn caveats(answer: &WatchResponse) -> Vec<(String, u64)> {
+/// Bytes counted with a caveat, by reason. Super-packets are counted as they should be, so they are no caveat.
+pub(super) fn caveats(answer: &WatchResponse) -> Vec<(String, u64)> {
     let counted = answer.reasons.iter().filter(|reason| !reason.outside && reason.name != "super_packet");
     counted.map(|reason| (name(&reason.name), bytes(reason.counter))).filter(|(_, bytes)| *bytes > 0).collect()
 }

@@ -3,6 +3,7 @@
 
 use super::{
     amount::{Prices, Unit},
+    only::Only,
     readings::Readings,
     table::{Sort, Table, View},
     update::{Advice, Answer, Update},
@@ -39,8 +40,12 @@ pub(super) struct State {
     pub(super) server: String,
     pub(super) view: View,
     pub(super) places: [Place; 4],
+    /// The limit of the pairs, after Enter on a line of another view.
+    pub(super) only: Option<Only>,
     pub(super) unit: Unit,
     pub(super) cover: Cover,
+    /// The first line of a detail that is longer than the screen; `draw` bounds it.
+    pub(super) scroll: u16,
     /// The rows that a page key moves by; `draw` sets it.
     pub(super) page: usize,
     pub(super) is_paused: bool,
@@ -60,8 +65,10 @@ impl State {
             server,
             view: View::default(),
             places: Default::default(),
+            only: None,
             unit: Unit::default(),
             cover: Cover::default(),
+            scroll: 0,
             page: 10,
             is_paused: false,
             is_early: false,
@@ -122,7 +129,12 @@ impl State {
     pub(super) fn table(&self) -> Table {
         let none = Advice::default();
         let advice = self.advice.as_ref().and_then(|advice| advice.as_ref().ok()).unwrap_or(&none);
-        let mut table = Table::of(self.view, &self.shown, advice, self.unit);
+        let mut table = match self.view {
+            View::Zones => Table::zones(&self.shown, self.unit),
+            View::Pairs => Table::pairs(&self.shown, self.only.as_ref(), self.unit),
+            View::Workloads => Table::workloads(&self.shown, self.unit),
+            View::Findings => Table::findings(advice),
+        };
         table.filter(&self.place().filter);
         table.sort(self.place().sort, self.unit);
         table
@@ -144,6 +156,7 @@ impl State {
         let key = table.lines.get(at).map(|line| line.key.clone());
         let place = self.place_mut();
         (place.at, place.chosen) = (at, key);
+        self.scroll = 0;
     }
 
     /// The next column to sort by; after the last one, the number that is shown.
@@ -157,6 +170,13 @@ impl State {
     pub(super) fn show(&mut self, view: View) {
         self.view = view;
         self.cover = Cover::None;
+        self.only = None;
+    }
+
+    /// Shows all lines again.
+    pub(super) fn show_all(&mut self) {
+        self.place_mut().filter.clear();
+        self.only = None;
     }
 
     pub(super) fn type_filter(&mut self, character: char) {

@@ -2,6 +2,7 @@
 
 use super::{
     amount::{Amount, Unit, dollars},
+    only::Only,
     readings::{PodRoute, Readings, WorkloadTraffic, ZoneRoute},
     update::{Advice, Finding},
 };
@@ -96,17 +97,7 @@ fn amount_cell(amount: &Amount, unit: Unit) -> Cell {
 }
 
 impl Table {
-    /// The lines of a view.
-    pub(super) fn of(view: View, readings: &Readings, advice: &Advice, unit: Unit) -> Self {
-        match view {
-            View::Zones => Self::zones(readings, unit),
-            View::Pairs => Self::pairs(readings, unit),
-            View::Workloads => Self::workloads(readings, unit),
-            View::Findings => Self::findings(advice),
-        }
-    }
-
-    fn zones(readings: &Readings, unit: Unit) -> Self {
+    pub(super) fn zones(readings: &Readings, unit: Unit) -> Self {
         let columns = [text("FROM"), text("TO"), text("LOCALITY")].into_iter().chain(units(unit)).collect();
         let line = |(pair, amount): (&ZoneRoute, &Amount)| Line {
             key: format!("{}\n{}\n{}", pair.source, pair.destination, pair.locality),
@@ -120,7 +111,7 @@ impl Table {
         Self { columns, lines: readings.zones.iter().map(line).collect() }
     }
 
-    fn pairs(readings: &Readings, unit: Unit) -> Self {
+    pub(super) fn pairs(readings: &Readings, only: Option<&Only>, unit: Unit) -> Self {
         let names = [text("SOURCE"), text("ZONE"), text("DESTINATION"), text("TO ZONE")];
         let locality = Column { is_wide: true, ..text("LOCALITY") };
         let columns = names.into_iter().chain([locality]).chain(units(unit)).collect();
@@ -133,10 +124,11 @@ impl Table {
                 locality: pair.locality.clone(),
             }
         };
-        Self { columns, lines: readings.pairs.iter().map(line).collect() }
+        let is_wanted = |pair: &PodRoute| only.is_none_or(|only| only.holds(pair));
+        Self { columns, lines: readings.pairs.iter().filter(|(pair, _)| is_wanted(pair)).map(line).collect() }
     }
 
-    fn workloads(readings: &Readings, unit: Unit) -> Self {
+    pub(super) fn workloads(readings: &Readings, unit: Unit) -> Self {
         let kind = Column { is_wide: true, ..text("KIND") };
         let sent = [number("SENT"), number("RECEIVED")];
         let columns = [text("WORKLOAD"), kind].into_iter().chain(sent).chain(units(unit)).collect();
@@ -152,7 +144,7 @@ impl Table {
         Self { columns, lines: readings.workloads().into_iter().map(line).collect() }
     }
 
-    fn findings(advice: &Advice) -> Self {
+    pub(super) fn findings(advice: &Advice) -> Self {
         let confidence = Column { is_wide: true, ..text("CONFIDENCE") };
         let bytes = Column { is_wide: true, ..number("BYTES A MONTH") };
         let columns = vec![text("RULE"), text("SUBJECT"), text("CHANGE"), confidence, bytes, number("$/MONTH")];

@@ -1,3 +1,6 @@
+//! Requests that may be answered, and those that come near: forged headers, foreign hosts, tokens that differ by a
+//! letter, and token files that are empty or gone.
+
 use super::*;
 use std::{fs, net::Ipv4Addr, path::PathBuf};
 

@@ -29,13 +29,26 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// The keys.
 pub(super) fn help(frame: &mut Frame<'_>, body: Rect) {
     let lines = HELP.iter().map(|(key, meaning)| named(key, *meaning)).collect();
-    cover(frame, body, " Keys ".to_owned(), lines);
+    cover(frame, body, &Sheet { title: " Keys ".to_owned(), lines }, 0);
 }
 
-/// The chosen line in full.
-pub(super) fn detail(frame: &mut Frame<'_>, state: &State, body: Rect) {
+/// The chosen line in full, from the scrolled line on.
+pub(super) fn detail(frame: &mut Frame<'_>, state: &mut State, body: Rect) {
+    if let Some(sheet) = chosen(state) {
+        state.scroll = cover(frame, body, &sheet, state.scroll);
+    }
+}
+
+/// Texts below a title.
+struct Sheet {
+    title: String,
+    /// Names with their texts.
+    lines: Vec<(String, String)>,
+}
+
+fn chosen(state: &State) -> Option<Sheet> {
     let table = state.table();
-    let Some(line) = table.lines.get(state.chosen(&table)) else { return };
+    let line = table.lines.get(state.chosen(&table))?;
     match state.view {
         View::Pairs => {
             let names: Vec<&str> = line.cells.iter().take(5).map(|cell| cell.text.as_str()).collect();
@@ -43,17 +56,15 @@ pub(super) fn detail(frame: &mut Frame<'_>, state: &State, body: Rect) {
                 let (from, to) = (&route.source, &route.destination);
                 [from.name().as_str(), &from.zone, to.name().as_str(), &to.zone, &route.locality][..] == names[..]
             };
-            if let Some(route) = state.shown.pairs.keys().find(is_it) {
-                cover(frame, body, " Pair of pods ".to_owned(), pair(&state.shown, route));
-            }
+            let route = state.shown.pairs.keys().find(is_it)?;
+            Some(Sheet { title: " Pair of pods ".to_owned(), lines: pair(&state.shown, route) })
         }
         View::Findings => {
-            let advice = state.advice.as_ref().and_then(|advice| advice.as_ref().ok());
-            if let Some(finding) = advice.and_then(|advice| advice.findings.iter().find(|one| one.id == line.key)) {
-                cover(frame, body, format!(" {} ", finding.id), self::finding(finding));
-            }
+            let advice = state.advice.as_ref()?.as_ref().ok()?;
+            let finding = advice.findings.iter().find(|one| one.id == line.key)?;
+            Some(Sheet { title: format!(" {} ", finding.id), lines: self::finding(finding) })
         }
-        View::Zones | View::Workloads => {}
+        View::Zones | View::Workloads => None,
     }
 }
 
@@ -113,15 +124,20 @@ fn finding(finding: &Finding) -> Vec<(String, String)> {
     lines
 }
 
-fn cover(frame: &mut Frame<'_>, body: Rect, title: String, lines: Vec<(String, String)>) {
+/// Draws a sheet from a line on; returns that line, which is never so far that room stays empty.
+fn cover(frame: &mut Frame<'_>, body: Rect, sheet: &Sheet, first: u16) -> u16 {
     let width = WIDTH.min(body.width.saturating_sub(4)).max(body.width.min(20));
-    let block = Block::bordered().title(title).title_bottom(" Esc closes ").padding(Padding::horizontal(1));
     let room = usize::from(width).saturating_sub(4 + NAMES).max(10);
-    let rows: Vec<Line<'static>> = lines.iter().flat_map(|(name, text)| row(name, text, room)).collect();
+    let rows: Vec<Line<'static>> = sheet.lines.iter().flat_map(|(name, text)| row(name, text, room)).collect();
     let height = u16::try_from(rows.len() + 2).unwrap_or(u16::MAX).min(body.height);
     let area = Rect { x: body.x + (body.width - width) / 2, y: body.y + (body.height - height) / 2, width, height };
+    let hidden = (rows.len() + 2).saturating_sub(usize::from(height));
+    let first = first.min(u16::try_from(hidden).unwrap_or(u16::MAX));
+    let keys = if hidden > 0 { " Esc closes · PgUp, PgDn: the rest " } else { " Esc closes " };
+    let block = Block::bordered().title(sheet.title.as_str()).title_bottom(keys).padding(Padding::horizontal(1));
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(rows).block(block), area);
+    frame.render_widget(Paragraph::new(rows).block(block).scroll((first, 0)), area);
+    first
 }
 
 /// A name with its text beside it, wrapped.

@@ -78,16 +78,9 @@ fn zones(readings: &Readings) -> Vec<String> {
 /// Traffic by shown zone, with its locality; sums of others have none.
 fn cells<'a>(readings: &Readings, shown: &[&'a str]) -> BTreeMap<(&'a str, &'a str), (Amount, String)> {
     let place = |zone: &str| shown.iter().copied().find(|known| *known == zone).unwrap_or(OTHERS);
-    let others = shown.last().copied().filter(|zone| *zone == OTHERS);
     let mut cells = BTreeMap::<_, (Amount, String)>::new();
     for (route, amount) in &readings.zones {
         let key = (place(&route.source), place(&route.destination));
-        let key = match others {
-            Some(others) => {
-                (if key.0 == OTHERS { others } else { key.0 }, if key.1 == OTHERS { others } else { key.1 })
-            }
-            None => key,
-        };
         let (sum, locality) = cells.entry(key).or_insert_with(|| (Amount::default(), route.locality.clone()));
         *sum += *amount;
         if *locality != route.locality {

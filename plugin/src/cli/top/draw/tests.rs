@@ -1,3 +1,5 @@
+//! The screen on a terminal in memory: keys and updates go in, lines of text come out.
+
 use super::*;
 use crate::{
     cli::{
@@ -96,6 +98,8 @@ fn keys(state: &mut State, text: &str) -> After {
         '\n' => KeyCode::Enter,
         '\u{1b}' => KeyCode::Esc,
         '↓' => KeyCode::Down,
+        '⇟' => KeyCode::PageDown,
+        '⇞' => KeyCode::PageUp,
         character => KeyCode::Char(character),
     });
     codes.fold(After::Show, |_, code| press(state, KeyEvent::new(code, KeyModifiers::NONE)))
@@ -215,6 +219,28 @@ fn workloads_have_what_they_send_and_receive_across_zones() {
 }
 
 #[test]
+fn enter_shows_the_pairs_of_a_line_and_no_others() {
+    // Of a workload those across zones, as it counts: not from web to cart.
+    let mut state = state();
+    keys(&mut state, "3↓\n");
+    let lines = drawn(&mut state, 80, 20);
+    assert!(has(&lines, "1 of 1") && lines[4].contains("shop/cart-0") && lines[4].contains("shop/db-0"), "{lines:#?}");
+    assert!(lines[19].starts_with("  shop/cart  q quit"), "{lines:#?}");
+    keys(&mut state, "/web\n");
+    assert!(has(&drawn(&mut state, 80, 20), "No line holds `web`"));
+    keys(&mut state, "\u{1b}");
+    assert!(has(&drawn(&mut state, 80, 20), "1 of 3"));
+    // Of a pair of zones that one alone, and in its direction.
+    keys(&mut state, "1\n");
+    let lines = drawn(&mut state, 80, 20);
+    assert!(has(&lines, "1 of 1") && lines[4].contains("shop/web") && lines[4].contains("shop/cart-0"), "{lines:#?}");
+    keys(&mut state, "1↓↓\n");
+    assert!(has(&drawn(&mut state, 80, 20), "No listed pair of pods belongs to `eu-1b → unknown`"));
+    keys(&mut state, "2");
+    assert!(has(&drawn(&mut state, 80, 20), "1 of 3"));
+}
+
+#[test]
 fn an_absent_server_absent_prices_and_absent_advice_are_named_and_the_last_numbers_stay() {
     let mut fresh = State::new("node-a:4344".to_owned());
     assert!(has(&drawn(&mut fresh, 80, 20), "Connecting to node-a:4344"));
@@ -276,6 +302,17 @@ fn a_finding_is_shown_with_its_evidence_its_risk_and_its_patch() {
     ] {
         assert!(has(&lines, text), "{text}: {lines:#?}");
     }
+    // On a low screen page keys reach its end, and go no further.
+    assert!(!has(&drawn(&mut state, 80, 14), "advise --explain R1-1"));
+    keys(&mut state, "⇟⇟");
+    for _ in 0..2 {
+        let lines = drawn(&mut state, 80, 14);
+        assert!(has(&lines, "advise --explain R1-1") && !has(&lines, "Service shop/cart "), "{lines:#?}");
+        keys(&mut state, "⇟⇟⇟⇟");
+    }
+    drawn(&mut state, 80, 14);
+    keys(&mut state, "⇞");
+    assert!(!has(&drawn(&mut state, 80, 14), "advise --explain R1-1"));
 }
 
 #[test]
