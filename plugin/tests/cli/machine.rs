@@ -136,10 +136,10 @@ impl Machine {
     }
 
     /// Waits until none of the objects exists that a process of this test has held since: the kernel frees programs and
-    /// maps a moment after their last user.
+    /// maps after their last user, on a busy machine seconds after.
     pub(crate) fn is_restored(&self) {
         let mut left = Objects::default();
-        for _ in 0..200 {
+        for _ in 0..1200 {
             let held = self.held.lock().unwrap().clone();
             left = held.both(&Objects::existing()).less(&self.before);
             if left == Objects::default() {
@@ -147,7 +147,7 @@ impl Machine {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        panic!("left behind: {left:?}");
+        panic!("left behind: {left:?}\nprograms and maps by name: {:?}", named(&left));
     }
 
     /// The numbers of programs, maps and links that were held.
@@ -164,6 +164,23 @@ impl Drop for Machine {
             let _ = watch.join();
         }
     }
+}
+
+/// The names of those programs and maps, each with the processes that hold it.
+fn named(objects: &Objects) -> Vec<(u32, String, Vec<String>)> {
+    let programs = loaded_programs().flatten().map(|program| (program.id(), program.name_as_str().map(str::to_owned)));
+    let maps = loaded_maps().flatten().map(|map| (map.id(), map.name_as_str().map(str::to_owned)));
+    let programs = programs.filter(|(id, _)| objects.programs.contains(id)).map(|it| (it, "prog_id"));
+    let maps = maps.filter(|(id, _)| objects.maps.contains(id)).map(|it| (it, "map_id"));
+    let pids =
+        || fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|of| of.file_name().to_str()?.parse().ok());
+    let holders = |id: u32, key: &str| {
+        let holders = pids().filter(|pid| ids(*pid, key).contains(&id));
+        holders
+            .map(|pid: u32| format!("{pid} {}", fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()))
+            .collect()
+    };
+    programs.chain(maps).map(|((id, name), key)| (id, name.unwrap_or_default(), holders(id, key))).collect()
 }
 
 fn devices() -> BTreeSet<String> {
