@@ -15,15 +15,15 @@
 
 need_packages qemu-system-x86 busybox-static cpio xz-utils kmod
 
-MERIDIAN=$CARGO_TARGET_DIR/debug/meridian
 MODULES=(veth bridge af_packet sch_ingress cls_bpf vxlan 8021q wireguard macvlan ipvlan)
 MODULES+=(nf_tables nft_chain_nat nft_ct nft_nat nft_masq)
 PAGE=$ROOT/docs/kernels.md
 
-# with_libraries ROOT PROGRAM NAME: copies a program and its libraries below a root.
+# with_libraries ROOT PROGRAM NAME: copies a program, stripped, and its libraries below a root.
 with_libraries() {
     local library
-    cp -L "$2" "$1/bin/$3"
+    # Without symbols: the machine unpacks it in memory.
+    strip -o "$1/bin/$3" "$2"
     ldd "$2" | grep -oE '/[^ ]+' | while read -r library; do cp --parents -L "$library" "$1"; done
 }
 
@@ -39,8 +39,11 @@ programs() {
         return
     fi
     cp /bin/busybox "$1/bin/busybox"
-    with_libraries "$1" "$MERIDIAN" meridian
-    [ -n "${CASES:-}" ] || return 0
+    if [ -z "${CASES:-}" ]; then
+        program=$("$ROOT/scripts/static.sh" --quick)
+        cp "$program" "$1/bin/meridian"
+        return
+    fi
     with_libraries "$1" "$CASES" cases
     with_libraries "$1" "$(command -v nft)" nft
     with_libraries "$1" "$(command -v wg)" wg
@@ -147,7 +150,7 @@ check_kernel() {
 
 check() {
     local kernel
-    step "build" cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
+    step "build" "$ROOT/scripts/static.sh" --quick
     for kernel in "$@"; do
         check_kernel "$kernel"
     done
@@ -193,8 +196,7 @@ build_cases() {
     CASES=$(mktemp)
     built=$(cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel --no-run --message-format json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/kernel-')
-    strip -o "$CASES" "$built"
-    chmod +x "$CASES"
+    cp "$built" "$CASES"
 }
 
 # The kernels of the page, and those on which only the demo runs there.
@@ -233,7 +235,6 @@ some_tables() {
     local kernel
     build_cases
     PAGE=$(mktemp)
-    step "build" cargo build --quiet --locked --manifest-path "$ROOT/Cargo.toml"
     for kernel in "$@"; do
         step "Linux $kernel" cases "$kernel"
     done
