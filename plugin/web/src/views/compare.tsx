@@ -111,16 +111,16 @@ export function Compare({ state, change }: { state: State; change: Change }) {
       {health.has("report") && <Condition answer={now} what="the comparison" />}
       {now.data && !comparison && (
         <p class="notice" role="status">
-          There is nothing to compare: the two ranges have no recorded hour of the week in common.
+          There is nothing to compare:{" "}
+          {then.data && !isBoth
+            ? "one of the ranges has no recorded time."
+            : "the two ranges have no recorded hour of the week in common."}
         </p>
       )}
       {comparison && (
         <p class={`notice verdict ${comparison.is_beyond_noise ? "strong" : ""}`} role="status">
           {comparison.verdict}
         </p>
-      )}
-      {now.data && !isBoth && then.data && (
-        <p class="muted">One of the ranges has no recorded time, so no row is compared.</p>
       )}
       {now.data && then.data && isBoth && (
         <Grid

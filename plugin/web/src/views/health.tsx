@@ -27,7 +27,7 @@ function Nodes({ health, report }: { health: State; report: Report | undefined }
                   Last heard
                 </th>
                 <th scope="col" class="number">
-                  Heard in this time
+                  Heard while recorded
                 </th>
                 <th scope="col" class="wide">
                   Hook

@@ -69,7 +69,7 @@ function Zone({ row, value, set }: { row: Endpoints; value: number; set: (value:
     <label class="slider">
       <span>
         <Name text={row.zone} />
-        <span class="muted">{` ${row.endpoints_before} now`}</span>
+        <span class="muted">{`, ${row.endpoints_before} now`}</span>
       </span>
       <input
         type="range"
