@@ -143,7 +143,7 @@ fn kernel_maps_equal_the_clusters_table_after_every_change() {
         watched.expect(&[("10.0.4.0/24", "eu-1a"), ("192.168.1.4/32", "eu-1a"), ("10.4.1.8/32", "eu-1a")]);
         watched.holds("Node", &version).await;
         // The node loses its zone: unknown is a value of its own.
-        let version = lab.put(node_d("").with("/metadata/labels", json!({"topology.kubernetes.io/zone": "0"}))).await;
+        let version = lab.put(node_d("").with("/metadata/labels", json!({"topology.kubernetes.io/zone": ""}))).await;
         watched.expect(&[("10.0.4.0/24", "unknown"), ("192.168.1.4/32", "unknown")]);
         // No prefix covers the address, so that it is unknown without one of its own.
         watched.forget(&["10.4.1.8/32"]);
