@@ -10,9 +10,8 @@ mod engine;
 mod finding;
 mod form;
 mod json;
-mod ledger;
 mod patch;
-mod peaks;
+mod priced_flows;
 mod question;
 mod rules;
 mod snapshot;
@@ -98,7 +97,7 @@ impl Advice {
         }
         let mut engine = Engine::new(snapshot);
         rules::apply(&mut engine);
-        advice.crossing = engine.ledger.crossing();
+        advice.crossing = engine.priced.crossing();
         let mut findings = engine.finish();
         for finding in &findings {
             advice.saving.bytes = advice.saving.bytes.saturating_add(finding.saving.bytes);

@@ -2,24 +2,25 @@
 
 use super::{
     finding::{Confidence, Finding, Monthly, Rule, State},
-    ledger::{Ledger, Saved},
     patch::Patch,
+    priced_flows::{PricedFlow, PricedFlows, Saved},
     snapshot::Snapshot,
     traffic::Traffic,
 };
 use crate::{
-    catalogue::{Catalogue, PodsByZone, Service, WorkloadName},
+    catalogue::{Catalogue, PodsByZone, Service},
     cost::Money,
     fnv::fnv1a,
     history::Party,
     units::human,
 };
-use std::{cmp::Reverse, collections::BTreeMap};
+use ahash::AHashMap;
+use std::{cmp::Reverse, collections::BTreeMap, hash::Hash};
 
 /// Zone pairs and clients that evidence names.
 const NAMED: usize = 5;
 
-/// A finding before its flows are taken.
+/// A finding before flows are assigned to it.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     /// Findings of one group stand together, in the order of `step`.
@@ -37,22 +38,28 @@ pub(super) struct Draft {
 /// The rules' view of a snapshot.
 #[derive(Debug)]
 pub(super) struct Engine<'a> {
-    pub(super) ledger: Ledger<'a>,
+    pub(super) priced: PricedFlows<'a>,
     pub(super) catalogue: &'a Catalogue,
     pub(super) traffic: &'a Traffic,
+    /// The pods of each workload, by namespace, kind and name.
+    pods: AHashMap<[&'a str; 3], &'a PodsByZone>,
     findings: Vec<(String, u8, Finding)>,
 }
 
 impl<'a> Engine<'a> {
     pub(super) fn new(snapshot: &Snapshot<'a>) -> Self {
         let Snapshot { traffic, catalogue, .. } = *snapshot;
-        Self { ledger: Ledger::new(snapshot), catalogue, traffic, findings: Vec::new() }
+        let pods = catalogue.workloads.iter().map(|(workload, pods)| {
+            let names = [&workload.namespace, &workload.kind, &workload.name];
+            (names.map(String::as_str), pods)
+        });
+        Self { priced: PricedFlows::new(snapshot), catalogue, traffic, pods: pods.collect(), findings: Vec::new() }
     }
 
     /// Adds a finding about these flows. Nothing, if none of them is left.
     pub(super) fn add(&mut self, rule: Rule, flows: &[usize], saved: Saved, draft: Draft) {
         let pairs = self.zone_pairs(flows);
-        let [saving, traffic] = self.ledger.take(flows, saved).map(|amount| self.ledger.monthly(amount));
+        let [saving, traffic] = self.priced.assign(flows, saved).map(|amount| self.priced.monthly(amount));
         if traffic == Monthly::default() {
             return;
         }
@@ -82,24 +89,24 @@ impl<'a> Engine<'a> {
         findings.into_iter().map(|(_, _, finding)| finding).collect()
     }
 
-    /// The open flows between zones, grouped.
-    pub(super) fn open_by<K: Ord>(
+    /// The flows between zones without a finding, grouped.
+    pub(super) fn unassigned_by<K: Ord + Hash>(
         &self,
-        key: impl Fn(&super::ledger::Entry<'a>) -> Option<K>,
+        key: impl Fn(&PricedFlow<'a>) -> Option<K>,
     ) -> BTreeMap<K, Vec<usize>> {
-        let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
-        for (number, entry) in self.ledger.open() {
+        let mut groups: AHashMap<K, Vec<usize>> = AHashMap::new();
+        for (number, entry) in self.priced.unassigned() {
             if let Some(key) = key(entry) {
                 groups.entry(key).or_default().push(number);
             }
         }
-        groups
+        groups.into_iter().collect()
     }
 
     /// The zone pairs with the most traffic, a line each.
     fn zone_pairs(&self, flows: &[usize]) -> Vec<String> {
         let mut pairs: BTreeMap<[&str; 2], u64> = BTreeMap::new();
-        for entry in flows.iter().map(|number| &self.ledger.entries[*number]).filter(|entry| entry.crosses()) {
+        for entry in flows.iter().map(|number| &self.priced.flows[*number]).filter(|entry| entry.crosses()) {
             let sum = pairs.entry(entry.zones()).or_default();
             *sum = sum.saturating_add(entry.amount(Saved::All).bytes);
         }
@@ -110,12 +117,17 @@ impl<'a> Engine<'a> {
 
     /// The clients of flows with the most traffic, in one line.
     pub(super) fn clients(&self, flows: &[usize]) -> String {
-        let mut clients: BTreeMap<String, u64> = BTreeMap::new();
-        for entry in flows.iter().map(|number| &self.ledger.entries[*number]).filter(|entry| entry.crosses()) {
-            let sum = clients.entry(party(entry.flow.client)).or_default();
+        let mut clients: BTreeMap<&Party, u64> = BTreeMap::new();
+        for entry in flows.iter().map(|number| &self.priced.flows[*number]).filter(|entry| entry.crosses()) {
+            let sum = clients.entry(entry.flow.client).or_default();
             *sum = sum.saturating_add(entry.amount(Saved::All).bytes);
         }
-        format!("clients: {}", self.lines(clients, |client, bytes| format!("{client} ({bytes})")).join(", "))
+        let mut named: BTreeMap<String, u64> = BTreeMap::new();
+        for (client, bytes) in clients {
+            let sum = named.entry(party(client)).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+        format!("clients: {}", self.lines(named, |client, bytes| format!("{client} ({bytes})")).join(", "))
     }
 
     fn lines<K: Ord>(&self, sums: BTreeMap<K, u64>, line: impl Fn(K, String) -> String) -> Vec<String> {
@@ -123,7 +135,7 @@ impl<'a> Engine<'a> {
         sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let more = sums.len().saturating_sub(NAMED);
         let shown =
-            sums.into_iter().take(NAMED).map(|(key, bytes)| line(key, human(self.ledger.bytes_per_month(bytes))));
+            sums.into_iter().take(NAMED).map(|(key, bytes)| line(key, human(self.priced.bytes_per_month(bytes))));
         let mut lines: Vec<String> = shown.collect();
         if more > 0 {
             lines.push(format!("and {more} more"));
@@ -138,9 +150,7 @@ impl<'a> Engine<'a> {
 
     /// The pods of a workload, if it is in the catalogue.
     pub(super) fn pods(&self, party: &Party) -> Option<&'a PodsByZone> {
-        let Party { namespace, kind, name, .. } = party;
-        let name = WorkloadName { namespace: namespace.clone(), kind: kind.clone(), name: name.clone() };
-        self.catalogue.workloads.get(&name)
+        self.pods.get(&[&party.namespace, &party.kind, &party.name].map(String::as_str)).copied()
     }
 }
 

@@ -20,8 +20,8 @@ pub enum Rule {
     Dns,
     /// Scrape in the zone.
     ScrapeInZone,
-    /// Two that fetch the same.
-    Double,
+    /// Two clients that fetch the same.
+    Duplicate,
     /// Kafka: fetch from the zone's replica.
     KafkaRack,
     /// Replication: the price of redundancy.
@@ -52,7 +52,7 @@ impl Rule {
         Self::NodeLocal,
         Self::Dns,
         Self::ScrapeInZone,
-        Self::Double,
+        Self::Duplicate,
         Self::KafkaRack,
         Self::Replication,
         Self::CassandraRack,
@@ -74,7 +74,7 @@ impl Rule {
             Self::NodeLocal => "R5",
             Self::Dns => "R6",
             Self::ScrapeInZone => "R7",
-            Self::Double => "R8",
+            Self::Duplicate => "R8",
             Self::KafkaRack => "R9",
             Self::Replication => "R10",
             Self::CassandraRack => "R11",

@@ -46,12 +46,12 @@ pub enum BadQuestion {
 }
 
 /// The last hours of the range are the present.
-const LATELY: u64 = 12 * 3600;
+const RECENT: u64 = 12 * 3600;
 
 impl Question {
     /// Traffic to which the blocks of the range are added at this second.
     pub fn traffic(&self, now: u64) -> Traffic {
-        Traffic::lately_from(self.to.min(now).saturating_sub(LATELY))
+        Traffic::recent_from(self.to.min(now).saturating_sub(RECENT))
     }
 
     /// The question of these texts at this second.

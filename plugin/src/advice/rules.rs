@@ -1,5 +1,5 @@
 //! The rules, in the order in which they are tried: those that know a protocol before those that know only a service. A
-//! flow is taken by the first one that fits.
+//! flow is assigned to the first one that fits.
 
 mod causes;
 mod explained;
@@ -18,7 +18,7 @@ pub(super) fn apply(engine: &mut Engine<'_>) {
     explained::replication(engine);
     explained::rings(engine);
     external::apply(engine);
-    scrapers::doubles(engine);
+    scrapers::duplicates(engine);
     scrapers::far(engine);
     stores::apply(engine);
     node_local::apply(engine);

@@ -5,7 +5,7 @@
 
 use super::{
     finding::Monthly,
-    ledger::{Amount, Ledger, Saved},
+    priced_flows::{Amount, PricedFlows, Saved},
     snapshot::Snapshot,
 };
 use crate::{
@@ -113,10 +113,10 @@ impl WhatIf {
         if endpoints.count() == 0 {
             return Err(NoAnswer::NoEndpoint(name));
         }
-        let ledger = Ledger::new(snapshot);
+        let priced = PricedFlows::new(snapshot);
         let ignored = change.preference.and_then(|value| ignored(value, service, &endpoints, snapshot));
         let is_preferred = change.preference.is_some() && ignored.is_none();
-        let sums = sums(snapshot, &ledger, &name, (&endpoints, is_preferred));
+        let sums = sums(snapshot, &priced, &name, (&endpoints, is_preferred));
         if sums.is_empty() {
             return Err(NoAnswer::NoTraffic(name));
         }
@@ -126,11 +126,11 @@ impl WhatIf {
             let count = [service.endpoints.in_zone(zone), endpoints.in_zone(zone)];
             answer.endpoints.insert(zone.clone(), ZoneEndpoints { count, ..ZoneEndpoints::default() });
         }
-        answer.fill(&ledger, &sums);
+        answer.fill(&priced, &sums);
         Ok(answer)
     }
 
-    fn fill(&mut self, ledger: &Ledger<'_>, sums: &Sums) {
+    fn fill(&mut self, priced: &PricedFlows<'_>, sums: &Sums) {
         let (mut crossing, mut served) = ([Amount::default(); 2], BTreeMap::<&str, [u64; 2]>::new());
         for (zones, (amounts, crosses)) in sums {
             let bytes = served.entry(&zones[1]).or_default();
@@ -140,13 +140,13 @@ impl WhatIf {
                     crossing[side].add(amounts[side]);
                 }
             }
-            let [before, after] = amounts.map(|amount| ledger.monthly(amount));
+            let [before, after] = amounts.map(|amount| priced.monthly(amount));
             self.pairs.insert(zones.clone(), ZoneTraffic { before, after });
         }
         for (zone, bytes) in served {
-            self.endpoints.entry(zone.to_owned()).or_default().bytes = bytes.map(|bytes| ledger.bytes_per_month(bytes));
+            self.endpoints.entry(zone.to_owned()).or_default().bytes = bytes.map(|bytes| priced.bytes_per_month(bytes));
         }
-        let [before, after] = crossing.map(|amount| ledger.monthly(amount));
+        let [before, after] = crossing.map(|amount| priced.monthly(amount));
         self.crossing = ZoneTraffic { before, after };
     }
 }
@@ -174,9 +174,9 @@ fn ignored(value: Preferred, service: &Service, endpoints: &Endpoints, snapshot:
     }
 }
 
-fn sums(snapshot: &Snapshot<'_>, ledger: &Ledger<'_>, service: &str, after: (&Endpoints, bool)) -> Sums {
+fn sums(snapshot: &Snapshot<'_>, priced: &PricedFlows<'_>, service: &str, after: (&Endpoints, bool)) -> Sums {
     let (endpoints, is_preferred) = after;
-    let locations = locations(ledger);
+    let locations = locations(priced);
     let mut sums = Sums::new();
     let mut add = |client: &Location, server: &Location, side: usize, amount: Amount| {
         let zones = [client, server].map(|site| site.place.name().to_owned());
@@ -185,7 +185,7 @@ fn sums(snapshot: &Snapshot<'_>, ledger: &Ledger<'_>, service: &str, after: (&En
         amounts[side].add(amount);
         *is_crossing = crosses;
     };
-    for entry in ledger.entries.iter().filter(|entry| entry.flow.is_known && entry.flow.service == service) {
+    for entry in priced.flows.iter().filter(|entry| entry.flow.is_known && entry.flow.service == service) {
         let [client, server] = entry.flow.sites;
         add(client, server, 0, entry.amount(Saved::All));
         let zone = client.place.name();
@@ -227,8 +227,8 @@ fn split(bytes: u64, endpoints: &BTreeMap<String, u32>) -> Vec<u64> {
 }
 
 /// A place of each zone in which something was seen.
-fn locations<'a>(ledger: &Ledger<'a>) -> BTreeMap<&'a str, &'a Location> {
-    let sites = ledger.entries.iter().flat_map(|entry| entry.flow.sites);
+fn locations<'a>(priced: &PricedFlows<'a>) -> BTreeMap<&'a str, &'a Location> {
+    let sites = priced.flows.iter().flat_map(|entry| entry.flow.sites);
     sites.filter(|site| site.class.is_none()).map(|site| (site.place.name(), site)).collect()
 }
 

@@ -115,9 +115,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// The value of the annotation, if it asks for topology-aware routing.
+    /// The value of the annotation, if it asks for topology-aware routing. Kubernetes reads these two spellings alone.
     pub fn topology_annotation(&self) -> Option<&str> {
-        self.topology_mode.as_deref().filter(|mode| mode.eq_ignore_ascii_case("auto"))
+        self.topology_mode.as_deref().filter(|mode| matches!(*mode, "Auto" | "auto"))
     }
 
     /// Whether a zone is preferred, in whatever way.

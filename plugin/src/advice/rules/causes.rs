@@ -1,6 +1,6 @@
-//! R2: why a preference is not honoured. The first cause that holds is the one that has to be mended first.
+//! R2: why a preference is not honoured. The first cause that holds is the one to fix first.
 
-use super::preference::{TOPOLOGY_MODE, service_patch};
+use super::preference::{TOPOLOGY_HINTS, TOPOLOGY_MODE, service_patch};
 use crate::{
     advice::{finding::Confidence, patch::Patch},
     catalogue::{Catalogue, CiliumVersion, DataPlane, Service, ServiceTopology},
@@ -8,9 +8,9 @@ use crate::{
 use serde_json::json;
 
 /// Ports through which meshes send between their proxies.
-const MESH_PORTS: [u16; 3] = [15_008, 15_443, 4143];
+pub(super) const MESH_PORTS: [u16; 3] = [15_008, 15_443, 4143];
 
-/// A cause, and how it is mended.
+/// A cause with its remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) reason: String,
@@ -27,7 +27,7 @@ impl Cause {
 }
 
 /// A service whose preference is not honoured.
-pub(super) struct Doubtful<'a> {
+pub(super) struct IgnoredPreference<'a> {
     pub(super) name: &'a str,
     pub(super) service: &'a Service,
     pub(super) catalogue: &'a Catalogue,
@@ -39,8 +39,8 @@ pub(super) struct Doubtful<'a> {
 }
 
 /// The cause.
-pub(super) fn cause(of: &Doubtful<'_>) -> Cause {
-    let Doubtful { service, .. } = of;
+pub(super) fn cause(of: &IgnoredPreference<'_>) -> Cause {
+    let IgnoredPreference { service, .. } = of;
     if service.is_headless {
         return Cause::sure(
             "the service is headless: clients choose among the pods' addresses themselves",
@@ -64,8 +64,8 @@ pub(super) fn cause(of: &Doubtful<'_>) -> Cause {
 }
 
 /// The annotation has precedence over the field.
-fn annotation(of: &Doubtful<'_>) -> Option<Cause> {
-    let Doubtful { name, service, .. } = of;
+fn annotation(of: &IgnoredPreference<'_>) -> Option<Cause> {
+    let IgnoredPreference { name, service, .. } = of;
     service.topology_annotation()?;
     let reason = if service.distribution.is_some() {
         format!("the annotation {TOPOLOGY_MODE} is set, too, and has precedence over trafficDistribution")
@@ -75,7 +75,7 @@ fn annotation(of: &Doubtful<'_>) -> Option<Cause> {
         return None;
     };
     let spec = service.distribution.is_none().then(|| json!({"trafficDistribution": "PreferClose"}));
-    let mut body = json!({"metadata": {"annotations": {TOPOLOGY_MODE: null}}});
+    let mut body = json!({"metadata": {"annotations": {TOPOLOGY_HINTS: null, TOPOLOGY_MODE: null}}});
     if let Some(spec) = spec {
         body["spec"] = spec;
     }
@@ -86,7 +86,7 @@ fn annotation(of: &Doubtful<'_>) -> Option<Cause> {
     })
 }
 
-fn cilium(of: &Doubtful<'_>) -> Option<Cause> {
+fn cilium(of: &IgnoredPreference<'_>) -> Option<Cause> {
     let DataPlane::Cilium { version, topology } = of.catalogue.data_plane else { return None };
     let values = "loadBalancer:\n  serviceTopology: true";
     if topology == ServiceTopology::Off {
@@ -120,7 +120,7 @@ fn cilium(of: &Doubtful<'_>) -> Option<Cause> {
     })
 }
 
-fn mesh(of: &Doubtful<'_>) -> Option<Cause> {
+fn mesh(of: &IgnoredPreference<'_>) -> Option<Cause> {
     let is_meshed = of.service.mesh_distribution.is_some() || of.ports.iter().any(|port| MESH_PORTS.contains(port));
     is_meshed.then(|| Cause {
         patch: Some(Patch::configuration(
@@ -133,7 +133,7 @@ fn mesh(of: &Doubtful<'_>) -> Option<Cause> {
 }
 
 /// kube-proxy follows hints only if every ready endpoint has one, and one is for the zone.
-fn hints(of: &Doubtful<'_>) -> Option<Cause> {
+fn hints(of: &IgnoredPreference<'_>) -> Option<Cause> {
     let endpoints = &of.service.endpoints;
     if endpoints.unhinted > 0 {
         let nowhere = endpoints.in_zone("");
@@ -153,7 +153,7 @@ fn hints(of: &Doubtful<'_>) -> Option<Cause> {
     })
 }
 
-fn clients(of: &Doubtful<'_>) -> Option<Cause> {
+fn clients(of: &IgnoredPreference<'_>) -> Option<Cause> {
     if of.service.has_affinity {
         return Some(Cause {
             risk: Some("clients that depend on their session's endpoint lose it"),

@@ -3,7 +3,7 @@
 use crate::advice::{
     engine::{Draft, Engine, party},
     finding::{Confidence, Rule},
-    ledger::{Entry, Saved},
+    priced_flows::{PricedFlow, Saved},
 };
 
 /// Kinds whose pods are no replicas of one another's data.
@@ -14,12 +14,12 @@ const RING_PORTS: [u16; 2] = [9095, 9096];
 
 /// R10: pods of one StatefulSet that send to each other.
 pub(super) fn replication<'a>(engine: &mut Engine<'a>) {
-    let of = |entry: &Entry<'a>| {
+    let of = |entry: &PricedFlow<'a>| {
         let flow = &entry.flow;
         let is_one = flow.client == flow.server && !flow.client.is_other() && !flow.client.namespace.is_empty();
         (is_one && !STATELESS.contains(&flow.client.kind.as_str())).then_some(flow.client)
     };
-    for (workload, flows) in engine.open_by(of) {
+    for (workload, flows) in engine.unassigned_by(of) {
         let draft = Draft {
             subject: party(workload),
             action: "This is what copies in several zones cost; nothing is to be changed".to_owned(),
@@ -37,14 +37,14 @@ pub(super) fn replication<'a>(engine: &mut Engine<'a>) {
 
 /// R15: clients that choose a pod by a ring, not by a service.
 pub(super) fn rings<'a>(engine: &mut Engine<'a>) {
-    let of = |entry: &Entry<'a>| {
+    let of = |entry: &PricedFlow<'a>| {
         let flow = &entry.flow;
         let is_ring = flow.is_known
             && RING_PORTS.contains(&flow.port)
             && RINGS.iter().any(|part| flow.server.name.contains(part) && !flow.server.namespace.is_empty());
         is_ring.then_some(flow.server)
     };
-    for (server, flows) in engine.open_by(of) {
+    for (server, flows) in engine.unassigned_by(of) {
         let clients = engine.clients(&flows);
         let draft = Draft {
             subject: party(server),

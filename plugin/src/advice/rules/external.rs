@@ -4,15 +4,15 @@ use crate::{
     advice::{
         engine::{Draft, Engine, party},
         finding::{Confidence, Rule},
-        ledger::{Entry, Saved},
         patch::Patch,
+        priced_flows::{PricedFlow, Saved},
     },
     zones::Class,
 };
 
 pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
     for (class, rule) in [(Class::Loadbalancer, Rule::LoadBalancer), (Class::Nat, Rule::Nat)] {
-        let of = |entry: &Entry<'a>| {
+        let of = |entry: &PricedFlow<'a>| {
             let [client, server] = entry.flow.sites.map(|site| site.class());
             match (client == Some(class), server == Some(class)) {
                 (true, _) => Some(entry.flow.client),
@@ -20,7 +20,7 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
                 (false, false) => None,
             }
         };
-        for (external, flows) in engine.open_by(of) {
+        for (external, flows) in engine.unassigned_by(of) {
             let draft = Draft { subject: party(external), ..draft(rule) };
             engine.add(rule, &flows, Saved::All, draft);
         }

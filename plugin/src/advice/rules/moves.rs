@@ -5,8 +5,8 @@ use crate::{
     advice::{
         engine::{Draft, Engine, party},
         finding::{Confidence, Rule},
-        ledger::{Entry, Saved},
         patch::{Merge, Patch},
+        priced_flows::{PricedFlow, Saved},
     },
     history::Party,
     zones::Locality,
@@ -14,15 +14,16 @@ use crate::{
 use serde_json::json;
 
 pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
-    let of = |entry: &Entry<'a>| {
+    let of = |entry: &PricedFlow<'a>| {
         let (client, server) = (entry.flow.client, entry.flow.server);
         // Workloads do not move to be near their monitoring.
-        if entry.locality != Locality::CrossZone || client == server || is_named(client) || is_named(server) {
+        let is_other_zone = entry.locality == Locality::CrossZone && client != server;
+        if !is_other_zone || [client, server].iter().any(|end| only_zone(engine, end).is_none() || is_named(end)) {
             return None;
         }
         Some(if client < server { [client, server] } else { [server, client] })
     };
-    for (pair, flows) in engine.open_by(of) {
+    for (pair, flows) in engine.unassigned_by(of) {
         let zones = pair.map(|workload| only_zone(engine, workload));
         let [Some(a), Some(b)] = zones else { continue };
         // Only where a Deployment is one of them: what has a volume stays in its zone.

@@ -1,28 +1,26 @@
 //! R5: servers that run on every node, as collectors of logs and traces do: their clients can stay on the node.
 
-use super::preference::{Preference, service_patch};
+use super::preference::{Preference, data_plane_risk, is_followed, service_patch};
 use crate::advice::{
     engine::{Draft, Engine},
     finding::{Confidence, Rule},
-    ledger::{Entry, Saved},
+    priced_flows::{PricedFlow, Saved},
 };
 use serde_json::json;
-use std::collections::BTreeMap;
 
 pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
-    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let of = |entry: &Entry<'a>| {
+    let of = |entry: &PricedFlow<'a>| {
         let flow = &entry.flow;
         (flow.is_known && flow.server.kind == "DaemonSet" && !flow.service.is_empty()).then_some(entry.flow.service)
     };
-    for (service, flows) in engine.open_by(of) {
-        groups.insert(service, flows);
-    }
-    for (name, flows) in groups {
+    for (name, flows) in engine.unassigned_by(of) {
         let Some(service) = engine.service(name) else { continue };
         if service.is_headless || service.is_node_local || service.prefers_near() {
             continue;
         }
+        // Where the DaemonSet does not run, there is no endpoint to stay with.
+        let is_near = |flow: &usize| service.endpoints.in_zone(engine.priced.flows[*flow].zones()[0]) > 0;
+        let flows: Vec<usize> = flows.into_iter().filter(is_near).collect();
         let has_same_node = Preference::of(engine.catalogue) == Preference::SameZone;
         let (action, risk, spec) = if has_same_node {
             (
@@ -37,14 +35,16 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
                 json!({"internalTrafficPolicy": "Local"}),
             )
         };
+        let ignored = data_plane_risk(engine.catalogue).filter(|_| has_same_node);
+        let is_sure = has_same_node && is_followed(engine.catalogue);
         let clients = engine.clients(&flows);
         let draft = Draft {
             subject: format!("Service {name}"),
             action: action.to_owned(),
             evidence: vec![clients, "its endpoints are pods of a DaemonSet".to_owned()],
-            risk: vec![risk.to_owned()],
+            risk: [Some(risk), ignored].into_iter().flatten().map(str::to_owned).collect(),
             patch: service_patch(name, json!({"spec": spec})),
-            confidence: if has_same_node { Confidence::High } else { Confidence::Medium },
+            confidence: if is_sure { Confidence::High } else { Confidence::Medium },
             ..Draft::default()
         };
         engine.add(Rule::NodeLocal, &flows, Saved::All, draft);

@@ -2,12 +2,14 @@
 
 use crate::{
     advice::patch::{Merge, Patch},
-    catalogue::{Catalogue, CiliumVersion, DataPlane, Kubernetes},
+    catalogue::{Catalogue, CiliumVersion, DataPlane, Kubernetes, ServiceTopology},
 };
 use serde_json::{Value, json};
 
 /// The annotation of topology-aware routing.
 pub(super) const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+/// Its deprecated name, which Kubernetes reads first.
+pub(super) const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 
 /// How a zone is preferred in this cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,27 @@ impl Preference {
             Self::SameZone => json!({"spec": {"trafficDistribution": "PreferSameZone"}}),
         }
     }
+}
+
+/// Why the data plane may not follow a preference, if so.
+pub(super) fn data_plane_risk(catalogue: &Catalogue) -> Option<&'static str> {
+    match catalogue.data_plane {
+        DataPlane::Cilium { topology: ServiceTopology::Off, .. } => {
+            Some("Cilium ignores it until its service topology is on: set loadBalancer.serviceTopology=true first")
+        }
+        DataPlane::Cilium { topology: ServiceTopology::Unknown, .. } => {
+            Some("Cilium follows it only with loadBalancer.serviceTopology=true, which is off by default")
+        }
+        DataPlane::Cilium { version: Some(CiliumVersion { major: 1, minor: 18 }), .. } => {
+            Some("Cilium 1.18.0 refuses connections while a zone has no endpoint: use a later one")
+        }
+        DataPlane::Cilium { .. } | DataPlane::KubeProxy | DataPlane::Unknown => None,
+    }
+}
+
+/// Whether the data plane is known to follow preferences.
+pub(super) const fn is_followed(catalogue: &Catalogue) -> bool {
+    matches!(catalogue.data_plane, DataPlane::KubeProxy | DataPlane::Cilium { topology: ServiceTopology::On, .. })
 }
 
 /// A patch of a service.

@@ -5,8 +5,8 @@ use crate::{
     advice::{
         engine::{Draft, Engine, party},
         finding::{Confidence, Rule},
-        ledger::{Entry, Saved},
         patch::Patch,
+        priced_flows::{PricedFlow, Saved},
     },
     history::Party,
 };
@@ -22,8 +22,8 @@ const ANSWERS: u64 = 9;
 /// Number of target pods from which a client counts as a scraper: with a scraper's name, and without.
 const NAMED_TARGETS: u32 = 10;
 const TARGETS: u32 = 50;
-/// The targets, in workloads, that two have in common to be doubles.
-const DOUBLE_TARGETS: usize = 3;
+/// The targets, in workloads, that two have in common to be duplicates.
+const SHARED_TARGETS: usize = 3;
 
 /// The targets of a scraper.
 #[derive(Debug, Default)]
@@ -39,16 +39,17 @@ pub(super) fn is_named(client: &Party) -> bool {
     NAMES.iter().any(|part| client.name.contains(part))
 }
 
-fn is_scrape(entry: &Entry<'_>) -> bool {
+fn is_scrape(entry: &PricedFlow<'_>) -> bool {
     let flow = &entry.flow;
     let [requests, answers] = flow.bytes;
-    let is_of_metrics = PORTS.contains(&flow.port) || is_named(flow.client);
-    flow.is_known && is_of_metrics && !flow.client.is_other() && answers > requests.saturating_mul(ANSWERS)
+    let is_answered = flow.is_known && answers > requests.saturating_mul(ANSWERS);
+    // The names last: they take longest.
+    is_answered && !flow.client.is_other() && (PORTS.contains(&flow.port) || is_named(flow.client))
 }
 
 fn scrapers<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Party, Scraper> {
     let mut scrapers: BTreeMap<&Party, Scraper> = BTreeMap::new();
-    for (number, entry) in engine.ledger.entries.iter().enumerate().filter(|(_, entry)| is_scrape(entry)) {
+    for (number, entry) in engine.priced.flows.iter().enumerate().filter(|(_, entry)| is_scrape(entry)) {
         let scraper = scrapers.entry(entry.flow.client).or_default();
         scraper.flows.push(number);
         scraper.targets.insert((entry.flow.server.clone(), entry.flow.port));
@@ -58,24 +59,24 @@ fn scrapers<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Party, Scraper> {
 }
 
 /// R8: two that fetch the same targets.
-pub(super) fn doubles(engine: &mut Engine<'_>) {
+pub(super) fn duplicates(engine: &mut Engine<'_>) {
     let scrapers = scrapers(engine);
     let mut by_targets: BTreeMap<&BTreeSet<(Party, u16)>, Vec<&Party>> = BTreeMap::new();
-    for (client, scraper) in scrapers.iter().filter(|(_, scraper)| scraper.targets.len() >= DOUBLE_TARGETS) {
+    for (client, scraper) in scrapers.iter().filter(|(_, scraper)| scraper.targets.len() >= SHARED_TARGETS) {
         by_targets.entry(&scraper.targets).or_default().push(client);
     }
     for (targets, clients) in by_targets {
-        // The one that costs least is taken off; the others are compared with the one that is left.
+        // The one that costs least is removed; the others are compared with the one that is left.
         let mut clients = clients;
         clients.sort_by_key(|client| {
-            let amount = engine.ledger.sum(&scrapers[client].flows, Saved::All);
+            let amount = engine.priced.sum(&scrapers[client].flows, Saved::All);
             (amount.cost, amount.bytes, *client)
         });
         while clients.len() > 1 {
-            let double = clients.remove(0);
-            let other = clients.iter().find(|other| are_alike(scrapers[double].bytes, scrapers[**other].bytes));
+            let duplicate = clients.remove(0);
+            let other = clients.iter().find(|other| are_alike(scrapers[duplicate].bytes, scrapers[**other].bytes));
             if let Some(other) = other.copied() {
-                remove(engine, double, other, (&scrapers[double], targets.len()));
+                remove(engine, duplicate, other, (&scrapers[duplicate], targets.len()));
             }
         }
     }
@@ -87,9 +88,9 @@ fn are_alike(a: u64, b: u64) -> bool {
     u128::from(small) * 10 >= u128::from(large) * 9
 }
 
-fn remove(engine: &mut Engine<'_>, double: &Party, other: &Party, (scraper, targets): (&Scraper, usize)) {
+fn remove(engine: &mut Engine<'_>, duplicate: &Party, other: &Party, (scraper, targets): (&Scraper, usize)) {
     // Of two equal scrapers the smaller one changes from day to day; the finding stays the same.
-    let mut names = [double, other];
+    let mut names = [duplicate, other];
     names.sort_unstable();
     let [first, second] = names.map(party);
     let draft = Draft {
@@ -97,13 +98,13 @@ fn remove(engine: &mut Engine<'_>, double: &Party, other: &Party, (scraper, targ
         action: "Both fetch the same: let one of them do it, and the other read from it".to_owned(),
         evidence: vec![
             format!("the same {targets} targets, with a difference in bytes of less than a tenth"),
-            format!("the saving is that of the one that costs less, {}", party(double)),
+            format!("the saving is that of the one that costs less, {}", party(duplicate)),
         ],
-        risk: vec!["pairs that are there for high availability are double on purpose".to_owned()],
+        risk: vec!["pairs for high availability are duplicates on purpose".to_owned()],
         confidence: Confidence::Medium,
         ..Draft::default()
     };
-    engine.add(Rule::Double, &scraper.flows, Saved::All, draft);
+    engine.add(Rule::Duplicate, &scraper.flows, Saved::All, draft);
 }
 
 /// R7: one that fetches from other zones.
@@ -115,7 +116,7 @@ pub(super) fn far(engine: &mut Engine<'_>) {
         if targets <= if is_named(client) { NAMED_TARGETS } else { TARGETS } {
             continue;
         }
-        let crossing = engine.ledger.sum(&scraper.flows, Saved::All).bytes;
+        let crossing = engine.priced.sum(&scraper.flows, Saved::All).bytes;
         let draft = Draft {
             subject: party(client),
             action: "Scrape in the zone: one scraper for each zone, which keeps the targets of its own".to_owned(),

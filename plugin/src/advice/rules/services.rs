@@ -1,8 +1,8 @@
 //! R1, R2, R3 and R6: services whose clients can use an endpoint of their zone.
 
 use super::{
-    causes::{Cause, Doubtful, cause},
-    preference::{Preference, TOPOLOGY_MODE, service_patch},
+    causes::{Cause, IgnoredPreference, MESH_PORTS, cause},
+    preference::{Preference, TOPOLOGY_MODE, data_plane_risk, is_followed, service_patch},
     stores::percent,
 };
 use crate::{
@@ -10,11 +10,11 @@ use crate::{
         capacity::{self, ZoneLoad},
         engine::{Draft, Engine},
         finding::{Confidence, Rule, State},
-        ledger::{Entry, Saved},
         patch::{Merge, Patch},
+        priced_flows::{PricedFlow, Saved},
         traffic::Share,
     },
-    catalogue::{Catalogue, CiliumVersion, DataPlane, Kind, Service, ServiceTopology},
+    catalogue::{Catalogue, Kind, Service},
     history::Party,
 };
 use serde_json::json;
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const HONOURED: u128 = 90;
 const DNS: u16 = 53;
 
-/// The open flows of a service.
+/// The flows of a service without a finding.
 struct Used<'a> {
     name: &'a str,
     service: &'a Service,
@@ -46,11 +46,11 @@ impl Used<'_> {
 }
 
 pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
-    let of = |entry: &Entry<'a>| {
+    let of = |entry: &PricedFlow<'a>| {
         let flow = &entry.flow;
         (flow.is_known && !flow.service.is_empty()).then_some(flow.service)
     };
-    for (name, flows) in engine.open_by(of) {
+    for (name, flows) in engine.unassigned_by(of) {
         let Some(service) = engine.service(name) else { continue };
         if service.kind == Kind::ExternalName
             || service.is_node_local
@@ -60,14 +60,14 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
         }
         let (mut near, mut far) = (BTreeMap::<&str, Vec<usize>>::new(), BTreeMap::<&str, Vec<usize>>::new());
         for flow in flows {
-            let [zone, _] = engine.ledger.entries[flow].zones();
+            let [zone, _] = engine.priced.flows[flow].zones();
             let side = if service.endpoints.in_zone(zone) > 0 { &mut near } else { &mut far };
             side.entry(zone).or_default().push(flow);
         }
         let loads = capacity::loads(&service.endpoints, &engine.traffic.load(name));
         let used = Used { name, service, near, far, loads };
         if service.prefers_near() {
-            mend(engine, &used);
+            verify(engine, &used);
         } else {
             prefer(engine, &used);
         }
@@ -117,7 +117,14 @@ fn prefer(engine: &mut Engine<'_>, used: &Used<'_>) {
         let zones: Vec<&str> = used.far.keys().copied().collect();
         risk.push(format!("clients in {} have no endpoint in their zone and go on using all", zones.join(", ")));
     }
-    let is_dns = flows.iter().all(|flow| engine.ledger.entries[*flow].flow.port == DNS);
+    let has_port = |ports: &[u16]| flows.iter().any(|flow| ports.contains(&engine.priced.flows[*flow].flow.port));
+    // A DNS server has a port for metrics, too.
+    let is_dns = has_port(&[DNS]);
+    let is_meshed = has_port(&MESH_PORTS);
+    if is_meshed {
+        risk.push("a mesh's proxies choose the endpoints, and may ignore it: Istio's sidecars do".to_owned());
+    }
+    let confidence = confidence(preference, engine.catalogue, &used.loads);
     let action = if is_dns {
         "Prefer the client's zone for DNS, or run NodeLocal DNSCache"
     } else {
@@ -131,7 +138,7 @@ fn prefer(engine: &mut Engine<'_>, used: &Used<'_>) {
         evidence,
         risk,
         patch: service_patch(name, preference.body()),
-        confidence: confidence(preference, engine.catalogue, &used.loads),
+        confidence: if is_meshed { Confidence::Low } else { confidence },
         ..Draft::default()
     };
     engine.add(if is_dns { Rule::Dns } else { Rule::PreferZone }, &flows, Saved::All, draft);
@@ -146,28 +153,15 @@ fn risks(preference: Preference, catalogue: &Catalogue) -> Vec<String> {
              its split would overload a zone by more than 20 %"
         ));
     }
-    match catalogue.data_plane {
-        DataPlane::Cilium { topology: ServiceTopology::Off, .. } => risks.push(
-            "Cilium ignores it until its service topology is on: set loadBalancer.serviceTopology=true first"
-                .to_owned(),
-        ),
-        DataPlane::Cilium { topology: ServiceTopology::Unknown, .. } => risks
-            .push("Cilium follows it only with loadBalancer.serviceTopology=true, which is off by default".to_owned()),
-        DataPlane::Cilium { version: Some(CiliumVersion { major: 1, minor: 18 }), .. } => {
-            risks.push("Cilium 1.18.0 refuses connections while a zone has no endpoint: use a later one".to_owned());
-        }
-        DataPlane::Cilium { .. } | DataPlane::KubeProxy | DataPlane::Unknown => {}
-    }
+    risks.extend(data_plane_risk(catalogue).map(str::to_owned));
     risks.push("an autoscaler sees the average of all zones: one that is hot does not make it add pods".to_owned());
     risks
 }
 
 fn confidence(preference: Preference, catalogue: &Catalogue, loads: &[ZoneLoad]) -> Confidence {
-    let is_followed =
-        matches!(catalogue.data_plane, DataPlane::KubeProxy | DataPlane::Cilium { topology: ServiceTopology::On, .. });
     if preference == Preference::Annotation {
         Confidence::Low
-    } else if is_followed && !loads.is_empty() && !loads.iter().any(ZoneLoad::is_warned) {
+    } else if is_followed(catalogue) && !loads.is_empty() && !loads.iter().any(ZoneLoad::is_warned) {
         Confidence::High
     } else {
         Confidence::Medium
@@ -181,69 +175,69 @@ fn is_honoured(share: Share) -> bool {
 
 /// The flows of zones whose preference is not honoured, or was not before, with the bytes of their clients.
 #[derive(Default)]
-struct Watched<'a> {
+struct ZoneFlows<'a> {
     flows: Vec<usize>,
     zones: Vec<&'a str>,
     before: Share,
-    lately: Share,
+    recent: Share,
 }
 
-impl<'a> Watched<'a> {
-    fn add(&mut self, zone: &'a str, flows: &[usize], [before, lately]: [Share; 2]) {
+impl<'a> ZoneFlows<'a> {
+    fn add(&mut self, zone: &'a str, flows: &[usize], [before, recent]: [Share; 2]) {
         self.flows.extend(flows);
         self.zones.push(zone);
         self.before.add(before);
-        self.lately.add(lately);
+        self.recent.add(recent);
     }
 }
 
 /// R2: a preference that is not honoured; R1 once it is.
-fn mend<'a>(engine: &mut Engine<'a>, used: &Used<'a>) {
+fn verify<'a>(engine: &mut Engine<'a>, used: &Used<'a>) {
     let Used { name, service, near, far, .. } = used;
-    let (mut failing, mut mended) = (Watched::default(), Watched::default());
+    let (mut failing, mut restored) = (ZoneFlows::default(), ZoneFlows::default());
     let (mut ended, mut is_followed) = (Vec::new(), false);
     // A headless service has its clients choose in all zones alike.
     for (zone, flows) in near.iter().chain(far.iter().filter(|_| service.is_headless)) {
-        let shares @ [before, lately] = engine.traffic.shares(name, zone);
-        if lately.all == 0 {
+        let shares @ [before, recent] = engine.traffic.shares(name, zone);
+        if recent.all == 0 {
             if !is_honoured(before) {
                 ended.push((zone, flows, shares));
             }
-        } else if !is_honoured(lately) {
+        } else if !is_honoured(recent) {
             failing.add(zone, flows, shares);
         } else {
             is_followed = true;
             if !is_honoured(before) {
-                mended.add(zone, flows, shares);
+                restored.add(zone, flows, shares);
             }
         }
     }
     // Traffic that has ended is judged by the time before, unless all other zones follow the preference: then it may stay
     // on a node, where it is not counted.
-    let judged = if is_followed && failing.flows.is_empty() { &mut mended } else { &mut failing };
+    let judged = if is_followed && failing.flows.is_empty() { &mut restored } else { &mut failing };
     for (zone, flows, shares) in ended {
         judged.add(zone, flows, shares);
     }
     if !failing.flows.is_empty() {
         not_honoured(engine, used, &failing);
-    } else if !mended.flows.is_empty() {
-        working(engine, used, &mended);
+    } else if !restored.flows.is_empty() {
+        working(engine, used, &restored);
     }
 }
 
 /// The change was made, and works.
-fn working(engine: &mut Engine<'_>, used: &Used<'_>, mended: &Watched<'_>) {
-    let Watched { flows, zones, before, lately } = mended;
+fn working(engine: &mut Engine<'_>, used: &Used<'_>, restored: &ZoneFlows<'_>) {
+    let ZoneFlows { flows, zones, before, recent } = restored;
     let draft = Draft {
         group: used.group(),
         step: 1,
         subject: used.subject(),
         action: "The preference works: nothing is to be done".to_owned(),
         evidence: vec![format!(
-            "of what clients in {} exchange with it {} crossed zones before, and {} does lately",
+            "of what clients in {} exchange with it {} crossed zones before, and {} does recently",
             zones.join(", "),
             percent(before.crossing, before.all),
-            percent(lately.crossing, lately.all)
+            percent(recent.crossing, recent.all)
         )],
         confidence: Confidence::High,
         state: State::Working,
@@ -252,17 +246,17 @@ fn working(engine: &mut Engine<'_>, used: &Used<'_>, mended: &Watched<'_>) {
     engine.add(Rule::PreferZone, flows, Saved::Nothing, draft);
 }
 
-fn not_honoured(engine: &mut Engine<'_>, used: &Used<'_>, failing: &Watched<'_>) {
+fn not_honoured(engine: &mut Engine<'_>, used: &Used<'_>, failing: &ZoneFlows<'_>) {
     let Used { name, service, .. } = used;
-    let Watched { flows, zones, before, lately } = failing;
+    let ZoneFlows { flows, zones, before, recent } = failing;
     let state =
-        if before.all > 0 && lately.all > 0 && is_honoured(*before) { State::Regressed } else { State::NotHonoured };
-    let shown = if lately.all > 0 { lately } else { before };
+        if before.all > 0 && recent.all > 0 && is_honoured(*before) { State::Regressed } else { State::NotHonoured };
+    let shown = if recent.all > 0 { recent } else { before };
     let (crossing, all) = (shown.crossing, shown.all);
-    let of_flows = || flows.iter().map(|flow: &usize| &engine.ledger.entries[*flow].flow);
+    let of_flows = || flows.iter().map(|flow: &usize| &engine.priced.flows[*flow].flow);
     let ports: Vec<u16> = of_flows().map(|flow| flow.port).collect::<BTreeSet<_>>().into_iter().collect();
     let is_outside = |client: &Party| client.kind == "Node" || client.namespace.is_empty();
-    let doubtful = Doubtful {
+    let ignored = IgnoredPreference {
         name,
         service,
         catalogue: engine.catalogue,
@@ -270,7 +264,7 @@ fn not_honoured(engine: &mut Engine<'_>, used: &Used<'_>, failing: &Watched<'_>)
         ports: &ports,
         has_outside_clients: of_flows().any(|flow| is_outside(flow.client)),
     };
-    let Cause { reason, action, risk, patch, confidence } = cause(&doubtful);
+    let Cause { reason, action, risk, patch, confidence } = cause(&ignored);
     let set = [
         service.distribution.as_ref().map(|value| format!("trafficDistribution is {value}")),
         service.topology_annotation().map(|value| format!("{TOPOLOGY_MODE} is {value}")),
@@ -305,12 +299,12 @@ fn not_honoured(engine: &mut Engine<'_>, used: &Used<'_>, failing: &Watched<'_>)
 /// R3: zones with clients and without an endpoint.
 fn spread(engine: &mut Engine<'_>, used: &Used<'_>) {
     let Used { name, service, far, .. } = used;
-    if service.endpoints.count() == 0 {
+    if far.is_empty() || service.endpoints.count() == 0 {
         return;
     }
     let flows: Vec<usize> = far.values().flatten().copied().collect();
     let zones: Vec<&str> = far.keys().copied().collect();
-    let servers: BTreeSet<&Party> = flows.iter().map(|flow| engine.ledger.entries[*flow].flow.server).collect();
+    let servers: BTreeSet<&Party> = flows.iter().map(|flow| engine.priced.flows[*flow].flow.server).collect();
     let only = servers.iter().next().filter(|_| servers.len() == 1);
     let load = engine.traffic.load(name);
     let needed = zones.iter().map(|zone| {

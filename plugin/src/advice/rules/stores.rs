@@ -7,8 +7,8 @@ use crate::{
     advice::{
         engine::{Draft, Engine, party},
         finding::{Confidence, Rule},
-        ledger::{Entry, Saved},
         patch::Patch,
+        priced_flows::{PricedFlow, Saved},
     },
     history::Party,
     units::human,
@@ -82,25 +82,25 @@ const STORES: [Store; 5] = [
 
 pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
     for store in &STORES {
-        let of = |entry: &Entry<'a>| {
+        let of = |entry: &PricedFlow<'a>| {
             let flow = &entry.flow;
             let is_store = flow.is_known && store.ports.contains(&flow.port) && flow.server.kind != "DaemonSet";
             (is_store && !flow.server.is_other() && flow.server.kind != "Node").then_some(flow.server)
         };
-        for (server, flows) in engine.open_by(of) {
+        for (server, flows) in engine.unassigned_by(of) {
             advise(engine, store, server, &flows);
         }
     }
 }
 
 fn advise(engine: &mut Engine<'_>, store: &Store, server: &Party, flows: &[usize]) {
-    let answers = engine.ledger.sum(flows, Saved::Answers).bytes;
-    let all = engine.ledger.sum(flows, Saved::All).bytes;
+    let answers = engine.priced.sum(flows, Saved::Answers).bytes;
+    let all = engine.priced.sum(flows, Saved::All).bytes;
     let mut evidence = vec![
         engine.clients(flows),
-        format!("{} of {} between zones are answers", percent(answers, all), human(engine.ledger.bytes_per_month(all))),
+        format!("{} of {} between zones are answers", percent(answers, all), human(engine.priced.bytes_per_month(all))),
     ];
-    let clients: BTreeSet<&str> = flows.iter().map(|flow| engine.ledger.entries[*flow].zones()[0]).collect();
+    let clients: BTreeSet<&str> = flows.iter().map(|flow| engine.priced.flows[*flow].zones()[0]).collect();
     let pods = engine.pods(server);
     let without: Vec<&str> = clients
         .iter()
@@ -121,7 +121,7 @@ fn advise(engine: &mut Engine<'_>, store: &Store, server: &Party, flows: &[usize
     }
     let is_managed = flows
         .iter()
-        .any(|flow| engine.ledger.entries[*flow].flow.sites.iter().any(|site| site.class() == Some(Class::Database)));
+        .any(|flow| engine.priced.flows[*flow].flow.sites.iter().any(|site| site.class() == Some(Class::Database)));
     if is_managed {
         evidence.push("the provider runs it: only the client's end is charged".to_owned());
     }

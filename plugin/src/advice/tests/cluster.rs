@@ -110,8 +110,8 @@ impl Cluster {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
-        // The last hour is what happens lately.
-        let mut traffic = Traffic::lately_from((self.hours.len() as u64 - 1) * 3600);
+        // The last hour is the recent part.
+        let mut traffic = Traffic::recent_from((self.hours.len() as u64 - 1) * 3600);
         self.blocks().iter().for_each(|block| traffic.add(block));
         traffic.set_recorded(self.recorded);
         traffic

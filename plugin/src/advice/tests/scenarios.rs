@@ -1,6 +1,7 @@
 //! Scenarios: a cluster with its traffic, and the expected findings. Prices are those of AWS, 0.02 dollars for a gigabyte
 //! between zones, unless a scenario has others.
 
+mod near_misses;
 mod protocols;
 mod services;
 
@@ -48,6 +49,10 @@ fn all() -> Vec<Scenario> {
         services::over_time(),
         protocols::stores(),
         protocols::scrapers_and_others(),
+        near_misses::services(),
+        near_misses::node_local(),
+        near_misses::protocols(),
+        near_misses::external(),
     ]
     .into_iter()
     .flatten()

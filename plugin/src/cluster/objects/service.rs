@@ -6,8 +6,8 @@ use kube::core::{NotUsed, Object};
 use serde::Deserialize;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Annotations that ask for topology-aware routing: the name of 1.27, and the one before.
-const TOPOLOGY_MODES: [&str; 2] = ["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
+/// Annotations that ask for topology-aware routing: the deprecated name, which Kubernetes reads first, and that of 1.27.
+const TOPOLOGY_MODES: [&str; 2] = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
 /// The annotation that asks a mesh for the same.
 const MESH_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 

@@ -210,7 +210,7 @@ pub(super) fn not_honoured() -> Vec<Scenario> {
                 close(service);
                 service.topology_mode = Some("Auto".to_owned());
             }),
-            &[("R2", "Service shop/cart", "2.00", "{\"annotations\":{\"service.kubernetes.io/topology-mode\":null}}")],
+            &[("R2", "Service shop/cart", "2.00", "\"service.kubernetes.io/topology-mode\":null}}")],
         ),
         row(
             "Auto gives up",
@@ -288,7 +288,7 @@ pub(super) fn over_time() -> Vec<Scenario> {
                 "shop/cart:8080",
                 crossing,
             ),
-            &[("R1", "Service shop/cart", "0.00", "100 % crossed zones before, and 0 % does lately")],
+            &[("R1", "Service shop/cart", "0.00", "100 % crossed zones before, and 0 % does recently")],
         ),
         row(
             "a preference that works no more",
@@ -317,7 +317,7 @@ pub(super) fn over_time() -> Vec<Scenario> {
                 .sent("Deployment shop/web@b", near, "shop/cart:8080", crossing)
                 .next_hour()
                 .sent(WEB, near, "shop/cart:8080", crossing),
-            &[("R1", "Service shop/cart", "0.00", "100 % crossed zones before, and 0 % does lately")],
+            &[("R1", "Service shop/cart", "0.00", "100 % crossed zones before, and 0 % does recently")],
         ),
         row(
             "a preference that fails in a zone, and one whose traffic has ended",
@@ -329,7 +329,7 @@ pub(super) fn over_time() -> Vec<Scenario> {
             &[("R2", "Service shop/cart", "6.00", "\"state\":\"not honoured\"")],
         ),
         row(
-            "one that no client used lately",
+            "one that no client used recently",
             cart(same_zone).sent(WEB, CART_B, "shop/cart:8080", crossing).next_hour(),
             &[("R2", "Service shop/cart", "2.00", "\"state\":\"not honoured\"")],
         ),

@@ -44,14 +44,14 @@ impl Amount {
 
 /// A flow with what its directions cost.
 #[derive(Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct PricedFlow<'a> {
     pub(super) flow: Flow<'a>,
     pub(super) locality: Locality,
     amounts: [Amount; 2],
-    is_taken: bool,
+    is_assigned: bool,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> PricedFlow<'a> {
     /// Whether it goes from one zone to another.
     pub(super) const fn crosses(&self) -> bool {
         matches!(self.locality, Locality::CrossZone | Locality::CrossRegion)
@@ -78,12 +78,12 @@ impl<'a> Entry<'a> {
 
 /// All flows of a snapshot.
 #[derive(Debug)]
-pub(super) struct Ledger<'a> {
-    pub(super) entries: Vec<Entry<'a>>,
+pub(super) struct PricedFlows<'a> {
+    pub(super) flows: Vec<PricedFlow<'a>>,
     recorded_ms: u64,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> PricedFlows<'a> {
     pub(super) fn new(snapshot: &Snapshot<'a>) -> Self {
         let traffic: &'a Traffic = snapshot.traffic;
         let mut prices = AHashMap::new();
@@ -99,30 +99,30 @@ impl<'a> Ledger<'a> {
             let [client, server] = flow.sites;
             let locality = Locality::between(&client.place, &server.place);
             let amounts = [amount(client, server, flow.bytes[0]), amount(server, client, flow.bytes[1])];
-            Entry { flow, locality, amounts, is_taken: false }
+            PricedFlow { flow, locality, amounts, is_assigned: false }
         };
-        Self { entries: traffic.flows().into_iter().map(entry).collect(), recorded_ms: traffic.recorded_ms() }
+        Self { flows: traffic.flows().into_iter().map(entry).collect(), recorded_ms: traffic.recorded_ms() }
     }
 
     /// The numbers of the flows between zones that no finding is about yet.
-    pub(super) fn open(&self) -> impl Iterator<Item = (usize, &Entry<'a>)> {
-        self.entries.iter().enumerate().filter(|(_, entry)| entry.crosses() && !entry.is_taken)
+    pub(super) fn unassigned(&self) -> impl Iterator<Item = (usize, &PricedFlow<'a>)> {
+        self.flows.iter().enumerate().filter(|(_, entry)| entry.crosses() && !entry.is_assigned)
     }
 
     /// The sum of flows without a finding.
     pub(super) fn sum(&self, numbers: &[usize], saved: Saved) -> Amount {
         let mut sum = Amount::default();
-        let entries = numbers.iter().map(|number| &self.entries[*number]);
-        entries.filter(|entry| entry.crosses() && !entry.is_taken).for_each(|entry| sum.add(entry.amount(saved)));
+        let flows = numbers.iter().map(|number| &self.flows[*number]);
+        flows.filter(|entry| entry.crosses() && !entry.is_assigned).for_each(|entry| sum.add(entry.amount(saved)));
         sum
     }
 
     /// Claims flows for a finding: the bytes it saves, and all bytes.
-    pub(super) fn take(&mut self, numbers: &[usize], saved: Saved) -> [Amount; 2] {
+    pub(super) fn assign(&mut self, numbers: &[usize], saved: Saved) -> [Amount; 2] {
         let mut sums = [Amount::default(); 2];
         for number in numbers {
-            let entry = &mut self.entries[*number];
-            if entry.crosses() && !std::mem::replace(&mut entry.is_taken, true) {
+            let entry = &mut self.flows[*number];
+            if entry.crosses() && !std::mem::replace(&mut entry.is_assigned, true) {
                 sums[0].add(entry.amount(saved));
                 sums[1].add(entry.amount(Saved::All));
             }
@@ -147,7 +147,7 @@ impl<'a> Ledger<'a> {
     /// Everything between zones, in a month.
     pub(super) fn crossing(&self) -> Monthly {
         let mut sum = Amount::default();
-        self.entries.iter().filter(|entry| entry.crosses()).for_each(|entry| sum.add(entry.amount(Saved::All)));
+        self.flows.iter().filter(|entry| entry.crosses()).for_each(|entry| sum.add(entry.amount(Saved::All)));
         self.monthly(sum)
     }
 }

@@ -1,28 +1,27 @@
 //! The 95th percentile of hourly sums, in bounded memory: the highest ones are kept.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 /// Hours that are kept: the upper twentieth of 31 days.
 const KEPT: usize = 38;
 
 /// The highest of hourly sums.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peaks {
-    /// Ascending.
-    highest: Vec<u64>,
+    /// The lowest of them is on top.
+    highest: BinaryHeap<Reverse<u64>>,
 }
 
 impl Peaks {
     /// Adds some hours of this load.
     pub(super) fn add(&mut self, load: u64, hours: u64) {
         for _ in 0..hours.min(KEPT as u64) {
-            let is_full = self.highest.len() >= KEPT;
-            if is_full && self.highest.first().is_none_or(|lowest| *lowest >= load) {
-                return;
+            if self.highest.len() < KEPT {
+                self.highest.push(Reverse(load));
+                continue;
             }
-            if is_full {
-                self.highest.remove(0);
-            }
-            let at = self.highest.partition_point(|kept| *kept < load);
-            self.highest.insert(at, load);
+            let Some(mut lowest) = self.highest.peek_mut().filter(|lowest| lowest.0 < load) else { return };
+            *lowest = Reverse(load);
         }
     }
 
@@ -30,7 +29,9 @@ impl Peaks {
     /// 31 days the load is that of fewer hours, so never too low.
     pub(super) fn percentile_95(&self, hours: u64) -> u64 {
         let above = usize::try_from(hours / 20).unwrap_or(usize::MAX).min(KEPT - 1);
-        self.highest.len().checked_sub(above + 1).map_or(0, |at| self.highest[at])
+        let mut highest: Vec<u64> = self.highest.iter().map(|Reverse(load)| *load).collect();
+        highest.sort_unstable_by_key(|load| Reverse(*load));
+        highest.get(above).copied().unwrap_or_default()
     }
 }
 
