@@ -119,17 +119,17 @@ impl CloudOutput {
             Self::AwsSubnets => {
                 let Subnets { subnets, next_token } = self.parse(text)?;
                 complete(next_token.as_ref())?;
-                subnets.iter().try_for_each(|subnet| subnet.add_to(&mut import))?;
+                subnets.iter().try_for_each(|subnet| import.add(subnet.prefixes()))?;
             }
             Self::AwsInstances => {
                 let Reservations { reservations, next_token } = self.parse(text)?;
                 complete(next_token.as_ref())?;
                 let mut instances = reservations.iter().flat_map(|reservation| &reservation.instances);
-                instances.try_for_each(|instance| instance.add_to(&mut import))?;
+                instances.try_for_each(|instance| import.add(instance.prefixes()))?;
             }
             Self::GcpInstances => {
                 let machines: Vec<Machine> = self.parse(text)?;
-                machines.iter().try_for_each(|machine| machine.add_to(&mut import))?;
+                machines.iter().try_for_each(|machine| import.add(machine.prefixes()))?;
             }
         }
         import.table(kind)
@@ -160,18 +160,14 @@ struct Import {
 }
 
 impl Import {
-    fn add<'t>(
-        &mut self,
-        name: &str,
-        zone: &str,
-        texts: impl Iterator<Item = &'t String>,
-    ) -> Result<(), InvalidImport> {
+    /// Adds the prefixes of a subnet or instance: its name, its zone, their texts.
+    fn add(&mut self, (name, zone, texts): (&str, &str, Vec<String>)) -> Result<(), InvalidImport> {
         let region = match self.source.provider() {
             "aws" => region_of_aws(zone),
             _ => zone.rsplit_once('-').map(|(region, _)| region).filter(|region| region.contains('-')),
         };
         let region = region.ok_or_else(|| InvalidImport::Zone { name: short(name), zone: short(zone) })?;
-        for text in texts {
+        for text in &texts {
             let prefix = prefix(text).ok_or_else(|| InvalidImport::Prefix { name: short(name), text: short(text) })?;
             let too_many = self.prefixes.len() >= MAX_PREFIXES;
             match self.prefixes.entry(prefix) {

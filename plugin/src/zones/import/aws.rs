@@ -1,7 +1,6 @@
 //! The outputs of AWS's command line that are imported: the fields that have an address or a zone. Unknown fields are
 //! skipped.
 
-use super::{Import, InvalidImport};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -100,17 +99,19 @@ struct Ipv6Prefix {
 }
 
 impl Subnet {
-    pub(super) fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
+    /// Its name, its zone and its prefixes.
+    pub(super) fn prefixes(&self) -> (&str, &str, Vec<String>) {
         let of_ipv6 = self.ipv6_cidr_block_association_set.iter();
         let associated = of_ipv6
             .filter(|block| block.ipv6_cidr_block_state.as_ref().is_none_or(|state| state.state == "associated"));
         let prefixes = self.cidr_block.iter().chain(associated.map(|block| &block.ipv6_cidr_block));
-        import.add(&self.subnet_id, &self.availability_zone, prefixes)
+        (&self.subnet_id, &self.availability_zone, prefixes.cloned().collect())
     }
 }
 
 impl Instance {
-    pub(super) fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
+    /// Its name, its zone, and its addresses and prefixes.
+    pub(super) fn prefixes(&self) -> (&str, &str, Vec<String>) {
         let of_interface = |interface: &'_ Interface| {
             let addresses = interface.private_ip_addresses.iter().map(|of| of.address.clone());
             let ipv6 = interface.ipv6_addresses.iter().map(|of| of.address.clone());
@@ -124,7 +125,7 @@ impl Instance {
             .cloned()
             .chain(self.network_interfaces.iter().flat_map(of_interface))
             .collect();
-        import.add(&self.instance_id, &self.placement.availability_zone, texts.iter())
+        (&self.instance_id, &self.placement.availability_zone, texts)
     }
 }
 

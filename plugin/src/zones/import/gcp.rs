@@ -1,7 +1,6 @@
 //! The output of Google's command line that is imported: the fields that have an address or a zone. Unknown fields are
 //! skipped.
 
-use super::{Import, InvalidImport};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -30,12 +29,13 @@ struct AliasRange {
 }
 
 impl Machine {
-    pub(super) fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
+    /// Its name, its zone, and its addresses and prefixes.
+    pub(super) fn prefixes(&self) -> (&str, &str, Vec<String>) {
         let zone = self.zone.rsplit('/').next().unwrap_or_default();
         let texts = self.network_interfaces.iter().flat_map(|interface| {
             let addresses = interface.address.iter().chain(&interface.ipv6_address);
             addresses.chain(interface.alias_ip_ranges.iter().map(|alias| &alias.ip_cidr_range))
         });
-        import.add(&self.name, zone, texts)
+        (&self.name, zone, texts.cloned().collect())
     }
 }
