@@ -9,11 +9,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 const OBJECT: &str = "ebpf/meridian.bpf.o";
 /// The files to compile. Struct is one of them, because our flows' `extensions` hold it and readers of JSON need its
 /// descriptor.
-const PROTOS: [&str; 8] = [
+const PROTOS: [&str; 9] = [
     "observer/observer.proto",
     "peer/peer.proto",
     "meridian/v1/counters.proto",
     "meridian/v1/feed.proto",
+    "meridian/v1/history.proto",
     "meridian/v1/reports.proto",
     "meridian/v1/saved.proto",
     "meridian/v1/zones.proto",
@@ -25,12 +26,13 @@ const CODEC: Option<&str> = Some("crate::link::Codec");
 /// Services by room: the folder for the generated code, the services, their codec. Feed and Reports serve thousands
 /// of agents, each with its own buffer, so their codecs have small buffers. Hubble's and that of Reports examine what
 /// comes before they decode it.
-const SERVICES: [(&str, &[&str], Option<&str>); 5] = [
+const SERVICES: [(&str, &[&str], Option<&str>); 6] = [
     ("hubble", &["Observer", "Peer"], Some("crate::hubble::Codec")),
     ("api", &["Counters", "Zones"], CODEC),
     ("controller", &["Controller"], CODEC),
     ("feed", &["Feed"], None),
     ("reports", &["Reports"], Some("crate::reports::Codec")),
+    ("replication", &["History"], None),
 ];
 
 /// Lints are for people's code.

@@ -15,4 +15,5 @@ export MERIDIAN_HUBBLE_OBSERVER
 step "serving flows" cargo bench --quiet --locked --bench observer
 step "a large cluster" cargo bench --quiet --locked --bench controller
 step "advice for a large cluster" cargo bench --quiet --locked --bench advice
+step "a month of history" cargo bench --quiet --locked --bench history
 step "a bill of 2 GB" cargo bench --quiet --locked --bench reconcile

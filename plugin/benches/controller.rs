@@ -314,7 +314,7 @@ async fn run_controller(addresses: bool) -> Shown {
     };
     let nobody = PeerSource::Local(watch::Sender::new(Arc::default()).subscribe());
     let peers = PeerService::new(nobody, CancellationToken::new());
-    tokio::spawn(grpc::serve_agents(AgentServices { feed: service, reports, peers }, listener, None));
+    tokio::spawn(grpc::serve_agents(AgentServices { feed: service, reports, peers, history: None }, listener, None));
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["agents", &at])
         .stdin(Stdio::piped())

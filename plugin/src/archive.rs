@@ -30,6 +30,10 @@ pub struct Tally {
     pub damaged: AtomicU64,
     /// Blocks that were removed to keep the limits.
     pub removed: AtomicU64,
+    /// Blocks of another replica that are kept.
+    pub copied: AtomicU64,
+    /// Blocks and lists of another replica that could not be copied.
+    pub uncopied: AtomicU64,
 }
 
 /// A folder of blocks that one process writes.
@@ -86,6 +90,49 @@ impl Archive {
         }
     }
 
+    /// The blocks that there are.
+    pub fn spans(&self) -> impl Iterator<Item = Span> {
+        self.blocks.keys().copied()
+    }
+
+    /// The file of a block, as it is; `None` if there is none.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn encoded(&self, span: Span) -> Result<Option<Vec<u8>>, Error> {
+        if self.blocks.contains_key(&span) { self.folder.encoded(span) } else { Ok(None) }
+    }
+
+    /// Whether a block of this span is recent enough to be kept; `now` is in seconds since 1970.
+    pub fn keeps(&self, span: Span, now: u64) -> bool {
+        !self.limits.is_too_old(span, now)
+    }
+
+    /// Whether so many further bytes are within the limit.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.limits.bytes
+    }
+
+    /// Writes a block of another replica in place of the one that was there.
+    ///
+    /// # Errors
+    /// As for `write`.
+    pub fn copy(&mut self, block: &Block) -> Result<(), Error> {
+        self.write(block)?;
+        self.tally.copied.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a day anew of its hours if these have the better coverage. A day that has no block gets none.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn renew(&mut self, day: Span) -> Result<(), Error> {
+        let Some(block) = self.read(day) else { return Ok(()) };
+        let sum = self.sum(day);
+        if sum.seen() > block.seen() { self.write(&sum) } else { Ok(()) }
+    }
+
     /// The bytes of all blocks.
     pub fn bytes(&self) -> u64 {
         self.blocks.values().sum()
@@ -108,13 +155,8 @@ impl Archive {
     /// The file system's.
     pub fn maintain(&mut self, now: u64) -> Result<(), Error> {
         for day in retention::days_to_make(self.blocks.keys().copied(), now) {
-            let mut sum = Builder::new(day, self.limits.rows);
-            for hour in retention::hours(day) {
-                if let Some(block) = self.read(hour) {
-                    sum.absorb(&block);
-                }
-            }
-            self.write(&sum.block())?;
+            let sum = self.sum(day);
+            self.write(&sum)?;
         }
         for span in self.limits.surplus(&self.blocks, now) {
             self.folder.remove(span)?;
@@ -122,6 +164,17 @@ impl Archive {
             self.tally.removed.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The sum of a day's hours.
+    fn sum(&mut self, day: Span) -> Block {
+        let mut sum = Builder::new(day, self.limits.rows);
+        for hour in retention::hours(day) {
+            if let Some(block) = self.read(hour) {
+                sum.absorb(&block);
+            }
+        }
+        sum.block()
     }
 }
 

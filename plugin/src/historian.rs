@@ -4,10 +4,14 @@
 //! A fault of the disk stops neither the hour in memory nor anything else: a block that can't be written is written
 //! later, and the coverage lacks the time of a lost block.
 
+mod copies;
 mod followed;
 mod recording;
+#[cfg(test)]
+pub(crate) mod sample;
 mod store;
 
+pub use copies::Adopted;
 pub use recording::{Recording, TICK};
 
 use crate::{

@@ -59,6 +59,7 @@ pub mod prometheus;
 pub mod proto;
 pub mod recorder;
 pub mod replay;
+pub mod replication;
 pub mod reports;
 pub mod servers;
 pub mod statement;

@@ -106,17 +106,23 @@ impl Folder {
         Ok(atomic_file::replace(&self.path(span), &[bytes], true)?)
     }
 
+    /// The bytes of a span's file; `None` if there is none.
+    pub(super) fn encoded(&self, span: Span) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path(span);
+        match bounded_file::read(&path, MAX_ENCODED as u64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(Error::Damaged { path, reason: Damaged::TooLarge(MAX_ENCODED) })
+            }
+            Err(source) => Err(failed_at(&path)(source)),
+        }
+    }
+
     /// The block of a span; `None` if there is none.
     pub(super) fn read(&self, span: Span) -> Result<Option<Block>, Error> {
+        let Some(bytes) = self.encoded(span)? else { return Ok(None) };
         let path = self.path(span);
-        let bytes = match bounded_file::read(&path, MAX_ENCODED as u64) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                return Err(Error::Damaged { path, reason: Damaged::TooLarge(MAX_ENCODED) });
-            }
-            Err(source) => return Err(failed_at(&path)(source)),
-        };
         match Block::decode(&bytes) {
             Ok(block) if block.span == span => Ok(Some(block)),
             Ok(_) => Err(Error::Misplaced(path)),

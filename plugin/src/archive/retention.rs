@@ -55,13 +55,18 @@ pub(super) fn best(spans: impl Iterator<Item = Span>, from: u64, to: u64) -> Vec
 }
 
 impl Limits {
+    /// Whether the time for which a block is kept is over.
+    pub(super) const fn is_too_old(&self, span: Span, now: u64) -> bool {
+        let kept = if span.seconds == Span::DAY { self.days } else { self.hours };
+        span.end().saturating_add(kept) <= now
+    }
+
     /// Blocks to remove, because of their age or the limit: the oldest hours that are part of a day, then the oldest.
     pub(super) fn surplus(&self, blocks: &BTreeMap<Span, u64>, now: u64) -> Vec<Span> {
         let is_old = |span: &Span| {
-            let kept = if span.seconds == Span::DAY { self.days } else { self.hours };
             // An hour that is in no day yet is kept.
             let is_in_day = span.seconds == Span::DAY || blocks.contains_key(&Span::day_of(span.start));
-            is_in_day && span.end().saturating_add(kept) <= now
+            is_in_day && self.is_too_old(*span, now)
         };
         let mut surplus: Vec<Span> = blocks.keys().copied().filter(is_old).collect();
         let gone: BTreeSet<Span> = surplus.iter().copied().collect();

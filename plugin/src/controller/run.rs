@@ -18,10 +18,11 @@ use crate::{
     historian::{Historian, Recording},
     hubble::{PeerService, PeerSource},
     identity::Index,
-    link::{Authenticate, Tls},
+    link::{self, Authenticate, Tls},
     metrics::{self, Page, Ready},
     otlp,
-    reports::ClusterTotals,
+    replication::{Copying, HistoryService},
+    reports::{ClusterTotals, ReportsService},
     servers::{self, END_TIMEOUT, listen},
     zones::SharedTable,
 };
@@ -128,6 +129,7 @@ impl<'a> Controller<'a> {
     fn start(&self, ports: Ports, feed_tls: Option<Arc<Tls>>, fixed: &Followed) -> Result<Parts, Error> {
         let (watching, notices, catalogues) = self.watch(fixed);
         let [tokens, replicas] = self.tokens();
+        let for_history = Arc::clone(&replicas);
         let served = Totals {
             settings: &self.settings.totals,
             client: self.client.clone(),
@@ -157,13 +159,17 @@ impl<'a> Controller<'a> {
         page.access = self.settings.access.clone();
         let exporting = self.settings.otlp.clone().map(|otlp| self.export(otlp, exported, &mut page));
         let historian = self.settings.history.open();
+        let mut copying = None;
         if let Some(historian) = &historian {
+            copying = served.replicas.clone().map(|settings| self.copy_history(historian, settings, &served.service));
             page.add_history(Arc::clone(historian));
             page.add_catalogue(catalogues);
         }
         let feed = self.feed(tokens);
         let zones = ZonesService { table: self.table.clone(), index: Arc::clone(&self.index) };
-        let agent_services = AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone() };
+        let history = historian.clone().map(|historian| HistoryService { historian, replicas: for_history });
+        let agent_services =
+            AgentServices { feed: feed.clone(), reports: served.service, peers: peers.clone(), history };
         let backlog = grpc::backlog();
         page.add(Arc::clone(&backlog));
         let requests = grpc::requests();
@@ -182,6 +188,7 @@ impl<'a> Controller<'a> {
             served.serving,
         ];
         parts.extend(exporting);
+        parts.extend(copying);
         parts.extend(historian.map(|historian| self.keep_history(historian, fixed)));
         let Settings { feed, http, .. } = self.settings;
         tracing::info!(%feed, tls = has_tls, %http, "watching the cluster");
@@ -203,6 +210,16 @@ impl<'a> Controller<'a> {
         };
         tokio::spawn(async move {
             exporter.run().await;
+            Ok(())
+        })
+    }
+
+    /// Copies from the leader the hours of the history that this replica lacks.
+    fn copy_history(&self, historian: &Arc<Historian>, settings: link::Settings, reports: &ReportsService) -> Part {
+        let copying = Copying { settings, role: reports.role.clone(), historian: Arc::clone(historian) };
+        let shutdown = self.ending.clone();
+        tokio::spawn(async move {
+            copying.run(shutdown).await;
             Ok(())
         })
     }

@@ -63,6 +63,8 @@ pub(super) struct Served {
     pub(super) pair_log: Arc<PairLogTally>,
     /// Ends when the Lease is released.
     pub(super) lease: Option<JoinHandle<()>>,
+    /// The settings of connections to other replicas, if there may be any.
+    pub(super) replicas: Option<Settings>,
     /// Ends when the pair log is written.
     pub(super) serving: JoinHandle<Result<(), Error>>,
 }
@@ -76,9 +78,14 @@ impl Totals<'_> {
     /// Starts the election. Must be called inside a runtime.
     pub(super) fn start(self) -> Result<Served, Error> {
         let Self { settings, cluster_totals, shutdown, .. } = &self;
-        let (role, lease) = match &settings.lease {
-            None => (watch::Sender::new(Role::Leader(Term::default())).subscribe(), None),
-            Some(lease) => self.stand_for(lease)?,
+        let (role, lease, replicas) = match &settings.lease {
+            None => (watch::Sender::new(Role::Leader(Term::default())).subscribe(), None, None),
+            Some(lease) => {
+                let link =
+                    Settings { server: place(lease, self.feed, self.api)?.feed, ..lease.link.clone() }.checked()?;
+                let (role, running) = self.stand_for(lease, link.clone())?;
+                (role, Some(running), Some(link))
+            }
         };
         let tally = Arc::new(Tally::default());
         let service = ReportsService {
@@ -110,13 +117,16 @@ impl Totals<'_> {
             peers,
         };
         let serving = tokio::spawn(serving.run(shutdown.clone()));
-        Ok(Served { service, totals, peers: announced, pair_log, lease, serving })
+        Ok(Served { service, totals, peers: announced, pair_log, lease, replicas, serving })
     }
 
     /// Runs for the Lease, and mirrors the leader in the meantime.
-    fn stand_for(&self, lease: &LeaseSettings) -> Result<(watch::Receiver<Role>, Option<JoinHandle<()>>), Error> {
+    fn stand_for(
+        &self,
+        lease: &LeaseSettings,
+        settings: Settings,
+    ) -> Result<(watch::Receiver<Role>, JoinHandle<()>), Error> {
         let place = place(lease, self.feed, self.api)?;
-        let settings = Settings { server: place.feed.clone(), ..lease.link.clone() }.checked()?;
         let role = watch::Sender::new(Role::Standby(None));
         let receiver = role.subscribe();
         let ended = Arc::new(Notify::new());
@@ -129,7 +139,7 @@ impl Totals<'_> {
         tokio::spawn(mirror.run());
         let which = (lease.namespace.clone(), lease.name.clone());
         let lease = Lease::new(self.client.clone(), which, place, (Arc::clone(&self.cluster_totals) as _, ended));
-        Ok((receiver, Some(tokio::spawn(lease.run(role, self.shutdown.clone())))))
+        Ok((receiver, tokio::spawn(lease.run(role, self.shutdown.clone()))))
     }
 }
 

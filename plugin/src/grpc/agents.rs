@@ -8,6 +8,7 @@ use crate::{
     },
     link::{self, Arrival, Authenticate, Authenticated, Tls, check_token},
     proto::peer::NotifyRequest,
+    replication::{HistoryService, services::history_server::HistoryServer},
     reports::{ReportsService, services::reports_server::ReportsServer},
 };
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -49,16 +50,21 @@ pub struct AgentServices {
     pub reports: ReportsService,
     /// The addresses of flow servers, for agents that hubble-relay asks.
     pub peers: PeerService,
+    /// The history, for the other replicas.
+    pub history: Option<HistoryService>,
 }
 
 /// Serves agents until the feed shuts down; without TLS if `tls` is `None`.
 pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<Arc<Tls>>) {
-    let AgentServices { feed, reports, peers } = services;
+    let AgentServices { feed, reports, peers, history } = services;
     let (agents, shutdown) = (Arc::clone(&feed.agents), feed.shutdown.clone());
     let peers = PeersForAgents { tokens: Arc::clone(&feed.tokens), peers };
-    let routes = Routes::new(FeedServer::new(feed).max_decoding_message_size(REQUEST_BYTES))
+    let mut routes = Routes::new(FeedServer::new(feed).max_decoding_message_size(REQUEST_BYTES))
         .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES))
         .add_service(PeerServer::new(peers));
+    if let Some(history) = history {
+        routes = routes.add_service(HistoryServer::new(history).max_decoding_message_size(REQUEST_BYTES));
+    }
     serve_routes(routes, listener, tls, Port { agents, shutdown }).await;
 }
 

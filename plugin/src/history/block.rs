@@ -156,6 +156,14 @@ pub struct Block {
 }
 
 impl Block {
+    /// How much of its time was seen, to compare blocks of one span: the recorded seconds, then those of all nodes.
+    /// Seconds beyond the span do not count.
+    pub fn seen(&self) -> (u32, u64) {
+        let Self { span, coverage, .. } = self;
+        let of_nodes = coverage.nodes.iter().map(|node| u64::from(node.reported_seconds.min(span.seconds)));
+        (coverage.recorded_seconds.min(span.seconds), of_nodes.sum())
+    }
+
     /// Everything that was sent.
     pub fn total(&self) -> Counter {
         self.transfers.iter().map(|transfer| transfer.counter).sum()

@@ -185,6 +185,10 @@ impl Part for Arc<Historian> {
         page.counters("meridian_history_damaged_blocks", help, None, &count(&tally.damaged))?;
         let help = "Number of hours and days removed because of their age or the size limit.";
         page.counters("meridian_history_removed_blocks", help, None, &count(&tally.removed))?;
+        let help = "Number of hours and days copied from another replica.";
+        page.counters("meridian_history_copied_blocks", help, None, &count(&tally.copied))?;
+        let help = "Number of failed attempts to copy hours and days from another replica.";
+        page.counters("meridian_history_copy_failures", help, None, &count(&tally.uncopied))?;
         let reloads = self.reloads().flat_map(|(file, counts)| {
             ["taken", "refused"]
                 .into_iter()

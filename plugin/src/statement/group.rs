@@ -1,7 +1,7 @@
 //! The key of rows, and the row that each end of a transfer belongs to.
 
 use crate::{
-    history::{Block, Party, Server, TransferKey},
+    history::{Block, Names, Party, Server, TransferKey},
     zones::{Locality, Place},
 };
 use ahash::AHashMap;
@@ -114,12 +114,25 @@ pub(super) struct Groups {
     by: Dimension,
     charge: ChargeTo,
     numbers: AHashMap<Key, u32>,
+    /// The rows of pairs of parties. A report has far more of them than names, and a key takes far longer to build than
+    /// the numbers of its names.
+    ends: AHashMap<PairOfEnds, u32>,
+    names: Names<String>,
     keys: Vec<Key>,
+}
+
+/// A row of a pair of parties: the numbers of their names and of their zones' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct PairOfEnds {
+    parties: [u32; 2],
+    zones: [u32; 2],
+    locality: Locality,
 }
 
 impl Groups {
     pub(super) fn new(by: Dimension, charge: ChargeTo) -> Self {
-        Self { by, charge, numbers: AHashMap::new(), keys: Vec::new() }
+        let (numbers, ends, names) = (AHashMap::new(), AHashMap::new(), Names::default());
+        Self { by, charge, numbers, ends, names, keys: Vec::new() }
     }
 
     fn number(&mut self, key: Key) -> u32 {
@@ -127,6 +140,26 @@ impl Groups {
             self.keys.push(key.clone());
             self.keys.len() as u32 - 1
         })
+    }
+
+    /// The row of a pair of parties, whose key is only built if it is new.
+    fn row_of_ends(&mut self, ends: PairOfEnds, key: impl FnOnce() -> Key) -> u32 {
+        *self.ends.entry(ends).or_insert_with(|| {
+            self.keys.push(key());
+            self.keys.len() as u32 - 1
+        })
+    }
+
+    /// The number of a party's name, as far as the rows have it.
+    fn party_name(&mut self, Party { namespace, kind, name, .. }: &Party) -> u32 {
+        match self.by {
+            Dimension::WorkloadPair => {
+                // With their lengths, so that no two workloads have one text.
+                let text = format!("{}:{}:{namespace}{kind}{name}", namespace.len(), kind.len());
+                self.names.number(text.as_str())
+            }
+            _ => self.names.number(namespace.as_str()),
+        }
     }
 
     pub(super) fn into_keys(self) -> Vec<Key> {
@@ -157,7 +190,7 @@ pub(super) struct BlockGroups<'a> {
     sites: Vec<Option<u32>>,
     nodes: Vec<Option<u32>>,
     pairs: AHashMap<[u32; 2], u32>,
-    ends: AHashMap<[[u32; 2]; 2], u32>,
+    localities: AHashMap<[u32; 2], Locality>,
 }
 
 impl<'a> BlockGroups<'a> {
@@ -169,7 +202,7 @@ impl<'a> BlockGroups<'a> {
             sites: vec![None; block.sites.len()],
             nodes: vec![None; block.coverage.nodes.len()],
             pairs: AHashMap::new(),
-            ends: AHashMap::new(),
+            localities: AHashMap::new(),
         }
     }
 
@@ -213,26 +246,21 @@ impl<'a> BlockGroups<'a> {
     }
 
     fn ends(&mut self, groups: &mut Groups, transfer: &TransferKey) -> u32 {
-        let block = self.block;
-        let TransferKey { parties, sites, .. } = *transfer;
-        *self.ends.entry([parties, sites]).or_insert_with(|| {
-            let [source, destination] = parties.map(|party| &block.parties[party as usize]);
-            let [from, to] = sites.map(|site| &block.sites[site as usize].place);
-            let mut parts = vec![("source_namespace", source.namespace.clone())];
-            let has_workloads = groups.by == Dimension::WorkloadPair;
-            if has_workloads {
-                parts.extend([("source_kind", source.kind.clone()), ("source_workload", source.name.clone())]);
-            }
-            parts.push(("source_zone", from.to_string()));
-            parts.push(("destination_namespace", destination.namespace.clone()));
-            if has_workloads {
-                let kind = destination.kind.clone();
-                parts.extend([("destination_kind", kind), ("destination_workload", destination.name.clone())]);
-            }
-            parts.push(("destination_zone", to.to_string()));
-            parts.push(("locality", Locality::between(from, to).name().to_owned()));
-            groups.number(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-        })
+        let (block, TransferKey { parties, sites, .. }) = (self.block, *transfer);
+        let places = sites.map(|site| &block.sites[site as usize].place);
+        let ends = PairOfEnds {
+            parties: parties.map(|party| {
+                *self.parties[party as usize].get_or_insert_with(|| groups.party_name(&block.parties[party as usize]))
+            }),
+            zones: sites.map(|site| {
+                let name = || block.sites[site as usize].place.to_string();
+                *self.sites[site as usize].get_or_insert_with(|| groups.names.number(name().as_str()))
+            }),
+            locality: *self.localities.entry(sites).or_insert_with(|| Locality::between(places[0], places[1])),
+        };
+        let has_workloads = groups.by == Dimension::WorkloadPair;
+        let parties = parties.map(|party| &block.parties[party as usize]);
+        groups.row_of_ends(ends, || key_of_ends(parties, places, has_workloads))
     }
 
     fn pair(&mut self, groups: &mut Groups, sites: [u32; 2]) -> u32 {
@@ -246,6 +274,22 @@ impl<'a> BlockGroups<'a> {
             ]))
         })
     }
+}
+
+fn key_of_ends([source, destination]: [&Party; 2], [from, to]: [&Place; 2], has_workloads: bool) -> Key {
+    let mut parts = vec![("source_namespace", source.namespace.clone())];
+    if has_workloads {
+        parts.extend([("source_kind", source.kind.clone()), ("source_workload", source.name.clone())]);
+    }
+    parts.push(("source_zone", from.to_string()));
+    parts.push(("destination_namespace", destination.namespace.clone()));
+    if has_workloads {
+        let kind = destination.kind.clone();
+        parts.extend([("destination_kind", kind), ("destination_workload", destination.name.clone())]);
+    }
+    parts.push(("destination_zone", to.to_string()));
+    parts.push(("locality", Locality::between(from, to).name().to_owned()));
+    parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The ends that are charged with the sender's price and the receiver's price.

@@ -1,8 +1,13 @@
 //! Static tables from the JSON that the clouds' own command lines print: subnets, which AWS has in one zone each, and
 //! instances with their addresses.
 
+mod aws;
+mod gcp;
+
+use aws::{Reservations, Subnets, region_of_aws};
+use gcp::Machine;
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt::Write,
@@ -114,17 +119,17 @@ impl CloudOutput {
             Self::AwsSubnets => {
                 let Subnets { subnets, next_token } = self.parse(text)?;
                 complete(next_token.as_ref())?;
-                subnets.iter().try_for_each(|subnet| subnet.add_to(&mut import))?;
+                subnets.iter().try_for_each(|subnet| import.add(subnet.prefixes()))?;
             }
             Self::AwsInstances => {
                 let Reservations { reservations, next_token } = self.parse(text)?;
                 complete(next_token.as_ref())?;
                 let mut instances = reservations.iter().flat_map(|reservation| &reservation.instances);
-                instances.try_for_each(|instance| instance.add_to(&mut import))?;
+                instances.try_for_each(|instance| import.add(instance.prefixes()))?;
             }
             Self::GcpInstances => {
                 let machines: Vec<Machine> = self.parse(text)?;
-                machines.iter().try_for_each(|machine| machine.add_to(&mut import))?;
+                machines.iter().try_for_each(|machine| import.add(machine.prefixes()))?;
             }
         }
         import.table(kind)
@@ -148,185 +153,21 @@ fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(120).collect()
 }
 
-#[derive(Deserialize)]
-struct Subnets {
-    #[serde(rename = "Subnets")]
-    subnets: Vec<Subnet>,
-    #[serde(rename = "NextToken")]
-    next_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Subnet {
-    availability_zone: String,
-    subnet_id: String,
-    cidr_block: Option<String>,
-    #[serde(default)]
-    ipv6_cidr_block_association_set: Vec<Ipv6Block>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ipv6Block {
-    ipv6_cidr_block: String,
-    ipv6_cidr_block_state: Option<Ipv6BlockState>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ipv6BlockState {
-    state: String,
-}
-
-#[derive(Deserialize)]
-struct Reservations {
-    #[serde(rename = "Reservations")]
-    reservations: Vec<Reservation>,
-    #[serde(rename = "NextToken")]
-    next_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Reservation {
-    #[serde(rename = "Instances")]
-    instances: Vec<Instance>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Instance {
-    instance_id: String,
-    placement: Placement,
-    private_ip_address: Option<String>,
-    #[serde(default)]
-    network_interfaces: Vec<Interface>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Placement {
-    availability_zone: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
-struct Interface {
-    private_ip_addresses: Vec<PrivateAddress>,
-    ipv6_addresses: Vec<Ipv6Address>,
-    ipv4_prefixes: Vec<Ipv4Prefix>,
-    ipv6_prefixes: Vec<Ipv6Prefix>,
-}
-
-#[derive(Deserialize)]
-struct PrivateAddress {
-    #[serde(rename = "PrivateIpAddress")]
-    address: String,
-}
-
-#[derive(Deserialize)]
-struct Ipv6Address {
-    #[serde(rename = "Ipv6Address")]
-    address: String,
-}
-
-#[derive(Deserialize)]
-struct Ipv4Prefix {
-    #[serde(rename = "Ipv4Prefix")]
-    prefix: String,
-}
-
-#[derive(Deserialize)]
-struct Ipv6Prefix {
-    #[serde(rename = "Ipv6Prefix")]
-    prefix: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Machine {
-    name: String,
-    zone: String,
-    #[serde(default)]
-    network_interfaces: Vec<MachineInterface>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MachineInterface {
-    #[serde(rename = "networkIP")]
-    address: Option<String>,
-    ipv6_address: Option<String>,
-    #[serde(default)]
-    alias_ip_ranges: Vec<AliasRange>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AliasRange {
-    ip_cidr_range: String,
-}
-
 /// The prefixes so far, each with its zone, region and the name of the subnet or instance.
 struct Import {
     source: CloudOutput,
     prefixes: BTreeMap<IpNetwork, (String, String, String)>,
 }
 
-impl Subnet {
-    fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
-        let of_ipv6 = self.ipv6_cidr_block_association_set.iter();
-        let associated = of_ipv6
-            .filter(|block| block.ipv6_cidr_block_state.as_ref().is_none_or(|state| state.state == "associated"));
-        let prefixes = self.cidr_block.iter().chain(associated.map(|block| &block.ipv6_cidr_block));
-        import.add(&self.subnet_id, &self.availability_zone, prefixes)
-    }
-}
-
-impl Instance {
-    fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
-        let of_interface = |interface: &'_ Interface| {
-            let addresses = interface.private_ip_addresses.iter().map(|of| of.address.clone());
-            let ipv6 = interface.ipv6_addresses.iter().map(|of| of.address.clone());
-            let prefixes = interface.ipv4_prefixes.iter().map(|of| of.prefix.clone());
-            let all = addresses.chain(ipv6).chain(prefixes);
-            all.chain(interface.ipv6_prefixes.iter().map(|of| of.prefix.clone())).collect::<Vec<_>>()
-        };
-        let texts: Vec<String> = self
-            .private_ip_address
-            .iter()
-            .cloned()
-            .chain(self.network_interfaces.iter().flat_map(of_interface))
-            .collect();
-        import.add(&self.instance_id, &self.placement.availability_zone, texts.iter())
-    }
-}
-
-impl Machine {
-    fn add_to(&self, import: &mut Import) -> Result<(), InvalidImport> {
-        let zone = self.zone.rsplit('/').next().unwrap_or_default();
-        let texts = self.network_interfaces.iter().flat_map(|interface| {
-            let addresses = interface.address.iter().chain(&interface.ipv6_address);
-            addresses.chain(interface.alias_ip_ranges.iter().map(|alias| &alias.ip_cidr_range))
-        });
-        import.add(&self.name, zone, texts)
-    }
-}
-
 impl Import {
-    fn add<'t>(
-        &mut self,
-        name: &str,
-        zone: &str,
-        texts: impl Iterator<Item = &'t String>,
-    ) -> Result<(), InvalidImport> {
+    /// Adds the prefixes of a subnet or instance: its name, its zone, their texts.
+    fn add(&mut self, (name, zone, texts): (&str, &str, Vec<String>)) -> Result<(), InvalidImport> {
         let region = match self.source.provider() {
             "aws" => region_of_aws(zone),
             _ => zone.rsplit_once('-').map(|(region, _)| region).filter(|region| region.contains('-')),
         };
         let region = region.ok_or_else(|| InvalidImport::Zone { name: short(name), zone: short(zone) })?;
-        for text in texts {
+        for text in &texts {
             let prefix = prefix(text).ok_or_else(|| InvalidImport::Prefix { name: short(name), text: short(text) })?;
             let too_many = self.prefixes.len() >= MAX_PREFIXES;
             match self.prefixes.entry(prefix) {
@@ -376,20 +217,6 @@ impl Import {
         }
         Ok(text)
     }
-}
-
-/// The region of a zone like us-east-1a, or of a Local Zone like us-west-2-lax-1a: up to the first number.
-fn region_of_aws(zone: &str) -> Option<&str> {
-    let mut end = 0;
-    for part in zone.split('-') {
-        end += part.len() + usize::from(end > 0);
-        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-        if digits > 0 {
-            let region = &zone[..end - (part.len() - digits)];
-            return (region.matches('-').count() >= 2 && zone.len() > region.len()).then_some(region);
-        }
-    }
-    None
 }
 
 /// A prefix, or an address as one; bits beyond the length are a mistake.
@@ -496,15 +323,5 @@ mod tests {
             "10.0.0.0/20 is in us-west-2-lax-1a (subnet-2) and in us-east-1a (subnet-1)",
         );
         refused(subnets, &"[".repeat(100_000), "it is not the output");
-    }
-
-    #[test]
-    fn regions_of_aws_end_with_their_number() {
-        let regions = ["us-east-1a", "us-gov-west-1b", "us-west-2-lax-1a", "ap-southeast-10c"].map(region_of_aws);
-        assert_eq!(regions, [Some("us-east-1"), Some("us-gov-west-1"), Some("us-west-2"), Some("ap-southeast-10")]);
-        for zone in ["", "a", "us-east", "us-east-1", "zone-1", "-1a", "use1-az1", "é-é-1é"] {
-            let found = region_of_aws(zone);
-            assert!(found.is_none() || zone == "é-é-1é", "{zone}: {found:?}");
-        }
     }
 }
