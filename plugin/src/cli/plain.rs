@@ -29,14 +29,16 @@ fn shown(text: &str, stays: impl Fn(char) -> bool) -> String {
         if !is_obeyed(character) || stays(character) {
             shown.push(character);
         } else {
-            // Writing to a string can't fail.
-            let _ = write!(shown, "{}", character.escape_default());
+            // As JSON writes it, so that an answer in JSON stays JSON. Writing to a string can't fail.
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
         }
     }
     shown
 }
 
-/// A text from outside in one line: control characters are written as `\u{1b}`.
+/// A text from outside in one line: control characters are written as `\u001b`.
 pub(super) fn plain(text: &str) -> String {
     shown(text, |_| false)
 }
@@ -63,15 +65,21 @@ pub(super) mod tests {
     #[test]
     fn nothing_is_left_that_a_terminal_obeys_and_all_else_is_as_it_was() {
         let text = plain(HOSTILE);
-        assert!(is_harmless(&text) && text.starts_with("cart\\u{1b}]0;owned\\u{7}"), "{text}");
+        assert!(is_harmless(&text) && text.starts_with("cart\\u001b]0;owned\\u0007"), "{text}");
         assert!(!text.contains('\n'));
         let lines = plain_lines("a\u{1b}\n\tb\r\n");
-        assert_eq!(lines, "a\\u{1b}\n\tb\\r\n");
+        assert_eq!(lines, "a\\u001b\n\tb\\u000d\n");
+        let object = format!("{{\"a\": \"{}\"}}", "\u{9b}\u{e0041}\u{202e}\u{7f}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&plain_lines(&object)).unwrap(),
+            serde_json::from_str::<serde_json::Value>(&object).unwrap()
+        );
         for zero_width in ['\u{200b}', '\u{200d}', '\u{2060}', '\u{feff}', '\u{ad}', '\u{301}', '\u{fe0f}', '\u{e0041}']
         {
-            assert_eq!(plain(&format!("a{zero_width}b")), format!("a{}b", zero_width.escape_default()));
+            let text = plain(&format!("a{zero_width}b"));
+            assert!(is_harmless(&text) && text.starts_with("a\\u") && text.ends_with('b'), "{text}");
         }
-        assert_eq!(plain("\u{5d0}\u{627}"), "\\u{5d0}\\u{627}");
+        assert_eq!(plain("\u{5d0}\u{627}"), "\\u05d0\\u0627");
         let fine = "größe-中文-🙂 {}\\'\"";
         assert_eq!(plain(fine), fine);
     }

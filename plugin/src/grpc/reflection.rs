@@ -208,4 +208,92 @@ mod tests {
             }
         }
     }
+
+    /// The answers to these requests in one stream, in the given version's messages: `files N`, `services N`,
+    /// `extensions`, `error CODE TEXT`.
+    macro_rules! answers {
+        ($version:ident, $channel:expr, $asked:ident => $requests:expr) => {{
+            use $version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest as $asked,
+                server_reflection_response::MessageResponse as Got,
+            };
+            let requests = $requests
+                .into_iter()
+                .map(|asked| ServerReflectionRequest { host: "h".into(), message_request: Some(asked) });
+            let requests: Vec<_> = requests.collect();
+            let mut client = ServerReflectionClient::new($channel);
+            let stream = client.server_reflection_info(tokio_stream::iter(requests.clone())).await.unwrap();
+            let answers: Vec<_> = stream.into_inner().map(Result::unwrap).collect().await;
+            for (asked, answer) in requests.iter().zip(&answers) {
+                assert_eq!((answer.original_request.as_ref(), answer.valid_host.as_str()), (Some(asked), "h"));
+            }
+            let short = |answer: $version::ServerReflectionResponse| match answer.message_response.unwrap() {
+                Got::FileDescriptorResponse(files) => format!("files {}", files.file_descriptor_proto.len()),
+                Got::ListServicesResponse(services) => format!("services {}", services.service.len()),
+                Got::AllExtensionNumbersResponse(_) => "extensions".to_owned(),
+                Got::ErrorResponse(error) => format!("error {} {}", error.error_code, error.error_message),
+            };
+            answers.into_iter().map(short).collect::<Vec<String>>()
+        }};
+    }
+
+    #[tokio::test]
+    async fn unknown_names_are_answered_in_the_stream_and_unknown_methods_have_their_text() {
+        let reflection = Reflection::of(&["observer.Observer"]);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tonic::transport::Server::builder()
+            .layer(reflection.named())
+            .add_service(v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()))
+            .add_service(v1alpha::server_reflection_server::ServerReflectionServer::new(reflection))
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+        let serving = tokio::spawn(serving);
+        let channel = tonic::transport::Endpoint::from_shared(at).unwrap().connect().await.unwrap();
+        let expected = [
+            "services 4",
+            "error 5 symbol not found: nope.Nope",
+            "error 5 file not found: ../../etc/passwd",
+            "error 5 symbol not found: ",
+            "files 1",
+            "files 1",
+            "extensions",
+            "error 5 extension not found: 7 of flow.Flow",
+        ];
+        macro_rules! requests {
+            ($version:ident, $asked:ident) => {
+                [
+                    $asked::ListServices("*".into()),
+                    $asked::FileContainingSymbol("nope.Nope".into()),
+                    $asked::FileByFilename("../../etc/passwd".into()),
+                    $asked::FileContainingSymbol(String::new()),
+                    $asked::FileContainingSymbol("grpc.health.v1.Health.Watch".into()),
+                    $asked::FileContainingSymbol("grpc.reflection.v1alpha.ServerReflection".into()),
+                    $asked::AllExtensionNumbersOfType("flow.Flow".into()),
+                    $asked::FileContainingExtension($version::ExtensionRequest {
+                        containing_type: "flow.Flow".into(),
+                        extension_number: 7,
+                    }),
+                ]
+            };
+        }
+        assert_eq!(answers!(v1, channel.clone(), Asked => requests!(v1, Asked)), expected);
+        assert_eq!(answers!(v1alpha, channel.clone(), Asked => requests!(v1alpha, Asked)), expected);
+
+        let mut client = tonic::client::Grpc::new(channel);
+        for (path, text) in [
+            ("/relay.Relay/Nope", "unknown service relay.Relay"),
+            (
+                "/grpc.reflection.v1.ServerReflection/Nope",
+                "unknown method Nope for service grpc.reflection.v1.ServerReflection",
+            ),
+            ("/observer.Observer/100%25", "unknown method 100%25 for service observer.Observer"),
+        ] {
+            client.ready().await.unwrap();
+            let codec = tonic_prost::ProstCodec::<(), ()>::default();
+            let status = client.unary(Request::new(()), path.parse().unwrap(), codec).await.unwrap_err();
+            assert_eq!((status.code(), status.message()), (Code::Unimplemented, text));
+        }
+        serving.abort();
+    }
 }

@@ -28,7 +28,7 @@ impl Named {
 
     /// The error text for a path like `/peer.Peer/Notify`.
     fn missing(&self, path: &str) -> String {
-        match path.trim_start_matches('/').rsplit_once('/') {
+        match path.strip_prefix('/').unwrap_or(path).rsplit_once('/') {
             Some((service, method)) if self.0.contains(service) => {
                 format!("unknown method {method} for service {service}")
             }
@@ -96,5 +96,10 @@ mod tests {
         assert_eq!(named.missing("/peer.Peer/Notify"), "unknown service peer.Peer");
         assert_eq!(named.missing("/observer.Observer/Nope"), "unknown method Nope for service observer.Observer");
         assert_eq!(named.missing("/nope"), "malformed method name: \"/nope\"");
+        assert_eq!(named.missing("/"), "malformed method name: \"/\"");
+        assert_eq!(named.missing("/observer.Observer/"), "unknown method  for service observer.Observer");
+        assert_eq!(named.missing("/observer.observer/GetFlows"), "unknown service observer.observer");
+        assert_eq!(named.missing("//observer.Observer/GetFlows"), "unknown service /observer.Observer");
+        assert_eq!(named.missing("/a/b/c"), "unknown service a/b");
     }
 }

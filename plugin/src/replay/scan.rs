@@ -259,7 +259,8 @@ fn container_line(line: &[u8]) -> Option<(&[u8], bool)> {
 
 /// The start of a text, on one line.
 fn shortened(text: &str) -> String {
-    let mut start: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut start: String =
+        text.chars().take(40).map(|c| if c.is_alphanumeric() || c.is_ascii_graphic() { c } else { ' ' }).collect();
     if start.len() < text.len() {
         start.push('…');
     }

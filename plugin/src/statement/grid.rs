@@ -1,14 +1,23 @@
 //! Tables of text: aligned for a terminal, or as Markdown. The first row has the names.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
+
+/// A name in one line: one with a line break would forge a line of the table. Written as JSON does.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\n', '\r', '\t']) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t"))
+}
 
 /// Rows with their columns aligned: the first `left` ones to the left, the others to the right.
 pub fn aligned(rows: &[Vec<String>], left: usize) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|at| width(at).unwrap_or_default()).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
             // Writing to a string can't fail.
@@ -24,7 +33,7 @@ pub fn aligned(rows: &[Vec<String>], left: usize) -> String {
 pub fn markdown(rows: &[Vec<String>], left: usize) -> String {
     let mut text = String::new();
     for (at, row) in rows.iter().enumerate() {
-        let escaped: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let escaped: Vec<String> = row.iter().map(|cell| one_line(cell).replace('|', "\\|")).collect();
         // Writing to a string can't fail.
         let _ = writeln!(text, "| {} |", escaped.join(" | "));
         if at == 0 {
@@ -33,4 +42,16 @@ pub fn markdown(rows: &[Vec<String>], left: usize) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_line_breaks_forges_no_line() {
+        let rows = ["a\nb\r\n\tc", "d"].map(|name| vec![name.to_owned(), "1".to_owned()]);
+        assert_eq!(aligned(&rows, 1), "a\\nb\\r\\n\\tc  1\nd            1\n");
+        assert_eq!(markdown(&rows, 1), "| a\\nb\\r\\n\\tc | 1 |\n| --- | ---: |\n| d | 1 |\n");
+    }
 }

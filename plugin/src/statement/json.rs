@@ -3,6 +3,7 @@
 use super::{
     budgets::BudgetState,
     coverage::Coverage,
+    grid,
     group::Key,
     rows::{Row, Statement, Sum},
     time::time,
@@ -77,7 +78,7 @@ impl Statement {
         for Row { key, sum } in &self.rows {
             for name in &names {
                 let value = key.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value);
-                text.push_str(&field(value));
+                text.push_str(&field(&grid::one_line(value)));
                 text.push(',');
             }
             let rules: Vec<&str> = sum.rules.iter().map(String::as_str).collect();

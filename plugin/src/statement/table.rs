@@ -85,8 +85,11 @@ impl Statement {
         );
         let silent: Vec<(&str, u64)> = coverage.silent().collect();
         if !silent.is_empty() {
-            let named: Vec<String> =
-                silent.iter().take(NAMED).map(|(node, percent)| format!("{node} ({percent} %)")).collect();
+            let named: Vec<String> = silent
+                .iter()
+                .take(NAMED)
+                .map(|(node, percent)| format!("{} ({percent} %)", grid::one_line(node)))
+                .collect();
             let more = silent.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             // Writing to a string can't fail.

@@ -243,6 +243,27 @@ fn the_agent_counts_reloads_and_ends() {
     before.is_restored();
 }
 
+/// A folder that is in no bpf file system: as on a node where it is not mounted.
+#[test]
+fn an_agent_without_a_bpf_file_system_counts_each_byte_and_warns_that_nothing_is_pinned() {
+    let _alone = alone();
+    let before = Machine::now();
+    let lab = Lab::new();
+    let scratch = Scratch::new("no-pins");
+    let config = scratch.file("agent.yaml", CONFIG.as_bytes());
+    scratch.file("zones.yaml", table("b").as_bytes());
+    let mut child = lab.agent(&config, &["--pin-dir", scratch.as_ref().join("pins").to_str().unwrap()]);
+    let (_, rest) = child.stderr_until("nothing is pinned: the counters end with this agent");
+    lab.page("/readyz", |page| page.starts_with("HTTP/1.1 200"));
+    lab.send(1000);
+    lab.page("/metrics", |page| bytes_to(page, "b") == 128_000);
+    child.signal(Signal::SIGTERM);
+    thread::spawn(move || std::io::copy(&mut { rest }, &mut std::io::sink()));
+    assert_eq!(child.output().code, Some(0));
+    drop(lab);
+    before.is_restored();
+}
+
 /// Slow or stuck clients and a full disk disturb neither counting nor other clients.
 #[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "this runtime has one thread and this one task")]

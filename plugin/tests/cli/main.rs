@@ -12,6 +12,7 @@ mod dashboards;
 mod demo;
 mod docs;
 mod errors;
+mod hostile;
 mod machine;
 #[path = "../network/mod.rs"]
 mod network;

@@ -148,6 +148,41 @@ fn price_files_hold() {
 }
 
 #[test]
+fn budget_files_hold() {
+    target("budgets");
+}
+
+#[test]
+fn files_of_headers_hold() {
+    target("headers");
+}
+
+#[test]
+fn settings_files_hold() {
+    target("settings");
+}
+
+#[test]
+fn files_of_metrics_hold() {
+    target("metrics-file");
+}
+
+#[test]
+fn files_of_flow_logs_hold() {
+    target("logs-file");
+}
+
+#[test]
+fn outputs_of_clouds_hold() {
+    target("cloud-output");
+}
+
+#[test]
+fn bills_hold() {
+    target("bill");
+}
+
+#[test]
 fn flow_logs_hold() {
     target("flow-log");
 }

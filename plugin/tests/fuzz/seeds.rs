@@ -33,7 +33,19 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             "external:\n- {name: db, zone: eu-1a, region: eu-1, cidrs: [10.9.0.0/16]}\n",
         ]),
         "prices" => vec![include_bytes!("../../src/cost/prices.yaml")[..3000].to_vec(), PRICES.as_bytes().to_vec()],
-        "flow-log" => texts(&[FLOWS]),
+        "budgets" => texts(&[
+            "budgets:\n- {namespace: shop, usd_per_month: \"500\"}\n- {label: team=a, name: a, usd_per_month: \"0.5\"}\n",
+        ]),
+        "headers" => texts(&["# a tenant\nX-Scope-OrgID: shop\n\nx-other: a b\n", "Authorization: Bearer secret\n"]),
+        "settings" => texts(&[
+            "node: node-a\nzones_file: zones.yaml\nhook: auto\nhubble: {listen: \":4344\"}\nhttp: {listen: \":9980\"}\n",
+            "node: node-a\nstate_dir: /x\nhok: auto\n",
+        ]),
+        "metrics-file" => texts(&[METRICS]),
+        "logs-file" => texts(&[LOGS]),
+        "cloud-output" => texts(&[SUBNETS, INSTANCES, MACHINES]),
+        "bill" => texts(&[CUR, GCP, "usage_start_time,sku_description\n"]),
+        "flow-log" => texts(&[FLOWS, CRI]),
         "history" => vec![body()],
         "feed" => vec![update().encode_to_vec()],
         "report" => vec![report().encode_to_vec()],
@@ -57,6 +69,34 @@ const FLOWS: &str = concat!(
     r#""l4":{"TCP":{"source_port":1,"destination_port":80,"flags":{"SYN":true}}},"is_reply":false,"#,
     r#""source":{"namespace":"shop","labels":["a=b"]},"Summary":"TCP Flags: SYN"},"node_name":"n"}"#,
     "\n{\"lost_events\":{\"source\":\"HUBBLE_RING_BUFFER\",\"num_events_lost\":\"7\"}}\n",
+);
+/// A line that a runtime has cut, a wrapper of a collector, and an object that is no flow.
+const CRI: &str = concat!(
+    "2026-01-02T03:04:05.1Z stdout P {\"flow\":{\"uuid\":\"a\",\n",
+    "2026-01-02T03:04:05.1Z stdout F \"verdict\":\"DROPPED\"}}\n",
+    "{\"log\":\"{\\\"flow\\\":{\\\"uuid\\\":\\\"b\\\"}}\\n\",\"stream\":\"stdout\"}\n{\"level\":\"info\"}\n",
+);
+const METRICS: &str = "metrics:\n- name: drop\n  contextOptions: [{name: labelsContext, values: [source_namespace]}]\n  \
+                       includeFilters: [{source_pod: [shop/cart]}, {verdict: [DROPPED]}]\n- name: flow\n";
+const LOGS: &str = "flowLogs:\n- {name: all, filePath: stdout, fieldMask: [source.namespace, verdict]}\n- name: drops\n  \
+                    filePath: /var/log/drops.log\n  excludeFilters: [{destination_pod: [ingress/]}]\n  \
+                    end: \"2026-10-09T23:59:59-07:00\"\n";
+const SUBNETS: &str =
+    r#"{"Subnets": [{"AvailabilityZone": "us-east-1a", "CidrBlock": "10.0.0.0/20", "SubnetId": "s-1"}]}"#;
+const INSTANCES: &str = concat!(
+    r#"{"Reservations": [{"Instances": [{"InstanceId": "i-1", "PrivateIpAddress": "10.0.0.7","#,
+    r#""Placement": {"AvailabilityZone": "us-east-1a"}, "NetworkInterfaces": [], "State": {"Name": "running"}}]}]}"#,
+);
+const MACHINES: &str = concat!(
+    r#"[{"name": "vm-1", "zone": "https://x/projects/p/zones/us-central1-a", "status": "RUNNING","#,
+    r#""networkInterfaces": [{"networkIP": "10.0.0.8"}]}]"#,
+);
+const CUR: &str = "line_item_usage_start_date,line_item_usage_type,line_item_resource_id,line_item_usage_amount\n\
+                   2026-11-01T00:00:00Z,USE1-DataTransfer-Regional-Bytes,i-1,1.5\n";
+const GCP: &str = concat!(
+    r#"{"sku":{"description":"Network Inter Zone Data Transfer Out"},"usage_start_time":"2026-11-01T00:00:00Z","#,
+    r#""usage":{"amount":"1e9","unit":"bytes"},"project":{"id":"p"},"cost_type":"regular"}"#,
+    "\n",
 );
 
 fn filters() -> Vec<GetFlowsRequest> {

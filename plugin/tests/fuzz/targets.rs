@@ -3,12 +3,16 @@
 use flate2::{Compression, write::DeflateEncoder};
 use meridian::{
     accounting::Accounting,
+    bill::{self, BillUnit, Charges, Format},
+    budget::Budgets,
+    cli::Cli,
     cost::PriceTable,
     feed::Saved,
     flows::Encoded,
     history::Block,
     hubble::{Exported, Filters, FlowRequests},
-    link::Check,
+    link::{Check, read_headers},
+    outputs::{Settings, Wanted},
     proto::{
         flow::{Endpoint, Flow, FlowFilter, Ip, flow_filter::Experimental},
         observer::GetFlowsRequest,
@@ -17,7 +21,10 @@ use meridian::{
     replay,
     reports::ClusterTotals,
     wire::{Reader, restore, sums},
-    zones::StaticTable,
+    zones::{
+        StaticTable,
+        import::{CloudOutput, ImportAs},
+    },
 };
 use prost::Message;
 use ring::digest::{SHA256, digest};
@@ -30,12 +37,19 @@ pub struct Target {
     pub run: fn(&[u8]) -> String,
 }
 
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "filters", run: filters },
     Target { name: "cel", run: cel },
     Target { name: "mask", run: mask },
     Target { name: "zones", run: zones },
     Target { name: "prices", run: prices },
+    Target { name: "budgets", run: budgets },
+    Target { name: "headers", run: headers },
+    Target { name: "settings", run: settings },
+    Target { name: "metrics-file", run: metrics_file },
+    Target { name: "logs-file", run: logs_file },
+    Target { name: "cloud-output", run: cloud_output },
+    Target { name: "bill", run: bill },
     Target { name: "flow-log", run: flow_log },
     Target { name: "history", run: history },
     Target { name: "feed", run: feed },
@@ -112,6 +126,77 @@ fn prices(input: &[u8]) -> String {
     of(PriceTable::parse(Path::new("prices.yaml"), input), |_| String::new())
 }
 
+fn budgets(input: &[u8]) -> String {
+    of(Budgets::parse(Path::new("budgets.yaml"), input), |budgets| budgets.len().to_string())
+}
+
+/// The outcome of a reader of a file, without the path, which is another one in each run.
+fn of_file(name: &str, input: &[u8], read: impl FnOnce(&Path) -> String) -> String {
+    let folder = std::env::temp_dir().join(format!("meridian-fuzz-{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name), input).unwrap();
+    let outcome = read(&folder.join(name));
+    fs::remove_dir_all(&folder).unwrap();
+    outcome.replace(&folder.display().to_string(), "")
+}
+
+/// Headers for a server in the clear: those that may be secret are refused.
+fn headers(input: &[u8]) -> String {
+    of_file("headers", input, |path| of(read_headers(path, false), |headers| headers.len().to_string()))
+}
+
+/// The settings of an agent.
+fn settings(input: &[u8]) -> String {
+    of_file("agent.yaml", input, |path| {
+        let arguments = ["meridian", "agent", "--config"].map(Into::into).into_iter().chain([path.into()]);
+        of(Cli::from_args(arguments.collect()), |_| String::new())
+    })
+}
+
+fn outputs() -> Settings {
+    Settings { metrics: Wanted::Auto, metrics_file: None, log: None, logs_file: None }
+}
+
+fn metrics_file(input: &[u8]) -> String {
+    of_file("metrics.yaml", input, |path| {
+        let settings = Settings { metrics_file: Some(path.into()), ..outputs() };
+        of(settings.check(), |checked| checked[0].count.to_string())
+    })
+}
+
+fn logs_file(input: &[u8]) -> String {
+    of_file("logs.yaml", input, |path| {
+        let settings = Settings { logs_file: Some(path.into()), ..outputs() };
+        of(settings.check(), |checked| checked[0].count.to_string())
+    })
+}
+
+/// The outputs of the clouds' commands: a table that is made of one can be read.
+fn cloud_output(input: &[u8]) -> String {
+    let mut outcomes = Vec::new();
+    for output in [CloudOutput::AwsSubnets, CloudOutput::AwsInstances, CloudOutput::GcpInstances] {
+        for kind in [ImportAs::Zones, ImportAs::Machines] {
+            outcomes.push(of(output.table(input, kind), |table| {
+                let read = StaticTable::parse(Path::new("zones.yaml"), table.as_bytes());
+                assert!(read.is_ok(), "{table}");
+                String::new()
+            }));
+        }
+    }
+    // A good one comes first.
+    outcomes.sort_by_key(|outcome| !outcome.starts_with("ok"));
+    outcomes.join(" ")
+}
+
+fn bill(input: &[u8]) -> String {
+    let mut outcomes = [Format::AwsCur(BillUnit::Gigabyte), Format::GcpBilling].map(|format| {
+        let mut charges = Charges::default();
+        of(bill::read(format, input, "bill", &mut charges), |()| String::new())
+    });
+    outcomes.sort_by_key(|outcome| !outcome.starts_with("ok"));
+    outcomes.join(" ")
+}
+
 fn flow_log(input: &[u8]) -> String {
     let (mut reader, mut kinds) = (replay::Reader::new(), std::collections::BTreeSet::new());
     let read = reader.read(input, |_, line| {
@@ -163,13 +248,10 @@ fn mirror(input: &[u8]) -> String {
 }
 
 fn saved_table(input: &[u8]) -> String {
-    let folder = std::env::temp_dir().join(format!("meridian-fuzz-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("table"), [b"mrdntbl1", digest(&SHA256, input).as_ref(), input].concat()).unwrap();
-    let outcome = of(Saved::read(&folder), |saved| saved.map_or("none", |_| "some").to_owned());
-    fs::remove_dir_all(&folder).unwrap();
-    // The error begins with the path, which is another one in each run.
-    outcome.replace(&folder.display().to_string(), "")
+    let sealed = [b"mrdntbl1", digest(&SHA256, input).as_ref(), input].concat();
+    of_file("table", &sealed, |path| {
+        of(Saved::read(path.parent().unwrap()), |saved| saved.map_or("none", |_| "some").to_owned())
+    })
 }
 
 fn saved_sums(input: &[u8]) -> String {

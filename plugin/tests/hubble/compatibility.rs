@@ -68,7 +68,7 @@ const OTHER: &[(&str, &str)] = &[
         "the text of an error in a regular expression is another library's",
         "the status code and the text before it are the same",
     ),
-    ("a request of more than 4 MiB gets OutOfRange", "Go's library returns ResourceExhausted; the limit is the same"),
+    ("a request of more than 256 KiB gets OutOfRange", "Go's library returns ResourceExhausted, beyond 4 MiB"),
     (
         "a health check of an unknown service gets NotFound, `service not registered`",
         "Go's library returns `unknown service`",

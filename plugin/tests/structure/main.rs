@@ -1,7 +1,8 @@
 //! Imports point one way: rooms import only the rooms that docs/ARCHITECTURE.md allows, and there are no circles of
-//! rooms or files.
+//! rooms or files. Tests that pages name are there.
 
 mod graph;
+mod named;
 mod source;
 mod table;
 
@@ -106,6 +107,36 @@ fn a_room_imports_only_rooms_above_it_in_the_table() {
 #[test]
 fn no_files_know_each_other_in_a_circle() {
     nothing(circles_of_files(&ours()), "files that know each other in a circle");
+}
+
+/// Rows without a test, and tests that are not there.
+fn untested(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (row, names) in named::rows(page) {
+        if names.is_empty() {
+            found.push(format!("{row}: no test"));
+        }
+        let absent = names.iter().filter(|name| !named::is_named(tests, name));
+        found.extend(absent.map(|name| format!("{row}: {name} is no test")));
+    }
+    found
+}
+
+#[test]
+fn each_fault_and_each_bound_of_the_pages_names_tests_and_metrics_that_exist() {
+    let tests = named::tests();
+    for page in ["docs/reliability.md", "docs/threat-model.md"] {
+        let page_text = text(page).expect("the page is there");
+        assert!(named::rows(&page_text).len() > 10, "{page} has its table");
+        nothing(untested(&page_text, &tests), page);
+        // Another test compares this list with the code.
+        let metrics = text("docs/metrics.md").expect("the page is there");
+        let named = page_text.split('`').skip(1).step_by(2).filter(|name| name.starts_with("meridian_"));
+        let absent = named.filter(|name| !metrics.contains(name.split('{').next().unwrap_or_default()));
+        nothing(absent, "metrics that docs/metrics.md does not have");
+    }
+    let made = "| fault | test |\n|---|---|\n| a | `zones::no_such_test` |\n| b | |\n| c | `structure::no_files_know_each_other_in_a_circle` |\n";
+    assert_eq!(untested(made, &tests), ["a: zones::no_such_test is no test", "b: no test"]);
 }
 
 /// The circles, each with its imports.

@@ -4,7 +4,7 @@
 use super::{
     amount::{Prices, Unit},
     only::Only,
-    readings::Readings,
+    readings::{PodRoute, Readings},
     table::{Sort, Table, View},
     update::{Advice, Answer, Update},
 };
@@ -131,7 +131,10 @@ impl State {
         let advice = self.advice.as_ref().and_then(|advice| advice.as_ref().ok()).unwrap_or(&none);
         let mut table = match self.view {
             View::Zones => Table::zones(&self.shown, self.unit),
-            View::Pairs => Table::pairs(&self.shown, self.only.as_ref(), self.unit),
+            View::Pairs => {
+                let is_shown = |pair: &PodRoute| self.only.as_ref().is_none_or(|only| only.holds(pair));
+                Table::pairs(&self.shown, is_shown, self.unit)
+            }
             View::Workloads => Table::workloads(&self.shown, self.unit),
             View::Findings => Table::findings(advice),
         };

@@ -2,7 +2,6 @@
 
 use super::{
     amount::{Amount, Unit, dollars},
-    only::Only,
     readings::{PodRoute, Readings, WorkloadTraffic, ZoneRoute},
     update::{Advice, Finding},
 };
@@ -111,7 +110,8 @@ impl Table {
         Self { columns, lines: readings.zones.iter().map(line).collect() }
     }
 
-    pub(super) fn pairs(readings: &Readings, only: Option<&Only>, unit: Unit) -> Self {
+    /// The pairs of pods that are shown.
+    pub(super) fn pairs(readings: &Readings, is_shown: impl Fn(&PodRoute) -> bool, unit: Unit) -> Self {
         let names = [text("SOURCE"), text("ZONE"), text("DESTINATION"), text("TO ZONE")];
         let locality = Column { is_wide: true, ..text("LOCALITY") };
         let columns = names.into_iter().chain([locality]).chain(units(unit)).collect();
@@ -124,8 +124,7 @@ impl Table {
                 locality: pair.locality.clone(),
             }
         };
-        let is_wanted = |pair: &PodRoute| only.is_none_or(|only| only.holds(pair));
-        Self { columns, lines: readings.pairs.iter().filter(|(pair, _)| is_wanted(pair)).map(line).collect() }
+        Self { columns, lines: readings.pairs.iter().filter(|(pair, _)| is_shown(pair)).map(line).collect() }
     }
 
     pub(super) fn workloads(readings: &Readings, unit: Unit) -> Self {

@@ -7,6 +7,7 @@ mod cnis;
 mod growth;
 mod hostile;
 mod nodes;
+mod partial;
 mod sources;
 
 use super::{super::objects, *};

@@ -23,16 +23,20 @@ pub(in super::super) fn node(object: &DynamicObject) -> ReadObject {
         }
     }
     let mut addresses = BTreeSet::new();
-    // The map's keys are addresses, the values their users.
-    if let Some(Value::Object(pool)) = at.pointer("/spec/ipam/pool") {
-        for text in pool.keys() {
-            addresses.extend(reading.address(text, "spec.ipam.pool"));
+    for path in ["/spec/ipam/pool", "/spec/ipam/ipv6-pool"] {
+        // The map's keys are addresses, the values their users.
+        if let Some(Value::Object(pool)) = at.pointer(path) {
+            for text in pool.keys() {
+                addresses.extend(reading.address(text, path));
+            }
         }
     }
     if let Some(Value::Object(interfaces)) = at.pointer("/status/eni/enis") {
         for interface in interfaces.values() {
-            for text in reading.texts(interface, "/prefixes") {
-                prefixes.extend(reading.prefix(text, "status.eni.enis[].prefixes"));
+            for path in ["/prefixes", "/ipv6-prefixes"] {
+                for text in reading.texts(interface, path) {
+                    prefixes.extend(reading.prefix(text, "status.eni.enis[].prefixes"));
+                }
             }
             for text in reading.texts(interface, "/addresses") {
                 addresses.extend(reading.address(text, "status.eni.enis[].addresses"));

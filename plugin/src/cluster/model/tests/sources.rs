@@ -31,7 +31,7 @@ pub(super) fn block(cidr: &str, node: &str) -> Value {
     json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "BlockAffinity", "metadata": {"name": name}, "spec": spec})
 }
 
-fn endpoint(name: &str, node: &str, address: &str) -> Value {
+pub(super) fn endpoint(name: &str, node: &str, address: &str) -> Value {
     let networking = json!({"node": node, "addressing": [{"ipv4": address}]});
     json!({
         "apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint", "metadata": {"namespace": "shop", "name": name},
@@ -40,7 +40,7 @@ fn endpoint(name: &str, node: &str, address: &str) -> Value {
 }
 
 /// Three nodes with the ranges that kube-controller-manager assigned.
-fn nodes() -> Vec<Value> {
+pub(super) fn nodes() -> Vec<Value> {
     vec![
         node("n1", "eu-1a", &["10.244.0.0/24"], "192.168.1.11"),
         node("n2", "eu-1b", &["10.244.1.0/24"], "192.168.1.12"),
@@ -50,7 +50,7 @@ fn nodes() -> Vec<Value> {
 
 /// The same zones in any order of arrival, without any notice.
 #[track_caller]
-fn lies(objects: &[Value], fixed: &str, expected: &[(&str, &str)]) -> TestModel {
+pub(super) fn lies(objects: &[Value], fixed: &str, expected: &[(&str, &str)]) -> TestModel {
     let mut last = None;
     for is_forwards in [true, false] {
         let mut model = TestModel::of(objects, is_forwards);

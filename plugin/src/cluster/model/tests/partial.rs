@@ -1,0 +1,82 @@
+//! Objects of both IP versions, and objects of which a part is not there yet or not any more.
+
+use super::{
+    sources::{block, endpoint, lies, node, nodes, pod},
+    *,
+};
+
+#[test]
+fn interfaces_of_aws_with_both_ip_versions_have_the_ranges_of_both() {
+    let mut objects = vec![
+        node("n1", "eu-1a", &[], "192.168.1.11"),
+        node("n2", "eu-1b", &["10.5.0.0/24", "fd00:5::/64"], "2001:db8::2"),
+    ];
+    objects.push(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNode", "metadata": {"name": "n1"},
+        "spec": {"ipam": {"pool": {"10.7.0.9": {}, "10.7.0.10": {"owner": "shop/a"}}, "ipv6-pool": {"2600:1f13::9": {}}}},
+        "status": {"eni": {"enis": {"eni-1": {
+            "prefixes": ["10.8.0.0/28"], "ipv6-prefixes": ["2600:1f13:f:1::/80"], "addresses": ["10.7.0.11"],
+        }}}},
+    }));
+    // Either family first, or the older field alone.
+    objects.push(pod("a", "n2", &["fd00:5::7", "10.5.0.7"]));
+    let mut old = pod("b", "n2", &[]);
+    old["status"] = json!({"phase": "Running", "podIP": "10.6.0.1"});
+    objects.push(old);
+    let expected = [
+        ("10.7.0.9", "eu-1a"),
+        ("10.7.0.11", "eu-1a"),
+        ("2600:1f13::9", "eu-1a"),
+        ("10.8.0.3", "eu-1a"),
+        ("2600:1f13:f:1::7", "eu-1a"),
+        ("10.5.0.7", "eu-1b"),
+        ("fd00:5::7", "eu-1b"),
+        ("fd00:5::8", "eu-1b"),
+        ("10.6.0.1", "eu-1b"),
+        ("2001:db8::2", "eu-1b"),
+    ];
+    lies(&objects, "", &expected);
+}
+
+#[test]
+fn half_deleted_and_half_made_objects_change_no_zone_and_are_no_matter() {
+    let mut objects = nodes();
+    // Blocks of the node n1, in the range of n2: about to go, gone, not confirmed yet, of no machine.
+    let block = |name: &str, field: &str, value: Value| {
+        let mut block = block("10.244.1.0/26", "n1");
+        block["metadata"]["name"] = name.into();
+        block["spec"][field] = value;
+        block
+    };
+    objects.extend([
+        block("a", "state", json!("pendingDeletion")),
+        block("b", "deleted", json!("true")),
+        block("c", "deleted", json!(true)),
+        block("d", "state", json!("pending")),
+        block("e", "type", json!("virtual")),
+    ]);
+    // Endpoints that have no network yet, or that name no node.
+    let cilium = |kind: &str, name: &str, rest: Value| {
+        let mut object =
+            json!({"apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"namespace": "shop", "name": name}});
+        object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        object
+    };
+    objects.extend([
+        cilium("CiliumEndpoint", "f", json!({})),
+        cilium("CiliumEndpoint", "g", json!({"status": {"networking": null}})),
+        cilium("CiliumEndpoint", "h", json!({"status": {"networking": {"node": "192.168.1.11", "addressing": null}}})),
+        endpoint("i", "", "10.244.1.9"),
+        endpoint("j", "0.0.0.0", "10.244.1.9"),
+        endpoint("k", "192.168.9.9", "10.244.1.9"),
+        cilium("CiliumNode", "n2", json!({"spec": {"ipam": {"pool": null, "podCIDRs": null}}, "status": null})),
+    ]);
+    // Pods without a node, without an address, and one that has ended.
+    let mut unscheduled = pod("l", "", &[]);
+    unscheduled["status"] = json!({"phase": "Pending"});
+    let mut ended = pod("m", "n1", &["10.244.1.9"]);
+    ended["status"]["phase"] = "Failed".into();
+    ended["metadata"]["deletionTimestamp"] = "2026-11-25T11:00:00Z".into();
+    objects.extend([unscheduled, ended, pod("n", "n1", &[])]);
+    lies(&objects, "", &[("10.244.0.9", "eu-1a"), ("10.244.1.9", "eu-1b"), ("10.244.2.9", "eu-1c")]);
+}
