@@ -10,6 +10,7 @@ mod recording;
 #[cfg(test)]
 pub(crate) mod sample;
 mod store;
+mod unwritten;
 
 pub use copies::Adopted;
 pub use recording::{Recording, TICK};
@@ -31,6 +32,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use store::{Reader, Store};
+use unwritten::Unwritten;
 
 /// How often the open hour is written.
 const SAVED_EVERY: Duration = Duration::from_secs(300);
@@ -125,6 +127,7 @@ struct Review {
 struct Inner {
     store: Store,
     open: Builder,
+    unwritten: Unwritten,
     rows: usize,
     unsaved: Duration,
 }
@@ -146,14 +149,16 @@ impl Historian {
     }
 
     fn with(mut store: Store, prices: PriceTable, tally: Arc<Tally>, rows: usize, now: u64) -> Self {
-        let open = begin(&mut store, Span::hour_of(now), rows);
+        let hour = Span::hour_of(now);
+        // A process before has begun it.
+        let open = begin(store.read(hour), hour, rows);
         Self {
             prices: Followed::new(prices, None),
             budgets: Followed::default(),
             labels: Vec::new(),
             review: Mutex::default(),
             tally,
-            inner: Mutex::new(Inner { store, open, rows, unsaved: Duration::ZERO }),
+            inner: Mutex::new(Inner { store, open, unwritten: Unwritten::default(), rows, unsaved: Duration::ZERO }),
         }
     }
 
@@ -295,24 +300,24 @@ impl Historian {
         Ok(series.json(from, to))
     }
 
-    /// Reads the blocks of a range, with the open hour.
+    /// Reads the blocks of a range, with the open hour and those that are not on disk yet.
     ///
     /// # Errors
     /// The folder can't be read.
     pub fn read(&self, from: u64, to: u64, mut each: impl FnMut(&Block)) -> Result<(), archive::Error> {
-        let (open, reader) = {
+        let (newer, reader) = {
             let inner = self.lock();
             let span = inner.open.span();
             let open = (span.start >= from && span.start < to).then(|| inner.open.block());
-            (open, inner.store.reader(from, to))
+            (inner.unwritten.of(from, to).cloned().chain(open).collect::<Vec<_>>(), inner.store.reader(from, to))
         };
         reader.read(from, to, |block| {
             // The block in memory is newer.
-            if open.as_ref().is_none_or(|open| open.span != block.span) {
+            if newer.iter().all(|newer| newer.span != block.span) {
                 each(block);
             }
         })?;
-        open.iter().for_each(each);
+        newer.iter().for_each(each);
         Ok(())
     }
 
@@ -354,10 +359,9 @@ fn comparison(
     Ok(after.compared_with(&before))
 }
 
-fn begin(store: &mut Store, hour: Span, rows: usize) -> Builder {
+fn begin(block: Option<Block>, hour: Span, rows: usize) -> Builder {
     let mut open = Builder::new(hour, rows);
-    // This process, or one before, has begun it; or the clock was set back.
-    if let Some(block) = store.read(hour) {
+    if let Some(block) = block {
         open.absorb(&block);
     }
     open
@@ -365,22 +369,30 @@ fn begin(store: &mut Store, hour: Span, rows: usize) -> Builder {
 
 impl Inner {
     fn seal(&mut self, hour: Span, now: u64) {
-        self.save();
-        self.open = begin(&mut self.store, hour, self.rows);
+        if !self.save() {
+            self.unwritten.keep(self.open.block());
+        }
+        // The hour was begun before if the clock was set back.
+        let block = self.unwritten.take(hour).or_else(|| self.store.read(hour));
+        self.open = begin(block, hour, self.rows);
         if let Err(error) = self.store.maintain(now) {
             tracing::error!(%error, "the history can't be kept within its limits");
         }
     }
 
-    fn save(&mut self) {
+    /// Writes the open hour, and those before it that could not be written. Whether the open hour is on disk, or empty.
+    fn save(&mut self) -> bool {
         self.unsaved = Duration::ZERO;
+        self.unwritten.write_to(&mut self.store);
         let block = self.open.block();
         if block.transfers.is_empty() && block.coverage.recorded_seconds == 0 {
-            return;
+            return true;
         }
-        if let Err(error) = self.store.write(&block) {
+        let written = self.store.write(&block);
+        if let Err(error) = &written {
             tracing::error!(%error, "the history can't be written: it is tried again");
         }
+        written.is_ok()
     }
 }
 
@@ -530,5 +542,24 @@ mod tests {
         historian.save();
         drop(historian);
         assert_eq!(seen(&scratch.open(30)), (3, 20));
+    }
+
+    #[test]
+    fn hours_that_end_while_the_disk_fails_are_in_reports_and_written_later() {
+        let scratch = Scratch::new("disk-hours");
+        let historian = scratch.open(0);
+        let in_the_way = |hour: u64| scratch.0.join(format!("1970-01-01T{hour:02}.new"));
+        (0..9).for_each(|hour| fs::create_dir(in_the_way(hour)).unwrap());
+        tick(&historian, 10, 1);
+        tick(&historian, 3610, 2);
+        assert_eq!((historian.size().0, seen(&historian)), (0, (3, 20)));
+        // Six hours are kept beside the open one.
+        (2..9).for_each(|hour| tick(&historian, hour * 3600 + 10, 1 << hour));
+        assert_eq!((historian.size().0, seen(&historian)), (0, (0b1_1111_1100, 70)));
+        (0..9).for_each(|hour| fs::remove_dir(in_the_way(hour)).unwrap());
+        historian.save();
+        assert_eq!((historian.size().0, seen(&historian)), (7, (0b1_1111_1100, 70)));
+        drop(historian);
+        assert_eq!(seen(&scratch.open(9 * 3600)), (0b1_1111_1100, 70));
     }
 }
