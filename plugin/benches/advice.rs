@@ -7,7 +7,7 @@ use meridian::{
     advice::{Advice, Options, Snapshot, Traffic},
     catalogue::{Catalogue, DataPlane, Endpoints, Kubernetes, Service, WorkloadName},
     cost::PriceTable,
-    history::{Block, Builder, Ends, Party, Server, Serving, Span},
+    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
     zones::{Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -24,9 +24,9 @@ const MAX_SECONDS: f64 = 2.0;
 const MAX_MEBIBYTES: u64 = 256;
 const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 
-fn party(number: usize) -> Party {
+fn workload_of(number: usize) -> Workload {
     let (namespace, name) = (format!("team-{}", number % 200), format!("workload-{number}"));
-    Party { namespace, kind: "Deployment".into(), name, ..Party::default() }
+    Workload { namespace, kind: "Deployment".into(), name, ..Workload::default() }
 }
 
 fn service(number: usize) -> String {
@@ -40,7 +40,7 @@ fn catalogue() -> Catalogue {
         (service(number), Service { endpoints, ..Service::default() })
     };
     let workload = |number: usize| {
-        let Party { namespace, kind, name, .. } = party(number);
+        let Workload { namespace, kind, name, .. } = workload_of(number);
         (WorkloadName { namespace, kind, name }, ready.clone().into())
     };
     Catalogue {
@@ -52,7 +52,7 @@ fn catalogue() -> Catalogue {
 }
 
 /// An hour in which each pair is in one pair of zones, another one each hour.
-fn block(hour: u64, parties: &[Party]) -> Block {
+fn block(hour: u64, workloads: &[Workload]) -> Block {
     let sites = ZONES.map(|zone| Location {
         provider: Provider::new("aws"),
         place: Place::Zone(Arc::new(Zone { name: zone.into(), region: "us-east-1".into() })),
@@ -64,7 +64,7 @@ fn block(hour: u64, parties: &[Party]) -> Block {
         let sites = [&sites[pair % 3], &sites[(pair / 3 + hour as usize % 2) % 3]];
         let name = service(server);
         let serving = Serving { service: &name, port: 8080, protocol: 6, server: Server::Destination };
-        let ends = Ends { parties: [&parties[client], &parties[server]], sites };
+        let ends = Ends { workloads: [&workloads[client], &workloads[server]], sites };
         builder.add(ends, serving, Counter { bytes: 1_000_000 + pair as u64, packets: 1000 });
     }
     builder.add_recorded(3600);
@@ -90,10 +90,10 @@ fn median(times: &mut [Duration]) -> f64 {
 }
 
 fn main() {
-    let parties: Vec<Party> = (0..SERVICES).map(party).collect();
+    let workloads: Vec<Workload> = (0..SERVICES).map(workload_of).collect();
     let (catalogue, prices) = (catalogue(), PriceTable::default());
-    let mut blocks = [block(0, &parties), block(1, &parties)];
-    drop(parties);
+    let mut blocks = [block(0, &workloads), block(1, &workloads)];
+    drop(workloads);
     let before = memory("VmRSS:");
     let (mut sums, mut rules, mut shape) = (Vec::new(), Vec::new(), (0, 0));
     for _ in 0..ROUNDS {

@@ -6,7 +6,7 @@ mod report;
 
 use meridian::{
     archive::{Archive, Limits, Tally},
-    history::{Block, Builder, Ends, Party, Server, Serving, Span},
+    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
     zones::{Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -33,9 +33,9 @@ const ROUNDS: usize = 5;
 const MAX_TIME: Duration = Duration::from_secs(1);
 const MAX_KIBIBYTES: i64 = 128 << 10;
 
-fn party(number: usize) -> Party {
+fn workload_of(number: usize) -> Workload {
     let (namespace, name) = (format!("team-{}", number % 40), format!("workload-{number}"));
-    Party { namespace, kind: "Deployment".into(), name, ..Party::default() }
+    Workload { namespace, kind: "Deployment".into(), name, ..Workload::default() }
 }
 
 fn site(zone: &str) -> Location {
@@ -44,7 +44,7 @@ fn site(zone: &str) -> Location {
 }
 
 /// An hour with random bytes, which compress worst.
-fn block(hour: u64, parties: &[Party], sites: &[Location]) -> Block {
+fn block(hour: u64, workloads: &[Workload], sites: &[Location]) -> Block {
     let mut random = StdRng::seed_from_u64(hour);
     let mut builder = Builder::new(Span::hour_of(FIRST + hour * HOUR), Builder::MAX_ROOM);
     for node in 0..NODES {
@@ -59,7 +59,7 @@ fn block(hour: u64, parties: &[Party], sites: &[Location]) -> Block {
                 let bytes = random.random_range(0..1_u64 << size);
                 let sites = [&sites[pair % 3], &sites[(pair + 1 + pair / 3) % 3]];
                 let serving = Serving { service: &service, port: 8080, protocol: 6, server: Server::Destination };
-                let ends = Ends { parties: [&parties[source], &parties[destination]], sites };
+                let ends = Ends { workloads: [&workloads[source], &workloads[destination]], sites };
                 let counter = Counter { bytes, packets: bytes / 900 + 1 };
                 builder.add(ends, serving, counter);
                 let nodes = [source % NODES, destination % NODES].map(|node| format!("node-{node}"));
@@ -85,11 +85,11 @@ struct Written {
 fn write(folder: &Path) -> Written {
     let tally = Arc::new(Tally::default());
     let mut archive = Archive::open(folder, Limits::default(), Arc::clone(&tally)).unwrap();
-    let parties: Vec<Party> = (0..WORKLOADS).map(party).collect();
+    let workloads: Vec<Workload> = (0..WORKLOADS).map(workload_of).collect();
     let sites = ZONES.map(site);
     let (mut rows, mut total, mut times) = (0, 0, Vec::new());
     for hour in 0..HOURS {
-        let block = block(hour, &parties, &sites);
+        let block = block(hour, &workloads, &sites);
         (rows, total) = (block.transfers.len(), total + block.total().bytes);
         let begin = Instant::now();
         archive.write(&block).unwrap();

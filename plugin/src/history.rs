@@ -10,7 +10,7 @@ mod builder;
 mod codec;
 mod names;
 
-pub use block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey};
+pub use block::{Block, Coverage, NodeCoverage, NodeTransfer, Server, Span, Transfer, TransferKey, Workload};
 pub use builder::{Builder, Ends, Serving};
 pub use codec::{Damaged, MAX_ENCODED};
 pub use names::Names;

@@ -1,9 +1,9 @@
-//! Writes traffic into a block of the history: workloads become parties, places get their provider, and services the
+//! Writes traffic into a block of the history: workloads get their labels, places their provider, and services the
 //! end that serves them. Pure.
 
 use crate::{
     accounting::{Grown, GrowthKey, NodeAt, Service},
-    history::{Builder, Ends, Party, Server, Serving},
+    history::{Builder, Ends, Server, Serving, Workload},
     identity::Endpoint,
     zones::{Class, Location, Place, Provider},
 };
@@ -26,11 +26,11 @@ impl Directory {
         Location { provider, place: place.clone(), class }
     }
 
-    fn party(&self, endpoint: Option<&Endpoint>) -> Party {
-        let Some(endpoint) = endpoint else { return Party::default() };
+    fn workload(&self, endpoint: Option<&Endpoint>) -> Workload {
+        let Some(endpoint) = endpoint else { return Workload::default() };
         let (namespace, kind, name) = endpoint.workload_id();
         let kept = |label: &String| Some((label.clone(), endpoint.labels.get(label)?.clone()));
-        Party {
+        Workload {
             namespace: namespace.to_owned(),
             kind: kind.to_owned(),
             name: name.to_owned(),
@@ -43,7 +43,7 @@ impl Directory {
         for (GrowthKey { ends, service }, counter) in &grown.transfers {
             let endpoints = [&ends.source, &ends.destination].map(|(workload, _)| workload.as_ref().map(|of| &*of.0));
             let places = [&ends.source.1, &ends.destination.1];
-            let parties = endpoints.map(|endpoint| self.party(endpoint));
+            let workloads = endpoints.map(|endpoint| self.workload(endpoint));
             let class = |at: usize| endpoints[at].and_then(Endpoint::class);
             let sites = [0, 1].map(|at| self.location(places[at], class(at)));
             let name = service_name(*service, endpoints);
@@ -57,7 +57,7 @@ impl Directory {
                     ServiceSide::Destination => Server::Destination,
                 },
             };
-            block.add(Ends { parties: parties.each_ref(), sites: sites.each_ref() }, serving, *counter);
+            block.add(Ends { workloads: workloads.each_ref(), sites: sites.each_ref() }, serving, *counter);
         }
         for (ends, counter) in &grown.nodes {
             let nodes = [&ends.source, &ends.destination];
@@ -66,8 +66,8 @@ impl Directory {
         }
         for (places, counter) in &grown.others {
             let sites = [&places.source, &places.destination].map(|place| self.location(place, None));
-            let other = Party::default();
-            block.add(Ends { parties: [&other; 2], sites: sites.each_ref() }, Serving::default(), *counter);
+            let other = Workload::default();
+            block.add(Ends { workloads: [&other; 2], sites: sites.each_ref() }, Serving::default(), *counter);
             block.add_nodes([""; 2], sites.each_ref(), *counter);
         }
     }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(block.total(), Counter { bytes: 130, packets: 2 });
         let (other, named) = (&block.transfers[0], &block.transfers[1]);
         assert_eq!((other.counter.bytes, named.counter.bytes, named.key.port), (30, 100, 5432));
-        let [from, to] = named.key.parties.map(|party| &block.parties[party as usize]);
+        let [from, to] = named.key.workloads.map(|workload| &block.workloads[workload as usize]);
         assert_eq!((from.name.as_str(), from.labels.len(), to.kind.as_str()), ("web", 1, "database"));
         let [from, to] = named.key.sites.map(|site| &block.sites[site as usize]);
         assert_eq!((from.provider.as_ref().map(Provider::name), to.class), (Some("aws"), Some(Class::Database)));

@@ -11,7 +11,7 @@ use crate::{
     catalogue::{Catalogue, PodsByZone, Service},
     cost::Money,
     fnv::fnv1a,
-    history::Party,
+    history::Workload,
     units::human,
 };
 use ahash::AHashMap;
@@ -117,14 +117,14 @@ impl<'a> Engine<'a> {
 
     /// The clients of flows with the most traffic, in one line.
     pub(super) fn clients(&self, flows: &[usize]) -> String {
-        let mut clients: BTreeMap<&Party, u64> = BTreeMap::new();
+        let mut clients: BTreeMap<&Workload, u64> = BTreeMap::new();
         for entry in flows.iter().map(|number| &self.priced.flows[*number]).filter(|entry| entry.crosses()) {
             let sum = clients.entry(entry.flow.client).or_default();
             *sum = sum.saturating_add(entry.amount(Saved::All).bytes);
         }
         let mut named: BTreeMap<String, u64> = BTreeMap::new();
         for (client, bytes) in clients {
-            let sum = named.entry(party(client)).or_default();
+            let sum = named.entry(display_name(client)).or_default();
             *sum = sum.saturating_add(bytes);
         }
         format!("clients: {}", self.lines(named, |client, bytes| format!("{client} ({bytes})")).join(", "))
@@ -149,14 +149,14 @@ impl<'a> Engine<'a> {
     }
 
     /// The pods of a workload, if it is in the catalogue.
-    pub(super) fn pods(&self, party: &Party) -> Option<&'a PodsByZone> {
-        self.pods.get(&[&party.namespace, &party.kind, &party.name].map(String::as_str)).copied()
+    pub(super) fn pods(&self, workload: &Workload) -> Option<&'a PodsByZone> {
+        self.pods.get(&[&workload.namespace, &workload.kind, &workload.name].map(String::as_str)).copied()
     }
 }
 
 /// A workload, node or external prefix, for people.
-pub(super) fn party(party: &Party) -> String {
-    let Party { namespace, kind, name, .. } = party;
+pub(super) fn display_name(workload: &Workload) -> String {
+    let Workload { namespace, kind, name, .. } = workload;
     match (kind.is_empty(), namespace.is_empty()) {
         (true, _) => "others".to_owned(),
         (false, true) => format!("{kind} {name}"),

@@ -11,7 +11,7 @@ pub use loads::{Load, Share};
 pub use pairs::MAX_PAIRS;
 
 use crate::{
-    history::{Block, Names, Party, Server, Span, Transfer},
+    history::{Block, Names, Server, Span, Transfer, Workload},
     zones::Location,
 };
 use loads::{BlockLoads, Loads};
@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, hash::Hash, time::Duration};
 /// The traffic of a range.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
-    parties: Names<Party>,
+    workloads: Names<Workload>,
     sites: Names<Location>,
     services: Names<String>,
     zones: Names<String>,
@@ -34,7 +34,7 @@ pub struct Traffic {
 
 /// A block's lists as numbers of the range.
 struct Numbers {
-    parties: Vec<u32>,
+    workloads: Vec<u32>,
     sites: Vec<u32>,
     zones: Vec<u32>,
     services: Vec<u32>,
@@ -44,9 +44,9 @@ struct Numbers {
 #[derive(Clone, Copy, Debug)]
 pub struct Flow<'a> {
     /// The client.
-    pub client: &'a Party,
+    pub client: &'a Workload,
     /// The server.
-    pub server: &'a Party,
+    pub server: &'a Workload,
     /// The client's and the server's place.
     pub sites: [&'a Location; 2],
     /// The service as `namespace/name`; empty where there is none.
@@ -83,7 +83,7 @@ impl Traffic {
         let mut loads = BlockLoads::default();
         for Transfer { key, counter } in &block.transfers {
             let pair = PairKey {
-                parties: key.parties.map(|party| numbers.parties[party as usize]),
+                workloads: key.workloads.map(|workload| numbers.workloads[workload as usize]),
                 sites: key.sites.map(|site| numbers.sites[site as usize]),
                 service: numbers.services[key.service as usize],
                 port: key.port,
@@ -107,16 +107,16 @@ impl Traffic {
     }
 
     fn numbers(&mut self, block: &Block) -> Numbers {
-        let mut party = |party: &Party| {
+        let mut workload = |workload: &Workload| {
             // Flows do not tell labels apart.
-            if party.labels.is_empty() {
-                self.parties.number(party)
+            if workload.labels.is_empty() {
+                self.workloads.number(workload)
             } else {
-                self.parties.number(&Party { labels: BTreeMap::new(), ..party.clone() })
+                self.workloads.number(&Workload { labels: BTreeMap::new(), ..workload.clone() })
             }
         };
         Numbers {
-            parties: block.parties.iter().map(&mut party).collect(),
+            workloads: block.workloads.iter().map(&mut workload).collect(),
             sites: block.sites.iter().map(|site| self.sites.number(site)).collect(),
             zones: block.sites.iter().map(|site| self.zones.number(site.place.name())).collect(),
             services: block.services.iter().map(|service| self.services.number(service)).collect(),
@@ -125,22 +125,22 @@ impl Traffic {
 
     /// Whether the smaller end of a pair is the second.
     fn is_turned(&self, pair: &PairKey) -> bool {
-        let end = |at: usize| (&self.parties[pair.parties[at]], &self.sites[pair.sites[at]]);
+        let end = |at: usize| (&self.workloads[pair.workloads[at]], &self.sites[pair.sites[at]]);
         end(1) < end(0)
     }
 
     /// The flows, sorted.
     pub fn flows(&self) -> Vec<Flow<'_>> {
-        let (parties, sites, services) = (ranks(&self.parties), ranks(&self.sites), ranks(&self.services));
+        let (workloads, sites, services) = (ranks(&self.workloads), ranks(&self.sites), ranks(&self.services));
         let order = |key: &PairKey| {
-            let parties = key.parties.map(|party| parties[party as usize]);
+            let workloads = key.workloads.map(|workload| workloads[workload as usize]);
             let sites = key.sites.map(|site| sites[site as usize]);
-            (parties, sites, services[key.service as usize], key.port, key.protocol, key.is_known)
+            (workloads, sites, services[key.service as usize], key.port, key.protocol, key.is_known)
         };
         let mut pairs: Vec<_> = self.pairs.iter().map(|(key, sums)| (order(key), key, sums.bytes)).collect();
         pairs.sort_unstable_by_key(|(order, ..)| *order);
         let flow = |(_, key, bytes): (_, &PairKey, [u64; 2])| {
-            let [client, server] = key.parties.map(|party| &self.parties[party]);
+            let [client, server] = key.workloads.map(|workload| &self.workloads[workload]);
             let sites = key.sites.map(|site| &self.sites[site]);
             let service = self.services[key.service].as_str();
             let PairKey { port, protocol, is_known, .. } = *key;

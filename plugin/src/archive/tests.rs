@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    history::{Ends, Party, Serving},
+    history::{Ends, Serving, Workload},
     zones::{Location, Place},
 };
 use meridian_abi::Counter;
@@ -31,9 +31,9 @@ impl Drop for Scratch {
 fn block(span: Span, bytes: u64) -> Block {
     let mut builder = Builder::new(span, 100);
     let site = Location { provider: None, place: Place::Unknown, class: None };
-    let party = Party { kind: "Deployment".into(), name: "web".into(), ..Party::default() };
+    let workload = Workload { kind: "Deployment".into(), name: "web".into(), ..Workload::default() };
     let counter = Counter { bytes, packets: 1 };
-    builder.add(Ends { parties: [&party; 2], sites: [&site; 2] }, Serving::default(), counter);
+    builder.add(Ends { workloads: [&workload; 2], sites: [&site; 2] }, Serving::default(), counter);
     builder.add_recorded(span.seconds);
     builder.block()
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    history::{Block, Builder, Ends, Party, Serving, Span},
+    history::{Block, Builder, Ends, Serving, Span, Workload},
     statement::Form,
     zones::{Class, Location, Place, Provider, Zone},
 };
@@ -32,7 +32,7 @@ fn provider_id(payer: Payer, node: usize) -> String {
 /// A day whose nodes each send to the next one in the other zone, and to a database there.
 fn block(payer: Payer, day: u64, random: &mut StdRng) -> Block {
     let mut builder = Builder::new(Span { start: FIRST + day * 86_400, seconds: Span::DAY }, 1000);
-    let party = Party { kind: "Deployment".into(), name: "web".into(), ..Party::default() };
+    let workload = Workload { kind: "Deployment".into(), name: "web".into(), ..Workload::default() };
     for node in 0..NODES {
         builder.cover(&format!("n{node}"), &provider_id(payer, node), 86_400);
     }
@@ -40,7 +40,7 @@ fn block(payer: Payer, day: u64, random: &mut StdRng) -> Block {
         for (peer, class) in [(format!("n{}", (node + 1) % NODES), None), (String::new(), Some(Class::Database))] {
             let sites = [location(node, payer.name(), None), location(node + 1, payer.name(), class)];
             let counter = Counter { bytes: random.random_range(1..1 << 45), packets: 1 };
-            let ends = Ends { parties: [&party; 2], sites: sites.each_ref() };
+            let ends = Ends { workloads: [&workload; 2], sites: sites.each_ref() };
             builder.add(ends, Serving::default(), counter);
             builder.add_nodes([&format!("n{node}"), &peer], sites.each_ref(), counter);
             // Neither within the zone nor to another region is anything of this bill.

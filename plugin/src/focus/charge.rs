@@ -2,7 +2,7 @@
 
 use crate::{
     cost::{Money, PriceTable, Quote, Terms, Unit},
-    history::{Block, Party, TransferKey},
+    history::{Block, TransferKey, Workload},
     zones::{Locality, Location},
 };
 use meridian_abi::Counter;
@@ -50,9 +50,9 @@ impl<'a> Charge<'a> {
         [self.pair.sites[self.end], self.pair.sites[1 - self.end]]
     }
 
-    /// The party of the charged end, and the other one.
-    pub(super) fn parties(&self) -> [&'a Party; 2] {
-        let of = |end: usize| &self.block.parties[self.key.parties[end] as usize];
+    /// The workload of the charged end, and the other one.
+    pub(super) fn workloads(&self) -> [&'a Workload; 2] {
+        let of = |end: usize| &self.block.workloads[self.key.workloads[end] as usize];
         [of(self.end), of(1 - self.end)]
     }
 

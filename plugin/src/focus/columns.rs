@@ -3,7 +3,7 @@
 use super::charge::Charge;
 use crate::{
     cost::{Money, Unit},
-    history::Party,
+    history::Workload,
     zones::{Location, Provider},
 };
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
@@ -79,7 +79,7 @@ pub(super) fn write(charge: &Charge<'_>, text: &mut String) {
 /// The values in the order of [`COLUMNS`].
 fn fields<'a>(charge: &Charge<'a>) -> [Field<'a>; COLUMNS.len()] {
     const NULL: Field<'_> = Cow::Borrowed("");
-    let ([site, peer_site], [party, peer]) = (charge.sites(), charge.parties());
+    let ([site, peer_site], [workload, peer]) = (charge.sites(), charge.workloads());
     let span = charge.block.span;
     let (month, next_month) = month(span.start);
     let cost = money(charge.cost());
@@ -120,9 +120,9 @@ fn fields<'a>(charge: &Charge<'a>) -> [Field<'a>; COLUMNS.len()] {
         provider.clone(),
         region.clone(),
         region,
-        resource(party),
-        party.name.as_str().into(),
-        party.kind.as_str().into(),
+        resource(workload),
+        workload.name.as_str().into(),
+        workload.kind.as_str().into(),
         "Networking".into(),
         "Data Transfer".into(),
         provider,
@@ -130,9 +130,9 @@ fn fields<'a>(charge: &Charge<'a>) -> [Field<'a>; COLUMNS.len()] {
         rule,
         format!("Data Transfer, {}, {}", charge.pair.locality.name(), charge.direction()).into(),
         price_id,
-        party.namespace.as_str().into(),
-        party.namespace.as_str().into(),
-        tags(party).into(),
+        workload.namespace.as_str().into(),
+        workload.namespace.as_str().into(),
+        tags(workload).into(),
         charge.direction().into(),
         charge.pair.locality.name().into(),
         charge.counter.packets.to_string().into(),
@@ -149,8 +149,8 @@ fn zone(site: &Location) -> Field<'_> {
 }
 
 /// A workload as NAMESPACE/KIND/NAME; null for unknown ends.
-fn resource(party: &Party) -> Field<'_> {
-    let Party { namespace, kind, name, .. } = party;
+fn resource(workload: &Workload) -> Field<'_> {
+    let Workload { namespace, kind, name, .. } = workload;
     match (namespace.is_empty(), name.is_empty()) {
         (_, true) => "".into(),
         (true, _) => format!("{kind}/{name}").into(),
@@ -168,8 +168,8 @@ fn description(charge: &Charge<'_>) -> String {
 }
 
 /// The labels as a JSON object.
-fn tags(party: &Party) -> String {
-    let labels = party.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+fn tags(workload: &Workload) -> String {
+    let labels = workload.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
     Value::Object(labels.collect::<Map<_, _>>()).to_string()
 }
 

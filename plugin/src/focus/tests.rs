@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    history::{Builder, Ends, Party, Server, Serving, Span},
+    history::{Builder, Ends, Server, Serving, Span, Workload},
     statement::{Dimension, Query, Summary},
     zones::{Class, Location, Place, Provider, Zone},
 };
@@ -34,11 +34,11 @@ fn block() -> Block {
         ([&aws_a, &aws_a], 1_000),
     ];
     let labels = BTreeMap::from([("team".to_owned(), "a \"b\", c".to_owned())]);
-    let web = Party { namespace: "shop".into(), kind: "Deployment".into(), name: "web".into(), labels };
-    let other = Party { name: "=cmd".into(), kind: "Node".into(), ..Party::default() };
+    let web = Workload { namespace: "shop".into(), kind: "Deployment".into(), name: "web".into(), labels };
+    let other = Workload { name: "=cmd".into(), kind: "Node".into(), ..Workload::default() };
     for (sites, bytes) in sites {
         let serving = Serving { service: "shop/cart", port: 80, protocol: 6, server: Server::Destination };
-        builder.add(Ends { parties: [&web, &other], sites }, serving, Counter { bytes, packets: 2 });
+        builder.add(Ends { workloads: [&web, &other], sites }, serving, Counter { bytes, packets: 2 });
     }
     builder.add_recorded(3600);
     builder.block()

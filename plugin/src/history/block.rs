@@ -1,4 +1,4 @@
-//! A block and its parts. Rows name parties, sites and services by their index in the block's own lists.
+//! A block and its parts. Rows name workloads, sites and services by their index in the block's own lists.
 
 use crate::zones::Location;
 use meridian_abi::Counter;
@@ -42,10 +42,10 @@ impl Span {
 
 /// A workload, a node, an external prefix, or the sum of all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Party {
+pub struct Workload {
     /// The namespace; empty for nodes and external prefixes.
     pub namespace: String,
-    /// Deployment, StatefulSet, Node …, or the class of an external prefix; empty where nothing is known of the party.
+    /// Deployment, StatefulSet, Node …, or the class of an external prefix; empty where nothing is known of the workload.
     pub kind: String,
     /// The name.
     pub name: String,
@@ -53,7 +53,7 @@ pub struct Party {
     pub labels: BTreeMap<String, String>,
 }
 
-impl Party {
+impl Workload {
     /// Whether nothing is known of it.
     pub const fn is_other(&self) -> bool {
         self.kind.is_empty()
@@ -80,8 +80,8 @@ impl Server {
 /// The key of a sum. Numbers are indexes of the block's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransferKey {
-    /// Parties: the sender and the receiver.
-    pub parties: [u32; 2],
+    /// Workloads: the sender and the receiver.
+    pub workloads: [u32; 2],
     /// Sites: the sender's and the receiver's.
     pub sites: [u32; 2],
     /// The service that is used, in `services`.
@@ -94,7 +94,7 @@ pub struct TransferKey {
     pub server: Server,
 }
 
-/// Traffic from one party to another.
+/// Traffic from one workload to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// Between whom.
@@ -141,13 +141,13 @@ pub struct NodeCoverage {
 pub struct Block {
     /// When.
     pub span: Span,
-    /// The parties.
-    pub parties: Vec<Party>,
+    /// The workloads.
+    pub workloads: Vec<Workload>,
     /// The sites.
     pub sites: Vec<Location>,
     /// The services, as `namespace/name`; the empty one is no service.
     pub services: Vec<String>,
-    /// Traffic between parties.
+    /// Traffic between workloads.
     pub transfers: Vec<Transfer>,
     /// Traffic sent by nodes, and received by nodes: each is the sum of `transfers`.
     pub nodes: Vec<NodeTransfer>,

@@ -1,7 +1,7 @@
 //! Builds a block in bounded memory: traffic beyond the limit is one sum of others for each pair of sites.
 
 use super::{
-    block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey},
+    block::{Block, Coverage, NodeCoverage, NodeTransfer, Server, Span, Transfer, TransferKey, Workload},
     names::Names,
 };
 use crate::zones::Location;
@@ -12,7 +12,7 @@ use meridian_abi::Counter;
 #[derive(Clone, Copy, Debug)]
 pub struct Ends<'a> {
     /// The sender and the receiver.
-    pub parties: [&'a Party; 2],
+    pub workloads: [&'a Workload; 2],
     /// The sender's and the receiver's.
     pub sites: [&'a Location; 2],
 }
@@ -35,7 +35,7 @@ pub struct Serving<'a> {
 pub struct Builder {
     span: Span,
     room: usize,
-    parties: Names<Party>,
+    workloads: Names<Workload>,
     sites: Names<Location>,
     services: Names<String>,
     transfers: AHashMap<TransferKey, Counter>,
@@ -55,7 +55,7 @@ impl Builder {
         Self {
             span,
             room: room.min(Self::MAX_ROOM),
-            parties: Names::default(),
+            workloads: Names::default(),
             sites: Names::default(),
             services: Names::default(),
             transfers: AHashMap::new(),
@@ -81,19 +81,19 @@ impl Builder {
         self.transfers.is_empty() && self.nodes.is_empty()
     }
 
-    /// Adds what went from one party to another.
+    /// Adds what went from one workload to another.
     pub fn add(&mut self, ends: Ends<'_>, serving: Serving<'_>, counter: Counter) {
         if counter == Counter::default() {
             return;
         }
         let sites = ends.sites.map(|site| self.sites.number(site));
         let is_full = self.transfers.len() >= self.room;
-        // A party that is not known yet would be a row of its own.
-        let is_known = ends.parties.iter().all(|party| self.parties.find(*party).is_some())
+        // A workload that is not known yet would be a row of its own.
+        let is_known = ends.workloads.iter().all(|workload| self.workloads.find(*workload).is_some())
             && (serving.service.is_empty() || self.services.find(serving.service).is_some());
         if !is_full || is_known {
             let key = TransferKey {
-                parties: ends.parties.map(|party| self.parties.number(party)),
+                workloads: ends.workloads.map(|workload| self.workloads.number(workload)),
                 sites,
                 service: self.services.number(serving.service),
                 port: serving.port,
@@ -109,9 +109,10 @@ impl Builder {
     }
 
     fn add_others(&mut self, sites: [u32; 2], counter: Counter) {
-        let party = self.parties.number(&Party::default());
+        let workload = self.workloads.number(&Workload::default());
         let service = self.services.number("");
-        let key = TransferKey { parties: [party; 2], sites, service, port: 0, protocol: 0, server: Server::Unknown };
+        let key =
+            TransferKey { workloads: [workload; 2], sites, service, port: 0, protocol: 0, server: Server::Unknown };
         *self.transfers.entry(key).or_default() += counter;
     }
 
@@ -170,7 +171,7 @@ impl Builder {
     pub fn absorb(&mut self, block: &Block) {
         for Transfer { key, counter } in &block.transfers {
             let ends = Ends {
-                parties: key.parties.map(|party| &block.parties[party as usize]),
+                workloads: key.workloads.map(|workload| &block.workloads[workload as usize]),
                 sites: key.sites.map(|site| &block.sites[site as usize]),
             };
             let TransferKey { service, port, protocol, server, .. } = *key;
@@ -190,7 +191,7 @@ impl Builder {
     /// The block.
     pub fn block(&self) -> Block {
         let keys = self.transfers.keys();
-        let (parties, party) = self.parties.sorted(keys.clone().flat_map(|key| key.parties));
+        let (workloads, workload) = self.workloads.sorted(keys.clone().flat_map(|key| key.workloads));
         let of_nodes = self.nodes.keys().flat_map(|(_, _, sites)| *sites);
         let (sites, site) = self.sites.sorted(keys.clone().flat_map(|key| key.sites).chain(of_nodes));
         let (services, service) = self.services.sorted(keys.map(|key| key.service));
@@ -200,8 +201,8 @@ impl Builder {
             .transfers
             .iter()
             .map(|(key, counter)| {
-                let (parties, sites) = (new(&party, key.parties), new(&site, key.sites));
-                let key = TransferKey { parties, sites, service: service[key.service as usize], ..*key };
+                let (workloads, sites) = (new(&workload, key.workloads), new(&site, key.sites));
+                let key = TransferKey { workloads, sites, service: service[key.service as usize], ..*key };
                 Transfer { key, counter: *counter }
             })
             .collect();
@@ -218,7 +219,7 @@ impl Builder {
             .collect();
         nodes.sort_unstable_by_key(|transfer| (transfer.node, transfer.is_receiver, transfer.sites));
         let coverage = Coverage { recorded_seconds: self.recorded_seconds, nodes: seen };
-        Block { span: self.span, parties, sites, services, transfers, nodes, coverage }
+        Block { span: self.span, workloads, sites, services, transfers, nodes, coverage }
     }
 
     /// The nodes in order, and the new number of each.

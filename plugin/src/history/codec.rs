@@ -2,7 +2,7 @@
 //! compressed with deflate. Numbers are varints, low groups first; rows are stored by column, so that like compresses
 //! with like.
 
-use super::block::{Block, Coverage, NodeCoverage, NodeTransfer, Party, Server, Span, Transfer, TransferKey};
+use super::block::{Block, Coverage, NodeCoverage, NodeTransfer, Server, Span, Transfer, TransferKey, Workload};
 use crate::zones::{Class, Location, Place, Provider, Zone};
 use flate2::{Compression, Decompress, FlushDecompress, Status, write::DeflateEncoder};
 use meridian_abi::Counter;
@@ -21,7 +21,7 @@ const MAX_ROWS: usize = 1 << 20;
 const MAX_LIST: usize = 1 << 18;
 /// Bytes of a name. Those of Kubernetes have at most 253, of a provider ID a few hundred.
 const MAX_NAME: usize = 1024;
-/// Labels of a party.
+/// Labels of a workload.
 const MAX_LABELS: usize = 64;
 
 /// Why bytes are not a block.
@@ -145,12 +145,12 @@ fn body(block: &Block) -> Vec<u8> {
         text(out, site.provider.as_ref().map_or("", Provider::name));
         varint(out, site.class.map_or(0, |class| 1 + class as u64));
     });
-    list(out, &block.parties, |out, party| {
-        text(out, &party.namespace);
-        text(out, &party.kind);
-        text(out, &party.name);
-        varint(out, party.labels.len().min(MAX_LABELS) as u64);
-        for (key, value) in party.labels.iter().take(MAX_LABELS) {
+    list(out, &block.workloads, |out, workload| {
+        text(out, &workload.namespace);
+        text(out, &workload.kind);
+        text(out, &workload.name);
+        varint(out, workload.labels.len().min(MAX_LABELS) as u64);
+        for (key, value) in workload.labels.iter().take(MAX_LABELS) {
             text(out, key);
             text(out, value);
         }
@@ -188,7 +188,7 @@ const TRANSFER_COLUMNS: usize = 9;
 const NODE_COLUMNS: usize = 5;
 
 fn transfer_columns(Transfer { key, counter }: &Transfer) -> [u64; TRANSFER_COLUMNS] {
-    let [source, destination] = key.parties.map(u64::from);
+    let [source, destination] = key.workloads.map(u64::from);
     let [from, to] = key.sites.map(u64::from);
     let served = u64::from(key.protocol) << 2 | key.server as u64;
     [source, destination, from, to, key.service.into(), key.port.into(), served, counter.bytes, counter.packets]
@@ -272,14 +272,14 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn parties(&mut self) -> Option<Vec<Party>> {
+    fn workloads(&mut self) -> Option<Vec<Workload>> {
         self.list(|reader| {
             let [namespace, kind, name] = [reader.text()?, reader.text()?, reader.text()?].map(str::to_owned);
             let mut labels = BTreeMap::new();
             for _ in 0..reader.number::<usize>().filter(|count| *count <= MAX_LABELS)? {
                 labels.insert(reader.text()?.to_owned(), reader.text()?.to_owned());
             }
-            Some(Party { namespace, kind, name, labels })
+            Some(Workload { namespace, kind, name, labels })
         })
     }
 
@@ -310,7 +310,7 @@ impl<'a> Reader<'a> {
 
 /// How long the lists are that rows refer to.
 struct Sizes {
-    parties: usize,
+    workloads: usize,
     sites: usize,
     services: usize,
     nodes: usize,
@@ -322,7 +322,7 @@ fn index(value: u64, limit: usize) -> Option<u32> {
 }
 
 const EMPTY: Transfer = Transfer {
-    key: TransferKey { parties: [0; 2], sites: [0; 2], service: 0, port: 0, protocol: 0, server: Server::Unknown },
+    key: TransferKey { workloads: [0; 2], sites: [0; 2], service: 0, port: 0, protocol: 0, server: Server::Unknown },
     counter: Counter { bytes: 0, packets: 0 },
 };
 
@@ -373,10 +373,10 @@ fn set_packets<R: Row>(row: &mut R, value: u64, _sizes: &Sizes, _last: u64) -> O
 const TRANSFER_SETTERS: [Set<Transfer>; TRANSFER_COLUMNS] = [
     |row, value, sizes, last| {
         let value = last.checked_add(value)?;
-        row.key.parties[0] = index(value, sizes.parties)?;
+        row.key.workloads[0] = index(value, sizes.workloads)?;
         Some(value)
     },
-    |row, value, sizes, _| index(value, sizes.parties).map(|value| row.key.parties[1] = value).map(|()| 0),
+    |row, value, sizes, _| index(value, sizes.workloads).map(|value| row.key.workloads[1] = value).map(|()| 0),
     set_site::<_, 0>,
     set_site::<_, 1>,
     |row, value, sizes, _| index(value, sizes.services).map(|value| row.key.service = value).map(|()| 0),
@@ -410,13 +410,13 @@ fn read(body: &[u8]) -> Result<Block, Damaged> {
     let mut reader = Reader(body);
     let span = reader.span().filter(|span| span.is_whole()).ok_or(Damaged::Content("times"))?;
     let sites = reader.sites().ok_or(Damaged::Content("sites"))?;
-    let parties = reader.parties().ok_or(Damaged::Content("parties"))?;
+    let workloads = reader.workloads().ok_or(Damaged::Content("workloads"))?;
     let services = reader.list(|reader| reader.text().map(str::to_owned)).ok_or(Damaged::Content("services"))?;
     let nodes = reader.nodes().ok_or(Damaged::Content("nodes"))?;
     let recorded_seconds = reader.number().ok_or(Damaged::Content("seconds"))?;
     let coverage = Coverage { recorded_seconds, nodes };
     let sizes =
-        Sizes { parties: parties.len(), sites: sites.len(), services: services.len(), nodes: coverage.nodes.len() };
+        Sizes { workloads: workloads.len(), sites: sites.len(), services: services.len(), nodes: coverage.nodes.len() };
     let transfers = reader.rows(EMPTY, &TRANSFER_SETTERS, &sizes).ok_or(Damaged::Content("rows"))?;
     let empty = NodeTransfer { node: 0, is_receiver: false, sites: [0; 2], counter: Counter::default() };
     let nodes = reader.rows(empty, &NODE_SETTERS, &sizes).ok_or(Damaged::Content("rows of nodes"))?;
@@ -427,7 +427,7 @@ fn read(body: &[u8]) -> Result<Block, Damaged> {
     if !reader.0.is_empty() {
         return Err(Damaged::Content("last bytes"));
     }
-    Ok(Block { span, parties, sites, services, transfers, nodes, coverage })
+    Ok(Block { span, workloads, sites, services, transfers, nodes, coverage })
 }
 
 #[cfg(test)]

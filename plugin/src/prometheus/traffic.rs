@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cost::PriceTable,
-    history::{Block, Builder, Ends, Party, Serving, Span},
+    history::{Block, Builder, Ends, Serving, Span, Workload},
     statement::{ChargeTo, Dimension, Query},
     zones::{Locality, Location, Place, Provider, Zone},
 };
@@ -100,20 +100,20 @@ impl Reader<'_> {
             Dimension::Namespace => {
                 let sums = self.counters("meridian_namespace", &NAMESPACE_LABELS, range).await?;
                 cover(&mut builder, &sums.bytes);
-                self.add_parties(&mut builder, &zones, &sums);
+                self.add_workloads(&mut builder, &zones, &sums);
             }
             Dimension::Workload => {
                 let sums = self.counters("meridian_workload", &WORKLOAD_LABELS, range).await?;
                 cover(&mut builder, &sums.bytes);
-                self.add_parties(&mut builder, &zones, &sums);
+                self.add_workloads(&mut builder, &zones, &sums);
             }
             _ => {
                 cover(&mut builder, &zones.bytes);
                 // It is no workload, and not the sum of others either.
-                let party = Party { kind: "Zone".into(), ..Party::default() };
+                let workload = Workload { kind: "Zone".into(), ..Workload::default() };
                 for (labels, counter) in zones.growth() {
                     let sites = self.sites(labels);
-                    let ends = Ends { parties: [&party; 2], sites: [&sites[0], &sites[1]] };
+                    let ends = Ends { workloads: [&workload; 2], sites: [&sites[0], &sites[1]] };
                     builder.add(ends, Serving::default(), counter);
                 }
             }
@@ -177,7 +177,7 @@ impl Reader<'_> {
 
     /// Adds sums by namespace or workload. They have a locality and no zones, so they have a price only where all pairs
     /// of zones of that locality have the same one.
-    fn add_parties(&self, builder: &mut Builder, zones: &Counters, sums: &Counters) {
+    fn add_workloads(&self, builder: &mut Builder, zones: &Counters, sums: &Counters) {
         let sites = self.sites_by_locality(zones);
         for (labels, counter) in sums.growth() {
             let Some(locality) = labels.last().and_then(|name| Locality::ALL.into_iter().find(|it| it.name() == name))
@@ -185,8 +185,8 @@ impl Reader<'_> {
                 continue;
             };
             let [source, destination] = &sites[locality as usize];
-            let parties = parties(labels);
-            let ends = Ends { parties: [&parties[0], &parties[1]], sites: [source, destination] };
+            let workloads = workloads(labels);
+            let ends = Ends { workloads: [&workloads[0], &workloads[1]], sites: [source, destination] };
             builder.add(ends, Serving::default(), counter);
         }
     }
@@ -228,21 +228,21 @@ fn unpriced(locality: Locality) -> [Location; 2] {
 }
 
 /// The ends in the labels of namespaces or of workloads.
-fn parties(labels: &Labels) -> [Party; 2] {
-    let party = |namespace: &str, kind: &str, name: &str| Party {
+fn workloads(labels: &Labels) -> [Workload; 2] {
+    let workload = |namespace: &str, kind: &str, name: &str| Workload {
         namespace: namespace.to_owned(),
         kind: kind.to_owned(),
         name: name.to_owned(),
-        ..Party::default()
+        ..Workload::default()
     };
     match labels.as_slice() {
         [_, source, destination, _] => [source, destination].map(|namespace| {
             // Ends without a namespace, and those beyond the limit of series, are known to be no workload's.
             let is_other = namespace.is_empty() || namespace == "(other)";
-            party(namespace, if is_other { "" } else { "Namespace" }, "")
+            workload(namespace, if is_other { "" } else { "Namespace" }, "")
         }),
-        [_, a, b, c, d, e, f, _] => [party(a, b, c), party(d, e, f)],
-        _ => [Party::default(), Party::default()],
+        [_, a, b, c, d, e, f, _] => [workload(a, b, c), workload(d, e, f)],
+        _ => [Workload::default(), Workload::default()],
     }
 }
 

@@ -4,7 +4,7 @@ use super::query::Query;
 use crate::{
     budget::{Budget, Budgets, Scope},
     cost::{Money, PriceTable, Quote},
-    history::{Block, Party, Span, Transfer},
+    history::{Block, Span, Transfer, Workload},
     zones::Locality,
 };
 use ahash::AHashMap;
@@ -62,10 +62,10 @@ impl<'a> BudgetSums<'a> {
         if is_recent {
             self.recent_seconds = self.recent_seconds.saturating_add(block.coverage.recorded_seconds.into());
         }
-        let of_parties: Vec<Vec<usize>> = block.parties.iter().map(|party| self.budgets_of(party)).collect();
+        let of_workloads: Vec<Vec<usize>> = block.workloads.iter().map(|workload| self.budgets_of(workload)).collect();
         let mut quotes: AHashMap<[u32; 2], Option<Quote<'_>>> = AHashMap::new();
         for Transfer { key, counter } in &block.transfers {
-            let [sender, receiver] = key.parties.map(|party| &of_parties[party as usize]);
+            let [sender, receiver] = key.workloads.map(|workload| &of_workloads[workload as usize]);
             if sender.is_empty() && receiver.is_empty() {
                 continue;
             }
@@ -89,10 +89,10 @@ impl<'a> BudgetSums<'a> {
         }
     }
 
-    fn budgets_of(&self, party: &Party) -> Vec<usize> {
+    fn budgets_of(&self, workload: &Workload) -> Vec<usize> {
         let is_of = |budget: &Budget| match &budget.scope {
-            Scope::Namespace(name) => party.namespace == *name,
-            Scope::Label { key, value } => party.labels.get(key).is_some_and(|of_party| of_party == value),
+            Scope::Namespace(name) => workload.namespace == *name,
+            Scope::Label { key, value } => workload.labels.get(key).is_some_and(|of_workload| of_workload == value),
         };
         self.budgets.iter().enumerate().filter(|(_, budget)| is_of(budget)).map(|(at, _)| at).collect()
     }

@@ -40,7 +40,7 @@ impl Coverage {
             match Locality::between(source, destination) {
                 Locality::Unknown => self.unknown_bytes = self.unknown_bytes.saturating_add(bytes),
                 Locality::Internet => {}
-                _ if transfer.key.parties.iter().any(|party| block.parties[*party as usize].is_other()) => {
+                _ if transfer.key.workloads.iter().any(|workload| block.workloads[*workload as usize].is_other()) => {
                     self.unattributed_bytes = self.unattributed_bytes.saturating_add(bytes);
                 }
                 _ => {}

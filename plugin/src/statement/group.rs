@@ -1,7 +1,7 @@
 //! The key of rows, and the row that each end of a transfer belongs to.
 
 use crate::{
-    history::{Block, Names, Party, Server, TransferKey},
+    history::{Block, Names, Server, TransferKey, Workload},
     zones::{Locality, Place},
 };
 use ahash::AHashMap;
@@ -114,17 +114,17 @@ pub(super) struct Groups {
     by: Dimension,
     charge: ChargeTo,
     numbers: AHashMap<Key, u32>,
-    /// The rows of pairs of parties. A report has far more of them than names, and a key takes far longer to build than
+    /// The rows of pairs of workloads. A report has far more of them than names, and a key takes far longer to build than
     /// the numbers of its names.
     ends: AHashMap<PairOfEnds, u32>,
     names: Names<String>,
     keys: Vec<Key>,
 }
 
-/// A row of a pair of parties: the numbers of their names and of their zones' names.
+/// A row of a pair of workloads: the numbers of their names and of their zones' names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PairOfEnds {
-    parties: [u32; 2],
+    workloads: [u32; 2],
     zones: [u32; 2],
     locality: Locality,
 }
@@ -142,7 +142,7 @@ impl Groups {
         })
     }
 
-    /// The row of a pair of parties, whose key is only built if it is new.
+    /// The row of a pair of workloads, whose key is only built if it is new.
     fn row_of_ends(&mut self, ends: PairOfEnds, key: impl FnOnce() -> Key) -> u32 {
         *self.ends.entry(ends).or_insert_with(|| {
             self.keys.push(key());
@@ -150,8 +150,8 @@ impl Groups {
         })
     }
 
-    /// The number of a party's name, as far as the rows have it.
-    fn party_name(&mut self, Party { namespace, kind, name, .. }: &Party) -> u32 {
+    /// The number of a workload's name, as far as the rows have it.
+    fn workload_name(&mut self, Workload { namespace, kind, name, .. }: &Workload) -> u32 {
         match self.by {
             Dimension::WorkloadPair => {
                 // With their lengths, so that no two workloads have one text.
@@ -166,8 +166,8 @@ impl Groups {
         self.keys
     }
 
-    fn party(&mut self, party: &Party) -> u32 {
-        let Party { namespace, kind, name, labels } = party;
+    fn workload(&mut self, workload: &Workload) -> u32 {
+        let Workload { namespace, kind, name, labels } = workload;
         let key = match &self.by {
             Dimension::Workload => {
                 key([("namespace", namespace.clone()), ("kind", kind.clone()), ("workload", name.clone())])
@@ -182,10 +182,10 @@ impl Groups {
     }
 }
 
-/// The rows of a block's parties, sites and services, as far as the query needs them.
+/// The rows of a block's workloads, sites and services, as far as the query needs them.
 pub(super) struct BlockGroups<'a> {
     block: &'a Block,
-    parties: Vec<Option<u32>>,
+    workloads: Vec<Option<u32>>,
     services: Vec<Option<u32>>,
     sites: Vec<Option<u32>>,
     nodes: Vec<Option<u32>>,
@@ -197,7 +197,7 @@ impl<'a> BlockGroups<'a> {
     pub(super) fn new(block: &'a Block) -> Self {
         Self {
             block,
-            parties: vec![None; block.parties.len()],
+            workloads: vec![None; block.workloads.len()],
             services: vec![None; block.services.len()],
             sites: vec![None; block.sites.len()],
             nodes: vec![None; block.coverage.nodes.len()],
@@ -220,12 +220,14 @@ impl<'a> BlockGroups<'a> {
             Dimension::Region => {
                 charged(groups.charge, transfer.server, transfer.sites).map(|site| self.region(groups, site))
             }
-            _ => charged(groups.charge, transfer.server, transfer.parties).map(|party| self.party(groups, party)),
+            _ => charged(groups.charge, transfer.server, transfer.workloads)
+                .map(|workload| self.workload(groups, workload)),
         }
     }
 
-    fn party(&mut self, groups: &mut Groups, party: u32) -> u32 {
-        *self.parties[party as usize].get_or_insert_with(|| groups.party(&self.block.parties[party as usize]))
+    fn workload(&mut self, groups: &mut Groups, workload: u32) -> u32 {
+        *self.workloads[workload as usize]
+            .get_or_insert_with(|| groups.workload(&self.block.workloads[workload as usize]))
     }
 
     fn region(&mut self, groups: &mut Groups, site: u32) -> u32 {
@@ -246,11 +248,12 @@ impl<'a> BlockGroups<'a> {
     }
 
     fn ends(&mut self, groups: &mut Groups, transfer: &TransferKey) -> u32 {
-        let (block, TransferKey { parties, sites, .. }) = (self.block, *transfer);
+        let (block, TransferKey { workloads, sites, .. }) = (self.block, *transfer);
         let places = sites.map(|site| &block.sites[site as usize].place);
         let ends = PairOfEnds {
-            parties: parties.map(|party| {
-                *self.parties[party as usize].get_or_insert_with(|| groups.party_name(&block.parties[party as usize]))
+            workloads: workloads.map(|workload| {
+                *self.workloads[workload as usize]
+                    .get_or_insert_with(|| groups.workload_name(&block.workloads[workload as usize]))
             }),
             zones: sites.map(|site| {
                 let name = || block.sites[site as usize].place.to_string();
@@ -259,8 +262,8 @@ impl<'a> BlockGroups<'a> {
             locality: *self.localities.entry(sites).or_insert_with(|| Locality::between(places[0], places[1])),
         };
         let has_workloads = groups.by == Dimension::WorkloadPair;
-        let parties = parties.map(|party| &block.parties[party as usize]);
-        groups.row_of_ends(ends, || key_of_ends(parties, places, has_workloads))
+        let workloads = workloads.map(|workload| &block.workloads[workload as usize]);
+        groups.row_of_ends(ends, || key_of_ends(workloads, places, has_workloads))
     }
 
     fn pair(&mut self, groups: &mut Groups, sites: [u32; 2]) -> u32 {
@@ -276,7 +279,7 @@ impl<'a> BlockGroups<'a> {
     }
 }
 
-fn key_of_ends([source, destination]: [&Party; 2], [from, to]: [&Place; 2], has_workloads: bool) -> Key {
+fn key_of_ends([source, destination]: [&Workload; 2], [from, to]: [&Place; 2], has_workloads: bool) -> Key {
     let mut parts = vec![("source_namespace", source.namespace.clone())];
     if has_workloads {
         parts.extend([("source_kind", source.kind.clone()), ("source_workload", source.name.clone())]);

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     budget::Budgets,
     cost::{Money, PriceTable},
-    history::{Block, Builder, Ends, Party, Server, Serving, Span},
+    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
     zones::{Class, Locality, Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -24,9 +24,9 @@ fn at(provider: &str, region: &str, zone: &str, class: Option<Class>) -> Locatio
     Location { provider: Provider::new(provider), place, class }
 }
 
-fn party(namespace: &str, name: &str, team: &str) -> Party {
+fn workload(namespace: &str, name: &str, team: &str) -> Workload {
     let labels = BTreeMap::from([("team".to_owned(), team.to_owned())]);
-    Party { namespace: namespace.into(), kind: "Deployment".into(), name: name.into(), labels }
+    Workload { namespace: namespace.into(), kind: "Deployment".into(), name: name.into(), labels }
 }
 
 const BY: [&str; 9] = [
@@ -56,12 +56,12 @@ fn story() -> Block {
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 1000);
     let (a, b) = (at("aws", "us-east-1", "us-east-1a", None), at("aws", "us-east-1", "us-east-1b", None));
     let db = at("aws", "us-east-1", "us-east-1a", Some(Class::Database));
-    let (web, cart) = (party("shop", "web", "front"), party("shop", "cart", "back"));
-    let orders = Party { kind: "database".into(), name: "orders".into(), ..Party::default() };
-    let mut add = |parties: [&Party; 2], sites: [&Location; 2], server, gigabytes: u64| {
+    let (web, cart) = (workload("shop", "web", "front"), workload("shop", "cart", "back"));
+    let orders = Workload { kind: "database".into(), name: "orders".into(), ..Workload::default() };
+    let mut add = |workloads: [&Workload; 2], sites: [&Location; 2], server, gigabytes: u64| {
         let counter = Counter { bytes: gigabytes * 1_000_000_000, packets: gigabytes };
         builder.add(
-            Ends { parties, sites },
+            Ends { workloads, sites },
             Serving { service: "shop/cart", port: 6379, protocol: 6, server },
             counter,
         );
@@ -106,9 +106,9 @@ fn the_ends_pay_their_own_part_or_the_client_both() {
 /// What a client sends and a server answers, between two places.
 fn exchange(client: &Location, server: &Location, [request, answer]: [u64; 2]) -> Block {
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 100);
-    let parties = [party("shop", "client", "a"), party("shop", "server", "b")];
+    let workloads = [workload("shop", "client", "a"), workload("shop", "server", "b")];
     let mut add = |from: usize, sites: [&Location; 2], server, bytes| {
-        let ends = Ends { parties: [&parties[from], &parties[1 - from]], sites };
+        let ends = Ends { workloads: [&workloads[from], &workloads[1 - from]], sites };
         builder.add(ends, Serving { server, ..Serving::default() }, Counter { bytes, packets: 1 });
     };
     add(0, [client, server], Server::Destination, request);
@@ -216,14 +216,14 @@ fn rows_sum_up_to_the_total_whatever_they_are_of() {
         let mut builder = Builder::new(Span::hour_of(1_764_000_000 + hour * 3600), 1000);
         for _ in 0..400 {
             let mut below = |limit: usize| random.random_range(0..limit);
-            let parties = [below(30), below(30)]
-                .map(|n| party(&format!("ns{}", n % 4), &format!("w{n}"), &format!("t{}", n % 3)));
+            let workloads = [below(30), below(30)]
+                .map(|n| workload(&format!("ns{}", n % 4), &format!("w{n}"), &format!("t{}", n % 3)));
             let pair = [&sites[below(sites.len())], &sites[below(sites.len())]];
             let (server, service) = (Server::ALL[below(3)], ["", "ns1/a", "ns2/b"][below(3)]);
             let counter = Counter { bytes: below(1 << 40) as u64, packets: below(1 << 20) as u64 };
             let nodes = [format!("n{}", below(5)), format!("n{}", below(5))];
             builder.add(
-                Ends { parties: parties.each_ref(), sites: pair },
+                Ends { workloads: workloads.each_ref(), sites: pair },
                 Serving { service, port: 1, protocol: 6, server },
                 counter,
             );

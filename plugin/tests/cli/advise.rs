@@ -2,7 +2,7 @@
 
 use crate::{
     Scratch,
-    common::history::{location, party},
+    common::history::{location, workload},
     run,
 };
 use meridian::{
@@ -26,12 +26,12 @@ endpoints:
 fn history(folder: &Path) {
     let mut archive = Archive::open(folder, Limits::default(), Arc::default()).unwrap();
     let at = |zone: &str| location(zone, "us-east-1");
-    let (report, here, there) = (party("Deployment", "report"), at("us-east-1a"), at("us-east-1b"));
+    let (report, here, there) = (workload("Deployment", "report"), at("us-east-1a"), at("us-east-1b"));
     for hour in 0..25 {
         let mut builder = Builder::new(Span::hour_of(1_763_956_800 + hour * 3600), 100);
-        for (server, port) in [(party("StatefulSet", "orders-db"), 5432), (party("StatefulSet", "store"), 7000)] {
+        for (server, port) in [(workload("StatefulSet", "orders-db"), 5432), (workload("StatefulSet", "store"), 7000)] {
             let serving = Serving { service: "", port, protocol: 6, server: Server::Source };
-            let ends = Ends { parties: [&server, &report], sites: [&there, &here] };
+            let ends = Ends { workloads: [&server, &report], sites: [&there, &here] };
             builder.add(ends, serving, Counter { bytes: 1_000_000_000, packets: 1 });
         }
         builder.add_recorded(3600);

@@ -2,13 +2,13 @@
 
 use crate::{
     CommandOutput, Scratch,
-    common::history::{location, party},
+    common::history::{location, workload},
     meridian, run,
     running::Running,
 };
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Party, Server, Serving, Span},
+    history::{Builder, Ends, Server, Serving, Span, Workload},
 };
 use meridian_abi::Counter;
 use nix::sys::signal::Signal;
@@ -33,12 +33,12 @@ fn is_harmless(what: &str, output: &CommandOutput) {
 
 fn history(folder: &Path) {
     let mut archive = Archive::open(folder, Limits::default(), Arc::default()).unwrap();
-    let hostile = Party { namespace: HOSTILE.into(), ..party(HOSTILE, HOSTILE) };
+    let hostile = Workload { namespace: HOSTILE.into(), ..workload(HOSTILE, HOSTILE) };
     let sites = [&location(HOSTILE, "us-east-1"), &location("us-east-1b", "us-east-1")];
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 100);
     let counter = Counter { bytes: 1_000_000_000, packets: 1 };
     let serving = Serving { service: HOSTILE, port: 80, protocol: 6, server: Server::Destination };
-    builder.add(Ends { parties: [&hostile, &party("Deployment", "web")], sites }, serving, counter);
+    builder.add(Ends { workloads: [&hostile, &workload("Deployment", "web")], sites }, serving, counter);
     builder.add_nodes([HOSTILE, "n2"], sites, counter);
     builder.add_recorded(3600);
     archive.write(&builder.block()).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{
     Scratch,
-    common::history::{location, party},
+    common::history::{location, workload},
     run,
 };
 use meridian::{
@@ -17,7 +17,7 @@ use std::{fs, path::Path, sync::Arc};
 /// Two hours, in each of which web sends 1 GB to cart in another zone and gets 3 GB.
 fn history(folder: &Path) {
     let mut archive = Archive::open(folder, Limits::default(), Arc::default()).unwrap();
-    let end = |name: &str, zone: &str| (party("Deployment", name), location(zone, "us-east-1"));
+    let end = |name: &str, zone: &str| (workload("Deployment", name), location(zone, "us-east-1"));
     let (web, cart) = (end("web", "us-east-1a"), end("cart", "us-east-1b"));
     for hour in 0..2 {
         let mut builder = Builder::new(Span::hour_of(1_764_000_000 + hour * 3600), 100);
@@ -26,7 +26,7 @@ fn history(folder: &Path) {
         {
             let (counter, sites) = (Counter { bytes, packets: 1 }, [&from.1, &to.1]);
             let serving = Serving { service: "shop/cart", port: 6379, protocol: 6, server };
-            builder.add(Ends { parties: [&from.0, &to.0], sites }, serving, counter);
+            builder.add(Ends { workloads: [&from.0, &to.0], sites }, serving, counter);
             builder.add_nodes(["n1", "n2"], sites, counter);
         }
         builder.add_recorded(3600);
@@ -203,10 +203,10 @@ fn a_day_has_twenty_four_hours_wherever_the_clocks_are_changed() {
     let day = 1_761_436_800;
     for hour in 0..24 {
         let mut builder = Builder::new(Span::hour_of(day + hour * 3600), 10);
-        let (party, sites) = (party("Deployment", "web"), ["us-east-1a", "us-east-1b"]);
+        let (workload, sites) = (workload("Deployment", "web"), ["us-east-1a", "us-east-1b"]);
         let [from, to] = sites.map(|zone| location(zone, "us-east-1"));
         let counter = Counter { bytes: 1 << hour, packets: 1 };
-        builder.add(Ends { parties: [&party; 2], sites: [&from, &to] }, Serving::default(), counter);
+        builder.add(Ends { workloads: [&workload; 2], sites: [&from, &to] }, Serving::default(), counter);
         builder.add_recorded(3600);
         archive.write(&builder.block()).unwrap();
     }
@@ -287,11 +287,11 @@ fn blocks_are_written_until_the_end() {
 
 fn numbered(number: u64) -> meridian::history::Block {
     let mut builder = Builder::new(Span::hour_of(number % 5 * 3600), 100);
-    let party = party("Deployment", &"web".repeat(50));
+    let workload = workload("Deployment", &"web".repeat(50));
     let counter = Counter { bytes: number, packets: number };
     builder.add(
         Ends {
-            parties: [&party; 2],
+            workloads: [&workload; 2],
             sites: [&location("us-east-1a", "us-east-1"), &location("us-east-1b", "us-east-1")],
         },
         Serving::default(),

@@ -2,7 +2,7 @@
 
 use crate::{
     common::{
-        history::{location, party},
+        history::{location, workload},
         meridian,
     },
     lab::{Controller, Lab, inside, until},
@@ -29,8 +29,8 @@ use std::{
 fn history(folder: &Path) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let at = |zone: &str| location(zone, "eu-1");
-    let (web, cart) = (party("Deployment", "web"), party("Deployment", "cart"));
-    let (report, store) = (party("Deployment", "report"), party("StatefulSet", "store"));
+    let (web, cart) = (workload("Deployment", "web"), workload("Deployment", "cart"));
+    let (report, store) = (workload("Deployment", "report"), workload("StatefulSet", "store"));
     let mut builder = Builder::new(Span::hour_of(now - 3600), 100);
     for (client, server, zones, service) in [
         (&web, &cart, ["eu-1a", "eu-1b"], "shop/cart"),
@@ -41,7 +41,7 @@ fn history(folder: &Path) {
     ] {
         let sites = zones.map(at);
         let serving = Serving { service, port: 8080, protocol: 6, server: Server::Destination };
-        let ends = Ends { parties: [client, server], sites: sites.each_ref() };
+        let ends = Ends { workloads: [client, server], sites: sites.each_ref() };
         builder.add(ends, serving, Counter { bytes: 1_000_000_000, packets: 1 });
     }
     builder.add_recorded(3600);

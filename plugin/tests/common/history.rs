@@ -1,7 +1,7 @@
 //! Ends of traffic in a history.
 
 use meridian::{
-    history::Party,
+    history::Workload,
     zones::{Location, Place, Provider, Zone},
 };
 use std::sync::Arc;
@@ -13,6 +13,6 @@ pub fn location(zone: &str, region: &str) -> Location {
 }
 
 /// A workload of the namespace shop.
-pub fn party(kind: &str, name: &str) -> Party {
-    Party { namespace: "shop".into(), kind: kind.into(), name: name.into(), ..Party::default() }
+pub fn workload(kind: &str, name: &str) -> Workload {
+    Workload { namespace: "shop".into(), kind: kind.into(), name: name.into(), ..Workload::default() }
 }

@@ -1,7 +1,7 @@
 //! The inputs with which a corpus begins: what our own processes write, and what users write.
 
 use meridian::{
-    history::{Builder, Ends, Party, Server, Serving, Span},
+    history::{Builder, Ends, Server, Serving, Span, Workload},
     proto::{
         flow::{FlowFilter, HttpHeader, flow_filter::Experimental},
         observer::GetFlowsRequest,
@@ -129,12 +129,13 @@ fn body() -> Vec<u8> {
         let place = zones::Place::Zone(Arc::new(zones::Zone { name: zone.into(), region: "r".into() }));
         Location { provider: Provider::new("aws"), place, class: None }
     };
-    let party = Party { namespace: "shop".into(), kind: "Deployment".into(), name: "web".into(), ..Party::default() };
+    let workload =
+        Workload { namespace: "shop".into(), kind: "Deployment".into(), name: "web".into(), ..Workload::default() };
     let (a, b) = (location("a"), location("b"));
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 100);
     let counter = meridian_abi::Counter { bytes: 1000, packets: 10 };
     let serving = Serving { service: "shop/cart", port: 80, protocol: 6, server: Server::Destination };
-    builder.add(Ends { parties: [&party, &party], sites: [&a, &b] }, serving, counter);
+    builder.add(Ends { workloads: [&workload, &workload], sites: [&a, &b] }, serving, counter);
     builder.add_nodes(["n1", "n2"], [&a, &b], counter);
     builder.add_recorded(3600);
     // The magic word, the checksum, the version and the length come before the compressed body.

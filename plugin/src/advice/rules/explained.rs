@@ -1,7 +1,7 @@
 //! Traffic that is as it should be, or that no setting of Kubernetes changes: it is explained, and saves nothing.
 
 use crate::advice::{
-    engine::{Draft, Engine, party},
+    engine::{Draft, Engine, display_name},
     finding::{Confidence, Rule},
     priced_flows::{PricedFlow, Saved},
 };
@@ -21,7 +21,7 @@ pub(super) fn replication<'a>(engine: &mut Engine<'a>) {
     };
     for (workload, flows) in engine.unassigned_by(of) {
         let draft = Draft {
-            subject: party(workload),
+            subject: display_name(workload),
             action: "This is what copies in several zones cost; nothing is to be changed".to_owned(),
             evidence: vec!["both ends are pods of the same workload".to_owned()],
             risk: vec![
@@ -47,7 +47,7 @@ pub(super) fn rings<'a>(engine: &mut Engine<'a>) {
     for (server, flows) in engine.unassigned_by(of) {
         let clients = engine.clients(&flows);
         let draft = Draft {
-            subject: party(server),
+            subject: display_name(server),
             action: "Clients choose these pods by a ring: no setting of a Service changes that".to_owned(),
             evidence: vec![
                 clients,

@@ -2,7 +2,7 @@
 
 use crate::{
     advice::{
-        engine::{Draft, Engine, party},
+        engine::{Draft, Engine, display_name},
         finding::{Confidence, Rule},
         patch::Patch,
         priced_flows::{PricedFlow, Saved},
@@ -21,7 +21,7 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
             }
         };
         for (external, flows) in engine.unassigned_by(of) {
-            let draft = Draft { subject: party(external), ..draft(rule) };
+            let draft = Draft { subject: display_name(external), ..draft(rule) };
             engine.add(rule, &flows, Saved::All, draft);
         }
     }

@@ -3,12 +3,12 @@
 use super::scrapers::is_named;
 use crate::{
     advice::{
-        engine::{Draft, Engine, party},
+        engine::{Draft, Engine, display_name},
         finding::{Confidence, Rule},
         patch::{Merge, Patch},
         priced_flows::{PricedFlow, Saved},
     },
-    history::Party,
+    history::Workload,
     zones::Locality,
 };
 use serde_json::json;
@@ -32,8 +32,8 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
         let (moved, zone) = (pair[mover], if mover == 0 { b } else { a });
         let other = pair[1 - mover];
         let draft = Draft {
-            subject: format!("{} and {}", party(pair[0]), party(pair[1])),
-            action: format!("Run {} in {zone}, where {} is", party(moved), party(other)),
+            subject: format!("{} and {}", display_name(pair[0]), display_name(pair[1])),
+            action: format!("Run {} in {zone}, where {} is", display_name(moved), display_name(other)),
             evidence: vec!["each has one pod".to_owned()],
             risk: vec![
                 "both are lost with the zone".to_owned(),
@@ -48,7 +48,7 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
 }
 
 /// The zone of a workload's only pod.
-fn only_zone<'a>(engine: &Engine<'a>, workload: &Party) -> Option<&'a str> {
+fn only_zone<'a>(engine: &Engine<'a>, workload: &Workload) -> Option<&'a str> {
     let pods = engine.pods(workload)?;
     let mut present = pods.iter().filter(|(_, pods)| **pods > 0);
     match (present.next(), present.next()) {
@@ -57,7 +57,7 @@ fn only_zone<'a>(engine: &Engine<'a>, workload: &Party) -> Option<&'a str> {
     }
 }
 
-fn patch(moved: &Party, zone: &str) -> Option<Patch> {
+fn patch(moved: &Workload, zone: &str) -> Option<Patch> {
     let preference = json!({
         "weight": 100,
         "preference": {"matchExpressions": [

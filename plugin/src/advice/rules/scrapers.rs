@@ -3,12 +3,12 @@
 use super::stores::percent;
 use crate::{
     advice::{
-        engine::{Draft, Engine, party},
+        engine::{Draft, Engine, display_name},
         finding::{Confidence, Rule},
         patch::Patch,
         priced_flows::{PricedFlow, Saved},
     },
-    history::Party,
+    history::Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,12 +30,12 @@ const SHARED_TARGETS: usize = 3;
 struct Scraper {
     /// The flows, also those of one zone and those that a finding is about.
     flows: Vec<usize>,
-    targets: BTreeSet<(Party, u16)>,
+    targets: BTreeSet<(Workload, u16)>,
     bytes: u64,
 }
 
 /// Whether a workload has the name of a program that scrapes or collects.
-pub(super) fn is_named(client: &Party) -> bool {
+pub(super) fn is_named(client: &Workload) -> bool {
     NAMES.iter().any(|part| client.name.contains(part))
 }
 
@@ -47,8 +47,8 @@ fn is_scrape(entry: &PricedFlow<'_>) -> bool {
     is_answered && !flow.client.is_other() && (PORTS.contains(&flow.port) || is_named(flow.client))
 }
 
-fn scrapers<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Party, Scraper> {
-    let mut scrapers: BTreeMap<&Party, Scraper> = BTreeMap::new();
+fn scrapers<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Workload, Scraper> {
+    let mut scrapers: BTreeMap<&Workload, Scraper> = BTreeMap::new();
     for (number, entry) in engine.priced.flows.iter().enumerate().filter(|(_, entry)| is_scrape(entry)) {
         let scraper = scrapers.entry(entry.flow.client).or_default();
         scraper.flows.push(number);
@@ -61,7 +61,7 @@ fn scrapers<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Party, Scraper> {
 /// R8: two that fetch the same targets.
 pub(super) fn duplicates(engine: &mut Engine<'_>) {
     let scrapers = scrapers(engine);
-    let mut by_targets: BTreeMap<&BTreeSet<(Party, u16)>, Vec<&Party>> = BTreeMap::new();
+    let mut by_targets: BTreeMap<&BTreeSet<(Workload, u16)>, Vec<&Workload>> = BTreeMap::new();
     for (client, scraper) in scrapers.iter().filter(|(_, scraper)| scraper.targets.len() >= SHARED_TARGETS) {
         by_targets.entry(&scraper.targets).or_default().push(client);
     }
@@ -88,17 +88,17 @@ fn are_alike(a: u64, b: u64) -> bool {
     u128::from(small) * 10 >= u128::from(large) * 9
 }
 
-fn remove(engine: &mut Engine<'_>, duplicate: &Party, other: &Party, (scraper, targets): (&Scraper, usize)) {
+fn remove(engine: &mut Engine<'_>, duplicate: &Workload, other: &Workload, (scraper, targets): (&Scraper, usize)) {
     // Of two equal scrapers the smaller one changes from day to day; the finding stays the same.
     let mut names = [duplicate, other];
     names.sort_unstable();
-    let [first, second] = names.map(party);
+    let [first, second] = names.map(display_name);
     let draft = Draft {
         subject: format!("{first} and {second}"),
         action: "Both fetch the same: let one of them do it, and the other read from it".to_owned(),
         evidence: vec![
             format!("the same {targets} targets, with a difference in bytes of less than a tenth"),
-            format!("the saving is that of the one that costs less, {}", party(duplicate)),
+            format!("the saving is that of the one that costs less, {}", display_name(duplicate)),
         ],
         risk: vec!["pairs for high availability are duplicates on purpose".to_owned()],
         confidence: Confidence::Medium,
@@ -110,15 +110,15 @@ fn remove(engine: &mut Engine<'_>, duplicate: &Party, other: &Party, (scraper, t
 /// R7: one that fetches from other zones.
 pub(super) fn far(engine: &mut Engine<'_>) {
     for (client, scraper) in scrapers(engine) {
-        let workloads: BTreeSet<&Party> = scraper.targets.iter().map(|(target, _)| target).collect();
-        let pods = |target: &&Party| engine.pods(target).map_or(1, |pods| pods.values().sum::<u32>());
+        let workloads: BTreeSet<&Workload> = scraper.targets.iter().map(|(target, _)| target).collect();
+        let pods = |target: &&Workload| engine.pods(target).map_or(1, |pods| pods.values().sum::<u32>());
         let targets: u32 = workloads.iter().map(pods).fold(0, u32::saturating_add);
         if targets <= if is_named(client) { NAMED_TARGETS } else { TARGETS } {
             continue;
         }
         let crossing = engine.priced.sum(&scraper.flows, Saved::All).bytes;
         let draft = Draft {
-            subject: party(client),
+            subject: display_name(client),
             action: "Scrape in the zone: one scraper for each zone, which keeps the targets of its own".to_owned(),
             evidence: vec![format!(
                 "{targets} targets; {} of what it fetches crosses zones",

@@ -15,7 +15,7 @@ use crate::{
         traffic::Share,
     },
     catalogue::{Catalogue, Kind, Service},
-    history::Party,
+    history::Workload,
 };
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,7 +255,7 @@ fn not_honoured(engine: &mut Engine<'_>, used: &Used<'_>, failing: &ZoneFlows<'_
     let (crossing, all) = (shown.crossing, shown.all);
     let of_flows = || flows.iter().map(|flow: &usize| &engine.priced.flows[*flow].flow);
     let ports: Vec<u16> = of_flows().map(|flow| flow.port).collect::<BTreeSet<_>>().into_iter().collect();
-    let is_outside = |client: &Party| client.kind == "Node" || client.namespace.is_empty();
+    let is_outside = |client: &Workload| client.kind == "Node" || client.namespace.is_empty();
     let ignored = IgnoredPreference {
         name,
         service,
@@ -304,7 +304,7 @@ fn spread(engine: &mut Engine<'_>, used: &Used<'_>) {
     }
     let flows: Vec<usize> = far.values().flatten().copied().collect();
     let zones: Vec<&str> = far.keys().copied().collect();
-    let servers: BTreeSet<&Party> = flows.iter().map(|flow| engine.priced.flows[*flow].flow.server).collect();
+    let servers: BTreeSet<&Workload> = flows.iter().map(|flow| engine.priced.flows[*flow].flow.server).collect();
     let only = servers.iter().next().filter(|_| servers.len() == 1);
     let load = engine.traffic.load(name);
     let needed = zones.iter().map(|zone| {
@@ -336,7 +336,7 @@ fn spread(engine: &mut Engine<'_>, used: &Used<'_>) {
     engine.add(Rule::Spread, &flows, Saved::All, draft);
 }
 
-fn spread_patch(server: &Party, service: &Service) -> Option<Patch> {
+fn spread_patch(server: &Workload, service: &Service) -> Option<Patch> {
     if server.kind != "Deployment" || service.selector.is_empty() {
         return None;
     }

@@ -5,12 +5,12 @@
 
 use crate::{
     advice::{
-        engine::{Draft, Engine, party},
+        engine::{Draft, Engine, display_name},
         finding::{Confidence, Rule},
         patch::Patch,
         priced_flows::{PricedFlow, Saved},
     },
-    history::Party,
+    history::Workload,
     units::human,
     zones::Class,
 };
@@ -93,7 +93,7 @@ pub(super) fn apply<'a>(engine: &mut Engine<'a>) {
     }
 }
 
-fn advise(engine: &mut Engine<'_>, store: &Store, server: &Party, flows: &[usize]) {
+fn advise(engine: &mut Engine<'_>, store: &Store, server: &Workload, flows: &[usize]) {
     let answers = engine.priced.sum(flows, Saved::Answers).bytes;
     let all = engine.priced.sum(flows, Saved::All).bytes;
     let mut evidence = vec![
@@ -127,7 +127,7 @@ fn advise(engine: &mut Engine<'_>, store: &Store, server: &Party, flows: &[usize
     }
     let (of, text) = store.patch;
     let draft = Draft {
-        subject: party(server),
+        subject: display_name(server),
         action: store.action.to_owned(),
         evidence,
         risk: store.risk.iter().map(|risk| (*risk).to_owned()).collect(),

@@ -6,18 +6,18 @@ use super::{
 };
 use crate::{
     catalogue::DataPlane,
-    history::{Block, Builder, Ends, Party, Server, Serving, Span},
+    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
 };
 use meridian_abi::Counter;
 
 fn block(hour: u64, pairs: usize) -> Block {
     let mut builder = Builder::new(Span::hour_of(hour * 3600), Builder::MAX_ROOM);
     let sites = ["a", "b"].map(|zone| cluster::site(Some("aws"), zone, None));
-    let server = cluster::party("Deployment shop/server");
+    let server = cluster::parse_workload("Deployment shop/server");
     let serving = Serving { service: "shop/server", port: 80, protocol: 6, server: Server::Destination };
     for pair in 0..pairs {
-        let client = Party { name: format!("c{hour}-{pair}"), ..server.clone() };
-        let ends = Ends { parties: [&client, &server], sites: sites.each_ref() };
+        let client = Workload { name: format!("c{hour}-{pair}"), ..server.clone() };
+        let ends = Ends { workloads: [&client, &server], sites: sites.each_ref() };
         builder.add(ends, serving, Counter { bytes: 1000, packets: 1 });
     }
     builder.add_recorded(3600);

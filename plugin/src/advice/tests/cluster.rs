@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     catalogue::{CiliumVersion, DataPlane, Kind, Kubernetes, Service, ServiceTopology, WorkloadName},
-    history::{Builder, Ends, Party, Server, Serving, Span},
+    history::{Builder, Ends, Server, Serving, Span, Workload},
     zones::{Class, Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -67,8 +67,8 @@ impl Cluster {
     }
 
     pub(super) fn pods(mut self, workload: &str, pods: &[(&str, u32)]) -> Self {
-        let party = party(workload);
-        let name = WorkloadName { namespace: party.namespace, kind: party.kind, name: party.name };
+        let workload = parse_workload(workload);
+        let name = WorkloadName { namespace: workload.namespace, kind: workload.kind, name: workload.name };
         let pods = pods.iter().map(|(zone, count)| (zone_name(zone), *count)).collect();
         self.catalogue.workloads.insert(name, pods);
         self
@@ -83,17 +83,17 @@ impl Cluster {
         let provider = self.provider;
         let ends = [client, server].map(|end| {
             let (name, zone) = end.split_once('@').unwrap();
-            let party = party(name);
-            let site = site(provider, zone, Class::of_name(&party.kind));
-            (party, site)
+            let workload = parse_workload(name);
+            let site = site(provider, zone, Class::of_name(&workload.kind));
+            (workload, site)
         });
         let (name, port) = service.split_once(':').unwrap();
         let serving = |server| Serving { service: name, port: port.parse().unwrap(), protocol: 6, server };
         let hour = self.hours.last_mut().unwrap();
         let mut add = |[from, to]: [usize; 2], server, bytes| {
-            let parties = [&ends[from].0, &ends[to].0];
+            let workloads = [&ends[from].0, &ends[to].0];
             let sites = [&ends[from].1, &ends[to].1];
-            hour.add(Ends { parties, sites }, serving(server), Counter { bytes, packets: bytes / 1000 });
+            hour.add(Ends { workloads, sites }, serving(server), Counter { bytes, packets: bytes / 1000 });
         };
         add([0, 1], Server::Destination, requests);
         add([1, 0], Server::Source, answers);
@@ -144,10 +144,10 @@ pub(super) fn site(provider: Option<&str>, zone: &str, class: Option<Class>) -> 
     Location { provider: provider.and_then(Provider::new), place, class }
 }
 
-pub(super) fn party(text: &str) -> Party {
+pub(super) fn parse_workload(text: &str) -> Workload {
     let (kind, name) = text.split_once(' ').unwrap();
     let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-    Party { namespace: namespace.to_owned(), kind: kind.to_owned(), name: name.to_owned(), ..Party::default() }
+    Workload { namespace: namespace.to_owned(), kind: kind.to_owned(), name: name.to_owned(), ..Workload::default() }
 }
 
 pub(super) const fn cilium(minor: u16, topology: ServiceTopology) -> DataPlane {

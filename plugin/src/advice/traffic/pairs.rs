@@ -11,7 +11,7 @@ pub const MAX_PAIRS: usize = 1 << 18;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PairKey {
     /// The client and the server.
-    pub(super) parties: [u32; 2],
+    pub(super) workloads: [u32; 2],
     pub(super) sites: [u32; 2],
     pub(super) service: u32,
     pub(super) port: u16,
@@ -23,8 +23,8 @@ pub(super) struct PairKey {
 impl PairKey {
     /// The same pair from its other end.
     pub(super) const fn turned(self) -> Self {
-        let ([a, b], [from, to]) = (self.parties, self.sites);
-        Self { parties: [b, a], sites: [to, from], ..self }
+        let ([a, b], [from, to]) = (self.workloads, self.sites);
+        Self { workloads: [b, a], sites: [to, from], ..self }
     }
 }
 

@@ -18,13 +18,13 @@ fn site(n: usize) -> Location {
     }
 }
 
-fn party(n: usize) -> Party {
+fn workload(n: usize) -> Workload {
     let labels = if n.is_multiple_of(3) {
         BTreeMap::from([("team".to_owned(), format!("t{}", n % 7))])
     } else {
         BTreeMap::new()
     };
-    Party { namespace: format!("ns{}", n % 5), kind: "Deployment".into(), name: format!("w{n}"), labels }
+    Workload { namespace: format!("ns{}", n % 5), kind: "Deployment".into(), name: format!("w{n}"), labels }
 }
 
 type Row = (usize, usize, usize, usize, u16, u64);
@@ -40,10 +40,10 @@ fn random_rows(random: &mut StdRng, count: usize) -> Vec<Row> {
 fn built(rows: &[Row], room: usize) -> Block {
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), room);
     for (a, b, from, to, port, bytes) in rows {
-        let (parties, sites) = ([&party(*a), &party(*b)], [&site(*from), &site(*to)]);
+        let (workloads, sites) = ([&workload(*a), &workload(*b)], [&site(*from), &site(*to)]);
         let (service, server) = if *port == 0 { ("", Server::Unknown) } else { ("ns/s", Server::Source) };
         let counter = Counter { bytes: *bytes, packets: bytes / 1000 };
-        builder.add(Ends { parties, sites }, Serving { service, port: *port, protocol: 6, server }, counter);
+        builder.add(Ends { workloads, sites }, Serving { service, port: *port, protocol: 6, server }, counter);
         builder.add_nodes([&format!("node-{}", a % 3), ""], sites, counter);
         builder.cover(&format!("node-{}", a % 3), "aws:///us-east-1a/i-1", 10);
     }
@@ -95,7 +95,7 @@ fn absorbed_blocks_are_the_block_of_all_their_rows() {
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 10_000);
     rows.chunks(100).for_each(|rows| builder.absorb(&built(rows, 10_000)));
     let (sum, whole) = (builder.block(), built(&rows, 10_000));
-    assert_eq!((&sum.transfers, &sum.nodes, &sum.parties), (&whole.transfers, &whole.nodes, &whole.parties));
+    assert_eq!((&sum.transfers, &sum.nodes, &sum.workloads), (&whole.transfers, &whole.nodes, &whole.workloads));
     assert_eq!(sum.coverage.recorded_seconds, 3600, "an hour has no more");
 }
 
@@ -161,13 +161,15 @@ fn the_encoding_is_small() {
     for source in 0..1000 {
         for peer in 0..10 {
             for pair in 0..6 {
-                let (parties, sites) =
-                    ([&party(source), &party((source * 7 + peer * 131) % 1000)], [&site(pair % 3), &site(pair / 2)]);
+                let (workloads, sites) = (
+                    [&workload(source), &workload((source * 7 + peer * 131) % 1000)],
+                    [&site(pair % 3), &site(pair / 2)],
+                );
                 let size = random.random_range(10..34);
                 let bytes = random.random_range(0..1 << size);
                 let counter = Counter { bytes, packets: bytes / 900 + 1 };
                 builder.add(
-                    Ends { parties, sites },
+                    Ends { workloads, sites },
                     Serving { service: "ns/s", port: 443, protocol: 6, server: Server::Source },
                     counter,
                 );
