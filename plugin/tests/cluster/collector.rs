@@ -1,6 +1,6 @@
 //! A collector of OpenTelemetry in the test, which keeps the sums by zone that it gets.
 
-use crate::lab::free_port;
+use crate::{lab::free_port, nodes::CLUSTER};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::{
         ExportMetricsServiceRequest, ExportMetricsServiceResponse,
@@ -104,9 +104,9 @@ impl MetricsService for Collector {
             let resource = texts(&of.resource.as_ref().unwrap().attributes);
             assert_eq!(
                 (&*resource["service.name"], &*resource["service.instance.id"]),
-                ("meridian-controller", "shops")
+                ("meridian-controller", CLUSTER)
             );
-            assert!(resource["k8s.cluster.name"] == "shops" && !resource.contains_key("k8s.node.name"));
+            assert!(resource["k8s.cluster.name"] == CLUSTER && !resource.contains_key("k8s.node.name"));
             let metrics = of.scope_metrics.iter().flat_map(|scope| &scope.metrics);
             for metric in metrics.filter(|metric| metric.name == "meridian.zone.bytes") {
                 let Some(metric::Data::Sum(sum)) = &metric.data else { panic!("{metric:?}") };

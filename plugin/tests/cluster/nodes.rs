@@ -23,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 const NAME: &str = "meridian-controller";
 
 pub const ZONES: [&str; 3] = ["eu-1a", "eu-1b", "eu-1c"];
+/// The name of the cluster, which agents and controllers have.
+pub const CLUSTER: &str = "shops";
 /// The controllers' address on every node.
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 pub const PORT: u16 = 9000;

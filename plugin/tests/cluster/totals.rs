@@ -6,7 +6,7 @@ use crate::{
     collector::Collector,
     common::run,
     lab::{Agent, Controller, Lab, free_port, inside, until},
-    nodes::{CONTROL, Node, PORT, Trust, ZONES, lay_out, pod, service},
+    nodes::{CLUSTER, CONTROL, Node, PORT, Trust, ZONES, lay_out, pod, service},
     page,
 };
 use meridian::{
@@ -27,11 +27,14 @@ use std::{
     rc::Rc,
     time::Duration,
 };
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 /// The port of the agents' flow servers.
 const FLOWS: u16 = 4344;
+/// The time limit for the next flow server of the list.
+const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes by source and destination zone.
 type Bytes = BTreeMap<(String, String), u64>;
@@ -134,7 +137,7 @@ impl Controllers {
         let mut args: Vec<&str> = self.trust.args.iter().map(String::as_str).collect();
         let advertise = CONTROL.to_string();
         args.extend(["--advertise", &advertise, "--pair-log", log.to_str().unwrap(), "--metrics-pods", "true"]);
-        args.extend(["--cluster-name", "shops", "--otlp-endpoint", &self.collector.endpoint, "--otlp-interval", "1s"]);
+        args.extend(["--cluster-name", CLUSTER, "--otlp-endpoint", &self.collector.endpoint, "--otlp-interval", "1s"]);
         let controller = lab.controller_at(&format!("0.0.0.0:{port}"), &args).await;
         self.replicas.borrow_mut().push(format!("{CONTROL}:{port}"));
         controller
@@ -145,7 +148,7 @@ fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -
     let mut args: Vec<&str> = trust.iter().map(String::as_str).collect();
     let pins = pins.0.join("meridian");
     let flows = format!(":{FLOWS}");
-    args.push("--hubble-disable-tls");
+    args.extend(["--hubble-disable-tls", "--cluster-name", CLUSTER]);
     args.extend(["--report-interval", "1s", "--pin-dir", pins.to_str().unwrap(), "--hubble-listen", &flows]);
     let (folder, feed) = (lab.folder.as_ref(), format!("{CONTROL}:{service}"));
     node.namespace.run(|| Agent::start(folder, &node.name, "up0", &feed, &args)).unwrap()
@@ -218,8 +221,12 @@ async fn totals(lab: &mut Lab) {
         is_described(channel.clone()).await;
         let mut peers = PeerClient::new(channel).notify(NotifyRequest {}).await.unwrap().into_inner();
         for (n, node) in nodes.iter().enumerate() {
-            let peer = peers.message().await.unwrap().unwrap();
-            assert_eq!((peer.name, peer.address), (node.name.clone(), format!("10.99.{}.2:{FLOWS}", n + 1)));
+            let peer =
+                timeout(PEER_TIMEOUT, peers.message()).await.expect("a flow server is announced").unwrap().unwrap();
+            assert_eq!(
+                (peer.name, peer.address),
+                (format!("{CLUSTER}/{}", node.name), format!("10.99.{}.2:{FLOWS}", n + 1))
+            );
         }
     }
 
