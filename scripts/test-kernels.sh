@@ -8,6 +8,7 @@
 #                                    the kernel has must be exact; for the others the error must name the missing
 #                                    feature in one line
 #   test-kernels.sh check KERNEL...  the same on these kernels: see kernels.sh
+#   test-kernels.sh fetch            installs and fetches what `check` needs
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/kernels.sh
@@ -202,6 +203,8 @@ build_cases() {
 # The kernels of the page, and those on which only the demo runs there.
 TABLES=(newest newest-rt 6.12 6.12-rt 6.1)
 CHECKED=(5.10 6.12-arm64)
+# The kernels of `check` that are not named.
+QUICK=(5.10 6.12 6.1)
 
 introduction() {
     cat <<'END'
@@ -243,9 +246,12 @@ some_tables() {
 }
 
 case ${1:-} in
+fetch)
+    for name in "${QUICK[@]}"; do (kernel "$name" >/dev/null); done
+    ;;
 check)
     shift
-    [ $# -gt 0 ] || set -- 5.10 6.12 6.1
+    [ $# -gt 0 ] || set -- "${QUICK[@]}"
     check "$@"
     ;;
 table)
@@ -253,5 +259,5 @@ table)
     some_tables "$@"
     ;;
 '') whole_table ;;
-*) die "usage: test-kernels.sh [check [KERNEL...] | table KERNEL...]" ;;
+*) die "usage: test-kernels.sh [fetch | check [KERNEL...] | table KERNEL...]" ;;
 esac
