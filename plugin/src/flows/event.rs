@@ -44,12 +44,12 @@ pub struct FlowBuilder {
     node: Node,
     index: Arc<Index>,
     encoded_node: Arc<encoded::Node>,
-    ends: AHashMap<(IpAddr, Locality), End>,
+    ends: AHashMap<(IpAddr, Locality), EncodedEnd>,
 }
 
 /// An encoded end, with the endpoint and place that it was encoded from.
 #[derive(Debug)]
-struct End {
+struct EncodedEnd {
     endpoint: Option<Arc<Endpoint>>,
     place: Place,
     encoded: Arc<Part>,
@@ -211,7 +211,7 @@ impl FlowBuilder {
             self.ends.clear();
         }
         let encoded = Part::new(flow_endpoint(&self.node, endpoint.as_deref(), place, locality).encode_to_vec());
-        let end = End { endpoint: endpoint.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
+        let end = EncodedEnd { endpoint: endpoint.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
         self.ends.insert((address, locality), end);
         (endpoint, encoded)
     }

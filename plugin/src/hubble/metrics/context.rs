@@ -57,14 +57,14 @@ const LOCALITY: &str = "k8s:meridian.io/locality=";
 
 /// The names of one end: the first identifier with a value counts.
 #[derive(Clone, Debug, Default)]
-struct End {
+struct EndLabels {
     any: Vec<Identifier>,
     /// Other identifiers for traffic in that direction.
     egress: Option<Vec<Identifier>>,
     ingress: Option<Vec<Identifier>>,
 }
 
-impl End {
+impl EndLabels {
     /// Whether the end has a label.
     fn is_there(&self) -> bool {
         let has = |of: &Option<Vec<Identifier>>| of.as_ref().is_some_and(|of| !of.is_empty());
@@ -89,8 +89,8 @@ impl End {
 /// The labels of a family beyond its handler's own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
-    source: End,
-    destination: End,
+    source: EndLabels,
+    destination: EndLabels,
     labels: Vec<&'static str>,
 }
 
@@ -122,7 +122,7 @@ impl Context {
 
     /// The names of the labels.
     pub(super) fn labels(&self) -> impl Iterator<Item = &'static str> {
-        let end = |end: &End, name| end.is_there().then_some(name);
+        let end = |end: &EndLabels, name| end.is_there().then_some(name);
         let ends = [end(&self.source, "source"), end(&self.destination, "destination")];
         self.labels.iter().copied().chain(ends.into_iter().flatten())
     }
@@ -158,7 +158,7 @@ impl Context {
 
     /// The pods in a series, by the values of its labels.
     pub(super) fn pods<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> [Option<(&'v str, &'v str)>; 4] {
-        let end = |end: &End, label| value(label).filter(|_| end.has_pods())?.split_once('/');
+        let end = |end: &EndLabels, label| value(label).filter(|_| end.has_pods())?.split_once('/');
         let labels = |namespace, pod| value(namespace).zip(value(pod)).filter(|(_, pod)| !pod.is_empty());
         [
             end(&self.source, "source"),
