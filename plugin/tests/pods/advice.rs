@@ -11,6 +11,7 @@ use crate::{
 };
 use meridian::{
     archive::{Archive, Limits},
+    historian::TICK,
     history::{Block, Span},
 };
 use nix::{
@@ -18,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::Arc, thread};
 
 /// A price for the zones and regions of the tests' cluster, whose nodes have no provider.
 pub const PRICES: &str =
@@ -46,7 +47,12 @@ pub fn works(cluster: &Cluster) {
     let all = 3 * CONNECTIONS * BYTES;
     // Half of the connections of two nodes stay there, by chance.
     timed("it is recorded", || {
-        until("the traffic is recorded", || (counted(cluster, false).total() >= all / 2).then_some(()))
+        until("the traffic is recorded", || {
+            let before = counted(cluster, false).total();
+            // The last packets of a connection may be in the agents' next report.
+            thread::sleep(2 * TICK);
+            (before >= all / 2 && counted(cluster, false).total() == before).then_some(())
+        });
     });
     timed("a day passes", || a_day_passes(cluster));
     let findings = advise(cluster);
