@@ -273,9 +273,12 @@ async fn totals(lab: &mut Lab) {
     second.process.signal(Signal::SIGSTOP);
     truth.send(&nodes, 400);
     holds(&third, 1.0).await;
+    // By now its readiness probes have failed, and the Service leads to it no longer.
+    let frozen = controllers.replicas.borrow_mut().remove(0);
     truth.send(&nodes, 500);
     truth.is_served("after the leader was cut off", &[&third]).await;
     second.process.signal(Signal::SIGCONT);
+    controllers.replicas.borrow_mut().push(frozen);
     holds(&second, 0.0).await;
     truth.send(&nodes, 600);
     truth.is_served("after it has come back", &[&second, &third]).await;
