@@ -375,6 +375,10 @@ impl Inner {
         // The hour was begun before if the clock was set back.
         let block = self.unwritten.take(hour).or_else(|| self.store.read(hour));
         self.open = begin(block, hour, self.rows);
+        // A day that is made now would lack these hours, and hold older parts of them.
+        if !self.unwritten.is_empty() {
+            return;
+        }
         if let Err(error) = self.store.maintain(now) {
             tracing::error!(%error, "the history can't be kept within its limits");
         }
@@ -561,5 +565,32 @@ mod tests {
         assert_eq!((historian.size().0, seen(&historian)), (7, (0b1_1111_1100, 70)));
         drop(historian);
         assert_eq!(seen(&scratch.open(9 * 3600)), (0b1_1111_1100, 70));
+    }
+    #[test]
+    fn a_day_is_made_once_all_of_its_hours_are_written() {
+        let scratch = Scratch::new("disk-day");
+        let historian = scratch.open(0);
+        let midnight = 24 * 3600;
+        tick(&historian, midnight - 3600, 1);
+        historian.save();
+        let in_the_way = scratch.0.join("1970-01-01T23.new");
+        fs::create_dir(&in_the_way).unwrap();
+        tick(&historian, midnight - 10, 2);
+        // The hour on disk is a part of the one in memory; every further hour can be written.
+        tick(&historian, midnight + 10, 4);
+        tick(&historian, midnight + 2 * 3600, 8);
+        assert_eq!(seen(&historian), (15, 40));
+        fs::remove_dir(&in_the_way).unwrap();
+        tick(&historian, midnight + 3 * 3600, 16);
+        assert_eq!(seen(&historian), (31, 50));
+        let (mut days, mut blocks) = (0, 0);
+        let range = (0, 2 * midnight);
+        historian
+            .read(range.0, range.1, |block| {
+                days += usize::from(block.span.seconds == Span::DAY);
+                blocks += 1;
+            })
+            .unwrap();
+        assert_eq!((days, blocks), (1, 4));
     }
 }

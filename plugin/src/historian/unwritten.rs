@@ -29,6 +29,10 @@ impl Unwritten {
         self.0.remove(&hour)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The hours of a range.
     pub(super) fn of(&self, from: u64, to: u64) -> impl Iterator<Item = &Block> {
         self.0.values().filter(move |block| block.span.start >= from && block.span.start < to)
