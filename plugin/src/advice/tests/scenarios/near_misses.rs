@@ -29,23 +29,16 @@ pub(super) fn services() -> Vec<Scenario> {
         ),
         row(
             "the deprecated value is a preference on 1.35, too",
-            on("1.35").service("shop/cart", BOTH, close).sent(
-                WEB,
-                "Deployment shop/cart@a",
-                "shop/cart:8080",
-                [10, 90],
-            ),
-            &[],
+            cart(on("1.35"), close),
+            &[("R2", "Service shop/cart", "2.00", "the connections are older than the change")],
         ),
         row(
             "PreferSameNode is a preference for the zone, too",
-            on("1.35")
-                .service("shop/cart", BOTH, |service| {
-                    close(service);
-                    service.distribution = Some("PreferSameNode".to_owned());
-                })
-                .sent(WEB, "Deployment shop/cart@a", "shop/cart:8080", [10, 90]),
-            &[],
+            cart(on("1.35"), |service| {
+                close(service);
+                service.distribution = Some("PreferSameNode".to_owned());
+            }),
+            &[("R2", "Service shop/cart", "2.00", "the connections are older than the change")],
         ),
         row(
             "pods of a StatefulSet by their own names",
@@ -104,14 +97,9 @@ pub(super) fn services() -> Vec<Scenario> {
             &[("R1", "Service shop/cart", "2.00", "\"confidence\":\"low\"")],
         ),
         row(
-            "a preference on Cilium that is followed",
-            on("1.34").service("shop/cart", BOTH, same_zone).sent(
-                WEB,
-                "Deployment shop/cart@a",
-                "shop/cart:8080",
-                [10, 90],
-            ),
-            &[],
+            "Cilium 1.20 with service topology knows PreferSameZone",
+            cart(Cluster::new("1.35", cilium(20, ServiceTopology::On)), same_zone),
+            &[("R2", "Service shop/cart", "2.00", "the connections are older than the change")],
         ),
         row(
             "without service topology Cilium 1.19 is asked for that first",
