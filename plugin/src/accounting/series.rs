@@ -9,7 +9,22 @@ use std::sync::Arc;
 /// The name for traffic without a series of its own. A real pod or workload of this name has a namespace.
 pub const OTHER: &str = "other";
 /// The same as a namespace: ends without a namespace have an empty one, and no namespace can be named like this.
-const OTHER_NAMESPACE: &str = "(other)";
+pub const OTHER_NAMESPACE: &str = "(other)";
+
+/// Prometheus's labels of `namespaces`.
+pub const NAMESPACE_LABELS: [&str; 2] = ["source_namespace", "destination_namespace"];
+/// Prometheus's labels of `workloads`.
+pub const WORKLOAD_LABELS: [&str; 6] = [
+    "source_namespace",
+    "source_kind",
+    "source_workload",
+    "destination_namespace",
+    "destination_kind",
+    "destination_workload",
+];
+/// Prometheus's labels of `pods`.
+pub const POD_LABELS: [&str; 6] =
+    ["source_namespace", "source_pod", "source_zone", "destination_namespace", "destination_pod", "destination_zone"];
 
 /// The source's and the destination's namespace.
 pub fn namespaces(key: Option<&Between<Arc<str>>>) -> [String; 2] {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     accounting::{
         ByLocality, Pod, Top,
-        series::{self, OTHER},
+        series::{self, NAMESPACE_LABELS, OTHER, POD_LABELS, WORKLOAD_LABELS},
     },
     counters::Counted,
     zones::Locality,
@@ -26,20 +26,21 @@ pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S],
     for (suffix, what, unit, value) in both {
         if families.namespaces {
             let series = each(samples, |sample| {
-                by_locality(&sample.as_ref().totals.namespaces, series::namespaces, NAMESPACES, value)
+                by_locality(&sample.as_ref().totals.namespaces, series::namespaces, NAMESPACE_LABELS, value)
             });
             let help = format!("{what} sent, by source and destination namespace.");
             page.counters(&format!("meridian_namespace{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.workloads {
             let series = each(samples, |sample| {
-                by_locality(&sample.as_ref().totals.workloads, series::workloads, WORKLOADS, value)
+                by_locality(&sample.as_ref().totals.workloads, series::workloads, WORKLOAD_LABELS, value)
             });
             let help = format!("{what} sent, by source and destination workload.");
             page.counters(&format!("meridian_workload{suffix}"), &help, unit.clone(), &series)?;
         }
         if families.pods {
-            let series = each(samples, |sample| by_locality(&sample.as_ref().totals.pods, series::pods, PODS, value));
+            let series =
+                each(samples, |sample| by_locality(&sample.as_ref().totals.pods, series::pods, POD_LABELS, value));
             let help = format!("{what} sent, by source and destination pod.");
             page.counters(&format!("meridian_pod{suffix}"), &help, unit, &series)?;
         }
@@ -79,18 +80,6 @@ fn by_locality<K: Clone + Eq + Hash, const N: usize>(
     series.sort_unstable();
     series
 }
-
-const NAMESPACES: [&str; 2] = ["source_namespace", "destination_namespace"];
-const WORKLOADS: [&str; 6] = [
-    "source_namespace",
-    "source_kind",
-    "source_workload",
-    "destination_namespace",
-    "destination_kind",
-    "destination_workload",
-];
-const PODS: [&str; 6] =
-    ["source_namespace", "source_pod", "source_zone", "destination_namespace", "destination_pod", "destination_zone"];
 
 /// The traffic that each pod sent, summed over the nodes, and the traffic of pods without a series.
 fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, String), ByLocality)> {

@@ -6,6 +6,7 @@ use super::{
     edges::{Edge, Edges, Labels, TooMany},
 };
 use crate::{
+    accounting::series::{NAMESPACE_LABELS, OTHER_NAMESPACE, WORKLOAD_LABELS},
     cost::PriceTable,
     history::{Block, Builder, Ends, Serving, Span, Workload},
     statement::{ChargeTo, Dimension, Query},
@@ -23,17 +24,6 @@ const MAX_HOURS: u64 = 400 * 24;
 /// The labels of zones, after the node.
 const ZONE_LABELS: [&str; 7] =
     ["node", "source_zone", "source_region", "destination_zone", "destination_region", "ip_version", "direction"];
-const WORKLOAD_LABELS: [&str; 8] = [
-    "node",
-    "source_namespace",
-    "source_kind",
-    "source_workload",
-    "destination_namespace",
-    "destination_kind",
-    "destination_workload",
-    "locality",
-];
-const NAMESPACE_LABELS: [&str; 4] = ["node", "source_namespace", "destination_namespace", "locality"];
 
 /// A report that the metrics can't give.
 #[derive(Debug, thiserror::Error)]
@@ -98,12 +88,12 @@ impl Reader<'_> {
         let mut builder = Builder::new(Span { start: from, seconds }, Builder::MAX_ROOM);
         match by {
             Dimension::Namespace => {
-                let sums = self.counters("meridian_namespace", &NAMESPACE_LABELS, range).await?;
+                let sums = self.counters("meridian_namespace", &labels(&NAMESPACE_LABELS), range).await?;
                 cover(&mut builder, &sums.bytes);
                 self.add_workloads(&mut builder, &zones, &sums);
             }
             Dimension::Workload => {
-                let sums = self.counters("meridian_workload", &WORKLOAD_LABELS, range).await?;
+                let sums = self.counters("meridian_workload", &labels(&WORKLOAD_LABELS), range).await?;
                 cover(&mut builder, &sums.bytes);
                 self.add_workloads(&mut builder, &zones, &sums);
             }
@@ -227,6 +217,11 @@ fn unpriced(locality: Locality) -> [Location; 2] {
     places.map(|place| Location { provider: None, place, class: None })
 }
 
+/// All labels of a series with these of its ends.
+fn labels(ends: &[&'static str]) -> Vec<&'static str> {
+    [&["node"], ends, &["locality"]].concat()
+}
+
 /// The ends in the labels of namespaces or of workloads.
 fn workloads(labels: &Labels) -> [Workload; 2] {
     let workload = |namespace: &str, kind: &str, name: &str| Workload {
@@ -238,7 +233,7 @@ fn workloads(labels: &Labels) -> [Workload; 2] {
     match labels.as_slice() {
         [_, source, destination, _] => [source, destination].map(|namespace| {
             // Ends without a namespace, and those beyond the limit of series, are known to be no workload's.
-            let is_other = namespace.is_empty() || namespace == "(other)";
+            let is_other = namespace.is_empty() || namespace == OTHER_NAMESPACE;
             workload(namespace, if is_other { "" } else { "Namespace" }, "")
         }),
         [_, a, b, c, d, e, f, _] => [workload(a, b, c), workload(d, e, f)],
