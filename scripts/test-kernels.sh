@@ -192,12 +192,9 @@ here() {
 
 # build_cases: sets CASES, the program that runs the cases.
 build_cases() {
-    local built
     need_packages nftables wireguard-tools iproute2
-    CASES=$(mktemp)
-    built=$(cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel --no-run --message-format json |
+    CASES=$(cargo test --quiet --locked --manifest-path "$ROOT/Cargo.toml" --test kernel --no-run --message-format json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/kernel-')
-    cp "$built" "$CASES"
 }
 
 # The kernels of the page, and those on which only the demo runs there.
@@ -229,7 +226,6 @@ whole_table() {
     for kernel in "${TABLES[@]}"; do
         step "Linux $kernel" cases "$kernel"
     done
-    rm -f "$CASES"
     cat "$PAGE"
 }
 
@@ -242,7 +238,7 @@ some_tables() {
         step "Linux $kernel" cases "$kernel"
     done
     cat "$PAGE"
-    rm -f "$CASES" "$PAGE"
+    rm -f "$PAGE"
 }
 
 case ${1:-} in
