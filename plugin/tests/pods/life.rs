@@ -17,13 +17,10 @@ use crate::{
     typist::Typist,
 };
 use serde_json::Value;
-use std::sync::{Mutex, PoisonError};
 
-/// Beside a cluster that a person has, and one with Cilium.
+/// Beside a cluster that a person has, and one with Cilium. Both tests run at once.
 const NAME: &str = "meridian-pods";
 const ADVICE: &str = "meridian-advice";
-/// One cluster after the other.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// As README.md and docs/install.md have them.
 pub const INSTALL: &str = "helm install meridian helm/meridian --namespace meridian --create-namespace --set image.repository=REGISTRY/meridian";
@@ -37,7 +34,6 @@ const HOST_PORT: u16 = 8081;
 #[test]
 #[ignore = "brings a cluster up: scripts/test.sh pods"]
 fn totals_equal_the_wire_through_every_event_of_a_cluster() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = Machine::look(NAME);
     {
         let cluster = timed("the cluster", || Cluster::up(NAME, None));
@@ -60,7 +56,6 @@ fn totals_equal_the_wire_through_every_event_of_a_cluster() {
 #[test]
 #[ignore = "brings a cluster up: scripts/test.sh pods"]
 fn a_preference_for_the_zone_is_proposed_applied_and_followed() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = Machine::look(ADVICE);
     {
         let cluster = timed("the cluster", || Cluster::up(ADVICE, None));
