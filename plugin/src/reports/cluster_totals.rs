@@ -374,9 +374,8 @@ impl Inner {
                 // It stays in the rest.
                 continue;
             }
-            let known = node.pods.entry(key.clone()).or_default();
-            let new = least(minus(counter, *known), left.get(locality));
-            *known += new;
+            // Bytes beyond what is left stay in the rest: they take no part of what other pairs send later.
+            let new = least(grow(node.pods.entry(key.clone()).or_default(), counter), left.get(locality));
             left.subtract(locality, new);
             let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));
             let transfer = Transfer { source: &source, destination: &destination, service: key.service };

@@ -2,9 +2,10 @@
 //! size, and in zones of the controller's table.
 
 use crate::{
-    proto::v1::{Counter, EndpointName, ReportRequest},
+    proto::v1::{Counter, End, EndpointName, Place, ReportRequest, ZonePair},
     wire::Malformed,
 };
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// The longest name in a report, in bytes: a DNS name.
 const NAME_BYTES: usize = 253;
@@ -19,8 +20,8 @@ pub trait ZoneNames: Send + Sync {
     fn contains(&self, zone: &str, region: &str) -> bool;
 }
 
-/// Refuses texts and counters that no agent has, and makes zones unknown that the controller does not know. Returns
-/// how many of them.
+/// Refuses texts and counters that no agent has, makes zones unknown that the controller does not know, and leaves out
+/// pairs of pods in them. Returns the number of these zones.
 pub(super) fn check(report: &mut ReportRequest, zones: &dyn ZoneNames) -> Result<usize, Malformed> {
     let names = report.names.iter().flat_map(|names| &names.endpoints);
     let is_long = |EndpointName { namespace, pod, workload_kind, workload_name, node, services }: &EndpointName| {
@@ -49,18 +50,42 @@ fn unname(report: &mut ReportRequest, known: &dyn ZoneNames) -> usize {
             unnamed += 1;
         }
     }
-    // Ends of pairs name zones by their numbers: those of zones that are not known are that of no zone.
+    if unnamed > 0 {
+        report.zones = merged(std::mem::take(&mut report.zones));
+    }
+    // Ends of pairs name zones by their numbers. The localities of `attributed` are those of the agent, so a pair of a
+    // zone that is not known can't move to the unknown ones: its bytes stay in the rest.
     let zones = report.names.iter().flat_map(|names| &names.zones);
     let is_known: Vec<bool> = zones.map(|zone| known.contains(&zone.name, &zone.region)).collect();
     unnamed += is_known.iter().filter(|known| !**known).count();
-    let lines = report.pods.iter_mut().chain(&mut report.ended);
-    for end in lines.flat_map(|line| [&mut line.source, &mut line.destination]).flatten() {
+    let is_foreign = |end: &End| {
         let named = end.zone.checked_sub(FIRST_ZONE).and_then(|zone| is_known.get(zone as usize));
-        if named == Some(&false) {
-            end.zone = 0;
-        }
+        named == Some(&false)
+    };
+    for lines in [&mut report.pods, &mut report.ended] {
+        lines.retain(|line| !line.source.iter().chain(&line.destination).any(is_foreign));
     }
     unnamed
+}
+
+/// The sums of pairs of the same names.
+fn merged(pairs: Vec<ZonePair>) -> Vec<ZonePair> {
+    let name = |place: &Option<Place>| place.as_ref().map(|place| (place.zone.clone(), place.region.clone()));
+    let mut sums = BTreeMap::<_, ZonePair>::new();
+    for pair in pairs {
+        let key = (name(&pair.source), name(&pair.destination), pair.ip_version, pair.direction.clone());
+        match sums.entry(key) {
+            Entry::Vacant(new) => {
+                new.insert(pair);
+            }
+            Entry::Occupied(mut sum) => {
+                let (sum, new) = (sum.get_mut().counter.get_or_insert_default(), pair.counter.unwrap_or_default());
+                sum.bytes = sum.bytes.saturating_add(new.bytes);
+                sum.packets = sum.packets.saturating_add(new.packets);
+            }
+        }
+    }
+    sums.into_values().collect()
 }
 
 /// The numbers below are not of named zones.
@@ -69,7 +94,7 @@ const FIRST_ZONE: u32 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{End, Line, Names, Place, Zone, ZonePair};
+    use crate::proto::v1::{Line, Names, Zone};
 
     struct OnlyA;
 
@@ -84,24 +109,34 @@ mod tests {
     }
 
     #[test]
-    fn zones_outside_the_table_are_unknown() {
+    fn zones_outside_the_table_are_unknown_and_their_pairs_are_left_out() {
         let place = |zone: &str, region: &str| Some(Place { zone: zone.into(), region: region.into() });
-        let pair = |source, destination| ZonePair { source, destination, ..ZonePair::default() };
+        let counted = |bytes| Some(Counter { bytes, packets: 1 });
+        let pair = |source, destination, bytes| ZonePair {
+            source,
+            destination,
+            counter: counted(bytes),
+            ..ZonePair::default()
+        };
         let end = |zone| Some(End { zone, ..End::default() });
+        let line = |from, to| Line { source: end(from), destination: end(to), ..Line::default() };
         let zone = |name: &str| Zone { name: name.into(), region: "r".into() };
         let mut report = ReportRequest {
             zones: vec![
-                pair(place("a", "r"), place("internet", "")),
-                pair(place("invented", "r"), place("a", "elsewhere")),
+                pair(place("a", "r"), place("internet", ""), 1),
+                pair(place("invented", "r"), place("a", "elsewhere"), 2),
+                pair(place("gone", "r"), place("unknown", ""), 4),
             ],
             names: Some(Names { zones: vec![zone("a"), zone("invented")], ..Names::default() }),
-            pods: vec![Line { source: end(2), destination: end(3), ..Line::default() }],
+            pods: vec![line(2, 3), line(2, 0), line(3, 3), line(2, 2)],
+            ended: vec![line(3, 2), line(0, 1)],
             ..ReportRequest::default()
         };
-        assert_eq!(check(&mut report, &OnlyA), Ok(3));
-        let expected = [pair(place("a", "r"), place("internet", "")), pair(place("unknown", ""), place("unknown", ""))];
-        assert_eq!(report.zones, expected);
-        assert_eq!(report.pods[0], Line { source: end(2), destination: end(0), ..Line::default() });
+        assert_eq!(check(&mut report, &OnlyA), Ok(4));
+        let mut unknown = pair(place("unknown", ""), place("unknown", ""), 6);
+        unknown.counter.as_mut().unwrap().packets = 2;
+        assert_eq!(report.zones, [pair(place("a", "r"), place("internet", ""), 1), unknown]);
+        assert_eq!((report.pods, report.ended), (vec![line(2, 0), line(2, 2)], vec![line(0, 1)]));
     }
 
     #[test]

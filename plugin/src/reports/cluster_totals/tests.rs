@@ -403,6 +403,35 @@ fn invented_pairs_of_a_node_are_bounded_however_often_it_reports() {
 }
 
 #[test]
+fn a_pair_beyond_what_was_attributed_takes_nothing_of_what_others_send_later() {
+    let (totals, now) = (cluster_totals(), Instant::now());
+    let mut agent = Agent::new(0);
+    let add = |agent: &mut Agent, [from, to]: [u64; 2], bytes| {
+        let transfer = Transfer { source: &end(from), destination: &end(to), service: Service::default() };
+        agent.accounting.add(&transfer, Counter { bytes, packets: 1 }, now);
+    };
+    // Zones 0 and 1, in turns of pairs.
+    add(&mut agent, [0, 1], 1000);
+    let mut report = agent.reporter.report(&agent.sample());
+    report.attributed.iter_mut().for_each(|counter| counter.bytes = counter.bytes.min(400));
+    totals.take(report, now).unwrap();
+    agent.reporter.accepted();
+    add(&mut agent, [0, 1], 1);
+    add(&mut agent, [8, 5], 70);
+    let mut report = agent.reporter.report(&agent.sample());
+    report.attributed.iter_mut().for_each(|counter| counter.bytes = counter.bytes.min(471));
+    totals.take(report, now).unwrap();
+    let sums: BTreeMap<String, u64> = totals
+        .counted()
+        .totals
+        .pods
+        .series()
+        .map(|(key, total)| (key.source.0.as_ref().unwrap().0.pod.to_string(), total.total().bytes))
+        .collect();
+    assert_eq!(sums, BTreeMap::from([("p0".to_owned(), 401), ("p8".to_owned(), 70)]));
+}
+
+#[test]
 fn a_counter_that_can_not_be_is_refused_and_no_total_overflows_or_falls() {
     let totals = ClusterTotals::new(100, false, 100);
     let report = |node: &str, boot: u8, bytes: u64| ReportRequest {
