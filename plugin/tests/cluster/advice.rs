@@ -26,7 +26,7 @@ use std::{
 };
 
 /// The hour before this one: a report asks a store, and web asks cart from the zones a and c, half of it in zone b.
-fn history(folder: &Path) {
+pub fn history(folder: &Path) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let at = |zone: &str| location(zone, "eu-1");
     let (web, cart) = (workload("Deployment", "web"), workload("Deployment", "cart"));

@@ -15,6 +15,7 @@ mod collector;
 #[path = "../common/mod.rs"]
 mod common;
 mod feed;
+mod histories;
 mod kernel;
 mod lab;
 mod nodes;

@@ -23,7 +23,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
 };
@@ -41,7 +41,7 @@ type Bytes = BTreeMap<(String, String), u64>;
 
 /// The traffic sent, and the totals served last.
 #[derive(Default)]
-struct Truth {
+pub struct Truth {
     sent: RefCell<Bytes>,
     served: RefCell<Bytes>,
     reads: Cell<usize>,
@@ -49,7 +49,7 @@ struct Truth {
 
 impl Truth {
     /// Sends some datagrams from every pod to every pod of other nodes.
-    fn send(&self, nodes: &[Node], size: usize) {
+    pub fn send(&self, nodes: &[Node], size: usize) {
         for (from, node) in nodes.iter().enumerate() {
             for (n, socket) in node.sockets.iter().enumerate() {
                 for to in (0..nodes.len()).filter(|to| *to != from) {
@@ -97,7 +97,7 @@ impl Truth {
         .await
     }
 
-    fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.sent.borrow().values().sum()
     }
 }
@@ -122,15 +122,24 @@ fn logged(files: &[PathBuf]) -> u64 {
 }
 
 /// The controllers and their pair logs.
-struct Controllers {
-    trust: Trust,
-    replicas: Rc<RefCell<Vec<String>>>,
-    logs: Vec<PathBuf>,
-    collector: Collector,
+pub struct Controllers {
+    pub trust: Trust,
+    pub replicas: Rc<RefCell<Vec<String>>>,
+    pub logs: Vec<PathBuf>,
+    pub collector: Collector,
 }
 
 impl Controllers {
+    /// Starts a controller that keeps its history in this folder.
+    pub async fn start_with(&mut self, lab: &mut Lab, history: &Path) -> Controller {
+        self.run(lab, &["--history-dir", history.to_str().unwrap()]).await
+    }
+
     async fn start(&mut self, lab: &mut Lab) -> Controller {
+        self.run(lab, &[]).await
+    }
+
+    async fn run(&mut self, lab: &mut Lab, with: &[&str]) -> Controller {
         let port = free_port();
         let log = lab.folder.as_ref().join(format!("pairs-{}", self.logs.len()));
         self.logs.push(log.clone());
@@ -138,13 +147,15 @@ impl Controllers {
         let advertise = CONTROL.to_string();
         args.extend(["--advertise", &advertise, "--pair-log", log.to_str().unwrap(), "--metrics-pods", "true"]);
         args.extend(["--cluster-name", CLUSTER, "--otlp-endpoint", &self.collector.endpoint, "--otlp-interval", "1s"]);
+        args.extend(with);
         let controller = lab.controller_at(&format!("0.0.0.0:{port}"), &args).await;
         self.replicas.borrow_mut().push(format!("{CONTROL}:{port}"));
         controller
     }
 }
 
-fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -> Agent {
+/// Starts an agent on a node, whose controllers are behind this port of their Service.
+pub fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -> Agent {
     let mut args: Vec<&str> = trust.iter().map(String::as_str).collect();
     let pins = pins.0.join("meridian");
     let flows = format!(":{FLOWS}");
@@ -160,7 +171,8 @@ async fn ends(agent: &mut Agent, signal: Signal) {
     until("the agent's end", async || agent.process.has_ended().then_some(())).await;
 }
 
-async fn holds(controller: &Controller, value: f64) {
+/// Waits until a replica is the leader, or is not.
+pub async fn holds(controller: &Controller, value: f64) {
     let what = format!("{} holds the Lease: {value}", controller.feed);
     until(&what, async || (controller.metric("meridian_lease_held").await? == value).then_some(())).await;
 }
