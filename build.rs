@@ -23,16 +23,18 @@ const PROTOS: [&str; 9] = [
 
 /// The codec that sends many small messages together.
 const CODEC: Option<&str> = Some("crate::link::Codec");
+/// The codec of thousands of streams that mostly wait.
+const SMALL_CODEC: Option<&str> = Some("crate::link::SmallCodec");
 /// Services by room: the folder for the generated code, the services, their codec. Feed and Reports serve thousands
-/// of agents, each with its own buffer, so their codecs have small buffers. Hubble's and that of Reports examine what
-/// comes before they decode it.
+/// of agents, so their codecs have small buffers. Hubble's and that of Reports examine what comes before they decode
+/// it.
 const SERVICES: [(&str, &[&str], Option<&str>); 6] = [
     ("hubble", &["Observer", "Peer"], Some("crate::hubble::Codec")),
     ("api", &["Counters", "Zones"], CODEC),
     ("controller", &["Controller"], CODEC),
-    ("feed", &["Feed"], None),
+    ("feed", &["Feed"], SMALL_CODEC),
     ("reports", &["Reports"], Some("crate::reports::Codec")),
-    ("replication", &["History"], None),
+    ("replication", &["History"], SMALL_CODEC),
 ];
 
 /// Lints are for people's code.

@@ -31,6 +31,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Write as _},
+    net::IpAddr,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -505,7 +506,10 @@ async fn follow(
 ) -> (Vec<(u64, f64)>, usize) {
     // As after a controller's restart: the agents reconnect spread over this time.
     tokio::time::sleep(SPREAD.mul_f64(n as f64 / AGENTS as f64)).await;
-    let endpoint = Channel::from_shared(format!("http://{at}")).unwrap().initial_stream_window_size(WINDOW);
+    // Each agent has an address of its own, as nodes do: connections are bounded by address.
+    let own = IpAddr::from([127, 1 + (n / 62_500) as u8, (n / 250 % 250) as u8, (n % 250) as u8 + 1]);
+    let endpoint = Channel::from_shared(format!("http://{at}")).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(WINDOW).local_address(Some(own));
     let channel = endpoint.connect().await.unwrap();
     let hello = Hello { node: format!("node-{n}"), ..Hello::default() };
     let hello = tokio_stream::once(FollowRequest { request: Some(Request::Hello(hello)) });

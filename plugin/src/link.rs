@@ -24,7 +24,7 @@ pub use backlog::{Account, Backlog, Waiting};
 pub use budget::{Budget, Budgeted};
 pub use checked::{Check, Checked};
 pub use client_tls::start_tls;
-pub use codec::Codec;
+pub use codec::{Codec, SmallCodec};
 pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use exchange::{ExchangeError, exchange};
 pub use headers::{InvalidHeaders, is_local, read_headers};

@@ -9,6 +9,7 @@ use std::{
     },
     time::SystemTime,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// The agents that follow this controller, and counts of refused ones.
@@ -20,6 +21,22 @@ pub struct Agents {
     pub refused: Refusals,
     /// Places for their connections.
     pub places: ConnectionPlaces,
+    /// Turns to be sent buckets.
+    pub(super) turns: Turns,
+}
+
+/// The number of agents that are sent buckets at the same time. Each needs buffers meanwhile; thousands of agents that
+/// come at once would need them at once, and none would have its table sooner.
+const TURNS: usize = 32;
+
+/// Turns to be sent buckets.
+#[derive(Debug)]
+pub(super) struct Turns(pub(super) Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(TURNS)))
+    }
 }
 
 /// Places for connections of agents, before and after they have shown a token.

@@ -1,7 +1,7 @@
 //! The controller's side of the feed.
 
 use super::{
-    agents::{Agents, Follower},
+    agents::{Agents, Follower, Turns},
     buckets::Digest,
     services::{controller_server::Controller, feed_server::Feed},
     store::{Cursor, Position, Store},
@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{
+        OwnedSemaphorePermit,
+        mpsc::{self, error::SendError},
+    },
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +32,8 @@ const NODE_NAME: usize = 253;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to read a part of its updates.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an agent that does not read keeps its turn to be sent buckets.
+const TURN: Duration = Duration::from_secs(1);
 /// How long an agent may take to read the reason of its stream's end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -190,8 +195,15 @@ impl FeedService {
         let mut version = self.store.watch();
         loop {
             version.mark_unchanged();
+            let mut turn = Turn::default();
             while let Some(next) = cursor.next(&self.store) {
-                match timeout(READ_TIMEOUT, sender.send(Ok(next))).await {
+                if !cursor.has_buckets() {
+                    tokio::select! {
+                        () = turn.begin(&self.agents.turns) => {}
+                        () = sender.closed() => return None,
+                    }
+                }
+                match timeout(READ_TIMEOUT, turn.deliver(sender, next)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return None,
                     Err(_) => {
@@ -199,6 +211,7 @@ impl FeedService {
                     }
                 }
             }
+            drop(turn);
             tokio::select! {
                 // The store outlives the agents' streams.
                 _ = version.changed() => {}
@@ -223,6 +236,38 @@ impl FeedService {
                 Err(status) => return Some(Status::invalid_argument(status.message())),
             }
         }
+    }
+}
+
+/// The turn of an agent to be sent buckets.
+#[derive(Debug, Default)]
+struct Turn {
+    permit: Option<OwnedSemaphorePermit>,
+    is_lost: bool,
+}
+
+impl Turn {
+    /// Waits for the turn, unless it has begun, or the agent has lost it.
+    async fn begin(&mut self, turns: &Turns) {
+        if self.permit.is_none() && !self.is_lost {
+            self.permit = Arc::clone(&turns.0).acquire_owned().await.ok();
+        }
+    }
+
+    /// Sends a response. An agent that does not read it soon loses its turn, and is sent the rest beside the others.
+    async fn deliver(
+        &mut self,
+        sender: &mpsc::Sender<Result<FollowResponse, Status>>,
+        response: FollowResponse,
+    ) -> Result<(), SendError<()>> {
+        let place = if let Ok(place) = timeout(TURN, sender.reserve()).await {
+            place?
+        } else {
+            (self.permit, self.is_lost) = (None, true);
+            sender.reserve().await?
+        };
+        place.send(Ok(response));
+        Ok(())
     }
 }
 

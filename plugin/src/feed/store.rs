@@ -305,7 +305,7 @@ impl Cursor {
     }
 
     /// Whether all buckets that the agent lacked were sent.
-    fn has_buckets(&self) -> bool {
+    pub fn has_buckets(&self) -> bool {
         self.lacks.is_empty() && self.begun.is_none()
     }
 

@@ -1,7 +1,7 @@
 //! The codec of reports, which refuses those with too many lines or names before it decodes them.
 
 use crate::{
-    link::{Check, Checked},
+    link::{Check, Checked, SmallCodec},
     proto::{
         v1::ReportRequest,
         wire::{Message, Value},
@@ -9,10 +9,9 @@ use crate::{
 };
 use std::any::TypeId;
 use tonic::Status;
-use tonic_prost::ProstCodec;
 
 /// The codec of the service Reports. Its buffers are small, because a controller has thousands of streams.
-pub type Codec<T, U> = Checked<ProstCodec<T, U>, ReportSizes>;
+pub type Codec<T, U> = Checked<SmallCodec<T, U>, ReportSizes>;
 
 /// The lines of a report: the pairs of zones and of pods that a node can have, those that ended, and a few others.
 const LINES: usize = 4 << 16;

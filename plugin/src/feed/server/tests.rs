@@ -313,3 +313,30 @@ async fn an_agent_that_does_not_read_is_given_up() {
     };
     assert_eq!((status.code(), reads.load(Ordering::Relaxed)), (Code::DeadlineExceeded, 5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn agents_that_do_not_read_keep_no_turn_from_others() {
+    let server = Server::start(Limits::default()).await;
+    server.publish(0..20_000);
+    let follow = |sender| {
+        let (service, cursor) = (server.service.clone(), server.service.store.cursor(None, &[]));
+        tokio::spawn(async move { service.send(cursor, &sender).await })
+    };
+    let turns = &server.service.agents.turns.0;
+    let most = turns.available_permits();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..3 * most).map(|_| mpsc::channel(1)).unzip();
+    let slow: Vec<_> = senders.into_iter().map(follow).collect();
+    tokio::task::yield_now().await;
+    assert_eq!(turns.available_permits(), 0, "only so many are sent buckets at once");
+    let (sender, mut receiver) = mpsc::channel(1);
+    let honest = follow(sender);
+    let begun = tokio::time::Instant::now();
+    while !receiver.recv().await.unwrap().unwrap().whole {}
+    assert!(begun.elapsed() <= 4 * TURN, "{:?}", begun.elapsed());
+    assert!(slow.iter().all(|slow| !slow.is_finished()));
+    assert_eq!(turns.available_permits(), most);
+    drop((receivers, receiver));
+    for stream in slow.into_iter().chain([honest]) {
+        assert!(stream.await.unwrap().is_none());
+    }
+}
