@@ -17,8 +17,9 @@ use tokio::sync::watch;
 const DELTAS: usize = 1024;
 /// The limit of their total size in bytes.
 const DELTA_BYTES: usize = 8 << 20;
-/// The size up to which updates are combined in a message.
-const MESSAGE: usize = 12 << 10;
+/// The size up to which updates are combined in a message. The buffer of a stream keeps the size of a message while
+/// the stream waits.
+const MESSAGE: usize = 6 << 10;
 /// A change of more prefixes and addresses than this is sent as buckets.
 const LARGE: usize = 16_384;
 
@@ -164,17 +165,11 @@ impl Store {
         {
             return Cursor { at: position.version, lacks: Vec::new(), begun: None, until: 0, was_sent: false };
         }
-        let differs = |(index, kept): (usize, &mut StoredBucket)| {
-            (digests.get(index) != Some(&kept.encoded(index).1)).then_some(index)
-        };
-        let mut lacks: Vec<usize> = inner.buckets.iter_mut().enumerate().filter_map(differs).collect();
-        if digests.is_empty() {
+        let lacks = inner.lacking(|index, bucket| {
             // An agent without a table needs no empty buckets.
-            lacks.retain(|index| {
-                let content = &inner.buckets[*index].content;
-                !content.prefixes.is_empty() || !content.identities.is_empty()
-            });
-        }
+            let is_empty = bucket.content.prefixes.is_empty() && bucket.content.identities.is_empty();
+            !(digests.is_empty() && is_empty) && digests.get(index) != Some(&bucket.encoded(index).1)
+        });
         Cursor { at: version, lacks, begun: None, until: version, was_sent: false }
     }
 
@@ -225,6 +220,14 @@ impl Inner {
         effective
     }
 
+    /// The buckets of which this holds.
+    fn lacking(&mut self, mut holds: impl FnMut(usize, &mut StoredBucket) -> bool) -> Vec<u16> {
+        (0..)
+            .zip(&mut self.buckets)
+            .filter_map(|(index, bucket)| holds(index.into(), bucket).then_some(index))
+            .collect()
+    }
+
     /// Changes as one update; `None` if it exceeds the agent's limit: then buckets carry them.
     fn small_delta(changes: &Changes) -> Option<Bytes> {
         if changes.zones.len() + changes.identities.len() > LARGE {
@@ -255,8 +258,8 @@ impl Inner {
 pub struct Cursor {
     /// The agent has all changes up to this version.
     at: u64,
-    /// Buckets that the agent lacks.
-    lacks: Vec<usize>,
+    /// Buckets that the agent lacks: thousands of agents may have a list at once.
+    lacks: Vec<u16>,
     /// A bucket of which a part was sent, and the number of updates sent.
     begun: Option<(Arc<[Bytes]>, usize)>,
     /// The state is whole from this version on: a bucket may have been newer than the rest.
@@ -274,8 +277,7 @@ impl Cursor {
         }
         if self.has_buckets() && self.at < inner.version && inner.delta_after(self.at).is_none() {
             // Too far behind: the buckets that have changed since.
-            let changed = |(index, kept): (usize, &StoredBucket)| (kept.changed > self.at).then_some(index);
-            self.lacks = inner.buckets.iter().enumerate().filter_map(changed).collect();
+            self.lacks = inner.lacking(|_, bucket| bucket.changed > self.at);
             self.at = inner.version;
             self.until = inner.version;
         }
@@ -315,7 +317,11 @@ impl Cursor {
         let (pieces, sent) = match self.begun.take() {
             Some(begun) => begun,
             None => {
-                let index = self.lacks.pop()?;
+                let index = usize::from(self.lacks.pop()?);
+                if self.lacks.is_empty() {
+                    // Frees the memory of the list.
+                    self.lacks = Vec::new();
+                }
                 self.until = inner.version;
                 (Arc::clone(&inner.buckets[index].encoded(index).0), 0)
             }
