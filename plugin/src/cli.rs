@@ -112,7 +112,7 @@ enum Command {
     },
     /// Shows the traffic between zones and regions and its cost, from a history.
     Report(report::Args),
-    /// Writes what was sent between zones and regions in the columns of other tools.
+    /// Exports traffic between zones and regions in other tools' formats.
     #[command(subcommand)]
     Export(export::Export),
     /// Compares a provider's bill with a history: for each day and node the bytes of both, and what can explain the

@@ -88,10 +88,10 @@ impl Rule {
     }
 }
 
-/// How sure a saving is.
+/// The confidence in a saving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
-    /// It depends on something that can't be seen from here.
+    /// It depends on facts that Meridian can't observe.
     Low,
     /// It is likely.
     #[default]

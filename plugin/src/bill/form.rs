@@ -23,7 +23,7 @@ impl Reconciliation {
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
-        let names = ["DAY", "NODE", "RESOURCE", "THE REST CAN BE", "BILLED", "MEASURED", "COVERAGE", "REST"];
+        let names = ["DAY", "NODE", "RESOURCE", "POSSIBLE CAUSES", "BILLED", "MEASURED", "COVERAGE", "DIFFERENCE"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
         let total = Row { node: "total".to_owned(), ..self.total.clone() };
         for row in self.rows.iter().chain([&total]) {

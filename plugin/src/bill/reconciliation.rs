@@ -206,7 +206,7 @@ impl Row {
     }
 }
 
-/// The bill beside the history.
+/// The bill compared with the history.
 #[derive(Clone, Debug)]
 pub struct Reconciliation {
     /// The provider.

@@ -119,7 +119,7 @@ impl Report {
         let total = |cells: &[Cell]| grouped(cells.iter().map(|cell| cell.bytes).sum());
         let _ = writeln!(
             text,
-            "\n{}: the kernel counted {} bytes, the wire carried {}.\n{} bytes are known by address, {} are not.",
+            "\n{}: the kernel counted {} bytes, the wire carried {}.\n{} bytes are attributed to addresses, {} are not.",
             if self.exact { "Exact" } else { "NOT EXACT" },
             total(&self.matrix),
             total(&self.sent),

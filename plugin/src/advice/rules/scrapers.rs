@@ -95,7 +95,7 @@ fn remove(engine: &mut Engine<'_>, duplicate: &Workload, other: &Workload, (scra
     let [first, second] = names.map(display_name);
     let draft = Draft {
         subject: format!("{first} and {second}"),
-        action: "Both fetch the same: let one of them do it, and the other read from it".to_owned(),
+        action: "Both scrape the same targets: let one scrape them, and the other read from it".to_owned(),
         evidence: vec![
             format!("the same {targets} targets, with a difference in bytes of less than a tenth"),
             format!("the saving is that of the one that costs less, {}", display_name(duplicate)),
