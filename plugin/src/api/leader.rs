@@ -2,7 +2,7 @@
 
 use super::{CountersService, services::counters_server::Counters};
 use crate::{
-    counters::Counted,
+    counters::CounterSnapshot,
     leader::{Leader, Role, until_lost},
     proto::v1::{WatchRequest, WatchResponse},
 };
@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 #[derive(Debug)]
 pub struct LeaderCounters {
     /// The totals, once they are complete.
-    pub counters: CountersService<Counted>,
+    pub counters: CountersService<CounterSnapshot>,
     /// Whether this replica is the leader.
     pub role: watch::Receiver<Role>,
 }

@@ -22,13 +22,13 @@ const DURATION: Duration = Duration::from_secs(15);
 /// A holder that can't renew the Lease gives up after this time.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The extra wait of a replica without the earlier reports.
-const COURTESY: Duration = Duration::from_secs(5);
+const NEW_LEADER_DELAY: Duration = Duration::from_secs(5);
 /// The interval at which the Lease is renewed, or checked.
 const RETRY: Duration = Duration::from_secs(2);
 /// The interval and the number of checks when the holder is about to release the Lease.
 const SOON: (Duration, u32) = (Duration::from_millis(100), 20);
 /// The time limit for the API server.
-const ANSWER: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The annotation with the holder's address.
 const FEED: &str = "meridian/feed";
 const API: &str = "meridian/api";
@@ -84,7 +84,9 @@ impl Lease {
         loop {
             let tried = Instant::now();
             // The request must end before this replica has to give up.
-            let until = observed.renewed.map_or(tried + ANSWER, |renewed| (renewed + DEADLINE).min(tried + ANSWER));
+            let until = observed
+                .renewed
+                .map_or(tried + RESPONSE_TIMEOUT, |renewed| (renewed + DEADLINE).min(tried + RESPONSE_TIMEOUT));
             let attempt = tokio::select! {
                 done = timeout_at(until, self.try_to_take(&api, &mut observed, tried)) => done,
                 () = shutdown.cancelled() => break,
@@ -160,7 +162,7 @@ impl Lease {
                 Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64).max(DURATION);
             // A released Lease can be acquired at once.
             let lasts = if renewal.holder.is_empty() { Duration::ZERO } else { lasts };
-            let courtesy = if self.knowledge.is_blank() { COURTESY } else { Duration::ZERO };
+            let courtesy = if self.knowledge.is_blank() { NEW_LEADER_DELAY } else { Duration::ZERO };
             if now.duration_since(since) < lasts + courtesy {
                 return Ok(Role::Standby(place(&lease)));
             }
