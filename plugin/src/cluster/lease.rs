@@ -116,7 +116,7 @@ impl Lease {
                 set_role(&role, now);
             }
             let wait = if looks_soon > 0 { SOON.0 } else { RETRY.mul_f64(rand::random_range(0.75..=1.0)) };
-            looks_soon = if role.borrow().is_holder() { 0 } else { looks_soon.saturating_sub(1) };
+            looks_soon = if role.borrow().is_leader() { 0 } else { looks_soon.saturating_sub(1) };
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.soon.notified() => looks_soon = SOON.1,

@@ -64,7 +64,7 @@ impl LeaderServer {
             let now = Instant::now();
             self.cluster_totals.expire(now);
             self.announce(now);
-            if !self.role.borrow_and_update().is_holder() {
+            if !self.role.borrow_and_update().is_leader() {
                 if held.take().is_some() {
                     is_whole = false;
                     self.totals.send_replace(Arc::from([]));

@@ -160,9 +160,9 @@ impl Controller {
     }
 
     fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
-        let is_holder = f64::from(u8::from(self.role.borrow().is_holder()));
+        let is_leader = f64::from(u8::from(self.role.borrow().is_leader()));
         let help = "Whether this replica is the leader, which accepts the agents' reports.";
-        page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
+        page.gauges("meridian_lease_held", help, None, &one(is_leader))?;
         let nodes = self.cluster_totals.nodes(Instant::now());
         let silent = nodes.iter().filter(|node| node.age > SILENT).count();
         page.gauges("meridian_reporting_nodes", "Number of nodes in the totals.", None, &one(nodes.len() as f64))?;

@@ -5,7 +5,7 @@ use crate::{
     backoff::Backoff,
     counters::Samples,
     error_chain::error_chain,
-    leader::holder_in,
+    leader::leader_in,
     link::{ConnectError, Settings},
 };
 use std::{
@@ -76,7 +76,7 @@ enum Ended {
 
 impl From<Status> for Ended {
     fn from(status: Status) -> Self {
-        holder_in(&status).map_or(Self::Refused(status), Self::Moved)
+        leader_in(&status).map_or(Self::Refused(status), Self::Moved)
     }
 }
 

@@ -221,7 +221,7 @@ async fn totals(lab: &mut Lab) {
     // A standby replica names the leader.
     let refused = api::Client::connect(Target::Tcp(second.own.clone())).await.unwrap();
     let refused = refused.watch(WatchRequest::default()).await.map(drop).unwrap_err().to_string();
-    assert!(refused.contains(&format!("not the holder: {}", first.own)), "{refused}");
+    assert!(refused.contains(&format!("not the leader: {}", first.own)), "{refused}");
     let top = ["top", "--server", &second.own, "--count", "1"];
     let output = run(&top);
     assert!(output.stdout.contains("node-a, node-b, node-c: bytes that left"), "{output:?}");
