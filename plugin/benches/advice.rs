@@ -7,7 +7,7 @@ use meridian::{
     advice::{Advice, Options, Snapshot, Traffic},
     catalogue::{Catalogue, DataPlane, Endpoints, Kubernetes, Service, WorkloadName},
     cost::PriceTable,
-    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
+    history::{Block, Builder, Ends, Server, Span, TransferService, Workload},
     zones::{Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -63,7 +63,7 @@ fn block(hour: u64, workloads: &[Workload]) -> Block {
         let (client, server) = (pair % SERVICES, (pair * 7 + pair / SERVICES) % SERVICES);
         let sites = [&sites[pair % 3], &sites[(pair / 3 + hour as usize % 2) % 3]];
         let name = service(server);
-        let serving = Serving { service: &name, port: 8080, protocol: 6, server: Server::Destination };
+        let serving = TransferService { service: &name, port: 8080, protocol: 6, server: Server::Destination };
         let ends = Ends { workloads: [&workloads[client], &workloads[server]], sites };
         builder.add(ends, serving, Counter { bytes: 1_000_000 + pair as u64, packets: 1000 });
     }

@@ -7,7 +7,7 @@
 mod report;
 
 use meridian::{
-    cluster::{Anybody, CatalogueRequests, Health, Key, Kind, LabelKeys, Message, Notices, Publisher, messages, read},
+    cluster::{AllowAll, CatalogueRequests, Health, Key, Kind, LabelKeys, Message, Notices, Publisher, messages, read},
     datapath::{Datapath, Options},
     feed::{Agents, FeedService, Limits, Store, Watches, services::feed_client::FeedClient},
     grpc::{self, AgentServices},
@@ -297,7 +297,7 @@ async fn run_controller(addresses: bool) -> Shown {
     let service = FeedService {
         store: Arc::clone(&store),
         agents: Arc::clone(&agents),
-        tokens: Arc::new(Anybody),
+        tokens: Arc::new(AllowAll),
         watches: Arc::clone(&health) as _,
         limits: Limits::default(),
         shutdown: CancellationToken::new(),
@@ -305,8 +305,8 @@ async fn run_controller(addresses: bool) -> Shown {
     let reports = ReportsService {
         cluster_totals: Arc::new(ClusterTotals::new(1000, false, 10_000)),
         role: watch::Sender::new(Role::Leader(Term::default())).subscribe(),
-        agents: Arc::new(Anybody),
-        replicas: Arc::new(Anybody),
+        agents: Arc::new(AllowAll),
+        replicas: Arc::new(AllowAll),
         tally: Arc::default(),
         zones: Arc::new(AllZones),
         streams: Arc::default(),

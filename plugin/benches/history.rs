@@ -6,7 +6,7 @@ mod report;
 
 use meridian::{
     archive::{Archive, Limits, Tally},
-    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
+    history::{Block, Builder, Ends, Server, Span, TransferService, Workload},
     zones::{Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -58,7 +58,8 @@ fn block(hour: u64, workloads: &[Workload], sites: &[Location]) -> Block {
                 let size = random.random_range(10..34);
                 let bytes = random.random_range(0..1_u64 << size);
                 let sites = [&sites[pair % 3], &sites[(pair + 1 + pair / 3) % 3]];
-                let serving = Serving { service: &service, port: 8080, protocol: 6, server: Server::Destination };
+                let serving =
+                    TransferService { service: &service, port: 8080, protocol: 6, server: Server::Destination };
                 let ends = Ends { workloads: [&workloads[source], &workloads[destination]], sites };
                 let counter = Counter { bytes, packets: bytes / 900 + 1 };
                 builder.add(ends, serving, counter);

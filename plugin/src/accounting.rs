@@ -9,8 +9,8 @@ mod interval;
 pub mod series;
 mod top;
 
-pub use ends::{Between, End, EndKey, Named, Placed, Pod, Service, Transfer, TransferKey, Workload};
-pub use growth::{Grown, Growth, GrowthKey, NodeAt};
+pub use ends::{Directed, EndKey, EndpointKey, LocatedPod, Pod, Service, Transfer, TransferEnd, TransferKey, Workload};
+pub use growth::{GrowthKey, NodeAt, TrafficAccumulator, TrafficDelta};
 pub use interval::{Interval, IntervalKey, Line};
 use top::Row;
 pub use top::{ByLocality, Top};
@@ -23,15 +23,15 @@ use std::{sync::Arc, time::Instant};
 #[derive(Clone, Debug)]
 pub struct Totals {
     /// Between pods.
-    pub pods: Top<Between<Placed>>,
+    pub pods: Top<Directed<LocatedPod>>,
     /// The same, by the service that is used.
     pub transfers: Top<TransferKey>,
     /// Between workloads; `None` stands for ends without a known workload.
-    pub workloads: Top<Between<Option<Workload>>>,
+    pub workloads: Top<Directed<Option<Workload>>>,
     /// By the pod that sent. Traffic of unknown senders is left out.
     pub senders: Top<Pod>,
     /// Between namespaces; nodes and unknown endpoints have the empty namespace.
-    pub namespaces: Top<Between<Arc<str>>>,
+    pub namespaces: Top<Directed<Arc<str>>>,
 }
 
 impl Totals {
@@ -55,18 +55,20 @@ impl Totals {
 
     fn rows(&mut self, transfer: &Transfer<'_>, now: Instant) -> Rows {
         let Transfer { source, destination, service } = *transfer;
-        let pod = |end: &End| end.endpoint.as_ref().map(|endpoint| Pod(Arc::clone(endpoint)));
-        let workload = |end: &End| end.endpoint.as_ref().map(|endpoint| Workload(Arc::clone(endpoint)));
-        let placed = |end: &End| (pod(end), end.place.clone());
-        let named = |end: &End| (end.named().map(|endpoint| Named(Arc::clone(endpoint))), end.place.clone());
-        let ends = || Between { source: named(source), destination: named(destination) };
-        let workloads = || Between { source: workload(source), destination: workload(destination) };
-        let namespace =
-            |end: &End| end.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
-        let namespaces = || Between { source: namespace(source), destination: namespace(destination) };
+        let pod = |end: &TransferEnd| end.endpoint.as_ref().map(|endpoint| Pod(Arc::clone(endpoint)));
+        let workload = |end: &TransferEnd| end.endpoint.as_ref().map(|endpoint| Workload(Arc::clone(endpoint)));
+        let placed = |end: &TransferEnd| (pod(end), end.place.clone());
+        let named =
+            |end: &TransferEnd| (end.named().map(|endpoint| EndpointKey(Arc::clone(endpoint))), end.place.clone());
+        let ends = || Directed { source: named(source), destination: named(destination) };
+        let workloads = || Directed { source: workload(source), destination: workload(destination) };
+        let namespace = |end: &TransferEnd| {
+            end.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default()
+        };
+        let namespaces = || Directed { source: namespace(source), destination: namespace(destination) };
         Rows {
             locality: Locality::between(&source.place, &destination.place),
-            pods: self.pods.row(Between { source: placed(source), destination: placed(destination) }, now),
+            pods: self.pods.row(Directed { source: placed(source), destination: placed(destination) }, now),
             transfers: self.transfers.row_made(|| TransferKey { ends: ends(), service }, now),
             workloads: self.workloads.row_made(workloads, now),
             senders: pod(source).map(|sender| self.senders.row(sender, now)),
@@ -117,7 +119,7 @@ pub struct Rows {
 pub struct Accounting {
     totals: Totals,
     interval: Option<Interval>,
-    growth: Option<Growth>,
+    growth: Option<TrafficAccumulator>,
 }
 
 impl Accounting {
@@ -149,7 +151,7 @@ impl Accounting {
     /// The same, with traffic for the history.
     #[must_use]
     pub fn with_growth(mut self) -> Self {
-        self.growth = Some(Growth::default());
+        self.growth = Some(TrafficAccumulator::default());
         self
     }
 
@@ -245,7 +247,7 @@ impl Accounting {
     }
 
     /// The growth for the history, if it is kept.
-    pub const fn growth_mut(&mut self) -> Option<&mut Growth> {
+    pub const fn growth_mut(&mut self) -> Option<&mut TrafficAccumulator> {
         self.growth.as_mut()
     }
 
@@ -274,7 +276,7 @@ mod tests {
         Place::Zone(Arc::new(Zone { name: zone.into(), region: region.into() }))
     }
 
-    fn end(n: usize) -> End {
+    fn end(n: usize) -> TransferEnd {
         let workload = identity::Workload { kind: "Deployment".into(), name: format!("w{}", n % 3000) };
         let endpoint = Endpoint {
             namespace: format!("ns{}", n % 3000 % 40).into(),
@@ -283,7 +285,7 @@ mod tests {
             ..Endpoint::default()
         };
         let address = IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
-        End { address: Some(address), endpoint: Some(Arc::new(endpoint)), place: place(n % 4), external: None }
+        TransferEnd { address: Some(address), endpoint: Some(Arc::new(endpoint)), place: place(n % 4), external: None }
     }
 
     fn sum<K: Clone + Eq + std::hash::Hash>(top: &Top<K>) -> ByLocality {
@@ -296,7 +298,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_pods_that_talk_to_ten_thousand_pods_are_bounded_and_sum_up() {
-        let ends: Vec<End> = (0..PODS).map(end).collect();
+        let ends: Vec<TransferEnd> = (0..PODS).map(end).collect();
         let mut accounting = Accounting::new(SERIES, true);
         let start = Instant::now();
         let (mut expected, mut crossing) = (ByLocality::default(), 0);

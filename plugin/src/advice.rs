@@ -22,9 +22,9 @@ mod whatif_form;
 
 pub use change_question::BadChange;
 pub use finding::{Confidence, Finding, Monthly, Rule, State};
-pub use form::{Form, NoFinding};
+pub use form::{NoFinding, OutputFormat};
 pub use patch::{Merge, Patch};
-pub use question::{BadQuestion, Question};
+pub use question::{AdviceRequest, InvalidAdviceRequest};
 pub use snapshot::Snapshot;
 pub use traffic::{Flow, Load, MAX_PAIRS, Share, Traffic};
 pub use whatif::{Change, NoAnswer, Preferred, WhatIf, ZoneEndpoints, ZoneTraffic};

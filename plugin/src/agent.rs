@@ -19,4 +19,4 @@ mod zone_source;
 pub use error::Error;
 pub use run::run;
 pub use settings::{Settings, ZoneSource};
-pub use unload::{Remains, stay, unload};
+pub use unload::{AgentArtifacts, stay, unload};

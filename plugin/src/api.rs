@@ -6,7 +6,7 @@ mod leader;
 mod zones;
 
 pub use client::{Client, ClientError, InvalidTarget, Stream, Target, Trust};
-pub use counters::{CountersService, Missed};
+pub use counters::{CountersService, SkippedIntervals};
 pub use leader::LeaderCounters;
 pub use zones::ZonesService;
 

@@ -24,7 +24,7 @@ pub use day::{Day, InvalidDay};
 pub use invalid::{BadBill, InvalidLine};
 pub use measured::{BadAnswer, Measured, MeasuredDay, MeasuredNode, NodeId};
 pub use reading::{Format, read};
-pub use reconciliation::{By, Payer, Reason, Reconciliation, Row, UnknownBy};
+pub use reconciliation::{GroupBy, Payer, Reason, Reconciliation, Row, UnknownBy};
 
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ pub use notices::Notices;
 pub use objects::{Agentless, LabelKeys, NoLabel, NodeLabel, ReadObject, read};
 pub use source::{Source, UnknownSource};
 pub use state::{Publisher, watch};
-pub use tokens::{Anybody, ReviewTally, Tokens};
+pub use tokens::{AllowAll, ReviewTally, Tokens};
 pub use unload::{Progress, UnloadError, unload_nodes};
 pub use watches::Timing;
 

@@ -12,7 +12,7 @@ mod rule;
 
 pub use invalid::{InvalidPrices, InvalidRule};
 pub use money::{AmountError, Discount, DiscountError, Money, Price, PriceError, Unit};
-pub use rule::{Charge, Pattern, Quote, Rule, Scope, Terms};
+pub use rule::{Charge, Pattern, Quote, Rule, RulePrice, Scope};
 
 use crate::{yaml, zones::Location};
 use file::PriceFile;
@@ -69,7 +69,7 @@ impl PriceTable {
         let mut list = PriceFile::parse(LIST.as_bytes()).expect("the list prices are checked by a test").rules;
         for rule in &mut list {
             rule.discount = file.discounts.of(rule.scope.provider.as_ref());
-            if let Terms::Prices { sender, receiver, .. } = &mut rule.terms {
+            if let RulePrice::Prices { sender, receiver, .. } = &mut rule.terms {
                 (*sender, *receiver) = (sender.less(rule.discount), receiver.less(rule.discount));
             }
         }

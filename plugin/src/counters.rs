@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 /// The node or cluster whose packets were counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum CounterScope {
     /// One node.
     Node(String),
     /// All nodes of a cluster whose agents have reported.
     Cluster(Vec<String>),
 }
 
-impl Whose {
+impl CounterScope {
     /// The names of the nodes.
     pub fn nodes(&self) -> &[String] {
         match self {
@@ -38,9 +38,9 @@ impl Whose {
 
 /// Counters since the programs were loaded.
 #[derive(Clone, Debug)]
-pub struct Counted {
+pub struct CounterSnapshot {
     /// The node or cluster that sent the packets.
-    pub whose: Whose,
+    pub whose: CounterScope,
     /// When the counters were read.
     pub time: SystemTime,
     /// When the first of them began, if that is known.
@@ -56,7 +56,7 @@ pub struct Counted {
     pub totals: Totals,
 }
 
-impl AsRef<Self> for Counted {
+impl AsRef<Self> for CounterSnapshot {
     fn as_ref(&self) -> &Self {
         self
     }
@@ -74,7 +74,7 @@ pub fn began(boot_id: [u8; 16]) -> Option<SystemTime> {
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The node's counters.
-    pub counted: Counted,
+    pub counted: CounterSnapshot,
     /// Identifies the counters: counters with another boot id began at zero.
     pub boot_id: [u8; 16],
     /// The hook that counts the node's packets.
@@ -99,8 +99,8 @@ pub struct Sample {
     pub drain_seconds: f64,
 }
 
-impl AsRef<Counted> for Sample {
-    fn as_ref(&self) -> &Counted {
+impl AsRef<CounterSnapshot> for Sample {
+    fn as_ref(&self) -> &CounterSnapshot {
         &self.counted
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         self,
         services::{observer_server::ObserverServer, peer_server::PeerServer},
     },
-    link::{self, Admission, Backlog, Placed, Requests, Tls},
+    link::{self, Admission, Backlog, PermittedStream, Requests, Tls},
 };
 use port::Port;
 use reflection::Reflection;
@@ -188,11 +188,11 @@ fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
-) -> impl Stream<Item = io::Result<(Placed, Option<SocketAddr>)>> {
+) -> impl Stream<Item = io::Result<(PermittedStream, Option<SocketAddr>)>> {
     let places = Arc::new(Admission::new(CONNECTIONS, CONNECTIONS_BY_ADDRESS));
     let accepted = ReceiverStream::new(link::connections(listener, tls, places, shutdown));
     accepted.map(|arrival| {
-        let stream = Placed::from(arrival);
+        let stream = PermittedStream::from(arrival);
         let from = stream.client();
         Ok((stream, Some(from)))
     })

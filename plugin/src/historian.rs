@@ -12,19 +12,19 @@ pub(crate) mod sample;
 mod store;
 mod unwritten;
 
-pub use copies::Adopted;
+pub use copies::CopyOutcome;
 pub use recording::{Recording, TICK};
 
 use crate::{
-    accounting::Grown,
+    accounting::TrafficDelta,
     archive::{self, Limits, Tally},
     budget::Budgets,
     cost::PriceTable,
     history::{Block, Builder, Span},
     recorder::Directory,
-    statement::{BudgetState, BudgetSums, Comparison, Query, Question, Samples, Series, Statement, Step, Summary},
+    statement::{BudgetState, BudgetSums, Comparison, Query, ReportRequest, Samples, Series, Statement, Step, Summary},
 };
-use followed::Followed;
+use followed::ReloadedValue;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -97,7 +97,7 @@ pub struct Tick<'a> {
     /// How long ago the last one was.
     pub elapsed: Duration,
     /// The traffic.
-    pub grown: &'a Grown,
+    pub grown: &'a TrafficDelta,
     /// Facts about places and workloads.
     pub directory: &'a Directory,
     /// The nodes.
@@ -107,8 +107,8 @@ pub struct Tick<'a> {
 /// The history of a process.
 #[derive(Debug)]
 pub struct Historian {
-    prices: Followed<PriceTable>,
-    budgets: Followed<Budgets>,
+    prices: ReloadedValue<PriceTable>,
+    budgets: ReloadedValue<Budgets>,
     labels: Vec<String>,
     review: Mutex<Review>,
     tally: Arc<Tally>,
@@ -153,8 +153,8 @@ impl Historian {
         // A process before has begun it.
         let open = begin(store.read(hour), hour, rows);
         Self {
-            prices: Followed::new(prices, None),
-            budgets: Followed::default(),
+            prices: ReloadedValue::new(prices, None),
+            budgets: ReloadedValue::default(),
             labels: Vec::new(),
             review: Mutex::default(),
             tally,
@@ -166,8 +166,8 @@ impl Historian {
     #[must_use]
     pub fn following(self, settings: &Settings) -> Self {
         Self {
-            prices: Followed::new(settings.prices.clone(), settings.prices_file.as_deref()),
-            budgets: Followed::new(settings.budgets.clone(), settings.budgets_file.as_deref()),
+            prices: ReloadedValue::new(settings.prices.clone(), settings.prices_file.as_deref()),
+            budgets: ReloadedValue::new(settings.budgets.clone(), settings.budgets_file.as_deref()),
             labels: settings.labels.clone(),
             ..self
         }
@@ -262,8 +262,8 @@ impl Historian {
     ///
     /// # Errors
     /// The folder can't be read.
-    pub fn answer(&self, question: Question) -> Result<Statement, archive::Error> {
-        let Question { query, from, to, compare, .. } = question;
+    pub fn answer(&self, question: ReportRequest) -> Result<Statement, archive::Error> {
+        let ReportRequest { query, from, to, compare, .. } = question;
         let comparison = match compare {
             Some(before) => {
                 let ranges = [before, (from, to)];
@@ -291,8 +291,8 @@ impl Historian {
     ///
     /// # Errors
     /// The folder can't be read.
-    pub fn series(&self, question: Question, step: Step) -> Result<Value, archive::Error> {
-        let Question { query, from, to, .. } = question;
+    pub fn series(&self, question: ReportRequest, step: Step) -> Result<Value, archive::Error> {
+        let ReportRequest { query, from, to, .. } = question;
         let statement = self.statement(query, from, to)?;
         let prices = self.prices();
         let mut series = Series::new(&statement, &prices, step);
@@ -404,7 +404,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::{
-        accounting::{Accounting, End, Service, Transfer},
+        accounting::{Accounting, Service, Transfer, TransferEnd},
         statement::Dimension,
         zones::{Place, Zone},
     };
@@ -431,9 +431,9 @@ mod tests {
         }
     }
 
-    fn grown(bytes: u64) -> Grown {
+    fn grown(bytes: u64) -> TrafficDelta {
         let place = |name: &str| Place::Zone(Arc::new(Zone { name: name.into(), region: "r".into() }));
-        let end = |zone| End { address: None, endpoint: None, place: place(zone), external: None };
+        let end = |zone| TransferEnd { address: None, endpoint: None, place: place(zone), external: None };
         let mut accounting = Accounting::new(10, false).with_growth();
         let transfer = Transfer { source: &end("a"), destination: &end("b"), service: Service::default() };
         accounting.add(&transfer, Counter { bytes, packets: 1 }, Instant::now());

@@ -11,6 +11,6 @@ mod codec;
 mod names;
 
 pub use block::{Block, Coverage, NodeCoverage, NodeTransfer, Server, Span, Transfer, TransferKey, Workload};
-pub use builder::{Builder, Ends, Serving};
+pub use builder::{Builder, Ends, TransferService};
 pub use codec::{Damaged, MAX_ENCODED};
 pub use names::Names;

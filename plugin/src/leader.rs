@@ -63,7 +63,7 @@ pub struct Leader {
 pub const NOT_THE_LEADER: &str = "not the holder: ";
 
 /// The address in a refusal.
-pub fn holder_in(status: &tonic::Status) -> Option<String> {
+pub fn leader_in(status: &tonic::Status) -> Option<String> {
     let answer = status.message().strip_prefix(NOT_THE_LEADER)?;
     let is_one = status.code() == tonic::Code::FailedPrecondition;
     is_one.then(|| answer.split(' ').next().unwrap_or_default().to_owned())
@@ -71,7 +71,7 @@ pub fn holder_in(status: &tonic::Status) -> Option<String> {
 
 impl Role {
     /// Whether this replica is the leader now.
-    pub fn is_holder(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         matches!(self, Self::Leader(term) if term.lasts())
     }
 
@@ -90,7 +90,7 @@ impl Role {
 
 /// Waits until this replica is no longer the leader; never ends without a Lease.
 pub async fn until_lost(mut role: watch::Receiver<Role>) {
-    if role.wait_for(|role| !role.is_holder()).await.is_err() {
+    if role.wait_for(|role| !role.is_leader()).await.is_err() {
         std::future::pending().await
     }
 }
@@ -118,27 +118,27 @@ mod tests {
     async fn a_leader_refuses_reports_from_the_end_of_its_term_on() {
         let term = Term::default();
         let role = Role::Leader(term.clone());
-        assert!(role.is_holder(), "a term without an end lasts");
+        assert!(role.is_leader(), "a term without an end lasts");
         term.lasts_until(Instant::now() + Duration::from_secs(10));
         tokio::time::advance(Duration::from_millis(9999)).await;
-        assert!(role.is_holder() && role.refusal(|leader| &leader.feed).is_none());
+        assert!(role.is_leader() && role.refusal(|leader| &leader.feed).is_none());
         tokio::time::advance(Duration::from_millis(1)).await;
         let refusal = role.refusal(|leader| &leader.feed).unwrap();
-        assert!(!role.is_holder());
+        assert!(!role.is_leader());
         assert_eq!((refusal.code(), refusal.message()), (tonic::Code::Unavailable, "there is no leader now"));
         // A renewal extends the term of every copy of the role.
         term.lasts_until(Instant::now() + Duration::from_secs(10));
-        assert!(role.is_holder());
+        assert!(role.is_leader());
     }
 
     #[test]
     fn a_standby_names_the_leader_and_clients_find_its_address() {
         let refusal = Role::Standby(Some(leader())).refusal(|leader| &leader.feed).unwrap();
-        assert_eq!(holder_in(&refusal).as_deref(), Some("10.0.0.2:4343"));
+        assert_eq!(leader_in(&refusal).as_deref(), Some("10.0.0.2:4343"));
         let none = Role::Standby(None).refusal(|leader| &leader.feed).unwrap();
-        assert_eq!(holder_in(&none), None);
+        assert_eq!(leader_in(&none), None);
         // Only a status of this code redirects a client.
-        assert_eq!(holder_in(&tonic::Status::unavailable(refusal.message())), None);
+        assert_eq!(leader_in(&tonic::Status::unavailable(refusal.message())), None);
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ mod requests;
 mod tls;
 mod tokens;
 
-pub use admission::{Admission, Place};
+pub use admission::{Admission, Permit};
 pub use backlog::{Account, Backlog, Waiting};
 pub use budget::{Budget, Budgeted};
 pub use checked::{Check, Checked};
@@ -29,7 +29,7 @@ pub use connect::{ConnectError, Settings, SettingsError, host};
 pub use exchange::{ExchangeError, exchange};
 pub use headers::{InvalidHeaders, is_local, read_headers};
 pub use log_limit::LogLimit;
-pub use placed::Placed;
+pub use placed::PermittedStream;
 pub use requests::{Request, Requests};
 pub use tls::{Arrival, Connection, Files, Tls, connections};
 pub use tokens::{Authenticate, Authenticated, Refused as RefusedToken, check_token};

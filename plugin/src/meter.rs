@@ -11,7 +11,7 @@ pub use hook_watch::HookWatch;
 use crate::{
     accounting::{self, Accounting, Line, Service},
     atomic_file,
-    counters::{self, Counted, FeedState, Sample, TableState, Whose},
+    counters::{self, CounterScope, CounterSnapshot, FeedState, Sample, TableState},
     datapath::{Datapath, Error, Readable, Retiring},
     flows::{Encoded, Entry, FlowBuilder, Growth, Lost, Node, Progress, Record, Sink, SlotId, Tracker},
     identity::Index,
@@ -198,8 +198,8 @@ impl Meter {
     pub fn sample(&self, hook: &HookState, feed: Option<FeedState>) -> Result<Sample, Error> {
         let boot_id = self.datapath.boot_id()?.into_bytes();
         Ok(Sample {
-            counted: Counted {
-                whose: Whose::Node(self.builder.node().name.clone()),
+            counted: CounterSnapshot {
+                whose: CounterScope::Node(self.builder.node().name.clone()),
                 time: SystemTime::now(),
                 began: counters::began(boot_id),
                 epoch: 0,
@@ -382,7 +382,7 @@ impl Meter {
     }
 
     /// The growth for the history, if it is kept.
-    pub const fn growth(&mut self) -> Option<&mut accounting::Growth> {
+    pub const fn growth(&mut self) -> Option<&mut accounting::TrafficAccumulator> {
         self.accounting.growth_mut()
     }
 

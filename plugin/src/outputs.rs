@@ -10,7 +10,7 @@ use crate::{
     },
     identity::Index,
     metrics::{self, Reloads},
-    watched::{Look, Watched},
+    watched::{FileChange, Watched},
     yaml,
 };
 use serde::de::DeserializeOwned;
@@ -194,7 +194,7 @@ impl Outputs {
     /// Applies files that have changed. An invalid file leaves the configuration in force.
     pub fn look(&mut self) {
         if let Some(file) = &mut self.metrics_file
-            && matches!(file.look(), Look::Changed)
+            && matches!(file.look(), FileChange::Changed)
         {
             let applied = read::<Config>(&file.path).and_then(|config| match &self.metrics {
                 Some(metrics) => Ok(metrics.configure(&config)?),
@@ -204,7 +204,7 @@ impl Outputs {
             self.reloads.metrics[usize::from(applied.is_err())].fetch_add(1, Ordering::Relaxed);
         }
         if let Some(file) = &mut self.logs_file
-            && matches!(file.look(), Look::Changed)
+            && matches!(file.look(), FileChange::Changed)
         {
             let path = file.path.clone();
             let applied = self.wanted_logs().and_then(|wanted| match &mut self.logs {

@@ -2,8 +2,8 @@
 //! end that serves them. Pure.
 
 use crate::{
-    accounting::{Grown, GrowthKey, NodeAt, Service},
-    history::{Builder, Ends, Server, Serving, Workload},
+    accounting::{GrowthKey, NodeAt, Service, TrafficDelta},
+    history::{Builder, Ends, Server, TransferService, Workload},
     identity::Endpoint,
     zones::{Class, Location, Place, Provider},
 };
@@ -39,7 +39,7 @@ impl Directory {
     }
 
     /// Adds traffic to a block.
-    pub fn record(&self, grown: &Grown, block: &mut Builder) {
+    pub fn record(&self, grown: &TrafficDelta, block: &mut Builder) {
         for (GrowthKey { ends, service }, counter) in &grown.transfers {
             let endpoints = [&ends.source, &ends.destination].map(|(workload, _)| workload.as_ref().map(|of| &*of.0));
             let places = [&ends.source.1, &ends.destination.1];
@@ -47,7 +47,7 @@ impl Directory {
             let class = |at: usize| endpoints[at].and_then(Endpoint::class);
             let sites = [0, 1].map(|at| self.location(places[at], class(at)));
             let name = service_name(*service, endpoints);
-            let serving = Serving {
+            let serving = TransferService {
                 service: &name,
                 port: service.port,
                 protocol: service.protocol,
@@ -67,7 +67,7 @@ impl Directory {
         for (places, counter) in &grown.others {
             let sites = [&places.source, &places.destination].map(|place| self.location(place, None));
             let other = Workload::default();
-            block.add(Ends { workloads: [&other; 2], sites: sites.each_ref() }, Serving::default(), *counter);
+            block.add(Ends { workloads: [&other; 2], sites: sites.each_ref() }, TransferService::default(), *counter);
             block.add_nodes([""; 2], sites.each_ref(), *counter);
         }
     }
@@ -88,7 +88,7 @@ fn service_name(service: Service, [source, destination]: [Option<&Endpoint>; 2])
 mod tests {
     use super::*;
     use crate::{
-        accounting::{Accounting, End, Transfer},
+        accounting::{Accounting, Transfer, TransferEnd},
         history::Span,
         identity::Workload,
         zones::Zone,
@@ -96,7 +96,7 @@ mod tests {
     use meridian_abi::Counter;
     use std::{sync::Arc, time::Instant};
 
-    fn end(kind: &str, name: &str, pod: &str, zone: &str) -> End {
+    fn end(kind: &str, name: &str, pod: &str, zone: &str) -> TransferEnd {
         let endpoint = Endpoint {
             namespace: if pod.is_empty() { "" } else { "shop" }.into(),
             pod: pod.into(),
@@ -109,7 +109,7 @@ mod tests {
         let place = Place::Zone(Arc::new(Zone { name: zone.into(), region: "r".into() }));
         let is_external = endpoint.pod.is_empty();
         let (endpoint, external) = (Arc::new(endpoint.clone()), is_external.then(|| Arc::new(endpoint)));
-        End { address: None, endpoint: (!is_external).then_some(endpoint), place, external }
+        TransferEnd { address: None, endpoint: (!is_external).then_some(endpoint), place, external }
     }
 
     #[test]

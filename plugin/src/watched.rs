@@ -32,7 +32,7 @@ pub struct Watched {
 }
 
 /// The change of a file since the last look.
-pub enum Look {
+pub enum FileChange {
     /// The file is unchanged.
     Same,
     /// The file was replaced or written.
@@ -48,11 +48,11 @@ impl Watched {
     }
 
     /// Compares the file with the last look: replaced, written, gone or the same.
-    pub fn look(&mut self) -> Look {
-        let Some(found) = Stamp::of(&self.path) else { return Look::Gone };
+    pub fn look(&mut self) -> FileChange {
+        let Some(found) = Stamp::of(&self.path) else { return FileChange::Gone };
         match self.known.replace(found) {
-            Some(known) if known == found => Look::Same,
-            _ => Look::Changed,
+            Some(known) if known == found => FileChange::Same,
+            _ => FileChange::Changed,
         }
     }
 }
@@ -67,16 +67,16 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let (path, other) = (folder.join("file"), folder.join("other"));
         let mut file = Watched::new(&path);
-        assert!(matches!(file.look(), Look::Gone));
+        assert!(matches!(file.look(), FileChange::Gone));
         fs::write(&path, "a").unwrap();
-        assert!(matches!(file.look(), Look::Changed));
-        assert!(matches!(file.look(), Look::Same));
+        assert!(matches!(file.look(), FileChange::Changed));
+        assert!(matches!(file.look(), FileChange::Same));
         fs::write(&path, "ab").unwrap();
-        assert!(matches!(file.look(), Look::Changed));
+        assert!(matches!(file.look(), FileChange::Changed));
         fs::write(&other, "ab").unwrap();
         fs::rename(&other, &path).unwrap();
-        assert!(matches!(file.look(), Look::Changed));
-        assert!(matches!(file.look(), Look::Same));
+        assert!(matches!(file.look(), FileChange::Changed));
+        assert!(matches!(file.look(), FileChange::Same));
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 /// One end of a transfer.
 #[derive(Clone, Debug)]
-pub struct End {
+pub struct TransferEnd {
     /// Its address, if the end is a single address.
     pub address: Option<IpAddr>,
     /// The endpoint behind the address, if it is known.
@@ -25,7 +25,7 @@ pub struct End {
     pub external: Option<Arc<Endpoint>>,
 }
 
-impl End {
+impl TransferEnd {
     /// The endpoint, or else the external prefix.
     pub fn named(&self) -> Option<&Arc<Endpoint>> {
         self.endpoint.as_ref().or(self.external.as_ref())
@@ -61,33 +61,33 @@ impl Service {
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer<'a> {
     /// The sender.
-    pub source: &'a End,
+    pub source: &'a TransferEnd,
     /// The receiver.
-    pub destination: &'a End,
+    pub destination: &'a TransferEnd,
     /// The service.
     pub service: Service,
 }
 
 /// An endpoint: two are the same one if namespace and pod are, and where there is no pod, the workload.
 #[derive(Clone, Debug)]
-pub struct Named(pub Arc<Endpoint>);
+pub struct EndpointKey(pub Arc<Endpoint>);
 
-impl Named {
+impl EndpointKey {
     fn id(&self) -> (&str, &str, Option<&identity::Workload>) {
         let workload = self.0.workload.as_deref().filter(|_| self.0.pod.is_empty());
         (&self.0.namespace, &self.0.pod, workload)
     }
 }
 
-impl PartialEq for Named {
+impl PartialEq for EndpointKey {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.id() == other.id()
     }
 }
 
-impl Eq for Named {}
+impl Eq for EndpointKey {}
 
-impl Hash for Named {
+impl Hash for EndpointKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.id().hash(state);
     }
@@ -97,14 +97,14 @@ impl Hash for Named {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TransferKey {
     /// Between whom, and where.
-    pub ends: Between<(Option<Named>, Place)>,
+    pub ends: Directed<(Option<EndpointKey>, Place)>,
     /// The service.
     pub service: Service,
 }
 
 /// The two sides of a sum.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Between<T> {
+pub struct Directed<T> {
     /// The source.
     pub source: T,
     /// The destination.
@@ -112,7 +112,7 @@ pub struct Between<T> {
 }
 
 /// A pod, if it is known, and its place.
-pub type Placed = (Option<Pod>, Place);
+pub type LocatedPod = (Option<Pod>, Place);
 
 /// A pod, compared by namespace and name.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! bytes that it has and no flow entry are others, too. The matrix and the flow entries are read one after the other, so
 //! what seems to be missing is others only after it has been missing for a while.
 
-use super::ends::{Between, End, Service, Transfer, Workload};
+use super::ends::{Directed, Service, Transfer, TransferEnd, Workload};
 use crate::zones::{Class, Place};
 use ahash::AHashMap;
 use meridian_abi::Counter;
@@ -17,7 +17,7 @@ pub type WorkloadAt = (Option<Workload>, Place);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrowthKey {
     /// Between whom.
-    pub ends: Between<WorkloadAt>,
+    pub ends: Directed<WorkloadAt>,
     /// The service.
     pub service: Service,
 }
@@ -34,14 +34,14 @@ pub struct NodeAt {
 }
 
 /// A pair of nodes.
-pub type NodesAt = Between<NodeAt>;
+pub type NodesAt = Directed<NodeAt>;
 
 /// A pair of places.
-pub type Places = Between<Place>;
+pub type Places = Directed<Place>;
 
 /// Traffic since the last query.
 #[derive(Debug, Default)]
-pub struct Grown {
+pub struct TrafficDelta {
     /// Between workloads.
     pub transfers: Vec<(GrowthKey, Counter)>,
     /// Between nodes: as much as between workloads.
@@ -52,7 +52,7 @@ pub struct Grown {
 
 /// Traffic since the last query.
 #[derive(Debug, Default)]
-pub struct Growth {
+pub struct TrafficAccumulator {
     transfers: AHashMap<GrowthKey, Counter>,
     nodes: AHashMap<NodesAt, Counter>,
     /// By pair of places: the bytes of the matrix beyond those of the flow entries.
@@ -71,16 +71,16 @@ struct Missing {
 /// How often something must be missing until it is others.
 const TIMES: usize = 6;
 
-impl Growth {
+impl TrafficAccumulator {
     /// Pairs for which there is room, of workloads and of nodes.
     pub const ROOM: usize = 65_536;
 
     /// Adds the growth of a flow entry.
     pub(super) fn add(&mut self, transfer: &Transfer<'_>, new: Counter) {
         let Transfer { source, destination, service } = *transfer;
-        let workload = |end: &End| end.named().map(|endpoint| Workload(Arc::clone(endpoint)));
-        let places = Between { source: source.place.clone(), destination: destination.place.clone() };
-        let ends = Between {
+        let workload = |end: &TransferEnd| end.named().map(|endpoint| Workload(Arc::clone(endpoint)));
+        let places = Directed { source: source.place.clone(), destination: destination.place.clone() };
+        let ends = Directed {
             source: (workload(source), source.place.clone()),
             destination: (workload(destination), destination.place.clone()),
         };
@@ -91,7 +91,7 @@ impl Growth {
         }
         *self.transfers.entry(key).or_default() += new;
         self.miss(places, new, -1);
-        let node = |end: &End| {
+        let node = |end: &TransferEnd| {
             let endpoint = end.named();
             NodeAt {
                 name: endpoint.map(|endpoint| Arc::clone(&endpoint.node)).unwrap_or_default(),
@@ -99,7 +99,7 @@ impl Growth {
                 class: endpoint.and_then(|endpoint| endpoint.class()),
             }
         };
-        let mut nodes = Between { source: node(source), destination: node(destination) };
+        let mut nodes = Directed { source: node(source), destination: node(destination) };
         if self.nodes.len() >= Self::ROOM && !self.nodes.contains_key(&nodes) {
             (nodes.source.name, nodes.destination.name) = (Arc::default(), Arc::default());
         }
@@ -109,7 +109,7 @@ impl Growth {
     /// Adds the growth of a cell of the zone matrix.
     pub fn add_matrix(&mut self, source: &Place, destination: &Place, new: Counter) {
         if new != Counter::default() {
-            self.miss(Between { source: source.clone(), destination: destination.clone() }, new, 1);
+            self.miss(Directed { source: source.clone(), destination: destination.clone() }, new, 1);
         }
     }
 
@@ -125,10 +125,10 @@ impl Growth {
     }
 
     /// The traffic since the last call. With `all`, bytes without a flow entry are included as others.
-    pub fn take(&mut self, all: bool) -> Grown {
+    pub fn take(&mut self, all: bool) -> TrafficDelta {
         let transfers = std::mem::take(&mut self.transfers).into_iter().collect();
         let nodes: Vec<_> = std::mem::take(&mut self.nodes).into_iter().collect();
-        let mut grown = Grown { transfers, nodes, others: Vec::new() };
+        let mut grown = TrafficDelta { transfers, nodes, others: Vec::new() };
         self.missing.retain(|places, missing| {
             let others = missing.take(all);
             if others != Counter::default() {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::{identity, zones::Zone};
 
-    fn end(name: &str, zone: &str) -> End {
+    fn end(name: &str, zone: &str) -> TransferEnd {
         let workload = identity::Workload { kind: "Deployment".into(), name: name.into() };
         let endpoint = identity::Endpoint {
             namespace: "shop".into(),
@@ -176,14 +176,14 @@ mod tests {
             ..identity::Endpoint::default()
         };
         let place = Place::Zone(Arc::new(Zone { name: zone.into(), region: "r".into() }));
-        End { address: None, endpoint: Some(Arc::new(endpoint)), place, external: None }
+        TransferEnd { address: None, endpoint: Some(Arc::new(endpoint)), place, external: None }
     }
 
     fn bytes(bytes: u64) -> Counter {
         Counter { bytes, packets: bytes / 10 }
     }
 
-    fn total(grown: &Grown) -> u64 {
+    fn total(grown: &TrafficDelta) -> u64 {
         let others: u64 = grown.others.iter().map(|(_, counter)| counter.bytes).sum();
         grown.transfers.iter().map(|(_, counter)| counter.bytes).sum::<u64>() + others
     }
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn bytes_that_only_the_matrix_has_belong_to_others_after_a_while() {
         let (web, cart) = (end("web", "a"), end("cart", "b"));
-        let mut growth = Growth::default();
+        let mut growth = TrafficAccumulator::default();
         let transfer = Transfer { source: &web, destination: &cart, service: Service::default() };
         let mut sum = 0;
         for round in 0..20 {
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn flow_entries_that_are_read_later_than_the_matrix_are_counted_once() {
         let (web, cart) = (end("web", "a"), end("cart", "b"));
-        let mut growth = Growth::default();
+        let mut growth = TrafficAccumulator::default();
         let transfer = Transfer { source: &web, destination: &cart, service: Service::default() };
         growth.add(&transfer, bytes(500));
         let mut sum = total(&growth.take(false));
@@ -225,15 +225,18 @@ mod tests {
     #[test]
     fn pairs_beyond_the_room_are_others_to_the_byte() {
         let cart = end("cart", "b");
-        let mut growth = Growth::default();
-        let ends: Vec<End> = (0..Growth::ROOM + 100).map(|n| end(&format!("w{n}"), "a")).collect();
+        let mut growth = TrafficAccumulator::default();
+        let ends: Vec<TransferEnd> = (0..TrafficAccumulator::ROOM + 100).map(|n| end(&format!("w{n}"), "a")).collect();
         for source in &ends {
             growth.add(&Transfer { source, destination: &cart, service: Service::default() }, bytes(10));
             growth.add_matrix(&source.place, &cart.place, bytes(10));
         }
         let grown = growth.take(true);
-        assert_eq!((grown.transfers.len(), grown.others.len()), (Growth::ROOM, 1));
+        assert_eq!((grown.transfers.len(), grown.others.len()), (TrafficAccumulator::ROOM, 1));
         assert_eq!((total(&grown), grown.others[0].1.bytes), (10 * ends.len() as u64, 1000));
-        assert_eq!(grown.nodes.iter().map(|(_, counter)| counter.bytes).sum::<u64>(), 10 * Growth::ROOM as u64);
+        assert_eq!(
+            grown.nodes.iter().map(|(_, counter)| counter.bytes).sum::<u64>(),
+            10 * TrafficAccumulator::ROOM as u64
+        );
     }
 }

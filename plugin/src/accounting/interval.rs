@@ -1,7 +1,7 @@
 //! Cross-zone traffic of one interval, by pair.
 
 use super::{
-    ends::{Between, End, EndKey, Pod, Service, Transfer},
+    ends::{Directed, EndKey, Pod, Service, Transfer, TransferEnd},
     top::ByLocality,
 };
 use crate::zones::{Locality, Place};
@@ -13,7 +13,7 @@ use std::{cmp::Reverse, sync::Arc};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IntervalKey {
     /// Between whom, and where.
-    pub ends: Between<(EndKey, Place)>,
+    pub ends: Directed<(EndKey, Place)>,
     /// The service.
     pub service: Service,
     /// The locality.
@@ -54,7 +54,7 @@ impl Interval {
         if !matches!(locality, Locality::CrossZone | Locality::CrossRegion) {
             return None;
         }
-        let end_key = |end: &End| {
+        let end_key = |end: &TransferEnd| {
             let end_key = match (&end.endpoint, end.address) {
                 (Some(endpoint), _) => EndKey::Pod(Pod(Arc::clone(endpoint))),
                 (None, Some(address)) => EndKey::Address(address),
@@ -62,7 +62,7 @@ impl Interval {
             };
             (end_key, end.place.clone())
         };
-        let ends = Between { source: end_key(source), destination: end_key(destination) };
+        let ends = Directed { source: end_key(source), destination: end_key(destination) };
         let mut key = IntervalKey { ends, service, locality };
         if self.pairs.len() >= Self::ROOM && !self.pairs.contains_key(&key) {
             (key.ends.source.0, key.ends.destination.0) = (EndKey::Other, EndKey::Other);
@@ -92,7 +92,7 @@ impl Interval {
             let new = rest.get(locality);
             if new != Counter::default() {
                 let nobody = || (EndKey::Other, Place::Unknown);
-                let ends = Between { source: nobody(), destination: nobody() };
+                let ends = Directed { source: nobody(), destination: nobody() };
                 self.restore(IntervalKey { ends, service: Service::default(), locality }, new);
             }
         }
@@ -112,7 +112,7 @@ impl Interval {
     pub fn take(&mut self) -> Vec<Line> {
         self.version = self.version.wrapping_add(1);
         let pairs = std::mem::take(&mut self.pairs);
-        let line = |(IntervalKey { ends: Between { source, destination }, service, locality }, counter)| Line {
+        let line = |(IntervalKey { ends: Directed { source, destination }, service, locality }, counter)| Line {
             source,
             destination,
             service,

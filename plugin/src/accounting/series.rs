@@ -2,7 +2,7 @@
 //!
 //! `None` stands for the traffic without a series of its own, together.
 
-use super::{Between, Placed, Workload};
+use super::{Directed, LocatedPod, Workload};
 use crate::zones::Place;
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ pub const POD_LABELS: [&str; 6] =
     ["source_namespace", "source_pod", "source_zone", "destination_namespace", "destination_pod", "destination_zone"];
 
 /// The source's and the destination's namespace.
-pub fn namespaces(key: Option<&Between<Arc<str>>>) -> [String; 2] {
+pub fn namespaces(key: Option<&Directed<Arc<str>>>) -> [String; 2] {
     key.map_or([OTHER_NAMESPACE; 2], |key| [&*key.source, &*key.destination]).map(str::to_owned)
 }
 
 /// The namespace, kind and name of the source's workload, and of the destination's.
-pub fn workloads(key: Option<&Between<Option<Workload>>>) -> [String; 6] {
-    let end = |side: fn(&Between<Option<Workload>>) -> &Option<Workload>| match key.map(side) {
+pub fn workloads(key: Option<&Directed<Option<Workload>>>) -> [String; 6] {
+    let end = |side: fn(&Directed<Option<Workload>>) -> &Option<Workload>| match key.map(side) {
         Some(Some(workload)) => workload.0.workload_id(),
         Some(None) => ("", "", ""),
         None => ("", "", OTHER),
@@ -43,8 +43,8 @@ pub fn workloads(key: Option<&Between<Option<Workload>>>) -> [String; 6] {
 }
 
 /// The namespace, name and zone of the source's pod, and of the destination's.
-pub fn pods(key: Option<&Between<Placed>>) -> [String; 6] {
-    let end = |side: fn(&Between<Placed>) -> &Placed| match key.map(side) {
+pub fn pods(key: Option<&Directed<LocatedPod>>) -> [String; 6] {
+    let end = |side: fn(&Directed<LocatedPod>) -> &LocatedPod| match key.map(side) {
         Some((Some(pod), place)) => (pod.0.namespace.to_string(), pod.0.pod.to_string(), place.to_string()),
         Some((None, place)) => (String::new(), String::new(), place.to_string()),
         None => (String::new(), OTHER.to_owned(), Place::Unknown.to_string()),

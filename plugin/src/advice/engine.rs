@@ -18,7 +18,7 @@ use ahash::AHashMap;
 use std::{cmp::Reverse, collections::BTreeMap, hash::Hash};
 
 /// Zone pairs and clients that evidence names.
-const NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// A finding before flows are assigned to it.
 #[derive(Debug, Default)]
@@ -133,9 +133,9 @@ impl<'a> Engine<'a> {
     fn lines<K: Ord>(&self, sums: BTreeMap<K, u64>, line: impl Fn(K, String) -> String) -> Vec<String> {
         let mut sums: Vec<(K, u64)> = sums.into_iter().collect();
         sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let more = sums.len().saturating_sub(NAMED);
+        let more = sums.len().saturating_sub(MAX_NAMED);
         let shown =
-            sums.into_iter().take(NAMED).map(|(key, bytes)| line(key, human(self.priced.bytes_per_month(bytes))));
+            sums.into_iter().take(MAX_NAMED).map(|(key, bytes)| line(key, human(self.priced.bytes_per_month(bytes))));
         let mut lines: Vec<String> = shown.collect();
         if more > 0 {
             lines.push(format!("and {more} more"));

@@ -4,7 +4,7 @@ use super::{Advice, finding::Finding};
 
 /// A form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputFormat {
     /// Columns for people.
     Table,
     /// JSON in one line.
@@ -16,7 +16,7 @@ pub enum Form {
     Markdown,
 }
 
-impl Form {
+impl OutputFormat {
     /// The form of this name.
     pub fn of_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -36,12 +36,12 @@ pub struct NoFinding(String);
 
 impl Advice {
     /// The advice in a form.
-    pub fn form(&self, form: Form) -> String {
+    pub fn form(&self, form: OutputFormat) -> String {
         match form {
-            Form::Table => self.table(),
-            Form::Json => self.json().to_string() + "\n",
-            Form::Patch => self.patches(),
-            Form::Markdown => self.markdown(),
+            OutputFormat::Table => self.table(),
+            OutputFormat::Json => self.json().to_string() + "\n",
+            OutputFormat::Patch => self.patches(),
+            OutputFormat::Markdown => self.markdown(),
         }
     }
 
@@ -49,12 +49,12 @@ impl Advice {
     ///
     /// # Errors
     /// There is none.
-    pub fn explained(&self, id: &str, form: Form) -> Result<String, NoFinding> {
+    pub fn explained(&self, id: &str, form: OutputFormat) -> Result<String, NoFinding> {
         let quoted = || NoFinding(id.chars().filter(|c| !c.is_control()).take(60).collect());
         let finding = self.findings.iter().find(|finding| finding.id == id).ok_or_else(quoted)?;
         Ok(match form {
-            Form::Table => finding.explanation(),
-            Form::Json | Form::Patch | Form::Markdown => {
+            OutputFormat::Table => finding.explanation(),
+            OutputFormat::Json | OutputFormat::Patch | OutputFormat::Markdown => {
                 Self { findings: vec![finding.clone()], ..self.clone() }.form(form)
             }
         })

@@ -1,6 +1,6 @@
 //! A question for advice, as the command line and the API take it: texts by name. Every error names the text.
 
-use super::{Options, form::Form, traffic::Traffic};
+use super::{Options, form::OutputFormat, traffic::Traffic};
 use crate::{
     cost::{Price, Unit},
     statement,
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// A question.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct AdviceRequest {
     /// The first second of the range.
     pub from: u64,
     /// The second after the last one.
@@ -19,18 +19,18 @@ pub struct Question {
     /// The finding that is shown in full, by its id.
     pub explain: Option<String>,
     /// The form of the answer.
-    pub form: Form,
+    pub form: OutputFormat,
 }
 
 /// A question that makes no sense.
 #[derive(Debug, thiserror::Error)]
-pub enum BadQuestion {
+pub enum InvalidAdviceRequest {
     /// A key that there is none of.
     #[error("`{0}` is none of from, to, floor, cap, min-data, explain and output")]
     Key(String),
     /// The range.
     #[error("{0}")]
-    Range(#[from] statement::BadQuestion),
+    Range(#[from] statement::InvalidReportRequest),
     /// An amount of money.
     #[error("floor: `{0}` is no amount of dollars like 1 or 0.50, up to 100")]
     Floor(String),
@@ -42,13 +42,13 @@ pub enum BadQuestion {
     MinData(String),
     /// A form.
     #[error("output: `{0}` is none of table, json, patch and markdown")]
-    Form(String),
+    OutputFormat(String),
 }
 
 /// The last hours of the range are the present.
 const RECENT: u64 = 12 * 3600;
 
-impl Question {
+impl AdviceRequest {
     /// Traffic to which the blocks of the range are added at this second.
     pub fn traffic(&self, now: u64) -> Traffic {
         Traffic::recent_from(self.to.min(now).saturating_sub(RECENT))
@@ -58,31 +58,34 @@ impl Question {
     ///
     /// # Errors
     /// A text that makes no sense.
-    pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, BadQuestion> {
+    pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, InvalidAdviceRequest> {
         let mut range = BTreeMap::new();
-        let (mut options, mut form, mut explain) = (Options::default(), Form::default(), None);
+        let (mut options, mut form, mut explain) = (Options::default(), OutputFormat::default(), None);
         for (key, text) in texts {
             match key.as_str() {
                 "from" | "to" => {
                     range.insert(key.clone(), text.clone());
                 }
                 "floor" => {
-                    let floor = Price::parse(text).map_err(|_| BadQuestion::Floor(quoted(text)))?;
+                    let floor = Price::parse(text).map_err(|_| InvalidAdviceRequest::Floor(quoted(text)))?;
                     options.floor = floor.of(1_000_000_000, Unit::Gigabyte);
                 }
                 "cap" => {
                     let cap = text.parse().ok().filter(|cap| (1..=Options::MAX_CAP).contains(cap));
-                    options.cap = cap.ok_or_else(|| BadQuestion::Cap(quoted(text)))?;
+                    options.cap = cap.ok_or_else(|| InvalidAdviceRequest::Cap(quoted(text)))?;
                 }
                 "min-data" => {
-                    options.min_recorded = duration(text).ok_or_else(|| BadQuestion::MinData(quoted(text)))?;
+                    options.min_recorded = duration(text).ok_or_else(|| InvalidAdviceRequest::MinData(quoted(text)))?;
                 }
                 "explain" => explain = Some(text.clone()),
-                "output" => form = Form::of_name(text).ok_or_else(|| BadQuestion::Form(quoted(text)))?,
-                _ => return Err(BadQuestion::Key(quoted(key))),
+                "output" => {
+                    form =
+                        OutputFormat::of_name(text).ok_or_else(|| InvalidAdviceRequest::OutputFormat(quoted(text)))?
+                }
+                _ => return Err(InvalidAdviceRequest::Key(quoted(key))),
             }
         }
-        let statement::Question { from, to, .. } = statement::Question::parse(&range, now)?;
+        let statement::ReportRequest { from, to, .. } = statement::ReportRequest::parse(&range, now)?;
         Ok(Self { from, to, options, explain, form })
     }
 }
@@ -102,9 +105,9 @@ fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn parse(key: &str, text: &str) -> Result<Question, String> {
+    fn parse(key: &str, text: &str) -> Result<AdviceRequest, String> {
         let texts = BTreeMap::from([(key.to_owned(), text.to_owned())]);
-        Question::parse(&texts, 1_764_000_100).map_err(|error| error.to_string())
+        AdviceRequest::parse(&texts, 1_764_000_100).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -112,7 +115,10 @@ mod tests {
         assert_eq!(parse("floor", "0.50").unwrap().options.floor.exact(), "0.5");
         assert_eq!(parse("min-data", "90m").unwrap().options.min_recorded, Duration::from_secs(5400));
         let default = parse("cap", "3").unwrap();
-        assert_eq!((default.options.cap, default.options.floor.exact(), default.form), (3, "1".into(), Form::Json));
+        assert_eq!(
+            (default.options.cap, default.options.floor.exact(), default.form),
+            (3, "1".into(), OutputFormat::Json)
+        );
         assert_eq!(default.to - default.from, 7 * 24 * 3600 + 3600);
         for (key, text, start) in [
             ("floor", "-1", "floor: `-1` is no amount"),

@@ -1,7 +1,7 @@
 //! The loop of an agent: reads events, drains the flows once a second, applies new tables, writes the pair log.
 
 use super::{
-    Error, announcements::Announcements, device_follower::DeviceFollower, history::Keeping, settings::Settings,
+    Error, announcements::Announcements, device_follower::DeviceFollower, history::HistoryRecorder, settings::Settings,
     zone_source::Zones,
 };
 use crate::{
@@ -47,13 +47,13 @@ pub(super) struct Counting<'a> {
     pub(super) index: Arc<Index>,
     pub(super) samples: watch::Sender<Arc<[Sample]>>,
     pub(super) pair_log: Option<PairLog>,
-    pub(super) history: Option<Keeping>,
+    pub(super) history: Option<HistoryRecorder>,
     pub(super) outputs: Outputs,
     pub(super) ready: Ready,
 }
 
 /// The requests to the loop from outside.
-pub(super) struct Asked<'a> {
+pub(super) struct LoopControl<'a> {
     /// Requests that the table is read again.
     pub(super) reload: &'a Notify,
     /// Requests that the agent ends.
@@ -88,7 +88,7 @@ impl Counting<'_> {
     }
 
     /// Drains, applies new tables and renews the metrics until the agent must end.
-    pub(super) async fn run(&mut self, mut asked: Asked<'_>) -> Result<(), Error> {
+    pub(super) async fn run(&mut self, mut asked: LoopControl<'_>) -> Result<(), Error> {
         loop {
             self.drain()?;
             let is_asked = match self.wait(&mut asked).await? {
@@ -106,7 +106,7 @@ impl Counting<'_> {
 
     /// Reads events and follows the devices until the next drain. Events are read before the drain of the flow entries
     /// that they announce.
-    async fn wait(&mut self, asked: &mut Asked<'_>) -> Result<Wake, Error> {
+    async fn wait(&mut self, asked: &mut LoopControl<'_>) -> Result<Wake, Error> {
         let mut tick = pin!(sleep(TICK));
         let wake = loop {
             select! {

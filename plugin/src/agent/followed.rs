@@ -32,7 +32,7 @@ const WAITING_SAID: Duration = Duration::from_secs(60);
 const SAVE: Duration = Duration::from_secs(60);
 
 /// Follows a controller.
-pub(super) struct Followed {
+pub(super) struct ControllerZones {
     settings: link::Settings,
     table: SharedTable,
     state_dir: PathBuf,
@@ -63,7 +63,7 @@ struct Waiting {
     is_refused: bool,
 }
 
-impl Followed {
+impl ControllerZones {
     /// Starts with the saved table. Without one it contacts the controller at once. Must be called inside a runtime.
     pub(super) fn start(
         settings: &link::Settings,

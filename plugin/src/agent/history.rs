@@ -8,14 +8,14 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Records a node's own traffic.
-pub(super) struct Keeping {
+pub(super) struct HistoryRecorder {
     recording: Recording,
     node: String,
     /// The matrix of the last record; `None` before the first.
     last: Option<Matrix>,
 }
 
-impl Keeping {
+impl HistoryRecorder {
     pub(super) fn new(historian: Arc<Historian>, node: String) -> Self {
         Self { recording: Recording::new(historian), node, last: None }
     }

@@ -3,9 +3,9 @@
 use super::{
     Error,
     announcements::Announcements,
-    counting::{Asked, Counting},
+    counting::{Counting, LoopControl},
     device_follower::DeviceFollower,
-    history::Keeping,
+    history::HistoryRecorder,
     peers,
     reporting::Reporting,
     settings::Settings,
@@ -68,7 +68,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     }
     // Held until the programs are detached.
     let _only = claim(settings)?;
-    let found = Found::look(settings)?;
+    let found = NodeSetup::look(settings)?;
     let _only_of_pins = claim_pins(found.pins.as_ref())?;
     let ring = Arc::new(Ring::new(settings.hubble_capacity));
     let outputs = found.outputs(settings, &ring)?;
@@ -100,7 +100,7 @@ pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationTo
     };
     let result = match first {
         Some(first) => {
-            agent.count(first, zones, pair_log, Asked { reload, end: shutdown, servers: &mut servers }).await
+            agent.count(first, zones, pair_log, LoopControl { reload, end: shutdown, servers: &mut servers }).await
         }
         None => Ok(()),
     };
@@ -164,7 +164,7 @@ fn known(claim: Result<Only, NotAlone>) -> Result<Option<Only>, Error> {
 }
 
 /// The node's devices, pins and hook, as found.
-struct Found {
+struct NodeSetup {
     watch: Watch,
     devices: Devices,
     pins: Option<Pins>,
@@ -172,7 +172,7 @@ struct Found {
     has_cilium: bool,
 }
 
-impl Found {
+impl NodeSetup {
     fn look(settings: &Settings) -> Result<Self, Error> {
         // Opened before the scan, so that no change is missed.
         let watch = Watch::new()?;
@@ -193,7 +193,7 @@ impl Found {
 /// An agent that does not count yet.
 struct Agent<'a> {
     settings: &'a Settings,
-    found: Found,
+    found: NodeSetup,
     outputs: Outputs,
     sink: Sink,
     samples: watch::Sender<Arc<[Sample]>>,
@@ -243,12 +243,12 @@ impl Agent<'_> {
         first: Vec<Change>,
         zones: Zones,
         pair_log: Option<PairLog>,
-        asked: Asked<'_>,
+        asked: LoopControl<'_>,
     ) -> Result<(), Error> {
         let flow_server = self.flow_server();
         let Self { settings, found, outputs, sink, samples, page, saves, historian, table, index } = self;
-        let Found { watch, devices, pins, choice, .. } = found;
-        let history = historian.map(|historian| Keeping::new(historian, settings.node.clone()));
+        let NodeSetup { watch, devices, pins, choice, .. } = found;
+        let history = historian.map(|historian| HistoryRecorder::new(historian, settings.node.clone()));
         let start = Start { settings, choice: &choice, devices, pins, table, index: &index, sink: &sink };
         let Started { meter, state, is_continued, is_restored } = start.start(first)?;
         let mut counting = Counting {

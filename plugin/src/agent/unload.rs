@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The pins and files that an agent leaves behind.
 #[derive(Debug)]
-pub struct Remains {
+pub struct AgentArtifacts {
     /// The folder of pinned counters and programs.
     pub pin_dir: Option<PathBuf>,
     /// The folder of state that outlives an agent.
@@ -27,7 +27,7 @@ pub struct Remains {
 ///
 /// # Errors
 /// An agent still counts here, or the kernel or the file system refuses.
-pub fn unload(remains: &Remains) -> Result<(), Error> {
+pub fn unload(remains: &AgentArtifacts) -> Result<(), Error> {
     let pins = remains.pin_dir.as_deref().map(Pins::open).transpose()?;
     let only = pins.as_ref().map(Only::of_pins).transpose().map_err(Error::InUse)?;
     if let Some(pins) = &pins {

@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    followed::Followed,
+    followed::ControllerZones,
     place::change,
     settings::{Settings, ZoneSource},
 };
@@ -13,7 +13,7 @@ use crate::{
     link,
     meter::Meter,
     reports::ReportState,
-    watched::{Look, Watched},
+    watched::{FileChange, Watched},
     zones::{Change, Provider, SharedTable, StaticTable, Table},
 };
 use std::{
@@ -27,7 +27,7 @@ pub(super) enum Zones {
     /// A static table, with the providers of its zones.
     File(Watched, BTreeMap<String, Provider>),
     /// A controller.
-    Controller(Box<Followed>),
+    Controller(Box<ControllerZones>),
 }
 
 impl Zones {
@@ -46,7 +46,7 @@ impl Zones {
                 (Self::File(watched, table.providers), Some(changes))
             }
             ZoneSource::Controller(controller) => {
-                let (followed, first) = Followed::start(controller, &settings.state_dir, table, index);
+                let (followed, first) = ControllerZones::start(controller, &settings.state_dir, table, index);
                 (Self::Controller(Box::new(followed)), first)
             }
         })
@@ -111,11 +111,11 @@ impl Zones {
     pub(super) fn look(&mut self, is_asked: bool, meter: &mut Meter, index: &Index) -> Result<(), Error> {
         let Self::File(file, providers) = self else { return Ok(()) };
         match file.look() {
-            Look::Changed => reload(file, providers, meter, index)?,
+            FileChange::Changed => reload(file, providers, meter, index)?,
             _ if is_asked => reload(file, providers, meter, index)?,
             // The table in force still agrees with the file.
-            Look::Same if file.is_applied => meter.confirm_zones(SystemTime::now()),
-            Look::Same | Look::Gone => {}
+            FileChange::Same if file.is_applied => meter.confirm_zones(SystemTime::now()),
+            FileChange::Same | FileChange::Gone => {}
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::services::{counters_client::CountersClient, zones_client::ZonesClient
 use crate::{
     bounded_file,
     feed::services::controller_client::ControllerClient,
-    leader::holder_in,
+    leader::leader_in,
     link::PEM_BYTES,
     proto::v1::{
         ListRequest, LookupRequest, LookupResponse, Prefix, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
@@ -208,7 +208,7 @@ impl Client {
     }
 
     fn refused(&self, status: &Status) -> ClientError {
-        if let Some(leader) = holder_in(status) {
+        if let Some(leader) = leader_in(status) {
             let message = status.message().to_owned();
             return ClientError::Elsewhere { target: self.target.clone(), leader, message };
         }

@@ -2,8 +2,8 @@
 
 use super::services::counters_server::Counters;
 use crate::{
-    accounting::{Between, Placed},
-    counters::Counted,
+    accounting::{Directed, LocatedPod},
+    counters::CounterSnapshot,
     proto::v1::{PodPair, Reason, WatchRequest, WatchResponse, ZonePair},
     wire::{placed_endpoint, reason, zone_pair},
     zones::{Locality, Matrix},
@@ -32,13 +32,13 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Intervals without a response because a client was too slow, over all clients.
 #[derive(Debug, Default)]
-pub struct Missed(pub AtomicU64);
+pub struct SkippedIntervals(pub AtomicU64);
 
 /// Streams the counters of one or more nodes, or of a cluster.
 #[derive(Debug)]
 pub struct CountersService<S> {
     samples: watch::Receiver<Arc<[S]>>,
-    missed_by_all: Arc<Missed>,
+    missed_by_all: Arc<SkippedIntervals>,
     shutdown: CancellationToken,
 }
 
@@ -49,13 +49,13 @@ impl<S> CountersService<S> {
     }
 
     /// The intervals that slow clients missed.
-    pub fn missed(&self) -> Arc<Missed> {
+    pub fn missed(&self) -> Arc<SkippedIntervals> {
         Arc::clone(&self.missed_by_all)
     }
 }
 
 #[tonic::async_trait]
-impl<S: AsRef<Counted> + Send + Sync + 'static> Counters for CountersService<S> {
+impl<S: AsRef<CounterSnapshot> + Send + Sync + 'static> Counters for CountersService<S> {
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -87,12 +87,12 @@ impl<S: AsRef<Counted> + Send + Sync + 'static> Counters for CountersService<S> 
     }
 }
 
-type Pair = (Between<Placed>, Locality);
+type Pair = (Directed<LocatedPod>, Locality);
 
 /// A stream in progress.
 struct Watcher<S> {
     samples: watch::Receiver<Arc<[S]>>,
-    missed_by_all: Arc<Missed>,
+    missed_by_all: Arc<SkippedIntervals>,
     shutdown: CancellationToken,
     pairs: usize,
     period: Duration,
@@ -105,7 +105,7 @@ struct Watcher<S> {
     before: HashMap<Pair, u64>,
 }
 
-impl<S: AsRef<Counted>> Watcher<S> {
+impl<S: AsRef<CounterSnapshot>> Watcher<S> {
     async fn next(&mut self) -> Option<WatchResponse> {
         match &mut self.ticks {
             None => {
@@ -170,7 +170,7 @@ impl<S: AsRef<Counted>> Watcher<S> {
         self.before = sorted.iter().map(|(_, pair, counter)| (pair.clone(), counter.bytes)).collect();
         let listed = sorted.len().min(self.pairs);
         rest += sorted[listed..].iter().map(|(_, _, counter)| *counter).sum();
-        let pair = |(_, (Between { source, destination }, locality), sum): (u64, Pair, abi::Counter)| PodPair {
+        let pair = |(_, (Directed { source, destination }, locality), sum): (u64, Pair, abi::Counter)| PodPair {
             source: Some(placed_endpoint(&source)),
             destination: Some(placed_endpoint(&destination)),
             locality: locality.to_string(),
@@ -181,13 +181,13 @@ impl<S: AsRef<Counted>> Watcher<S> {
     }
 }
 
-fn zone_pairs<S: AsRef<Counted>>(samples: &[S]) -> Vec<ZonePair> {
+fn zone_pairs<S: AsRef<CounterSnapshot>>(samples: &[S]) -> Vec<ZonePair> {
     let mut sum = Matrix::default();
     samples.iter().for_each(|sample| sum.merge(&sample.as_ref().matrix));
     sum.cells().map(|(pair, sum)| zone_pair(pair, sum)).collect()
 }
 
-fn reasons<S: AsRef<Counted>>(samples: &[S]) -> Vec<Reason> {
+fn reasons<S: AsRef<CounterSnapshot>>(samples: &[S]) -> Vec<Reason> {
     let sum_of = |stat: abi::stats::Stat| {
         let of_sample =
             |sample: &S| sample.as_ref().stats.iter().find(|(of, _)| *of == stat).map(|(_, counter)| *counter);
@@ -200,17 +200,17 @@ fn reasons<S: AsRef<Counted>>(samples: &[S]) -> Vec<Reason> {
 mod tests {
     use super::*;
     use crate::{
-        accounting::{Accounting, End, Service, Transfer},
-        counters::{Sample, TableState, Whose},
+        accounting::{Accounting, Service, Transfer, TransferEnd},
+        counters::{CounterScope, Sample, TableState},
         demo::topology::place,
         identity::Endpoint,
     };
     use std::time::SystemTime;
 
-    fn end(n: u8, zone: usize) -> End {
+    fn end(n: u8, zone: usize) -> TransferEnd {
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let endpoint = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-        End {
+        TransferEnd {
             address: Some([10, 0, 0, n].into()),
             endpoint: Some(Arc::new(endpoint)),
             place: place(zone),
@@ -223,8 +223,8 @@ mod tests {
         let (prefixes, zones, reloads) = ((0, 0), (0, 0), (0, 0));
         let table = TableState { prefixes, zones, loaded: now, confirmed: now, reloads, addresses: 0, feed: None };
         Arc::from([Sample {
-            counted: Counted {
-                whose: Whose::Node("node-1".into()),
+            counted: CounterSnapshot {
+                whose: CounterScope::Node("node-1".into()),
                 time: now,
                 began: None,
                 epoch: 0,

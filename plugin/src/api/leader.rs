@@ -2,7 +2,7 @@
 
 use super::{CountersService, services::counters_server::Counters};
 use crate::{
-    counters::Counted,
+    counters::CounterSnapshot,
     leader::{Leader, Role, until_lost},
     proto::v1::{WatchRequest, WatchResponse},
 };
@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 #[derive(Debug)]
 pub struct LeaderCounters {
     /// The totals, once they are complete.
-    pub counters: CountersService<Counted>,
+    pub counters: CountersService<CounterSnapshot>,
     /// Whether this replica is the leader.
     pub role: watch::Receiver<Role>,
 }
@@ -31,7 +31,7 @@ impl Counters for LeaderCounters {
         let answers = self.counters.watch(request).await?.into_inner();
         let last = stream::once(async { Err(Status::unavailable("another replica is the leader now")) });
         let role = self.role.clone();
-        let answers = answers.take_while(move |_| std::future::ready(role.borrow().is_holder()));
+        let answers = answers.take_while(move |_| std::future::ready(role.borrow().is_leader()));
         // The last message tells the client why the stream ends.
         Ok(Response::new(answers.take_until(Box::pin(until_lost(self.role.clone()))).chain(last).boxed()))
     }
@@ -41,7 +41,7 @@ impl Counters for LeaderCounters {
 mod tests {
     use super::*;
     use crate::{
-        leader::{Term, holder_in},
+        leader::{Term, leader_in},
         reports::ClusterTotals,
     };
     use std::sync::Arc;
@@ -83,6 +83,6 @@ mod tests {
         role.send_replace(Role::Standby(Some(leader)));
         let refused = service.watch(Request::new(WatchRequest::default())).await.map(drop).unwrap_err();
         assert_eq!(refused.message(), "not the holder: 10.0.0.2:4344 (b)");
-        assert_eq!(holder_in(&refused).as_deref(), Some("10.0.0.2:4344"));
+        assert_eq!(leader_in(&refused).as_deref(), Some("10.0.0.2:4344"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    history::{Ends, Serving, Workload},
+    history::{Ends, TransferService, Workload},
     zones::{Location, Place},
 };
 use meridian_abi::Counter;
@@ -33,7 +33,7 @@ fn block(span: Span, bytes: u64) -> Block {
     let site = Location { provider: None, place: Place::Unknown, class: None };
     let workload = Workload { kind: "Deployment".into(), name: "web".into(), ..Workload::default() };
     let counter = Counter { bytes, packets: 1 };
-    builder.add(Ends { workloads: [&workload; 2], sites: [&site; 2] }, Serving::default(), counter);
+    builder.add(Ends { workloads: [&workload; 2], sites: [&site; 2] }, TransferService::default(), counter);
     builder.add_recorded(span.seconds);
     builder.block()
 }

@@ -2,7 +2,7 @@
 
 use super::reconciliation::{Reason, Reconciliation, Row};
 use crate::{
-    statement::{Form, csv_field, grid},
+    statement::{OutputFormat, csv_field, grid},
     units::human,
 };
 use serde_json::{Value, json};
@@ -13,12 +13,12 @@ const LEFT: usize = 4;
 
 impl Reconciliation {
     /// The reconciliation in a form.
-    pub fn form(&self, form: Form) -> String {
+    pub fn form(&self, form: OutputFormat) -> String {
         match form {
-            Form::Table => grid::aligned(&self.cells(), LEFT) + "\n" + &self.footer(),
-            Form::Markdown => grid::markdown(&self.cells(), LEFT) + "\n" + &self.footer(),
-            Form::Json => self.json().to_string() + "\n",
-            Form::Csv => self.csv(),
+            OutputFormat::Table => grid::aligned(&self.cells(), LEFT) + "\n" + &self.footer(),
+            OutputFormat::Markdown => grid::markdown(&self.cells(), LEFT) + "\n" + &self.footer(),
+            OutputFormat::Json => self.json().to_string() + "\n",
+            OutputFormat::Csv => self.csv(),
         }
     }
 

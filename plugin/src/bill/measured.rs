@@ -52,7 +52,7 @@ pub struct MeasuredNode {
 pub enum BadAnswer {
     /// It is not of the form.
     #[error("the answer has no days with nodes: {0}")]
-    Form(#[from] serde_json::Error),
+    OutputFormat(#[from] serde_json::Error),
     /// A day is none.
     #[error("the answer has a day that is none: {0}")]
     Day(#[from] super::InvalidDay),

@@ -17,7 +17,7 @@ const MAX_ROWS: usize = 100_000;
 
 /// The key of the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
+pub enum GroupBy {
     /// A day and a node or resource.
     #[default]
     DayNode,
@@ -32,7 +32,7 @@ pub enum By {
 #[error("`{0}` is none of day-node, day and node")]
 pub struct UnknownBy(String);
 
-impl FromStr for By {
+impl FromStr for GroupBy {
     type Err = UnknownBy;
 
     fn from_str(text: &str) -> Result<Self, UnknownBy> {
@@ -212,7 +212,7 @@ pub struct Reconciliation {
     /// The provider.
     pub payer: Payer,
     /// The key of the rows.
-    pub by: By,
+    pub by: GroupBy,
     /// The first day and the last one.
     pub days: (Day, Day),
     /// The rows, by day and node.
@@ -229,7 +229,7 @@ impl Reconciliation {
     /// # Errors
     /// Those of `day`.
     pub fn new<E>(
-        (payer, by): (Payer, By),
+        (payer, by): (Payer, GroupBy),
         charges: &Charges,
         days: (Day, Day),
         mut day: impl FnMut(Day) -> Result<MeasuredDay, E>,
@@ -270,7 +270,7 @@ impl Reconciliation {
         }
         let row = row.explained(missing, Reason::MoreThanBilled);
         let complete = Row::default();
-        Self { payer: Payer::Aws, by: By::Node, days, rows: vec![row.clone()], total: row, complete }
+        Self { payer: Payer::Aws, by: GroupBy::Node, days, rows: vec![row.clone()], total: row, complete }
     }
 
     /// Whether the bytes of the nodes that reported all of the time are those of the bill if its GB are 2³⁰ bytes.
@@ -305,7 +305,7 @@ type Key = (Option<Day>, bool, String, String);
 
 struct Sums {
     payer: Payer,
-    by: By,
+    by: GroupBy,
     rows: BTreeMap<Key, Row>,
     further: Row,
     complete: Row,
@@ -397,9 +397,9 @@ impl Sums {
 
     fn add(&mut self, mut row: Row) {
         match self.by {
-            By::DayNode => {}
-            By::Day => (row.node, row.resource) = (String::new(), String::new()),
-            By::Node => row.day = None,
+            GroupBy::DayNode => {}
+            GroupBy::Day => (row.node, row.resource) = (String::new(), String::new()),
+            GroupBy::Node => row.day = None,
         }
         let key = (row.day, row.node.is_empty(), row.node.clone(), row.resource.clone());
         if self.rows.len() < MAX_ROWS || self.rows.contains_key(&key) {

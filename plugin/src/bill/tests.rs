@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    history::{Block, Builder, Ends, Serving, Span, Workload},
-    statement::Form,
+    history::{Block, Builder, Ends, Span, TransferService, Workload},
+    statement::OutputFormat,
     zones::{Class, Location, Place, Provider, Zone},
 };
 use flate2::{Compression, write::GzEncoder};
@@ -41,7 +41,7 @@ fn block(payer: Payer, day: u64, random: &mut StdRng) -> Block {
             let sites = [location(node, payer.name(), None), location(node + 1, payer.name(), class)];
             let counter = Counter { bytes: random.random_range(1..1 << 45), packets: 1 };
             let ends = Ends { workloads: [&workload; 2], sites: sites.each_ref() };
-            builder.add(ends, Serving::default(), counter);
+            builder.add(ends, TransferService::default(), counter);
             builder.add_nodes([&format!("n{node}"), &peer], sites.each_ref(), counter);
             // Neither within the zone nor to another region is anything of this bill.
             let here = location(node, payer.name(), None);
@@ -158,7 +158,7 @@ fn packed(text: &str) -> Vec<u8> {
 
 const CUR: Format = Format::AwsCur(BillUnit::Gigabyte);
 
-fn reconciled(payer: Payer, by: By, bills: &[Vec<u8>], measured: &Measured) -> Reconciliation {
+fn reconciled(payer: Payer, by: GroupBy, bills: &[Vec<u8>], measured: &Measured) -> Reconciliation {
     let mut charges = Charges::default();
     let format = if payer == Payer::Aws { CUR } else { Format::GcpBilling };
     bills.iter().for_each(|bill| read(format, bill.as_slice(), "bill", &mut charges).unwrap());
@@ -182,7 +182,7 @@ fn a_bill_of_our_own_counts_is_covered_exactly_in_every_format_and_length() {
         let text = written(&lines(payer, &measured));
         let (plain, gz) = (text.clone().into_bytes(), packed(&text));
         for bill in [plain, gz] {
-            let whole = reconciled(payer, By::DayNode, &[bill], &measured);
+            let whole = reconciled(payer, GroupBy::DayNode, &[bill], &measured);
             assert_eq!(whole.rows.len(), days as usize * NODES);
             assert!(whole.rows.iter().all(|row| row.billed == row.measured && row.reasons.is_empty()), "{payer:?}");
             assert_eq!((whole.total.billed, whole.total.coverage()), (whole.total.measured, Some(10_000)));
@@ -208,7 +208,7 @@ fn nodes_that_are_left_out_are_missing_from_the_coverage_to_the_byte() {
             }
             partial.extend(Measured::of(day, of_day));
         }
-        let result = reconciled(payer, By::Node, &[bill], &partial);
+        let result = reconciled(payer, GroupBy::Node, &[bill], &partial);
         let percent = (u128::from(all - left_out) * 10_000 + u128::from(all) / 2) / u128::from(all);
         assert_eq!(result.total.coverage().map(u128::from), Some(percent));
         assert_eq!(result.total.reasons.clone().into_iter().collect::<Vec<_>>(), [(Reason::NoAgent, left_out)]);
@@ -248,7 +248,7 @@ fn every_row_of_a_bill_has_the_resource_or_time_that_explains_it() {
         .insert(hybrid, MeasuredNode { provider: "eks-hybrid".into(), sent_bytes: 999, ..MeasuredNode::default() });
     of_day.no_node.sent_bytes = 11;
     measured.extend(Measured::of(day, of_day));
-    let result = reconciled(Payer::Aws, By::DayNode, &[bill.into_bytes()], &measured);
+    let result = reconciled(Payer::Aws, GroupBy::DayNode, &[bill.into_bytes()], &measured);
     let expected = [
         (Reason::LoadBalancer, 10),
         (Reason::PublicAddress, 20),
@@ -262,15 +262,15 @@ fn every_row_of_a_bill_has_the_resource_or_time_that_explains_it() {
         (Reason::Unexplained, 9),
     ];
     assert_eq!(result.total.reasons, expected.into_iter().collect());
-    for by in [By::Day, By::Node] {
+    for by in [GroupBy::Day, GroupBy::Node] {
         let other = Reconciliation { by, ..result.clone() };
         assert_eq!(other.total, result.total);
     }
-    for form in [Form::Table, Form::Markdown, Form::Csv, Form::Json] {
+    for form in [OutputFormat::Table, OutputFormat::Markdown, OutputFormat::Csv, OutputFormat::Json] {
         let text = result.form(form);
         assert!(text.contains("outside the cluster") && text.contains("i-00000000000000001"), "{text}");
     }
-    let json: Value = serde_json::from_str(&result.form(Form::Json)).unwrap();
+    let json: Value = serde_json::from_str(&result.form(OutputFormat::Json)).unwrap();
     let rows = json["rows"].as_array().unwrap();
     let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
     for key in ["billed_bytes", "measured_bytes"] {
@@ -289,12 +289,12 @@ fn a_bill_in_binary_units_is_recognised() {
             text + &format!("{},DataTransfer-Regional-Bytes,i-{node:017x},{amount:.10}\n", time(*second, "%Y-%m-%d"))
         },
     );
-    let result = reconciled(Payer::Aws, By::DayNode, &[bill.clone().into_bytes()], &measured);
-    assert!(result.looks_binary() && result.form(Form::Table).contains("Try --unit GiB"));
+    let result = reconciled(Payer::Aws, GroupBy::DayNode, &[bill.clone().into_bytes()], &measured);
+    assert!(result.looks_binary() && result.form(OutputFormat::Table).contains("Try --unit GiB"));
     let mut charges = Charges::default();
     read(Format::AwsCur(BillUnit::Gibibyte), bill.as_bytes(), "bill", &mut charges).unwrap();
     let day = |day| Ok::<_, Infallible>(measured.day(day).cloned().unwrap_or_default());
-    let result = Reconciliation::new((Payer::Aws, By::DayNode), &charges, charges.days().unwrap(), day).unwrap();
+    let result = Reconciliation::new((Payer::Aws, GroupBy::DayNode), &charges, charges.days().unwrap(), day).unwrap();
     assert!(!result.looks_binary() && result.total.coverage() == Some(10_000));
 }
 

@@ -6,7 +6,7 @@ use super::{
     print, usage,
 };
 use crate::{
-    advice::{Advice, BadQuestion, Question, Snapshot},
+    advice::{Advice, AdviceRequest, InvalidAdviceRequest, Snapshot},
     catalogue::Catalogue,
     cost::PriceTable,
     historian::second,
@@ -44,8 +44,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let texts = args.texts();
     // Bad questions are refused before a server is asked.
-    let question = Question::parse(&texts, second()).map_err(|error| match error {
-        BadQuestion::Range(range) => history_args::bad_range(range),
+    let question = AdviceRequest::parse(&texts, second()).map_err(|error| match error {
+        InvalidAdviceRequest::Range(range) => history_args::bad_range(range),
         // It begins with the name of the flag.
         flag => usage(format!("--{flag}")),
     })?;
@@ -60,7 +60,7 @@ impl Args {
         self.range.texts(always.into_iter().chain(self.explain.iter().map(|id| ("explain", id))))
     }
 
-    fn of_folder(&self, folder: &Path, question: &Question, prices: &PriceTable) -> Result<String, Failure> {
+    fn of_folder(&self, folder: &Path, question: &AdviceRequest, prices: &PriceTable) -> Result<String, Failure> {
         let catalogue = match &self.zones_file {
             Some(path) => Catalogue::of_static(&StaticTable::read(path).map_err(usage)?),
             None => Catalogue::default(),

@@ -105,7 +105,8 @@ async fn show(args: &Args, duration: Duration) -> Result<(), Failure> {
         page.add(tally);
     }
     let historian = Arc::new(Historian::in_memory(prices, second()));
-    let mut shown = Shown { sink, samples, ready: page.ready.clone(), pair_log, progress: Progress::new(), historian };
+    let mut shown =
+        DemoOutputs { sink, samples, ready: page.ready.clone(), pair_log, progress: Progress::new(), historian };
     let exporting = args.otlp.clone().settings()?.map(|settings| {
         let tally = Arc::new(otlp::Tally::default());
         page.add(Arc::clone(&tally));
@@ -144,7 +145,7 @@ fn open_pair_log(path: &Path, tally: &Arc<PairLogTally>) -> Result<PairLog, Fail
 }
 
 /// The outputs of the demo.
-struct Shown {
+struct DemoOutputs {
     sink: Sink,
     samples: watch::Sender<Arc<[Sample]>>,
     ready: Ready,
@@ -153,7 +154,7 @@ struct Shown {
     historian: Arc<Historian>,
 }
 
-impl Shown {
+impl DemoOutputs {
     /// Serves the counters to Hubble's clients, `meridian top` and Prometheus.
     async fn serve(&self, mut page: Page, shutdown: &CancellationToken) -> Result<Servers, Failure> {
         let places = Places { grpc: Some(OBSERVER), tls: None, socket: None, http: Some(METRICS) };

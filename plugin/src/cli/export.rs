@@ -2,14 +2,14 @@
 
 use super::{
     Failure,
-    history_args::{self, HistoryArgs, Past, RangeArgs},
+    history_args::{self, HistoryArgs, HistorySource, RangeArgs},
     print, usage,
 };
 use crate::{
     focus::Charges,
     historian::second,
     history::Span,
-    statement::{Query, Question},
+    statement::{Query, ReportRequest},
 };
 use jiff::Timestamp;
 
@@ -44,9 +44,10 @@ pub(super) fn run(command: &Export) -> Result<(), Failure> {
 impl FocusArgs {
     fn run(&self) -> Result<(), Failure> {
         let texts = self.range.texts([("locality", &self.locality)]);
-        let Question { query, from, to, .. } = Question::parse(&texts, second()).map_err(history_args::bad_range)?;
+        let ReportRequest { query, from, to, .. } =
+            ReportRequest::parse(&texts, second()).map_err(history_args::bad_range)?;
         match self.history.past()? {
-            Past::Folder(folder, prices) => {
+            HistorySource::Folder(folder, prices) => {
                 let Query { localities, .. } = query;
                 let charges = Charges::new(&prices, localities);
                 let (mut printed, mut text) = (Ok(()), Charges::header());
@@ -61,7 +62,7 @@ impl FocusArgs {
                 // Without a block the header is left.
                 printed.and_then(|()| print(&text))
             }
-            Past::Server(server) => {
+            HistorySource::Server(server) => {
                 let days = days(from, to)?;
                 for (at, (from, to)) in days.into_iter().enumerate() {
                     let mut texts = texts.clone();

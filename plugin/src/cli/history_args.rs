@@ -1,7 +1,7 @@
 //! The arguments of the commands that show the past: a server or a folder with a history, a range of time, prices.
 
 use super::{Failure, access::TokenArgs, ask, prices::PriceArgs, usage};
-use crate::{archive, cost::PriceTable, history::Block, statement::BadQuestion};
+use crate::{archive, cost::PriceTable, history::Block, statement::InvalidReportRequest};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -59,20 +59,20 @@ impl RangeArgs {
 }
 
 /// Where the past is read from.
-pub(super) enum Past<'a> {
+pub(super) enum HistorySource<'a> {
     Server(&'a ServerArgs),
     Folder(&'a Path, PriceTable),
 }
 
 impl HistoryArgs {
     /// The server, or the folder with the prices to apply.
-    pub(super) fn past(&self) -> Result<Past<'_>, Failure> {
+    pub(super) fn past(&self) -> Result<HistorySource<'_>, Failure> {
         match &self.history {
-            Some(folder) => Ok(Past::Folder(folder, self.prices.table()?)),
+            Some(folder) => Ok(HistorySource::Folder(folder, self.prices.table()?)),
             None if self.prices.is_own() => {
                 Err(usage("--prices applies to --history only: a server uses the prices of its own --prices"))
             }
-            None => Ok(Past::Server(&self.server)),
+            None => Ok(HistorySource::Server(&self.server)),
         }
     }
 
@@ -94,8 +94,8 @@ impl HistoryArgs {
         of_folder: impl FnOnce(&Path, &PriceTable) -> Result<String, Failure>,
     ) -> Result<String, Failure> {
         match self.past()? {
-            Past::Folder(folder, prices) => of_folder(folder, &prices),
-            Past::Server(server) => server.answer(path, texts),
+            HistorySource::Folder(folder, prices) => of_folder(folder, &prices),
+            HistorySource::Server(server) => server.answer(path, texts),
         }
     }
 }
@@ -108,9 +108,9 @@ pub(super) fn read(folder: &Path, from: u64, to: u64, each: impl FnMut(&Block)) 
 }
 
 /// A bad question, which begins with the name of its flag; an empty range names both.
-pub(super) fn bad_range(error: BadQuestion) -> Failure {
+pub(super) fn bad_range(error: InvalidReportRequest) -> Failure {
     match error {
-        range @ BadQuestion::Empty { .. } => usage(range),
+        range @ InvalidReportRequest::Empty { .. } => usage(range),
         flag => usage(format!("--{flag}")),
     }
 }

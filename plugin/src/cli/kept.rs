@@ -8,7 +8,7 @@ const MAX_LABELS: usize = 16;
 
 /// Prices, budgets and labels.
 #[derive(Debug, clap::Args)]
-pub(super) struct KeptArgs {
+pub(super) struct HistoryDataArgs {
     #[command(flatten)]
     prices: PriceArgs,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(super) struct KeptArgs {
     labels: Vec<String>,
 }
 
-impl KeptArgs {
+impl HistoryDataArgs {
     /// The settings of a history, whose folder is not set.
     pub(super) fn settings(self) -> Result<Settings, Failure> {
         let labels: Vec<String> = self.labels.into_iter().filter(|key| !key.is_empty()).collect();

@@ -2,7 +2,7 @@
 
 use super::{Failure, named_file::NamedFile, print, usage};
 use crate::{
-    cost::{PriceTable, Quote, Rule, Terms, Unit},
+    cost::{PriceTable, Quote, Rule, RulePrice, Unit},
     zones::{Class, Locality, Location, Place, Provider, StaticTable, Zone},
 };
 use clap::{Args, Subcommand, ValueEnum};
@@ -116,8 +116,8 @@ fn list(prices: &PriceTable, provider: Option<&str>, output: Output) -> Result<S
     );
     for (rule, own) in rules {
         let (sender, receiver, unit) = match &rule.terms {
-            Terms::Prices { sender, receiver, unit } => (sender.to_string(), receiver.to_string(), unit.name()),
-            Terms::Unpriced(_) => ("unpriced".to_owned(), "-".to_owned(), "-"),
+            RulePrice::Prices { sender, receiver, unit } => (sender.to_string(), receiver.to_string(), unit.name()),
+            RulePrice::Unpriced(_) => ("unpriced".to_owned(), "-".to_owned(), "-"),
         };
         let day = match (own, rule.as_of.as_str()) {
             (true, "") => "your own",
@@ -166,7 +166,8 @@ fn explanation(from: &Location, to: &Location, quote: &Quote<'_>) -> String {
     let locality = Locality::between(&from.place, &to.place);
     let mut text = format!("from      {from}\nto        {to}\nlocality  {locality}\n");
     // Writing to a string can't fail.
-    if let (Some(charge), Some(Rule { terms: Terms::Prices { unit, .. }, .. })) = (quote.cost(bytes(quote)), quote.rule)
+    if let (Some(charge), Some(Rule { terms: RulePrice::Prices { unit, .. }, .. })) =
+        (quote.cost(bytes(quote)), quote.rule)
     {
         for (end, part) in [("sender", charge.sender), ("receiver", charge.receiver), ("both", charge.total())] {
             let _ = writeln!(text, "{end:<9} {} USD per {}", part.exact(), unit.name());
@@ -189,7 +190,7 @@ fn explanation(from: &Location, to: &Location, quote: &Quote<'_>) -> String {
 /// The bytes of the unit of a quote.
 fn bytes(quote: &Quote<'_>) -> u64 {
     match quote.rule.map(|rule| &rule.terms) {
-        Some(Terms::Prices { unit: Unit::Gibibyte, .. }) => 1 << 30,
+        Some(RulePrice::Prices { unit: Unit::Gibibyte, .. }) => 1 << 30,
         _ => 1_000_000_000,
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
     /// Address of the server for Hubble's clients, HOST:PORT or unix:PATH. Beyond loopback it needs TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4245")]
-    listen: At,
+    listen: ListenAddress,
     /// Number of flows to keep, the newest by time: a power of two, less one.
     #[arg(long, value_name = "FLOWS", default_value_t = CAPACITY)]
     capacity: Capacity,
@@ -81,7 +81,7 @@ pub(super) struct Args {
 
 /// An address to serve clients at.
 #[derive(Clone, Debug)]
-enum At {
+enum ListenAddress {
     Port(SocketAddr),
     Socket(PathBuf),
 }
@@ -95,7 +95,7 @@ enum InvalidAt {
     Port(#[from] InvalidListen),
 }
 
-impl std::str::FromStr for At {
+impl std::str::FromStr for ListenAddress {
     type Err = InvalidAt;
 
     fn from_str(text: &str) -> Result<Self, InvalidAt> {
@@ -107,7 +107,7 @@ impl std::str::FromStr for At {
     }
 }
 
-impl std::fmt::Display for At {
+impl std::fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Port(at) => at.fmt(f),
@@ -116,7 +116,7 @@ impl std::fmt::Display for At {
     }
 }
 
-impl At {
+impl ListenAddress {
     const fn port(&self) -> Option<SocketAddr> {
         match self {
             Self::Port(at) => Some(*at),
@@ -146,7 +146,7 @@ async fn replay(args: &Args, inputs: Inputs, at: SocketAddr, tls_files: Option<l
     let ready = page.ready.clone();
     let tls = servers::tls(tls_files, at);
     let http = args.http_listen.map(|listen| listen.0);
-    let socket = if let At::Socket(path) = &args.listen { Some(path.as_path()) } else { None };
+    let socket = if let ListenAddress::Socket(path) = &args.listen { Some(path.as_path()) } else { None };
     let places = Places { grpc: args.listen.port(), tls: tls.clone(), socket, http };
     let mut peers: Peers = args.peers.iter().map(|peer| peer.announced(tls.is_some())).collect();
     if peers.is_empty() {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The requests received so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct ReceivedSignals {
     /// A request to end: SIGINT or SIGTERM.
     pub(super) end: CancellationToken,
     /// A request to read files again: SIGHUP.
@@ -18,8 +18,8 @@ pub(super) struct Asked {
 }
 
 /// Handles every signal from now on. Must be called inside a runtime.
-pub(super) fn signals() -> Result<Asked, Failure> {
-    let asked = Asked::default();
+pub(super) fn signals() -> Result<ReceivedSignals, Failure> {
+    let asked = ReceivedSignals::default();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signal = signal(kind).map_err(Failure::failed)?;
         let asked = asked.clone();

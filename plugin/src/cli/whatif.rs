@@ -6,7 +6,7 @@ use super::{
     print, usage,
 };
 use crate::{
-    advice::{Change, Form},
+    advice::{Change, OutputFormat},
     historian::second,
     statement,
 };
@@ -31,9 +31,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Bad questions are refused before a server is asked.
-    statement::Question::parse(&args.range.texts([]), second()).map_err(history_args::bad_range)?;
+    statement::ReportRequest::parse(&args.range.texts([]), second()).map_err(history_args::bad_range)?;
     Change::parse(&args.change, &args.endpoints).map_err(usage)?;
-    if !matches!(Form::of_name(&args.output), Some(Form::Table | Form::Json)) {
+    if !matches!(OutputFormat::of_name(&args.output), Some(OutputFormat::Table | OutputFormat::Json)) {
         return Err(usage("--output: it is neither table nor json"));
     }
     let others = [("change", &args.change), ("endpoints", &args.endpoints), ("output", &args.output)];

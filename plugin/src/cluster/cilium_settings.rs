@@ -13,7 +13,7 @@ const CONFIG: &str = "cilium-config";
 const AGENT: &str = "cilium";
 const SERVICE_TOPOLOGY: &str = "enable-service-topology";
 /// How long the API server may take for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl CiliumSettings {
 }
 
 async fn answered<T>(asked: impl Future<Output = kube::Result<Option<T>>>) -> Option<T> {
-    match timeout(ANSWER, asked).await {
+    match timeout(RESPONSE_TIMEOUT, asked).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             tracing::debug!(%error, "Cilium's settings can't be read");

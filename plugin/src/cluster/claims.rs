@@ -18,7 +18,7 @@ use std::{
 };
 
 /// The limit of objects that a conflict names, one for each zone.
-const NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 
 /// An object's claim about a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -372,7 +372,7 @@ impl Conflict {
         claimed.sort_unstable();
         let all = claimed.len();
         let mut seen = BTreeSet::new();
-        claimed.retain(|(_, place)| seen.len() < NAMED && seen.insert(place.clone()));
+        claimed.retain(|(_, place)| seen.len() < MAX_NAMED && seen.insert(place.clone()));
         Self { more: all - claimed.len(), named: claimed, zones }
     }
 

@@ -19,11 +19,11 @@ use tokio::{
 };
 
 /// The shortest time between two Events.
-const APART: Duration = Duration::from_millis(100);
+const MIN_EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// Events expire after an hour: a lasting problem is reported again after this time.
-const AGAIN: Duration = Duration::from_secs(45 * 60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(45 * 60);
 /// The limit of notices that are repeated.
-const KEPT: usize = 1024;
+const MAX_REMEMBERED_EVENTS: usize = 1024;
 /// The limit of characters of an object's name in the name of its Event.
 const NAME: usize = 200;
 const COMPONENT: &str = "meridian-controller";
@@ -41,7 +41,7 @@ impl EventRecorder {
     pub async fn run(mut self) {
         let mut sent: std::collections::VecDeque<(Instant, Notice)> = std::collections::VecDeque::new();
         loop {
-            let again = sent.front().map_or_else(|| Instant::now() + AGAIN, |(at, _)| *at + AGAIN);
+            let again = sent.front().map_or_else(|| Instant::now() + REPEAT_INTERVAL, |(at, _)| *at + REPEAT_INTERVAL);
             let notice = tokio::select! {
                 notice = self.notices.recv() => notice,
                 () = sleep_until(again) => sent.pop_front().map(|(_, notice)| notice),
@@ -50,11 +50,11 @@ impl EventRecorder {
             if let Err(error) = self.write(&notice).await {
                 tracing::warn!(object = %notice.object, %error, "an Event can't be written");
             }
-            if sent.len() == KEPT {
+            if sent.len() == MAX_REMEMBERED_EVENTS {
                 sent.pop_front();
             }
             sent.push_back((Instant::now(), notice));
-            sleep(APART).await;
+            sleep(MIN_EVENT_INTERVAL).await;
         }
     }
 

@@ -164,8 +164,8 @@ pub(super) struct Node {
     /// The zone in the labels; its region can be missing.
     pub(super) zone: Option<Arc<Zone>>,
     /// The expectation for a node without a zone: it may still get one, or never needs one.
-    pub(super) zoneless: Zoneless,
-    pub(super) agency: Agency,
+    pub(super) zoneless: ZoneLabelState,
+    pub(super) agency: AgentExpectation,
     pub(super) created: Option<SystemTime>,
     /// `spec.podCIDRs`.
     pub(super) prefixes: Vec<IpNetwork>,
@@ -191,7 +191,7 @@ impl Node {
 
 /// The agent of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Agency {
+pub(super) enum AgentExpectation {
     /// An agent runs there, or will.
     #[default]
     Agent,
@@ -203,7 +203,7 @@ pub(super) enum Agency {
 
 /// The state of a node without a zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Zoneless {
+pub(super) enum ZoneLabelState {
     /// The labels are final.
     #[default]
     Labelled,

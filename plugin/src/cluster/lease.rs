@@ -25,7 +25,7 @@ const DURATION: Duration = Duration::from_secs(15);
 /// A holder that can't renew the Lease gives up after this time.
 const DEADLINE: Duration = Duration::from_secs(12);
 /// The extra wait of a replica without the earlier reports.
-const COURTESY: Duration = Duration::from_secs(5);
+const NEW_LEADER_DELAY: Duration = Duration::from_secs(5);
 /// The interval at which the Lease is renewed, or checked.
 const RETRY: Duration = Duration::from_secs(2);
 /// The shortest wait after an answer that took longer than the interval.
@@ -33,7 +33,7 @@ const REST: Duration = Duration::from_millis(250);
 /// The interval and the number of checks when the holder is about to release the Lease.
 const SOON: (Duration, u32) = (Duration::from_millis(100), 20);
 /// The time limit for an answer of the API server. Two answers of five seconds are within the deadline.
-const ANSWER: Duration = Duration::from_secs(6);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(6);
 /// The annotation with the holder's address.
 const FEED: &str = "meridian/feed";
 const API: &str = "meridian/api";
@@ -124,7 +124,7 @@ impl Lease {
                 set_role(&role, now);
             }
             let wait = if looks_soon > 0 { SOON.0 } else { RETRY.mul_f64(rand::random_range(0.75..=1.0)) };
-            looks_soon = if role.borrow().is_holder() { 0 } else { looks_soon.saturating_sub(1) };
+            looks_soon = if role.borrow().is_leader() { 0 } else { looks_soon.saturating_sub(1) };
             let next = (tried + wait).max(Instant::now() + REST.min(wait));
             tokio::select! {
                 () = sleep_until(next) => {}
@@ -175,7 +175,7 @@ impl Lease {
                 Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64).max(DURATION);
             // A released Lease can be acquired at once.
             let lasts = if renewal.holder.is_empty() { Duration::ZERO } else { lasts };
-            let courtesy = if self.knowledge.is_blank() { COURTESY } else { Duration::ZERO };
+            let courtesy = if self.knowledge.is_blank() { NEW_LEADER_DELAY } else { Duration::ZERO };
             if now.duration_since(since) < lasts + courtesy {
                 return Ok(Role::Standby(place(&lease)));
             }
@@ -246,7 +246,7 @@ impl Lease {
 impl ObservedLease {
     /// Limits the time for an answer: it must arrive before this replica has to give up.
     async fn answer<T>(&self, asked: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-        let latest = Instant::now() + ANSWER;
+        let latest = Instant::now() + RESPONSE_TIMEOUT;
         let until = self.renewed.map_or(latest, |renewed| (renewed + DEADLINE).min(latest));
         Ok(timeout_at(until, asked).await.map_err(|_| Failure::Silent)??)
     }

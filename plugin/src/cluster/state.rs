@@ -30,7 +30,7 @@ use tokio::{
 /// The shortest time between two publications; changes in between are published together.
 const GATHER: Duration = Duration::from_millis(250);
 /// The interval at which notices become due.
-const LOOK: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Watches the cluster until the process ends.
 pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<Health>) -> mpsc::Receiver<Message> {
@@ -73,7 +73,7 @@ impl Publisher {
         pending.model.set_static(&self.fixed.borrow_and_update().clone());
         let mut due = Instant::now();
         // Some notices are due only after a while.
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval(POLL_INTERVAL);
         let mut batch = Vec::with_capacity(WAITING);
         loop {
             let is_due = pending.unsettled.is_empty() && pending.has_changes;

@@ -110,9 +110,9 @@ impl Authenticate for Tokens {
 }
 
 /// Accepts every caller: for a controller that only this machine can reach.
-pub struct Anybody;
+pub struct AllowAll;
 
-impl Authenticate for Anybody {
+impl Authenticate for AllowAll {
     fn check(&self, _: Option<String>, _: Option<IpAddr>) -> BoxFuture<'_, Result<Option<String>, Refused>> {
         Box::pin(async { Ok(None) })
     }

@@ -18,13 +18,13 @@ use std::{cell::OnceCell, collections::BTreeSet, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// The interval at which the progress is checked.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The time limit for errors of the API server: a new account may have no rights for a moment.
 const API_TROUBLE: Duration = Duration::from_secs(30);
 /// The wait for the first pod of a DaemonSet without pods.
 const FIRST_PODS: Duration = Duration::from_secs(20);
 /// The number of nodes that an error names.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 /// The length of an Event's message in an error, in characters.
 const REASON: usize = 300;
 
@@ -87,8 +87,8 @@ pub async fn unload_nodes(
     loop {
         let looked = unloading.look(&mut is_changed, &progress).await;
         match looked {
-            Ok(Looked::Gone) => return Ok(None),
-            Ok(Looked::At { now, is_settled }) => {
+            Ok(RolloutStatus::Gone) => return Ok(None),
+            Ok(RolloutStatus::At { now, is_settled }) => {
                 trouble = None;
                 if now != progress {
                     report(&now);
@@ -112,12 +112,12 @@ pub async fn unload_nodes(
             let reason = unloading.reason().await;
             return Err(UnloadError::Late { progress, after: patience, reason });
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
 /// The result of a check.
-enum Looked {
+enum RolloutStatus {
     /// There is no DaemonSet.
     Gone,
     At {
@@ -138,22 +138,22 @@ struct Unloading<'a> {
 
 impl Unloading<'_> {
     /// Lists the pods, then changes the DaemonSet unless that is done: the first list has every node with an agent.
-    async fn look(&self, is_changed: &mut bool, before: &Progress) -> Result<Looked, UnloadError> {
+    async fn look(&self, is_changed: &mut bool, before: &Progress) -> Result<RolloutStatus, UnloadError> {
         let failed = |error| UnloadError::Api { name: self.name.to_owned(), error };
-        let Some(set) = self.sets.get_opt(self.name).await.map_err(failed)? else { return Ok(Looked::Gone) };
+        let Some(set) = self.sets.get_opt(self.name).await.map_err(failed)? else { return Ok(RolloutStatus::Gone) };
         self.uid.get_or_init(|| set.metadata.uid.clone().unwrap_or_default());
         let labels = set.spec.selector.match_labels.clone().unwrap_or_default();
         let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let pods = self.pods.list(&ListParams::default().labels(&labels.join(","))).await.map_err(failed)?;
         let now = progress(&set, &pods.items, &before.nodes);
         if *is_changed {
-            return Ok(Looked::At { is_settled: is_seen(&set), now });
+            return Ok(RolloutStatus::At { is_settled: is_seen(&set), now });
         }
         let patch = self.patch(&set)?;
         // The patch names the container, so the rest of the pod stays.
         self.sets.patch(self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map_err(failed)?;
         *is_changed = true;
-        Ok(Looked::At { is_settled: false, now })
+        Ok(RolloutStatus::At { is_settled: false, now })
     }
 
     fn patch(&self, set: &DaemonSet) -> Result<serde_json::Value, UnloadError> {
@@ -238,8 +238,8 @@ fn is_done(pod: &Pod) -> bool {
 }
 
 fn named(nodes: &BTreeSet<String>) -> String {
-    let names: Vec<&str> = nodes.iter().take(NAMED).map(String::as_str).collect();
-    let others = nodes.len().saturating_sub(NAMED);
+    let names: Vec<&str> = nodes.iter().take(MAX_NAMED).map(String::as_str).collect();
+    let others = nodes.len().saturating_sub(MAX_NAMED);
     let rest = if others > 0 { format!(" and {others} more") } else { String::new() };
     format!("{}{rest}", names.join(", "))
 }

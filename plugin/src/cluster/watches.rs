@@ -48,7 +48,7 @@ const STEADY: Duration = Duration::from_secs(5);
 /// How long the publisher waits for the first list of a kind that a cluster may lack.
 const SETTLE: Duration = Duration::from_secs(30);
 /// The time limit for the start of a response.
-const ANSWER: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The random factor of the time between lists, so that they are not all made at once.
 const JITTER: std::ops::RangeInclusive<f64> = 0.75..=1.25;
 
@@ -484,8 +484,8 @@ impl Watch {
 
 /// Limits the time for a response: the API server may wait for another server that does not answer.
 async fn answer<T>(asked: BoxFuture<'_, Result<T, Failure>>) -> Result<T, Failure> {
-    let none = || Err(Failure::Unreachable(format!("no answer within {} s", ANSWER.as_secs())));
-    timeout(ANSWER, asked).await.unwrap_or_else(|_| none())
+    let none = || Err(Failure::Unreachable(format!("no answer within {} s", RESPONSE_TIMEOUT.as_secs())));
+    timeout(RESPONSE_TIMEOUT, asked).await.unwrap_or_else(|_| none())
 }
 
 /// A random time around this one.

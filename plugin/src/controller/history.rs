@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 const SILENT: Duration = Duration::from_secs(30);
 
 /// Records what nodes report.
-pub(super) struct Keeping {
+pub(super) struct HistoryRecorder {
     pub(super) recording: Recording,
     pub(super) cluster_totals: Arc<ClusterTotals>,
     pub(super) nodes: watch::Receiver<Arc<[NodeProvider]>>,
     pub(super) fixed: watch::Receiver<Arc<StaticTable>>,
 }
 
-impl Keeping {
+impl HistoryRecorder {
     /// Until `shutdown`; then the open hour is written.
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut ticks = interval(TICK);

@@ -2,17 +2,18 @@
 
 use super::{
     Error,
-    history::Keeping,
+    history::HistoryRecorder,
     settings::{Settings, TotalsSettings},
-    static_table::Followed,
-    totals::{Served, Totals},
+    static_table::WatchedStaticTable,
+    totals::{Totals, TotalsServices},
 };
 use crate::{
     api::{CountersService, LeaderCounters, ZonesService},
     cluster::{
-        self, Anybody, Catalogues, Client, EventRecorder, Health, NodeProvider, Notices, Publisher, ReviewTally, Tokens,
+        self, AllowAll, Catalogues, Client, EventRecorder, Health, NodeProvider, Notices, Publisher, ReviewTally,
+        Tokens,
     },
-    counters::Counted,
+    counters::CounterSnapshot,
     feed::{Agents, FeedService, Store},
     grpc::{self, AgentServices, ControllerServices},
     historian::{Historian, Recording},
@@ -51,7 +52,7 @@ type Part = JoinHandle<Result<(), Error>>;
 /// # Errors
 /// A resource is missing, or a part of the controller ended by itself.
 pub async fn run(settings: &Settings, reload: &Notify, shutdown: &CancellationToken) -> Result<(), Error> {
-    let mut fixed = Followed::read(settings.zones_file.as_deref())?;
+    let mut fixed = WatchedStaticTable::read(settings.zones_file.as_deref())?;
     let feed_tls = settings.feed_tls.clone().map(|files| Tls::new("feed", files).map(Arc::new));
     let feed_tls = feed_tls.transpose().map_err(Error::Tls)?;
     let client = cluster::connect(settings.kubeconfig.as_deref()).await?;
@@ -126,7 +127,7 @@ impl<'a> Controller<'a> {
         }
     }
 
-    fn start(&self, ports: Ports, feed_tls: Option<Arc<Tls>>, fixed: &Followed) -> Result<Parts, Error> {
+    fn start(&self, ports: Ports, feed_tls: Option<Arc<Tls>>, fixed: &WatchedStaticTable) -> Result<Parts, Error> {
         let (watching, notices, catalogues) = self.watch(fixed);
         let [tokens, replicas] = self.tokens();
         let for_history = Arc::clone(&replicas);
@@ -196,7 +197,12 @@ impl<'a> Controller<'a> {
     }
 
     /// Exports the totals to a collector, while this replica is the leader.
-    fn export(&self, settings: otlp::Settings, counters: watch::Receiver<Arc<[Counted]>>, page: &mut Page) -> Part {
+    fn export(
+        &self,
+        settings: otlp::Settings,
+        counters: watch::Receiver<Arc<[CounterSnapshot]>>,
+        page: &mut Page,
+    ) -> Part {
         let tally = Arc::new(otlp::Tally::default());
         page.add(Arc::clone(&tally));
         let TotalsSettings { cluster_name, families, .. } = &self.settings.totals;
@@ -225,8 +231,8 @@ impl<'a> Controller<'a> {
     }
 
     /// Keeps the history.
-    fn keep_history(&self, historian: Arc<Historian>, fixed: &Followed) -> Part {
-        let keeping = Keeping {
+    fn keep_history(&self, historian: Arc<Historian>, fixed: &WatchedStaticTable) -> Part {
+        let keeping = HistoryRecorder {
             recording: Recording::new(historian),
             cluster_totals: Arc::clone(&self.cluster_totals),
             nodes: self.nodes.subscribe(),
@@ -236,7 +242,7 @@ impl<'a> Controller<'a> {
     }
 
     /// Watches the cluster, and applies its state. Returns the way of further notices, and the catalogues.
-    fn watch(&self, fixed: &Followed) -> (Part, Notices, Catalogues) {
+    fn watch(&self, fixed: &WatchedStaticTable) -> (Part, Notices, Catalogues) {
         let (catalogues, requests) = Catalogues::new(self.client.clone());
         let (notices, to_report) = Notices::new(Arc::clone(&self.health));
         let messages = cluster::watch(&self.client, &self.settings.labels, &self.settings.timing, &self.health);
@@ -261,7 +267,7 @@ impl<'a> Controller<'a> {
 
     /// The service accounts that may follow and report, and those that may stand by.
     fn tokens(&self) -> [Arc<dyn Authenticate>; 2] {
-        let Some(accounts) = &self.settings.accounts else { return [Arc::new(Anybody), Arc::new(Anybody)] };
+        let Some(accounts) = &self.settings.accounts else { return [Arc::new(AllowAll), Arc::new(AllowAll)] };
         let of = |accounts_of: BTreeSet<String>| {
             let (client, audience) = (self.client.clone(), accounts.audience.clone());
             Tokens::new(client, audience, accounts_of, Arc::clone(&self.reviews))
@@ -281,7 +287,7 @@ impl<'a> Controller<'a> {
         }
     }
 
-    fn page(&self, served: &Served, fixed: &Followed) -> Page {
+    fn page(&self, served: &TotalsServices, fixed: &WatchedStaticTable) -> Page {
         let own = Arc::new(metrics::Controller {
             health: Arc::clone(&self.health),
             store: Arc::clone(&self.store),
@@ -303,7 +309,7 @@ impl<'a> Controller<'a> {
     async fn look_after(
         &self,
         parts: &mut Parts,
-        fixed: &mut Followed,
+        fixed: &mut WatchedStaticTable,
         reload: &Notify,
         shutdown: &CancellationToken,
     ) -> Result<(), Error> {

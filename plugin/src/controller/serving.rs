@@ -3,7 +3,7 @@
 use super::{Error, announced::announced};
 use crate::{
     cluster::{Health, Kind},
-    counters::Counted,
+    counters::CounterSnapshot,
     export::{Output, PairLog, PairLogTally},
     hubble::{PeerAddress, Peers, node_name, server_name},
     identity::Index,
@@ -26,12 +26,12 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_secs(1);
 /// A new leader serves no totals until every node has reported, but not longer than this: partial totals would look as
 /// if counters went backwards. A disconnected agent reconnects sooner.
-const WHOLE: Duration = Duration::from_secs(60);
+const TOTALS_TIMEOUT: Duration = Duration::from_secs(60);
 /// An agent without a report for this long is no longer announced to hubble-relay.
-const GONE: Duration = Duration::from_secs(60);
+const ANNOUNCE_TTL: Duration = Duration::from_secs(60);
 
 /// Serves the totals while this replica is the leader.
-pub(super) struct Serving {
+pub(super) struct LeaderServer {
     pub(super) pair_log: Option<(Output, Duration)>,
     pub(super) log: Option<PairLog>,
     pub(super) cluster_totals: Arc<ClusterTotals>,
@@ -43,11 +43,11 @@ pub(super) struct Serving {
     pub(super) cilium_port: Option<u16>,
     pub(super) index: Arc<Index>,
     pub(super) tally: Arc<Tally>,
-    pub(super) totals: watch::Sender<Arc<[Counted]>>,
+    pub(super) totals: watch::Sender<Arc<[CounterSnapshot]>>,
     pub(super) peers: watch::Sender<Arc<Peers>>,
 }
 
-impl Serving {
+impl LeaderServer {
     /// Runs until `shutdown`; then writes the pair log.
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut ticks = interval(TICK);
@@ -64,7 +64,7 @@ impl Serving {
             let now = Instant::now();
             self.cluster_totals.expire(now);
             self.announce(now);
-            if !self.role.borrow_and_update().is_holder() {
+            if !self.role.borrow_and_update().is_leader() {
                 if held.take().is_some() {
                     is_whole = false;
                     self.totals.send_replace(Arc::from([]));
@@ -75,7 +75,7 @@ impl Serving {
             }
             let since = *held.get_or_insert_with(|| {
                 epoch += 1;
-                expected = self.reporting(now, GONE);
+                expected = self.reporting(now, ANNOUNCE_TTL);
                 // This replica has all reports that it served.
                 is_whole = self.cluster_totals.is_complete();
                 now
@@ -83,7 +83,7 @@ impl Serving {
             is_whole |= self.is_whole(expected, now.duration_since(since));
             is_mirrored = self.cluster_totals.is_mirrored();
             if is_whole {
-                self.totals.send_replace(Arc::from([Counted { epoch, ..self.cluster_totals.counted() }]));
+                self.totals.send_replace(Arc::from([CounterSnapshot { epoch, ..self.cluster_totals.counted() }]));
                 self.log()?;
             }
         }
@@ -95,7 +95,7 @@ impl Serving {
     fn announce(&self, now: Instant) {
         let all = self.cluster_totals.nodes(now);
         let (mut peers, mut refused) = (Peers::new(), 0);
-        for reporting in all.iter().filter(|node| node.age < GONE) {
+        for reporting in all.iter().filter(|node| node.age < ANNOUNCE_TTL) {
             let (node, Some(claim)) = (&reporting.node, &reporting.flow_server) else { continue };
             let announced = match announced(&self.cluster, reporting, claim, (&self.index, &all)) {
                 Ok(announced) => announced,
@@ -140,7 +140,7 @@ impl Serving {
         let all = || self.health.all().get(&Kind::Node).map_or(0, |nodes| nodes.objects);
         let nodes = || all().saturating_sub(self.health.tally().nodes_without_agent);
         let expected = if expected > 0 { expected } else { nodes() };
-        expected > 0 && self.reporting(Instant::now(), held) >= expected || held >= WHOLE
+        expected > 0 && self.reporting(Instant::now(), held) >= expected || held >= TOTALS_TIMEOUT
     }
 
     fn log(&mut self) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::{
-    watched::{Look, Watched},
+    watched::{FileChange, Watched},
     zones::StaticTable,
 };
 use std::{
@@ -15,14 +15,14 @@ use std::{
 use tokio::sync::watch;
 
 /// A static table whose file is watched.
-pub(super) struct Followed {
+pub(super) struct WatchedStaticTable {
     file: Option<Watched>,
     table: watch::Sender<Arc<StaticTable>>,
     /// Tables accepted and tables refused after the first.
     pub(super) reloads: Arc<[AtomicU64; 2]>,
 }
 
-impl Followed {
+impl WatchedStaticTable {
     /// Reads the table from this file; without a file the table is empty.
     pub(super) fn read(path: Option<&Path>) -> Result<Self, Error> {
         let file = path.map(Watched::new);
@@ -39,7 +39,7 @@ impl Followed {
     /// in force.
     pub(super) fn look(&mut self, is_asked: bool) {
         let Some(file) = &mut self.file else { return };
-        if !matches!(file.look(), Look::Changed) && !is_asked {
+        if !matches!(file.look(), FileChange::Changed) && !is_asked {
             return;
         }
         match StaticTable::read(&file.path) {

@@ -2,12 +2,12 @@
 
 use super::{
     Error,
-    serving::Serving,
+    serving::LeaderServer,
     settings::{LeaseSettings, TotalsSettings},
 };
 use crate::{
     cluster::{Client, Health, Lease, Notice, Notices},
-    counters::Counted,
+    counters::CounterSnapshot,
     export::PairLogTally,
     feed::Store,
     hubble::Peers,
@@ -55,9 +55,9 @@ impl ZoneNames for Zones {
 }
 
 /// The services of the totals, and their tasks.
-pub(super) struct Served {
+pub(super) struct TotalsServices {
     pub(super) service: ReportsService,
-    pub(super) totals: watch::Receiver<Arc<[Counted]>>,
+    pub(super) totals: watch::Receiver<Arc<[CounterSnapshot]>>,
     pub(super) peers: watch::Receiver<Arc<Peers>>,
     /// Lines of the pair log.
     pub(super) pair_log: Arc<PairLogTally>,
@@ -76,7 +76,7 @@ fn report_hook_change(notices: Notices) -> impl Fn(HookChange) {
 
 impl Totals<'_> {
     /// Starts the election. Must be called inside a runtime.
-    pub(super) fn start(self) -> Result<Served, Error> {
+    pub(super) fn start(self) -> Result<TotalsServices, Error> {
         let Self { settings, cluster_totals, shutdown, .. } = &self;
         let (role, lease, replicas) = match &settings.lease {
             None => (watch::Sender::new(Role::Leader(Term::default())).subscribe(), None, None),
@@ -102,7 +102,7 @@ impl Totals<'_> {
         let (sender, peers) = (watch::Sender::new(Arc::from([])), watch::Sender::new(Arc::default()));
         let (totals, announced) = (sender.subscribe(), peers.subscribe());
         let pair_log = Arc::default();
-        let serving = Serving {
+        let serving = LeaderServer {
             pair_log: settings.pair_log.clone().map(|output| (output, settings.pair_log_interval)),
             log: None,
             cluster_totals: Arc::clone(cluster_totals),
@@ -117,7 +117,7 @@ impl Totals<'_> {
             peers,
         };
         let serving = tokio::spawn(serving.run(shutdown.clone()));
-        Ok(Served { service, totals, peers: announced, pair_log, lease, replicas, serving })
+        Ok(TotalsServices { service, totals, peers: announced, pair_log, lease, replicas, serving })
     }
 
     /// Runs for the Lease, and mirrors the leader in the meantime.

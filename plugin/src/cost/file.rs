@@ -3,7 +3,7 @@
 use super::{
     invalid::{InvalidPrices, InvalidRule},
     money::{Discount, Price, Unit},
-    rule::{Pattern, Rule, Scope, Terms},
+    rule::{Pattern, Rule, RulePrice, Scope},
 };
 use crate::{
     yaml,
@@ -64,7 +64,7 @@ enum DiscountEntry {
 struct Entry {
     id: String,
     provider: Option<String>,
-    between: Option<OneOrMore<Between>>,
+    between: Option<OneOrMore<PriceScope>>,
     from: Option<OneOrMore<String>>,
     to: Option<OneOrMore<String>>,
     from_zones: Option<OneOrMore<String>>,
@@ -82,7 +82,7 @@ struct Entry {
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Between {
+enum PriceScope {
     SameZone,
     Zones,
     Regions,
@@ -157,21 +157,21 @@ fn rule(mut entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Result<Rule
     }
 }
 
-fn scope_and_terms(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Result<(Scope, Terms), InvalidRule> {
+fn scope_and_terms(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Result<(Scope, RulePrice), InvalidRule> {
     let unit = entry.unit.unwrap_or(Unit::Gigabyte);
     let terms = match (entry.unpriced, entry.sender, entry.receiver) {
-        (Some(reason), None, None) => Terms::Unpriced(one_line(&reason)),
+        (Some(reason), None, None) => RulePrice::Unpriced(one_line(&reason)),
         (Some(_), ..) => return Err(InvalidRule::PricedAndUnpriced),
         (None, None, None) => return Err(InvalidRule::NoTerms),
         (None, sender, receiver) => {
             let price = |text: Option<String>| text.map_or(Ok(Price::default()), |text| Price::parse(&text));
-            Terms::Prices { sender: price(sender)?, receiver: price(receiver)?, unit }
+            RulePrice::Prices { sender: price(sender)?, receiver: price(receiver)?, unit }
         }
     };
     let names = |list| patterns(OneOrMore::list(list), groups);
     let scope = Scope {
         provider: entry.provider.filter(|name| name != "*").map(|name| name.parse()).transpose()?,
-        between: OneOrMore::list(entry.between).into_iter().map(Between::locality).collect(),
+        between: OneOrMore::list(entry.between).into_iter().map(PriceScope::locality).collect(),
         regions: [names(entry.from)?, names(entry.to)?],
         zones: [names(entry.from_zones)?, names(entry.to_zones)?],
         class: entry.class,
@@ -179,7 +179,7 @@ fn scope_and_terms(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Resu
     Ok((scope, terms))
 }
 
-impl Between {
+impl PriceScope {
     const fn locality(self) -> Locality {
         match self {
             Self::SameZone => Locality::SameZone,

@@ -64,7 +64,7 @@ impl Scope {
 
 /// The price of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Terms {
+pub enum RulePrice {
     /// The prices of the two ends.
     Prices {
         /// The sender's price.
@@ -78,7 +78,7 @@ pub enum Terms {
     Unpriced(String),
 }
 
-impl Terms {
+impl RulePrice {
     /// Adds the prices, or the reason for having none, to the JSON object of a rule.
     pub fn add_to(&self, rule: &mut serde_json::Value) {
         match self {
@@ -100,7 +100,7 @@ pub struct Rule {
     /// The transfers that it is for.
     pub scope: Scope,
     /// The price.
-    pub terms: Terms,
+    pub terms: RulePrice,
     /// The discount that has been taken off.
     pub discount: Discount,
     /// The day of the price, if it is known.
@@ -116,7 +116,7 @@ impl Rule {
 
     /// What these bytes cost. `None` where there is no price.
     fn cost(&self, source: &Location, destination: &Location, bytes: u64) -> Option<Charge> {
-        let Terms::Prices { sender, receiver, unit } = &self.terms else { return None };
+        let RulePrice::Prices { sender, receiver, unit } = &self.terms else { return None };
         // A rule for the class has the prices of both ends.
         let pays = |end: &Location| self.scope.class.is_some() || end.class().is_none_or(is_charged);
         let of = |end: &Location, price: &Price| if pays(end) { price.of(bytes, *unit) } else { Money::ZERO };
@@ -168,8 +168,8 @@ impl<'a> Quote<'a> {
     pub fn unpriced(&self) -> Option<String> {
         if let Some(rule) = self.rule {
             return match &rule.terms {
-                Terms::Prices { .. } => None,
-                Terms::Unpriced(reason) => Some(reason.clone()),
+                RulePrice::Prices { .. } => None,
+                RulePrice::Unpriced(reason) => Some(reason.clone()),
             };
         }
         let (source, destination) = (self.source, self.destination);

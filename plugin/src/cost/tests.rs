@@ -179,7 +179,7 @@ fn the_list_has_the_day_and_the_source_of_every_price() {
     let table = PriceTable::default();
     assert!(table.rules().count() > 50);
     for (rule, _) in table.rules() {
-        if let Terms::Prices { .. } = rule.terms {
+        if let RulePrice::Prices { .. } = rule.terms {
             assert!(rule.as_of.len() == 10 && rule.as_of.starts_with("202") && !rule.source.is_empty(), "{}", rule.id);
         }
     }

@@ -11,7 +11,7 @@ use meridian_abi::{matrix::Direction, stats::Stat};
 /// has, and no device counts the wire's checksums.
 const TOLERATED_PERCENT: u64 = 10;
 /// The least bytes that devices must have sent for a comparison: link protocols and packets under way stay below it.
-const ENOUGH: u64 = 256 << 10;
+const MIN_COMPARED_BYTES: u64 = 256 << 10;
 /// The hook counts outer packets of super-packets before segmentation, so the headers of the segments are missing: up
 /// to this part of the bytes.
 const OUTER_HEADERS_PART: u64 = 5;
@@ -67,7 +67,7 @@ impl Coverage {
 
     /// Whether the devices sent enough for a comparison.
     pub const fn is_enough(&self) -> bool {
-        self.uplinks_sent + self.overlays_sent >= ENOUGH
+        self.uplinks_sent + self.overlays_sent >= MIN_COMPARED_BYTES
     }
 
     /// Compares sent and seen bytes of an interval.
@@ -75,8 +75,9 @@ impl Coverage {
         let left_out = self.outer + self.outer / OUTER_HEADERS_PART + self.link_scoped;
         let uplinks_missed = self.uplinks_sent.saturating_sub(self.uplinks_seen + left_out);
         let overlays_missed = self.overlays_sent.saturating_sub(self.overlays_seen);
-        let is_blind =
-            |missed: u64, seen: u64| missed >= ENOUGH / 4 && missed * 100 > (seen + missed) * TOLERATED_PERCENT;
+        let is_blind = |missed: u64, seen: u64| {
+            missed >= MIN_COMPARED_BYTES / 4 && missed * 100 > (seen + missed) * TOLERATED_PERCENT
+        };
         let seen = self.uplinks_seen + self.overlays_seen;
         Compared {
             sent: seen + uplinks_missed + overlays_missed,
@@ -159,7 +160,7 @@ mod tests {
     fn little_traffic_and_removed_devices_are_no_evidence() {
         let little = Coverage { uplinks_sent: 40_000, ..Coverage::default() };
         assert!(!little.is_enough() && !little.compare().is_blind);
-        assert!(Coverage { uplinks_sent: ENOUGH, ..Coverage::default() }.is_enough());
+        assert!(Coverage { uplinks_sent: MIN_COMPARED_BYTES, ..Coverage::default() }.is_enough());
         assert_eq!(Coverage::default().since(&little), None);
         assert_eq!(little.since(&Coverage::default()), Some(little));
         assert_eq!(Coverage::default().compare().percent(), 100);

@@ -5,7 +5,7 @@ use super::{
     topology::{NODES, NodeSpec},
 };
 use crate::{
-    accounting::Grown,
+    accounting::TrafficDelta,
     datapath,
     historian::{Historian, NodeSeen, Tick, second},
     meter::Meter,
@@ -57,10 +57,10 @@ impl DemoHistory {
         Ok(())
     }
 
-    fn growth(&mut self, node: usize, meter: &mut Meter, is_last: bool) -> Result<Grown, datapath::Error> {
+    fn growth(&mut self, node: usize, meter: &mut Meter, is_last: bool) -> Result<TrafficDelta, datapath::Error> {
         let matrix = meter.matrix()?;
         let before = std::mem::replace(&mut self.recorded[node], matrix.clone());
-        let Some(growth) = meter.growth() else { return Ok(Grown::default()) };
+        let Some(growth) = meter.growth() else { return Ok(TrafficDelta::default()) };
         matrix.since(&before).for_each(|(pair, new)| growth.add_matrix(&pair.source, &pair.destination, new));
         Ok(growth.take(is_last))
     }

@@ -28,7 +28,7 @@ use std::{
 };
 
 /// The interval at which an idle output checks for new flows.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The outputs.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ impl FlowLogs {
         self.running.values().for_each(|running| running.end.store(end, Ordering::Relaxed));
         let ended = || self.running.values().all(|running| running.thread.is_finished());
         while !ended() && start.elapsed() < timeout {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         ended()
     }
@@ -221,7 +221,7 @@ impl Writer {
                 if self.next >= end {
                     return;
                 }
-                thread::sleep(LOOK);
+                thread::sleep(POLL_INTERVAL);
                 continue;
             }
             let is_active = self.output.log.is_active(SystemTime::now());
@@ -325,7 +325,7 @@ mod tests {
             output.written.load(Ordering::Relaxed)
         };
         while written("a") < 2 || written("b") < 2 {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         logs.apply(&[folder.log("c"), only]).unwrap();
         push(&ring, 3..4);

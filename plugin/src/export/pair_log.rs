@@ -29,7 +29,7 @@ const QUEUE: usize = 2;
 /// A difference between the wall clock and the monotonic one that is no step of the wall clock.
 const DRIFT: Duration = Duration::from_millis(100);
 /// The interval at which the end of the writer is checked.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The destination of the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl PairLog {
         drop(self.queue);
         let start = Instant::now();
         while !self.writer.is_finished() && start.elapsed() < timeout {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         self.writer.is_finished()
     }
@@ -438,7 +438,7 @@ mod tests {
         let mut log = to_file(&file, &tally);
         log.tick(|| lines(2));
         while counts(&tally).0 < 2 {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         std::fs::rename(&file, &moved).unwrap();
         assert!(log.finish(lines(3), TIMEOUT));

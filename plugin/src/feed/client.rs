@@ -41,7 +41,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The wait after the controller ended the stream to spread its agents over the replicas: it ends few streams at a
 /// time.
-const MOVED: Duration = Duration::from_secs(2);
+const REBALANCE_DELAY: Duration = Duration::from_secs(2);
 
 /// The first and the longest wait of an agent without a table, which can't count yet.
 const WAITS_WITHOUT_TABLE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -188,7 +188,7 @@ impl Client {
                 Ended::Agent => return,
                 Ended::Moved => {
                     backoff.succeeded();
-                    MOVED.mul_f64(rand::random_range(0.0..=1.0))
+                    REBALANCE_DELAY.mul_f64(rand::random_range(0.0..=1.0))
                 }
                 failed => {
                     self.connection.failures.fetch_add(1, Ordering::Relaxed);

@@ -35,7 +35,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an agent that does not read keeps its turn to be sent buckets.
 const TURN: Duration = Duration::from_secs(1);
 /// How long an agent may take to read the reason of its stream's end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The watches of the cluster.
 pub trait Watches: Send + Sync {
@@ -186,7 +186,7 @@ impl FeedService {
                 }
             }
             // An agent that does not read the reason in time only sees the end of the stream.
-            let _ = timeout(FAREWELL, sender.send(Err(status))).await;
+            let _ = timeout(SHUTDOWN_TIMEOUT, sender.send(Err(status))).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! One charge: what one end of a transfer pays in one block.
 
 use crate::{
-    cost::{Money, PriceTable, Quote, Terms, Unit},
+    cost::{Money, PriceTable, Quote, RulePrice, Unit},
     history::{Block, TransferKey, Workload},
     zones::{Locality, Location},
 };
@@ -102,7 +102,7 @@ impl<'a> Charge<'a> {
 
 fn unit(quote: &Quote<'_>) -> Option<Unit> {
     match quote.rule?.terms {
-        Terms::Prices { unit, .. } => Some(unit),
-        Terms::Unpriced(_) => None,
+        RulePrice::Prices { unit, .. } => Some(unit),
+        RulePrice::Unpriced(_) => None,
     }
 }

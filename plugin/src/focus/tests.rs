@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    history::{Builder, Ends, Server, Serving, Span, Workload},
+    history::{Builder, Ends, Server, Span, TransferService, Workload},
     statement::{Dimension, Query, Summary},
     zones::{Class, Location, Place, Provider, Zone},
 };
@@ -37,7 +37,7 @@ fn block() -> Block {
     let web = Workload { namespace: "shop".into(), kind: "Deployment".into(), name: "web".into(), labels };
     let other = Workload { name: "=cmd".into(), kind: "Node".into(), ..Workload::default() };
     for (sites, bytes) in sites {
-        let serving = Serving { service: "shop/cart", port: 80, protocol: 6, server: Server::Destination };
+        let serving = TransferService { service: "shop/cart", port: 80, protocol: 6, server: Server::Destination };
         builder.add(Ends { workloads: [&web, &other], sites }, serving, Counter { bytes, packets: 2 });
     }
     builder.add_recorded(3600);

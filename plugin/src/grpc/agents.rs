@@ -40,7 +40,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long a client may take to show a token, from the connection on; a slow API server is asked about it.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time limit for delivering the reason why a stream ends.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The services for agents.
 pub struct AgentServices {
@@ -140,7 +140,7 @@ async fn serve_connection(Arrival { stream, from, mut place }: Arrival, routes: 
             }
             () = port.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                break timeout(FAREWELL, connection.as_mut()).await.unwrap_or(Ok(()));
+                break timeout(SHUTDOWN_TIMEOUT, connection.as_mut()).await.unwrap_or(Ok(()));
             }
         }
     };

@@ -5,8 +5,8 @@
 
 use super::{
     coalesced::Coalesced,
-    streams::{Counted, Incomplete, Streams},
-    unimplemented::Named,
+    streams::{BacklogBody, Incomplete, Streams},
+    unimplemented::ServiceNames,
 };
 use crate::link::{Backlog, Requests};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -30,7 +30,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// The time limit for an answer to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time limit for streams to end by themselves at a shutdown.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a stream that HTTP/2 takes at a time.
 const SEND_BYTES: usize = 16 << 10;
 /// Streams of a connection at one time.
@@ -43,7 +43,7 @@ const WINDOW: u32 = (64 << 10) - 1;
 pub(super) struct Port {
     pub(super) routes: Routes,
     /// Words the errors about unknown services.
-    pub(super) named: Named,
+    pub(super) named: ServiceNames,
     pub(super) backlog: Arc<Backlog>,
     pub(super) requests: Arc<Requests>,
     pub(super) shutdown: CancellationToken,
@@ -91,7 +91,7 @@ impl Port {
             request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: from });
             let mut service = named.layer(routes.clone());
             // The routes are always ready. The stream's task runs this, so the body finds its account.
-            async move { service.call(request.map(Incomplete::new)).await.map(|response| response.map(Counted::new)) }
+            async move { service.call(request.map(Incomplete::new)).await.map(|response| response.map(BacklogBody::new)) }
         });
         let connection = http2::Builder::new(Streams::new(Arc::clone(&account), requests))
             .timer(TokioTimer::new())
@@ -108,7 +108,7 @@ impl Port {
             () = account.ended() => return,
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                timeout(FAREWELL, connection.as_mut()).await.unwrap_or(Ok(()))
+                timeout(SHUTDOWN_TIMEOUT, connection.as_mut()).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = served {

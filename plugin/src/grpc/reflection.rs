@@ -2,7 +2,7 @@
 //!
 //! An unknown name is answered with an error inside the stream, which continues.
 
-use super::unimplemented::Named;
+use super::unimplemented::ServiceNames;
 use crate::proto::DESCRIPTORS;
 use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet};
@@ -57,8 +57,8 @@ impl Reflection {
 
 impl Reflection {
     /// The service names, for errors about unknown services.
-    pub(super) fn named(&self) -> Named {
-        Named::new(self.0.services.iter().cloned())
+    pub(super) fn named(&self) -> ServiceNames {
+        ServiceNames::new(self.0.services.iter().cloned())
     }
 }
 

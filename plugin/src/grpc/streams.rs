@@ -57,7 +57,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
 }
 
 /// A response body whose bytes count until they are sent, and that waits for room for them.
-pub(super) struct Counted<B> {
+pub(super) struct BacklogBody<B> {
     body: B,
     /// None outside of a stream.
     account: Option<Arc<Account>>,
@@ -65,7 +65,7 @@ pub(super) struct Counted<B> {
     room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl<B> Counted<B> {
+impl<B> BacklogBody<B> {
     /// The body of the response in the stream that the current task serves.
     pub(super) fn new(body: B) -> Self {
         let stream = STREAM.try_with(Stream::clone).ok();
@@ -102,7 +102,7 @@ impl AsRef<[u8]> for Sent {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for BacklogBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 

@@ -19,9 +19,9 @@ const MESSAGE: &str = "grpc-message";
 
 /// The names of the services.
 #[derive(Clone, Debug)]
-pub(super) struct Named(Arc<BTreeSet<String>>);
+pub(super) struct ServiceNames(Arc<BTreeSet<String>>);
 
-impl Named {
+impl ServiceNames {
     pub(super) fn new(services: impl IntoIterator<Item = String>) -> Self {
         Self(Arc::new(services.into_iter().collect()))
     }
@@ -38,7 +38,7 @@ impl Named {
     }
 }
 
-impl<S> Layer<S> for Named {
+impl<S> Layer<S> for ServiceNames {
     type Service = WithText<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -50,7 +50,7 @@ impl<S> Layer<S> for Named {
 #[derive(Clone, Debug)]
 pub(super) struct WithText<S> {
     inner: S,
-    services: Named,
+    services: ServiceNames,
 }
 
 impl<S, B, R> Service<Request<B>> for WithText<S>
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_text_is_gos() {
-        let named = Named::new(["observer.Observer".to_owned()]);
+        let named = ServiceNames::new(["observer.Observer".to_owned()]);
         assert_eq!(named.missing("/peer.Peer/Notify"), "unknown service peer.Peer");
         assert_eq!(named.missing("/observer.Observer/Nope"), "unknown method Nope for service observer.Observer");
         assert_eq!(named.missing("/nope"), "malformed method name: \"/nope\"");

@@ -13,9 +13,9 @@ const GAP: u32 = 60;
 
 /// What became of a block of another replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adopted {
+pub enum CopyOutcome {
     /// It has the better coverage, and is kept.
-    Kept,
+    Unchanged,
     /// The own block stays, or the hour is not over.
     NoBetter,
     /// The limit of the folder is reached.
@@ -74,20 +74,20 @@ impl Historian {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn adopt(&self, block: &Block, size: u64) -> Result<Adopted, archive::Error> {
+    pub fn adopt(&self, block: &Block, size: u64) -> Result<CopyOutcome, archive::Error> {
         let mut inner = self.lock();
         if !inner.is_sealed(block.span) {
-            return Ok(Adopted::NoBetter);
+            return Ok(CopyOutcome::NoBetter);
         }
-        let Some(archive) = inner.archive() else { return Ok(Adopted::NoBetter) };
+        let Some(archive) = inner.archive() else { return Ok(CopyOutcome::NoBetter) };
         if archive.read(block.span).is_some_and(|own| own.seen() >= block.seen()) {
-            return Ok(Adopted::NoBetter);
+            return Ok(CopyOutcome::NoBetter);
         }
         if !archive.has_room(size) {
-            return Ok(Adopted::NoRoom);
+            return Ok(CopyOutcome::NoRoom);
         }
         archive.copy(block)?;
-        Ok(Adopted::Kept)
+        Ok(CopyOutcome::Unchanged)
     }
 
     /// Makes these days anew of their hours, where the hours have the better coverage.

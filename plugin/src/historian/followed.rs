@@ -1,7 +1,7 @@
 //! A value that a file gives, which is read again when the file changes. A bad file is refused, and the value before it
 //! stays in force.
 
-use crate::watched::{Look, Watched};
+use crate::watched::{FileChange, Watched};
 use std::{
     fmt::Display,
     path::Path,
@@ -12,20 +12,20 @@ use std::{
 };
 
 /// A value and its file.
-pub(super) struct Followed<T> {
+pub(super) struct ReloadedValue<T> {
     in_force: RwLock<Arc<T>>,
     file: Option<Mutex<Watched>>,
     /// Files taken and files refused.
     reloads: [AtomicU64; 2],
 }
 
-impl<T: Default> Default for Followed<T> {
+impl<T: Default> Default for ReloadedValue<T> {
     fn default() -> Self {
         Self::new(T::default(), None)
     }
 }
 
-impl<T> Followed<T> {
+impl<T> ReloadedValue<T> {
     pub(super) fn new(value: T, path: Option<&Path>) -> Self {
         let file = path.map(|path| Mutex::new(Watched::new(path)));
         Self { in_force: RwLock::new(Arc::new(value)), file, reloads: Default::default() }
@@ -45,7 +45,7 @@ impl<T> Followed<T> {
     pub(super) fn look<E: Display>(&self, read: impl FnOnce(&Path) -> Result<T, E>, what: &'static str) -> bool {
         let Some(file) = &self.file else { return false };
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(file.look(), Look::Changed) {
+        if !matches!(file.look(), FileChange::Changed) {
             return false;
         }
         match read(&file.path) {
@@ -64,7 +64,7 @@ impl<T> Followed<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Followed<T> {
+impl<T> std::fmt::Debug for ReloadedValue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Followed").finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! Feeds a history at intervals.
 
 use super::{Historian, NodeSeen, Tick, second};
-use crate::{accounting::Grown, recorder::Directory, zones::Provider};
+use crate::{accounting::TrafficDelta, recorder::Directory, zones::Provider};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -36,7 +36,7 @@ impl Recording {
     }
 
     /// Records the traffic of the interval, and begins the next one.
-    pub fn record(&mut self, grown: &Grown, providers: BTreeMap<String, Provider>, nodes: &[NodeSeen]) {
+    pub fn record(&mut self, grown: &TrafficDelta, providers: BTreeMap<String, Provider>, nodes: &[NodeSeen]) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let (directory, now) = (Directory { providers, labels: self.historian.labels() }, second());

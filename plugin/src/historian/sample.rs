@@ -4,7 +4,7 @@ use super::Historian;
 use crate::{
     archive::{Archive, Limits},
     cost::PriceTable,
-    history::{Block, Builder, Ends, Serving, Span, Workload},
+    history::{Block, Builder, Ends, Span, TransferService, Workload},
     zones::{Location, Place},
 };
 use meridian_abi::Counter;
@@ -47,7 +47,7 @@ pub(crate) fn block(span: Span, bytes: u64, recorded: u32) -> Block {
     let site = Location { provider: None, place: Place::Unknown, class: None };
     let workload = Workload { kind: "Deployment".into(), name: "web".into(), ..Workload::default() };
     let counter = Counter { bytes, packets: 1 };
-    builder.add(Ends { workloads: [&workload; 2], sites: [&site; 2] }, Serving::default(), counter);
+    builder.add(Ends { workloads: [&workload; 2], sites: [&site; 2] }, TransferService::default(), counter);
     builder.add_recorded(recorded);
     builder.cover("n1", "", recorded);
     builder.block()

@@ -19,7 +19,7 @@ pub struct Ends<'a> {
 
 /// The service of a transfer, and the end that serves it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Serving<'a> {
+pub struct TransferService<'a> {
     /// The service as `namespace/name`; empty where there is none.
     pub service: &'a str,
     /// The service's port.
@@ -82,7 +82,7 @@ impl Builder {
     }
 
     /// Adds what went from one workload to another.
-    pub fn add(&mut self, ends: Ends<'_>, serving: Serving<'_>, counter: Counter) {
+    pub fn add(&mut self, ends: Ends<'_>, serving: TransferService<'_>, counter: Counter) {
         if counter == Counter::default() {
             return;
         }
@@ -176,7 +176,7 @@ impl Builder {
             };
             let TransferKey { service, port, protocol, server, .. } = *key;
             let service = &block.services[service as usize];
-            self.add(ends, Serving { service, port, protocol, server }, *counter);
+            self.add(ends, TransferService { service, port, protocol, server }, *counter);
         }
         let nodes = &block.coverage.nodes;
         for NodeTransfer { node, is_receiver, sites, counter } in &block.nodes {

@@ -13,14 +13,14 @@ use tonic::Status;
 
 /// The events that a request asks for.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct EventQuery {
     wanted: WantedEvents,
     follow: bool,
 }
 
 macro_rules! asked {
     ($request:ty) => {
-        impl TryFrom<$request> for Asked {
+        impl TryFrom<$request> for EventQuery {
             type Error = Status;
 
             fn try_from(request: $request) -> Result<Self, Status> {
@@ -48,7 +48,7 @@ asked!(GetDebugEventsRequest);
 struct Reader<T> {
     log: Arc<EventLog<T>>,
     watch: watch::Receiver<u64>,
-    asked: Asked,
+    asked: EventQuery,
     found: VecDeque<T>,
     next: u64,
     shutdown: CancellationToken,
@@ -57,7 +57,7 @@ struct Reader<T> {
 /// Streams the events of a log: the present ones and, with `follow`, new ones until `shutdown`.
 pub(super) fn stream<T: Clone + Send + 'static>(
     log: &Arc<EventLog<T>>,
-    asked: Asked,
+    asked: EventQuery,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<T, Status>> + use<T> {
     let watch = log.watch();
@@ -98,8 +98,8 @@ mod tests {
         log
     }
 
-    fn asked(number: u64, first: bool, follow: bool) -> Result<Asked, Status> {
-        Asked::try_from(GetAgentEventsRequest { number, first, follow, ..GetAgentEventsRequest::default() })
+    fn asked(number: u64, first: bool, follow: bool) -> Result<EventQuery, Status> {
+        EventQuery::try_from(GetAgentEventsRequest { number, first, follow, ..GetAgentEventsRequest::default() })
     }
 
     #[tokio::test]
@@ -129,7 +129,8 @@ mod tests {
             (tonic::Code::InvalidArgument, "first cannot be specified with follow")
         );
         let since = Some(Timestamp { seconds: 1, nanos: -5 });
-        let status = Asked::try_from(GetDebugEventsRequest { since, ..GetDebugEventsRequest::default() }).unwrap_err();
+        let status =
+            EventQuery::try_from(GetDebugEventsRequest { since, ..GetDebugEventsRequest::default() }).unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unknown);
     }
 }

@@ -33,7 +33,7 @@ use field::{EndCheck, FlowCheck, SizedCheck, record, verdict_of};
 use prost::Message;
 
 /// The limit of cached results of a request. Its checks share it, and one that has reached its part drops all.
-const REMEMBERED: usize = 1792;
+const MAX_CACHED_RESULTS: usize = 1792;
 /// The memory of a cached result: the table has up to twice as many places as results.
 const RESULT_BYTES: usize = 2 * 20;
 /// The memory of a check beside that of its values.
@@ -109,9 +109,15 @@ impl Filters {
         let (whitelist, blacklist): (Vec<Vec<Check>>, Vec<Vec<Check>>) = (list(whitelist)?, list(blacklist)?);
         let all = || whitelist.iter().chain(&blacklist).flatten();
         let ends = all().filter(|check| matches!(check, Check::End { .. })).count();
-        let known = if ends > 0 { REMEMBERED * RESULT_BYTES } else { 0 };
+        let known = if ends > 0 { MAX_CACHED_RESULTS * RESULT_BYTES } else { 0 };
         let bytes = sums.bytes() + sums.values() * VALUE_BYTES + text + all().count() * CHECK_BYTES + known;
-        Ok(Self { whitelist, blacklist, is_costly: sums.are_costly(), remembered: REMEMBERED / ends.max(1), bytes })
+        Ok(Self {
+            whitelist,
+            blacklist,
+            is_costly: sums.are_costly(),
+            remembered: MAX_CACHED_RESULTS / ends.max(1),
+            bytes,
+        })
     }
 
     /// Whether compiling the filters of a request takes long.
@@ -403,7 +409,7 @@ mod tests {
         for checks in [1, 10, 490] {
             let mut filters = Filters::new(&vec![filter(); checks], &[]).unwrap();
             let mut most = 0;
-            for n in 0..2 * REMEMBERED / checks {
+            for n in 0..2 * MAX_CACHED_RESULTS / checks {
                 let source = Some(Endpoint { namespace: format!("ns-{n}"), ..Endpoint::default() });
                 assert!(!filters.match_flow(&Flow { source, ..Flow::default() }.into()));
                 let known = filters.whitelist.iter().flatten().map(|check| match check {
@@ -412,7 +418,10 @@ mod tests {
                 });
                 most = known.sum::<usize>().max(most);
             }
-            assert!((REMEMBERED - checks..=REMEMBERED).contains(&most), "{checks} checks remember {most}");
+            assert!(
+                (MAX_CACHED_RESULTS - checks..=MAX_CACHED_RESULTS).contains(&most),
+                "{checks} checks remember {most}"
+            );
         }
     }
 

@@ -39,7 +39,7 @@ const DISPLACED: &str = "the filters of this request gave way to those of newer 
 
 /// The parts that the streams of a server share.
 #[derive(Clone, Debug)]
-pub(super) struct Serving {
+pub(super) struct StreamContext {
     /// The server's name.
     pub(super) server: String,
     pub(super) costly: CostlyTurn,
@@ -54,7 +54,7 @@ struct Reader {
     watch: watch::Receiver<u64>,
     query: Query,
     mask: Option<Mask>,
-    serving: Serving,
+    serving: StreamContext,
     /// Records taken from the ring and not sent yet.
     pending: Option<Batch>,
     /// The sequence number to continue from; `None` before the start is determined.
@@ -66,19 +66,19 @@ struct Reader {
     turn: Turn,
     ended: bool,
     is_displaced: bool,
-    overtaken: Overtaken,
+    overtaken: PendingLoss,
     _place: OwnedSemaphorePermit,
 }
 
 /// Lost records that were not reported to the reader yet.
 #[derive(Debug, Default)]
-struct Overtaken {
+struct PendingLoss {
     count: u64,
     times: Option<(SystemTime, SystemTime)>,
     reported: Option<Instant>,
 }
 
-impl Overtaken {
+impl PendingLoss {
     fn add(&mut self, count: u64) {
         if count > 0 {
             let now = SystemTime::now();
@@ -123,7 +123,7 @@ pub(super) fn place(ring: &Ring) -> Result<OwnedSemaphorePermit, Status> {
 pub(super) fn stream(
     ring: &Arc<Ring>,
     request: &GetFlowsRequest,
-    serving: Serving,
+    serving: StreamContext,
     place: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
     let query = Query::new(request, &serving.filters)?;
@@ -141,7 +141,7 @@ pub(super) fn stream(
         left: query.limit(),
         ended: false,
         is_displaced: false,
-        overtaken: Overtaken::default(),
+        overtaken: PendingLoss::default(),
         query,
     };
     Ok(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
@@ -286,15 +286,15 @@ mod tests {
         }
     }
 
-    fn serving() -> Serving {
+    fn serving() -> StreamContext {
         let (costly, shutdown) = (CostlyTurn::default(), CancellationToken::new());
-        Serving { server: "node-a".into(), costly, filters: Arc::new(Budget::new(1 << 20)), shutdown }
+        StreamContext { server: "node-a".into(), costly, filters: Arc::new(Budget::new(1 << 20)), shutdown }
     }
 
     fn stream(
         ring: &Arc<Ring>,
         request: &GetFlowsRequest,
-        serving: Serving,
+        serving: StreamContext,
     ) -> Result<impl Stream<Item = Result<Reply, Status>> + use<>, Status> {
         super::stream(ring, request, serving, place(ring)?)
     }

@@ -78,7 +78,7 @@ struct Family {
 
 /// A family with its counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
+pub struct FamilyCounts {
     /// The family's name, without the `_total` of a counter.
     pub name: &'static str,
     /// The help text.
@@ -89,9 +89,9 @@ pub struct Counted {
 
 /// All counts, and the counts of refused series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct MetricsSnapshot {
     /// The families, in the order of the configuration.
-    pub families: Vec<Counted>,
+    pub families: Vec<FamilyCounts>,
     /// Flows lost before they were counted, by [`LostEventSource`].
     pub lost: Vec<(&'static str, u64)>,
     /// The number of series.
@@ -166,7 +166,7 @@ impl FlowMetrics {
     }
 
     /// The current counts.
-    pub fn shown(&self) -> Shown {
+    pub fn shown(&self) -> MetricsSnapshot {
         let inner = self.lock();
         let sources = [
             LostEventSource::PerfEventRingBuffer,
@@ -178,7 +178,7 @@ impl FlowMetrics {
             LostEventSource::ObserverEventsQueue => "observer_events_queue",
             _ => "hubble_ring_buffer",
         };
-        Shown {
+        MetricsSnapshot {
             families: inner.families.iter().map(Family::shown).collect(),
             lost: sources.map(name).into_iter().zip(inner.lost).collect(),
             series: inner.series,
@@ -245,12 +245,12 @@ impl Family {
         });
     }
 
-    fn shown(&self) -> Counted {
+    fn shown(&self) -> FamilyCounts {
         let (name, help) = self.handler.name_and_help();
         let named = |key: &[u8]| -> Vec<(&'static str, String)> {
             self.labels.iter().copied().zip(values(key).map(str::to_owned)).collect()
         };
-        Counted { name, help, series: self.series.iter().map(|(key, count)| (named(key), *count)).collect() }
+        FamilyCounts { name, help, series: self.series.iter().map(|(key, count)| (named(key), *count)).collect() }
     }
 
     fn forget_pods(&mut self, lives: &impl Fn(&str, &str) -> bool) {

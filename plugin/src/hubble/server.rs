@@ -1,9 +1,9 @@
 //! Hubble's gRPC service Observer.
 
 use super::{
-    events::{self, Asked},
+    events::{self, EventQuery},
     filter::Filters,
-    get_flows::{self, Serving},
+    get_flows::{self, StreamContext},
     reply::Reply,
     services::observer_server::Observer,
     turn::CostlyTurn,
@@ -160,7 +160,7 @@ impl Observer for Server {
         let ring = Arc::clone(&self.sink.ring);
         let place = get_flows::place(&ring)?;
         let (costly, filters, shutdown) = (self.costly.clone(), Arc::clone(&self.filters), self.shutdown.clone());
-        let serving = Serving { server, costly, filters, shutdown };
+        let serving = StreamContext { server, costly, filters, shutdown };
         let takes_long = Filters::take_long_to_compile(&request.whitelist, &request.blacklist);
         // The semaphore is never closed.
         let turn = if takes_long { Arc::clone(&self.compiling).acquire_owned().await.ok() } else { None };
@@ -179,7 +179,7 @@ impl Observer for Server {
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
         // Cilium's agent has these events; only recorded ones are served.
-        let asked = Asked::try_from(request.into_inner())?;
+        let asked = EventQuery::try_from(request.into_inner())?;
         Ok(Response::new(events::stream(&self.sink.agent_events, asked, self.shutdown.clone()).boxed()))
     }
 
@@ -187,7 +187,7 @@ impl Observer for Server {
         &self,
         request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
-        let asked = Asked::try_from(request.into_inner())?;
+        let asked = EventQuery::try_from(request.into_inner())?;
         Ok(Response::new(events::stream(&self.sink.debug_events, asked, self.shutdown.clone()).boxed()))
     }
 

@@ -33,12 +33,12 @@ pub struct Admission<K = IpAddr> {
 struct Places<K> {
     /// Grows with every connection and every change of one: the smallest has waited longest.
     clock: u64,
-    held: HashMap<u64, Held<K>>,
+    held: HashMap<u64, PermitEntry<K>>,
     by_client: HashMap<K, usize>,
 }
 
 #[derive(Debug)]
-struct Held<K> {
+struct PermitEntry<K> {
     client: K,
     /// Whether something is done for the client now.
     is_busy: bool,
@@ -48,7 +48,7 @@ struct Held<K> {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     holder: Arc<dyn Holder>,
     id: u64,
     displaced: CancellationToken,
@@ -68,7 +68,7 @@ impl<K: Client> Admission<K> {
     }
 
     /// A place for a connection of this client.
-    pub fn admit(self: &Arc<Self>, client: K) -> Place {
+    pub fn admit(self: &Arc<Self>, client: K) -> Permit {
         let client = client.canonical();
         let mut places = self.lock();
         let displaced = if places.by_client.get(&client).is_some_and(|held| *held >= self.by_client) {
@@ -84,8 +84,8 @@ impl<K: Client> Admission<K> {
         }
         let (id, displaced) = (places.tick(), CancellationToken::new());
         *places.by_client.entry(client.clone()).or_default() += 1;
-        places.held.insert(id, Held { client, is_busy: false, since: id, displaced: displaced.clone() });
-        Place { holder: Arc::clone(self) as _, id, displaced }
+        places.held.insert(id, PermitEntry { client, is_busy: false, since: id, displaced: displaced.clone() });
+        Permit { holder: Arc::clone(self) as _, id, displaced }
     }
 
     /// Connections that are held.
@@ -136,7 +136,7 @@ impl<K: Client> Places<K> {
     }
 
     /// The connection that has been idle for longest, or where none is, busy.
-    fn longest(&self, concerned: impl Fn(&Held<K>) -> bool) -> Option<u64> {
+    fn longest(&self, concerned: impl Fn(&PermitEntry<K>) -> bool) -> Option<u64> {
         let those = self.held.iter().filter(|(_, held)| concerned(held));
         those.min_by_key(|(_, held)| (held.is_busy, held.since)).map(|(id, _)| *id)
     }
@@ -159,7 +159,7 @@ impl<K: Client> Places<K> {
     }
 }
 
-impl Place {
+impl Permit {
     /// Notes whether something is done for the client from now on, or it is waited for.
     pub fn set_busy(&self, is_busy: bool) {
         self.holder.set_busy(self.id, is_busy);
@@ -171,7 +171,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.holder.free(self.id);
     }
@@ -189,7 +189,7 @@ mod tests {
     fn whoever_holds_most_places_displaces_only_themselves() {
         let admission = Arc::new(Admission::new(64, 16));
         let honest = admission.admit(address(1));
-        let mut hostile: Vec<Place> = (0..1000).map(|n| admission.admit(address(100 + n as u8 % 10))).collect();
+        let mut hostile: Vec<Permit> = (0..1000).map(|n| admission.admit(address(100 + n as u8 % 10))).collect();
         assert!(!honest.displaced.is_cancelled());
         assert_eq!(admission.held(), 64);
         // The same over a mapped address.
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn of_many_addresses_with_one_place_each_the_oldest_gives_way() {
         let admission = Arc::new(Admission::new(4, 2));
-        let places: Vec<Place> = (0..8).map(|n| admission.admit(address(n))).collect();
+        let places: Vec<Permit> = (0..8).map(|n| admission.admit(address(n))).collect();
         let gone: Vec<bool> = places.iter().map(|place| place.displaced.is_cancelled()).collect();
         assert_eq!(gone, [true, true, true, true, false, false, false, false]);
     }

@@ -25,9 +25,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 const STUCK: Duration = Duration::from_secs(1);
 /// The time in which the bytes of an ended stream must be gone. HTTP/2 keeps them as long as the client's window is
 /// full; then its connection ends.
-const GONE: Duration = Duration::from_millis(500);
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a stream that waits for room looks for stuck clients.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The bytes that wait for the clients of a server.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Backlog {
     /// Whether there is room, after stuck clients were ended if there was none.
     fn make_room(&self, now: Instant) -> bool {
         let mut accounts = self.lock();
-        let looks = accounts.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK);
+        let looks = accounts.looked.is_none_or(|looked| now.duration_since(looked) >= POLL_INTERVAL);
         if accounts.bytes < self.limit || !looks {
             return accounts.bytes < self.limit;
         }
@@ -171,7 +171,8 @@ impl Accounts {
         let is_old = |entry: &Entry, age| entry.bytes > 0 && now.duration_since(entry.since) >= age;
         let ended = self.by_id.values().filter(|entry| entry.is_ended);
         let mut left = self.bytes.saturating_sub(ended.clone().map(|entry| entry.bytes).sum());
-        let holding: HashSet<u64> = ended.filter(|entry| is_old(entry, GONE)).map(|entry| entry.connection).collect();
+        let holding: HashSet<u64> =
+            ended.filter(|entry| is_old(entry, LEAVE_TIMEOUT)).map(|entry| entry.connection).collect();
         let stuck = self.by_id.iter().filter(|(_, entry)| is_old(entry, STUCK) && !entry.is_ended);
         let mut stuck: Vec<_> = stuck.map(|(id, entry)| (entry.since, *id, entry.connection)).collect();
         stuck.sort_unstable();
@@ -234,7 +235,7 @@ impl Account {
             }
             tokio::select! {
                 () = room => {}
-                () = sleep(LOOK) => {}
+                () = sleep(POLL_INTERVAL) => {}
             }
         }
     }
@@ -362,9 +363,9 @@ mod tests {
         advance(STUCK).await;
         let other = healthy.stream();
         assert!(!has_room(&other) && is_ended(&stuck) && !is_ended(&full));
-        advance(GONE / 2).await;
+        advance(LEAVE_TIMEOUT / 2).await;
         assert!(!has_room(&other) && !is_ended(&full));
-        advance(GONE / 2).await;
+        advance(LEAVE_TIMEOUT / 2).await;
         assert!(!has_room(&other) && is_ended(&full) && is_ended(&reading) && !is_ended(&healthy));
         drop((waiting, stuck, reading, full));
         assert!(has_room(&other));

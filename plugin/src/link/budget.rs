@@ -17,19 +17,19 @@ use std::{
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    kept: Mutex<Kept>,
+    kept: Mutex<BudgetEntries>,
     displaced: AtomicU64,
 }
 
 #[derive(Default)]
-struct Kept {
+struct BudgetEntries {
     /// By age.
     values: BTreeMap<u64, (usize, Arc<dyn Drain>)>,
     next: u64,
     bytes: usize,
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for BudgetEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kept").field("values", &self.values.len()).field("bytes", &self.bytes).finish()
     }
@@ -111,7 +111,7 @@ impl Budget {
     }
 }
 
-impl Kept {
+impl BudgetEntries {
     fn remove(&mut self, id: u64) -> Option<Arc<dyn Drain>> {
         let (bytes, value) = self.values.remove(&id)?;
         self.bytes -= bytes;

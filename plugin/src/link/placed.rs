@@ -10,27 +10,27 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The loss of its place appears as an error of the connection.
-pub struct Placed {
+pub struct PermittedStream {
     stream: Connection,
     from: SocketAddr,
     displaced: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_displaced: bool,
 }
 
-impl fmt::Debug for Placed {
+impl fmt::Debug for PermittedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Placed").field("from", &self.from).finish_non_exhaustive()
     }
 }
 
-impl From<Arrival> for Placed {
+impl From<Arrival> for PermittedStream {
     fn from(Arrival { stream, from, place }: Arrival) -> Self {
         let displaced = Box::pin(async move { place.displaced().await });
         Self { stream, from, displaced, is_displaced: false }
     }
 }
 
-impl Placed {
+impl PermittedStream {
     /// The client's address.
     pub const fn client(&self) -> SocketAddr {
         self.from
@@ -42,7 +42,7 @@ impl Placed {
     }
 }
 
-impl AsyncRead for Placed {
+impl AsyncRead for PermittedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_displaced(cx)?;
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -50,7 +50,7 @@ impl AsyncRead for Placed {
     }
 }
 
-impl AsyncWrite for Placed {
+impl AsyncWrite for PermittedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_displaced(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)

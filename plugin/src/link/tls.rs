@@ -1,6 +1,6 @@
 //! TLS of our servers: certificates that are read again when their files change, and handshakes.
 
-use super::{Admission, LogLimit, PEM_BYTES, Place};
+use super::{Admission, LogLimit, PEM_BYTES, Permit};
 use crate::{bounded_file, watched::Stamp};
 use std::{
     fmt,
@@ -221,7 +221,7 @@ pub struct Arrival {
     /// The client's address.
     pub from: SocketAddr,
     /// It is to be closed when this place is another's.
-    pub place: Place,
+    pub place: Permit,
 }
 
 /// The connections of a listener after their TLS handshake, or all of them without TLS. Ends with `shutdown`.
@@ -258,7 +258,7 @@ pub fn connections(
 }
 
 /// Agrees on TLS if there is any, as long as the connection has its place.
-async fn arrive(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, place: Place, to: mpsc::Sender<Arrival>) {
+async fn arrive(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, place: Permit, to: mpsc::Sender<Arrival>) {
     let agreed = async {
         match &tls {
             Some(tls) => tls.agree(stream, from).await.map(Either::Left),

@@ -3,7 +3,7 @@
 
 use super::externals::Externals;
 use crate::{
-    accounting::{Accounting, End, Rows, Service, Transfer},
+    accounting::{Accounting, Rows, Service, Transfer, TransferEnd},
     flows::{BySlot, Entry, SlotId},
     identity::Index,
     zones::{Slots, Table},
@@ -26,8 +26,8 @@ pub(super) struct Resolved {
     zones: (Slot, Slot),
     /// The number of changes after which it was found; `None`: an address moves to another endpoint soon.
     changes: Option<u64>,
-    pub(super) source: Arc<End>,
-    pub(super) destination: Arc<End>,
+    pub(super) source: Arc<TransferEnd>,
+    pub(super) destination: Arc<TransferEnd>,
     /// `None` until something is added.
     rows: Option<Rows>,
 }
@@ -48,7 +48,7 @@ impl Resolved {
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     entries: BySlot<Box<Resolved>>,
-    ends: AHashMap<(IpAddr, Slot), Arc<End>>,
+    ends: AHashMap<(IpAddr, Slot), Arc<TransferEnd>>,
     externals: Externals,
     /// The changes of endpoints after which `ends` were found.
     index_version: u64,
@@ -111,11 +111,11 @@ impl Resolver {
 
 /// An end, and whether it stays the same until the endpoints change.
 fn shared_end(
-    (ends, externals): (&mut AHashMap<(IpAddr, Slot), Arc<End>>, &mut Externals),
+    (ends, externals): (&mut AHashMap<(IpAddr, Slot), Arc<TransferEnd>>, &mut Externals),
     address: IpAddr,
     slot: Slot,
     sources: &Sources<'_>,
-) -> (Arc<End>, bool) {
+) -> (Arc<TransferEnd>, bool) {
     if let Some(end) = ends.get(&(address, slot)) {
         return (Arc::clone(end), true);
     }
@@ -124,7 +124,7 @@ fn shared_end(
     let is_settled = settled.is_some();
     let endpoint = settled.unwrap_or_else(|| index.at(address, time));
     let external = if endpoint.is_none() { externals.at(address, table) } else { None };
-    let end = Arc::new(End { address: Some(address), endpoint, place: slots.place(slot), external });
+    let end = Arc::new(TransferEnd { address: Some(address), endpoint, place: slots.place(slot), external });
     if is_settled {
         if ends.len() >= ENDS {
             ends.clear();

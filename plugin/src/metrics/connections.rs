@@ -2,7 +2,7 @@
 //! not block others: it gives way to new connections.
 
 use super::access::Remote;
-use crate::link::{Admission, Place};
+use crate::link::{Admission, Permit};
 use axum::{Extension, Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +24,7 @@ const REQUEST_BYTES: usize = 16 << 10;
 /// How long to wait where no connection can be accepted, for want of files perhaps.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long answers may take that have begun when the process ends.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`.
 pub(super) async fn serve(listener: TcpListener, router: Router, places: Arc<Admission>, shutdown: CancellationToken) {
@@ -49,11 +49,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router, places: Arc<Adm
     }
     connections.close();
     // A client that does not read is not waited for.
-    let _ = timeout(FAREWELL, connections.wait()).await;
+    let _ = timeout(SHUTDOWN_TIMEOUT, connections.wait()).await;
 }
 
 /// Serves a connection until one of the two ends it, or its place is another's.
-async fn serve_connection(stream: TcpStream, router: Router, place: Place, shutdown: CancellationToken) {
+async fn serve_connection(stream: TcpStream, router: Router, place: Permit, shutdown: CancellationToken) {
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(STUCK));
     let place = Arc::new(place);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::{Health, KindHealth, ReviewTally, State, TableTally},
-    counters::Counted,
+    counters::CounterSnapshot,
     feed::{Agents, Store},
     leader::Role,
     reports::{ClusterTotals, Tally},
@@ -45,7 +45,7 @@ pub struct Controller {
     /// Whether this replica is the leader.
     pub role: watch::Receiver<Role>,
     /// The totals of the cluster, once they are complete.
-    pub totals: watch::Receiver<Arc<[Counted]>>,
+    pub totals: watch::Receiver<Arc<[CounterSnapshot]>>,
     /// The families of series by pod and workload.
     pub families: Families,
     /// Tokens that the API server was asked about.
@@ -160,9 +160,9 @@ impl Controller {
     }
 
     fn reports(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
-        let is_holder = f64::from(u8::from(self.role.borrow().is_holder()));
+        let is_leader = f64::from(u8::from(self.role.borrow().is_leader()));
         let help = "Whether this replica is the leader, which accepts the agents' reports.";
-        page.gauges("meridian_lease_held", help, None, &one(is_holder))?;
+        page.gauges("meridian_lease_held", help, None, &one(is_leader))?;
         let nodes = self.cluster_totals.nodes(Instant::now());
         let silent = nodes.iter().filter(|node| node.age > SILENT).count();
         page.gauges("meridian_reporting_nodes", "Number of nodes in the totals.", None, &one(nodes.len() as f64))?;
@@ -188,12 +188,12 @@ pub(super) mod tests {
     use super::{
         super::{
             Page,
-            text::{Form, page},
+            text::{ExpositionFormat, page},
         },
         *,
     };
     use crate::{
-        accounting::{Accounting, End, Service, Transfer},
+        accounting::{Accounting, Service, Transfer, TransferEnd},
         identity::{Endpoint, Workload},
         reports::ReportBuilder,
         zones::{Pair, Place, Zone},
@@ -201,7 +201,7 @@ pub(super) mod tests {
     use meridian_abi::{Counter, flow::ServiceSide};
 
     /// The totals of a cluster in which one byte went from one zone to another.
-    fn totals(cluster_totals: &ClusterTotals) -> Arc<[Counted]> {
+    fn totals(cluster_totals: &ClusterTotals) -> Arc<[CounterSnapshot]> {
         let mut counted = cluster_totals.counted();
         let place = |name: &str| Place::Zone(Arc::new(Zone { name: name.into(), region: "eu-1".into() }));
         let pair = Pair {
@@ -234,14 +234,19 @@ pub(super) mod tests {
     }
 
     /// The end of a transfer on a node: a pod of a DaemonSet, or the node itself.
-    fn end(node: usize, is_pod: bool) -> End {
+    fn end(node: usize, is_pod: bool) -> TransferEnd {
         let name = format!("n-{node}");
         let workload = Some(Arc::new(Workload { kind: "DaemonSet".into(), name: "logs".into() }));
         let (namespace, pod) = ("logs".into(), format!("logs-{node}").into());
         let of_pod = || Endpoint { namespace, pod, workload, ..Endpoint::node(&name) };
         let endpoint = if is_pod { of_pod() } else { Endpoint::node(&name) };
         let zone = Zone { name: ["eu-1a", "eu-1b"][node % 2].into(), region: "eu-1".into() };
-        End { address: None, endpoint: Some(Arc::new(endpoint)), place: Place::Zone(Arc::new(zone)), external: None }
+        TransferEnd {
+            address: None,
+            endpoint: Some(Arc::new(endpoint)),
+            place: Place::Zone(Arc::new(zone)),
+            external: None,
+        }
     }
 
     /// The page of a cluster with this many nodes that all report traffic with their neighbour, and all have the same
@@ -259,11 +264,11 @@ pub(super) mod tests {
                 accounting.add(&transfer, Counter { bytes: 100, packets: 1 }, now);
             }
             let mut sample = super::super::text::tests::sample();
-            sample.counted.whose = crate::counters::Whose::Node(format!("n-{node}"));
+            sample.counted.whose = crate::counters::CounterScope::Node(format!("n-{node}"));
             sample.counted.totals = accounting.totals().clone();
             cluster_totals.take(ReportBuilder::new(None, false).report(&sample), now).unwrap();
         }
-        let totals: Arc<[Counted]> = Arc::from([cluster_totals.counted()]);
+        let totals: Arc<[CounterSnapshot]> = Arc::from([cluster_totals.counted()]);
         let health = Arc::new(Health::default());
         let (notices, _queue) = crate::cluster::Notices::new(Arc::clone(&health));
         notices.report((0..nodes).map(|node| crate::cluster::Notice::hook_changed(&format!("n-{node}"), "tcx", "why")));
@@ -272,7 +277,7 @@ pub(super) mod tests {
         let controller = Arc::into_inner(measured()).unwrap();
         let controller =
             Controller { health, totals, cluster_totals: Arc::new(cluster_totals), families, ..controller };
-        page(&Page::default().with(Arc::new(controller)), Form::Prometheus).unwrap()
+        page(&Page::default().with(Arc::new(controller)), ExpositionFormat::Prometheus).unwrap()
     }
 
     #[test]

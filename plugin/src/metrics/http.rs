@@ -5,7 +5,7 @@ use super::{
     connections,
     parts::Page,
     process::HttpPlaces,
-    text::{self, Form},
+    text::{self, ExpositionFormat},
 };
 use crate::web::{Answer, CONTENT_SECURITY_POLICY, Request, Site};
 use axum::{
@@ -66,14 +66,14 @@ pub async fn serve(mut page: Page, listener: TcpListener, shutdown: Cancellation
 }
 
 fn router(page: Page, places: &HttpPlaces) -> Router {
-    let door = Door { access: page.access.clone(), denied: Arc::clone(&places.denied) };
+    let door = AccessGuard { access: page.access.clone(), denied: Arc::clone(&places.denied) };
     Router::new()
         .route("/metrics", get(metrics))
         // Healthy as soon as the process answers.
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .fallback(site.layer(from_fn_with_state(door, guard)))
-        .with_state(Served { page, turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::clone(&places.late) })
+        .with_state(ServerState { page, turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::clone(&places.late) })
 }
 
 /// The parameters of a query.
@@ -81,7 +81,7 @@ type QueryTexts = Result<Query<BTreeMap<String, String>>, QueryRejection>;
 
 async fn metrics(State(page): State<Page>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let form = Form::accepted(accept);
+    let form = ExpositionFormat::accepted(accept);
     match text::page(&page, form) {
         Ok(page) => ([(header::CONTENT_TYPE, form.content_type())], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -104,22 +104,22 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The state of the server.
 #[derive(Clone)]
-struct Served {
+struct ServerState {
     page: Page,
     turns: Arc<Semaphore>,
     /// Requests that waited too long for theirs.
     late: Arc<AtomicU64>,
 }
 
-impl FromRef<Served> for Page {
-    fn from_ref(served: &Served) -> Self {
+impl FromRef<ServerState> for Page {
+    fn from_ref(served: &ServerState) -> Self {
         served.page.clone()
     }
 }
 
 /// Answers those who may read the page and the API, and refuses the others.
 async fn guard(
-    State(door): State<Door>,
+    State(door): State<AccessGuard>,
     Extension(remote): Extension<Remote>,
     request: HttpRequest,
     next: Next,
@@ -149,13 +149,13 @@ fn denied(denial: Denial) -> Response {
 
 /// Access to the page and the API, and the number of refused requests.
 #[derive(Clone)]
-struct Door {
+struct AccessGuard {
     access: Access,
     denied: Arc<AtomicU64>,
 }
 
 /// The page, its files and the API.
-async fn site(State(served): State<Served>, method: Method, uri: Uri, query: QueryTexts) -> Response {
+async fn site(State(served): State<ServerState>, method: Method, uri: Uri, query: QueryTexts) -> Response {
     if method != Method::GET && method != Method::HEAD {
         let text = "this port answers GET alone\n";
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], text).into_response();
@@ -267,14 +267,14 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
-    async fn ask(served: &Served, method: Method, uri: &str) -> Response {
+    async fn ask(served: &ServerState, method: Method, uri: &str) -> Response {
         let uri: Uri = uri.parse().unwrap();
         let query = Query::try_from_uri(&uri);
         site(State(served.clone()), method, uri, query).await
     }
 
-    fn served() -> Served {
-        Served { page: Page::default(), turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::default() }
+    fn served() -> ServerState {
+        ServerState { page: Page::default(), turns: Arc::new(Semaphore::new(ANSWERING)), late: Arc::default() }
     }
 
     #[tokio::test(start_paused = true)]

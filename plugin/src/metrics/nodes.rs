@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     accounting::Totals,
-    counters::{Counted, DeviceBytes, FeedState, Sample, Samples},
+    counters::{CounterSnapshot, DeviceBytes, FeedState, Sample, Samples},
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion};
@@ -84,7 +84,7 @@ impl Writer<'_, '_> {
 
     /// The counters by zone pair. `whose` is the prefix of the names, which differs between nodes and clusters so that
     /// no query sums both.
-    pub(super) fn matrix<S: AsRef<Counted>>(&mut self, whose: &str, samples: &[S]) -> fmt::Result {
+    pub(super) fn matrix<S: AsRef<CounterSnapshot>>(&mut self, whose: &str, samples: &[S]) -> fmt::Result {
         let cells = |value: fn(Counter) -> u64| {
             each(samples, |sample| {
                 let cells = sample.as_ref().matrix.cells();
@@ -167,7 +167,7 @@ impl Writer<'_, '_> {
     }
 
     /// The number of series, and their limit.
-    pub(super) fn series<S: AsRef<Counted>>(&mut self, samples: &[S]) -> fmt::Result {
+    pub(super) fn series<S: AsRef<CounterSnapshot>>(&mut self, samples: &[S]) -> fmt::Result {
         let sizes = |Totals { pods, transfers, workloads, senders, namespaces }: &Totals| {
             [("pod", pods.len(), pods.room()), ("workload", workloads.len(), workloads.room())]
                 .into_iter()

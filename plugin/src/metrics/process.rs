@@ -2,7 +2,7 @@
 
 use super::{parts::Part, writer::Writer};
 use crate::{
-    api::Missed,
+    api::SkippedIntervals,
     atomic_file::Saves,
     export::PairLogTally,
     flows::{READERS, Ring},
@@ -79,7 +79,7 @@ impl Part for Arc<Budget> {
     }
 }
 
-impl Part for Arc<Missed> {
+impl Part for Arc<SkippedIntervals> {
     fn write(&self, page: &mut Writer<'_, '_>) -> fmt::Result {
         let help = "Number of intervals skipped for slow clients of Counters.Watch.";
         page.counters("meridian_counters_missed", help, None, &count(&self.0))

@@ -76,7 +76,7 @@ impl Source for Arc<Controller> {
         let totals = Arc::clone(&self.totals.borrow());
         Health {
             program: "controller",
-            is_leader: Some(self.role.borrow().is_holder()),
+            is_leader: Some(self.role.borrow().is_leader()),
             agents: Some(AgentsHealth { connected, behind }),
             nodes: self.cluster_totals.nodes(Instant::now()).into_iter().map(node).collect(),
             stats: totals.iter().flat_map(|counted| counted.stats.clone()).collect(),

@@ -6,12 +6,12 @@ use std::fmt;
 
 /// The format of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ExpositionFormat {
     OpenMetrics,
     Prometheus,
 }
 
-impl Form {
+impl ExpositionFormat {
     /// The format for an Accept header: OpenMetrics only if the client asks for it.
     pub(super) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
@@ -26,14 +26,14 @@ impl Form {
 }
 
 /// The current page.
-pub(super) fn page(page: &Page, form: Form) -> Result<String, fmt::Error> {
+pub(super) fn page(page: &Page, form: ExpositionFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(page.clone()));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(match form {
-        Form::OpenMetrics => page,
-        Form::Prometheus => older(&page),
+        ExpositionFormat::OpenMetrics => page,
+        ExpositionFormat::Prometheus => older(&page),
     })
 }
 
@@ -66,13 +66,13 @@ fn older(page: &str) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::{
-        accounting::{Accounting, End, Service, Transfer},
-        api::Missed,
+        accounting::{Accounting, Service, Transfer, TransferEnd},
+        api::SkippedIntervals,
         archive::Limits,
         atomic_file::Saves,
         budget::Budgets,
         cost::PriceTable,
-        counters::{Counted, FeedState, Sample, TableState, Whose},
+        counters::{CounterScope, CounterSnapshot, FeedState, Sample, TableState},
         demo::topology::place,
         export::{FlowLog, FlowLogs, PairLogTally},
         flows::{Encoded, Ring},
@@ -94,11 +94,11 @@ pub(super) mod tests {
     };
     use tokio::sync::watch;
 
-    fn end(n: u8, place: Place) -> End {
+    fn end(n: u8, place: Place) -> TransferEnd {
         let workload = Some(Arc::new(Workload { kind: "Deployment".into(), name: "cart".into() }));
         let (namespace, pod) = ("shop".into(), format!("cart-{n}").into());
         let endpoint = Endpoint { namespace, pod, workload, ..Endpoint::default() };
-        End { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place, external: None }
+        TransferEnd { address: Some([10, 0, 0, n].into()), endpoint: Some(Arc::new(endpoint)), place, external: None }
     }
 
     pub(in super::super) fn sample() -> Sample {
@@ -112,7 +112,8 @@ pub(super) mod tests {
         matrix.add(pair(place(2)), Counter { bytes: 1500, packets: 3 });
         matrix.add(pair(Place::Unknown), Counter { bytes: 40, packets: 1 });
         let mut accounting = Accounting::new(4, false);
-        let outside = |place| End { address: Some([192, 0, 2, 1].into()), endpoint: None, place, external: None };
+        let outside =
+            |place| TransferEnd { address: Some([192, 0, 2, 1].into()), endpoint: None, place, external: None };
         let cart = end(0, place(0));
         for (destination, bytes) in [
             (end(1, place(1)), 1),
@@ -125,8 +126,8 @@ pub(super) mod tests {
             accounting.add(&transfer, Counter { bytes, packets: 1 }, Instant::now());
         }
         Sample {
-            counted: Counted {
-                whose: Whose::Node("node-1".into()),
+            counted: CounterSnapshot {
+                whose: CounterScope::Node("node-1".into()),
                 time: SystemTime::now(),
                 began: Some(UNIX_EPOCH),
                 epoch: 0,
@@ -170,7 +171,7 @@ pub(super) mod tests {
         Page::default()
             .with(Nodes { samples, families })
             .with(Arc::new(Ring::new(4095)))
-            .with(Arc::new(Missed::default()))
+            .with(Arc::new(SkippedIntervals::default()))
             .with(HttpPlaces::default())
             .with(Arc::new(Backlog::new(1 << 20)))
             .with(Arc::new(Requests::new(1, 1)))
@@ -254,7 +255,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_older_form_passes_prometheus_check() {
-        let page = page(&of_agent(sample(), Families::default()), Form::Prometheus).unwrap();
+        let page = page(&of_agent(sample(), Families::default()), ExpositionFormat::Prometheus).unwrap();
         for line in [
             "# TYPE meridian_zone_bytes_total counter",
             r#"meridian_zone_bytes_total{source_zone="eu-1a",source_region="eu-1",destination_zone="eu-1b",destination_region="eu-1",locality="cross-zone",ip_version="4",direction="egress",node="node-1"} 1500"#,
@@ -272,16 +273,20 @@ pub(super) mod tests {
 
     #[test]
     fn open_metrics_is_served_on_request() {
-        assert_eq!(Form::accepted("text/plain;version=0.0.4"), Form::Prometheus);
-        assert_eq!(Form::accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"), Form::OpenMetrics);
-        let page = page(&of_agent(sample(), Families::default()), Form::OpenMetrics).unwrap();
+        assert_eq!(ExpositionFormat::accepted("text/plain;version=0.0.4"), ExpositionFormat::Prometheus);
+        assert_eq!(
+            ExpositionFormat::accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"),
+            ExpositionFormat::OpenMetrics
+        );
+        let page = page(&of_agent(sample(), Families::default()), ExpositionFormat::OpenMetrics).unwrap();
         assert!(page.contains("# UNIT meridian_zone_bytes bytes\n") && page.ends_with("# EOF\n"));
     }
 
     #[test]
     fn pods_and_workloads_are_shown_under_our_names_and_others() {
         let shown =
-            page(&of_agent(sample(), Families { pods: true, ..Families::default() }), Form::Prometheus).unwrap();
+            page(&of_agent(sample(), Families { pods: true, ..Families::default() }), ExpositionFormat::Prometheus)
+                .unwrap();
         for line in [
             r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="shop",locality="cross-zone",node="node-1"} 10"#,
             r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="",locality="internet",node="node-1"} 1000"#,
@@ -300,7 +305,7 @@ pub(super) mod tests {
             has(&shown, line);
         }
         assert_eq!(shown.lines().filter(|line| line.starts_with("kubecost")).count(), 4, "unknown is in none");
-        let hidden = page(&of_agent(sample(), Families::NONE), Form::Prometheus).unwrap();
+        let hidden = page(&of_agent(sample(), Families::NONE), ExpositionFormat::Prometheus).unwrap();
         for name in ["meridian_namespace", "meridian_workload", "meridian_pod", "pod_cross_zone", "kubecost"] {
             assert!(!hidden.contains(name), "{name}");
         }
@@ -309,8 +314,9 @@ pub(super) mod tests {
     #[test]
     fn the_docs_name_every_metric_and_no_other() {
         let families = Families { pods: true, ..Families::default() };
-        let agent = page(&of_agent(sample(), families), Form::Prometheus).unwrap();
-        let controller = page(&Page::default().with(controller::tests::measured()), Form::Prometheus).unwrap();
+        let agent = page(&of_agent(sample(), families), ExpositionFormat::Prometheus).unwrap();
+        let controller =
+            page(&Page::default().with(controller::tests::measured()), ExpositionFormat::Prometheus).unwrap();
         let both = agent + &controller;
         let types = both.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exposed: BTreeMap<&str, &str> = types.collect();
@@ -328,9 +334,9 @@ pub(super) mod tests {
         let pod = |n: usize| {
             let (namespace, pod) = (format!("ns{}", n % 40).into(), format!("p{n}").into());
             let endpoint = Endpoint { namespace, pod, workload: None, ..Endpoint::default() };
-            End { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 4), external: None }
+            TransferEnd { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 4), external: None }
         };
-        let pods: Vec<End> = (0..10_000).map(pod).collect();
+        let pods: Vec<TransferEnd> = (0..10_000).map(pod).collect();
         let mut sent = 0;
         for (n, source) in pods.iter().enumerate() {
             let new = Counter { bytes: 100 + n as u64, packets: 1 };
@@ -341,7 +347,7 @@ pub(super) mod tests {
         let mut sample = sample();
         sample.counted.totals = accounting.totals().clone();
         let page = of_agent(sample, Families { pods: true, ..Families::default() });
-        let page = super::page(&page, Form::Prometheus).unwrap();
+        let page = super::page(&page, ExpositionFormat::Prometheus).unwrap();
         for name in
             ["meridian_workload_bytes_total{", "meridian_pod_bytes_total{", "kubecost_pod_network_egress_bytes_total{"]
         {

@@ -9,7 +9,7 @@ use crate::{
         ByLocality, Pod, Top,
         series::{self, NAMESPACE_LABELS, OTHER, POD_LABELS, WORKLOAD_LABELS},
     },
-    counters::Counted,
+    counters::CounterSnapshot,
     zones::Locality,
 };
 use meridian_abi::Counter;
@@ -18,7 +18,11 @@ use std::{collections::BTreeMap, fmt, hash::Hash};
 
 type Value = fn(Counter) -> u64;
 
-pub(super) fn write<S: AsRef<Counted>>(page: &mut Writer<'_, '_>, samples: &[S], families: Families) -> fmt::Result {
+pub(super) fn write<S: AsRef<CounterSnapshot>>(
+    page: &mut Writer<'_, '_>,
+    samples: &[S],
+    families: Families,
+) -> fmt::Result {
     let both: [(&str, &str, Option<Unit>, Value); 2] = [
         ("", "IP bytes", Some(Unit::Bytes), |counter| counter.bytes),
         ("_packets", "Packets", None, |counter| counter.packets),
@@ -82,7 +86,7 @@ fn by_locality<K: Clone + Eq + Hash, const N: usize>(
 }
 
 /// The traffic that each pod sent, summed over the nodes, and the traffic of pods without a series.
-fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, String), ByLocality)> {
+fn senders<S: AsRef<CounterSnapshot>>(samples: &[S]) -> impl Iterator<Item = ((String, String), ByLocality)> {
     let mut sums: BTreeMap<(String, String), ByLocality> = BTreeMap::new();
     for sample in samples {
         let senders = &sample.as_ref().totals.senders;
@@ -97,7 +101,7 @@ fn senders<S: AsRef<Counted>>(samples: &[S]) -> impl Iterator<Item = ((String, S
 }
 
 /// A pod's series begins with its first bytes to another zone.
-fn kubezonnet<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
+fn kubezonnet<S: AsRef<CounterSnapshot>>(samples: &[S]) -> Vec<(Labels, u64)> {
     let series = |((namespace, pod), total): ((String, String), ByLocality)| {
         let bytes = total.get(Locality::CrossZone).bytes + total.get(Locality::CrossRegion).bytes;
         (bytes > 0).then(|| (vec![("namespace", namespace), ("pod", pod)], bytes))
@@ -106,7 +110,7 @@ fn kubezonnet<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
 }
 
 /// OpenCost multiplies these by its prices. Unknown traffic is in none of them.
-fn opencost<S: AsRef<Counted>>(samples: &[S]) -> Vec<(Labels, u64)> {
+fn opencost<S: AsRef<CounterSnapshot>>(samples: &[S]) -> Vec<(Labels, u64)> {
     // internet, same_zone, same_region
     let classes = [
         (Locality::SameZone, ["false", "true", "true"]),

@@ -1,6 +1,6 @@
 //! Writes families of series.
 
-use crate::counters::{Counted, Whose};
+use crate::counters::{CounterScope, CounterSnapshot};
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
@@ -53,11 +53,14 @@ impl Writer<'_, '_> {
 }
 
 /// The series of all nodes with the node's name as a label, or those of a cluster without it.
-pub(super) fn each<S: AsRef<Counted>, T>(samples: &[S], series: impl Fn(&S) -> Vec<(Labels, T)>) -> Vec<(Labels, T)> {
+pub(super) fn each<S: AsRef<CounterSnapshot>, T>(
+    samples: &[S],
+    series: impl Fn(&S) -> Vec<(Labels, T)>,
+) -> Vec<(Labels, T)> {
     let of_node = |sample| {
         let named = move |(mut labels, value): (Labels, T)| {
             let sample: &S = sample;
-            if let Whose::Node(name) = &sample.as_ref().whose {
+            if let CounterScope::Node(name) = &sample.as_ref().whose {
                 labels.push(("node", name.clone()));
             }
             (labels, value)

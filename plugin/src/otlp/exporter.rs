@@ -3,11 +3,11 @@
 use super::{
     message::{Program, messages},
     points::Content,
-    settings::{ANSWER, Settings, Unusable},
+    settings::{RESPONSE_TIMEOUT, Settings, Unusable},
     starts::Starts,
     tally::Tally,
 };
-use crate::{backoff::Backoff, counters::Counted, error_chain::error_chain};
+use crate::{backoff::Backoff, counters::CounterSnapshot, error_chain::error_chain};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
 };
@@ -26,7 +26,7 @@ use tonic::{Code, Request, Status, metadata::MetadataMap, transport::Channel};
 /// The first and the longest wait after a failure.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The time limit for the last export.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Exports the counters of a process.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl From<Status> for Failed {
     }
 }
 
-impl<S: AsRef<Counted> + Send + Sync> Exporter<S> {
+impl<S: AsRef<CounterSnapshot> + Send + Sync> Exporter<S> {
     /// Exports until `shutdown`.
     pub async fn run(self) {
         let (mut starts, mut channel, mut last_reason) = (BTreeMap::new(), None, String::new());
@@ -108,7 +108,7 @@ impl<S: AsRef<Counted> + Send + Sync> Exporter<S> {
             }
             backoff.succeeded();
         }
-        let _ = timeout(FAREWELL, self.export(&mut starts, &mut channel)).await;
+        let _ = timeout(SHUTDOWN_TIMEOUT, self.export(&mut starts, &mut channel)).await;
     }
 
     /// Sends the current sums. A message that the collector can't take is not the end of the others.
@@ -148,7 +148,7 @@ impl<S: AsRef<Counted> + Send + Sync> Exporter<S> {
         *request.metadata_mut() = headers.clone();
         let mut client = MetricsServiceClient::new(channel.clone());
         // The channel's own limit does not cover a handshake that stalls.
-        let answer = timeout(ANSWER * 2, client.export(request)).await.map_err(|_| Failed::Silent)??;
+        let answer = timeout(RESPONSE_TIMEOUT * 2, client.export(request)).await.map_err(|_| Failed::Silent)??;
         self.tally.add(|tally| &tally.accepted, 1);
         let Some(partial) = answer.into_inner().partial_success else { return Ok(()) };
         if let Some(rejected) = u64::try_from(partial.rejected_data_points).ok().filter(|rejected| *rejected > 0) {

@@ -4,7 +4,7 @@ use super::{
     points::{Content, Family, families},
     starts::Starts,
 };
-use crate::counters::{Counted, Whose};
+use crate::counters::{CounterScope, CounterSnapshot};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
@@ -31,7 +31,7 @@ pub struct Program {
 /// The messages with the sums of a node or cluster, and the number of sums.
 pub(super) fn messages(
     program: &Program,
-    counted: &Counted,
+    counted: &CounterSnapshot,
     content: Content,
     starts: &mut Starts,
 ) -> (Vec<ExportMetricsServiceRequest>, u64) {
@@ -117,18 +117,18 @@ fn sum(name: &str, help: &str, unit: &str, data_points: Vec<NumberDataPoint>) ->
 }
 
 /// The counters of a cluster are one stream, whichever replica is the leader.
-fn resource(program: &Program, whose: &Whose) -> Resource {
+fn resource(program: &Program, whose: &CounterScope) -> Resource {
     let mut attributes = vec![
         text("service.name", program.name.to_owned()),
         text("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         text("k8s.cluster.name", program.cluster.clone()),
     ];
     let instance = match whose {
-        Whose::Node(name) => {
+        CounterScope::Node(name) => {
             attributes.push(text("k8s.node.name", name.clone()));
             name
         }
-        Whose::Cluster(_) => &program.cluster,
+        CounterScope::Cluster(_) => &program.cluster,
     };
     attributes.push(text("service.instance.id", instance.clone()));
     Resource { attributes, ..Resource::default() }

@@ -2,7 +2,7 @@
 
 use crate::{
     accounting::{Top, Totals, series},
-    counters::Counted,
+    counters::CounterSnapshot,
     zones::{Pair, Place},
 };
 use meridian_abi::{Counter, IpVersion, matrix::Direction};
@@ -33,7 +33,7 @@ pub(super) struct Family {
 }
 
 /// All metrics of a node or cluster.
-pub(super) fn families(counted: &Counted, content: Content) -> Vec<Family> {
+pub(super) fn families(counted: &CounterSnapshot, content: Content) -> Vec<Family> {
     let mut all = Vec::new();
     let zones = counted.matrix.cells().map(|(pair, counter)| (zone_attributes(pair), counter)).collect();
     let names = ["meridian.zone.bytes", "meridian.zone.packets"];

@@ -11,7 +11,7 @@ use tonic::{
 };
 
 /// The time limit for a connection and for an answer.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where and how often to export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Settings {
     /// The endpoint, with the authority as its file is now.
     pub(super) fn connector(&self) -> Result<Endpoint, Unusable> {
         let endpoint = Endpoint::from_shared(self.endpoint.clone())?;
-        let endpoint = endpoint.connect_timeout(ANSWER).timeout(ANSWER).tcp_nodelay(true);
+        let endpoint = endpoint.connect_timeout(RESPONSE_TIMEOUT).timeout(RESPONSE_TIMEOUT).tcp_nodelay(true);
         let Some(path) = &self.authority else { return Ok(endpoint) };
         let authority = bounded_file::read(path, PEM_BYTES);
         let authority = authority.map_err(|error| Unusable::File { path: path.clone(), error })?;
@@ -100,7 +100,7 @@ mod tests {
 
     fn checked(endpoint: &str, authority: Option<&str>, headers: Option<&str>) -> Result<Settings, String> {
         let [authority, headers] = [authority, headers].map(|path| path.map(Into::into));
-        let settings = Settings { endpoint: endpoint.to_owned(), authority, headers, every: ANSWER };
+        let settings = Settings { endpoint: endpoint.to_owned(), authority, headers, every: RESPONSE_TIMEOUT };
         settings.checked().map_err(|error| error.to_string())
     }
 

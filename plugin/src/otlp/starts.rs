@@ -17,7 +17,7 @@ pub(super) type Key = (&'static str, Attributes);
 /// The starts of all sums of a node or cluster, in nanoseconds since 1970.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
-    known: AHashMap<Key, Known>,
+    known: AHashMap<Key, SeriesState>,
     epoch: u64,
     round: u64,
     /// The times of the last export and of this one.
@@ -27,7 +27,7 @@ pub(super) struct Starts {
 }
 
 #[derive(Debug)]
-struct Known {
+struct SeriesState {
     start: u64,
     total: u64,
     round: u64,
@@ -50,7 +50,7 @@ impl Starts {
         let (now, round) = (self.now, self.round);
         let after_last = self.last.unwrap_or(now);
         let start = began.unwrap_or(after_last);
-        let known = self.known.entry(key).or_insert(Known { start, total, round });
+        let known = self.known.entry(key).or_insert(SeriesState { start, total, round });
         if total < known.total {
             known.start = after_last;
         }

@@ -7,8 +7,8 @@ use super::{
     *,
 };
 use crate::{
-    accounting::{Accounting, End, Service, Transfer},
-    counters::{Counted, Whose},
+    accounting::{Accounting, Service, Transfer, TransferEnd},
+    counters::{CounterScope, CounterSnapshot},
     demo::topology::place,
     identity::{Endpoint, Workload},
     zones::{Matrix, Pair},
@@ -42,17 +42,17 @@ use tonic::{
 
 const ALL: Content = Content { namespaces: true, workloads: true, pods: true };
 
-fn end(n: usize, workload: &str) -> End {
+fn end(n: usize, workload: &str) -> TransferEnd {
     let endpoint = Endpoint {
         namespace: "shop".into(),
         pod: format!("{workload}-{n}").into(),
         workload: Some(Arc::new(Workload { kind: "Deployment".into(), name: format!("{workload}-{n}") })),
         ..Endpoint::default()
     };
-    End { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 3), external: None }
+    TransferEnd { address: None, endpoint: Some(Arc::new(endpoint)), place: place(n % 3), external: None }
 }
 
-fn counted(pairs: usize) -> Counted {
+fn counted(pairs: usize) -> CounterSnapshot {
     let mut accounting = Accounting::new(pairs, false);
     for n in 0..pairs {
         let (source, destination) = (end(n, "web"), end(n + 1, &"cart".repeat(40)));
@@ -64,8 +64,8 @@ fn counted(pairs: usize) -> Counted {
     // Beyond what a double has digits for.
     let counter = Counter { bytes: (1 << 60) + 1, packets: 3 };
     matrix.add(Pair { source: place(0), destination: place(2), version, direction }, counter);
-    Counted {
-        whose: Whose::Node("node-1".into()),
+    CounterSnapshot {
+        whose: CounterScope::Node("node-1".into()),
         time: UNIX_EPOCH + Duration::from_secs(2000),
         began: Some(UNIX_EPOCH + Duration::from_secs(1000)),
         epoch: 0,
@@ -170,7 +170,10 @@ impl MetricsService for Collector {
     }
 }
 
-fn exporter(endpoint: String, headers: Option<PathBuf>) -> (Exporter<Counted>, watch::Sender<Arc<[Counted]>>) {
+fn exporter(
+    endpoint: String,
+    headers: Option<PathBuf>,
+) -> (Exporter<CounterSnapshot>, watch::Sender<Arc<[CounterSnapshot]>>) {
     let counters = watch::Sender::new(Arc::from([counted(3)]));
     let settings = Settings { endpoint, authority: None, headers, every: Duration::from_secs(1) };
     let (tally, shutdown) = (Arc::default(), CancellationToken::new());
@@ -258,8 +261,8 @@ async fn a_collector_with_tls_gets_secrets_once_its_authority_is_the_right_one()
 fn the_sums_of_a_cluster_have_an_unknown_start_whenever_a_replica_begins_to_lead() {
     let mut starts = Starts::default();
     let mut export = |epoch: u64, seconds: u64, lost: bool| {
-        let (whose, time) = (Whose::Cluster(vec!["node-1".into()]), UNIX_EPOCH + Duration::from_secs(seconds));
-        let counted = Counted { whose, epoch, time, ..counted(3) };
+        let (whose, time) = (CounterScope::Cluster(vec!["node-1".into()]), UNIX_EPOCH + Duration::from_secs(seconds));
+        let counted = CounterSnapshot { whose, epoch, time, ..counted(3) };
         let (messages, _) = messages(&program(), &counted, ALL, &mut starts);
         if !lost {
             starts.arrived();

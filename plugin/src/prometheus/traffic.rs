@@ -8,7 +8,7 @@ use super::{
 use crate::{
     accounting::series::{NAMESPACE_LABELS, OTHER_NAMESPACE, WORKLOAD_LABELS},
     cost::PriceTable,
-    history::{Block, Builder, Ends, Serving, Span, Workload},
+    history::{Block, Builder, Ends, Span, TransferService, Workload},
     statement::{ChargeTo, Dimension, Query},
     zones::{Locality, Location, Place, Provider, Zone},
 };
@@ -104,7 +104,7 @@ impl Reader<'_> {
                 for (labels, counter) in zones.growth() {
                     let sites = self.sites(labels);
                     let ends = Ends { workloads: [&workload; 2], sites: [&sites[0], &sites[1]] };
-                    builder.add(ends, Serving::default(), counter);
+                    builder.add(ends, TransferService::default(), counter);
                 }
             }
         }
@@ -177,7 +177,7 @@ impl Reader<'_> {
             let [source, destination] = &sites[locality as usize];
             let workloads = workloads(labels);
             let ends = Ends { workloads: [&workloads[0], &workloads[1]], sites: [source, destination] };
-            builder.add(ends, Serving::default(), counter);
+            builder.add(ends, TransferService::default(), counter);
         }
     }
 

@@ -13,7 +13,7 @@ const BYTES: usize = 1 << 30;
 /// A time as a comparable value; `None` sorts first.
 type Instant = Option<(i64, i32)>;
 /// The time, then the order of arrival.
-type Place = (Instant, u64);
+type SortKey = (Instant, u64);
 
 /// Records that wait until all earlier ones are read.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Order {
     flows: BinaryHeap<Reverse<Waiting>>,
     bytes: usize,
     /// At most one of a kind in a second, as Cilium reports them.
-    losses: BTreeMap<Kind, (Place, Lost)>,
+    losses: BTreeMap<Kind, (SortKey, Lost)>,
     came: u64,
     /// The time of the last record; a record without a time follows it.
     latest: Instant,
@@ -39,7 +39,7 @@ struct Kind {
 
 #[derive(Debug)]
 struct Waiting {
-    place: Place,
+    place: SortKey,
     flow: Encoded,
 }
 
@@ -97,7 +97,7 @@ impl Order {
         }
     }
 
-    fn lose(&mut self, place: Place, lost: Lost) {
+    fn lose(&mut self, place: SortKey, lost: Lost) {
         let (second, _) = place.0.unzip();
         let kind = Kind { second, node: lost.node.clone(), source: lost.source.into(), cpu: lost.cpu };
         match self.losses.get_mut(&kind) {

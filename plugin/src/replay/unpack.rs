@@ -21,7 +21,7 @@ type Peeked<'r> = BufReader<Chain<Cursor<Vec<u8>>, Source<'r>>>;
 
 /// The format of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum FileFormat {
     Plain,
     Gzip,
     Zstd,
@@ -32,7 +32,7 @@ enum Form {
     Foreign(&'static str),
 }
 
-impl Form {
+impl FileFormat {
     const fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
@@ -60,12 +60,12 @@ pub(super) fn text<'r>(from: impl Read + 'r) -> io::Result<Source<'r>> {
     let mut from: Source<'r> = Box::new(from);
     for _ in 0..=LAYERS {
         let (head, peeked) = peek(from)?;
-        from = match Form::of(&head) {
-            Form::Plain => return Ok(Box::new(peeked)),
-            Form::Gzip => Box::new(Bounded::new(MultiGzDecoder::new(peeked))),
-            Form::Zstd => Box::new(Bounded::new(Zstd::Between(peeked))),
-            Form::Utf16 { is_big } => return Ok(Box::new(Utf16::new(peeked, is_big))),
-            Form::Foreign(name) => {
+        from = match FileFormat::of(&head) {
+            FileFormat::Plain => return Ok(Box::new(peeked)),
+            FileFormat::Gzip => Box::new(Bounded::new(MultiGzDecoder::new(peeked))),
+            FileFormat::Zstd => Box::new(Bounded::new(Zstd::Between(peeked))),
+            FileFormat::Utf16 { is_big } => return Ok(Box::new(Utf16::new(peeked, is_big))),
+            FileFormat::Foreign(name) => {
                 let text = format!("{name} is not read, but gzip and zstd are: unpack it first");
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }

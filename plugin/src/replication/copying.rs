@@ -4,7 +4,7 @@ use super::services::history_client::HistoryClient;
 use crate::{
     archive,
     error_chain::error_chain,
-    historian::{Adopted, Historian, second},
+    historian::{CopyOutcome, Historian, second},
     history::{Block, Damaged, MAX_ENCODED, Span},
     leader::Role,
     link::{ConnectError, Settings},
@@ -70,7 +70,7 @@ pub(super) enum CopyError {
 
 /// Why a block of the leader is not kept. Others are copied nevertheless.
 #[derive(Debug, thiserror::Error)]
-enum Foreign {
+enum RejectedBlock {
     #[error(transparent)]
     Damaged(#[from] Damaged),
     #[error("it is a block of another time")]
@@ -132,12 +132,12 @@ impl Copying {
             }
             if self.blocking(move |historian| historian.lacks(span)).await? {
                 match self.fetch(&mut client, settings, span).await? {
-                    Some(Adopted::Kept) => {
+                    Some(CopyOutcome::Unchanged) => {
                         copied += 1;
                         days.insert(Span::day_of(span.start));
                     }
-                    Some(Adopted::NoRoom) => break,
-                    Some(Adopted::NoBetter) | None => {}
+                    Some(CopyOutcome::NoRoom) => break,
+                    Some(CopyOutcome::NoBetter) | None => {}
                 }
             }
             compared.insert(span);
@@ -155,7 +155,7 @@ impl Copying {
         client: &mut HistoryClient<Channel>,
         settings: &Settings,
         span: Span,
-    ) -> Result<Option<Adopted>, CopyError> {
+    ) -> Result<Option<CopyOutcome>, CopyError> {
         let Span { start, seconds } = span;
         let request = settings.request(GetBlockRequest { span: Some(BlockSpan { start, seconds }) })?;
         let bytes = match in_time(client.get_block(request)).await {
@@ -197,9 +197,9 @@ async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -
     Ok(answer.map_err(CopyError::Refused)?.into_inner())
 }
 
-fn decoded(bytes: &[u8], span: Span) -> Result<Block, Foreign> {
+fn decoded(bytes: &[u8], span: Span) -> Result<Block, RejectedBlock> {
     let block = Block::decode(bytes)?;
-    if block.span == span { Ok(block) } else { Err(Foreign::Misplaced) }
+    if block.span == span { Ok(block) } else { Err(RejectedBlock::Misplaced) }
 }
 
 /// The listed hours and days, without those that are none.

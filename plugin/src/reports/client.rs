@@ -5,7 +5,7 @@ use crate::{
     backoff::Backoff,
     counters::Samples,
     error_chain::error_chain,
-    leader::holder_in,
+    leader::leader_in,
     link::{ConnectError, Settings},
 };
 use std::{
@@ -26,9 +26,9 @@ use tonic::Status;
 /// The first and the longest wait before another attempt.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// The time limit for the controller's acknowledgement.
-const ANSWER: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for the last report.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of an agent's reports.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ enum Ended {
 
 impl From<Status> for Ended {
     fn from(status: Status) -> Self {
-        holder_in(&status).map_or(Self::Refused(status), Self::Moved)
+        leader_in(&status).map_or(Self::Refused(status), Self::Moved)
     }
 }
 
@@ -127,7 +127,7 @@ impl Client {
         let (sender, reports) = mpsc::channel(1);
         let request = server.request(ReceiverStream::new(reports))?;
         let mut client = ReportsClient::new(channel);
-        let opened = timeout(ANSWER, client.report(request)).await.map_err(|_| Ended::Silent)?;
+        let opened = timeout(RESPONSE_TIMEOUT, client.report(request)).await.map_err(|_| Ended::Silent)?;
         let mut answers = opened?.into_inner();
         self.reporter.begin();
         let mut ticks = interval(self.every);
@@ -143,7 +143,7 @@ impl Client {
                 }
             };
             let Some(report) = self.report() else { continue };
-            let limit = if is_last { FAREWELL } else { ANSWER };
+            let limit = if is_last { SHUTDOWN_TIMEOUT } else { RESPONSE_TIMEOUT };
             let end = Instant::now() + limit;
             if sender.send(report).await.is_err() {
                 // The next message has the reason.

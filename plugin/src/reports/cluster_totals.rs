@@ -4,8 +4,11 @@
 //! were lost, or how many replicas accepted them before: a replica without the node's last counters adds all of it.
 
 use crate::{
-    accounting::{Accounting, Between, ByLocality, End, Grown, Line, Named, Pod, Totals, Transfer, TransferKey},
-    counters::{self, Counted, Whose},
+    accounting::{
+        Accounting, ByLocality, Directed, EndpointKey, Line, Pod, Totals, TrafficDelta, Transfer, TransferEnd,
+        TransferKey,
+    },
+    counters::{self, CounterScope, CounterSnapshot},
     identity::Endpoint,
     leader::Knowledge,
     proto::v1::{self, ClusterSums, FlowServer, MirrorResponse, NodeState, ReportRequest, mirror_response::Response},
@@ -28,7 +31,7 @@ use tokio::sync::broadcast;
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The maximum growth of one node's counters in all: three months at a terabit a second, three years at a
 /// hundred gigabits.
-const MOST: u64 = 1 << 60;
+const MAX_COUNTER: u64 = 1 << 60;
 /// The limit of pairs of pods of one node.
 const PAIRS: usize = 65_536;
 /// The limit of reports that a standby replica may fall behind.
@@ -146,7 +149,8 @@ impl ClusterTotals {
             return Err(Refused::Full(self.limit));
         }
         let added = inner.would_add(&report.node, &read);
-        let added = added.filter(|added| *added <= MOST).ok_or(Malformed("it has more bytes than a node can send"))?;
+        let added =
+            added.filter(|added| *added <= MAX_COUNTER).ok_or(Malformed("it has more bytes than a node can send"))?;
         inner.take(&report, read, now);
         let before = inner.nodes.get_mut(&report.node).map(|node| std::mem::replace(&mut node.added, added));
         inner.ever += added - before.unwrap_or(added);
@@ -156,10 +160,10 @@ impl ClusterTotals {
     }
 
     /// The totals.
-    pub fn counted(&self) -> Counted {
+    pub fn counted(&self) -> CounterSnapshot {
         let inner = self.lock();
-        Counted {
-            whose: Whose::Cluster(inner.nodes.keys().cloned().collect()),
+        CounterSnapshot {
+            whose: CounterScope::Cluster(inner.nodes.keys().cloned().collect()),
             time: inner.nodes.values().filter_map(|node| node.time).min().unwrap_or(inner.since),
             // The first of all, or unknown if that of a node is.
             began: inner.nodes.values().map(|node| counters::began(node.boot_id)).min().flatten(),
@@ -197,7 +201,7 @@ impl ClusterTotals {
     }
 
     /// Traffic since the last call, for the history; `None` if it is not kept.
-    pub fn take_growth(&self, all: bool) -> Grown {
+    pub fn take_growth(&self, all: bool) -> TrafficDelta {
         self.lock().accounting.growth_mut().map(|growth| growth.take(all)).unwrap_or_default()
     }
 
@@ -404,13 +408,13 @@ impl Inner {
 }
 
 /// An external prefix is in no other sum.
-fn end((endpoint, place): &(Option<Named>, Place)) -> End {
+fn end((endpoint, place): &(Option<EndpointKey>, Place)) -> TransferEnd {
     let named = endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.0));
     let (external, endpoint) = match named {
         Some(named) if named.class().is_some() => (Some(named), None),
         named => (None, named),
     };
-    End { address: None, endpoint, place: place.clone(), external }
+    TransferEnd { address: None, endpoint, place: place.clone(), external }
 }
 
 impl Node {
@@ -439,7 +443,7 @@ impl Node {
     fn report(&self, name: &str) -> ReportRequest {
         let mut names = Names::default();
         let line = |(key, counter): (&TransferKey, &Counter)| {
-            let mut end = |(endpoint, place): &(Option<Named>, Place)| {
+            let mut end = |(endpoint, place): &(Option<EndpointKey>, Place)| {
                 Some(names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place))
             };
             let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));
@@ -503,11 +507,11 @@ impl Read {
         };
         let known = DecodedNames::new(report.names.as_ref().unwrap_or(&none), shared);
         let key = |line: &v1::Line| {
-            let named = |end: &v1::End| (known.endpoint(end).map(Named), known.place(end));
+            let named = |end: &v1::End| (known.endpoint(end).map(EndpointKey), known.place(end));
             let (Some(source), Some(destination)) = (&line.source, &line.destination) else {
                 return Err(Malformed("a pair has two ends"));
             };
-            let ends = Between { source: named(source), destination: named(destination) };
+            let ends = Directed { source: named(source), destination: named(destination) };
             Ok(TransferKey { ends, service: wire::service_of(line.service.as_ref()) })
         };
         let pod = |line: &v1::Line| {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 /// The longest name in a report, in bytes: a DNS name.
 const NAME_BYTES: usize = 253;
 /// The maximum of a node's counter: three years at a hundred gigabits a second.
-const MOST: u64 = 1 << 60;
+const MAX_COUNTER: u64 = 1 << 60;
 
 /// The zones of the cluster.
 pub trait ZoneNames: Send + Sync {
@@ -35,7 +35,7 @@ pub(super) fn check(report: &mut ReportRequest, zones: &dyn ZoneNames) -> Result
     let of_reasons = report.reasons.iter().filter_map(|reason| reason.counter.as_ref());
     let of_pods = report.pods.iter().flat_map(|line| &line.counters);
     let all = of_zones.chain(of_reasons).chain(of_pods).chain(&report.attributed).chain(&report.sent_by_known);
-    if all.clone().any(|Counter { bytes, packets }| *bytes.max(packets) > MOST) {
+    if all.clone().any(|Counter { bytes, packets }| *bytes.max(packets) > MAX_COUNTER) {
         return Err(Malformed("a counter is more than a node can count"));
     }
     Ok(unname(report, zones))

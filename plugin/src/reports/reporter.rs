@@ -1,7 +1,7 @@
 //! Builds an agent's reports.
 
 use crate::{
-    accounting::{Named, Totals, TransferKey},
+    accounting::{EndpointKey, Totals, TransferKey},
     counters::Sample,
     proto::v1::{FlowServer, Hook, Line, ReportRequest},
     wire::{self, Names},
@@ -77,7 +77,7 @@ impl ReportBuilder {
         let sent = self.sent.get_or_insert_default();
         let (mut pods, mut ended) = (Vec::new(), Vec::new());
         let mut line = |key: &TransferKey, counter: Option<Counter>| {
-            let mut end = |(endpoint, place): &(Option<Named>, Place)| {
+            let mut end = |(endpoint, place): &(Option<EndpointKey>, Place)| {
                 Some(names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place))
             };
             let (source, destination) = (end(&key.ends.source), end(&key.ends.destination));

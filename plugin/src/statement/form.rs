@@ -4,7 +4,7 @@ use super::rows::Statement;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputFormat {
     /// A table for people.
     Table,
     /// JSON.
@@ -18,12 +18,12 @@ pub enum Form {
 
 impl Statement {
     /// The statement in a form.
-    pub fn form(&self, form: Form) -> String {
+    pub fn form(&self, form: OutputFormat) -> String {
         match form {
-            Form::Table => self.table(),
-            Form::Json => self.json().to_string() + "\n",
-            Form::Csv => self.csv(),
-            Form::Markdown => self.markdown(),
+            OutputFormat::Table => self.table(),
+            OutputFormat::Json => self.json().to_string() + "\n",
+            OutputFormat::Csv => self.csv(),
+            OutputFormat::Markdown => self.markdown(),
         }
     }
 }

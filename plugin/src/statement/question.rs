@@ -1,7 +1,7 @@
 //! A question for a statement, as the command line and the API take it: texts by name. Every error names the text.
 
 use super::{
-    form::Form,
+    form::OutputFormat,
     group::{ChargeTo, Dimension, UnknownDimension},
     query::Query,
 };
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// A question.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct ReportRequest {
     /// The query.
     pub query: Query,
     /// The first second, that of an hour.
@@ -21,12 +21,12 @@ pub struct Question {
     /// The range before that it is compared with.
     pub compare: Option<(u64, u64)>,
     /// The form of the answer.
-    pub form: Form,
+    pub form: OutputFormat,
 }
 
 /// A question that makes no sense.
 #[derive(Debug, thiserror::Error)]
-pub enum BadQuestion {
+pub enum InvalidReportRequest {
     /// A key that there is none of.
     #[error("`{0}` is none of from, to, by, locality, charge, compare, top, explain and output")]
     Key(String),
@@ -69,7 +69,7 @@ pub enum BadQuestion {
     Explain(String),
     /// A form.
     #[error("output: `{0}` is none of table, json, csv and markdown")]
-    Form(String),
+    OutputFormat(String),
 }
 
 /// The default beginning: how long ago.
@@ -78,23 +78,23 @@ const FROM: &str = "7d";
 const MAX_ROWS: usize = 100_000;
 const HOUR: u64 = 3600;
 
-impl Question {
+impl ReportRequest {
     /// The question of these texts at this second.
     ///
     /// # Errors
     /// A text that makes no sense.
-    pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, BadQuestion> {
+    pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, InvalidReportRequest> {
         let mut query = Query { top: Some(MAX_ROWS), ..Query::default() };
-        let (mut from, mut to, mut form, mut compare) = (time("from", FROM, now)?, now, Form::default(), None);
+        let (mut from, mut to, mut form, mut compare) = (time("from", FROM, now)?, now, OutputFormat::default(), None);
         for (key, text) in texts {
             let quoted = || text.chars().filter(|c| !c.is_control()).take(60).collect::<String>();
             match key.as_str() {
                 "from" => from = time("from", text, now)?,
                 "to" => to = time("to", text, now)?,
                 "compare" => {
-                    let (first, last) = text.split_once("..").ok_or_else(|| BadQuestion::Range(quoted()))?;
+                    let (first, last) = text.split_once("..").ok_or_else(|| InvalidReportRequest::Range(quoted()))?;
                     let (first, last) = (time("compare", first, now)?, time("compare", last, now)?);
-                    compare = Some(whole(first, last).ok_or_else(|| BadQuestion::Range(quoted()))?);
+                    compare = Some(whole(first, last).ok_or_else(|| InvalidReportRequest::Range(quoted()))?);
                 }
                 "by" => query.by = text.parse()?,
                 "locality" => query.localities = localities(text)?,
@@ -102,32 +102,32 @@ impl Question {
                     query.charge = match text.as_str() {
                         "ends" => ChargeTo::Ends,
                         "client" => ChargeTo::Client,
-                        _ => return Err(BadQuestion::Charge(quoted())),
+                        _ => return Err(InvalidReportRequest::Charge(quoted())),
                     }
                 }
                 "top" => {
                     let top = text.parse().ok().filter(|top| (1..=MAX_ROWS).contains(top));
-                    query.top = Some(top.ok_or_else(|| BadQuestion::Top(quoted()))?);
+                    query.top = Some(top.ok_or_else(|| InvalidReportRequest::Top(quoted()))?);
                 }
-                "explain" => query.explain = text.parse().map_err(|_| BadQuestion::Explain(quoted()))?,
+                "explain" => query.explain = text.parse().map_err(|_| InvalidReportRequest::Explain(quoted()))?,
                 "output" => {
                     form = match text.as_str() {
-                        "table" => Form::Table,
-                        "json" => Form::Json,
-                        "csv" => Form::Csv,
-                        "markdown" => Form::Markdown,
-                        _ => return Err(BadQuestion::Form(quoted())),
+                        "table" => OutputFormat::Table,
+                        "json" => OutputFormat::Json,
+                        "csv" => OutputFormat::Csv,
+                        "markdown" => OutputFormat::Markdown,
+                        _ => return Err(InvalidReportRequest::OutputFormat(quoted())),
                     }
                 }
-                _ => return Err(BadQuestion::Key(key.chars().filter(|c| !c.is_control()).take(60).collect())),
+                _ => return Err(InvalidReportRequest::Key(key.chars().filter(|c| !c.is_control()).take(60).collect())),
             }
         }
         if query.charge == ChargeTo::Client && query.by == Dimension::Node {
-            return Err(BadQuestion::ChargeByNode);
+            return Err(InvalidReportRequest::ChargeByNode);
         }
         let Some((from, to)) = whole(from, to) else {
             let text = |key: &str| texts.get(key).cloned().unwrap_or_else(|| "now".to_owned());
-            return Err(BadQuestion::Empty { from: text("from"), to: text("to") });
+            return Err(InvalidReportRequest::Empty { from: text("from"), to: text("to") });
         };
         Ok(Self { query, from, to, compare, form })
     }
@@ -139,19 +139,19 @@ fn whole(from: u64, to: u64) -> Option<(u64, u64)> {
     (from < to).then_some((from - from % HOUR, to_end))
 }
 
-fn localities(text: &str) -> Result<Vec<Locality>, BadQuestion> {
+fn localities(text: &str) -> Result<Vec<Locality>, InvalidReportRequest> {
     if text == "all" {
         return Ok(Locality::ALL.into());
     }
     let of = |name: &str| {
         let found = Locality::ALL.into_iter().find(|locality| locality.name() == name.trim());
-        found.ok_or_else(|| BadQuestion::Locality(name.chars().filter(|c| !c.is_control()).take(60).collect()))
+        found.ok_or_else(|| InvalidReportRequest::Locality(name.chars().filter(|c| !c.is_control()).take(60).collect()))
     };
     text.split(',').map(of).collect()
 }
 
-fn time(key: &'static str, text: &str, now: u64) -> Result<u64, BadQuestion> {
-    let bad = || BadQuestion::Time { key, text: text.chars().filter(|c| !c.is_control()).take(60).collect() };
+fn time(key: &'static str, text: &str, now: u64) -> Result<u64, InvalidReportRequest> {
+    let bad = || InvalidReportRequest::Time { key, text: text.chars().filter(|c| !c.is_control()).take(60).collect() };
     if text == "now" {
         return Ok(now);
     }
@@ -178,9 +178,9 @@ mod tests {
 
     const NOW: u64 = 1_764_000_100;
 
-    fn parse(texts: &[(&str, &str)]) -> Result<Question, String> {
+    fn parse(texts: &[(&str, &str)]) -> Result<ReportRequest, String> {
         let texts = texts.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Question::parse(&texts, NOW).map_err(|error| error.to_string())
+        ReportRequest::parse(&texts, NOW).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(of("2025-11-23", "2025-11-24"), (1_763_856_000, 1_763_942_400));
         assert_eq!(of("2h", "now"), (1_763_992_800, 1_764_003_600));
         let question = parse(&[]).unwrap();
-        assert_eq!((question.to - question.from, question.form), (7 * 24 * 3600 + 3600, Form::Json));
+        assert_eq!((question.to - question.from, question.form), (7 * 24 * 3600 + 3600, OutputFormat::Json));
         let compared = parse(&[("compare", "2025-11-01..2025-11-08")]).unwrap().compare;
         assert_eq!(compared, Some((1_761_955_200, 1_762_560_000)));
     }

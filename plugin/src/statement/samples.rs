@@ -125,7 +125,7 @@ fn deviation(numbers: &[f64]) -> Option<(f64, usize)> {
 mod tests {
     use super::*;
     use crate::{
-        history::{Builder, Ends, Serving, Workload},
+        history::{Builder, Ends, TransferService, Workload},
         zones::{Location, Place, Provider, Zone},
     };
     use meridian_abi::Counter;
@@ -140,7 +140,7 @@ mod tests {
         let mut builder = Builder::new(Span::hour_of(hour * 3600), 10);
         let (workload, sites) = (Workload::default(), [site("us-east-1a"), site("us-east-1b")]);
         let counter = Counter { bytes: (gigabytes * 1e9) as u64, packets: 1 };
-        builder.add(Ends { workloads: [&workload; 2], sites: sites.each_ref() }, Serving::default(), counter);
+        builder.add(Ends { workloads: [&workload; 2], sites: sites.each_ref() }, TransferService::default(), counter);
         builder.add_recorded(seconds);
         builder.block()
     }

@@ -6,13 +6,13 @@ use super::{
     time::time,
 };
 use crate::{
-    cost::{Rule, Terms},
+    cost::{Rule, RulePrice},
     units::{grouped, human},
 };
 use std::fmt::Write;
 
 /// Nodes that are named as silent.
-const NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 impl Statement {
     /// The statement as a table.
@@ -87,10 +87,10 @@ impl Statement {
         if !silent.is_empty() {
             let named: Vec<String> = silent
                 .iter()
-                .take(NAMED)
+                .take(MAX_NAMED)
                 .map(|(node, percent)| format!("{} ({percent} %)", grid::one_line(node)))
                 .collect();
-            let more = silent.len().saturating_sub(NAMED);
+            let more = silent.len().saturating_sub(MAX_NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             // Writing to a string can't fail.
             let _ = write!(text, ", partly silent: {}{more}", named.join(", "));
@@ -125,12 +125,12 @@ impl Statement {
         for Rule { id, terms, as_of, source, .. } in &self.rules {
             // Writing to a string can't fail.
             let _ = match terms {
-                Terms::Prices { sender, receiver, unit } => {
+                RulePrice::Prices { sender, receiver, unit } => {
                     let day = if as_of.is_empty() { String::new() } else { format!(", as of {as_of}") };
                     let unit = unit.name();
                     writeln!(text, "\n{id}: sender {sender}, receiver {receiver} USD per {unit}{day}\n  {source}")
                 }
-                Terms::Unpriced(_) => Ok(()),
+                RulePrice::Unpriced(_) => Ok(()),
             };
         }
         for (reason, bytes) in &self.unpriced {

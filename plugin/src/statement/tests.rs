@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     budget::Budgets,
     cost::{Money, PriceTable},
-    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
+    history::{Block, Builder, Ends, Server, Span, TransferService, Workload},
     zones::{Class, Locality, Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -62,7 +62,7 @@ fn story() -> Block {
         let counter = Counter { bytes: gigabytes * 1_000_000_000, packets: gigabytes };
         builder.add(
             Ends { workloads, sites },
-            Serving { service: "shop/cart", port: 6379, protocol: 6, server },
+            TransferService { service: "shop/cart", port: 6379, protocol: 6, server },
             counter,
         );
         builder.add_nodes(["n1", "n2"], sites, counter);
@@ -109,7 +109,7 @@ fn exchange(client: &Location, server: &Location, [request, answer]: [u64; 2]) -
     let workloads = [workload("shop", "client", "a"), workload("shop", "server", "b")];
     let mut add = |from: usize, sites: [&Location; 2], server, bytes| {
         let ends = Ends { workloads: [&workloads[from], &workloads[1 - from]], sites };
-        builder.add(ends, Serving { server, ..Serving::default() }, Counter { bytes, packets: 1 });
+        builder.add(ends, TransferService { server, ..TransferService::default() }, Counter { bytes, packets: 1 });
     };
     add(0, [client, server], Server::Destination, request);
     add(1, [server, client], Server::Source, answer);
@@ -224,7 +224,7 @@ fn rows_sum_up_to_the_total_whatever_they_are_of() {
             let nodes = [format!("n{}", below(5)), format!("n{}", below(5))];
             builder.add(
                 Ends { workloads: workloads.each_ref(), sites: pair },
-                Serving { service, port: 1, protocol: 6, server },
+                TransferService { service, port: 1, protocol: 6, server },
                 counter,
             );
             builder.add_nodes([&nodes[0], &nodes[1]], pair, counter);

@@ -1,13 +1,13 @@
 //! Advice and what-if: answers from the history and the cluster's services.
 
 use super::{Answer, JSON, Refusal, Request, Site, TEXT};
-use crate::advice::{Advice, Change, Form, Question, Snapshot, Traffic, WhatIf};
+use crate::advice::{Advice, AdviceRequest, Change, OutputFormat, Snapshot, Traffic, WhatIf};
 
 impl Site {
     /// The changes that pay, from the history and the services of now.
     pub(super) fn advice(&self, request: &Request) -> Result<Answer, Refusal> {
         let now = request.second();
-        let question = Question::parse(&request.query, now)?;
+        let question = AdviceRequest::parse(&request.query, now)?;
         let traffic = question.traffic(now);
         let advice = self.ask(request, &question, traffic, |snapshot| Advice::new(snapshot, &question.options))?;
         let text = match &question.explain {
@@ -23,11 +23,13 @@ impl Site {
         let mut take = |key: &str| texts.remove(key).unwrap_or_default();
         let change = Change::parse(&take("change"), &take("endpoints"))?;
         // The others are those of advice: the range and the form.
-        let question = Question::parse(&texts, request.second())?;
+        let question = AdviceRequest::parse(&texts, request.second())?;
         let answer = self.ask(request, &question, Traffic::default(), |snapshot| WhatIf::new(snapshot, change))??;
         Ok(match question.form {
-            Form::Table => Answer::new(TEXT, answer.table()),
-            Form::Json | Form::Patch | Form::Markdown => Answer::new(JSON, answer.json().to_string() + "\n"),
+            OutputFormat::Table => Answer::new(TEXT, answer.table()),
+            OutputFormat::Json | OutputFormat::Patch | OutputFormat::Markdown => {
+                Answer::new(JSON, answer.json().to_string() + "\n")
+            }
         })
     }
 
@@ -35,7 +37,7 @@ impl Site {
     fn ask<T>(
         &self,
         request: &Request,
-        question: &Question,
+        question: &AdviceRequest,
         mut traffic: Traffic,
         answer: impl FnOnce(&Snapshot<'_>) -> T,
     ) -> Result<T, Refusal> {
@@ -46,10 +48,10 @@ impl Site {
     }
 }
 
-const fn content_type(form: Form) -> &'static str {
+const fn content_type(form: OutputFormat) -> &'static str {
     match form {
-        Form::Json => JSON,
-        Form::Markdown => "text/markdown; charset=utf-8",
-        Form::Table | Form::Patch => TEXT,
+        OutputFormat::Json => JSON,
+        OutputFormat::Markdown => "text/markdown; charset=utf-8",
+        OutputFormat::Table | OutputFormat::Patch => TEXT,
     }
 }

@@ -4,7 +4,7 @@ mod schema;
 
 use super::*;
 use crate::{
-    accounting::{Accounting, End, Service, Transfer},
+    accounting::{Accounting, Service, Transfer, TransferEnd},
     cost::PriceTable,
     historian::{NodeSeen, Tick},
     recorder::Directory,
@@ -66,7 +66,7 @@ fn site(zones: &[&str]) -> Site {
     for hour in 0..2 {
         let mut accounting = Accounting::new(100, false).with_growth();
         for pair in zones.windows(2) {
-            let end = |zone: &str| End { address: None, endpoint: None, place: place(zone), external: None };
+            let end = |zone: &str| TransferEnd { address: None, endpoint: None, place: place(zone), external: None };
             let (source, destination) = (end(pair[0]), end(pair[1]));
             let transfer = Transfer { source: &source, destination: &destination, service: Service::default() };
             accounting.add(&transfer, Counter { bytes: 1_000_000_000, packets: 1000 }, Instant::now());
@@ -264,7 +264,7 @@ fn what_has_no_price_is_never_shown_as_free() {
     let site = site(&["a", "b"]);
     let historian = Historian::in_memory(PriceTable::default(), NOW);
     let mut accounting = Accounting::new(100, false).with_growth();
-    let end = |zone: &str| End { address: None, endpoint: None, place: place(zone), external: None };
+    let end = |zone: &str| TransferEnd { address: None, endpoint: None, place: place(zone), external: None };
     let (source, destination) = (end("dc-1"), end("dc-2"));
     let transfer = Transfer { source: &source, destination: &destination, service: Service::default() };
     accounting.add(&transfer, Counter { bytes: 1000, packets: 1 }, Instant::now());

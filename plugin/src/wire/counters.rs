@@ -1,7 +1,7 @@
 //! Counters by zone pair, by reason and by pod as messages, and back.
 
 use crate::{
-    accounting::{ByLocality, Placed},
+    accounting::{ByLocality, LocatedPod},
     proto::v1::{self, Place as WirePlace, PlacedEndpoint, Reason, ZonePair},
     zones::{Locality, Pair, Place, Zone},
 };
@@ -94,7 +94,7 @@ fn place(place: &Place) -> WirePlace {
 }
 
 /// The message for an end of a transfer between pods.
-pub fn placed_endpoint((pod, at): &Placed) -> PlacedEndpoint {
+pub fn placed_endpoint((pod, at): &LocatedPod) -> PlacedEndpoint {
     let place = Some(place(at));
     let Some(pod) = pod else { return PlacedEndpoint { place, ..PlacedEndpoint::default() } };
     let (namespace, pod) = (pod.0.namespace.to_string(), &pod.0);

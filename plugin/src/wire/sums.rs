@@ -2,8 +2,8 @@
 
 use crate::{
     accounting::{
-        Accounting, Between, ByLocality, EndKey, Interval, IntervalKey, Named, Placed, Pod, Service, Top, Totals,
-        TransferKey, Workload,
+        Accounting, ByLocality, Directed, EndKey, EndpointKey, Interval, IntervalKey, LocatedPod, Pod, Service, Top,
+        Totals, TransferKey, Workload,
     },
     identity::{self, Endpoint},
     proto::v1::{self, End, EndpointName, Line, Series, Sums, Zone as SavedZone},
@@ -24,23 +24,23 @@ const SERVICES: usize = 8;
 pub fn sums(accounting: &Accounting) -> Sums {
     let mut names = Names::default();
     let Totals { pods, transfers, workloads, senders, namespaces } = accounting.totals();
-    let pods = series(pods, |Between { source, destination }| {
-        let mut end = |(pod, place): &Placed| names.end(pod.as_ref().map(|pod| &*pod.0), place);
+    let pods = series(pods, |Directed { source, destination }| {
+        let mut end = |(pod, place): &LocatedPod| names.end(pod.as_ref().map(|pod| &*pod.0), place);
         (end(source), Some(end(destination)), None)
     });
-    let transfers = series(transfers, |TransferKey { ends: Between { source, destination }, service }| {
-        let mut end = |(endpoint, place): &(Option<Named>, Place)| {
+    let transfers = series(transfers, |TransferKey { ends: Directed { source, destination }, service }| {
+        let mut end = |(endpoint, place): &(Option<EndpointKey>, Place)| {
             names.end(endpoint.as_ref().map(|endpoint| &*endpoint.0), place)
         };
         (end(source), Some(end(destination)), service_message(*service))
     });
-    let workloads = series(workloads, |Between { source, destination }| {
+    let workloads = series(workloads, |Directed { source, destination }| {
         let mut end =
             |workload: &Option<Workload>| names.end(workload.as_ref().map(|endpoint| &*endpoint.0), &Place::Unknown);
         (end(source), Some(end(destination)), None)
     });
     let senders = series(senders, |pod| (names.end(Some(&pod.0), &Place::Unknown), None, None));
-    let namespaces = series(namespaces, |Between { source, destination }| {
+    let namespaces = series(namespaces, |Directed { source, destination }| {
         let mut end = |namespace: &Arc<str>| {
             let endpoint = Endpoint { namespace: Arc::clone(namespace), ..Endpoint::default() };
             names.end((!namespace.is_empty()).then_some(&endpoint), &Place::Unknown)
@@ -79,22 +79,22 @@ pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
     let Totals { pods, transfers, workloads, senders, namespaces } = accounting.totals_mut();
     fill(pods, saved.pods, now, |source, destination, _| {
         let placed = |end: &End| (known.endpoint(end).map(Pod), known.place(end));
-        Some(Between { source: placed(source), destination: placed(destination?) })
+        Some(Directed { source: placed(source), destination: placed(destination?) })
     });
     fill(transfers, saved.transfers, now, |source, destination, service| {
-        let named = |end: &End| (known.endpoint(end).map(Named), known.place(end));
-        let ends = Between { source: named(source), destination: named(destination?) };
+        let named = |end: &End| (known.endpoint(end).map(EndpointKey), known.place(end));
+        let ends = Directed { source: named(source), destination: named(destination?) };
         Some(TransferKey { ends, service: service_of(service) })
     });
     fill(workloads, saved.workloads, now, |source, destination, _| {
         let workload = |end: &End| known.endpoint(end).map(Workload);
-        Some(Between { source: workload(source), destination: workload(destination?) })
+        Some(Directed { source: workload(source), destination: workload(destination?) })
     });
     fill(senders, saved.senders, now, |source, _, _| known.endpoint(source).map(Pod));
     fill(namespaces, saved.namespaces, now, |source, destination, _| {
         let namespace =
             |end: &End| known.endpoint(end).map(|endpoint| Arc::clone(&endpoint.namespace)).unwrap_or_default();
-        Some(Between { source: namespace(source), destination: namespace(destination?) })
+        Some(Directed { source: namespace(source), destination: namespace(destination?) })
     });
     let Some(interval) = accounting.interval_mut() else { return };
     for line in saved.interval {
@@ -110,7 +110,7 @@ pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
         };
         let locality = Locality::ALL.get(line.locality as usize).copied();
         let (Some(locality), Some(counter)) = (locality, line.counters.first()) else { continue };
-        let ends = Between { source: end_key(source), destination: end_key(destination) };
+        let ends = Directed { source: end_key(source), destination: end_key(destination) };
         let key = IntervalKey { ends, service: service_of(line.service.as_ref()), locality };
         interval.restore(key, (*counter).into());
     }

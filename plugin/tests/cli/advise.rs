@@ -7,7 +7,7 @@ use crate::{
 };
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Server, Serving, Span},
+    history::{Builder, Ends, Server, Span, TransferService},
 };
 use meridian_abi::Counter;
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn history(folder: &Path) {
     for hour in 0..25 {
         let mut builder = Builder::new(Span::hour_of(1_763_956_800 + hour * 3600), 100);
         for (server, port) in [(workload("StatefulSet", "orders-db"), 5432), (workload("StatefulSet", "store"), 7000)] {
-            let serving = Serving { service: "", port, protocol: 6, server: Server::Source };
+            let serving = TransferService { service: "", port, protocol: 6, server: Server::Source };
             let ends = Ends { workloads: [&server, &report], sites: [&there, &here] };
             builder.add(ends, serving, Counter { bytes: 1_000_000_000, packets: 1 });
         }

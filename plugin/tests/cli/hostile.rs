@@ -8,7 +8,7 @@ use crate::{
 };
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Server, Serving, Span, Workload},
+    history::{Builder, Ends, Server, Span, TransferService, Workload},
 };
 use meridian_abi::Counter;
 use nix::sys::signal::Signal;
@@ -37,7 +37,7 @@ fn history(folder: &Path) {
     let sites = [&location(HOSTILE, "us-east-1"), &location("us-east-1b", "us-east-1")];
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 100);
     let counter = Counter { bytes: 1_000_000_000, packets: 1 };
-    let serving = Serving { service: HOSTILE, port: 80, protocol: 6, server: Server::Destination };
+    let serving = TransferService { service: HOSTILE, port: 80, protocol: 6, server: Server::Destination };
     builder.add(Ends { workloads: [&hostile, &workload("Deployment", "web")], sites }, serving, counter);
     builder.add_nodes([HOSTILE, "n2"], sites, counter);
     builder.add_recorded(3600);

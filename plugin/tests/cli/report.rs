@@ -7,7 +7,7 @@ use crate::{
 };
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Server, Serving, Span},
+    history::{Builder, Ends, Server, Span, TransferService},
 };
 use meridian_abi::Counter;
 use nix::{mount, sched};
@@ -25,7 +25,7 @@ fn history(folder: &Path) {
             [(&web, &cart, Server::Destination, 1_000_000_000), (&cart, &web, Server::Source, 3_000_000_000)]
         {
             let (counter, sites) = (Counter { bytes, packets: 1 }, [&from.1, &to.1]);
-            let serving = Serving { service: "shop/cart", port: 6379, protocol: 6, server };
+            let serving = TransferService { service: "shop/cart", port: 6379, protocol: 6, server };
             builder.add(Ends { workloads: [&from.0, &to.0], sites }, serving, counter);
             builder.add_nodes(["n1", "n2"], sites, counter);
         }
@@ -206,7 +206,7 @@ fn a_day_has_twenty_four_hours_wherever_the_clocks_are_changed() {
         let (workload, sites) = (workload("Deployment", "web"), ["us-east-1a", "us-east-1b"]);
         let [from, to] = sites.map(|zone| location(zone, "us-east-1"));
         let counter = Counter { bytes: 1 << hour, packets: 1 };
-        builder.add(Ends { workloads: [&workload; 2], sites: [&from, &to] }, Serving::default(), counter);
+        builder.add(Ends { workloads: [&workload; 2], sites: [&from, &to] }, TransferService::default(), counter);
         builder.add_recorded(3600);
         archive.write(&builder.block()).unwrap();
     }
@@ -294,7 +294,7 @@ fn numbered(number: u64) -> meridian::history::Block {
             workloads: [&workload; 2],
             sites: [&location("us-east-1a", "us-east-1"), &location("us-east-1b", "us-east-1")],
         },
-        Serving::default(),
+        TransferService::default(),
         counter,
     );
     builder.block()

@@ -15,7 +15,7 @@ use kube::{
 };
 use meridian::{
     archive::{Archive, Limits},
-    history::{Builder, Ends, Server, Serving, Span},
+    history::{Builder, Ends, Server, Span, TransferService},
 };
 use meridian_abi::Counter;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub fn history(folder: &Path) {
         (&report, &store, ["eu-1a", "eu-1b"], ""),
     ] {
         let sites = zones.map(at);
-        let serving = Serving { service, port: 8080, protocol: 6, server: Server::Destination };
+        let serving = TransferService { service, port: 8080, protocol: 6, server: Server::Destination };
         let ends = Ends { workloads: [client, server], sites: sites.each_ref() };
         builder.add(ends, serving, Counter { bytes: 1_000_000_000, packets: 1 });
     }

@@ -1,7 +1,7 @@
 //! The inputs with which a corpus begins: what our own processes write, and what users write.
 
 use meridian::{
-    history::{Builder, Ends, Server, Serving, Span, Workload},
+    history::{Builder, Ends, Server, Span, TransferService, Workload},
     proto::{
         flow::{FlowFilter, HttpHeader, flow_filter::Experimental},
         observer::GetFlowsRequest,
@@ -134,7 +134,7 @@ fn body() -> Vec<u8> {
     let (a, b) = (location("a"), location("b"));
     let mut builder = Builder::new(Span::hour_of(1_764_000_000), 100);
     let counter = meridian_abi::Counter { bytes: 1000, packets: 10 };
-    let serving = Serving { service: "shop/cart", port: 80, protocol: 6, server: Server::Destination };
+    let serving = TransferService { service: "shop/cart", port: 80, protocol: 6, server: Server::Destination };
     builder.add(Ends { workloads: [&workload, &workload], sites: [&a, &b] }, serving, counter);
     builder.add_nodes(["n1", "n2"], [&a, &b], counter);
     builder.add_recorded(3600);

@@ -132,13 +132,13 @@ fn ipv6(random: &mut Random, protocol: u8, transport: &[u8]) -> Vec<u8> {
 
 /// The counts of a run of the programs: STATS, the matrix, the flow entries.
 #[derive(Debug, PartialEq)]
-struct Counted {
+struct CounterSnapshot {
     stats: BTreeMap<&'static str, (u64, u64)>,
     matrix: Vec<String>,
     flows: Vec<String>,
 }
 
-fn counted(datapath: &Datapath) -> Counted {
+fn counted(datapath: &Datapath) -> CounterSnapshot {
     // Events are limited by the time that a window lasts.
     let stats = Stat::ALL.into_iter().filter(|stat| !matches!(stat, Stat::EventLost | Stat::EventWithheld));
     let stats = stats.map(|stat| {
@@ -158,7 +158,7 @@ fn counted(datapath: &Datapath) -> Counted {
     let mut matrix: Vec<String> = matrix.collect();
     matrix.sort();
     flows.sort();
-    Counted { stats: stats.collect(), matrix, flows }
+    CounterSnapshot { stats: stats.collect(), matrix, flows }
 }
 
 /// The devices, tables and overlays that change while packets run.

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// How often it looks.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it looks which controllers there are.
 const LIST: Duration = Duration::from_secs(2);
 const FAMILIES: [&str; 4] = [
@@ -76,7 +76,7 @@ impl Totals {
             let mut gap = self.gap.lock().unwrap();
             *gap = gap.max(served.elapsed());
             drop(gap);
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 

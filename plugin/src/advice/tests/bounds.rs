@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     catalogue::DataPlane,
-    history::{Block, Builder, Ends, Server, Serving, Span, Workload},
+    history::{Block, Builder, Ends, Server, Span, TransferService, Workload},
 };
 use meridian_abi::Counter;
 
@@ -14,7 +14,7 @@ fn block(hour: u64, pairs: usize) -> Block {
     let mut builder = Builder::new(Span::hour_of(hour * 3600), Builder::MAX_ROOM);
     let sites = ["a", "b"].map(|zone| cluster::site(Some("aws"), zone, None));
     let server = cluster::parse_workload("Deployment shop/server");
-    let serving = Serving { service: "shop/server", port: 80, protocol: 6, server: Server::Destination };
+    let serving = TransferService { service: "shop/server", port: 80, protocol: 6, server: Server::Destination };
     for pair in 0..pairs {
         let client = Workload { name: format!("c{hour}-{pair}"), ..server.clone() };
         let ends = Ends { workloads: [&client, &server], sites: sites.each_ref() };
@@ -61,9 +61,14 @@ fn no_name_adds_a_line_or_a_command() {
     }
     let advice = cluster.advice(&Options::all());
     assert_eq!(advice.findings.len(), 2, "{advice:?}");
-    let patches = advice.form(Form::Patch);
+    let patches = advice.form(OutputFormat::Patch);
     assert!(patches.lines().all(|line| line.is_empty() || line.starts_with('#')), "{patches}");
-    for text in [patches, advice.form(Form::Table), advice.form(Form::Markdown), advice.findings[0].explanation()] {
+    for text in [
+        patches,
+        advice.form(OutputFormat::Table),
+        advice.form(OutputFormat::Markdown),
+        advice.findings[0].explanation(),
+    ] {
         assert!(!text.contains('\u{1b}') && !text.contains('\u{2028}') && !text.contains("\nrm"), "{text}");
     }
 }

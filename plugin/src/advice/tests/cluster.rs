@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     catalogue::{CiliumVersion, DataPlane, Kind, Kubernetes, Service, ServiceTopology, WorkloadName},
-    history::{Builder, Ends, Server, Serving, Span, Workload},
+    history::{Builder, Ends, Server, Span, TransferService, Workload},
     zones::{Class, Location, Place, Provider, Zone},
 };
 use meridian_abi::Counter;
@@ -88,7 +88,7 @@ impl Cluster {
             (workload, site)
         });
         let (name, port) = service.split_once(':').unwrap();
-        let serving = |server| Serving { service: name, port: port.parse().unwrap(), protocol: 6, server };
+        let serving = |server| TransferService { service: name, port: port.parse().unwrap(), protocol: 6, server };
         let hour = self.hours.last_mut().unwrap();
         let mut add = |[from, to]: [usize; 2], server, bytes| {
             let workloads = [&ends[from].0, &ends[to].0];

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Hours that are kept: the upper twentieth of 31 days.
-const KEPT: usize = 38;
+const HOURS_AT_THE_TOP: usize = 38;
 
 /// The highest of hourly sums.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +15,8 @@ pub(super) struct Peaks {
 impl Peaks {
     /// Adds some hours of this load.
     pub(super) fn add(&mut self, load: u64, hours: u64) {
-        for _ in 0..hours.min(KEPT as u64) {
-            if self.highest.len() < KEPT {
+        for _ in 0..hours.min(HOURS_AT_THE_TOP as u64) {
+            if self.highest.len() < HOURS_AT_THE_TOP {
                 self.highest.push(Reverse(load));
                 continue;
             }
@@ -28,7 +28,7 @@ impl Peaks {
     /// The load that at most a twentieth of `hours` exceed; hours that were not added have none. Of a longer time than
     /// 31 days the load is that of fewer hours, so never too low.
     pub(super) fn percentile_95(&self, hours: u64) -> u64 {
-        let above = usize::try_from(hours / 20).unwrap_or(usize::MAX).min(KEPT - 1);
+        let above = usize::try_from(hours / 20).unwrap_or(usize::MAX).min(HOURS_AT_THE_TOP - 1);
         let mut highest: Vec<u64> = self.highest.iter().map(|Reverse(load)| *load).collect();
         highest.sort_unstable_by_key(|load| Reverse(*load));
         highest.get(above).copied().unwrap_or_default()
@@ -51,7 +51,7 @@ mod tests {
             loads.sort_unstable();
             let rank = (hours as usize * 95).div_ceil(100);
             assert_eq!(peaks.percentile_95(hours), loads[rank - 1], "{hours}");
-            assert!(peaks.highest.len() <= KEPT);
+            assert!(peaks.highest.len() <= HOURS_AT_THE_TOP);
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::{
     hook::HookArgs,
     host::{SOCKET, host_name},
     hubble::{Capacity, Cluster, OutputArgs, Peer, TlsArgs},
-    kept::KeptArgs,
+    kept::HistoryDataArgs,
     named_file::NamedFile,
     otlp::OtlpArgs,
     pair_log::PairLogArgs,
@@ -15,7 +15,7 @@ use super::super::{
     values::{ListenOrOff, OFF, Seconds, Server},
 };
 use crate::{
-    agent::{Remains, Settings, ZoneSource},
+    agent::{AgentArtifacts, Settings, ZoneSource},
     historian,
     hubble::{DEFAULT_CLUSTER, NodeName},
     link,
@@ -123,7 +123,7 @@ pub(in super::super) struct Args {
     )]
     history_dir: Option<PathBuf>,
     #[command(flatten)]
-    kept: KeptArgs,
+    kept: HistoryDataArgs,
     #[command(flatten)]
     otlp: OtlpArgs,
 }
@@ -302,8 +302,9 @@ impl Args {
     }
 
     /// The objects to remove instead of running, and the health port that reports their removal.
-    pub(in super::super) fn unload(&self) -> Option<(Remains, Option<Listen>)> {
-        let remains = || Remains { pin_dir: unless_off(self.hook.pin_dir.clone()), state_dir: self.state_dir.clone() };
+    pub(in super::super) fn unload(&self) -> Option<(AgentArtifacts, Option<Listen>)> {
+        let remains =
+            || AgentArtifacts { pin_dir: unless_off(self.hook.pin_dir.clone()), state_dir: self.state_dir.clone() };
         self.unload.unload.then(|| (remains(), self.unload.stay.then_some(self.http_listen)))
     }
 }

@@ -1,6 +1,6 @@
 //! The settings of the history.
 
-use super::super::{Failure, kept::KeptArgs, usage};
+use super::super::{Failure, kept::HistoryDataArgs, usage};
 use crate::{archive::Limits, historian::Settings, history::Span};
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub(super) struct HistoryArgs {
     )]
     history_daily_days: u32,
     #[command(flatten)]
-    kept: KeptArgs,
+    kept: HistoryDataArgs,
 }
 
 impl HistoryArgs {

@@ -73,7 +73,7 @@ impl Input {
 }
 
 /// A message from the reading thread.
-enum Found {
+enum ReaderMessage {
     File(PathBuf),
     Line(u64, Box<Line>),
     Failed(PathBuf, io::Error),
@@ -81,19 +81,20 @@ enum Found {
     End(String),
 }
 
-fn read(inputs: Inputs, to: &SyncSender<Found>) {
+fn read(inputs: Inputs, to: &SyncSender<ReaderMessage>) {
     let mut reader = Reader::new();
     for Input { path, from, .. } in inputs.0 {
         // The receiver is gone once the command ends.
-        if to.send(Found::File(path.clone())).is_err() {
+        if to.send(ReaderMessage::File(path.clone())).is_err() {
             return;
         }
-        if let Err(error) = reader.read(from, |number, line| drop(to.send(Found::Line(number, Box::new(line))))) {
-            let _ = to.send(Found::Failed(path, error));
+        if let Err(error) = reader.read(from, |number, line| drop(to.send(ReaderMessage::Line(number, Box::new(line)))))
+        {
+            let _ = to.send(ReaderMessage::Failed(path, error));
             return;
         }
     }
-    let _ = to.send(Found::End(reader.unknown().to_string()));
+    let _ = to.send(ReaderMessage::End(reader.unknown().to_string()));
 }
 
 /// The state of the loading.
@@ -159,20 +160,22 @@ impl Loading {
     }
 
     /// Handles all messages of the reading thread; returns the names of unknown fields.
-    fn take_all(&mut self, found: &Receiver<Found>, is_endless: bool) -> Result<String, Failure> {
+    fn take_all(&mut self, found: &Receiver<ReaderMessage>, is_endless: bool) -> Result<String, Failure> {
         let mut path = PathBuf::new();
         loop {
             let next = if is_endless { found.recv_timeout(IDLE) } else { found.recv().map_err(Into::into) };
             match next {
                 Err(RecvTimeoutError::Timeout) => self.hand_on(),
                 Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("reading the flow logs has failed")),
-                Ok(Found::End(unknown)) => return Ok(unknown),
-                Ok(Found::Failed(path, error)) => return Err(Failure::failed(format!("{}: {error}", path.display()))),
-                Ok(Found::File(next)) => {
+                Ok(ReaderMessage::End(unknown)) => return Ok(unknown),
+                Ok(ReaderMessage::Failed(path, error)) => {
+                    return Err(Failure::failed(format!("{}: {error}", path.display())));
+                }
+                Ok(ReaderMessage::File(next)) => {
                     self.order.begin_file();
                     path = next;
                 }
-                Ok(Found::Line(number, line)) => self.take(*line, || match number {
+                Ok(ReaderMessage::Line(number, line)) => self.take(*line, || match number {
                     // 0 stands for no line.
                     0 => path.display().to_string(),
                     number => format!("{}:{number}", path.display()),

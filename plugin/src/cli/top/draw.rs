@@ -8,7 +8,7 @@ mod text;
 
 use super::{
     amount::Unit,
-    only::Only,
+    only::PairFilter,
     state::{Cover, State},
     table::{Table, View},
 };
@@ -130,7 +130,7 @@ fn foot_line(state: &State) -> Line<'static> {
     }
     let mut spans = Vec::new();
     // Before the keys: the end of a narrow line is cut.
-    let only = state.only.as_ref().map(Only::name);
+    let only = state.only.as_ref().map(PairFilter::name);
     for text in only.iter().chain([&state.place().filter]).filter(|text| !text.is_empty()) {
         spans.extend([Span::from(" "), Span::from(format!(" {text} ")).reversed()]);
     }

@@ -1,7 +1,7 @@
 //! Keys and their effects.
 
 use super::{
-    only::Only,
+    only::PairFilter,
     state::{Cover, State},
     table::View,
 };
@@ -9,7 +9,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// What the session does after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum KeyAction {
     /// Show the state.
     Show,
     /// Ask the HTTP port again.
@@ -40,21 +40,21 @@ pub(super) const HELP: [(&str, &str); 14] = [
 ];
 
 /// Changes the state as a key means.
-pub(super) fn press(state: &mut State, key: KeyEvent) -> After {
+pub(super) fn press(state: &mut State, key: KeyEvent) -> KeyAction {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
-        return if matches!(key.code, KeyCode::Char('c' | 'd')) { After::End } else { After::Show };
+        return if matches!(key.code, KeyCode::Char('c' | 'd')) { KeyAction::End } else { KeyAction::Show };
     }
     match state.cover {
         Cover::Filter => typed(state, key.code),
         Cover::Help => {
             state.cover = Cover::None;
-            if key.code == KeyCode::Char('q') { After::End } else { After::Show }
+            if key.code == KeyCode::Char('q') { KeyAction::End } else { KeyAction::Show }
         }
         Cover::Detail | Cover::None => command(state, key.code),
     }
 }
 
-fn typed(state: &mut State, code: KeyCode) -> After {
+fn typed(state: &mut State, code: KeyCode) -> KeyAction {
     match code {
         KeyCode::Char(character) => state.type_filter(character),
         KeyCode::Backspace => drop(state.place_mut().filter.pop()),
@@ -65,13 +65,13 @@ fn typed(state: &mut State, code: KeyCode) -> After {
         KeyCode::Enter => state.cover = Cover::None,
         _ => {}
     }
-    After::Show
+    KeyAction::Show
 }
 
-fn command(state: &mut State, code: KeyCode) -> After {
+fn command(state: &mut State, code: KeyCode) -> KeyAction {
     let page = state.page.max(1);
     match code {
-        KeyCode::Char('q') => return After::End,
+        KeyCode::Char('q') => return KeyAction::End,
         KeyCode::Char('?') | KeyCode::F(1) => state.cover = Cover::Help,
         KeyCode::Char('/') => state.cover = Cover::Filter,
         KeyCode::Char(digit @ '1'..='4') => state.show(View::ALL[digit as usize - '1' as usize]),
@@ -95,14 +95,14 @@ fn command(state: &mut State, code: KeyCode) -> After {
         KeyCode::Char('a') => {
             state.is_early = !state.is_early;
             state.advice = None;
-            return After::Ask;
+            return KeyAction::Ask;
         }
         KeyCode::Enter => enter(state),
         KeyCode::Esc if state.cover == Cover::Detail => state.cover = Cover::None,
         KeyCode::Esc => state.show_all(),
         _ => {}
     }
-    After::Show
+    KeyAction::Show
 }
 
 /// A pair or a finding in full; of anything else, its pairs.
@@ -116,7 +116,7 @@ fn enter(state: &mut State) {
             state.cover = if state.cover == Cover::Detail { Cover::None } else { Cover::Detail };
         }
         View::Zones | View::Workloads => {
-            let only = Only::of(state.view, line);
+            let only = PairFilter::of(state.view, line);
             state.show(View::Pairs);
             state.show_all();
             state.only = only;

@@ -7,7 +7,7 @@ use super::{
 
 /// A limit on the pairs of pods that are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Only {
+pub(super) enum PairFilter {
     Zones(ZoneRoute),
     /// Across zones and regions, as the line of the workload counts.
     Workload {
@@ -16,7 +16,7 @@ pub(super) enum Only {
     },
 }
 
-impl Only {
+impl PairFilter {
     /// The limit to the pairs of a line, in views whose lines have pairs.
     pub(super) fn of(view: View, line: &Line) -> Option<Self> {
         let text = |at: usize| line.cells.get(at).map(|cell| cell.text.clone()).unwrap_or_default();

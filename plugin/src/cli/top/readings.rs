@@ -34,7 +34,7 @@ pub(super) fn is_crossing(locality: &str) -> bool {
 
 /// One end of a pair of pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct End {
+pub(super) struct PodEnd {
     pub(super) namespace: String,
     pub(super) pod: String,
     pub(super) kind: String,
@@ -43,7 +43,7 @@ pub(super) struct End {
     pub(super) region: String,
 }
 
-impl End {
+impl PodEnd {
     /// `namespace/pod`.
     pub(super) fn name(&self) -> String {
         match (self.namespace.as_str(), self.pod.as_str()) {
@@ -66,8 +66,8 @@ impl End {
 /// Traffic between two pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PodRoute {
-    pub(super) source: End,
-    pub(super) destination: End,
+    pub(super) source: PodEnd,
+    pub(super) destination: PodEnd,
     pub(super) locality: String,
 }
 
@@ -173,7 +173,7 @@ impl Readings {
     pub(super) fn workloads(&self) -> BTreeMap<(String, String), WorkloadTraffic> {
         let mut workloads = BTreeMap::<(String, String), WorkloadTraffic>::new();
         for (pair, amount) in self.pairs.iter().filter(|(pair, _)| is_crossing(&pair.locality)) {
-            let of = |end: &End| (end.workload(), end.kind.clone());
+            let of = |end: &PodEnd| (end.workload(), end.kind.clone());
             workloads.entry(of(&pair.source)).or_default().sent += *amount;
             workloads.entry(of(&pair.destination)).or_default().received += *amount;
         }
@@ -206,11 +206,11 @@ fn zone(place: Option<&Place>) -> String {
     place.map(|place| name(&place.zone)).unwrap_or_default()
 }
 
-fn end(end: Option<&PlacedEndpoint>) -> End {
+fn end(end: Option<&PlacedEndpoint>) -> PodEnd {
     let PlacedEndpoint { namespace, pod, workload_kind, workload, place } = end.cloned().unwrap_or_default();
     let region = place.as_ref().map(|place| name(&place.region)).unwrap_or_default();
     let zone = zone(place.as_ref());
-    End {
+    PodEnd {
         namespace: name(&namespace),
         pod: name(&pod),
         kind: name(&workload_kind),

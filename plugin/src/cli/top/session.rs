@@ -3,7 +3,7 @@
 use super::{
     args::{Args, LISTED_PAIRS, watch as watch_counters},
     draw, http,
-    keys::{After, press},
+    keys::{KeyAction, press},
     state::State,
     update::Update,
 };
@@ -88,9 +88,9 @@ async fn show(
             },
             event = events.next() => match event {
                 Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => match press(&mut state, key) {
-                    After::Show => {}
-                    After::Ask => ask(state.is_early),
-                    After::End => return Ok(()),
+                    KeyAction::Show => {}
+                    KeyAction::Ask => ask(state.is_early),
+                    KeyAction::End => return Ok(()),
                 },
                 // A new size is drawn like everything else.
                 Some(Ok(_)) => {}

@@ -3,7 +3,7 @@
 
 use super::{
     amount::{Prices, Unit},
-    only::Only,
+    only::PairFilter,
     readings::{PodRoute, Readings},
     table::{Sort, Table, View},
     update::{Advice, Answer, Update},
@@ -41,7 +41,7 @@ pub(super) struct State {
     pub(super) view: View,
     pub(super) places: [Place; 4],
     /// The limit of the pairs, after Enter on a line of another view.
-    pub(super) only: Option<Only>,
+    pub(super) only: Option<PairFilter>,
     pub(super) unit: Unit,
     pub(super) cover: Cover,
     /// The first line of a detail that is longer than the screen; `draw` bounds it.

@@ -2,7 +2,7 @@
 
 use super::super::{
     claims::NodePlace,
-    facts::{Agency, Node, Zoneless},
+    facts::{AgentExpectation, Node, ZoneLabelState},
 };
 use crate::zones::{Place, Table, Zone};
 use meridian_abi::zone::PrefixKind;
@@ -25,13 +25,13 @@ pub(super) struct Places {
     /// Nodes without a zone.
     zoneless: BTreeSet<Arc<str>>,
     /// Those of them that were not reported yet, with the time to report them.
-    unreported: BTreeMap<Arc<str>, Unreported>,
+    unreported: BTreeMap<Arc<str>, NoticeDue>,
     /// The number of nodes without an agent.
     agentless: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Unreported {
+enum NoticeDue {
     Now,
     /// After the grace period since its creation, or, if that is unknown, since the first check.
     Later(Option<SystemTime>),
@@ -52,7 +52,8 @@ impl Places {
     pub(super) fn set(&mut self, name: &Arc<str>, before: Option<&Node>, now: Option<&Node>) {
         let zone = |node: Option<&Node>| node.and_then(|node| node.zone.clone());
         let (old, new) = (zone(before), zone(now));
-        let agentless = |node: Option<&Node>| usize::from(node.is_some_and(|node| node.agency != Agency::Agent));
+        let agentless =
+            |node: Option<&Node>| usize::from(node.is_some_and(|node| node.agency != AgentExpectation::Agent));
         self.agentless = self.agentless + agentless(now) - agentless(before);
         if let Some(zone) = old.as_ref().filter(|zone| !zone.region.is_empty())
             && let Some(regions) = self.regions.get_mut(&zone.name)
@@ -80,11 +81,11 @@ impl Places {
         }
         let unreported = match now.zoneless {
             // It had a zone before, so there is nothing to wait for.
-            _ if old.is_some() => Unreported::Now,
-            Zoneless::Labelled => Unreported::Now,
-            Zoneless::Unlabelled => Unreported::Later(now.created),
-            Zoneless::Uninitialized => Unreported::Waiting,
-            Zoneless::Virtual => {
+            _ if old.is_some() => NoticeDue::Now,
+            ZoneLabelState::Labelled => NoticeDue::Now,
+            ZoneLabelState::Unlabelled => NoticeDue::Later(now.created),
+            ZoneLabelState::Uninitialized => NoticeDue::Waiting,
+            ZoneLabelState::Virtual => {
                 self.unreported.remove(name);
                 return;
             }
@@ -114,8 +115,8 @@ impl Places {
     /// The place of a node, with its zone's region.
     pub(super) fn place(&self, node: &Node) -> NodePlace {
         let kind = match node.agency {
-            Agency::None => PrefixKind::External,
-            Agency::Agent | Agency::Simulated => PrefixKind::Cluster,
+            AgentExpectation::None => PrefixKind::External,
+            AgentExpectation::Agent | AgentExpectation::Simulated => PrefixKind::Cluster,
         };
         NodePlace { zone: node.zone.as_ref().map(|zone| self.whole(zone)), kind }
     }
@@ -142,9 +143,9 @@ impl Places {
         let mut due = Vec::new();
         self.unreported.retain(|name, unreported| {
             let is_due = match unreported {
-                Unreported::Now => true,
-                Unreported::Waiting => false,
-                Unreported::Later(since) => {
+                NoticeDue::Now => true,
+                NoticeDue::Waiting => false,
+                NoticeDue::Later(since) => {
                     let since = *since.get_or_insert(now);
                     now.duration_since(since).is_ok_and(|age| age >= GRACE)
                 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         claims::truncate,
-        facts::{Agency, Fact, Node, Zoneless},
+        facts::{AgentExpectation, Fact, Node, ZoneLabelState},
     },
     read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
@@ -112,7 +112,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
     let subnets = subnets(notes, &mut reading);
     let cni_addresses = cni_addresses(notes, &prefixes, &subnets, &mut reading);
     let zoneless = zoneless(spec, labels, notes, keys);
-    let is_virtual = zoneless == Zoneless::Virtual;
+    let is_virtual = zoneless == ZoneLabelState::Virtual;
     let kubelet_version = &status.info.kubelet_version;
     let signs = NodeSigns { provider_id: &spec.provider_id, labels, kubelet_version };
     let fact = Fact::Node(Box::new(Node {
@@ -155,37 +155,37 @@ fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
 }
 
 /// The agent of a node. It runs on Linux only, and only where a kubelet runs containers.
-fn agency(object: &Object<NodeSpec, NodeStatus>, info: &NodeInfo, keys: &LabelKeys) -> Agency {
+fn agency(object: &Object<NodeSpec, NodeStatus>, info: &NodeInfo, keys: &LabelKeys) -> AgentExpectation {
     let none = Texts::new();
     let labels = object.metadata.labels.as_ref().unwrap_or(&none);
     let notes = object.metadata.annotations.as_ref().unwrap_or(&none);
     let agentless = &keys.agentless;
     let system = labels.get("kubernetes.io/os").filter(|system| !system.is_empty()).unwrap_or(&info.operating_system);
     if notes.contains_key(KWOK) || labels.get("type").is_some_and(|kind| kind == "kwok") {
-        Agency::Simulated
+        AgentExpectation::Simulated
     } else if !matches!(system.as_str(), "" | "linux")
         || object.spec.taints.iter().any(|taint| taint.key == VIRTUAL)
         || agentless.labels.iter().any(|label| label.is_in(labels))
         || !agentless.selector.iter().all(|label| label.is_in(labels))
     {
-        Agency::None
+        AgentExpectation::None
     } else {
-        Agency::Agent
+        AgentExpectation::Agent
     }
 }
 
 /// The state of a node without a zone.
-fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) -> Zoneless {
+fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) -> ZoneLabelState {
     let is_tainted = |key: &str| spec.taints.iter().any(|taint| taint.key == key);
     let kind = labels.get("type").map_or("", String::as_str);
     if matches!(kind, "virtual-kubelet" | "kwok") || notes.contains_key(KWOK) || is_tainted(VIRTUAL) {
-        Zoneless::Virtual
+        ZoneLabelState::Virtual
     } else if is_tainted(UNINITIALIZED) {
-        Zoneless::Uninitialized
+        ZoneLabelState::Uninitialized
     } else if labels.get(&keys.zone).is_none_or(String::is_empty) {
-        Zoneless::Unlabelled
+        ZoneLabelState::Unlabelled
     } else {
-        Zoneless::Labelled
+        ZoneLabelState::Labelled
     }
 }
 

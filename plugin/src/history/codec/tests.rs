@@ -1,7 +1,7 @@
 //! Blocks in and out; and what becomes of bytes that were not written.
 
 use super::*;
-use crate::history::{Builder, Ends, Serving};
+use crate::history::{Builder, Ends, TransferService};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 fn site(n: usize) -> Location {
@@ -43,7 +43,7 @@ fn built(rows: &[Row], room: usize) -> Block {
         let (workloads, sites) = ([&workload(*a), &workload(*b)], [&site(*from), &site(*to)]);
         let (service, server) = if *port == 0 { ("", Server::Unknown) } else { ("ns/s", Server::Source) };
         let counter = Counter { bytes: *bytes, packets: bytes / 1000 };
-        builder.add(Ends { workloads, sites }, Serving { service, port: *port, protocol: 6, server }, counter);
+        builder.add(Ends { workloads, sites }, TransferService { service, port: *port, protocol: 6, server }, counter);
         builder.add_nodes([&format!("node-{}", a % 3), ""], sites, counter);
         builder.cover(&format!("node-{}", a % 3), "aws:///us-east-1a/i-1", 10);
     }
@@ -170,7 +170,7 @@ fn the_encoding_is_small() {
                 let counter = Counter { bytes, packets: bytes / 900 + 1 };
                 builder.add(
                     Ends { workloads, sites },
-                    Serving { service: "ns/s", port: 443, protocol: 6, server: Server::Source },
+                    TransferService { service: "ns/s", port: 443, protocol: 6, server: Server::Source },
                     counter,
                 );
             }

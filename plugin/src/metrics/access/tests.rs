@@ -7,9 +7,9 @@ use std::{fs, net::Ipv4Addr, path::PathBuf};
 const TOKEN: &str = "ZmFyIGF3YXkgYW5k+/==";
 const HERE: [&str; 5] = ["127.0.0.1:9981", "localhost:9981", "LOCALHOST", "[::1]:9981", "127.8.9.10"];
 
-struct Kept(PathBuf);
+struct TokenFile(PathBuf);
 
-impl Kept {
+impl TokenFile {
     fn new(name: &str, token: &str) -> Self {
         let path = std::env::temp_dir().join(format!("meridian-access-{name}-{}", std::process::id()));
         fs::write(&path, token).unwrap();
@@ -17,7 +17,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for TokenFile {
     fn drop(&mut self) {
         // A test may have removed it.
         let _ = fs::remove_file(&self.0);
@@ -89,7 +89,7 @@ fn a_name_that_a_foreign_site_makes_resolve_to_loopback_reads_nothing() {
 
 #[test]
 fn the_token_lets_in_as_a_bearer_s_and_as_a_password_and_nothing_near_it_does() {
-    let kept = Kept::new("near", &format!("{TOKEN}\n"));
+    let kept = TokenFile::new("near", &format!("{TOKEN}\n"));
     let access = Access::with_token(&kept.0).unwrap();
     let far = from("10.0.0.7");
     let with = |value: &str| access.check(far, &headers(&[("host", "meridian"), ("authorization", value)]));
@@ -132,7 +132,7 @@ fn the_token_lets_in_as_a_bearer_s_and_as_a_password_and_nothing_near_it_does() 
 
 #[test]
 fn a_new_token_counts_at_once_and_an_empty_or_missing_file_lets_nobody_in() {
-    let kept = Kept::new("new", TOKEN);
+    let kept = TokenFile::new("new", TOKEN);
     let access = Access::with_token(&kept.0).unwrap();
     let with = |token: &str| access.check(from("10.0.0.7"), &headers(&[("authorization", &format!("Bearer {token}"))]));
     fs::write(&kept.0, "another-token-of-today").unwrap();

@@ -22,12 +22,12 @@ impl Random {
     }
 }
 
-fn end(n: u64) -> End {
+fn end(n: u64) -> TransferEnd {
     let endpoint =
         Endpoint { namespace: format!("ns{}", n % 3).into(), pod: format!("p{n}").into(), ..Endpoint::default() };
     // Some endpoints are unknown.
     let endpoint = (n % 5 != 4).then(|| Arc::new(endpoint));
-    End { address: Some([10, 0, 0, n as u8].into()), endpoint, place: place(n as usize % 4), external: None }
+    TransferEnd { address: Some([10, 0, 0, n as u8].into()), endpoint, place: place(n as usize % 4), external: None }
 }
 
 /// A node with its counters and the agent that reports them.
@@ -49,8 +49,8 @@ impl Agent {
         let now = SystemTime::UNIX_EPOCH;
         let ((prefixes, zones, reloads), feed) = (((0, 0), (0, 0), (0, 0)), None);
         Sample {
-            counted: Counted {
-                whose: Whose::Node(self.node.clone()),
+            counted: CounterSnapshot {
+                whose: CounterScope::Node(self.node.clone()),
                 time: now,
                 began: None,
                 epoch: 0,
@@ -251,7 +251,7 @@ fn a_new_controller_gets_all_counts_from_the_agents() {
 
 /// The bytes for the history since the last call.
 fn grown(cluster_totals: &ClusterTotals, all: bool) -> u64 {
-    let Grown { transfers, others, .. } = cluster_totals.take_growth(all);
+    let TrafficDelta { transfers, others, .. } = cluster_totals.take_growth(all);
     let transfers = transfers.iter().map(|(_, counter)| counter.bytes).sum::<u64>();
     transfers + others.iter().map(|(_, counter)| counter.bytes).sum::<u64>()
 }
@@ -361,7 +361,7 @@ fn nonsense_is_refused_and_adds_nothing() {
     for (report, reason) in bad {
         assert_eq!(cluster_totals.take(report, now).unwrap_err().to_string(), reason);
     }
-    assert_eq!(cluster_totals.counted().whose, Whose::Cluster(Vec::new()));
+    assert_eq!(cluster_totals.counted().whose, CounterScope::Cluster(Vec::new()));
     cluster_totals.take(good, now).unwrap();
     assert_eq!(
         cluster_totals.take(report("node-b"), now).unwrap_err().to_string(),
@@ -447,10 +447,10 @@ fn a_counter_that_can_not_be_is_refused_and_no_total_overflows_or_falls() {
     assert!(totals.take(report("a", 1, u64::MAX), now).is_err());
     totals.take(report("a", 1, 1000), now).unwrap();
     // Counters that begin again and again.
-    let taken = (2..=255).filter(|boot| totals.take(report("a", *boot, MOST / 8), now).is_ok()).count();
+    let taken = (2..=255).filter(|boot| totals.take(report("a", *boot, MAX_COUNTER / 8), now).is_ok()).count();
     assert!(taken <= 4, "{taken}: what is attributed and what has a reason count");
     // And of many nodes.
-    let nodes = (0..90).filter(|n| totals.take(report(&format!("n{n}"), 1, MOST / 2), now).is_ok()).count();
+    let nodes = (0..90).filter(|n| totals.take(report(&format!("n{n}"), 1, MAX_COUNTER / 2), now).is_ok()).count();
     assert!(nodes <= 16, "{nodes}");
     let before = totals.counted().stats[Stat::Loopback as usize].1.bytes;
     totals.take(report("honest", 1, 1000), now).unwrap();

@@ -5,7 +5,7 @@ use crate::{
     cli::top::{
         amount::{Unit, dollars},
         keys::HELP,
-        readings::{End, PodRoute, Readings},
+        readings::{PodEnd, PodRoute, Readings},
         state::State,
         table::View,
         update::Finding,
@@ -75,7 +75,7 @@ fn named(name: &str, text: impl Into<String>) -> (String, String) {
 
 fn pair(readings: &Readings, route: &PodRoute) -> Vec<(String, String)> {
     let amount = readings.pairs.get(route).copied().unwrap_or_default();
-    let end = |title: &str, end: &End| {
+    let end = |title: &str, end: &PodEnd| {
         let workload =
             if end.workload.is_empty() { "no workload".to_owned() } else { format!("{} {}", end.kind, end.workload) };
         let region = if end.region.is_empty() { String::new() } else { format!(", region {}", end.region) };

@@ -6,7 +6,7 @@ use crate::{
         plain::tests::{HOSTILE, is_harmless},
         top::{
             amount::{Price, Prices},
-            keys::{After, press},
+            keys::{KeyAction, press},
             update::{Advice, Finding, Update},
         },
     },
@@ -93,7 +93,7 @@ fn drawn(state: &mut State, width: u16, height: u16) -> Vec<String> {
     (0..height).map(|y| line(y).trim_end().to_owned()).collect()
 }
 
-fn keys(state: &mut State, text: &str) -> After {
+fn keys(state: &mut State, text: &str) -> KeyAction {
     let codes = text.chars().map(|character| match character {
         '\n' => KeyCode::Enter,
         '\u{1b}' => KeyCode::Esc,
@@ -102,7 +102,7 @@ fn keys(state: &mut State, text: &str) -> After {
         '⇞' => KeyCode::PageUp,
         character => KeyCode::Char(character),
     });
-    codes.fold(After::Show, |_, code| press(state, KeyEvent::new(code, KeyModifiers::NONE)))
+    codes.fold(KeyAction::Show, |_, code| press(state, KeyEvent::new(code, KeyModifiers::NONE)))
 }
 
 fn has(lines: &[String], text: &str) -> bool {
@@ -160,9 +160,9 @@ fn keys_change_the_view_the_unit_the_order_and_the_filter() {
     keys(&mut state, "\u{1b}");
     assert!(has(&drawn(&mut state, 80, 20), "1 of 3"));
     // Letters are commands again, and `q` in a filter is a letter.
-    assert_eq!(keys(&mut state, "/q"), After::Show);
-    assert_eq!(keys(&mut state, "\nq"), After::End);
-    assert_eq!(press(&mut state, KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), After::End);
+    assert_eq!(keys(&mut state, "/q"), KeyAction::Show);
+    assert_eq!(keys(&mut state, "\nq"), KeyAction::End);
+    assert_eq!(press(&mut state, KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), KeyAction::End);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn an_absent_server_absent_prices_and_absent_advice_are_named_and_the_last_numbe
     state.update(Update::Advice(Ok(early)));
     keys(&mut state, "4");
     assert!(has(&drawn(&mut state, 80, 20), "Advice needs 24 h of recorded time; 90 s are recorded"));
-    assert_eq!(keys(&mut state, "a"), After::Ask);
+    assert_eq!(keys(&mut state, "a"), KeyAction::Ask);
 }
 
 #[test]

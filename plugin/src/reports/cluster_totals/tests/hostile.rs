@@ -79,9 +79,9 @@ impl Thief {
         let few = self.random.below(5000);
         match self.random.below(40) {
             0 => u64::MAX,
-            1 => MOST,
-            2 => MOST + 1,
-            3 => MOST / 8,
+            1 => MAX_COUNTER,
+            2 => MAX_COUNTER + 1,
+            3 => MAX_COUNTER / 8,
             4..=8 => 0,
             _ => few,
         }
@@ -184,7 +184,7 @@ fn is_bounded(clean: &Replicas, attacked: &Replicas, seed: u64) {
     assert!(honest.matrix.cells().all(|(pair, counter)| all.matrix.get(pair).bytes >= counter.bytes));
     let pods = all.totals.pods.sum().total().bytes - honest.totals.pods.sum().total().bytes;
     let logged = attacked.logged - clean.logged;
-    assert!(more <= MOST && pods <= MOST && logged <= MOST, "seed {seed}: {more} {pods} {logged}");
+    assert!(more <= MAX_COUNTER && pods <= MAX_COUNTER && logged <= MAX_COUNTER, "seed {seed}: {more} {pods} {logged}");
     let mut inner = attacked.leader.lock();
     assert_eq!(inner.nodes.len(), 4, "seed {seed}");
     let zones = 4 + 2;
@@ -263,7 +263,7 @@ fn a_thief_adds_no_more_by_outlasting_leaders_or_the_memory_of_its_node() {
     let lie = |boot: u8| ReportRequest {
         node: THIEF.into(),
         boot_id: vec![boot; 16],
-        reasons: vec![wire::reason(Stat::Loopback, Counter { bytes: MOST, packets: 1 })],
+        reasons: vec![wire::reason(Stat::Loopback, Counter { bytes: MAX_COUNTER, packets: 1 })],
         ..ReportRequest::default()
     };
     let mut replicas = Replicas::start(now);
@@ -273,7 +273,7 @@ fn a_thief_adds_no_more_by_outlasting_leaders_or_the_memory_of_its_node() {
         replicas.settle(0, now);
     }
     let lost = |replicas: &Replicas| replicas.leader.counted().stats[Stat::Loopback as usize].1.bytes;
-    assert_eq!(lost(&replicas), MOST);
+    assert_eq!(lost(&replicas), MAX_COUNTER);
     // A node that was silent for long is forgotten. No total overflows however often that happens.
     for boot in 41..=80 {
         now += FORGOTTEN + Duration::from_secs(60);
@@ -281,8 +281,8 @@ fn a_thief_adds_no_more_by_outlasting_leaders_or_the_memory_of_its_node() {
         replicas.take(lie(boot), now);
         replicas.settle(0, now);
     }
-    assert_eq!(lost(&replicas), 15 * MOST, "the sixteenth would overflow");
+    assert_eq!(lost(&replicas), 15 * MAX_COUNTER, "the sixteenth would overflow");
     replicas.change_leader(now);
     assert!(!replicas.take(lie(81), now));
-    assert_eq!(lost(&replicas), 15 * MOST);
+    assert_eq!(lost(&replicas), 15 * MAX_COUNTER);
 }
