@@ -13,8 +13,11 @@ mod events;
 pub mod icmp;
 mod namespaces;
 mod node;
+#[cfg(test)]
+mod orders;
 mod ring;
 mod sink;
+mod steps;
 mod tracker;
 
 pub use by_slot::BySlot;

@@ -1,11 +1,23 @@
-//! A small API server on loopback, for tests.
+//! Small API servers for tests: one on loopback, and one without sockets for tests whose clock is paused.
 
 use super::{Client, connect};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Frame},
+};
+use kube::client::Body;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
+    time::{Sleep, sleep},
 };
 
 /// An answer: its code, its bytes, and whether the connection stays open after it.
@@ -47,4 +59,58 @@ pub(super) async fn client(answer: impl Fn(&str) -> Answer + Send + Sync + 'stat
     let client = connect(Some(&file)).await;
     std::fs::remove_file(&file).unwrap();
     client.unwrap()
+}
+
+/// The time after which a server without sockets ends a response that stays open.
+const STAYS: Duration = Duration::from_secs(290);
+
+/// A client of a server without sockets, whose answers come after a time.
+pub(super) fn delayed(answer: impl Fn(&str) -> (Duration, Answer) + Send + Sync + 'static) -> Client {
+    Client::new(Delayed(Arc::new(answer)), "meridian")
+}
+
+type Answering = dyn Fn(&str) -> (Duration, Answer) + Send + Sync;
+
+#[derive(Clone)]
+struct Delayed(Arc<Answering>);
+
+impl tower_service::Service<Request<Body>> for Delayed {
+    type Response = Response<Lines>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Lines>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (delay, Answer(code, body, stays)) = (self.0)(&request.uri().to_string());
+        Box::pin(async move {
+            sleep(delay).await;
+            let end = Box::pin(sleep(if stays { STAYS } else { Duration::ZERO }));
+            let body = Lines { lines: Some(format!("{body}\n").into()), end };
+            Ok(Response::builder().status(code).body(body).unwrap())
+        })
+    }
+}
+
+/// A body that has its bytes at once and ends later.
+struct Lines {
+    lines: Option<Bytes>,
+    end: Pin<Box<Sleep>>,
+}
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.lines.take() {
+            Some(lines) => Poll::Ready(Some(Ok(Frame::data(lines)))),
+            None => self.end.as_mut().poll(context).map(|()| None),
+        }
+    }
 }

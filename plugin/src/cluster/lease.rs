@@ -2,6 +2,9 @@
 //!
 //! Clocks of two machines can't be compared, so the age of a renewal is the time for which this replica has observed it
 //! unchanged. The holder gives up before another replica may take over, so there are never two holders.
+//!
+//! A renewal is one request: the holder writes the object that it wrote before. So an API server that takes five
+//! seconds for each answer still has a leader.
 
 use crate::leader::{Knowledge, Leader, Role, Term};
 use k8s_openapi::{
@@ -13,22 +16,24 @@ use kube::{Api, Client, api::PostParams};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 /// A holder that has not renewed the Lease for this long has lost it.
 const DURATION: Duration = Duration::from_secs(15);
 /// A holder that can't renew the Lease gives up after this time.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(12);
 /// The extra wait of a replica without the earlier reports.
 const NEW_LEADER_DELAY: Duration = Duration::from_secs(5);
 /// The interval at which the Lease is renewed, or checked.
 const RETRY: Duration = Duration::from_secs(2);
+/// The shortest wait after an answer that took longer than the interval.
+const REST: Duration = Duration::from_millis(250);
 /// The interval and the number of checks when the holder is about to release the Lease.
 const SOON: (Duration, u32) = (Duration::from_millis(100), 20);
-/// The time limit for the API server.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit for an answer of the API server. Two answers of five seconds are within the deadline.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(6);
 /// The annotation with the holder's address.
 const FEED: &str = "meridian/feed";
 const API: &str = "meridian/api";
@@ -54,9 +59,20 @@ struct ObservedLease {
     renewal: Option<(Renewal, Instant)>,
     /// The last holder, and the number of transitions at that time.
     term: Option<(String, i32)>,
-    /// The time at which this replica last renewed it.
+    /// The time of the request by which this replica last renewed it.
     renewed: Option<Instant>,
+    /// The object of that request; `None` if it may have changed since.
+    written: Option<Object>,
     logged: String,
+}
+
+/// The reason why the Lease can't be read or written.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Answered(#[from] kube::Error),
+    #[error("the API server does not answer")]
+    Silent,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,25 +99,17 @@ impl Lease {
         let (mut observed, mut looks_soon) = (ObservedLease::default(), 0u32);
         loop {
             let tried = Instant::now();
-            // The request must end before this replica has to give up.
-            let until = observed
-                .renewed
-                .map_or(tried + RESPONSE_TIMEOUT, |renewed| (renewed + DEADLINE).min(tried + RESPONSE_TIMEOUT));
             let attempt = tokio::select! {
-                done = timeout_at(until, self.try_to_take(&api, &mut observed, tried)) => done,
+                done = self.try_to_take(&api, &mut observed) => done,
                 () = shutdown.cancelled() => break,
             };
             let now = match attempt {
-                Ok(Ok(role)) => {
+                Ok(role) => {
                     observed.logged.clear();
                     Some(role)
                 }
-                Ok(Err(error)) => {
-                    observed.log_once(&error.to_string());
-                    None
-                }
-                Err(_) => {
-                    observed.log_once("the API server does not answer");
+                Err(failure) => {
+                    observed.log_once(&failure.to_string());
                     None
                 }
             };
@@ -117,8 +125,9 @@ impl Lease {
             }
             let wait = if looks_soon > 0 { SOON.0 } else { RETRY.mul_f64(rand::random_range(0.75..=1.0)) };
             looks_soon = if role.borrow().is_leader() { 0 } else { looks_soon.saturating_sub(1) };
+            let next = (tried + wait).max(Instant::now() + REST.min(wait));
             tokio::select! {
-                () = sleep(wait) => {}
+                () = sleep_until(next) => {}
                 () = self.soon.notified() => looks_soon = SOON.1,
                 () = shutdown.cancelled() => break,
             }
@@ -130,18 +139,22 @@ impl Lease {
     }
 
     /// Renews or acquires the Lease, if that is allowed.
-    async fn try_to_take(
-        &self,
-        api: &Api<Object>,
-        observed: &mut ObservedLease,
-        now: Instant,
-    ) -> Result<Role, kube::Error> {
-        let Some(mut lease) = api.get_opt(&self.name).await? else {
+    async fn try_to_take(&self, api: &Api<Object>, observed: &mut ObservedLease) -> Result<Role, Failure> {
+        if let Some(mut lease) = observed.written.take().filter(|_| observed.renewed.is_some()) {
+            let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+            self.fill(&mut lease, transitions);
+            return self.replace(api, observed, lease).await;
+        }
+        let Some(mut lease) = observed.answer(api.get_opt(&self.name)).await? else {
             let mut lease = Object::default();
             lease.metadata.name = Some(self.name.clone());
             self.fill(&mut lease, 0);
-            return self.written(api.create(&PostParams::default(), &lease).await, observed, now);
+            let asked = Instant::now();
+            let result = observed.answer(api.create(&PostParams::default(), &lease)).await;
+            return self.written(result, observed, asked);
         };
+        // Another holder's renewal is older than the answer that shows it.
+        let now = Instant::now();
         let spec = lease.spec.clone().unwrap_or_default();
         let renewal = Renewal { holder: spec.holder_identity.unwrap_or_default(), time: spec.renew_time };
         let mut transitions = spec.lease_transitions.unwrap_or_default();
@@ -172,25 +185,32 @@ impl Lease {
             transitions += 1;
         }
         self.fill(&mut lease, transitions);
-        // The resource version makes the write fail if another replica was faster.
-        self.written(api.replace(&self.name, &PostParams::default(), &lease).await, observed, now)
+        self.replace(api, observed, lease).await
+    }
+
+    /// Writes the object. Its resource version makes that fail if another replica was faster.
+    async fn replace(&self, api: &Api<Object>, observed: &mut ObservedLease, lease: Object) -> Result<Role, Failure> {
+        let asked = Instant::now();
+        let result = observed.answer(api.replace(&self.name, &PostParams::default(), &lease)).await;
+        self.written(result, observed, asked)
     }
 
     fn written(
         &self,
-        result: kube::Result<Object>,
+        result: Result<Object, Failure>,
         observed: &mut ObservedLease,
-        now: Instant,
-    ) -> Result<Role, kube::Error> {
+        asked: Instant,
+    ) -> Result<Role, Failure> {
         match result {
-            Ok(_) => {
+            Ok(lease) => {
                 // The term counts from the time of the request.
-                observed.renewed = Some(now);
-                self.term.lasts_until(now + DEADLINE);
+                observed.renewed = Some(asked);
+                observed.written = Some(lease);
+                self.term.lasts_until(asked + DEADLINE);
                 Ok(Role::Leader(self.term.clone()))
             }
             // Another replica was faster, or the object has changed: the next attempt reads it again.
-            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 404) => {
+            Err(Failure::Answered(kube::Error::Api(status))) if matches!(status.code, 409 | 404) => {
                 let lasts = observed.renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
                 Ok(if lasts { Role::Leader(self.term.clone()) } else { Role::Standby(None) })
             }
@@ -224,6 +244,13 @@ impl Lease {
 }
 
 impl ObservedLease {
+    /// Limits the time for an answer: it must arrive before this replica has to give up.
+    async fn answer<T>(&self, asked: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+        let latest = Instant::now() + RESPONSE_TIMEOUT;
+        let until = self.renewed.map_or(latest, |renewed| (renewed + DEADLINE).min(latest));
+        Ok(timeout_at(until, asked).await.map_err(|_| Failure::Silent)??)
+    }
+
     fn log_once(&mut self, reason: &str) {
         if self.logged != reason {
             tracing::warn!(reason, "the Lease can't be renewed or read");

@@ -6,6 +6,9 @@
 //! A store that was restored from a backup has older versions, and a watch from a later version stays silent. So
 //! before a watch continues, a list of one object shows the store's version. That fails once the store has overtaken
 //! the version, so everything is also listed again from time to time.
+//!
+//! No response leads to a next request at once, except the end of a watch that lasted for a while: a server that ends
+//! each watch, cuts off each list, or has forgotten each version is asked less and less often.
 
 use super::{
     facts::{Key, Kind},
@@ -37,6 +40,10 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// The waits after errors: they double from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A watch that ends sooner counts as a failure for the next wait.
+const BRIEF: Duration = Duration::from_secs(1);
+/// The waits start over after so much time without a failure.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// How long the publisher waits for the first list of a kind that a cluster may lack.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -225,6 +232,8 @@ pub(super) struct Watch {
     /// Whether lists are streamed.
     streams: bool,
     backoff: Backoff,
+    /// The time since which the watch has neither failed nor ended soon.
+    steady: Option<Instant>,
     /// The error, while the watch fails.
     failing: Option<String>,
     /// Whether the server does not have the kind.
@@ -258,6 +267,7 @@ impl Watch {
             version: None,
             streams: true,
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, 0.5..=1.0),
+            steady: None,
             failing: None,
             is_absent: false,
             is_listed: false,
@@ -293,7 +303,13 @@ impl Watch {
         }
         let events = answer(self.source.watch(self.params(false), version)).await?;
         self.is_watching();
-        self.follow(events, None).await
+        let began = Instant::now();
+        self.follow(events, None).await?;
+        if began.elapsed() < BRIEF {
+            let wait = self.next_wait();
+            sleep(wait).await;
+        }
+        Ok(())
     }
 
     /// Compares the last version received with the store's. A store with an older version was restored.
@@ -345,7 +361,7 @@ impl Watch {
     }
 
     fn is_watching(&mut self) {
-        self.backoff.succeeded();
+        self.steady.get_or_insert_with(Instant::now);
         self.is_absent = false;
         let has_changed = self.health.set(self.kind, State::Watching, None);
         if self.failing.take().is_some() {
@@ -362,7 +378,8 @@ impl Watch {
             let event = timeout(self.timing.watch + MARGIN, events.next()).await;
             let Ok(Some(event)) = event else {
                 // The server ended the watch, or it is dead. An incomplete list starts over.
-                return Ok(());
+                let is_cut = || Failure::Unreachable("the list ended before it was complete".to_owned());
+                return listing.is_none().then_some(()).ok_or_else(is_cut);
             };
             match event {
                 Event::Set(seen) => {
@@ -408,8 +425,9 @@ impl Watch {
                 tracing::info!(kind, reason = text, "the watch has expired: listing again");
                 self.health.count_relist(self.kind);
                 self.version = None;
-                // A server that reports this for a list gets no further request at once.
                 if !is_listing {
+                    let wait = self.next_wait();
+                    sleep(wait).await;
                     return;
                 }
                 (State::Failing, text)
@@ -451,8 +469,16 @@ impl Watch {
         if state == State::Forbidden || (self.kind.is_optional() && left.is_zero()) {
             self.send(Message::Unavailable(self.kind)).await;
         }
-        let wait = self.backoff.failed();
+        let wait = self.next_wait();
         sleep(if is_awaited { wait.min(left) } else { wait }).await;
+    }
+
+    /// The wait after a failure: it doubles until there was none for a while.
+    fn next_wait(&mut self) -> Duration {
+        if self.steady.take().is_some_and(|since| since.elapsed() >= STEADY) {
+            self.backoff.succeeded();
+        }
+        self.backoff.failed()
     }
 }
 

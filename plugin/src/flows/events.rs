@@ -1,5 +1,6 @@
 //! Events other than flows: the newest ones, in the order of their time, for any number of readers.
 
+use super::steps::between_steps;
 use prost_types::Timestamp;
 use std::{
     collections::VecDeque,
@@ -66,7 +67,7 @@ impl<T: Clone> EventLog<T> {
         if events.len() > CAPACITY {
             events.pop_front();
         }
-        drop(events);
+        // Under the lock. Otherwise two writers could take one number, and a reader could get an event twice.
         self.next.send_replace(number + 1);
     }
 
@@ -97,6 +98,7 @@ impl<T: Clone> EventLog<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Logged<T>>> {
+        between_steps();
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 //! A slow reader loses the oldest flows and learns their number. Writers never wait. Losses are records among the
 //! flows, and take no flow's place.
 
-use super::encoded::Encoded;
+use super::{encoded::Encoded, steps::between_steps};
 use crate::proto::flow::LostEventSource;
 use prost_types::Timestamp;
 use std::{
@@ -218,6 +218,7 @@ impl Ring {
         drop(records);
         // Dropped outside the lock, because it can be many records.
         drop(left);
+        between_steps();
         // Writers may arrive here in another order than they left the lock.
         self.next.send_if_modified(|known| {
             let newer = *known < next;
@@ -318,6 +319,7 @@ impl Ring {
     }
 
     fn lock(&self) -> MutexGuard<'_, Records> {
+        between_steps();
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,8 @@
 
 use crate::{
     accounting::{
-        Accounting, ByLocality, Directed, EndpointKey, Line, Pod, TrafficDelta, Transfer, TransferEnd, TransferKey,
+        Accounting, ByLocality, Directed, EndpointKey, Line, Pod, Totals, TrafficDelta, Transfer, TransferEnd,
+        TransferKey,
     },
     counters::{self, CounterScope, CounterSnapshot},
     identity::Endpoint,
@@ -72,6 +73,8 @@ struct Inner {
     matrix: Matrix,
     stats: Stats,
     accounting: Accounting,
+    /// The additions for all nodes, also for those that are forgotten: no total is larger.
+    ever: u64,
     /// Endpoints that several nodes report are stored once.
     endpoints: AHashSet<Pod>,
     mirrors: broadcast::Sender<MirrorResponse>,
@@ -118,6 +121,7 @@ impl ClusterTotals {
             matrix: Matrix::default(),
             stats: Stats::default(),
             accounting: Accounting::new(series, by_interval).without_transfers(),
+            ever: 0,
             endpoints: AHashSet::new(),
             mirrors: broadcast::Sender::new(BEHIND),
             is_closed: false,
@@ -148,9 +152,8 @@ impl ClusterTotals {
         let added =
             added.filter(|added| *added <= MAX_COUNTER).ok_or(Malformed("it has more bytes than a node can send"))?;
         inner.take(&report, read, now);
-        if let Some(node) = inner.nodes.get_mut(&report.node) {
-            node.added = added;
-        }
+        let before = inner.nodes.get_mut(&report.node).map(|node| std::mem::replace(&mut node.added, added));
+        inner.ever += added - before.unwrap_or(added);
         // Sending fails without a standby replica.
         let _ = inner.mirrors.send(MirrorResponse { response: Some(Response::Report(report)) });
         Ok(())
@@ -248,7 +251,7 @@ impl ClusterTotals {
         let known = inner.nodes.iter().map(|(name, node)| {
             // The age of a node's last report is passed on.
             let age = prost_types::Duration::try_from(node.age(now)).ok();
-            Response::Node(NodeState { report: Some(node.report(name)), age })
+            Response::Node(NodeState { report: Some(node.report(name)), age, added: node.added })
         });
         let all = std::iter::once(Response::Sums(sums)).chain(known).chain([Response::Whole(true)]);
         (all.map(|response| MirrorResponse { response: Some(response) }).collect(), inner.mirrors.subscribe())
@@ -268,12 +271,12 @@ impl ClusterTotals {
                 *incoming = Some(self.lock().with_sums(sums, now)?);
             }
             (Some(Response::Last(_)), None) => self.is_complete.store(true, Ordering::Relaxed),
-            (Some(Response::Node(NodeState { report, age })), Some(incoming)) => {
+            (Some(Response::Node(NodeState { report, age, added })), Some(incoming)) => {
                 let report = report.unwrap_or_default();
                 let read = Read::new(&report, &mut incoming.endpoints)?;
                 let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
                 let heard = now.checked_sub(age).unwrap_or(now);
-                incoming.nodes.insert(report.node.clone(), Node::new(&report, read, heard));
+                incoming.nodes.insert(report.node.clone(), Node { added, ..Node::new(&report, read, heard) });
             }
             (Some(Response::Whole(_)), Some(_)) => {
                 if let Some(incoming) = incoming.take() {
@@ -307,6 +310,7 @@ impl Inner {
             matrix: Matrix::default(),
             stats: Stats::default(),
             accounting: self.accounting.without_counts(),
+            ever: 0,
             endpoints: AHashSet::new(),
             mirrors: self.mirrors.clone(),
             is_closed: self.is_closed,
@@ -315,6 +319,10 @@ impl Inner {
         wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| state.matrix.add(pair, counter));
         wire::stats(&sums.reasons).into_iter().for_each(|(stat, counter)| state.stats[stat as usize] = counter);
         wire::restore(&mut state.accounting, sums.sums.unwrap_or_default(), now);
+        let Totals { pods, senders, .. } = state.accounting.totals();
+        let flows = [pods.sum(), senders.sum()].into_iter().flat_map(ByLocality::iter).map(|(_, counter)| counter);
+        let all = state.matrix.cells().map(|(_, counter)| counter).chain(state.stats).chain(flows);
+        state.ever = all.map(most).fold(0, u64::saturating_add);
         Ok(state)
     }
 
@@ -323,7 +331,6 @@ impl Inner {
     fn would_add(&self, node: &str, read: &Read) -> Option<u64> {
         let known = self.nodes.get(node);
         let (same, none) = (known.filter(|known| known.boot_id == read.boot_id), Counter::default());
-        let most = |Counter { bytes, packets }: Counter| bytes.max(packets);
         let zones = read.matrix.iter().map(|(pair, counter)| {
             most(minus(*counter, same.and_then(|known| known.matrix.get(pair)).copied().unwrap_or(none)))
         });
@@ -338,9 +345,7 @@ impl Inner {
         });
         let before = known.map_or(0, |known| known.added);
         let added = zones.chain(stats).chain(flows).try_fold(before, u64::checked_add)?;
-        let others = self.nodes.values().try_fold(0, |sum: u64, node| sum.checked_add(node.added))?;
-        // Each total is the sum of the additions.
-        others.checked_add(added - before)?;
+        self.ever.checked_add(added - before)?;
         Some(added)
     }
 
@@ -531,6 +536,10 @@ fn reasons(stats: &Stats) -> Vec<v1::Reason> {
 
 fn minus(a: Counter, b: Counter) -> Counter {
     Counter { bytes: a.bytes.saturating_sub(b.bytes), packets: a.packets.saturating_sub(b.packets) }
+}
+
+const fn most(Counter { bytes, packets }: Counter) -> u64 {
+    if bytes > packets { bytes } else { packets }
 }
 
 fn least(a: Counter, b: Counter) -> Counter {

@@ -12,6 +12,7 @@ mod packets;
 mod privileges;
 #[path = "../common/programs.rs"]
 mod programs;
+mod reference;
 mod restart;
 mod straight;
 mod traffic;

@@ -8,6 +8,8 @@ use crate::cluster::{
 use serde_json::{Value, json};
 use std::sync::Mutex;
 
+mod trouble;
+
 /// Starts a server, and a watch of its nodes.
 async fn watch(
     answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
@@ -123,28 +125,6 @@ async fn a_store_that_was_set_back_is_listed_again() {
         let known = is(&health, State::Watching).await;
         assert_eq!((known.relists, known.errors), (1, 0));
     }
-}
-
-#[tokio::test]
-async fn a_watch_that_ends_resumes_and_lists_now_and_then() {
-    let answer = |path: &str| match path {
-        path if path.contains("sendInitialEvents") => status(422, "not supported"),
-        path if path.contains("watch=true") => bookmark(9, false),
-        path if path.contains("limit=1&") || path.ends_with("limit=1") => list(9, &["n"]),
-        _ => list(8, &["n", "m"]),
-    };
-    let (health, mut messages) =
-        watch(answer, Timing { relist: Duration::from_millis(200), ..Timing::default() }).await;
-    let mut watched = 0;
-    for _ in 0..3 {
-        assert_eq!(listed(&mut messages).await.0, ["m", "n"]);
-        // At least one watch follows each list.
-        assert!(matches!(messages.recv().await.unwrap(), Message::Bookmark(_, version) if version == "9"));
-        watched += 1;
-    }
-    assert_eq!(watched, 3);
-    let known = is(&health, State::Watching).await;
-    assert_eq!((known.relists, known.errors), (0, 0));
 }
 
 #[test]

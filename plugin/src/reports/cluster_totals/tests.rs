@@ -9,6 +9,8 @@ use crate::{
 };
 use meridian_abi::{IpVersion, flow::ServiceSide, matrix::Direction};
 
+mod hostile;
+
 const SERIES: usize = 6;
 
 struct Random(u64);

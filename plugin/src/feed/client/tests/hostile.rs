@@ -143,3 +143,60 @@ async fn an_agent_that_can_t_take_a_change_asks_by_digests_and_leaves_no_stream_
     }
     serving.abort();
 }
+
+/// The hello of a member that lies about its position and its buckets.
+fn lying_cursor(random: &mut Random, store: &Store, honest: &Agent) -> Cursor {
+    let Position { instance, version } = store.position();
+    let version = [0, 1, version, version.wrapping_add(1), version / 2, u64::MAX][random.below(6) as usize];
+    let instance = [instance, instance, 0, u64::MAX][random.below(4) as usize];
+    let position = (random.below(4) > 0).then_some(Position { instance, version });
+    let mut digests = hello("node", honest.position, &honest.table, &honest.index).digests;
+    for _ in 0..random.below(40).min(digests.len() as u64) {
+        let at = random.below(digests.len() as u64) as usize;
+        digests[at] ^= random.below(256) as u8;
+    }
+    // The service refuses all lengths but these.
+    let digests = if random.below(3) == 0 { Vec::new() } else { digests };
+    store.cursor(position, digests.as_chunks().0)
+}
+
+#[test]
+fn an_agent_has_the_whole_state_beside_members_that_lie_about_theirs() {
+    for seed in 0..6 {
+        let (mut random, mut lies) = (Random(seed), Random(seed + 100));
+        let stores = [Store::default()];
+        let (mut agent, truth, mut cursors) = (Agent::default(), Agent::default(), Vec::new());
+        for _ in 0..200 {
+            match random.below(5) {
+                0 => {
+                    let changes = random.changes();
+                    stores[0].publish(changes.clone());
+                    truth.table.write().apply(changes.zones);
+                    truth.index.apply(changes.identities);
+                }
+                1 => agent.connect(0, &stores[0]),
+                2 => {
+                    for _ in 0..random.below(400) {
+                        agent.take(&stores);
+                    }
+                }
+                3 => cursors.push(lying_cursor(&mut lies, &stores[0], &agent)),
+                // They read some, and leave the rest.
+                _ => {
+                    for cursor in &mut cursors {
+                        let messages = (0..lies.below(3)).map_while(|_| cursor.next(&stores[0]));
+                        assert!(messages.map(|message| message.updates.len()).sum::<usize>() <= 2 * BUCKETS);
+                    }
+                    cursors.truncate(8);
+                }
+            }
+        }
+        // Each comes to an end, whatever it said.
+        for cursor in &mut cursors {
+            assert!((0..2 * BUCKETS).any(|_| cursor.next(&stores[0]).is_none()), "seed {seed}: it never ends");
+        }
+        agent.connect(0, &stores[0]);
+        while agent.take(&stores) {}
+        assert_eq!((agent.content(), agent.position), (truth.content(), stores[0].position()), "seed {seed}");
+    }
+}
