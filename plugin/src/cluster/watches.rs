@@ -45,8 +45,6 @@ const BRIEF: Duration = Duration::from_secs(1);
 /// The waits start over after so much time without a failure.
 const STEADY: Duration = Duration::from_secs(5);
 
-/// How long the publisher waits for the first list of a kind that a cluster may lack.
-const SETTLE: Duration = Duration::from_secs(30);
 /// The time limit for the start of a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The random factor of the time between lists, so that they are not all made at once.
@@ -61,11 +59,18 @@ pub struct Timing {
     pub absent: Duration,
     /// The average time after which everything is listed again.
     pub relist: Duration,
+    /// How long the publisher waits for the first list of a kind that a cluster may lack.
+    pub settle: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { watch: Duration::from_secs(290), absent: Duration::from_secs(30), relist: Duration::from_secs(3600) }
+        Self {
+            watch: Duration::from_secs(290),
+            absent: Duration::from_secs(30),
+            relist: Duration::from_secs(3600),
+            settle: Duration::from_secs(30),
+        }
     }
 }
 
@@ -464,7 +469,7 @@ impl Watch {
         }
         // The publisher learns that there is no list yet: at once if that will last, and for a kind that a cluster may
         // lack after a while, because an aggregated server may answer for it later.
-        let left = SETTLE.saturating_sub(self.started.elapsed());
+        let left = self.timing.settle.saturating_sub(self.started.elapsed());
         let is_awaited = self.kind.is_optional() && state != State::Forbidden && !left.is_zero();
         if state == State::Forbidden || (self.kind.is_optional() && left.is_zero()) {
             self.send(Message::Unavailable(self.kind)).await;

@@ -15,10 +15,19 @@ async fn watch(
     answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
     timing: Timing,
 ) -> (Arc<Health>, mpsc::Receiver<Message>) {
+    watch_kind(Kind::Node, answer, timing).await
+}
+
+/// Starts a server, and a watch of its objects of a kind.
+async fn watch_kind(
+    kind: Kind,
+    answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    timing: Timing,
+) -> (Arc<Health>, mpsc::Receiver<Message>) {
     let client = client(answer).await;
     let (sender, receiver) = messages();
     let health = Arc::new(Health::default());
-    let watch = Watch::new(Kind::Node, client, LabelKeys::default(), timing, sender, Arc::clone(&health));
+    let watch = Watch::new(kind, client, LabelKeys::default(), timing, sender, Arc::clone(&health));
     tokio::spawn(watch.run());
     (health, receiver)
 }
@@ -92,6 +101,64 @@ async fn an_absent_or_overloaded_server_shows_from_the_first_answer() {
         assert!(known.error.is_some_and(|error| error.starts_with("currently unable")), "{code}");
         assert_eq!(known.errors, *asked.lock().unwrap(), "the client asks no second time by itself: {code}");
     }
+}
+
+#[tokio::test]
+async fn a_kind_of_an_aggregated_server_that_is_down_holds_the_table_up_for_the_settle_time_only() {
+    let settle = Duration::from_millis(700);
+    let timing = || Timing { settle, ..Timing::default() };
+    let next = async |messages: &mut mpsc::Receiver<Message>| {
+        tokio::time::timeout(Duration::from_secs(20), messages.recv()).await.expect("a message").unwrap()
+    };
+    // Down for good: the server is not ready at first, and then the table does without the kind.
+    for code in [503, 429, 502] {
+        let begun = Instant::now();
+        let (health, mut messages) =
+            watch_kind(Kind::BlockAffinityV3, move |_: &str| status(code, "unable"), timing()).await;
+        assert!(matches!(next(&mut messages).await, Message::Unavailable(Kind::BlockAffinityV3)), "{code}");
+        assert!(begun.elapsed() >= settle, "{code}");
+        assert_eq!(health.all()[&Kind::BlockAffinityV3].state, State::Failing);
+    }
+    // Forbidden lasts: at once.
+    let begun = Instant::now();
+    let slow = Timing { settle: Duration::from_secs(3600), ..Timing::default() };
+    let (_, mut messages) = watch_kind(Kind::BlockAffinityV3, |_: &str| status(403, "forbidden"), slow.clone()).await;
+    assert!(matches!(next(&mut messages).await, Message::Unavailable(Kind::BlockAffinityV3)));
+    // The cluster lacks the kind: at once, and no error.
+    let (health, mut messages) =
+        watch_kind(Kind::BlockAffinityV3, |_: &str| status(404, "no kind"), slow.clone()).await;
+    assert!(matches!(next(&mut messages).await, Message::Absent(Kind::BlockAffinityV3)));
+    assert_eq!(health.all()[&Kind::BlockAffinityV3].errors, 0);
+    // Down for a moment only: its list comes, and nothing else.
+    let asked = Mutex::new(0);
+    let answer = move |path: &str| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        match path {
+            _ if *asked <= 2 => status(503, "unable"),
+            path if path.contains("sendInitialEvents") => status(422, "not supported"),
+            path if path.contains("watch=true") => bookmark(7, true),
+            _ => Answer(
+                200,
+                json!({"kind": "BlockAffinityList", "apiVersion": "crd.projectcalico.org/v1",
+                       "metadata": {"resourceVersion": "7"}, "items": []}),
+                false,
+            ),
+        }
+    };
+    let (_, mut messages) = watch_kind(Kind::BlockAffinityV3, answer, slow).await;
+    assert!(matches!(next(&mut messages).await, Message::Listed(Kind::BlockAffinityV3, keys, _) if keys.is_empty()));
+    assert!(begun.elapsed() < Duration::from_secs(3600));
+}
+
+#[tokio::test]
+async fn a_kind_of_every_cluster_is_never_done_without() {
+    let timing = Timing { settle: Duration::ZERO, ..Timing::default() };
+    let (health, mut messages) = watch(|_: &str| status(503, "unable"), timing).await;
+    while is(&health, State::Failing).await.errors < 2 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(messages.try_recv().is_err());
 }
 
 #[tokio::test]

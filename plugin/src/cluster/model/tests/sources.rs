@@ -288,6 +288,29 @@ fn a_static_pod_is_its_own_and_an_executor_its_driver_s() {
 }
 
 #[test]
+fn only_a_controller_owns_a_pod_and_only_a_node_itself_does_not() {
+    let owned = |name: &str, owners: Value| {
+        let mut pod = pod(name, "n1", &[&format!("10.244.0.{}", name.len())]);
+        pod["metadata"]["ownerReferences"] = owners;
+        pod
+    };
+    let owner = |version: &str, kind: &str, name: &str, controller: bool| json!({"apiVersion": version, "kind": kind, "name": name, "uid": name, "controller": controller});
+    let both = json!([owner("v1", "Node", "n1", false), owner("batch/v1", "Job", "backup", true)]);
+    let image = json!([owner("apps.kruise.io/v1alpha1", "NodeImage", "n1", true)]);
+    let follower = json!([{"apiVersion": "v1", "kind": "Pod", "name": "driver", "uid": "d"}]);
+    let mut objects = nodes();
+    objects.extend([owned("job-of-node", both), owned("image", image), owned("follower", follower)]);
+    let model = lies(&objects, "", &[("10.244.0.5", "eu-1a")]);
+    let workload = |address: &str| {
+        let workload = model.identities[&address.parse().unwrap()].workload.clone();
+        workload.map(|workload| (workload.kind.to_string(), workload.name.to_string()))
+    };
+    assert_eq!(workload("10.244.0.11"), Some(("Job".into(), "backup".into())));
+    assert_eq!(workload("10.244.0.5"), Some(("NodeImage".into(), "n1".into())));
+    assert_eq!(workload("10.244.0.8"), None);
+}
+
+#[test]
 fn a_source_that_is_switched_off_has_no_effect() {
     let mut objects = nodes();
     objects.extend([block("10.244.9.0/26", "n1"), cilium_node("n2", json!({"podCIDRs": ["10.244.0.0/24"]}))]);
