@@ -443,6 +443,21 @@ mod tests {
     }
 
     #[test]
+    fn only_the_locality_differs_between_flows_of_a_pod() {
+        // In hubble-ui they are one card, which shows one of the localities.
+        let source = |destination: &str| flow(&entry(ServiceSide::Destination, 6), &zone(destination)).source.unwrap();
+        let (near, far) = (source("eu-1a"), source("eu-1b"));
+        assert_eq!((near.identity, &near.pod_name), (far.identity, &far.pod_name));
+        let differs: Vec<_> = near.labels.iter().zip(&far.labels).filter(|(near, far)| near != far).collect();
+        assert_eq!(near.labels.len(), far.labels.len());
+        assert_eq!(
+            differs,
+            [(&"k8s:meridian.io/locality=same-zone".to_owned(), &"k8s:meridian.io/locality=cross-zone".to_owned())]
+        );
+        assert_eq!(source("eu-1a").labels, near.labels, "another flow in the zone has the same labels");
+    }
+
+    #[test]
     fn a_single_packet_has_flags_and_no_bytes() {
         let packet = |tcp_flags, side| {
             let event = Event {

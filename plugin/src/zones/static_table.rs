@@ -326,6 +326,13 @@ external:
         assert_eq!((place("11.0.9.9").place, place("11.0.9.9").kind), (Place::Unknown, PrefixKind::Cluster));
         assert_eq!((place("12.0.9.9").place, place("12.0.9.9").kind), (Place::Unknown, PrefixKind::External));
         assert_eq!((place("13.0.9.9").place, place("13.0.9.9").kind), (Place::Unknown, PrefixKind::External));
+        let named = parse("zones: [{name: unknown, region: eu-1, cidrs: [11.0.0.0/16]}]\n").unwrap();
+        let lies = named.zones.lookup("11.0.200.5".parse().unwrap()).unwrap().1.clone();
+        assert_eq!((lies.place, lies.kind), (Place::Unknown, PrefixKind::Cluster), "a region is no zone");
+        refused(
+            "zones: [{name: \"\", region: eu-1, cidrs: [11.0.0.0/16]}]\n",
+            "zones.yaml:1: a zone needs a name and a region",
+        );
         assert_eq!(place("10.0.9.9").place.to_string(), "a");
         assert_eq!(place("11.1.0.1").place, Place::Internet);
         refused("zones: [{name: internet, region: r}]\n", "zones.yaml:1: `internet` is reserved");

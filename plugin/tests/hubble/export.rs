@@ -6,7 +6,13 @@ use crate::{
     programs::program,
     recorded::flows,
 };
-use std::{collections::BTreeMap, fs, io::Read, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const FLOWS: usize = 3000;
 
@@ -133,13 +139,32 @@ fn flow_logs_are_ciliums_byte_by_byte() {
         output.stdout
     };
     assert!(observed(&["--input-file", &all.display().to_string(), "--all"]) == ours["all.log"]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
-    let at = free_address();
-    command.arg("replay").arg(&all).args(["--listen", &at]);
-    let replay = serve(command, at, "loaded");
-    // The only allowed difference is the escaping of HTML characters.
-    let observed = String::from_utf8(observed(&["--server", &replay.at, "--all"])).unwrap();
-    assert!(observed.as_bytes() == ours["all.log"]);
+    let replayed = |files: &[PathBuf]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
+        let at = free_address();
+        command.arg("replay").args(files).args(["--listen", &at]);
+        let replay = serve(command, at, "loaded");
+        // The only allowed difference is the escaping of HTML characters.
+        String::from_utf8(observed(&["--server", &replay.at, "--all"])).unwrap()
+    };
+    assert!(replayed(&[all]).as_bytes() == ours["all.log"]);
+    // Of a log whose oldest backup is gone, each line that is left comes once.
+    let mut rotated: Vec<PathBuf> =
+        fs::read_dir(folder.join("ours")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    rotated.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("rotated"));
+    rotated.sort();
+    fs::remove_file(rotated.remove(0)).unwrap();
+    assert!(rotated.len() > 1, "{rotated:?}");
+    let texts: Vec<String> = rotated.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&replayed(&rotated)), sorted(&texts.concat()));
+    // Flows without a time are not left out, and keep their order.
+    let timeless = folder.join("ours/without-time.log");
+    assert_eq!(replayed(&[timeless]).lines().count(), FLOWS);
     fs::remove_dir_all(folder).unwrap();
 }
 

@@ -95,6 +95,15 @@ fn the_stock_command_observes_the_demo() {
         let found = localities(&format!("observe --last 20 -o jsonpb {asked}"));
         assert!(found.len() == 20 && found.iter().all(|locality| locality == "cross-zone"), "{asked}: {found:?}");
     }
+    // A label that a person clicks on selects flows of which one end has it.
+    let clicked = "k8s:topology.kubernetes.io/zone=eu-1b";
+    for line in hubble.prints(&format!("observe --last 20 -o jsonpb --label {clicked}")).lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let has = |end: &str| event["flow"][end]["labels"].as_array().unwrap().contains(&clicked.into());
+        assert!(has("source") || has("destination"), "{line}");
+    }
+    let same = localities("observe --last 20 -o jsonpb --label k8s:meridian.io/locality=same-zone");
+    assert!(same.len() == 20 && same.iter().all(|locality| locality == "same-zone"), "{same:?}");
     let all = localities("observe --all -o jsonpb");
     assert!(all.iter().any(|locality| locality == "same-zone") && all.iter().any(|locality| locality == "unknown"));
 
@@ -105,6 +114,11 @@ fn the_stock_command_observes_the_demo() {
     let through = lab.until(&relay, "observe --last 20 -o jsonpb", |output| output.lines().count() > 20);
     assert!(through.starts_with("exit Some(0)") && through.contains("meridian.io/locality="), "{through}");
     drop(relay);
+
+    // The key of older versions, as hubble-ui sends it, is no label that Cilium knows.
+    let old = "observe --last 1 --label k8s:meridian:locality=cross-zone";
+    let refused = command(&hubble.program, &hubble.demo.at, Hubble::home(), old).output().unwrap();
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
 
     the_page_of_zones_is_true(&hubble);
     assert_eq!(hubble.demo.interrupt(), Some(0));
