@@ -3,40 +3,36 @@
 //! A flow entry folds connections: the ephemeral port is not in the key, so ten thousand
 //! connections between two pods on one service are one entry per direction.
 //!
-//! Each map is a hash table in an array that is mapped into userspace: the programs find an entry without a call into
-//! the kernel, and userspace reads entries and removes idle ones without a system call. An entry is in any of the
-//! [`PROBES`] slots that its hash names, so a slot that becomes empty moves no other. Two CPUs that make the same
-//! entry at once may make two; their sum counts. The first word of a slot is its state (see [`Verdict`]):
+//! Each map is an array that is mapped into userspace, so that userspace reads entries and removes idle ones without a
+//! system call. An entry lies at its number. Numbers are given in the order in which entries are made, and the programs
+//! find the number in an index (see [`index`](crate::index)). Two CPUs that make the same entry at once may make two; their
+//! sum counts. The first word of a slot is its state (see [`Verdict`]):
 //!
-//! 1. [`EMPTY`]: a program that finds no slot with its key takes the first one, by compare and swap.
-//! 2. [`CLAIMED`]: it writes key and generation; no other program reads or writes the slot.
-//! 3. A verdict: programs add to the counters. The key does not change.
-//! 4. [`RETIRED`]: userspace found the entry idle. No program that starts now uses it, and programs that started
+//! 1. [`EMPTY`]: the number is free, or a program has just taken it and is writing key and generation. No cell of the
+//!    index names it.
+//! 2. A verdict: programs find the number in the index and add to the counters. The key does not change.
+//! 3. [`RETIRED`]: userspace found the entry idle. No program that starts now uses it, and programs that started
 //!    earlier end soon: then the counters are final.
-//! 5. Userspace takes the counters over, writes zeros over them and the key, and at last [`EMPTY`].
+//! 4. Userspace takes the counters over, writes zeros over them and the key, and then [`EMPTY`]. It clears the cell in
+//!    the index. No program that starts now finds the number, and those that started earlier end soon: then the number is
+//!    free.
 
 use crate::slot::Slot;
 use core::mem;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The number of slots that an entry may be in.
-pub const PROBES: u32 = 16;
-
 /// A slot without an entry.
 pub const EMPTY: u64 = 0;
-/// A slot whose key a program is writing.
-pub const CLAIMED: u64 = (CLAIMED_EPOCH as u64) << 32;
 /// A slot whose counters userspace is taking over.
 pub const RETIRED: u64 = u64::MAX;
 
 /// The last epoch of a table.
-pub const LAST_EPOCH: u32 = CLAIMED_EPOCH - 1;
-const CLAIMED_EPOCH: u32 = u32::MAX - 1;
+pub const LAST_EPOCH: u32 = u32::MAX - 1;
 
 /// Whether a slot's word is a verdict, which means that the slot has an entry.
 #[inline(always)]
 pub const fn is_verdict(word: u64) -> bool {
-    word != EMPTY && word < CLAIMED
+    word != EMPTY && word >> 32 <= LAST_EPOCH as u64
 }
 
 /// An IPv4 address, its bytes in network order in memory.
@@ -242,6 +238,6 @@ mod tests {
     fn no_verdict_is_taken_for_another_state() {
         let words = [1, LAST_EPOCH].map(|epoch| Verdict { epoch, source: 256, destination: 256 }.pack());
         assert!(words.into_iter().all(is_verdict));
-        assert!(![EMPTY, CLAIMED, RETIRED].into_iter().any(is_verdict));
+        assert!(![EMPTY, RETIRED].into_iter().any(is_verdict));
     }
 }

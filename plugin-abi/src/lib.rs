@@ -10,6 +10,7 @@ pub mod control;
 pub mod device;
 pub mod event;
 pub mod flow;
+pub mod index;
 pub mod matrix;
 pub mod service;
 pub mod settings;

@@ -6,14 +6,15 @@ use crate::{
 };
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use core::{
-    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
     ptr,
 };
 use meridian_abi::{
-    Counter,
-    flow::{self, FlowKey, FlowSlot, PROBES, V4, V6, Verdict},
+    Counter, control,
+    flow::{self, FlowKey, FlowSlot, SideAndPath, V4, V6, Verdict},
+    index::{self, Line, Numbers, Pair},
 };
-use meridian_ebpf::hash::{self, Hash};
+use meridian_ebpf::hash::Hash;
 
 /// The loader sets the sizes.
 #[map]
@@ -21,10 +22,30 @@ static FLOWS_V4: Array<FlowSlot<V4>> = Array::with_max_entries(1, BPF_F_MMAPABLE
 #[map]
 static FLOWS_V6: Array<FlowSlot<V6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// The loader sets the sizes.
+#[map]
+static FREE_V4: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static FREE_V6: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static INDEX_V4: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
+#[map]
+static INDEX_V6: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
+
+#[map]
+static NUMBERS: Array<Numbers> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+
 /// An address family with its flow map.
 pub trait FlowTable: Address + PartialEq + 'static {
     /// The flow map.
     fn flows() -> &'static Array<FlowSlot<Self>>;
+
+    /// The index of the flow map.
+    fn index() -> &'static Array<Pair>;
+
+    /// The ring of free numbers.
+    fn free() -> &'static Array<Line>;
 
     /// The hash of a key.
     fn hash(key: &FlowKey<Self>) -> u64;
@@ -34,12 +55,25 @@ pub trait FlowTable: Address + PartialEq + 'static {
     /// # Safety
     /// The slot is a map value.
     unsafe fn is_key(slot: *const FlowSlot<Self>, key: &FlowKey<Self>) -> bool;
+
+    /// The number of the entry of `key`, or `u32::MAX`.
+    fn search(key: &FlowKey<Self>) -> u32;
 }
 
 impl FlowTable for V4 {
     #[inline(always)]
     fn flows() -> &'static Array<FlowSlot<Self>> {
         &FLOWS_V4
+    }
+
+    #[inline(always)]
+    fn index() -> &'static Array<Pair> {
+        &INDEX_V4
+    }
+
+    #[inline(always)]
+    fn free() -> &'static Array<Line> {
+        &FREE_V4
     }
 
     #[inline(always)]
@@ -56,12 +90,27 @@ impl FlowTable for V4 {
         };
         addresses == pair(key.source.0, key.destination.0) && rest == key_rest(key)
     }
+
+    #[inline(always)]
+    fn search(key: &FlowKey<Self>) -> u32 {
+        search_v4(pair(key.source.0, key.destination.0), key_rest(key))
+    }
 }
 
 impl FlowTable for V6 {
     #[inline(always)]
     fn flows() -> &'static Array<FlowSlot<Self>> {
         &FLOWS_V6
+    }
+
+    #[inline(always)]
+    fn index() -> &'static Array<Pair> {
+        &INDEX_V6
+    }
+
+    #[inline(always)]
+    fn free() -> &'static Array<Line> {
+        &FREE_V6
     }
 
     #[inline(always)]
@@ -84,6 +133,12 @@ impl FlowTable for V6 {
             && halves[0] == pair(a, b)
             && halves[2] == pair(e, f)
     }
+
+    #[inline(always)]
+    fn search(key: &FlowKey<Self>) -> u32 {
+        let (V6([a, b, c, d]), V6([e, f, g, h])) = (key.source, key.destination);
+        search_v6(pair(a, b), pair(c, d), pair(e, f), pair(g, h), key_rest(key))
+    }
 }
 
 /// Two words as they lie in memory.
@@ -93,6 +148,21 @@ const fn pair(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// The words of a [`pair`].
+#[inline(always)]
+const fn words(pair: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = pair.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// The key with these addresses and this rest.
+#[inline(always)]
+const fn key<A>(source: A, destination: A, rest: u32) -> FlowKey<A> {
+    let [a, b, protocol, side_and_path] = rest.to_ne_bytes();
+    let service_port = u16::from_ne_bytes([a, b]);
+    FlowKey { source, destination, service_port, protocol, side_and_path: SideAndPath::from_byte(side_and_path) }
+}
+
 /// Everything in a key but the addresses, as it lies in memory.
 #[inline(always)]
 const fn key_rest<A>(key: &FlowKey<A>) -> u32 {
@@ -100,40 +170,80 @@ const fn key_rest<A>(key: &FlowKey<A>) -> u32 {
     u32::from_ne_bytes([a, b, key.protocol, key.side_and_path.byte()])
 }
 
-/// Whether there is an entry for `key`; 0: no. A function of its own, so that its variables are not on the callers' stack.
-#[inline(never)]
-pub fn has_entry<A: FlowTable>(key: &FlowKey<A>) -> u32 {
-    u32::from(!find(key, A::hash(key)).0.is_null())
+/// The entry of `key` and its verdict's word, if the first cells that it may be in have it. Null: it may be elsewhere.
+#[inline(always)]
+pub fn near_entry<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowSlot<A>, u64) {
+    let (slot, word, _) = look(key, A::hash(key), 0);
+    (slot, word)
 }
 
-/// The entry of `key` and its verdict, if it is in the first run of its slots. Null: it may be elsewhere.
+/// The entry of `key` and its verdict's word, wherever it is. Null: there is none.
 #[inline(always)]
-pub fn near_entry<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowSlot<A>, Verdict) {
-    let (hash, mask) = (A::hash(key), setting!(flow_slots).wrapping_sub(1));
-    for probe in 0..hash::RUN {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe, mask)) else { break };
-        // SAFETY: as in `find`.
-        let (word, is_of_key) = unsafe { (ptr::read_volatile(&raw const (*slot).verdict), A::is_key(slot, key)) };
-        if is_of_key && flow::is_verdict(word) {
-            return (slot, Verdict::unpack(word));
+pub fn far_entry<A: FlowTable>(key: &FlowKey<A>) -> (*mut FlowSlot<A>, u64) {
+    let Some(slot) = A::flows().get_ptr_mut(A::search(key)) else { return (ptr::null_mut(), flow::EMPTY) };
+    // SAFETY: a non-null map value. The entry may have been retired since the search, and the number may be that of
+    // another one only after this program has ended.
+    let word = unsafe { ptr::read_volatile(&raw const (*slot).verdict) };
+    if flow::is_verdict(word) { (slot, word) } else { (ptr::null_mut(), flow::EMPTY) }
+}
+
+/// The number of the entry of `key`, or `u32::MAX`.
+#[inline(always)]
+fn search<A: FlowTable>(key: &FlowKey<A>) -> u32 {
+    let hash = A::hash(key);
+    for probe in 0..opaque::<{ index::PROBES as i32 }>() {
+        let (slot, _, number) = look(key, hash, probe as u32);
+        if !slot.is_null() {
+            return number;
         }
     }
-    (ptr::null_mut(), Verdict::unpack(flow::EMPTY))
+    u32::MAX
+}
+
+/// [`search`] as a function of its own, which takes the key in registers: nothing of it is on the callers' stack.
+#[inline(never)]
+fn search_v4(addresses: u64, rest: u32) -> u32 {
+    let [source, destination] = words(addresses);
+    search(&key(V4(source), V4(destination), rest))
+}
+
+/// The same.
+#[inline(never)]
+fn search_v6(ab: u64, cd: u64, ef: u64, gh: u64, rest: u32) -> u32 {
+    let ([a, b], [c, d], [e, f], [g, h]) = (words(ab), words(cd), words(ef), words(gh));
+    search(&key(V6([a, b, c, d]), V6([e, f, g, h]), rest))
+}
+
+/// The entry of `key`, its verdict's word and its number, if one of two cells has it.
+#[inline(always)]
+fn look<A: FlowTable>(key: &FlowKey<A>, hash: u64, probe: u32) -> (*mut FlowSlot<A>, u64, u32) {
+    if let Some(cells) = A::index().get_ptr(index::pair(hash, probe)) {
+        for at in 0..2 {
+            // SAFETY: a cell of a map value, which others write as one word.
+            let cell = unsafe { ptr::read_volatile(cells.cast::<u32>().add(at)) };
+            if index::tag_of(cell) == index::tag(hash)
+                && let Some(slot) = A::flows().get_ptr_mut(index::number(cell))
+            {
+                // SAFETY: a non-null map value. Where the word is a verdict the key does not change.
+                let (word, is_of_key) =
+                    unsafe { (ptr::read_volatile(&raw const (*slot).verdict), A::is_key(slot, key)) };
+                if is_of_key && flow::is_verdict(word) {
+                    return (slot, word, index::number(cell));
+                }
+            }
+        }
+    }
+    (ptr::null_mut(), flow::EMPTY, 0)
 }
 
 /// The slot of `key`, and its word. Null: there is none.
 #[inline(always)]
 fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
-    let mask = setting!(flow_slots).wrapping_sub(1);
     // Unrolled it would be a third of the program.
-    for probe in 0..opaque::<{ PROBES as i32 }>() {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe as u32, mask)) else { break };
-        // SAFETY: a non-null map value. Where the word is a verdict the key does not change.
-        unsafe {
-            let word = ptr::read_volatile(&raw const (*slot).verdict);
-            if flow::is_verdict(word) && (*slot).key == *key {
-                return (slot, word);
-            }
+    for probe in 0..opaque::<{ index::PROBES as i32 }>() {
+        let (slot, word, _) = look(key, hash, probe as u32);
+        if !slot.is_null() {
+            return (slot, word);
         }
     }
     (ptr::null_mut(), flow::EMPTY)
@@ -142,27 +252,90 @@ fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
 /// A new entry for `key`, with this verdict. Null: there is no room.
 #[inline(always)]
 fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut FlowSlot<A> {
-    let mask = setting!(flow_slots).wrapping_sub(1);
-    for probe in 0..opaque::<{ PROBES as i32 }>() {
-        let Some(slot) = A::flows().get_ptr_mut(hash::slot(hash, probe as u32, mask)) else { break };
-        // SAFETY: a non-null map value. Who has swapped EMPTY for CLAIMED has the slot for itself
-        // until it writes the word again; both exchanges are full barriers.
-        unsafe {
-            let word = &raw mut (*slot).verdict;
-            let (_, taken) = atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                word,
-                flow::EMPTY,
-                flow::CLAIMED,
-            );
-            if taken {
-                (*slot).key = *key;
-                (*slot).generation = (*slot).generation.wrapping_add(1);
-                atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(word, verdict.pack());
-                return slot;
+    let cell = reserved_cell::<A>(hash);
+    if cell.is_null() {
+        return ptr::null_mut();
+    }
+    let number = take_number::<A>();
+    let Some(slot) = A::flows().get_ptr_mut(number) else {
+        // SAFETY: a cell of a map value, which no other program writes to.
+        unsafe { ptr::write_volatile(cell, index::EMPTY) };
+        return ptr::null_mut();
+    };
+    // SAFETY: non-null map values. Nobody else has the number, and the index names it afterwards only; the exchange is a
+    // full barrier.
+    unsafe {
+        (*slot).key = *key;
+        (*slot).generation = (*slot).generation.wrapping_add(1);
+        atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*slot).verdict, verdict.pack());
+        ptr::write_volatile(cell, index::tag(hash) | number);
+    }
+    slot
+}
+
+/// A cell for a new entry, which no other program takes. Null: all cells that it may be in are taken.
+#[inline(always)]
+fn reserved_cell<A: FlowTable>(hash: u64) -> *mut u32 {
+    for probe in 0..opaque::<{ index::PROBES as i32 }>() {
+        let Some(cells) = A::index().get_ptr_mut(index::pair(hash, probe as u32)) else { break };
+        for at in 0..2 {
+            // SAFETY: a cell of a non-null map value, which others write as one word.
+            unsafe {
+                let cell = cells.cast::<u32>().add(at);
+                if ptr::read_volatile(cell) != index::EMPTY {
+                    continue;
+                }
+                let (_, is_mine) = atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                    cell,
+                    index::EMPTY,
+                    index::RESERVED,
+                );
+                if is_mine {
+                    return cell;
+                }
             }
         }
     }
     ptr::null_mut()
+}
+
+/// The attempts to take a number while other CPUs take some.
+const ATTEMPTS: i32 = 32;
+
+/// A number that no entry has, or `u32::MAX`.
+#[inline(always)]
+fn take_number<A: FlowTable>() -> u32 {
+    let slots = setting!(flow_slots);
+    let Some(numbers) = NUMBERS.get_ptr_mut(control::straight(A::VERSION)) else { return u32::MAX };
+    for _ in 0..opaque::<ATTEMPTS>() {
+        // SAFETY: a non-null map value; words are read and exchanged whole. The addition of zero is a full barrier:
+        // what lies in the ring is not read before the number of those that were given.
+        unsafe {
+            let taken = ptr::read_volatile(&raw const (*numbers).taken);
+            let given = atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*numbers).given, 0);
+            let (word, expected, number) = if (given.wrapping_sub(taken) as i64) > 0 {
+                let at = taken as u32 & slots.wrapping_sub(1);
+                let Some(line) = A::free().get(at / index::CELLS) else { break };
+                let number = ptr::read_volatile(line.0.as_ptr().add((at % index::CELLS) as usize));
+                (&raw mut (*numbers).taken, taken, number)
+            } else {
+                let next = ptr::read_volatile(&raw const (*numbers).next);
+                (&raw mut (*numbers).next, next, next as u32)
+            };
+            if number >= slots {
+                break;
+            }
+            let (_, is_mine) = atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                word,
+                expected,
+                expected.wrapping_add(1),
+            );
+            if is_mine {
+                return number;
+            }
+        }
+    }
+    u32::MAX
 }
 
 /// Where a packet's flow entry came from.

@@ -1,4 +1,4 @@
-//! Where the search for a flow entry begins.
+//! The hashes of flow keys, which name cells of the index, and of addresses.
 
 use meridian_abi::{
     flow::{FlowKey, V4, V6},
@@ -16,18 +16,6 @@ pub trait Hash {
     /// The hash: NH (the family of UMAC, RFC 4418) over the words of the key, and a mix of its bits. The products do not
     /// wait for one another.
     fn hash(&self, keys: &Keys) -> u64;
-}
-
-/// Neighbours that are looked at together.
-pub const RUN: u32 = 4;
-
-/// The slot to look at after `probe` others, of a table with `mask` + 1 slots: a run of neighbours,
-/// which are in the same lines of the cache, then another run elsewhere, because full neighbourhoods
-/// grow.
-#[inline(always)]
-pub const fn slot(hash: u64, probe: u32, mask: u32) -> u32 {
-    let (start, step) = (hash as u32, (hash >> 32) as u32);
-    start.wrapping_add((probe / RUN).wrapping_mul(step)).wrapping_add(probe % RUN) & mask
 }
 
 /// The product of two words of a key, each with its word of the secret.
@@ -77,7 +65,10 @@ impl Hash for FlowKey<V6> {
 mod tests {
     extern crate std;
     use super::*;
-    use meridian_abi::flow::{PROBES, PacketPath, ServiceSide, SideAndPath};
+    use meridian_abi::{
+        flow::{PacketPath, ServiceSide, SideAndPath},
+        index,
+    };
     use std::{vec, vec::Vec};
 
     const KEYS: Keys = [
@@ -93,13 +84,13 @@ mod tests {
         0x38d0_1377,
     ];
 
-    /// How many of the keys find no slot in a table.
-    fn left_out<K: Hash>(keys: impl Iterator<Item = K>, slots: usize) -> usize {
-        let mut taken = vec![false; slots];
+    /// How many of the keys find no cell in an index.
+    fn left_out<K: Hash>(keys: impl Iterator<Item = K>) -> usize {
+        let mut taken = vec![false; (index::PAIRS * 2) as usize];
         let place = |key: K| {
             let hash = key.hash(&KEYS);
-            let mut probes = (0..PROBES).map(|probe| slot(hash, probe, slots as u32 - 1) as usize);
-            probes.find(|slot| !std::mem::replace(&mut taken[*slot], true)).is_none()
+            let mut cells = (0..2 * index::PROBES).map(|probe| index::pair(hash, probe / 2) * 2 + probe % 2);
+            cells.find(|cell| !std::mem::replace(&mut taken[*cell as usize], true)).is_none()
         };
         keys.map(place).filter(|left_out| *left_out).count()
     }
@@ -110,20 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn keys_as_clusters_have_them_fill_half_of_a_table_and_hardly_one_is_left_out() {
-        let pods: Vec<u32> = (0..256).map(|n| u32::from_be_bytes([10, 0, n as u8, 7]).to_be()).collect();
+    fn keys_as_clusters_have_them_fill_a_table_and_hardly_one_finds_no_cell() {
+        let pods: Vec<u32> = (0..362).map(|n: u32| u32::from_ne_bytes([10, 0, (n / 2) as u8, (n % 2) as u8])).collect();
         let v4 = pods.iter().flat_map(|from| pods.iter().map(|to| key(V4(*from), V4(*to), 8080)));
-        assert!(left_out(v4, 131_072) < 8);
+        assert!(left_out(v4) < 131);
         let v6 = |word: u32| V6([0xfd00_u32.to_be(), 0, 0, word]);
         let v6 = pods.iter().flat_map(|from| pods.iter().map(|to| key(v6(*from), v6(*to), 8080)));
-        assert!(left_out(v6, 131_072) < 8);
-        let ports = (0..65_535).map(|port| key(V4(pods[0]), V4(pods[1]), port));
-        assert!(left_out(ports, 131_072) < 8);
-    }
-
-    #[test]
-    fn a_table_of_64_slots_can_be_filled() {
-        let keys = (0..10_000).map(|port| key(V4(1), V4(2), port));
-        assert_eq!(left_out(keys, 64), 10_000 - 64);
+        assert!(left_out(v6) < 131);
+        let ports = |pods: [u32; 2]| (0..65_535).map(move |port| key(V4(pods[0]), V4(pods[1]), port));
+        assert!(left_out(ports([pods[0], pods[1]]).chain(ports([pods[1], pods[0]]))) < 131);
+        assert_eq!(left_out(ports([pods[0], pods[1]])), 0, "half of a table");
     }
 }

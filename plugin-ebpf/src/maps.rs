@@ -60,6 +60,17 @@ pub fn opaque<const N: i32>() -> u64 {
     value
 }
 
+/// The same number, of which the verifier knows nothing any more if it does not know `unknown`.
+#[inline(always)]
+pub fn blurred(number: u64, unknown: u16) -> u64 {
+    let mut blurred = number;
+    // SAFETY: adds a register to another one, and takes it away again.
+    unsafe {
+        asm!("{0} += {1}", "{0} -= {1}", inout(reg) blurred, in(reg) u64::from(unknown), options(pure, nomem, nostack, preserves_flags));
+    }
+    blurred
+}
+
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

@@ -21,6 +21,7 @@ mod immediates;
 mod maps;
 mod memory;
 mod names;
+mod numbers;
 mod object;
 mod only;
 mod pins;

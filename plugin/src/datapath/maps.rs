@@ -6,6 +6,7 @@ use meridian_abi::{
     Counter,
     control::{Control, PinnedState},
     flow::{FlowSlot, V4, V6},
+    index::{Line, Numbers, Pair},
     service,
     zone::{self, Entry},
 };
@@ -109,6 +110,11 @@ pub(super) struct Maps {
     pub(super) zones: [Map<PrefixKey, Entry>; 2],
     pub(super) flows_v4: Map<u32, FlowSlot<V4>>,
     pub(super) flows_v6: Map<u32, FlowSlot<V6>>,
+    /// The indexes of the flow entries of IPv4 and IPv6.
+    pub(super) indexes: [Map<u32, Pair>; 2],
+    /// The rings of free numbers of IPv4 and IPv6.
+    pub(super) free: [Map<u32, Line>; 2],
+    pub(super) numbers: Map<u32, Numbers>,
     pub(super) zone_matrix: Map<u32, Counter>,
     pub(super) stats: Map<u32, Counter>,
     pub(super) passing: Map<u64, u32>,
@@ -134,6 +140,9 @@ impl Maps {
             zones: [Map::find(maps, "ZONES_0")?, Map::find(maps, "ZONES_1")?],
             flows_v4: Map::find(maps, "FLOWS_V4")?,
             flows_v6: Map::find(maps, "FLOWS_V6")?,
+            indexes: [Map::find(maps, "INDEX_V4")?, Map::find(maps, "INDEX_V6")?],
+            free: [Map::find(maps, "FREE_V4")?, Map::find(maps, "FREE_V6")?],
+            numbers: Map::find(maps, "NUMBERS")?,
             zone_matrix: Map::find(maps, "ZONE_MATRIX")?,
             stats: Map::find(maps, "STATS")?,
             passing: Map::find(maps, "PASSING")?,

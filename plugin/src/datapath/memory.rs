@@ -4,7 +4,10 @@ use super::{Error, maps::Map};
 use meridian_abi::{
     control::{Control, PinnedState},
     flow::{FlowKey, FlowSlot, V4, V6},
+    index::{CELLS, Line, Numbers, Pair},
 };
+#[cfg(test)]
+use nix::sys::mman::mmap_anonymous;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::{
     cell::UnsafeCell,
@@ -48,6 +51,16 @@ impl<T: Shared> Memory<T> {
         let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }
             .map_err(|errno| map.failed(io::Error::from(errno)))?;
         Ok(Self { start, bytes, values, kind: PhantomData })
+    }
+
+    /// Memory that nobody shares, all zeros.
+    #[cfg(test)]
+    pub(super) fn of_test(values: usize) -> Self {
+        let bytes = NonZeroUsize::new(values * size_of::<T>()).unwrap();
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE) }.unwrap();
+        Self { start, bytes, values, kind: PhantomData }
     }
 
     /// All values.
@@ -106,6 +119,39 @@ pub(super) struct SharedPinnedState {
 // SAFETY: the fields of PinnedState, each an atomic.
 unsafe impl Shared for SharedPinnedState {
     type Value = PinnedState;
+}
+
+/// [`Line`] in shared memory.
+#[repr(transparent)]
+pub(super) struct SharedLine(pub(super) [AtomicU32; CELLS as usize]);
+
+// SAFETY: the numbers of Line, each an atomic.
+unsafe impl Shared for SharedLine {
+    type Value = Line;
+}
+
+/// [`Pair`] in shared memory.
+#[repr(C, align(8))]
+pub(super) struct SharedPair(pub(super) [AtomicU32; 2]);
+
+// SAFETY: the cells of Pair, each an atomic.
+unsafe impl Shared for SharedPair {
+    type Value = Pair;
+}
+
+/// [`Numbers`] in shared memory.
+#[repr(C)]
+pub(super) struct SharedNumbers {
+    pub(super) taken: AtomicU64,
+    pub(super) next: AtomicU64,
+    reserved: [AtomicU64; 6],
+    pub(super) given: AtomicU64,
+    reserved_given: [AtomicU64; 7],
+}
+
+// SAFETY: the fields of Numbers, each an atomic.
+unsafe impl Shared for SharedNumbers {
+    type Value = Numbers;
 }
 
 /// [`FlowSlot`] in shared memory.

@@ -15,7 +15,7 @@ use super::{
 use aya::{include_bytes_aligned, maps::MapData};
 use aya_obj::{Object, generated::bpf_insn};
 use meridian_abi::{
-    matrix,
+    index, matrix,
     settings::{self, CALL_DYNPTR_FROM_SKB, CALL_RDONLY_CAST, Settings},
 };
 use std::{
@@ -39,7 +39,7 @@ pub struct Options {
     pub hook: Hook,
     /// The side of ZONE_MATRIX, at least `matrix::MIN_SLOTS`.
     pub matrix_slots: u32,
-    /// Slots of each flow map, a power of two. When half of them are in use, one entry in ten thousand finds no slot.
+    /// Slots of each flow map, a power of two, at most [`index::MAX_ENTRIES`].
     pub flow_slots: u32,
     /// Bytes that an overlay puts before each packet, if they count; otherwise 0.
     pub overlay_header_len: u32,
@@ -54,7 +54,7 @@ impl Default for Options {
         Self {
             hook: Hook::default(),
             matrix_slots: matrix::MIN_SLOTS,
-            flow_slots: 131_072,
+            flow_slots: index::MAX_ENTRIES,
             overlay_header_len: 0,
             count_reentries: false,
             core_alone: false,
@@ -265,6 +265,7 @@ fn create_maps(object: &mut Object, options: &Options, pins: Option<&Pins>) -> R
         match name.as_str() {
             "ZONE_MATRIX" => map.set_max_entries(matrix::cells(options.matrix_slots)),
             "FLOWS_V4" | "FLOWS_V6" => map.set_max_entries(options.flow_slots),
+            "FREE_V4" | "FREE_V6" => map.set_max_entries(options.flow_slots.div_ceil(index::CELLS)),
             _ => {}
         }
         let pins = pins.filter(|_| pins::MAPS.contains(&name.as_str()));

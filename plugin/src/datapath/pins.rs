@@ -17,11 +17,24 @@ use std::{
 };
 
 /// Increased when a pinned map changes its layout or its meaning.
-const LAYOUT: &str = "v3";
+const LAYOUT: &str = "v4";
 
 /// The pinned maps: the counters, and the maps that are needed to read and continue them.
-pub(super) const MAPS: [&str; 8] =
-    ["ZONE_MATRIX", "STATS", "FLOWS_V4", "FLOWS_V6", "PINNED_STATE", "ZONE_NAMES", "CORES", "EGRESS_CORES"];
+pub(super) const MAPS: [&str; 13] = [
+    "ZONE_MATRIX",
+    "STATS",
+    "FLOWS_V4",
+    "FLOWS_V6",
+    "INDEX_V4",
+    "INDEX_V6",
+    "FREE_V4",
+    "FREE_V6",
+    "NUMBERS",
+    "PINNED_STATE",
+    "ZONE_NAMES",
+    "CORES",
+    "EGRESS_CORES",
+];
 
 /// `BPF_FS_MAGIC`.
 const BPF_FS: i64 = 0xcafe_4a11;

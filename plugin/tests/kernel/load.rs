@@ -126,6 +126,7 @@ fn retiring_entries_a_thousand_times_a_second_loses_nothing() {
         let datapath = &network.counting.datapath;
         let mut sent = flooded(&network.node, &network.peer, 100, |sent| {
             for _ in 0..100 {
+                until_more(sent, 200);
                 let mut entries = Vec::new();
                 datapath.flows(|entry| entries.push(entry));
                 let retiring: Vec<_> = entries.iter().filter_map(|entry| datapath.retire(entry)).collect();

@@ -14,5 +14,6 @@ mod privileges;
 mod programs;
 mod reference;
 mod restart;
+mod retiring;
 mod straight;
 mod traffic;
