@@ -200,7 +200,8 @@ fn search<A: FlowTable>(key: &FlowKey<A>) -> u32 {
     u32::MAX
 }
 
-/// [`search`] as a function of its own, which takes the key in registers: nothing of it is on the callers' stack.
+/// [`search`] as a function of its own, which takes the key in registers: nothing of it is on the callers' stack, of
+/// which a program and its functions have 512 bytes together before Linux 6.13.
 #[inline(never)]
 fn search_v4(addresses: u64, rest: u32) -> u32 {
     let [source, destination] = words(addresses);
@@ -234,19 +235,6 @@ fn look<A: FlowTable>(key: &FlowKey<A>, hash: u64, probe: u32) -> (*mut FlowSlot
         }
     }
     (ptr::null_mut(), flow::EMPTY, 0)
-}
-
-/// The slot of `key`, and its word. Null: there is none.
-#[inline(always)]
-fn find<A: FlowTable>(key: &FlowKey<A>, hash: u64) -> (*mut FlowSlot<A>, u64) {
-    // Unrolled it would be a third of the program.
-    for probe in 0..opaque::<{ index::PROBES as i32 }>() {
-        let (slot, word, _) = look(key, hash, probe as u32);
-        if !slot.is_null() {
-            return (slot, word);
-        }
-    }
-    (ptr::null_mut(), flow::EMPTY)
 }
 
 /// A new entry for `key`, with this verdict. Null: there is no room.
@@ -367,15 +355,13 @@ pub fn entry<A: FlowTable>(
     // the next packet looks again.
     let epoch = epoch();
     let (mut slot, mut word) = (ptr::null_mut(), flow::EMPTY);
-    let mut hash = A::hash(key);
     // One look-up in a loop: the verifiers before Linux 6.4 do not merge the states of a second one.
     for _ in 0..opaque::<2>() {
-        (slot, word) = find(key, hash);
+        (slot, word) = far_entry(key);
         if !slot.is_null() || !is_open {
             break;
         }
         turn(key);
-        hash = A::hash(key);
     }
     let verdict = Verdict::unpack(word);
     if !slot.is_null() && verdict.epoch == epoch {
@@ -386,7 +372,7 @@ pub fn entry<A: FlowTable>(
         if !shares::may_make_entry(key.source) {
             return (slot, verdict, Origin::OverShare);
         }
-        let slot = make(key, hash, verdict);
+        let slot = make(key, A::hash(key), verdict);
         if slot.is_null() {
             return (slot, verdict, Origin::NoRoom);
         }
