@@ -83,7 +83,7 @@ fn a_bill_is_covered_as_far_as_the_history_has_its_bytes() {
     assert_eq!(value["total"]["coverage_percent"], "94.12");
     let table = reconciled(&args);
     for part in [
-        "2025-11-24  n3     i-n3            no agent                    1.5 GB       0 B    0.00 %  1.5 GB\n",
+        "2025-11-24  n3     i-n3            no agent                    1.5 GB       0 B    0.00 %      1.5 GB\n",
         "load balancers: 3.0 GB. no agent: 3.0 GB.",
     ] {
         assert!(table.contains(part), "{table}");
