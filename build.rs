@@ -34,7 +34,7 @@ const SERVICES: [(&str, &[&str], Option<&str>); 6] = [
     ("controller", &["Controller"], CODEC),
     ("feed", &["Feed"], SMALL_CODEC),
     ("reports", &["Reports"], Some("crate::reports::Codec")),
-    ("replication", &["History"], SMALL_CODEC),
+    ("replication", &["History"], None),
 ];
 
 /// Lints are for people's code.

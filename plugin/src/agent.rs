@@ -2,10 +2,10 @@
 //! flows and metrics, and reports to the controller.
 
 mod announcements;
+mod controller_zones;
 mod counting;
 mod device_follower;
 mod error;
-mod followed;
 mod history;
 mod peers;
 mod place;

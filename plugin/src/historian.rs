@@ -5,8 +5,8 @@
 //! later, and the coverage lacks the time of a lost block.
 
 mod copies;
-mod followed;
 mod recording;
+mod reloaded_value;
 #[cfg(test)]
 pub(crate) mod sample;
 mod store;
@@ -22,9 +22,11 @@ use crate::{
     cost::PriceTable,
     history::{Block, Builder, Span},
     recorder::Directory,
-    statement::{BudgetState, BudgetSums, Comparison, Query, ReportRequest, Samples, Series, Statement, Step, Summary},
+    statement::{
+        BudgetState, BudgetSums, Comparison, Query, Samples, Series, Statement, StatementRequest, Step, Summary,
+    },
 };
-use followed::ReloadedValue;
+use reloaded_value::ReloadedValue;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -262,8 +264,8 @@ impl Historian {
     ///
     /// # Errors
     /// The folder can't be read.
-    pub fn answer(&self, question: ReportRequest) -> Result<Statement, archive::Error> {
-        let ReportRequest { query, from, to, compare, .. } = question;
+    pub fn answer(&self, question: StatementRequest) -> Result<Statement, archive::Error> {
+        let StatementRequest { query, from, to, compare, .. } = question;
         let comparison = match compare {
             Some(before) => {
                 let ranges = [before, (from, to)];
@@ -291,8 +293,8 @@ impl Historian {
     ///
     /// # Errors
     /// The folder can't be read.
-    pub fn series(&self, question: ReportRequest, step: Step) -> Result<Value, archive::Error> {
-        let ReportRequest { query, from, to, .. } = question;
+    pub fn series(&self, question: StatementRequest, step: Step) -> Result<Value, archive::Error> {
+        let StatementRequest { query, from, to, .. } = question;
         let statement = self.statement(query, from, to)?;
         let prices = self.prices();
         let mut series = Series::new(&statement, &prices, step);

@@ -61,13 +61,10 @@ pub struct Leader {
 
 /// The text of a refusal, before the leader's address and name.
 pub const NOT_THE_LEADER: &str = "not the leader: ";
-/// The same from a replica of version 0.1, which an upgrade replaces last.
-const NOT_THE_HOLDER: &str = "not the holder: ";
 
 /// The address in a refusal.
 pub fn leader_in(status: &tonic::Status) -> Option<String> {
-    let text = status.message();
-    let answer = text.strip_prefix(NOT_THE_LEADER).or_else(|| text.strip_prefix(NOT_THE_HOLDER))?;
+    let answer = status.message().strip_prefix(NOT_THE_LEADER)?;
     let is_one = status.code() == tonic::Code::FailedPrecondition;
     is_one.then(|| answer.split(' ').next().unwrap_or_default().to_owned())
 }

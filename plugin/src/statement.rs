@@ -26,7 +26,7 @@ pub use form::OutputFormat;
 pub use group::{ChargeTo, Dimension, Key, UnknownDimension};
 pub(crate) use json::field as csv_field;
 pub use query::Query;
-pub use question::{InvalidReportRequest, ReportRequest};
+pub use question::{InvalidStatementRequest, StatementRequest};
 pub use rows::{Row, Statement, Sum};
 pub use samples::Samples;
 pub use series::{MAX_POINTS, MAX_ROWS, Series, Step};

@@ -21,7 +21,7 @@ use crate::{
     focus::Charges,
     historian::Historian,
     history::Span,
-    statement::{InvalidReportRequest, OutputFormat, ReportRequest, Step},
+    statement::{InvalidStatementRequest, OutputFormat, StatementRequest, Step},
 };
 use files::{ICON, LICENSES, OPENAPI, SCRIPT, STYLE};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -108,7 +108,7 @@ enum Refusal {
     #[error("the cluster is not known yet: try again")]
     NoCatalogue,
     #[error(transparent)]
-    InvalidReportRequest(#[from] InvalidReportRequest),
+    InvalidStatementRequest(#[from] InvalidStatementRequest),
     #[error(transparent)]
     BadAdviceQuestion(#[from] rules::InvalidAdviceRequest),
     #[error(transparent)]
@@ -134,7 +134,7 @@ impl Refusal {
         let status = match self {
             Self::NoSuchPath(_) | Self::NoHistory | Self::NoSource => 404,
             Self::NoCatalogue => 503,
-            Self::InvalidReportRequest(_)
+            Self::InvalidStatementRequest(_)
             | Self::BadAdviceQuestion(_)
             | Self::BadChange(_)
             | Self::NoFinding(_)
@@ -233,7 +233,7 @@ impl Site {
 
     fn report(&self, request: &Request) -> Result<Answer, Refusal> {
         let history = self.history()?;
-        let question = ReportRequest::parse(&request.query, request.second())?;
+        let question = StatementRequest::parse(&request.query, request.second())?;
         let form = question.form;
         let content_type = match form {
             OutputFormat::Json => JSON,
@@ -253,7 +253,7 @@ impl Site {
         }
         let mut texts = request.query.clone();
         texts.entry("from".to_owned()).or_insert_with(|| FOCUS_FROM.to_owned());
-        let ReportRequest { query, from, to, .. } = ReportRequest::parse(&texts, request.second())?;
+        let StatementRequest { query, from, to, .. } = StatementRequest::parse(&texts, request.second())?;
         if to - from > FOCUS_SECONDS {
             return Err(Refusal::LongRange);
         }
@@ -275,7 +275,7 @@ impl Site {
         if let Some(key) = of_report.into_iter().find(|key| texts.contains_key(*key)) {
             return Err(Refusal::Parameter(key.to_owned()));
         }
-        Ok(history.series(ReportRequest::parse(&texts, request.second())?, step)?)
+        Ok(history.series(StatementRequest::parse(&texts, request.second())?, step)?)
     }
 
     fn nodes(&self, request: &Request) -> Result<serde_json::Value, Refusal> {
@@ -283,7 +283,7 @@ impl Site {
         if let Some(key) = request.query.keys().find(|key| !matches!(key.as_str(), "from" | "to")) {
             return Err(Refusal::Parameter(quoted(key)));
         }
-        let ReportRequest { from, to, .. } = ReportRequest::parse(&request.query, request.second())?;
+        let StatementRequest { from, to, .. } = StatementRequest::parse(&request.query, request.second())?;
         if to.saturating_sub(from) > MAX_NODE_SECONDS {
             return Err(Refusal::ManyDays(MAX_NODE_SECONDS / u64::from(Span::DAY)));
         }
@@ -297,11 +297,11 @@ impl Site {
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.clone(), text.clone())).collect();
         texts.insert("locality".to_owned(), "all".to_owned());
         let statement = self.history().and_then(|history| {
-            let ReportRequest { query, from, to, .. } = ReportRequest::parse(&texts, request.second())?;
+            let StatementRequest { query, from, to, .. } = StatementRequest::parse(&texts, request.second())?;
             Ok(history.statement(query, from, to)?)
         });
         let status = match &statement {
-            Err(refusal @ (Refusal::InvalidReportRequest(_) | Refusal::Archive(_))) => refusal.answer().status,
+            Err(refusal @ (Refusal::InvalidStatementRequest(_) | Refusal::Archive(_))) => refusal.answer().status,
             _ => 200,
         };
         let body = overview::html(statement.map_err(|refusal| refusal.to_string()));

@@ -30,7 +30,7 @@ pub enum InvalidAdviceRequest {
     Key(String),
     /// The range.
     #[error("{0}")]
-    Range(#[from] statement::InvalidReportRequest),
+    Range(#[from] statement::InvalidStatementRequest),
     /// An amount of money.
     #[error("floor: `{0}` is no amount of dollars like 1 or 0.50, up to 100")]
     Floor(String),
@@ -85,7 +85,7 @@ impl AdviceRequest {
                 _ => return Err(InvalidAdviceRequest::Key(quoted(key))),
             }
         }
-        let statement::ReportRequest { from, to, .. } = statement::ReportRequest::parse(&range, now)?;
+        let statement::StatementRequest { from, to, .. } = statement::StatementRequest::parse(&range, now)?;
         Ok(Self { from, to, options, explain, form })
     }
 }

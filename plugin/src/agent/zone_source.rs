@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    followed::ControllerZones,
+    controller_zones::ControllerZones,
     place::change,
     settings::{Settings, ZoneSource},
 };

@@ -9,7 +9,7 @@ use crate::{
     focus::Charges,
     historian::second,
     history::Span,
-    statement::{Query, ReportRequest},
+    statement::{Query, StatementRequest},
 };
 use jiff::Timestamp;
 
@@ -44,8 +44,8 @@ pub(super) fn run(command: &Export) -> Result<(), Failure> {
 impl FocusArgs {
     fn run(&self) -> Result<(), Failure> {
         let texts = self.range.texts([("locality", &self.locality)]);
-        let ReportRequest { query, from, to, .. } =
-            ReportRequest::parse(&texts, second()).map_err(history_args::bad_range)?;
+        let StatementRequest { query, from, to, .. } =
+            StatementRequest::parse(&texts, second()).map_err(history_args::bad_range)?;
         match self.history.past()? {
             HistorySource::Folder(folder, prices) => {
                 let Query { localities, .. } = query;

@@ -1,7 +1,7 @@
 //! The arguments of the commands that show the past: a server or a folder with a history, a range of time, prices.
 
 use super::{Failure, access::TokenArgs, ask, prices::PriceArgs, usage};
-use crate::{archive, cost::PriceTable, history::Block, statement::InvalidReportRequest};
+use crate::{archive, cost::PriceTable, history::Block, statement::InvalidStatementRequest};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -108,9 +108,9 @@ pub(super) fn read(folder: &Path, from: u64, to: u64, each: impl FnMut(&Block)) 
 }
 
 /// A bad question, which begins with the name of its flag; an empty range names both.
-pub(super) fn bad_range(error: InvalidReportRequest) -> Failure {
+pub(super) fn bad_range(error: InvalidStatementRequest) -> Failure {
     match error {
-        range @ InvalidReportRequest::Empty { .. } => usage(range),
+        range @ InvalidStatementRequest::Empty { .. } => usage(range),
         flag => usage(format!("--{flag}")),
     }
 }

@@ -4,7 +4,7 @@ use super::{Failure, prices::provider_of_zone, usage};
 use crate::{
     cost::PriceTable,
     prometheus::{NOTE, Reader, Server, Settings},
-    statement::{ReportRequest, Statement, Summary},
+    statement::{Statement, StatementRequest, Summary},
 };
 use std::path::PathBuf;
 
@@ -34,8 +34,8 @@ impl PrometheusArgs {
     }
 
     /// The answer to a question at this second.
-    pub(super) fn answer(&self, question: ReportRequest, prices: &PriceTable, now: u64) -> Result<String, Failure> {
-        let ReportRequest { query, from, to, compare, form } = question;
+    pub(super) fn answer(&self, question: StatementRequest, prices: &PriceTable, now: u64) -> Result<String, Failure> {
+        let StatementRequest { query, from, to, compare, form } = question;
         Reader::check(&query, (from, to), compare.is_some()).map_err(usage)?;
         let settings = Settings {
             url: self.prometheus.clone().unwrap_or_default(),

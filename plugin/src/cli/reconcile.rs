@@ -10,7 +10,7 @@ use super::{
 use crate::{
     bill::{self, BillUnit, Charges, Day, Format, GroupBy, Measured, MeasuredDay, Payer, Reconciliation},
     historian::second,
-    statement::ReportRequest,
+    statement::StatementRequest,
 };
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -98,21 +98,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Args {
-    fn question(&self) -> Result<ReportRequest, Failure> {
+    fn question(&self) -> Result<StatementRequest, Failure> {
         let texts = [("from", self.from.as_ref()), ("to", self.to.as_ref()), ("output", Some(&self.output))];
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.clone())));
-        ReportRequest::parse(&texts.collect::<Texts>(), second()).map_err(history_args::bad_range)
+        StatementRequest::parse(&texts.collect::<Texts>(), second()).map_err(history_args::bad_range)
     }
 
     /// The days that an invoice is for: those that were asked for, by default the last calendar month.
-    fn days_of_invoice(&self, question: &ReportRequest) -> Result<(Day, Day), Failure> {
+    fn days_of_invoice(&self, question: &StatementRequest) -> Result<(Day, Day), Failure> {
         let is_asked = self.from.is_some() || self.to.is_some();
         let asked = (Day::of(question.from), Day::of(question.to.saturating_sub(1)));
         few(if is_asked { asked } else { Day::last_month(second()) })
     }
 
     /// The days of the comparison: those of the bill, as far as they were asked for.
-    fn limited(&self, question: &ReportRequest, (first, last): (Day, Day)) -> Result<(Day, Day), Failure> {
+    fn limited(&self, question: &StatementRequest, (first, last): (Day, Day)) -> Result<(Day, Day), Failure> {
         let first = if self.from.is_some() { first.max(Day::of(question.from)) } else { first };
         let last = if self.to.is_some() { last.min(Day::of(question.to.saturating_sub(1))) } else { last };
         few((first, last))

@@ -12,7 +12,7 @@ use crate::{
     budget::Budgets,
     cost::PriceTable,
     historian::{self, second},
-    statement::{BudgetSums, ReportRequest, Statement, Summary},
+    statement::{BudgetSums, Statement, StatementRequest, Summary},
 };
 use std::path::Path;
 
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     // Bad questions are refused before a server is asked.
     let now = second();
-    let question = ReportRequest::parse(&texts, now).map_err(history_args::bad_range)?;
+    let question = StatementRequest::parse(&texts, now).map_err(history_args::bad_range)?;
     if args.prometheus.is_given() {
         return print(&args.prometheus.answer(question, &args.history.prices()?, now)?);
     }
@@ -85,11 +85,11 @@ impl Args {
 
 fn of_folder(
     folder: &Path,
-    question: ReportRequest,
+    question: StatementRequest,
     prices: &PriceTable,
     budgets: &Budgets,
 ) -> Result<String, Failure> {
-    let ReportRequest { query, from, to, compare, form } = question;
+    let StatementRequest { query, from, to, compare, form } = question;
     let comparison = match compare {
         Some(before) => historian::compared(folder, &query, prices, [before, (from, to)]).map_err(Failure::failed)?,
         None => None,

@@ -5,7 +5,7 @@ mod args;
 mod draw;
 mod http;
 mod keys;
-mod only;
+mod pair_filter;
 mod picture;
 mod readings;
 mod session;

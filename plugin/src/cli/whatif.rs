@@ -31,7 +31,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Bad questions are refused before a server is asked.
-    statement::ReportRequest::parse(&args.range.texts([]), second()).map_err(history_args::bad_range)?;
+    statement::StatementRequest::parse(&args.range.texts([]), second()).map_err(history_args::bad_range)?;
     Change::parse(&args.change, &args.endpoints).map_err(usage)?;
     if !matches!(OutputFormat::of_name(&args.output), Some(OutputFormat::Table | OutputFormat::Json)) {
         return Err(usage("--output: it is neither table nor json"));

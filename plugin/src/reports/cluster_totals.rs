@@ -3,6 +3,7 @@
 //! The last counters of every node are kept, and a report adds their growth. So it does not matter how many reports
 //! were lost, or how many replicas accepted them before: a replica without the node's last counters adds all of it.
 
+use super::plausible::MAX_COUNTER;
 use crate::{
     accounting::{
         Accounting, ByLocality, Directed, EndpointKey, Line, Pod, Totals, TrafficDelta, Transfer, TransferEnd,
@@ -29,9 +30,6 @@ use tokio::sync::broadcast;
 
 /// A node without a report for this long is forgotten. If it came back with the same counters, they would count twice.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The maximum growth of one node's counters in all: three months at a terabit a second, three years at a
-/// hundred gigabits.
-const MAX_COUNTER: u64 = 1 << 60;
 /// The limit of pairs of pods of one node.
 const PAIRS: usize = 65_536;
 /// The limit of reports that a standby replica may fall behind.

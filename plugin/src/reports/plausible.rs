@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 /// The longest name in a report, in bytes: a DNS name.
 const NAME_BYTES: usize = 253;
-/// The maximum of a node's counter: three years at a hundred gigabits a second.
-const MAX_COUNTER: u64 = 1 << 60;
+/// The maximum of a node's counter, and of what it adds in all: three months at a terabit a second, three years at a
+/// hundred gigabits.
+pub(super) const MAX_COUNTER: u64 = 1 << 60;
 
 /// The zones of the cluster.
 pub trait ZoneNames: Send + Sync {

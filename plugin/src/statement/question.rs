@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// A question.
 #[derive(Clone, Debug)]
-pub struct ReportRequest {
+pub struct StatementRequest {
     /// The query.
     pub query: Query,
     /// The first second, that of an hour.
@@ -26,7 +26,7 @@ pub struct ReportRequest {
 
 /// A question that makes no sense.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidReportRequest {
+pub enum InvalidStatementRequest {
     /// A key that there is none of.
     #[error("`{0}` is none of from, to, by, locality, charge, compare, top, explain and output")]
     Key(String),
@@ -78,12 +78,12 @@ const FROM: &str = "7d";
 const MAX_ROWS: usize = 100_000;
 const HOUR: u64 = 3600;
 
-impl ReportRequest {
+impl StatementRequest {
     /// The question of these texts at this second.
     ///
     /// # Errors
     /// A text that makes no sense.
-    pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, InvalidReportRequest> {
+    pub fn parse(texts: &BTreeMap<String, String>, now: u64) -> Result<Self, InvalidStatementRequest> {
         let mut query = Query { top: Some(MAX_ROWS), ..Query::default() };
         let (mut from, mut to, mut form, mut compare) = (time("from", FROM, now)?, now, OutputFormat::default(), None);
         for (key, text) in texts {
@@ -92,9 +92,10 @@ impl ReportRequest {
                 "from" => from = time("from", text, now)?,
                 "to" => to = time("to", text, now)?,
                 "compare" => {
-                    let (first, last) = text.split_once("..").ok_or_else(|| InvalidReportRequest::Range(quoted()))?;
+                    let (first, last) =
+                        text.split_once("..").ok_or_else(|| InvalidStatementRequest::Range(quoted()))?;
                     let (first, last) = (time("compare", first, now)?, time("compare", last, now)?);
-                    compare = Some(whole(first, last).ok_or_else(|| InvalidReportRequest::Range(quoted()))?);
+                    compare = Some(whole(first, last).ok_or_else(|| InvalidStatementRequest::Range(quoted()))?);
                 }
                 "by" => query.by = text.parse()?,
                 "locality" => query.localities = localities(text)?,
@@ -102,32 +103,36 @@ impl ReportRequest {
                     query.charge = match text.as_str() {
                         "ends" => ChargeTo::Ends,
                         "client" => ChargeTo::Client,
-                        _ => return Err(InvalidReportRequest::Charge(quoted())),
+                        _ => return Err(InvalidStatementRequest::Charge(quoted())),
                     }
                 }
                 "top" => {
                     let top = text.parse().ok().filter(|top| (1..=MAX_ROWS).contains(top));
-                    query.top = Some(top.ok_or_else(|| InvalidReportRequest::Top(quoted()))?);
+                    query.top = Some(top.ok_or_else(|| InvalidStatementRequest::Top(quoted()))?);
                 }
-                "explain" => query.explain = text.parse().map_err(|_| InvalidReportRequest::Explain(quoted()))?,
+                "explain" => query.explain = text.parse().map_err(|_| InvalidStatementRequest::Explain(quoted()))?,
                 "output" => {
                     form = match text.as_str() {
                         "table" => OutputFormat::Table,
                         "json" => OutputFormat::Json,
                         "csv" => OutputFormat::Csv,
                         "markdown" => OutputFormat::Markdown,
-                        _ => return Err(InvalidReportRequest::OutputFormat(quoted())),
+                        _ => return Err(InvalidStatementRequest::OutputFormat(quoted())),
                     }
                 }
-                _ => return Err(InvalidReportRequest::Key(key.chars().filter(|c| !c.is_control()).take(60).collect())),
+                _ => {
+                    return Err(InvalidStatementRequest::Key(
+                        key.chars().filter(|c| !c.is_control()).take(60).collect(),
+                    ));
+                }
             }
         }
         if query.charge == ChargeTo::Client && query.by == Dimension::Node {
-            return Err(InvalidReportRequest::ChargeByNode);
+            return Err(InvalidStatementRequest::ChargeByNode);
         }
         let Some((from, to)) = whole(from, to) else {
             let text = |key: &str| texts.get(key).cloned().unwrap_or_else(|| "now".to_owned());
-            return Err(InvalidReportRequest::Empty { from: text("from"), to: text("to") });
+            return Err(InvalidStatementRequest::Empty { from: text("from"), to: text("to") });
         };
         Ok(Self { query, from, to, compare, form })
     }
@@ -139,19 +144,22 @@ fn whole(from: u64, to: u64) -> Option<(u64, u64)> {
     (from < to).then_some((from - from % HOUR, to_end))
 }
 
-fn localities(text: &str) -> Result<Vec<Locality>, InvalidReportRequest> {
+fn localities(text: &str) -> Result<Vec<Locality>, InvalidStatementRequest> {
     if text == "all" {
         return Ok(Locality::ALL.into());
     }
     let of = |name: &str| {
         let found = Locality::ALL.into_iter().find(|locality| locality.name() == name.trim());
-        found.ok_or_else(|| InvalidReportRequest::Locality(name.chars().filter(|c| !c.is_control()).take(60).collect()))
+        found.ok_or_else(|| {
+            InvalidStatementRequest::Locality(name.chars().filter(|c| !c.is_control()).take(60).collect())
+        })
     };
     text.split(',').map(of).collect()
 }
 
-fn time(key: &'static str, text: &str, now: u64) -> Result<u64, InvalidReportRequest> {
-    let bad = || InvalidReportRequest::Time { key, text: text.chars().filter(|c| !c.is_control()).take(60).collect() };
+fn time(key: &'static str, text: &str, now: u64) -> Result<u64, InvalidStatementRequest> {
+    let bad =
+        || InvalidStatementRequest::Time { key, text: text.chars().filter(|c| !c.is_control()).take(60).collect() };
     if text == "now" {
         return Ok(now);
     }
@@ -178,9 +186,9 @@ mod tests {
 
     const NOW: u64 = 1_764_000_100;
 
-    fn parse(texts: &[(&str, &str)]) -> Result<ReportRequest, String> {
+    fn parse(texts: &[(&str, &str)]) -> Result<StatementRequest, String> {
         let texts = texts.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        ReportRequest::parse(&texts, NOW).map_err(|error| error.to_string())
+        StatementRequest::parse(&texts, NOW).map_err(|error| error.to_string())
     }
 
     #[test]

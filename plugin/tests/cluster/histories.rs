@@ -4,15 +4,15 @@ use crate::{
     advice,
     bpf_fs::BpfFs,
     collector::Collector,
-    lab::{Agent, Controller, Lab, free_port, inside, until},
-    nodes::{Trust, lay_out, service},
-    totals::{Controllers, Truth, agent, holds},
+    lab::{Controller, Lab, inside, until},
+    nodes::lay_out,
+    totals::{Controllers, Truth, holds},
 };
 use jiff::Timestamp;
 use meridian::metrics::ask;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 /// A replica's report of the hours between two times.
 async fn report(controller: &Controller, [from, to]: [i64; 2], locality: &str) -> Option<Value> {
@@ -73,10 +73,8 @@ fn each_replica_has_the_whole_history_when_the_leader_is_killed() {
 async fn histories(lab: &mut Lab) {
     let nodes = lay_out(lab).await;
     let pins = BpfFs::temporary("histories");
-    let (replicas, port, truth) = (Rc::default(), free_port(), Truth::default());
-    service(port, Rc::clone(&replicas)).await;
-    let trust = Trust::new(lab).await;
-    let mut controllers = Controllers { trust, replicas, logs: Vec::new(), collector: Collector::start() };
+    let truth = Truth::default();
+    let mut controllers = Controllers::none(lab, Collector::start()).await;
     let folders = ["history-1", "history-2"].map(|name| lab.folder.as_ref().join(name));
     advice::history(&folders[0]);
     let now = Timestamp::now().as_second();
@@ -87,11 +85,7 @@ async fn histories(lab: &mut Lab) {
     let before = report(&first, hours.before(), "all").await.unwrap();
     assert_eq!(before["total"]["bytes"], 5_000_000_000_u64, "{before}");
     let second = controllers.start_with(lab, &folders[1]).await;
-    let agents: Vec<Agent> =
-        nodes.iter().zip(&controllers.trust.agents).map(|(node, trust)| agent(lab, node, port, &pins, trust)).collect();
-    for agent in &agents {
-        until("the agent", async || agent.log().contains("counting attached").then_some(())).await;
-    }
+    let _agents = controllers.agents(lab, &nodes, &pins).await;
     for replica in [&first, &second] {
         hours.hears(replica).await;
     }

@@ -123,13 +123,32 @@ fn logged(files: &[PathBuf]) -> u64 {
 
 /// The controllers and their pair logs.
 pub struct Controllers {
-    pub trust: Trust,
+    trust: Trust,
     pub replicas: Rc<RefCell<Vec<String>>>,
-    pub logs: Vec<PathBuf>,
-    pub collector: Collector,
+    /// The port of their Service.
+    port: u16,
+    logs: Vec<PathBuf>,
+    collector: Collector,
 }
 
 impl Controllers {
+    /// None yet, behind a Service at a port.
+    pub async fn none(lab: &Lab, collector: Collector) -> Self {
+        let (replicas, port) = (Rc::default(), free_port());
+        service(port, Rc::clone(&replicas)).await;
+        Self { trust: Trust::new(lab).await, replicas, port, logs: Vec::new(), collector }
+    }
+
+    /// Starts an agent on each node, and waits until their programs are attached: traffic counts only from then on.
+    pub async fn agents(&self, lab: &Lab, nodes: &[Node], pins: &BpfFs) -> Vec<Agent> {
+        let each = nodes.iter().zip(&self.trust.agents);
+        let agents: Vec<Agent> = each.map(|(node, trust)| agent(lab, node, self.port, pins, trust)).collect();
+        for agent in &agents {
+            until("the agent", async || agent.log().contains("counting attached").then_some(())).await;
+        }
+        agents
+    }
+
     /// Starts a controller that keeps its history in this folder.
     pub async fn start_with(&mut self, lab: &mut Lab, history: &Path) -> Controller {
         self.run(lab, &["--history-dir", history.to_str().unwrap()]).await
@@ -154,8 +173,7 @@ impl Controllers {
     }
 }
 
-/// Starts an agent on a node, whose controllers are behind this port of their Service.
-pub fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -> Agent {
+fn agent(lab: &Lab, node: &Node, service: u16, pins: &BpfFs, trust: &[String]) -> Agent {
     let mut args: Vec<&str> = trust.iter().map(String::as_str).collect();
     let pins = pins.0.join("meridian");
     let flows = format!(":{FLOWS}");
@@ -186,21 +204,14 @@ fn totals_equal_the_traffic_whichever_process_dies() {
 async fn totals(lab: &mut Lab) {
     let nodes = lay_out(lab).await;
     let pins = BpfFs::temporary("totals");
-    let (replicas, port, truth) = (Rc::default(), free_port(), Truth::default());
-    service(port, Rc::clone(&replicas)).await;
-    let collector = Collector::start();
-    let mut controllers =
-        Controllers { trust: Trust::new(lab).await, replicas, logs: Vec::new(), collector: collector.clone() };
+    let (truth, collector) = (Truth::default(), Collector::start());
+    let mut controllers = Controllers::none(lab, collector.clone()).await;
+    let port = controllers.port;
 
     let mut first = controllers.start(lab).await;
     holds(&first, 1.0).await;
     let mut second = controllers.start(lab).await;
-    let mut agents: Vec<Agent> =
-        nodes.iter().zip(&controllers.trust.agents).map(|(node, trust)| agent(lab, node, port, &pins, trust)).collect();
-    // Traffic counts only while an agent has its programs attached.
-    for agent in &agents {
-        until("the agent", async || agent.log().contains("counting attached").then_some(())).await;
-    }
+    let mut agents = controllers.agents(lab, &nodes, &pins).await;
     for size in 1..20 {
         truth.send(&nodes, size * 20);
     }

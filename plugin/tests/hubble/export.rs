@@ -164,7 +164,8 @@ fn flow_logs_are_ciliums_byte_by_byte() {
     assert_eq!(sorted(&replayed(&rotated)), sorted(&texts.concat()));
     // Flows without a time are not left out, and keep their order.
     let timeless = folder.join("ours/without-time.log");
-    assert_eq!(replayed(&[timeless]).lines().count(), FLOWS);
+    let timeless = replayed(&[timeless]);
+    assert!(timeless.as_bytes() == ours["without-time.log"], "{}", timeless.lines().next().unwrap_or_default());
     fs::remove_dir_all(folder).unwrap();
 }
 

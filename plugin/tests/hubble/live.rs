@@ -97,7 +97,9 @@ fn the_stock_command_observes_the_demo() {
     }
     // A label that a person clicks on selects flows of which one end has it.
     let clicked = "k8s:topology.kubernetes.io/zone=eu-1b";
-    for line in hubble.prints(&format!("observe --last 20 -o jsonpb --label {clicked}")).lines() {
+    let found = hubble.prints(&format!("observe --last 20 -o jsonpb --label {clicked}"));
+    assert_eq!(found.lines().count(), 20);
+    for line in found.lines() {
         let event: Value = serde_json::from_str(line).unwrap();
         let has = |end: &str| event["flow"][end]["labels"].as_array().unwrap().contains(&clicked.into());
         assert!(has("source") || has("destination"), "{line}");

@@ -1,6 +1,6 @@
 //! The settings of the history.
 
-use super::super::{Failure, kept::HistoryDataArgs, usage};
+use super::super::{Failure, history_data_args::HistoryDataArgs, usage};
 use crate::{archive::Limits, historian::Settings, history::Span};
 use std::path::PathBuf;
 

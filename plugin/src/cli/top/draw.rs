@@ -8,7 +8,7 @@ mod text;
 
 use super::{
     amount::Unit,
-    only::PairFilter,
+    pair_filter::PairFilter,
     state::{Cover, State},
     table::{Table, View},
 };

@@ -1,7 +1,7 @@
 //! Keys and their effects.
 
 use super::{
-    only::PairFilter,
+    pair_filter::PairFilter,
     state::{Cover, State},
     table::View,
 };

@@ -3,7 +3,7 @@
 
 use super::{
     amount::{Prices, Unit},
-    only::PairFilter,
+    pair_filter::PairFilter,
     readings::{PodRoute, Readings},
     table::{Sort, Table, View},
     update::{Advice, Answer, Update},

@@ -120,7 +120,6 @@ async fn a_kind_of_an_aggregated_server_that_is_down_holds_the_table_up_for_the_
         assert_eq!(health.all()[&Kind::BlockAffinityV3].state, State::Failing);
     }
     // Forbidden lasts: at once.
-    let begun = Instant::now();
     let slow = Timing { settle: Duration::from_secs(3600), ..Timing::default() };
     let (_, mut messages) = watch_kind(Kind::BlockAffinityV3, |_: &str| status(403, "forbidden"), slow.clone()).await;
     assert!(matches!(next(&mut messages).await, Message::Unavailable(Kind::BlockAffinityV3)));
@@ -148,7 +147,6 @@ async fn a_kind_of_an_aggregated_server_that_is_down_holds_the_table_up_for_the_
     };
     let (_, mut messages) = watch_kind(Kind::BlockAffinityV3, answer, slow).await;
     assert!(matches!(next(&mut messages).await, Message::Listed(Kind::BlockAffinityV3, keys, _) if keys.is_empty()));
-    assert!(begun.elapsed() < Duration::from_secs(3600));
 }
 
 #[tokio::test]
