@@ -9,6 +9,7 @@ cd "$ROOT"
 # The kernel measures, so the bench's own build profile does not matter.
 step "a packet" cargo bench --quiet --locked --profile dev --bench packet
 step "ten thousand connections" cargo bench --quiet --locked --profile dev --bench live
+step "TCP streams" cargo bench --quiet --locked --profile dev --bench throughput
 step "a drain" cargo bench --quiet --locked --bench drain
 MERIDIAN_HUBBLE_OBSERVER=$(scripts/conformance.sh observer)
 export MERIDIAN_HUBBLE_OBSERVER

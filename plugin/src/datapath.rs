@@ -3,7 +3,7 @@
 
 mod attach;
 pub mod auto;
-mod btf;
+pub mod btf;
 pub mod capabilities;
 mod change_step;
 mod children;

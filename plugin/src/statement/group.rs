@@ -117,6 +117,10 @@ pub(super) struct Groups {
     /// The rows of pairs of workloads. A report has far more of them than names, and a key takes far longer to build than
     /// the numbers of its names.
     ends: AHashMap<PairOfEnds, u32>,
+    /// The same by row. Blocks mostly have the same pairs in the same order, so that the row behind the last one is tried
+    /// before the map.
+    ends_of_rows: Vec<PairOfEnds>,
+    next_row: u32,
     names: Names<String>,
     keys: Vec<Key>,
 }
@@ -131,8 +135,16 @@ struct PairOfEnds {
 
 impl Groups {
     pub(super) fn new(by: Dimension, charge: ChargeTo) -> Self {
-        let (numbers, ends, names) = (AHashMap::new(), AHashMap::new(), Names::default());
-        Self { by, charge, numbers, ends, names, keys: Vec::new() }
+        Self {
+            by,
+            charge,
+            numbers: AHashMap::new(),
+            ends: AHashMap::new(),
+            ends_of_rows: Vec::new(),
+            next_row: 0,
+            names: Names::default(),
+            keys: Vec::new(),
+        }
     }
 
     fn number(&mut self, key: Key) -> u32 {
@@ -144,10 +156,18 @@ impl Groups {
 
     /// The row of a pair of workloads, whose key is only built if it is new.
     fn row_of_ends(&mut self, ends: PairOfEnds, key: impl FnOnce() -> Key) -> u32 {
-        *self.ends.entry(ends).or_insert_with(|| {
-            self.keys.push(key());
-            self.keys.len() as u32 - 1
-        })
+        let row = match self.ends_of_rows.get(self.next_row as usize) {
+            Some(expected) if *expected == ends => self.next_row,
+            _ => *self.ends.entry(ends).or_insert_with(|| {
+                // Reports by pairs have no other rows.
+                debug_assert_eq!(self.ends_of_rows.len(), self.keys.len());
+                self.ends_of_rows.push(ends);
+                self.keys.push(key());
+                self.keys.len() as u32 - 1
+            }),
+        };
+        self.next_row = row + 1;
+        row
     }
 
     /// The number of a workload's name, as far as the rows have it.
