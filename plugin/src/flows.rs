@@ -15,6 +15,7 @@ mod namespaces;
 mod node;
 #[cfg(test)]
 mod orders;
+mod own_fields;
 mod ring;
 mod sink;
 mod steps;

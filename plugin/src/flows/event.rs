@@ -9,31 +9,19 @@ use super::{
     encoded::{self, Encoded, Part},
     endpoint::{flow_endpoint, service, topology},
     entry::{Entry, Event},
-    icmp,
     node::Node,
+    own_fields::{Ends, Observation, OwnFields, TCP, flags},
 };
 use crate::{
     identity::{Endpoint, Index},
-    proto::{
-        flow::{self, Flow, layer4::Protocol},
-        number,
-        wire::{len_of_bytes, put_bytes, put_double, put_len},
-    },
+    proto::flow::{self, Flow},
     zones::{Locality, Place},
 };
 use ahash::AHashMap;
-use meridian_abi::{
-    Counter,
-    flow::{PacketPath, ServiceSide},
-};
+use meridian_abi::{Counter, flow::ServiceSide};
 use prost::Message;
 use prost_types::Timestamp;
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
-
-/// `CiliumEventType.type` of a trace.
-const EVENT_TRACE: i32 = 4;
-/// The type of the message in `extensions`.
-const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
 
 /// The limit of encoded ends in the cache.
 const ENDS: usize = 8192;
@@ -44,7 +32,9 @@ pub struct FlowBuilder {
     node: Node,
     index: Arc<Index>,
     encoded_node: Arc<encoded::Node>,
-    ends: AHashMap<(IpAddr, Locality), EncodedEnd>,
+    ends: AHashMap<(IpAddr, Locality), Arc<EncodedEnd>>,
+    /// The last flow's own fields: one allocation for all.
+    buffer: Vec<u8>,
 }
 
 /// An encoded end, with the endpoint and place that it was encoded from.
@@ -53,34 +43,16 @@ struct EncodedEnd {
     endpoint: Option<Arc<Endpoint>>,
     place: Place,
     encoded: Arc<Part>,
-}
-
-/// The places of the two ends of an entry, and their locality.
-#[derive(Clone, Copy, Debug)]
-struct Ends<'a> {
-    source: &'a Place,
-    destination: &'a Place,
-    locality: Locality,
-}
-
-/// The fields of an entry or a packet that go into its event.
-#[derive(Clone, Copy, Debug)]
-struct Observation {
-    time: SystemTime,
-    source: (IpAddr, u16),
-    destination: (IpAddr, u16),
-    protocol: u8,
-    /// `None` for an entry: its packets have no flags in common.
-    tcp_flags: Option<flow::TcpFlags>,
-    side: ServiceSide,
-    path: PacketPath,
+    /// The service of the endpoint, encoded.
+    service: Option<Box<[u8]>>,
+    address: Box<str>,
 }
 
 impl FlowBuilder {
     /// Makes the events of a node; `index` resolves addresses to endpoints.
     pub fn new(node: Node, index: Arc<Index>) -> Self {
         let encoded_node = encode_node(&node);
-        Self { node, index, encoded_node, ends: AHashMap::default() }
+        Self { node, index, encoded_node, ends: AHashMap::default(), buffer: Vec::new() }
     }
 
     /// Sets the node's place.
@@ -139,7 +111,6 @@ impl FlowBuilder {
         self.flow(&observation, source, destination, None)
     }
 
-    #[expect(deprecated, reason = "clients still read Summary and reply")]
     fn flow(
         &mut self,
         observation: &Observation,
@@ -148,102 +119,45 @@ impl FlowBuilder {
         new: Option<Counter>,
     ) -> Encoded {
         let ends = Ends { source, destination, locality: Locality::between(source, destination) };
-        let is_reply = match observation.side {
-            ServiceSide::Destination => Some(false),
-            ServiceSide::Source => Some(true),
-            ServiceSide::None => None,
-        };
-        let l4 = transport(observation);
-        let mut summary = l4.as_ref().map_or_else(|| format!("IP protocol {}", observation.protocol), summary);
-        if self.node.zones_in_summary {
-            summary = format!("{summary}; {} -> {}", ends.source.name(), ends.destination.name());
-        }
         let source = self.end((observation.source.0, observation.time), source, ends.locality);
         let destination = self.end((observation.destination.0, observation.time), destination, ends.locality);
-        let (source_owner, source) = source;
-        let (destination_owner, destination) = destination;
-        let service = |endpoint: Option<Arc<Endpoint>>, is_service_side| {
-            endpoint.filter(|_| is_service_side).and_then(|endpoint| service(&endpoint))
+        let own = OwnFields {
+            observation: *observation,
+            ends,
+            addresses: [&source.address, &destination.address],
+            services: [source.service.as_deref(), destination.service.as_deref()],
+            new,
+            zones_in_summary: self.node.zones_in_summary,
         };
-        let own = Flow {
-            source_service: service(source_owner, is_reply == Some(true)),
-            destination_service: service(destination_owner, is_reply == Some(false)),
-            uuid: uuid::Uuid::new_v4().to_string(),
-            verdict: flow::Verdict::Forwarded.into(),
-            ip: Some(ip(observation)),
-            summary,
-            l4: l4.map(|protocol| flow::Layer4 { protocol: Some(protocol) }),
-            r#type: flow::FlowType::L3L4.into(),
-            reply: is_reply.unwrap_or_default(),
-            is_reply,
-            event_type: Some(flow::CiliumEventType {
-                r#type: EVENT_TRACE,
-                sub_type: flow::TraceObservationPoint::ToNetwork.into(),
-            }),
-            traffic_direction: traffic_direction(is_reply, observation.path).into(),
-            trace_observation_point: flow::TraceObservationPoint::ToNetwork.into(),
-            trace_reason: trace_reason(is_reply, observation).into(),
-            ..Flow::default()
-        };
-        let mut encoded = Vec::with_capacity(512);
-        // Writing to a Vec can't fail.
-        let _ = own.encode(&mut encoded);
-        put_extensions(ends, new, &mut encoded);
+        self.buffer.clear();
+        own.put(&mut self.buffer);
+        let [source, destination] = [source, destination].map(|end| Arc::clone(&end.encoded));
         let node = Arc::clone(&self.encoded_node);
-        Encoded::of_parts(Timestamp::from(observation.time), &encoded, source, destination, node)
+        Encoded::of_parts(Timestamp::from(observation.time), &self.buffer, source, destination, node)
     }
 
-    /// The endpoint behind an end of a flow, and the end encoded; the cached encoding is used while it is right.
-    fn end(
-        &mut self,
-        (address, time): (IpAddr, SystemTime),
-        place: &Place,
-        locality: Locality,
-    ) -> (Option<Arc<Endpoint>>, Arc<Part>) {
+    /// An end of a flow, encoded; the cached encoding is used while it is right.
+    fn end(&mut self, (address, time): (IpAddr, SystemTime), place: &Place, locality: Locality) -> Arc<EncodedEnd> {
         let endpoint = self.index.at(address, time);
         if let Some(cached) = self.ends.get(&(address, locality))
             && cached.endpoint.as_ref().map(Arc::as_ptr) == endpoint.as_ref().map(Arc::as_ptr)
             && cached.place == *place
         {
-            return (endpoint, Arc::clone(&cached.encoded));
+            return Arc::clone(cached);
         }
         if self.ends.len() >= ENDS {
             self.ends.clear();
         }
-        let encoded = Part::new(flow_endpoint(&self.node, endpoint.as_deref(), place, locality).encode_to_vec());
-        let end = EncodedEnd { endpoint: endpoint.clone(), place: place.clone(), encoded: Arc::clone(&encoded) };
-        self.ends.insert((address, locality), end);
-        (endpoint, encoded)
-    }
-}
-
-fn ip(observation: &Observation) -> flow::Ip {
-    let version = if observation.source.0.is_ipv4() { flow::IpVersion::IPv4 } else { flow::IpVersion::IPv6 };
-    flow::Ip {
-        source: observation.source.0.to_string(),
-        destination: observation.destination.0.to_string(),
-        ip_version: version.into(),
-        ..flow::Ip::default()
-    }
-}
-
-fn trace_reason(is_reply: Option<bool>, observation: &Observation) -> flow::TraceReason {
-    let opening = observation.tcp_flags.is_some_and(|flags| flags.syn);
-    match is_reply {
-        Some(true) => flow::TraceReason::Reply,
-        Some(false) if opening => flow::TraceReason::New,
-        Some(false) => flow::TraceReason::Established,
-        None => flow::TraceReason::Unknown,
-    }
-}
-
-/// The direction is the connection's, as seen from the local end: a reply that leaves belongs to a connection that came
-/// in.
-fn traffic_direction(is_reply: Option<bool>, path: PacketPath) -> flow::TrafficDirection {
-    if (is_reply == Some(true)) == (path == PacketPath::Arrived) {
-        flow::TrafficDirection::Egress
-    } else {
-        flow::TrafficDirection::Ingress
+        let encoded = flow_endpoint(&self.node, endpoint.as_deref(), place, locality).encode_to_vec();
+        let end = Arc::new(EncodedEnd {
+            service: endpoint.as_deref().and_then(service).map(|service| service.encode_to_vec().into()),
+            endpoint,
+            place: place.clone(),
+            encoded: Part::new(encoded),
+            address: address.to_string().into(),
+        });
+        self.ends.insert((address, locality), Arc::clone(&end));
+        end
     }
 }
 
@@ -257,122 +171,15 @@ fn encode_node(node: &Node) -> Arc<encoded::Node> {
     encoded::Node::new(Part::new(encoded::node(&mut common)))
 }
 
-fn transport(observation: &Observation) -> Option<Protocol> {
-    if observation.side == ServiceSide::None {
-        return None;
-    }
-    let (source_port, destination_port) = (observation.source.1.into(), observation.destination.1.into());
-    let [kind, code] = observation.source.1.to_be_bytes().map(u32::from);
-    match observation.protocol {
-        1 => Some(Protocol::IcmPv4(flow::IcmPv4 { r#type: kind, code })),
-        TCP => Some(Protocol::Tcp(flow::Tcp { source_port, destination_port, flags: observation.tcp_flags })),
-        17 => Some(Protocol::Udp(flow::Udp { source_port, destination_port })),
-        58 => Some(Protocol::IcmPv6(flow::IcmPv6 { r#type: kind, code })),
-        132 => Some(Protocol::Sctp(flow::Sctp { source_port, destination_port })),
-        _ => None,
-    }
-}
-
-const TCP: u8 = 6;
-
-fn flags(bits: u8) -> flow::TcpFlags {
-    let bit = |n: u8| bits >> n & 1 == 1;
-    flow::TcpFlags {
-        fin: bit(0),
-        syn: bit(1),
-        rst: bit(2),
-        psh: bit(3),
-        ack: bit(4),
-        urg: bit(5),
-        ece: bit(6),
-        cwr: bit(7),
-        ns: false,
-    }
-}
-
-/// Flags in the order in which Hubble writes them.
-fn flag_names(flags: &flow::TcpFlags) -> String {
-    let named = [
-        (flags.syn, "SYN"),
-        (flags.ack, "ACK"),
-        (flags.rst, "RST"),
-        (flags.fin, "FIN"),
-        (flags.psh, "PSH"),
-        (flags.urg, "URG"),
-        (flags.ece, "ECE"),
-        (flags.cwr, "CWR"),
-        (flags.ns, "NS"),
-    ];
-    named.into_iter().filter_map(|(set, name)| set.then_some(name)).collect::<Vec<_>>().join(", ")
-}
-
-fn summary(protocol: &Protocol) -> String {
-    match protocol {
-        Protocol::Tcp(flow::Tcp { flags: Some(flags), .. }) => format!("TCP Flags: {}", flag_names(flags)),
-        // An update stands for many packets: it has no flags.
-        Protocol::Tcp(_) => "TCP".into(),
-        Protocol::Udp(_) => "UDP".into(),
-        Protocol::Sctp(_) => "SCTP".into(),
-        Protocol::IcmPv4(icmp) => format!("ICMPv4 {}", icmp::v4(icmp.r#type, icmp.code)),
-        Protocol::IcmPv6(icmp) => format!("ICMPv6 {}", icmp::v6(icmp.r#type, icmp.code)),
-        Protocol::Vrrp(_) => "VRRP".into(),
-        Protocol::Igmp(_) => "IGMP".into(),
-    }
-}
-
-/// Appends `extensions`: an Any of a well-known type, since the stock client fails on any other type. The keys are
-/// those that Retina uses, and ours. Numbers are doubles, exact up to 2^53.
-fn put_extensions(ends: Ends<'_>, new: Option<Counter>, to: &mut Vec<u8>) {
-    let mut fields = Vec::with_capacity(256);
-    put_text("source_zone", ends.source.name(), &mut fields);
-    put_text("destination_zone", ends.destination.name(), &mut fields);
-    put_text("locality", ends.locality.name(), &mut fields);
-    if let Some(new) = new {
-        put_number("bytes", new.bytes, &mut fields);
-        put_number("packets", new.packets, &mut fields);
-        // In Retina: bytes observed but not yet reported. Here `bytes` reports every byte.
-        put_number("previously_observed_bytes", 0, &mut fields);
-        put_number("previously_observed_packets", 0, &mut fields);
-    }
-    let len = len_of_bytes(ANY_URL, STRUCT_URL.len()) + len_of_bytes(ANY_VALUE, fields.len());
-    put_len(number::flow::EXTENSIONS, len, to);
-    put_bytes(ANY_URL, STRUCT_URL.as_bytes(), to);
-    put_bytes(ANY_VALUE, &fields, to);
-}
-
-/// The numbers of `google.protobuf.Any.type_url` and `.value`.
-const ANY_URL: u64 = 1;
-const ANY_VALUE: u64 = 2;
-/// The number of `google.protobuf.Struct.fields`: a map, whose entries have a key, 1, and a value, 2.
-const STRUCT_FIELDS: u64 = 1;
-/// The numbers of `google.protobuf.Value.number_value` and `.string_value`.
-const VALUE_NUMBER: u64 = 2;
-const VALUE_TEXT: u64 = 3;
-
-fn put_text(key: &str, text: &str, to: &mut Vec<u8>) {
-    let value = len_of_bytes(VALUE_TEXT, text.len());
-    put_entry(key, value, to);
-    put_bytes(VALUE_TEXT, text.as_bytes(), to);
-}
-
-fn put_number(key: &str, value: u64, to: &mut Vec<u8>) {
-    put_entry(key, 1 + size_of::<f64>(), to);
-    put_double(VALUE_NUMBER, value as f64, to);
-}
-
-/// An entry of a Struct up to its value; `value` is the value's length.
-fn put_entry(key: &str, value: usize, to: &mut Vec<u8>) {
-    put_len(STRUCT_FIELDS, len_of_bytes(1, key.len()) + len_of_bytes(2, value), to);
-    put_bytes(1, key.as_bytes(), to);
-    put_len(2, value, to);
-}
-
 #[cfg(test)]
 #[expect(deprecated, reason = "clients still read Summary")]
 mod tests {
     use super::*;
-    use crate::zones::{EndpointEntry, Zone};
-    use meridian_abi::flow::Verdict;
+    use crate::{
+        proto::flow::layer4::Protocol,
+        zones::{EndpointEntry, Zone},
+    };
+    use meridian_abi::flow::{PacketPath, Verdict};
     use prost_types::{Struct, value::Kind};
     use std::collections::BTreeMap;
 
@@ -434,7 +241,7 @@ mod tests {
         assert_eq!(flow.node_labels, ["topology.kubernetes.io/region=eu-1", "topology.kubernetes.io/zone=eu-1a"]);
         assert_eq!(flow.event_type.unwrap().sub_type, 11);
         let extensions = flow.extensions.unwrap();
-        assert_eq!(extensions.type_url, STRUCT_URL);
+        assert_eq!(extensions.type_url, "type.googleapis.com/google.protobuf.Struct");
         let extensions = Struct::decode(extensions.value.as_slice()).unwrap();
         let kind = |key: &str| extensions.fields[key].kind.clone().unwrap();
         assert_eq!(kind("bytes"), Kind::NumberValue(300.0));
@@ -566,5 +373,20 @@ mod tests {
         assert_eq!((&*service.namespace, &*service.name, event.source_service), ("shop", "cart", None));
         let event = flow(Endpoint::node("node-b"), cart(&["cart", "cart-canary"]));
         assert_eq!((event.source.unwrap().identity, event.destination_service), (6, None));
+    }
+
+    #[test]
+    fn an_events_own_fields_are_as_protobuf_encodes_them() {
+        let place = zone("eu-1b");
+        for side in [ServiceSide::Destination, ServiceSide::Source, ServiceSide::None] {
+            for protocol in [1, 6, 17, 50, 58, 132] {
+                let mut builder = FlowBuilder::new(Node::new("node-a", place.clone()), Arc::new(Index::default()));
+                let entry = entry(side, protocol);
+                let new = Counter { bytes: u64::MAX, packets: 1 };
+                let event = builder.update(&entry, &place, &place, new, SystemTime::UNIX_EPOCH);
+                let own = event.own().0;
+                assert_eq!(Flow::decode(own).unwrap().encode_to_vec(), own, "{side:?} {protocol}");
+            }
+        }
     }
 }
