@@ -53,7 +53,16 @@ pub struct Endpoint {
     pub since: Option<SystemTime>,
 }
 
+/// The beginning of the keys under which the labels of a pod's namespace are among the pod's labels, as in Cilium.
+pub const NAMESPACE_LABEL: &str = "io.cilium.k8s.namespace.labels.";
+
 impl Endpoint {
+    /// The pod's label, or else that of its namespace.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let of_namespace = || self.labels.get(&format!("{NAMESPACE_LABEL}{key}"));
+        self.labels.get(key).or_else(of_namespace).map(String::as_str)
+    }
+
     /// The endpoint of the node of this name.
     pub fn node(name: &str) -> Self {
         let workload = Some(Arc::new(Workload { kind: NODE.to_owned(), name: name.to_owned() }));

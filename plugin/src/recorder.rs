@@ -29,7 +29,7 @@ impl Directory {
     fn workload(&self, endpoint: Option<&Endpoint>) -> Workload {
         let Some(endpoint) = endpoint else { return Workload::default() };
         let (namespace, kind, name) = endpoint.workload_id();
-        let kept = |label: &String| Some((label.clone(), endpoint.labels.get(label)?.clone()));
+        let kept = |label: &String| Some((label.clone(), endpoint.label(label)?.to_owned()));
         Workload {
             namespace: namespace.to_owned(),
             kind: kind.to_owned(),

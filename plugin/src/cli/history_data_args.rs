@@ -13,8 +13,8 @@ pub(super) struct HistoryDataArgs {
     prices: PriceArgs,
     #[command(flatten)]
     budgets: BudgetArgs,
-    /// Keys of pod labels that the history keeps of workloads, for `meridian report --by label:KEY`; at most 16. Labels
-    /// of budgets are always kept.
+    /// Keys of labels that the history keeps of workloads, for `meridian report --by label:KEY`; at most 16. A workload
+    /// has the label of its pods, or else that of their namespace. Labels of budgets are always kept.
     #[arg(
         id = "history_labels",
         long = "history-labels",

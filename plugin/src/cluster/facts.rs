@@ -23,6 +23,8 @@ pub enum Kind {
     Service,
     /// discovery.k8s.io/v1.
     EndpointSlice,
+    /// v1: the labels that the history keeps. Watched only if it keeps some.
+    Namespace,
     /// cilium.io/v2.
     CiliumNode,
     /// cilium.io/v2.
@@ -37,13 +39,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Node,
         Self::Pod,
         Self::ReplicaSet,
         Self::Job,
         Self::Service,
         Self::EndpointSlice,
+        Self::Namespace,
         Self::CiliumNode,
         Self::CiliumEndpoint,
         Self::CiliumEndpointSlice,
@@ -60,6 +63,7 @@ impl Kind {
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Service => ("", "v1", "Service", "services"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+            Self::Namespace => ("", "v1", "Namespace", "namespaces"),
             Self::CiliumNode => ("cilium.io", "v2", "CiliumNode", "ciliumnodes"),
             Self::CiliumEndpoint => ("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"),
             Self::CiliumEndpointSlice => ("cilium.io", "v2alpha1", "CiliumEndpointSlice", "ciliumendpointslices"),
@@ -78,6 +82,7 @@ impl Kind {
             | Self::Job
             | Self::Service
             | Self::EndpointSlice
+            | Self::Namespace
             | Self::CiliumNode
             | Self::CiliumEndpoint
             | Self::CiliumEndpointSlice
@@ -88,7 +93,13 @@ impl Kind {
     /// Whether a cluster may lack the kind.
     pub const fn is_optional(self) -> bool {
         match self {
-            Self::Node | Self::Pod | Self::ReplicaSet | Self::Job | Self::Service | Self::EndpointSlice => false,
+            Self::Node
+            | Self::Pod
+            | Self::ReplicaSet
+            | Self::Job
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Namespace => false,
             Self::CiliumNode
             | Self::CiliumEndpoint
             | Self::CiliumEndpointSlice
@@ -154,6 +165,8 @@ pub(super) enum Fact {
     },
     Service(Arc<catalogue::Service>),
     Slice(Slice),
+    /// The chosen labels of a namespace.
+    Namespace(Arc<Labels>),
     /// The prefixes and addresses of nodes.
     Ranges(Vec<Range>),
 }

@@ -3,7 +3,7 @@
 use super::facts::{Key, Owner, Pod, Slice};
 use crate::{
     catalogue::{Service, WorkloadName},
-    identity::{self, Endpoint, Pool, Workload},
+    identity::{self, Endpoint, Labels, NAMESPACE_LABEL, Pool, Workload},
 };
 use std::{
     cmp::Reverse,
@@ -27,6 +27,10 @@ pub(super) struct Identities {
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_address: HashMap<IpAddr, Vec<Key>>,
     nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// The chosen labels of namespaces that have some.
+    namespaces: HashMap<Arc<str>, Arc<Labels>>,
+    /// Namespaces whose pods are to evaluate.
+    dirty_namespaces: HashSet<Arc<str>>,
     /// Endpoints of the static table.
     fixed: BTreeMap<IpAddr, Arc<Endpoint>>,
     /// Addresses to evaluate.
@@ -118,6 +122,18 @@ impl Identities {
         }
     }
 
+    pub(super) fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Arc<Labels>>) {
+        let labels = labels.filter(|labels| !labels.is_empty());
+        if self.namespaces.get(name) == labels.as_ref() {
+            return;
+        }
+        match labels {
+            Some(labels) => self.namespaces.insert(Arc::clone(name), labels),
+            None => self.namespaces.remove(name),
+        };
+        self.dirty_namespaces.insert(Arc::clone(name));
+    }
+
     /// Records that an address is a node's own, or no longer is.
     pub(super) fn set_node_address(&mut self, address: IpAddr, node: &Arc<str>, is_own: bool) {
         if is_own {
@@ -141,6 +157,11 @@ impl Identities {
 
     /// The endpoints behind the addresses whose endpoint may have changed.
     pub(super) fn evaluate(&mut self) -> Vec<identity::Change> {
+        let namespaces = std::mem::take(&mut self.dirty_namespaces);
+        if !namespaces.is_empty() {
+            let of_them = self.pods.iter().filter(|(key, _)| namespaces.contains(&key.namespace));
+            self.dirty.extend(of_them.flat_map(|(_, pod)| &pod.addresses));
+        }
         let dirty = std::mem::take(&mut self.dirty);
         dirty.into_iter().map(|address| (address, self.resolve(address))).collect()
     }
@@ -201,11 +222,19 @@ impl Identities {
             namespace: Arc::clone(&key.namespace),
             pod: Arc::clone(&key.name),
             workload: top.map(|owner| Arc::new(Workload { kind: owner.kind.clone(), name: owner.name.clone() })),
-            labels: Arc::clone(&pod.labels),
+            labels: self.labels(key, pod),
             services: self.services(address, key).into(),
             node: Arc::clone(&pod.node),
             since: pod.started.or(pod.created),
         }
+    }
+
+    /// The labels of a pod, and those of its namespace under the key that Cilium has for them.
+    fn labels(&self, key: &Key, pod: &Pod) -> Arc<Labels> {
+        let Some(of_namespace) = self.namespaces.get(&key.namespace) else { return Arc::clone(&pod.labels) };
+        let of_namespace = of_namespace.iter().map(|(key, value)| (format!("{NAMESPACE_LABEL}{key}"), value.clone()));
+        let own = pod.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
+        Arc::new(own.chain(of_namespace).collect())
     }
 
     /// The services that select the pod at an address: those with a cluster address, or, if there are none, headless

@@ -255,7 +255,12 @@ impl Model {
                     node.prefixes.clear();
                 }
             }
-            Fact::Ranges(_) | Fact::Pod(_) | Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_) => {}
+            Fact::Ranges(_)
+            | Fact::Pod(_)
+            | Fact::Owner { .. }
+            | Fact::Service(_)
+            | Fact::Slice(_)
+            | Fact::Namespace(_) => {}
         }
     }
 
@@ -306,13 +311,14 @@ impl Model {
             Some(Fact::Owner { uid, .. }) if !is_replaced => self.identities.set_owner(&uid, None),
             Some(Fact::Service(_)) if !is_replaced => self.identities.set_service(key, None),
             Some(Fact::Slice(_)) if !is_replaced => self.identities.set_slice(key, None),
+            Some(Fact::Namespace(_)) if !is_replaced => self.identities.set_namespace(&key.name, None),
             Some(Fact::Ranges(ranges)) => {
                 for range in &ranges {
                     self.end_range(kind, key, &object, range);
                 }
             }
             // Their new state replaces the old one in place.
-            Some(Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_)) | None => {}
+            Some(Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_) | Fact::Namespace(_)) | None => {}
         }
     }
 
@@ -332,6 +338,7 @@ impl Model {
             Some(Fact::Owner { uid, owner }) => self.identities.set_owner(&uid, Some(owner)),
             Some(Fact::Service(service)) => self.identities.set_service(key, Some(service)),
             Some(Fact::Slice(slice)) => self.identities.set_slice(key, Some(slice)),
+            Some(Fact::Namespace(labels)) => self.identities.set_namespace(&key.name, Some(labels)),
             Some(Fact::Ranges(ranges)) => {
                 for range in &ranges {
                     self.begin_range(kind, key, &object, range);

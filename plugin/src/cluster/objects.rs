@@ -4,6 +4,7 @@
 pub(super) mod calico;
 pub(super) mod cilium;
 pub(super) mod endpoint_slice;
+pub(super) mod namespace;
 pub(super) mod node;
 pub(super) mod owner;
 pub(super) mod pod;
@@ -25,6 +26,7 @@ pub fn read(kind: Kind, json: &[u8], labels: &LabelKeys) -> serde_json::Result<R
         Kind::Node => node::read(&from_slice(json)?, labels),
         Kind::Pod => pod::read(&from_slice(json)?, labels),
         Kind::ReplicaSet | Kind::Job => owner::read(&from_slice(json)?),
+        Kind::Namespace => namespace::read(&from_slice(json)?, labels),
         Kind::Service => service::read(&from_slice(json)?),
         Kind::EndpointSlice => endpoint_slice::read(&from_slice(json)?),
         Kind::CiliumNode => cilium::node(&from_slice(json)?),

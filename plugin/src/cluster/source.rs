@@ -61,7 +61,13 @@ impl Source {
             Kind::CiliumNode => Some(Self::CiliumNodes),
             Kind::CiliumEndpoint | Kind::CiliumEndpointSlice => Some(Self::CiliumEndpoints),
             Kind::BlockAffinity | Kind::BlockAffinityV3 => Some(Self::CalicoBlocks),
-            Kind::Node | Kind::Pod | Kind::ReplicaSet | Kind::Job | Kind::Service | Kind::EndpointSlice => None,
+            Kind::Node
+            | Kind::Pod
+            | Kind::ReplicaSet
+            | Kind::Job
+            | Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Namespace => None,
         }
     }
 }

@@ -36,6 +36,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 pub fn watch(client: &Client, labels: &LabelKeys, timing: &Timing, health: &Arc<Health>) -> mpsc::Receiver<Message> {
     let (sender, messages) = messages();
     for kind in Kind::ALL {
+        if kind == Kind::Namespace && labels.namespace.is_empty() {
+            // The channel is new and has room. Nothing waits for a list of this kind.
+            let _ = sender.try_send(Message::Unavailable(kind));
+            continue;
+        }
         let (client, labels, timing) = (client.clone(), labels.clone(), timing.clone());
         let watch = Watch::new(kind, client, labels, timing, sender.clone(), Arc::clone(health));
         tokio::spawn(watch.run());

@@ -14,7 +14,7 @@ use super::{
     facts::{Key, Kind},
     health::{Health, State},
     message::Message,
-    objects::{LabelKeys, ReadObject, calico, cilium, endpoint_slice, node, owner, pod, service},
+    objects::{LabelKeys, ReadObject, calico, cilium, endpoint_slice, namespace, node, owner, pod, service},
 };
 use crate::{backoff::Backoff, error_chain::error_chain};
 use futures_util::{
@@ -144,6 +144,7 @@ struct Whole<K> {
 
 struct Meta {
     api: Api<DynamicObject>,
+    reduce: Box<dyn Fn(&PartialObjectMeta<DynamicObject>) -> ReadObject + Send + Sync>,
 }
 
 fn page<K: Clone>(list: kube::core::ObjectList<K>, reduce: impl Fn(&K) -> ReadObject) -> Page {
@@ -184,17 +185,16 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Sou
     }
 }
 
-impl Source for Meta {
+impl Source for Arc<Meta> {
     fn list(&self, params: ListParams) -> BoxFuture<'_, Result<Page, Failure>> {
-        Box::pin(async move { Ok(page(self.api.list_metadata(&params).await?, owner::read)) })
+        Box::pin(async move { Ok(page(self.api.list_metadata(&params).await?, &self.reduce)) })
     }
 
     fn watch(&self, params: WatchParams, version: String) -> BoxFuture<'_, Result<Events, Failure>> {
+        let source = Arc::clone(self);
         Box::pin(async move {
             let stream = self.api.watch_metadata(&params, &version).await?;
-            Ok(stream
-                .map(|one: kube::Result<WatchEvent<PartialObjectMeta<DynamicObject>>>| event(one, owner::read))
-                .boxed())
+            Ok(stream.map(move |one| event(one, &source.reduce)).boxed())
         })
     }
 }
@@ -212,10 +212,18 @@ fn source(client: Client, kind: Kind, labels: LabelKeys) -> Box<dyn Source> {
     {
         Box::new(Arc::new(Whole { api: Api::all_with(client, resource), reduce: Box::new(reduce) }))
     }
+    fn meta(
+        client: Client,
+        resource: &ApiResource,
+        reduce: impl Fn(&PartialObjectMeta<DynamicObject>) -> ReadObject + Send + Sync + 'static,
+    ) -> Box<dyn Source> {
+        Box::new(Arc::new(Meta { api: Api::all_with(client, resource), reduce: Box::new(reduce) }))
+    }
     match kind {
         Kind::Node => whole(client, &resource, move |object| node::read(object, &labels)),
         Kind::Pod => whole(client, &resource, move |object| pod::read(object, &labels)),
-        Kind::ReplicaSet | Kind::Job => Box::new(Meta { api: Api::all_with(client, &resource) }),
+        Kind::ReplicaSet | Kind::Job => meta(client, &resource, owner::read),
+        Kind::Namespace => meta(client, &resource, move |object| namespace::read(object, &labels)),
         Kind::Service => whole(client, &resource, service::read),
         Kind::EndpointSlice => whole(client, &resource, endpoint_slice::read),
         Kind::CiliumNode => whole(client, &resource, cilium::node),

@@ -240,11 +240,11 @@ impl Args {
     pub(in super::super) fn settings(self) -> Result<Settings, Failure> {
         let Self { feed, watch, .. } = self;
         let history = self.history.settings()?;
-        // A label that the history keeps has to be read of the pods.
+        // A label that the history keeps has to be read of the pods and of their namespaces.
         let kept = history.labels.iter().map(String::as_str).chain(history.budgets.label_keys());
-        let kept = kept.map(str::to_owned).filter(|key| !watch.pod_labels.contains(key));
+        let kept: BTreeSet<String> = kept.map(str::to_owned).collect();
         let mut pod_labels = watch.pod_labels.clone();
-        pod_labels.extend(kept.collect::<BTreeSet<String>>());
+        pod_labels.extend(kept.iter().filter(|key| !watch.pod_labels.contains(key)).cloned());
         Ok(Settings {
             kubeconfig: self.kubeconfig.map(|NamedFile(path)| path),
             feed: feed.listen.0,
@@ -255,6 +255,7 @@ impl Args {
                 zone: watch.zone_label,
                 region: watch.region_label,
                 pod: pod_labels,
+                namespace: kept.into_iter().collect(),
                 agentless: Agentless {
                     labels: watch.agentless_labels.into_iter().filter_map(|LabelOrNone(label)| label).collect(),
                     selector: watch.agent_node_labels,

@@ -6,6 +6,7 @@ mod catalogue;
 mod cnis;
 mod growth;
 mod hostile;
+mod namespaces;
 mod nodes;
 mod partial;
 mod sources;
@@ -70,6 +71,7 @@ struct TestModel {
     model: Model,
     table: BTreeMap<IpNetwork, Placement>,
     identities: BTreeMap<IpAddr, Arc<Endpoint>>,
+    labels: LabelKeys,
 }
 
 impl TestModel {
@@ -91,7 +93,7 @@ impl TestModel {
             (object["apiVersion"].as_str(), object["kind"].as_str()) == (Some(&version), Some(name))
         };
         let kind = *Kind::ALL.iter().find(is_of).unwrap_or_else(|| panic!("no kind: {object}"));
-        let seen = objects::read(kind, object.to_string().as_bytes(), &LabelKeys::default()).unwrap();
+        let seen = objects::read(kind, object.to_string().as_bytes(), &self.labels).unwrap();
         self.model.apply(kind, seen);
     }
 

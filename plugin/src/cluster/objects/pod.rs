@@ -6,7 +6,7 @@ use super::{
     read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
 };
-use crate::identity::{LABEL_BYTES, LABELS, bounded_labels};
+use crate::identity::{LABEL_BYTES, LABELS, NAMESPACE_LABEL, bounded_labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Object;
 use serde::Deserialize;
@@ -54,7 +54,12 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
     // The owner reference of a static pod is its node; we count it as its own workload.
     let owner = owner(meta.owner_references.as_deref(), &mut reading).filter(|owner| owner.kind != "Node");
     let chosen = |key: &str| {
-        labels.pod.iter().any(|wanted| wanted.strip_suffix('*').map_or(wanted == key, |start| key.starts_with(start)))
+        // A pod can't take the place of its namespace.
+        !key.starts_with(NAMESPACE_LABEL)
+            && labels
+                .pod
+                .iter()
+                .any(|wanted| wanted.strip_suffix('*').map_or(wanted == key, |start| key.starts_with(start)))
     };
     let (own, cut) = bounded_labels(meta.labels.iter().flatten().filter(|(key, _)| chosen(key)));
     if cut > 0 {

@@ -17,6 +17,8 @@ pub struct LabelKeys {
     pub region: String,
     /// Labels of pods to include in their flows; a label that ends in `*` stands for all with this prefix.
     pub pod: Vec<String>,
+    /// Labels of namespaces to include in their pods' flows. Without any, namespaces are not watched.
+    pub namespace: Vec<String>,
     /// The nodes without an agent.
     pub agentless: Agentless,
 }
@@ -27,6 +29,7 @@ impl Default for LabelKeys {
             zone: "topology.kubernetes.io/zone".into(),
             region: "topology.kubernetes.io/region".into(),
             pod: ["app", "k8s-app", "name", "app.kubernetes.io/*"].map(str::to_owned).into(),
+            namespace: Vec::new(),
             agentless: Agentless::default(),
         }
     }
