@@ -33,7 +33,7 @@ impl Datapath {
         let from = self.options.hook;
         let traffic_control = if to == Hook::Netfilter { from } else { to };
         let at = |hook| Options { hook, ..self.options };
-        let notes = Parts { egress: to != Hook::Netfilter, ..Parts::leaving(Hook::Netfilter) };
+        let notes = Parts { egress: true, ..Parts::leaving(Hook::Netfilter) };
         let noting = self.loaded.programs_for(&at(Hook::Netfilter), notes, settings::NOTE)?;
         let counting = Parts::leaving(traffic_control);
         let rest = self.loaded.programs_for(&at(traffic_control), counting, settings::COUNT_THE_REST)?;

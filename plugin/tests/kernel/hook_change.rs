@@ -48,6 +48,15 @@ fn traffic([pod, node, peer]: [&Namespace; 3], version: IpVersion, done: &Atomic
     }
 }
 
+/// Ends the traffic when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Sends while the hook changes, and compares with the wire. Returns false if the wire lost packets.
 fn change_under_traffic(network: &mut Network, to: Hook, version: IpVersion) -> bool {
     let _sink = sink(&network.peer, PEER.of(version), PORT);
@@ -55,12 +64,12 @@ fn change_under_traffic(network: &mut Network, to: Hook, version: IpVersion) -> 
     let done = AtomicBool::new(false);
     let Network { pod, node, peer, counting: Counting { datapath, .. }, .. } = &mut *network;
     thread::scope(|scope| {
-        let sending = scope.spawn(|| traffic([pod, node, peer], version, &done));
+        scope.spawn(|| traffic([pod, node, peer], version, &done));
+        // Also after a failure, which would wait for the traffic otherwise.
+        let _end = End(&done);
         thread::sleep(GRACE);
         change(node, datapath, to);
         thread::sleep(GRACE);
-        done.store(true, Ordering::Relaxed);
-        sending.join().unwrap();
     });
     let less = |a: Counter, b: Counter| Counter { bytes: a.bytes - b.bytes, packets: a.packets - b.packets };
     for last in [false; 50].into_iter().chain([true]) {
