@@ -3,7 +3,7 @@
 export MERIDIAN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meridian
 export CARGO_TARGET_DIR ?= $(MERIDIAN_CACHE)/target
 
-.PHONY: help demo test bench bench-page ebpf web dashboards image test-kernels test-cilium fuzz soak cluster cluster-down
+.PHONY: help demo test test-kernel-long bench bench-page ebpf web dashboards image test-kernels test-cilium fuzz soak cluster cluster-down
 
 help: ## shows this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -13,6 +13,9 @@ demo: ## runs the demo; ARGS="--serve" and so on
 
 test: ## runs every check and test
 	@scripts/test.sh
+
+test-kernel-long: ## retires entries and changes tables, programs and hooks under load TIMES=20 times as long as `make test`
+	@MERIDIAN_TIMES=$(or $(TIMES),20) scripts/test.sh kernel retiring:: load:: a_change_of_the_hook
 
 bench: ## measures the kernel program, writes docs/performance.md
 	@scripts/bench.sh

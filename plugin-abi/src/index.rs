@@ -58,6 +58,24 @@ pub const fn pair(hash: u64, probe: u32) -> u32 {
     line * (CELLS / 2) + ((hash >> 32) as u32).wrapping_add(probe) % (CELLS / 2)
 }
 
+/// A cell's place in the index, from its pair's and its own in the pair.
+#[inline(always)]
+pub const fn place(pair: u32, at: usize) -> u32 {
+    pair * 2 + at as u32
+}
+
+/// The pair of the cell at a place.
+#[inline(always)]
+pub const fn pair_of(place: u32) -> u32 {
+    place / 2
+}
+
+/// The place of a cell in its pair.
+#[inline(always)]
+pub const fn cell_of(place: u32) -> usize {
+    place as usize % 2
+}
+
 /// What the cell of a hash has besides the entry's number.
 #[inline(always)]
 pub const fn tag(hash: u64) -> u32 {

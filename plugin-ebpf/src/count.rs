@@ -19,6 +19,7 @@ use meridian_abi::{
 use meridian_ebpf::{
     headers::{Headers, Transport, TransportKind},
     packet::{Packet, Route},
+    ports::is_among,
     wire::{self, Cut, Size},
 };
 
@@ -107,7 +108,7 @@ pub fn encapsulate(size: &mut Size) {
 pub fn arrived<A: FlowTable>(packet: &impl Packet, device: u32) {
     let control = maps::control();
     // SAFETY: a map value; userspace stores the aligned half word whole.
-    if control.is_null() || unsafe { ptr::read_volatile(&raw const (*control).externals) } == 0 {
+    if unsafe { ptr::read_volatile(&raw const (*control).externals) } == 0 {
         return;
     }
     let Some(headers) = A::parse(packet) else { return };
@@ -171,24 +172,20 @@ fn is_outer<A: FlowTable>(headers: &Headers<A>, own: u16) -> bool {
     if !matches!(headers.protocol, UDP | IPIP | IPV6 | GRE) {
         return false;
     }
-    let control = maps::control();
-    if control.is_null() {
-        return false;
+    if headers.protocol == UDP {
+        let Transport { kind, destination, .. } = headers.transport;
+        let [destinations, sources] = maps::overlay_ports();
+        // An unused place has port 0, which no overlay has.
+        return kind == TransportKind::Ports
+            && (destination != 0 && is_among(destinations, destination) || own != 0 && is_among(sources, own));
     }
-    // SAFETY: a map value; userspace stores aligned words whole.
-    let control = unsafe { ptr::read_volatile(control) };
-    match headers.protocol {
-        IPIP => control.protocols & Control::IPIP != 0,
-        IPV6 => control.protocols & Control::IPV6 != 0,
-        GRE => control.protocols & Control::GRE != 0,
-        _ => {
-            let Transport { kind, destination, .. } = headers.transport;
-            // An unused place has port 0, which no overlay has.
-            kind == TransportKind::Ports
-                && (destination != 0 && control.destination_ports.contains(&destination)
-                    || own != 0 && control.source_ports.contains(&own))
-        }
-    }
+    let bit = match headers.protocol {
+        IPIP => Control::IPIP,
+        IPV6 => Control::IPV6,
+        _ => Control::GRE,
+    };
+    // SAFETY: a map value; userspace stores the aligned word whole.
+    unsafe { ptr::read_volatile(&raw const (*maps::control()).protocols) & bit != 0 }
 }
 
 /// Adds to the matrix, and to the flow entry if there is room for one.

@@ -1,18 +1,18 @@
 //! The flow maps: entries are looked up, made and counted in.
 
 use crate::{
-    maps::{Address, add, epoch, hash_keys, opaque, setting},
-    shares,
+    maps::{Address, add, epoch, hash_keys, opaque},
+    room, shares,
 };
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use core::{
-    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
+    intrinsics::{AtomicOrdering, atomic_xchg},
     ptr,
 };
 use meridian_abi::{
-    Counter, control,
+    Counter,
     flow::{self, FlowKey, FlowSlot, SideAndPath, V4, V6, Verdict},
-    index::{self, Line, Numbers, Pair},
+    index::{self, Pair},
 };
 use meridian_ebpf::hash::Hash;
 
@@ -22,19 +22,10 @@ static FLOWS_V4: Array<FlowSlot<V4>> = Array::with_max_entries(1, BPF_F_MMAPABLE
 #[map]
 static FLOWS_V6: Array<FlowSlot<V6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The loader sets the sizes.
-#[map]
-static FREE_V4: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-#[map]
-static FREE_V6: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
 #[map]
 static INDEX_V4: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
 #[map]
 static INDEX_V6: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
-
-#[map]
-static NUMBERS: Array<Numbers> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
 /// An address family with its flow map.
 pub trait FlowTable: Address + PartialEq + 'static {
@@ -43,9 +34,6 @@ pub trait FlowTable: Address + PartialEq + 'static {
 
     /// The index of the flow map.
     fn index() -> &'static Array<Pair>;
-
-    /// The ring of free numbers.
-    fn free() -> &'static Array<Line>;
 
     /// The hash of a key.
     fn hash(key: &FlowKey<Self>) -> u64;
@@ -58,6 +46,12 @@ pub trait FlowTable: Address + PartialEq + 'static {
 
     /// The number of the entry of `key`, or `u32::MAX`.
     fn search(key: &FlowKey<Self>) -> u32;
+
+    /// The place of a cell for a new entry, which no other program takes, or `u32::MAX`.
+    fn reserved_cell(hash: u64) -> u32;
+
+    /// A number that no entry has, or `u32::MAX`.
+    fn taken_number() -> u32;
 }
 
 impl FlowTable for V4 {
@@ -69,11 +63,6 @@ impl FlowTable for V4 {
     #[inline(always)]
     fn index() -> &'static Array<Pair> {
         &INDEX_V4
-    }
-
-    #[inline(always)]
-    fn free() -> &'static Array<Line> {
-        &FREE_V4
     }
 
     #[inline(always)]
@@ -95,6 +84,16 @@ impl FlowTable for V4 {
     fn search(key: &FlowKey<Self>) -> u32 {
         search_v4(pair(key.source.0, key.destination.0), key_rest(key))
     }
+
+    #[inline(always)]
+    fn reserved_cell(hash: u64) -> u32 {
+        room::reserve_v4(hash)
+    }
+
+    #[inline(always)]
+    fn taken_number() -> u32 {
+        room::number_v4()
+    }
 }
 
 impl FlowTable for V6 {
@@ -106,11 +105,6 @@ impl FlowTable for V6 {
     #[inline(always)]
     fn index() -> &'static Array<Pair> {
         &INDEX_V6
-    }
-
-    #[inline(always)]
-    fn free() -> &'static Array<Line> {
-        &FREE_V6
     }
 
     #[inline(always)]
@@ -138,6 +132,16 @@ impl FlowTable for V6 {
     fn search(key: &FlowKey<Self>) -> u32 {
         let (V6([a, b, c, d]), V6([e, f, g, h])) = (key.source, key.destination);
         search_v6(pair(a, b), pair(c, d), pair(e, f), pair(g, h), key_rest(key))
+    }
+
+    #[inline(always)]
+    fn reserved_cell(hash: u64) -> u32 {
+        room::reserve_v6(hash)
+    }
+
+    #[inline(always)]
+    fn taken_number() -> u32 {
+        room::number_v6()
     }
 }
 
@@ -200,17 +204,20 @@ fn search<A: FlowTable>(key: &FlowKey<A>) -> u32 {
     u32::MAX
 }
 
-/// [`search`] as a function of its own, which takes the key in registers: nothing of it is on the callers' stack, of
-/// which a program and its functions have 512 bytes together before Linux 6.13.
+/// [`search`] as a function of its own, which the verifier walks once for each program: the loader makes it global. It
+/// takes the key in registers: nothing of it is on the callers' stack, of which a program and its functions have 512 bytes
+/// together before Linux 6.13.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn search_v4(addresses: u64, rest: u32) -> u32 {
+extern "C" fn search_v4(addresses: u64, rest: u32) -> u32 {
     let [source, destination] = words(addresses);
     search(&key(V4(source), V4(destination), rest))
 }
 
 /// The same.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn search_v6(ab: u64, cd: u64, ef: u64, gh: u64, rest: u32) -> u32 {
+extern "C" fn search_v6(ab: u64, cd: u64, ef: u64, gh: u64, rest: u32) -> u32 {
     let ([a, b], [c, d], [e, f], [g, h]) = (words(ab), words(cd), words(ef), words(gh));
     search(&key(V6([a, b, c, d]), V6([e, f, g, h]), rest))
 }
@@ -240,11 +247,11 @@ fn look<A: FlowTable>(key: &FlowKey<A>, hash: u64, probe: u32) -> (*mut FlowSlot
 /// A new entry for `key`, with this verdict. Null: there is no room.
 #[inline(always)]
 fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut FlowSlot<A> {
-    let cell = reserved_cell::<A>(hash);
-    if cell.is_null() {
-        return ptr::null_mut();
-    }
-    let number = take_number::<A>();
+    let place = A::reserved_cell(hash);
+    let Some(cells) = A::index().get_ptr_mut(index::pair_of(place)) else { return ptr::null_mut() };
+    // SAFETY: one of the two cells of a map value.
+    let cell = unsafe { cells.cast::<u32>().add(index::cell_of(place)) };
+    let number = A::taken_number();
     let Some(slot) = A::flows().get_ptr_mut(number) else {
         // SAFETY: a cell of a map value, which no other program writes to.
         unsafe { ptr::write_volatile(cell, index::EMPTY) };
@@ -259,71 +266,6 @@ fn make<A: FlowTable>(key: &FlowKey<A>, hash: u64, verdict: Verdict) -> *mut Flo
         ptr::write_volatile(cell, index::tag(hash) | number);
     }
     slot
-}
-
-/// A cell for a new entry, which no other program takes. Null: all cells that it may be in are taken.
-#[inline(always)]
-fn reserved_cell<A: FlowTable>(hash: u64) -> *mut u32 {
-    for probe in 0..opaque::<{ index::PROBES as i32 }>() {
-        let Some(cells) = A::index().get_ptr_mut(index::pair(hash, probe as u32)) else { break };
-        for at in 0..2 {
-            // SAFETY: a cell of a non-null map value, which others write as one word.
-            unsafe {
-                let cell = cells.cast::<u32>().add(at);
-                if ptr::read_volatile(cell) != index::EMPTY {
-                    continue;
-                }
-                let (_, is_mine) = atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                    cell,
-                    index::EMPTY,
-                    index::RESERVED,
-                );
-                if is_mine {
-                    return cell;
-                }
-            }
-        }
-    }
-    ptr::null_mut()
-}
-
-/// The attempts to take a number while other CPUs take some.
-const ATTEMPTS: i32 = 32;
-
-/// A number that no entry has, or `u32::MAX`.
-#[inline(always)]
-fn take_number<A: FlowTable>() -> u32 {
-    let slots = setting!(flow_slots);
-    let Some(numbers) = NUMBERS.get_ptr_mut(control::straight(A::VERSION)) else { return u32::MAX };
-    for _ in 0..opaque::<ATTEMPTS>() {
-        // SAFETY: a non-null map value; words are read and exchanged whole. The addition of zero is a full barrier:
-        // what lies in the ring is not read before the number of those that were given.
-        unsafe {
-            let taken = ptr::read_volatile(&raw const (*numbers).taken);
-            let given = atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*numbers).given, 0);
-            let (word, expected, number) = if (given.wrapping_sub(taken) as i64) > 0 {
-                let at = taken as u32 & slots.wrapping_sub(1);
-                let Some(line) = A::free().get(at / index::CELLS) else { break };
-                let number = ptr::read_volatile(line.0.as_ptr().add((at % index::CELLS) as usize));
-                (&raw mut (*numbers).taken, taken, number)
-            } else {
-                let next = ptr::read_volatile(&raw const (*numbers).next);
-                (&raw mut (*numbers).next, next, next as u32)
-            };
-            if number >= slots {
-                break;
-            }
-            let (_, is_mine) = atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                word,
-                expected,
-                expected.wrapping_add(1),
-            );
-            if is_mine {
-                return number;
-            }
-        }
-    }
-    u32::MAX
 }
 
 /// Where a packet's flow entry came from.

@@ -20,6 +20,7 @@ mod fast;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod netfilter;
+mod room;
 #[cfg(target_arch = "bpf")]
 mod shares;
 #[cfg(target_arch = "bpf")]

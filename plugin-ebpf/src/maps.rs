@@ -16,6 +16,7 @@ use core::{
     arch::asm,
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_xadd},
+    mem::MaybeUninit,
     ptr,
 };
 use meridian_abi::{
@@ -46,6 +47,17 @@ pub fn value<const AT: usize>() -> u32 {
     // SAFETY: moves a constant, which the loader replaces, into a register.
     unsafe {
         asm!("{0} = {1}", out(wreg) value, const settings::VALUE + AT as i32, options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// The same, moved anew at each use: a register or a word on the stack that keeps it costs more.
+#[inline(always)]
+pub fn fresh<const AT: usize>() -> u32 {
+    let value: u32;
+    // SAFETY: as above.
+    unsafe {
+        asm!("{0} = {1}", out(wreg) value, const settings::VALUE + AT as i32, options(nomem, nostack, preserves_flags));
     }
     value
 }
@@ -216,19 +228,19 @@ pub fn add_to_matrix<A: Address>(verdict: Verdict, direction: Direction, size: C
     }
 }
 
-/// Userspace's current value.
+/// Userspace's current value. The loader makes the address of the map that of its only value, which no program looks up.
 #[inline(always)]
 pub fn control() -> *const Control {
-    CONTROL.get_ptr(0).unwrap_or(ptr::null())
+    let mut address = (&raw const CONTROL).cast();
+    // SAFETY: leaves the register as it is. The compiler must not read the map's definition at this address.
+    unsafe { asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags)) };
+    address
 }
 
 /// The version of the zone table.
 #[inline(always)]
 pub fn epoch() -> u32 {
     let control = control();
-    if control.is_null() {
-        return 1;
-    }
     // SAFETY: a map value; userspace stores the aligned word whole.
     unsafe { ptr::read_volatile(&raw const (*control).epoch) }
 }
@@ -260,15 +272,19 @@ fn lookup_bits(address: zone::Address, bits: u32, epoch: u32) -> Entry {
 /// Whether there are overlays whose outer packets have a known UDP port.
 #[inline(always)]
 pub fn has_overlay_ports() -> bool {
+    let [destinations, sources] = overlay_ports();
+    destinations | sources != 0
+}
+
+/// The destination ports of overlays' outer packets, and the source ports: four each.
+#[inline(always)]
+pub fn overlay_ports() -> [u64; 2] {
     let control = control();
-    if control.is_null() {
-        return false;
-    }
     // SAFETY: a map value; each of the two fields is one aligned word of 64 bits.
     unsafe {
         let destinations = (&raw const (*control).destination_ports).cast::<u64>();
         let sources = (&raw const (*control).source_ports).cast::<u64>();
-        ptr::read_volatile(destinations) | ptr::read_volatile(sources) != 0
+        [ptr::read_volatile(destinations), ptr::read_volatile(sources)]
     }
 }
 
@@ -276,17 +292,15 @@ pub fn has_overlay_ports() -> bool {
 #[inline(always)]
 pub fn node() -> Slot {
     let control = control();
-    if control.is_null() {
-        return zone::UNKNOWN;
-    }
     // SAFETY: a map value; userspace stores the aligned half word whole.
     let slot = unsafe { ptr::read_volatile(&raw const (*control).node) };
     if u32::from(slot) < setting!(matrix_slots) { slot } else { zone::UNKNOWN }
 }
 
 /// The zone in which the tunnel of an overlay's device ends, if it has one end; a slot.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn tunnel_end(ifindex: u32, epoch: u32) -> u32 {
+pub extern "C" fn tunnel_end(ifindex: u32, epoch: u32) -> u32 {
     // SAFETY: the value is read at once; one that is just replaced is that of a device that is no more.
     match unsafe { TUNNEL_ENDS.get(&ifindex) } {
         Some(end) => lookup_key(*end, epoch).slot.into(),
@@ -355,9 +369,6 @@ pub fn is_trunk(ifindex: u32) -> bool {
 #[inline(always)]
 pub fn quick_role(ifindex: u32) -> u64 {
     let control = control();
-    if control.is_null() {
-        return role(ifindex);
-    }
     // SAFETY: a map value; userspace stores aligned words whole. It names a device here after, and for no longer than,
     // the map DEVICES has it.
     unsafe {
@@ -402,13 +413,15 @@ pub fn was_noted(skb: u64, ip_bytes: u32) -> bool {
 /// See [`Packet::forget`](meridian_ebpf::packet::Packet::forget).
 #[inline(always)]
 pub fn forget<const N: usize>(words: [u32; N]) -> [u32; N] {
-    let mut forgotten = [0u32; N];
-    // SAFETY: both have room for as many bytes. What a helper has written is anything to the verifier.
+    // Not zeros: the compiler would write them byte by byte in a loop, which the verifier walks.
+    let mut forgotten = MaybeUninit::<[u32; N]>::uninit();
+    // SAFETY: both have room for as many bytes, and the helper writes all of them. What it has written is anything to the
+    // verifier.
     unsafe {
         let len = size_of::<[u32; N]>() as u32;
         bpf_probe_read_kernel(forgotten.as_mut_ptr().cast(), len, words.as_ptr().cast());
+        forgotten.assume_init()
     }
-    forgotten
 }
 
 /// Begins a run: counts it if another one is in progress on this CPU.

@@ -168,7 +168,7 @@ fn kernel_field<T: Copy, const AT: usize>(structure: *const u8) -> T {
 fn cast(address: usize) -> *const u8 {
     // SAFETY: the loader turns a call to this number into a call to the kernel function.
     let cast: extern "C" fn(usize, u32) -> *const u8 = unsafe { transmute(CALL_RDONLY_CAST as usize) };
-    cast(address, setting!(word_type))
+    cast(address, maps::fresh::<{ core::mem::offset_of!(settings::Settings, word_type) }>())
 }
 
 /// A packet in a `struct sk_buff`.
@@ -217,17 +217,7 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn pieces(&self) -> u32 {
-        let mut piece: usize = peek(self.shared + setting!(shared_frag_list) as usize);
-        let mut pieces = 0;
-        while piece != 0 {
-            pieces += 1;
-            if pieces >= MAX_PIECES {
-                return TOO_MANY;
-            }
-            piece = peek(piece + setting!(skb_next) as usize);
-        }
-        // The first one is the buffer itself.
-        if pieces == 0 { 0 } else { pieces + 1 }
+        pieces_from(peek(self.shared + setting!(shared_frag_list) as usize))
     }
 
     #[inline(always)]
@@ -296,6 +286,23 @@ fn peek<W: Copy>(address: usize) -> W {
     // SAFETY: the verifier turns a load through a cast pointer into one that can't fault, and the
     // processors that run eBPF load unaligned words.
     unsafe { ptr::read(cast(address).cast()) }
+}
+
+/// The pieces of a chain of buffers, which begins with a buffer before the first one in the list.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pieces_from(first: usize) -> u32 {
+    let mut piece = first;
+    let mut pieces = 0;
+    while piece != 0 {
+        pieces += 1;
+        if pieces >= MAX_PIECES {
+            return TOO_MANY;
+        }
+        piece = peek(piece + setting!(skb_next) as usize);
+    }
+    // The first one is the buffer itself.
+    if pieces == 0 { 0 } else { pieces + 1 }
 }
 
 /// Copies bytes that are not in the linear part of a buffer. 0 if all went well.

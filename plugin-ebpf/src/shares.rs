@@ -58,8 +58,9 @@ fn cell(high: u64, low: u64) -> *mut Share {
 }
 
 /// The level of a source's entries before it rises by `uses`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn level_of_entries(high: u64, low: u64, uses: u32) -> u32 {
+extern "C" fn level_of_entries(high: u64, low: u64, uses: u32) -> u32 {
     let share = cell(high, low);
     if share.is_null() {
         return 0;
@@ -69,8 +70,9 @@ fn level_of_entries(high: u64, low: u64, uses: u32) -> u32 {
 }
 
 /// The level of a source's events before it rises by one.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn level_of_events(high: u64, low: u64) -> u32 {
+extern "C" fn level_of_events(high: u64, low: u64) -> u32 {
     let share = cell(high, low);
     if share.is_null() {
         return 0;

@@ -226,13 +226,16 @@ impl Packet for Skb {
                 }
             }
         }
-        let mut copy = [W::default(); N];
+        // Not zeros: the compiler would write them byte by byte in a loop, which the verifier walks.
+        let mut copy = MaybeUninit::<[W; N]>::uninit();
         let len = (N * width) as u32;
-        // SAFETY: `copy` has room for `len` bytes.
-        if unsafe { bpf_skb_load_bytes(self.skb.cast(), at, copy.as_mut_ptr().cast(), len) } != 0 {
-            return false;
+        // SAFETY: `copy` has room for `len` bytes, all of which the kernel writes if it returns zero.
+        unsafe {
+            if bpf_skb_load_bytes(self.skb.cast(), at, copy.as_mut_ptr().cast(), len) != 0 {
+                return false;
+            }
+            *words = copy.assume_init();
         }
-        *words = copy;
         true
     }
 }

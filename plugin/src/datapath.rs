@@ -14,6 +14,7 @@ pub mod devices;
 mod error;
 mod events;
 mod flow_maps;
+mod functions;
 mod grace;
 mod hook;
 mod hook_change;
@@ -214,7 +215,7 @@ impl Datapath {
 
     /// Makes the programs at the egress leave unusual packets to the loaded ones.
     fn set_egress_cores(&self) -> Result<(), Error> {
-        let cores = self.loaded.programs.egress.cores.as_ref();
+        let cores = self.loaded.programs.egress.as_ref().and_then(|egress| egress.cores.as_ref());
         cores.map_or(Ok(()), |cores| attach::set_programs(&self.maps.egress_cores, [0, 1], cores))
     }
 
@@ -554,7 +555,7 @@ impl Datapath {
         let programs = &self.loaded.programs;
         match &programs.netfilter {
             Some(netfilter) => [netfilter.cores[0].as_fd(), netfilter.cores[1].as_fd()],
-            None => [programs.egress.attached[0].as_fd(), programs.egress.attached[0].as_fd()],
+            None => [self.at_egress().attached[0].as_fd(), self.at_egress().attached[0].as_fd()],
         }
     }
 
@@ -563,13 +564,19 @@ impl Datapath {
         let programs = &self.loaded.programs;
         let cores = match &programs.netfilter {
             Some(netfilter) => netfilter.unusual.as_ref(),
-            None => programs.egress.cores.as_deref(),
+            None => self.at_egress().cores.as_deref(),
         };
         cores.map(|cores| cores.each_ref().map(AsFd::as_fd))
     }
 
+    #[expect(clippy::expect_used, reason = "programs are loaded for netfilter, or for the egress")]
+    fn at_egress(&self) -> &object::Egress {
+        self.loaded.programs.egress.as_ref().expect("programs at the egress")
+    }
+
     /// The program for arrivals: for test runs.
+    #[expect(clippy::expect_used, reason = "every hook has programs at the ingress")]
     pub fn arrivals(&self) -> BorrowedFd<'_> {
-        self.loaded.programs.ingress[0].as_fd()
+        self.loaded.programs.ingress.as_ref().expect("programs at the ingress")[0].as_fd()
     }
 }

@@ -131,9 +131,9 @@ impl Attached {
         let layer = usize::from(!device.ethernet);
         let mut places = Vec::new();
         if let Some(hook) = hooks.egress {
-            places.push(self.side(Side::Egress, hook, &programs.egress.attached[layer], device, pins)?);
+            places.push(self.side(Side::Egress, hook, &programs.at_egress()?.attached[layer], device, pins)?);
         }
-        self.side(Side::Ingress, hooks.ingress, &programs.ingress[layer], device, pins)?;
+        self.side(Side::Ingress, hooks.ingress, &programs.at_ingress()?[layer], device, pins)?;
         Ok(places)
     }
 
@@ -194,8 +194,8 @@ impl Attached {
         let layer = usize::from(!device.ethernet);
         let restore = |side| {
             let (hook, program) = match side {
-                Side::Ingress => (hooks.ingress, &programs.ingress[layer]),
-                Side::Egress => (hooks.egress.unwrap_or(hooks.ingress), &programs.egress.attached[layer]),
+                Side::Ingress => (hooks.ingress, &programs.at_ingress()?[layer]),
+                Side::Egress => (hooks.egress.unwrap_or(hooks.ingress), &programs.at_egress()?.attached[layer]),
             };
             self.side(side, hook, program, device, pins)
         };

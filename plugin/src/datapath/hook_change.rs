@@ -13,7 +13,7 @@
 use super::{
     Datapath, Error, Hook,
     change_step::{HookChange, Later, Step},
-    object::{Egress, Options, Programs},
+    object::{Egress, Options, Parts, Programs},
     sys::Side,
 };
 use meridian_abi::settings;
@@ -33,9 +33,11 @@ impl Datapath {
         let from = self.options.hook;
         let traffic_control = if to == Hook::Netfilter { from } else { to };
         let at = |hook| Options { hook, ..self.options };
-        let noting = self.loaded.programs_for(&at(Hook::Netfilter), settings::NOTE)?;
-        let rest = self.loaded.programs_for(&at(traffic_control), settings::COUNT_THE_REST)?;
-        let after = self.loaded.programs_for(&at(to), settings::COUNT)?;
+        let notes = Parts { egress: true, ..Parts::leaving(Hook::Netfilter) };
+        let noting = self.loaded.programs_for(&at(Hook::Netfilter), notes, settings::NOTE)?;
+        let counting = Parts::leaving(traffic_control);
+        let rest = self.loaded.programs_for(&at(traffic_control), counting, settings::COUNT_THE_REST)?;
+        let after = self.loaded.programs_for(&at(to), Parts::leaving(to), settings::COUNT)?;
         let step = if to == Hook::Netfilter {
             self.enter_netfilter(from, &noting, &rest)?;
             Step::LeaveTrafficControl(Box::new(Later { meanwhile: noting, after }))
@@ -49,9 +51,10 @@ impl Datapath {
 
     /// Lets netfilter count and note, and traffic control count the rest. After an error, all is as before.
     fn enter_netfilter(&mut self, from: Hook, noting: &Programs, rest: &Programs) -> Result<(), Error> {
-        let before = self.loaded.programs.egress.clone();
-        let entered = self
-            .set_egress(from, &rest.egress)
+        let before = self.loaded.programs.at_egress()?.clone();
+        let entered = rest
+            .at_egress()
+            .and_then(|rest| self.set_egress(from, rest))
             .and_then(|()| noting.at_netfilter())
             .and_then(|noting| self.attach_netfilter(noting));
         if entered.is_err() {
@@ -67,7 +70,7 @@ impl Datapath {
         let entered = noting
             .at_netfilter()
             .and_then(|noting| self.set_cores(noting))
-            .and_then(|()| self.set_egress(to, &noting.egress))
+            .and_then(|()| self.set_egress(to, noting.at_egress()?))
             .and_then(|()| self.forget_passing());
         if entered.is_err() {
             let left = self.loaded.programs.at_netfilter().and_then(|before| self.set_cores(before));
@@ -103,15 +106,15 @@ impl Datapath {
     fn take_step(&mut self, HookChange { to, step }: &HookChange) -> Result<(), Error> {
         match step {
             Step::CountTheRest(later) => {
-                self.set_egress(*to, &later.meanwhile.egress)?;
+                self.set_egress(*to, later.meanwhile.at_egress()?)?;
                 self.clear_cores()
             }
             Step::LeaveNetfilter(after) => {
-                self.set_egress(*to, &after.egress)?;
+                self.set_egress(*to, after.at_egress()?)?;
                 self.attached.leave_netfilter(self.pins.as_ref())
             }
             Step::LeaveTrafficControl(later) => {
-                self.set_egress(self.options.hook, &later.meanwhile.egress)?;
+                self.set_egress(self.options.hook, later.meanwhile.at_egress()?)?;
                 self.set_cores(later.after.at_netfilter()?)?;
                 self.leave_egress()
             }
@@ -126,14 +129,15 @@ impl Datapath {
     /// Attaches these programs to the egress of every device, present and future.
     fn set_egress(&mut self, hook: Hook, programs: &Egress) -> Result<(), Error> {
         self.device_hooks.egress = Some(hook);
-        self.loaded.programs.egress.attached = Arc::clone(&programs.attached);
+        let before = self.loaded.programs.egress.take().and_then(|egress| egress.cores);
+        let cores = programs.cores.clone().or(before);
+        self.loaded.programs.egress = Some(Egress { attached: Arc::clone(&programs.attached), cores });
         if programs.cores.is_some() {
-            self.loaded.programs.egress.cores = programs.cores.clone();
             self.set_egress_cores()?;
         }
-        let Self { attached, loaded, pins, devices, .. } = self;
+        let Self { attached, pins, devices, .. } = self;
         for device in &devices.devices {
-            let program = &loaded.programs.egress.attached[usize::from(!device.ethernet)];
+            let program = &programs.attached[usize::from(!device.ethernet)];
             match attached.side(Side::Egress, hook, program, device, pins.as_ref()) {
                 // The device is gone.
                 Err(Error::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}

@@ -2,8 +2,9 @@
 //! [`meridian_abi::settings`].
 
 use super::Error;
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn};
 use meridian_abi::settings::{FIELD, FIELD_STEP, HASH_KEYS, Settings, VALUE};
+use std::os::fd::RawFd;
 use zerocopy::IntoBytes;
 
 /// A 64-bit immediate takes two instructions, of which the second one is data.
@@ -15,6 +16,23 @@ const ADD: [u8; 2] = [0x07, 0x04];
 /// The lowest bits of an instruction that loads from memory.
 const LOAD: u8 = 0x01;
 const CLASS: u8 = 0x07;
+
+/// Makes addresses of a map with one value addresses of that value (Linux 5.2): a program needs no look-up.
+pub(super) fn address_value(instructions: &mut [bpf_insn], map: RawFd) {
+    let mut at = 0;
+    while let [instruction, rest, ..] = &mut instructions[at..] {
+        if instruction.code != LOAD_64 {
+            at += 1;
+            continue;
+        }
+        if u32::from(instruction.src_reg()) == BPF_PSEUDO_MAP_FD && instruction.imm == map {
+            instruction.set_src_reg(BPF_PSEUDO_MAP_VALUE as u8);
+            // The offset in the value.
+            rest.imm = 0;
+        }
+        at += 2;
+    }
+}
 
 /// Replaces every placeholder by its setting.
 ///
@@ -115,6 +133,21 @@ mod tests {
         }
         let far = Settings { device_mtu: 40_000, ..settings() };
         assert!(fill(&mut [instruction(0x61, MTU, 0)], &far).is_err());
+    }
+
+    #[test]
+    fn the_address_of_one_map_becomes_that_of_its_value() {
+        let load = |map, source| {
+            let mut load = instruction(LOAD_64, 0, map);
+            load.set_src_reg(source);
+            load
+        };
+        let data = instruction(0, 0, LOAD_64.into());
+        let mut program = [load(7, 1), data, load(8, 1), data, load(7, 0), data, instruction(0xb7, 0, 7), load(7, 1)];
+        address_value(&mut program, 7);
+        let sources: Vec<_> = program.iter().map(|instruction| (instruction.src_reg(), instruction.imm)).collect();
+        let (kept, value) = ((2, LOAD_64.into()), (2, 0));
+        assert_eq!(sources, [(2, 7), value, (1, 8), kept, (0, 7), kept, (2, 7), (1, 7)]);
     }
 
     #[test]

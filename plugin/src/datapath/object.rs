@@ -6,7 +6,7 @@
 use super::{
     Error, Hook,
     btf::Btf,
-    immediates,
+    functions, immediates,
     maps::{Map, Named},
     names,
     pins::{self, Pins},
@@ -76,16 +76,49 @@ pub(super) struct Programs {
     /// The programs at netfilter.
     pub(super) netfilter: Option<Netfilter>,
     /// The programs at the egress of traffic control.
-    pub(super) egress: Egress,
-    /// The programs at the ingress, likewise.
-    pub(super) ingress: [OwnedFd; 2],
+    pub(super) egress: Option<Egress>,
+    /// The programs at the ingress, with and without an Ethernet header.
+    pub(super) ingress: Option<[OwnedFd; 2]>,
+}
+
+/// The programs to load: the verifier takes its time for each.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    /// Those at netfilter.
+    pub(super) netfilter: bool,
+    /// Those at the egress of traffic control.
+    pub(super) egress: bool,
+    /// Those at the ingress.
+    pub(super) ingress: bool,
+}
+
+impl Parts {
+    /// Those that count what leaves at a hook.
+    pub(super) const fn leaving(hook: Hook) -> Self {
+        let netfilter = matches!(hook, Hook::Netfilter);
+        Self { netfilter, egress: !netfilter, ingress: false }
+    }
 }
 
 impl Programs {
     /// The programs at netfilter.
     pub(super) fn at_netfilter(&self) -> Result<&Netfilter, Error> {
-        self.netfilter.as_ref().ok_or_else(|| Error::Object { what: "no programs for netfilter were loaded".into() })
+        self.netfilter.as_ref().ok_or_else(|| not_loaded("netfilter"))
     }
+
+    /// The programs at the egress.
+    pub(super) fn at_egress(&self) -> Result<&Egress, Error> {
+        self.egress.as_ref().ok_or_else(|| not_loaded("the egress"))
+    }
+
+    /// The programs at the ingress.
+    pub(super) fn at_ingress(&self) -> Result<&[OwnedFd; 2], Error> {
+        self.ingress.as_ref().ok_or_else(|| not_loaded("the ingress"))
+    }
+}
+
+fn not_loaded(place: &str) -> Error {
+    Error::Object { what: format!("no programs for {place} were loaded") }
 }
 
 /// The programs at the egress of traffic control. A clone is of the same programs.
@@ -108,12 +141,12 @@ pub(super) struct Netfilter {
 }
 
 impl Loaded {
-    /// Loads the programs of a hook again, with the same maps, in the role `handover` while counting moves from one
+    /// Loads programs of a hook again, with the same maps, in the role `handover` while counting moves from one
     /// hook to another; see [`Settings::handover`].
     ///
     /// # Errors
     /// The kernel is too old, or refuses.
-    pub(super) fn programs_for(&self, options: &Options, handover: u32) -> Result<Programs, Error> {
+    pub(super) fn programs_for(&self, options: &Options, parts: Parts, handover: u32) -> Result<Programs, Error> {
         let kernel = kernel(options.hook)?;
         // Only the core writes notes and crosses them out.
         let options = &Options { core_alone: options.core_alone || handover != settings::COUNT, ..*options };
@@ -124,7 +157,7 @@ impl Loaded {
         let places =
             places.filter_map(|(name, map)| Some((name.as_str(), map.fd().as_fd().as_raw_fd(), shapes.get(name)?)));
         let places: Vec<_> = places.collect();
-        load_programs(&mut object, places, options, &settings, kernel.as_ref())
+        load_programs(&mut object, places, (options, parts), &settings, kernel.as_ref())
     }
 }
 
@@ -140,7 +173,9 @@ pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Loaded, Err
     let places =
         places.filter_map(|(name, map)| Some((name.as_str(), map.fd().as_fd().as_raw_fd(), shapes.get(name)?)));
     let settings = settings(kernel.as_ref(), options, seed)?;
-    let programs = load_programs(&mut object, places.collect::<Vec<_>>(), options, &settings, kernel.as_ref())?;
+    let parts = Parts { ingress: true, ..Parts::leaving(options.hook) };
+    let programs =
+        load_programs(&mut object, places.collect::<Vec<_>>(), (options, parts), &settings, kernel.as_ref())?;
     Ok(Loaded { programs, maps, seed })
 }
 
@@ -160,7 +195,7 @@ fn malformed(error: &dyn std::error::Error) -> Error {
 }
 
 /// The object, with its placeholders.
-fn parse() -> Result<Object, Error> {
+pub(super) fn parse() -> Result<Object, Error> {
     Object::parse(OBJECT).map_err(|error| malformed(&error))
 }
 
@@ -168,11 +203,15 @@ fn parse() -> Result<Object, Error> {
 fn load_programs<'a>(
     object: &mut Object,
     maps: impl IntoIterator<Item = (&'a str, RawFd, &'a aya_obj::Map)>,
-    options: &Options,
+    (options, parts): (&Options, Parts),
     settings: &Settings,
     kernel: Option<&Btf>,
 ) -> Result<Programs, Error> {
+    let types = functions::load_types(object)?;
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    let maps: Vec<_> = maps.into_iter().collect();
+    let control = maps.iter().find(|(name, ..)| *name == "CONTROL").map(|(_, fd, _)| *fd);
+    let control = control.ok_or_else(|| Error::Object { what: "no map CONTROL".into() })?;
     object.relocate_maps(maps.into_iter(), &text).map_err(|error| malformed(&error))?;
     object.relocate_calls(&text).map_err(|error| malformed(&error))?;
 
@@ -184,23 +223,27 @@ fn load_programs<'a>(
         None => Vec::new(),
     };
     let program = |kind, name: &'static str| {
-        let mut instructions = object
+        let function = object
             .programs
             .get(name)
             .and_then(|program| object.functions.get(&program.function_key()))
-            .map(|function| function.instructions.clone())
             .ok_or_else(|| Error::Object { what: format!("no program {name}") })?;
+        let mut instructions = function.instructions.clone();
+        let types = sys::FunctionTypes { types: types.as_fd(), functions: &function.func_info.func_info };
         call_kernel_functions(&mut instructions, &functions);
+        immediates::address_value(&mut instructions, control);
         immediates::fill(&mut instructions, settings)?;
-        sys::load_program(kind, name, &instructions).map_err(|(source, log)| match source.raw_os_error() {
-            Some(libc::EPERM) => Error::not_permitted("loading an eBPF program", source),
-            _ => Error::Load { program: name, source, log },
+        sys::load_typed_program(kind, name, &instructions, Some(types)).map_err(|(source, log)| {
+            match source.raw_os_error() {
+                Some(libc::EPERM) => Error::not_permitted("loading an eBPF program", source),
+                _ => Error::Load { program: name, source, log },
+            }
         })
     };
     let pair = |kind, names: [&'static str; 2]| Ok::<_, Error>([program(kind, names[0])?, program(kind, names[1])?]);
     // At clsact a program outlives this process without pins, and an array of programs does not.
     let is_straight = !options.core_alone && options.hook != Hook::Clsact;
-    let at_netfilter = |_| -> Result<Netfilter, Error> {
+    let at_netfilter = || -> Result<Netfilter, Error> {
         let [entries, cores] = [["postrouting_v4", "postrouting_v6"], ["core_v4", "core_v6"]];
         let (entries, cores) = (pair(ProgramKind::Netfilter, entries)?, pair(ProgramKind::Netfilter, cores)?);
         if !is_straight {
@@ -209,18 +252,19 @@ fn load_programs<'a>(
         let straight = pair(ProgramKind::Netfilter, ["straight_v4", "straight_v6"])?;
         Ok(Netfilter { entries, cores: straight, unusual: Some(cores) })
     };
-    let egress = pair(ProgramKind::TrafficControl, ["tc_egress", "tc_egress_l3"])?;
-    let egress = if is_straight {
+    let at_egress = || -> Result<Egress, Error> {
+        let egress = pair(ProgramKind::TrafficControl, ["tc_egress", "tc_egress_l3"])?;
+        if !is_straight {
+            return Ok(Egress { attached: egress.into(), cores: None });
+        }
         let straight = pair(ProgramKind::TrafficControl, ["tc_straight", "tc_straight_l3"])?;
-        Egress { attached: straight.into(), cores: Some(egress.into()) }
-    } else {
-        Egress { attached: egress.into(), cores: None }
+        Ok(Egress { attached: straight.into(), cores: Some(egress.into()) })
     };
+    let at_ingress = || pair(ProgramKind::TrafficControl, ["tc_ingress", "tc_ingress_l3"]);
     Ok(Programs {
-        // Its programs are the only ones that need the kernel's types.
-        netfilter: kernel.map(at_netfilter).transpose()?,
-        egress,
-        ingress: pair(ProgramKind::TrafficControl, ["tc_ingress", "tc_ingress_l3"])?,
+        netfilter: parts.netfilter.then(at_netfilter).transpose()?,
+        egress: parts.egress.then(at_egress).transpose()?,
+        ingress: parts.ingress.then(at_ingress).transpose()?,
     })
 }
 

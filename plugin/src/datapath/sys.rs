@@ -4,7 +4,7 @@
 //! Every function is safe: sizes come from types, and a file descriptor of the wrong kind gives an error from the
 //! kernel.
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_info, bpf_prog_type};
 use std::{
     ffi::CString,
     io, mem,
@@ -52,11 +52,46 @@ pub enum ProgramKind {
     TrafficControl,
 }
 
+/// Loads types (BTF).
+///
+/// # Errors
+/// The error of the system call.
+pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    // SAFETY: the union member of BPF_BTF_LOAD.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = types.as_ptr() as u64;
+    load.btf_size = types.len() as u32;
+    bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr).map(owned)
+}
+
 /// Loads a program under a GPL-compatible licence.
 ///
 /// # Errors
 /// The kernel's error and the end of the verifier's log, empty where it wrote none.
 pub fn load_program(kind: ProgramKind, name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd, (io::Error, String)> {
+    load_typed_program(kind, name, instructions, None)
+}
+
+/// The types of a program's functions.
+#[derive(Clone, Copy)]
+pub struct FunctionTypes<'a> {
+    /// What [`load_types`] gave.
+    pub types: BorrowedFd<'a>,
+    /// The type of each function, by its first instruction.
+    pub functions: &'a [bpf_func_info],
+}
+
+/// The same, with types for all of the program's functions.
+///
+/// # Errors
+/// As above.
+pub fn load_typed_program(
+    kind: ProgramKind,
+    name: &str,
+    instructions: &[bpf_insn],
+    types: Option<FunctionTypes<'_>>,
+) -> Result<OwnedFd, (io::Error, String)> {
     let (program_type, attach_type) = match kind {
         ProgramKind::Netfilter => (32, ATTACH_NETFILTER),
         // The attach type is given when the program is attached.
@@ -74,6 +109,12 @@ pub fn load_program(kind: ProgramKind, name: &str, instructions: &[bpf_insn]) ->
         // The last byte stays zero.
         for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
             *to = from as _;
+        }
+        if let Some(FunctionTypes { types, functions }) = types {
+            load.prog_btf_fd = types.as_raw_fd() as u32;
+            load.func_info_rec_size = size_of::<bpf_func_info>() as u32;
+            load.func_info = functions.as_ptr() as u64;
+            load.func_info_cnt = functions.len() as u32;
         }
         if !log.is_empty() {
             load.log_buf = log.as_mut_ptr() as u64;

@@ -1,9 +1,9 @@
 //! Numbers of flow entries go round: no byte is lost, and no number, while every CPU makes more entries than there are
 //! slots, the same ones at once, and an agent that retires them all is killed again and again.
 //!
-//! `MERIDIAN_RETIRING=20` runs twenty times as long.
+//! `make test-kernel-long` runs twenty times as long.
 
-use crate::{load::find, network::BpfFs, packets::LOOPBACK};
+use crate::{before_others, load::find, network::BpfFs, packets::LOOPBACK, times};
 use meridian::{
     datapath::{Datapath, Device, Devices, Hook, Options, Pins, sys},
     zones::{Slots, Table},
@@ -26,10 +26,6 @@ const SLOTS: u32 = 256;
 const KEYS: u32 = 1000;
 /// The folder of the pins, for the agent that is killed.
 const PINS: &str = "MERIDIAN_TEST_PINS";
-
-fn times(short: usize) -> usize {
-    short * env::var("MERIDIAN_RETIRING").map_or(1, |text| text.parse::<usize>().unwrap())
-}
 
 const fn options(hook: Hook) -> Options {
     Options {
@@ -99,7 +95,7 @@ fn flooded(datapath: &Datapath, pause: Duration, work: impl FnOnce(&AtomicU64)) 
                 }
             });
         }
-        work(&sent);
+        before_others(|| work(&sent));
         done.store(true, Ordering::Relaxed);
     });
     Counter { bytes: bytes.into_inner(), packets: sent.into_inner() }
