@@ -44,7 +44,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The wait before another attempt.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Pairs of pods in the reports of a node, and zones.
-const PAIRS: u32 = 40;
+const PAIRS: u32 = 20;
 const ZONES: u32 = 3;
 
 /// The agents, seen from the controller's process.

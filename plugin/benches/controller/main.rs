@@ -60,7 +60,7 @@ fn measure() {
     let mut text = format!(
         "Measured on {} by `make bench` (the machine had a load of {} before): {} nodes, {} pods, {} pod changes a second \
          for {SECONDS} s, and as many agents as nodes in another process on the same CPUs. They connect over TLS within 5 \
-         s, and each reports 40 pairs of pods every 10 s, of which the controller keeps a history.\n\n\
+         s, and each reports 20 pairs of pods every 10 s, of which the controller keeps a history.\n\n\
          | | a prefix for each node | an address for each pod |\n|---|---:|---:|\n",
         report::machine(),
         load.split(' ').next().unwrap(),

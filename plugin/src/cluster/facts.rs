@@ -153,7 +153,7 @@ pub(super) enum Fact {
         owner: Option<Arc<Owner>>,
     },
     Service(Arc<catalogue::Service>),
-    Slice(Slice),
+    Slice(Arc<Slice>),
     /// The prefixes and addresses of nodes.
     Ranges(Vec<Range>),
 }
