@@ -4,13 +4,16 @@
 //! only the buckets that differ. After that, every change is encoded once and sent to all agents.
 
 mod agents;
+mod body;
 mod buckets;
 mod client;
 mod saved;
 mod server;
+mod snapshot;
 mod store;
 
 pub use agents::{Agents, Refusals};
+pub use body::{FollowServer, FollowStream};
 pub use buckets::{Digest, bucket};
 pub use client::{Batch, Client, Connection};
 pub use saved::{NAME as SAVED_TABLE, Saved, Saving};

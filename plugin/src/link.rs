@@ -16,6 +16,7 @@ mod headers;
 mod log_limit;
 mod permitted_stream;
 mod requests;
+mod shared_channel;
 mod tls;
 mod tokens;
 
@@ -31,5 +32,6 @@ pub use headers::{InvalidHeaders, is_local, read_headers};
 pub use log_limit::LogLimit;
 pub use permitted_stream::PermittedStream;
 pub use requests::{Request, Requests};
+pub use shared_channel::{SharedChannel, SharedUse};
 pub use tls::{Arrival, Connection, Files, Tls, connections};
 pub use tokens::{Authenticate, Authenticated, Refused as RefusedToken, check_token};

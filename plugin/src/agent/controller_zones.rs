@@ -38,6 +38,7 @@ pub(super) struct ControllerZones {
     state_dir: PathBuf,
     connection: Arc<Connection>,
     reports: Arc<ReportState>,
+    shared: link::SharedChannel,
     batches: mpsc::Receiver<Batch>,
     /// Held until the feed's client starts.
     sender: Option<mpsc::Sender<Batch>>,
@@ -85,6 +86,7 @@ impl ControllerZones {
             state_dir: state_dir.to_owned(),
             connection: Arc::default(),
             reports: Arc::default(),
+            shared: link::SharedChannel::default(),
             batches,
             sender: Some(sender),
             applied: watch::Sender::new(Position::default()),
@@ -140,6 +142,11 @@ impl ControllerZones {
         Arc::clone(&self.reports)
     }
 
+    /// The feed's connection, which the reports share.
+    pub(super) fn shared(&self) -> link::SharedChannel {
+        self.shared.clone()
+    }
+
     /// Acknowledges the first table, which is now in force.
     pub(super) fn first_is_in_force(&mut self) {
         if let Some(position) = self.first.take() {
@@ -157,6 +164,7 @@ impl ControllerZones {
             batches,
             applied: self.applied.subscribe(),
             connection: Arc::clone(&self.connection),
+            shared: self.shared.clone(),
         };
         tokio::spawn(client.follow());
     }

@@ -26,11 +26,12 @@ impl Reporting {
         flow_server: Option<FlowServer>,
         is_continued: bool,
     ) -> Option<Self> {
-        let (controller, state) = zones.reports()?;
+        let (controller, state, shared) = zones.reports()?;
         let controller: &link::Settings = controller;
         let shutdown = CancellationToken::new();
         let client = Client {
             settings: controller.clone(),
+            shared,
             samples,
             every: settings.report_interval,
             reporter: ReportBuilder::new(flow_server, is_continued),

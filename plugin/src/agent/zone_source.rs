@@ -76,11 +76,11 @@ impl Zones {
         }
     }
 
-    /// The controller that receives the reports, and the state of the reports.
-    pub(super) fn reports(&self) -> Option<(&link::Settings, Arc<ReportState>)> {
+    /// The controller that receives the reports, the state of the reports, and the connection that they may share.
+    pub(super) fn reports(&self) -> Option<(&link::Settings, Arc<ReportState>, link::SharedChannel)> {
         match self {
             Self::File(..) => None,
-            Self::Controller(followed) => Some((followed.settings(), followed.reports())),
+            Self::Controller(followed) => Some((followed.settings(), followed.reports(), followed.shared())),
         }
     }
 

@@ -164,7 +164,7 @@ pub(super) enum Fact {
         owner: Option<Arc<Owner>>,
     },
     Service(Arc<catalogue::Service>),
-    Slice(Slice),
+    Slice(Arc<Slice>),
     /// The chosen labels of a namespace.
     Namespace(Arc<Labels>),
     /// The prefixes and addresses of nodes.

@@ -23,7 +23,7 @@ pub(super) struct Identities {
     /// Pods whose owner was not known yet, by the owner's uid.
     waiting: HashMap<Arc<str>, BTreeSet<Key>>,
     services: HashMap<Key, Arc<Service>>,
-    slices: HashMap<Key, Slice>,
+    slices: HashMap<Key, Arc<Slice>>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_address: HashMap<IpAddr, Vec<Key>>,
     nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
@@ -89,12 +89,12 @@ impl Identities {
         self.dirty.extend(addresses.map(|(address, _)| address));
     }
 
-    pub(super) fn set_slice(&mut self, key: &Key, slice: Option<Slice>) {
+    pub(super) fn set_slice(&mut self, key: &Key, slice: Option<Arc<Slice>>) {
         if let (Some(slice), Some(before)) = (&slice, self.slices.get_mut(key))
             && (&slice.service, &slice.addresses) == (&before.service, &before.addresses)
         {
             // An endpoint became ready, or is so no more.
-            before.ready = Arc::clone(&slice.ready);
+            *before = Arc::clone(slice);
             return;
         }
         let service = |slice: &Slice| Key { namespace: Arc::clone(&key.namespace), name: Arc::clone(&slice.service) };

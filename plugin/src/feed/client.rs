@@ -8,7 +8,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     identity::Index,
-    link::{ConnectError, Settings},
+    link::{ConnectError, Settings, SharedChannel},
     proto::v1::{self, FollowRequest, FollowResponse, Hello, follow_request},
     wire::{self, BUCKETS, Changes, Reader, WireError},
     zones::SharedTable,
@@ -135,6 +135,8 @@ pub struct Client {
     pub applied: watch::Receiver<Position>,
     /// The state of the connection.
     pub connection: Arc<Connection>,
+    /// Its connection, for the agent's reports.
+    pub shared: SharedChannel,
 }
 
 /// The reason why a stream ended.
@@ -184,7 +186,11 @@ impl Client {
             if self.connection.connects.load(Ordering::Relaxed) != connects {
                 last_reason.clear();
             }
+            if !matches!(ended, Ended::Agent) {
+                self.shared.withdraw();
+            }
             let wait = match &ended {
+                // The connection stays for the last report.
                 Ended::Agent => return,
                 Ended::Moved => {
                     backoff.succeeded();
@@ -238,9 +244,10 @@ impl Client {
             request: Some(follow_request::Request::Acknowledged(position.into())),
         });
         let request = self.settings.request(futures_util::StreamExt::take_until(hello.chain(acknowledged), ended))?;
-        let mut client = FeedClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+        let mut client = FeedClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
         let mut responses = client.follow(request).await.map_err(Ended::Refused)?.into_inner();
         self.connection.connects.fetch_add(1, Ordering::Relaxed);
+        self.shared.offer(channel);
         gathered.begin();
         loop {
             let response = tokio::select! {

@@ -2,6 +2,7 @@
 
 use super::{
     agents::{Agents, Follower, Turns},
+    body::FollowStream,
     buckets::Digest,
     services::{controller_server::Controller, feed_server::Feed},
     store::{Cursor, Position, Store},
@@ -22,7 +23,6 @@ use tokio::{
     },
     time::{sleep, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -117,7 +117,7 @@ const DIGESTS: usize = BUCKETS * size_of::<Digest>();
 
 #[tonic::async_trait]
 impl Feed for FeedService {
-    type FollowStream = ReceiverStream<Result<FollowResponse, Status>>;
+    type FollowStream = FollowStream;
 
     async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
         let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
@@ -138,7 +138,10 @@ impl Feed for FeedService {
         // The channel's messages are shared with other streams, so a slow agent holds no memory of its own.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(self.clone().follow_to_the_end(cursor, follower, requests, sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let stream = FollowStream::new(receiver);
+        let mut response = Response::new(stream.clone());
+        response.extensions_mut().insert(stream);
+        Ok(response)
     }
 }
 

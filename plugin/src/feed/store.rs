@@ -1,6 +1,9 @@
 //! The state that a controller sends to its agents, and each agent's position in it.
 
-use super::buckets::{Bucket, Digest, bucket, digest_of};
+use super::{
+    buckets::{Bucket, Digest, bucket, digest_of},
+    snapshot::Snapshot,
+};
 use crate::{
     proto::v1::{self, FollowResponse},
     wire::{self, BUCKETS, Changes},
@@ -22,6 +25,12 @@ const DELTA_BYTES: usize = 8 << 20;
 const MESSAGE: usize = 6 << 10;
 /// A change of more prefixes and addresses than this is sent as buckets.
 const LARGE: usize = 16_384;
+
+/// An agent without a table gets a snapshot of a state of so many prefixes and addresses, and the buckets of a smaller
+/// one: a snapshot begins with the emptying of all buckets.
+const SNAPSHOT: usize = 4 * BUCKETS;
+/// The changes behind a snapshot after which the next agent gets a newer one.
+const SNAPSHOT_AGE: u64 = 256;
 
 /// A version of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +69,8 @@ struct Inner {
     /// The changes to the latest versions, without a gap.
     deltas: VecDeque<Bytes>,
     delta_bytes: usize,
+    /// The last snapshot, as long as the changes that follow it are kept.
+    snapshot: Option<Snapshot>,
     prefixes: usize,
     identities: usize,
     /// Those that prefixes are or were in.
@@ -75,6 +86,10 @@ struct StoredBucket {
 }
 
 impl StoredBucket {
+    fn is_empty(&self) -> bool {
+        self.content.prefixes.is_empty() && self.content.identities.is_empty()
+    }
+
     /// The bucket as updates, and its digest.
     fn encoded(&mut self, index: usize) -> &(Arc<[Bytes]>, Digest) {
         let Self { content, encoded, .. } = self;
@@ -96,6 +111,7 @@ impl Default for Store {
             buckets: (0..BUCKETS).map(|_| StoredBucket::default()).collect(),
             deltas: VecDeque::new(),
             delta_bytes: 0,
+            snapshot: None,
             prefixes: 0,
             identities: 0,
             zones: HashSet::new(),
@@ -125,6 +141,7 @@ impl Store {
             Some(delta) => inner.keep(delta),
             None => (inner.deltas, inner.delta_bytes) = (VecDeque::new(), 0),
         }
+        inner.drop_old_snapshot();
         drop(inner);
         self.version.send_replace(version);
         version
@@ -163,14 +180,17 @@ impl Store {
         if let Some(position) = position.filter(|position| position.instance == self.instance)
             && position.version <= version
         {
-            return Cursor { at: position.version, lacks: Vec::new(), begun: None, until: 0, was_sent: false };
+            return Cursor { at: position.version, ..Cursor::default() };
+        }
+        if digests.is_empty() && inner.is_large() {
+            let at = inner.snapshot();
+            return Cursor { at, snapshot: Some((at, 0)), until: version, ..Cursor::default() };
         }
         let lacks = inner.lacking(|index, bucket| {
             // An agent without a table needs no empty buckets.
-            let is_empty = bucket.content.prefixes.is_empty() && bucket.content.identities.is_empty();
-            !(digests.is_empty() && is_empty) && digests.get(index) != Some(&bucket.encoded(index).1)
+            !(digests.is_empty() && bucket.is_empty()) && digests.get(index) != Some(&bucket.encoded(index).1)
         });
-        Cursor { at: version, lacks, begun: None, until: version, was_sent: false }
+        Cursor { at: version, lacks, until: version, ..Cursor::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -246,6 +266,29 @@ impl Inner {
         }
     }
 
+    const fn is_large(&self) -> bool {
+        self.prefixes + self.identities >= SNAPSHOT
+    }
+
+    /// The version of a snapshot that is not old.
+    fn snapshot(&mut self) -> u64 {
+        match &self.snapshot {
+            Some(known) if self.version - known.version <= SNAPSHOT_AGE => known.version,
+            _ => {
+                let contents = self.buckets.iter().map(|bucket| &bucket.content);
+                self.snapshot = Some(Snapshot::new(self.version, contents));
+                self.version
+            }
+        }
+    }
+
+    fn drop_old_snapshot(&mut self) {
+        let version = self.snapshot.as_ref().map(|snapshot| snapshot.version);
+        if version.is_some_and(|version| self.delta_after(version).is_none()) {
+            self.snapshot = None;
+        }
+    }
+
     /// The change from a version to the next one, if it is still kept.
     fn delta_after(&self, version: u64) -> Option<Bytes> {
         let back = usize::try_from(self.version - version).ok()?;
@@ -254,10 +297,12 @@ impl Inner {
 }
 
 /// An agent's position: everything that the controller remembers about the missing state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cursor {
     /// The agent has all changes up to this version.
     at: u64,
+    /// The version of the snapshot that the agent is sent, and the number of updates sent.
+    snapshot: Option<(u64, usize)>,
     /// Buckets that the agent lacks: thousands of agents may have a list at once.
     lacks: Vec<u16>,
     /// A bucket of which a part was sent, and the number of updates sent.
@@ -276,14 +321,21 @@ impl Cursor {
             return None;
         }
         if self.has_buckets() && self.at < inner.version && inner.delta_after(self.at).is_none() {
-            // Too far behind: the buckets that have changed since.
-            self.lacks = inner.lacking(|_, bucket| bucket.changed > self.at);
-            self.at = inner.version;
             self.until = inner.version;
+            if self.at == 0 && inner.is_large() {
+                // The agent came before the first state.
+                self.snapshot = Some((inner.version, 0));
+            } else {
+                // Too far behind: the buckets that have changed since.
+                self.lacks = inner.lacking(|_, bucket| bucket.changed > self.at);
+                self.at = inner.version;
+            }
         }
         let (mut updates, mut bytes) = (Vec::new(), 0);
         while bytes < MESSAGE {
-            let update = if let Some(piece) = self.next_piece(&mut inner) {
+            let update = if let Some(piece) = self.next_of_snapshot(&mut inner) {
+                piece
+            } else if let Some(piece) = self.next_piece(&mut inner) {
                 piece
             } else if self.at < inner.version {
                 // The change is still kept, because the lock was held since the check above.
@@ -306,9 +358,29 @@ impl Cursor {
         Some(FollowResponse { position: Some(position.into()), updates, whole })
     }
 
-    /// Whether all buckets that the agent lacked were sent.
+    /// Whether all that the agent lacked was sent.
     pub fn has_buckets(&self) -> bool {
-        self.lacks.is_empty() && self.begun.is_none()
+        self.lacks.is_empty() && self.begun.is_none() && self.snapshot.is_none()
+    }
+
+    /// The next update of the snapshot that the agent is sent. A snapshot that is not kept any more is held by no
+    /// agent, however slowly it reads: it gets buckets in place of the rest.
+    fn next_of_snapshot(&mut self, inner: &mut Inner) -> Option<Bytes> {
+        let (version, sent) = match self.snapshot? {
+            // Agents wait for their turn.
+            (_, 0) => (inner.snapshot(), 0),
+            begun => begun,
+        };
+        let Some(snapshot) = inner.snapshot.as_mut().filter(|known| known.version == version) else {
+            self.snapshot = None;
+            self.lacks = inner.lacking(|_, bucket| bucket.changed > version || !bucket.is_empty());
+            (self.at, self.until) = (inner.version, inner.version);
+            return None;
+        };
+        let (piece, is_last) = snapshot.piece(sent)?;
+        self.at = version;
+        self.snapshot = (!is_last).then_some((version, sent + 1));
+        Some(piece)
     }
 
     /// The next part of a bucket that the agent lacks. A bucket that has changed meanwhile is sent to its end as

@@ -1,7 +1,7 @@
 //! A controller's port for agents: the feed, reports, and peers.
 
 use crate::{
-    feed::{Agents, FeedService, services::feed_server::FeedServer},
+    feed::{Agents, FeedService, FollowServer},
     hubble::{
         PeerChanges, PeerService,
         services::peer_server::{Peer, PeerServer},
@@ -59,7 +59,7 @@ pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<A
     let AgentServices { feed, reports, peers, history } = services;
     let (agents, shutdown) = (Arc::clone(&feed.agents), feed.shutdown.clone());
     let peers = PeersForAgents { tokens: Arc::clone(&feed.tokens), peers };
-    let mut routes = Routes::new(FeedServer::new(feed).max_decoding_message_size(REQUEST_BYTES))
+    let mut routes = Routes::new(FollowServer::new(feed, REQUEST_BYTES))
         .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES))
         .add_service(PeerServer::new(peers));
     if let Some(history) = history {

@@ -4,6 +4,10 @@
 //! A newcomer always gets a place. The place is taken from the client that holds most of them, and there from
 //! the connection that has been idle for longest, so a client with many places displaces only itself. A
 //! client with one connection keeps it as long as another one holds more.
+//!
+//! Where thousands of clients with a connection each come at once, as the agents of new nodes do, those that give way
+//! would come again, and the work for them was in vain. So a server that is full of young connections of many clients
+//! waits a little before it accepts the next one: the kernel keeps them in order.
 
 use std::{
     collections::HashMap,
@@ -14,8 +18,17 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+
+/// The age up to which a connection is young.
+const YOUNG: Duration = Duration::from_secs(2);
+/// A client with more connections than this has some that can give way.
+const FEW: usize = 8;
+/// How often a server that waits looks for room.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Places for connections.
 #[derive(Debug)]
@@ -43,6 +56,7 @@ struct PermitEntry<K> {
     /// Whether something is done for the client now.
     is_busy: bool,
     since: u64,
+    admitted: Instant,
     displaced: CancellationToken,
 }
 
@@ -84,8 +98,25 @@ impl<K: Client> Admission<K> {
         }
         let (id, displaced) = (places.tick(), CancellationToken::new());
         *places.by_client.entry(client.clone()).or_default() += 1;
-        places.held.insert(id, PermitEntry { client, is_busy: false, since: id, displaced: displaced.clone() });
+        places.held.insert(
+            id,
+            PermitEntry { client, is_busy: false, since: id, admitted: Instant::now(), displaced: displaced.clone() },
+        );
         Permit { holder: Arc::clone(self) as _, id, displaced }
+    }
+
+    /// Waits until a newcomer displaces no young connection of a client with few of them.
+    pub async fn room(&self) {
+        while self.is_crowded() {
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        let places = self.lock();
+        places.held.len() >= self.total
+            && places.by_client.values().all(|held| *held <= FEW)
+            && places.held.values().all(|held| held.admitted.elapsed() < YOUNG)
     }
 
     /// Connections that are held.
@@ -221,5 +252,32 @@ mod tests {
         let places: Vec<Permit> = (0..8).map(|n| admission.admit(address(n))).collect();
         let gone: Vec<bool> = places.iter().map(|place| place.displaced.is_cancelled()).collect();
         assert_eq!(gone, [true, true, true, true, false, false, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_new_clients_waits_for_one_another_and_for_no_hostile_one() {
+        let (admission, begun) = (Arc::new(Admission::new(16, 12)), Instant::now());
+        let mut crowd: Vec<Permit> = (0..16).map(|n| admission.admit(address(n))).collect();
+        let waiting = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move { admission.room().await }
+        });
+        sleep(YOUNG / 4).await;
+        assert!(!waiting.is_finished());
+        crowd.remove(3);
+        waiting.await.unwrap();
+        assert!(begun.elapsed() < YOUNG / 2, "a place is free");
+        // None of them goes on: the next one waits no longer than this.
+        crowd.push(admission.admit(address(20)));
+        admission.room().await;
+        assert!((YOUNG..YOUNG + 2 * POLL_INTERVAL).contains(&begun.elapsed()));
+        drop(crowd);
+        // A client that takes all places that it can delays nobody.
+        let begun = Instant::now();
+        let _hostile: Vec<Permit> = (0..1000).map(|_| admission.admit(address(100))).collect();
+        let _others: Vec<Permit> = (0..4).map(|n| admission.admit(address(n))).collect();
+        assert_eq!(admission.held(), 16);
+        admission.room().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

@@ -23,6 +23,9 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const TOKEN_BYTES: u64 = 64 << 10;
 /// The flow control window: bytes that the controller may send before they are read.
 const WINDOW: u32 = 256 << 10;
+/// What the streams of a connection may be sent beyond the window of one: an agent that is slow to apply its table
+/// still receives the answers to its reports.
+const BESIDE: u32 = 64 << 10;
 
 /// The controller's address, and the credentials of both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +111,7 @@ impl Settings {
             .keep_alive_timeout(KEEPALIVE)
             // Flow control: how much the controller may send before it is read.
             .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW + BESIDE)
             .tcp_nodelay(true);
         if let Some(path) = &self.authority {
             let authority = bounded_file::read(path, PEM_BYTES)

@@ -235,7 +235,7 @@ pub fn connections(
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = async { places.room().await; listener.accept().await } => accepted,
                 () = shutdown.cancelled() => return,
             };
             let (stream, from) = match accepted {

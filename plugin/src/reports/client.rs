@@ -6,7 +6,7 @@ use crate::{
     counters::Samples,
     error_chain::error_chain,
     leader::leader_in,
-    link::{ConnectError, Settings},
+    link::{ConnectError, Settings, SharedChannel, SharedUse},
 };
 use std::{
     sync::{
@@ -21,12 +21,15 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, transport::Channel};
 
 /// The first and the longest wait before another attempt.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// The time limit for the controller's acknowledgement.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the feed's connection, before one of the reports' own: less than after a controller's restart
+/// would make the node silent.
+const SHARED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for the last report.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub struct ReportState {
 pub struct Client {
     /// The controller.
     pub settings: Settings,
+    /// The feed's connection to it.
+    pub shared: SharedChannel,
     /// The samples to report.
     pub samples: Samples,
     /// The interval of reports.
@@ -70,6 +75,9 @@ enum Ended {
     Silent,
     #[error("the controller ended the stream")]
     Stream,
+    /// Another connection is shared.
+    #[error("the feed has another connection")]
+    Connection,
     #[error("the agent ends")]
     Agent,
 }
@@ -99,6 +107,7 @@ impl Client {
                     tracing::debug!(leader, "reporting to the leader");
                     self.settings.at(leader)
                 }
+                Ended::Connection => self.settings.clone(),
                 failed => {
                     self.state.failures.fetch_add(1, Ordering::Relaxed);
                     let reason = error_chain(&failed);
@@ -120,8 +129,8 @@ impl Client {
     }
 
     async fn stream(&mut self, server: &Settings) -> Result<Ended, Ended> {
-        let channel = tokio::select! {
-            channel = server.connect() => channel?,
+        let (channel, mut shared) = tokio::select! {
+            connected = self.connect(server) => connected?,
             () = self.shutdown.cancelled() => return Ok(Ended::Agent),
         };
         let (sender, reports) = mpsc::channel(1);
@@ -141,6 +150,7 @@ impl Client {
                     answer?;
                     return Ok(Ended::Stream);
                 }
+                () = changed(&mut shared) => return Ok(Ended::Connection),
             };
             let Some(report) = self.report() else { continue };
             let limit = if is_last { SHUTDOWN_TIMEOUT } else { RESPONSE_TIMEOUT };
@@ -162,8 +172,29 @@ impl Client {
         }
     }
 
+    /// The feed's connection, where the reports go to the same server and it is there in time, or one of their own.
+    async fn connect(&self, server: &Settings) -> Result<(Channel, Option<SharedUse>), ConnectError> {
+        if server.server != self.settings.server {
+            return Ok((server.connect().await?, None));
+        }
+        let shared = self.shared.within(SHARED_TIMEOUT).await;
+        let channel = match &shared.channel {
+            Some(channel) => channel.clone(),
+            None => server.connect().await?,
+        };
+        Ok((channel, Some(shared)))
+    }
+
     fn report(&mut self) -> Option<crate::proto::v1::ReportRequest> {
         let samples = Arc::clone(&self.samples.borrow_and_update());
         samples.first().map(|sample| self.reporter.report(sample))
+    }
+}
+
+/// Waits until the feed has another connection.
+async fn changed(shared: &mut Option<SharedUse>) {
+    match shared {
+        Some(shared) => shared.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -71,10 +71,19 @@ pub const PIECE_BYTES: usize = 1 << 20;
 
 /// Compresses an update for sending. Names repeat, so it compresses well.
 pub fn pack(update: &[u8]) -> Bytes {
-    let mut packed = DeflateEncoder::new(Vec::new(), Compression::fast());
+    packed(update, Compression::fast())
+}
+
+/// The same for an update that thousands of agents receive, in a few times the time.
+pub fn pack_well(update: &[u8]) -> Bytes {
+    packed(update, Compression::default())
+}
+
+fn packed(update: &[u8], level: Compression) -> Bytes {
+    let mut packed = DeflateEncoder::new(Vec::new(), level);
     // Writing to a Vec can't fail.
     let _ = packed.write_all(update);
-    Bytes::from(packed.finish().unwrap_or_default())
+    Bytes::from(packed.finish().unwrap_or_default().into_boxed_slice())
 }
 
 /// Decompresses an update.
@@ -129,8 +138,48 @@ pub fn encode_pieces(
     pieces.done
 }
 
+/// An update that adds the next entries, of about `limit` bytes; `None` if there are none. A larger entry than
+/// [`PIECE_BYTES`] can't be sent and is left out.
+pub fn encode_some(
+    prefixes: &mut impl Iterator<Item = (IpNetwork, Placement)>,
+    identities: &mut impl Iterator<Item = (IpAddr, Arc<Endpoint>)>,
+    limit: usize,
+) -> Option<Vec<u8>> {
+    let (mut update, mut bytes, mut has_any) = (Update::default(), 0, false);
+    while bytes < limit {
+        if let Some((prefix, placement)) = prefixes.next() {
+            let prefix = zones::prefix(&prefix, &placement);
+            let entry = prefix.encoded_len();
+            if is_sendable(entry) {
+                bytes += entry;
+                update.prefixes.push(prefix);
+            }
+        } else if let Some((address, endpoint)) = identities.next() {
+            let endpoint = zones::endpoint_message(address, &endpoint);
+            let entry = endpoint.encoded_len();
+            if is_sendable(entry) {
+                bytes += entry;
+                update.endpoints.push(endpoint);
+            }
+        } else {
+            break;
+        }
+        has_any = true;
+    }
+    has_any.then(|| update.encode_to_vec())
+}
+
 /// The tag and the length of an entry of an update, and of an update's bucket, at most.
 const FRAME_BYTES: usize = 8;
+
+/// Whether an entry of this size has room in an update.
+fn is_sendable(entry: usize) -> bool {
+    let is_sendable = entry + 2 * FRAME_BYTES <= PIECE_BYTES;
+    if !is_sendable {
+        tracing::error!(bytes = entry, "an entry of the table is too large to be sent");
+    }
+    is_sendable
+}
 
 struct Pieces {
     open: Update,
@@ -141,11 +190,10 @@ struct Pieces {
 impl Pieces {
     /// Makes room for an entry of this size; `false` if no update has it.
     fn has_room(&mut self, entry: usize) -> bool {
-        let entry = entry + FRAME_BYTES;
-        if entry + FRAME_BYTES > PIECE_BYTES {
-            tracing::error!(bytes = entry, "an entry of the table is too large to be sent");
+        if !is_sendable(entry) {
             return false;
         }
+        let entry = entry + FRAME_BYTES;
         if self.bytes + entry + FRAME_BYTES > PIECE_BYTES {
             self.done.push(std::mem::take(&mut self.open).encode_to_vec());
             self.bytes = 0;

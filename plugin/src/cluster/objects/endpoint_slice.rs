@@ -34,12 +34,12 @@ pub(in super::super) fn read(object: &DynamicObject) -> ReadObject {
         }
     }
     let service = service.map_or("", String::as_str).into();
-    let fact = Fact::Slice(Slice {
+    let fact = Fact::Slice(Arc::new(Slice {
         service,
         addresses: addresses.into_iter().collect(),
         is_ipv6: address_type == Some("IPv6"),
         ready: Arc::new(ready),
-    });
+    }));
     ReadObject::new(&object.metadata, fact, reading.problems())
 }
 

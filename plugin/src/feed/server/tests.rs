@@ -2,9 +2,9 @@
 
 use super::{
     super::{
-        BUCKETS, Changes, bucket,
+        BUCKETS, Changes, FollowServer, bucket,
         client::hello,
-        services::{controller_server::ControllerServer, feed_client::FeedClient, feed_server::FeedServer},
+        services::{controller_server::ControllerServer, feed_client::FeedClient},
     },
     *,
 };
@@ -19,6 +19,7 @@ use std::{
     sync::atomic::AtomicUsize,
 };
 use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, server::TcpIncoming};
 
 /// A good token is the name of its node; `any` is good on every node.
@@ -70,7 +71,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let routes = tonic::transport::Server::builder()
-            .add_service(FeedServer::new(service.clone()))
+            .add_service(FollowServer::new(service.clone(), 4 << 20))
             .add_service(ControllerServer::new(service.clone()));
         tokio::spawn(routes.serve_with_incoming(TcpIncoming::from(listener)));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();

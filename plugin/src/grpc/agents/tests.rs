@@ -58,7 +58,7 @@ impl Server {
             shutdown: shutdown.clone(),
         };
         let port = Port { agents: Arc::clone(&agents), shutdown: shutdown.clone() };
-        tokio::spawn(serve_routes(Routes::new(FeedServer::new(feed)), listener, None, port));
+        tokio::spawn(serve_routes(Routes::new(FollowServer::new(feed, REQUEST_BYTES)), listener, None, port));
         Self { at, agents, _ends: shutdown.drop_guard() }
     }
 

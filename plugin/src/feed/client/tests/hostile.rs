@@ -130,6 +130,7 @@ async fn an_agent_that_can_t_take_a_change_asks_by_digests_and_leaves_no_stream_
         batches,
         applied: watch::Sender::new(position).subscribe(),
         connection: Arc::default(),
+        shared: SharedChannel::default(),
     };
     let (mut backoff, mut gathered) = (waits(true), Gathered::default());
     for n in 0..3 {
