@@ -142,9 +142,12 @@ struct Whole<K> {
     reduce: Box<dyn Fn(&K) -> ReadObject + Send + Sync>,
 }
 
+/// An object of which the server sends the metadata only.
+type Metadata = PartialObjectMeta<DynamicObject>;
+
 struct Meta {
     api: Api<DynamicObject>,
-    reduce: Box<dyn Fn(&PartialObjectMeta<DynamicObject>) -> ReadObject + Send + Sync>,
+    reduce: Box<dyn Fn(&Metadata) -> ReadObject + Send + Sync>,
 }
 
 fn page<K: Clone>(list: kube::core::ObjectList<K>, reduce: impl Fn(&K) -> ReadObject) -> Page {
@@ -215,7 +218,7 @@ fn source(client: Client, kind: Kind, labels: LabelKeys) -> Box<dyn Source> {
     fn meta(
         client: Client,
         resource: &ApiResource,
-        reduce: impl Fn(&PartialObjectMeta<DynamicObject>) -> ReadObject + Send + Sync + 'static,
+        reduce: impl Fn(&Metadata) -> ReadObject + Send + Sync + 'static,
     ) -> Box<dyn Source> {
         Box::new(Arc::new(Meta { api: Api::all_with(client, resource), reduce: Box::new(reduce) }))
     }
