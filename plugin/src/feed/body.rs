@@ -3,7 +3,7 @@
 //! Thousands of streams wait most of the time, and then all send the same. tonic encodes each message into a buffer of
 //! its stream, which stays as large as the largest message. This body sends an update itself, and has no buffer.
 
-use super::{FeedService, services::feed_server::FeedServer};
+use super::services::feed_server::{Feed, FeedServer};
 use crate::proto::v1::FollowResponse;
 use hyper::body::Frame;
 use prost::{
@@ -63,27 +63,32 @@ impl Stream for FollowStream {
 }
 
 /// `meridian.v1.Feed`, with bodies that share the updates.
-#[derive(Clone)]
-pub struct FollowServer(FeedServer<FeedService>);
+pub struct FollowServer<S>(FeedServer<S>);
 
-impl fmt::Debug for FollowServer {
+impl<S> Clone for FollowServer<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> fmt::Debug for FollowServer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FollowServer").finish_non_exhaustive()
     }
 }
 
-impl FollowServer {
+impl<S: Feed> FollowServer<S> {
     /// Serves a feed; an agent's message has at most `limit` bytes.
-    pub fn new(service: FeedService, limit: usize) -> Self {
+    pub fn new(service: S, limit: usize) -> Self {
         Self(FeedServer::new(service).max_decoding_message_size(limit))
     }
 }
 
-impl NamedService for FollowServer {
-    const NAME: &'static str = <FeedServer<FeedService> as NamedService>::NAME;
+impl<S: Feed> NamedService for FollowServer<S> {
+    const NAME: &'static str = <FeedServer<S> as NamedService>::NAME;
 }
 
-impl Service<http::Request<Body>> for FollowServer {
+impl<S: Feed> Service<http::Request<Body>> for FollowServer<S> {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
