@@ -32,6 +32,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub const CONTROLLER: &str = "meridian-controller";
 pub const AGENT: &str = "meridian-agent";
 pub const NAMESPACE: &str = "meridian";
+/// The port of a test's own API server: below those that the kernel gives to connections, and in a network namespace of
+/// the test.
+const API_PORT: u16 = 6443;
+/// How long an API server may take to start, beside others that start.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Runs a test in a network namespace with a loopback device, on one thread.
 pub fn inside<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, test: T) {
@@ -70,15 +75,20 @@ fn run<T: AsyncFnOnce(&mut Lab) + Send>(name: &str, own: Option<&'static [&'stat
 }
 
 /// Waits for a condition.
-pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + TIMEOUT;
-    loop {
+pub async fn until<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+    within(TIMEOUT, ask).await.unwrap_or_else(|| panic!("{what}: not within {TIMEOUT:?}"))
+}
+
+/// The condition, if it is there within this time.
+async fn within<T>(time: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
         if let Some(answer) = ask().await {
-            return answer;
+            return Some(answer);
         }
-        assert!(Instant::now() < end, "{what}: not within {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    None
 }
 
 pub fn free_port() -> u16 {
@@ -146,7 +156,7 @@ impl Lab {
             Api::Program(program) => {
                 let of_server = folder.as_ref().join("api");
                 fs::create_dir_all(&of_server).unwrap();
-                let mut server = Server { program, folder: of_server.clone(), port: free_port(), flags, process: None };
+                let mut server = Server { program, folder: of_server.clone(), port: API_PORT, flags, process: None };
                 server.start();
                 let kubeconfig = of_server.join("kubeconfig");
                 until("the API server's kubeconfig", async || kubeconfig.exists().then_some(())).await;
@@ -163,11 +173,16 @@ impl Lab {
     }
 
     async fn is_ready(&self) {
-        until("the API server", async || {
+        let ready = within(START_TIMEOUT, async || {
             let request = axum::http::Request::get("/readyz").body(Vec::new()).unwrap();
             self.client.request_text(request).await.ok()
-        })
-        .await;
+        });
+        if ready.await.is_none() {
+            let log = self.server.as_ref().and_then(|server| fs::read_to_string(server.folder.join("log")).ok());
+            let log = log.unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            panic!("the API server: not within {START_TIMEOUT:?}, its log backwards:\n{}", last.join("\n"));
+        }
     }
 
     /// Makes the accounts, and the role in the chart.

@@ -263,3 +263,22 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
         assert_eq!(agent.pod("192.168.1.1").await, "/ Node node-a");
     });
 }
+
+#[test]
+#[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
+fn a_label_of_a_namespace_that_the_history_keeps_follows_the_namespace_to_its_pods() {
+    inside("namespaces", async |lab: &mut Lab| {
+        let shop = |team: &str| Object::namespace("shop").with("/metadata/labels", json!({"team": team, "other": "x"}));
+        lab.put(shop("red")).await;
+        lab.put(Object::node("node-a", "eu-1a", &["10.0.1.0/24"], &["192.168.1.1"])).await;
+        let controller = lab.controller(&["--agent-accounts", "off", "--history-labels", "team"]).await;
+        let agent = lab.agent("node-a", &controller, &[]);
+        let version = lab.put(Object::pod("cart-0", "node-a", "Running", &["10.0.1.5"])).await;
+        controller.settle("Pod", &version, 1).await;
+        let labels = async || agent.endpoint("10.0.1.5").await.unwrap().labels;
+        assert_eq!(labels().await, ["app=cart", "io.cilium.k8s.namespace.labels.team=red"]);
+        let version = lab.put(shop("blue")).await;
+        controller.settle("Namespace", &version, 1).await;
+        assert_eq!(labels().await, ["app=cart", "io.cilium.k8s.namespace.labels.team=blue"]);
+    });
+}
