@@ -163,8 +163,9 @@ impl Lab {
                 (Some(server), kubeconfig)
             }
         };
-        // The file exists before it is complete.
-        until("a whole kubeconfig", async || Kubeconfig::read_from(&kubeconfig).ok()).await;
+        // The file exists before it is complete; an empty one is a kubeconfig, too.
+        let whole = async || Kubeconfig::read_from(&kubeconfig).ok().filter(|file| file.current_context.is_some());
+        until("a whole kubeconfig", whole).await;
         let client = client(&kubeconfig).await;
         let lab = Self { folder, server, kubeconfig, client, controllers: 0, made: RefCell::default() };
         lab.is_ready().await;
