@@ -227,7 +227,9 @@ fn an_address_is_that_of_the_pod_that_has_it_now() {
 
         // A service selects the pod.
         let service = json!({"metadata": {"name": "cart", "namespace": "shop"}, "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80}]}});
-        lab.put(Object::new("", "v1", "Service", "services", service)).await;
+        // Kinds are watched one by one: their changes arrive in any order.
+        let version = lab.put(Object::new("", "v1", "Service", "services", service)).await;
+        watched.holds("Service", &version).await;
         let slice = json!({
             "metadata": {"name": "cart-x", "namespace": "shop", "labels": {"kubernetes.io/service-name": "cart"}},
             "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.0.1.5"]}],
