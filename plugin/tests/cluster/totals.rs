@@ -306,7 +306,15 @@ async fn totals(lab: &mut Lab) {
     truth.send(&nodes, 600);
     truth.is_served("after it has come back", &[&second, &third]).await;
     exported(&collector, &truth, 4).await;
-    until("the pair log", async || (logged(&controllers.logs) == truth.total()).then_some(())).await;
+    let mut before = None;
+    until("the pair log", async || {
+        let has = logged(&controllers.logs);
+        if before.replace(has) != Some(has) {
+            eprintln!("the pair log has {has} bytes of {}", truth.total());
+        }
+        (has == truth.total()).then_some(())
+    })
+    .await;
 
     // No controller runs for a long time.
     drop((second, third));
