@@ -2,7 +2,8 @@
 
 use crate::{
     maps::{Address, add, epoch, hash_keys, opaque},
-    room, shares,
+    room::{self, INDEX_V4, INDEX_V6},
+    shares,
 };
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use core::{
@@ -21,11 +22,6 @@ use meridian_ebpf::hash::Hash;
 static FLOWS_V4: Array<FlowSlot<V4>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static FLOWS_V6: Array<FlowSlot<V6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
-#[map]
-static INDEX_V4: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
-#[map]
-static INDEX_V6: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
 
 /// An address family with its flow map.
 pub trait FlowTable: Address + PartialEq + 'static {

@@ -1,20 +1,21 @@
-//! Room for a new flow entry: a cell of the index, and a number. The loader makes these functions global, so that the
+//! The index of flow entries, and room in it for a new one: a cell, and a number. The loader makes these functions global, so that the
 //! verifier walks their loops once for each program.
 
-use crate::{
-    entries::FlowTable,
-    maps::{opaque, setting},
-};
+use crate::maps::{opaque, setting};
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
     ptr,
 };
 use meridian_abi::{
-    control,
-    flow::{V4, V6},
-    index::{self, Line, Numbers},
+    IpVersion, control,
+    index::{self, Line, Numbers, Pair},
 };
+
+#[map]
+pub static INDEX_V4: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
+#[map]
+pub static INDEX_V6: Array<Pair> = Array::with_max_entries(index::PAIRS, BPF_F_MMAPABLE);
 
 /// The loader sets the sizes.
 #[map]
@@ -30,35 +31,35 @@ static NUMBERS: Array<Numbers> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn reserve_v4(hash: u64) -> u32 {
-    reserved_cell::<V4>(hash)
+    reserved_cell(&INDEX_V4, hash)
 }
 
 /// The same.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn reserve_v6(hash: u64) -> u32 {
-    reserved_cell::<V6>(hash)
+    reserved_cell(&INDEX_V6, hash)
 }
 
 /// A number that no entry has, or `u32::MAX`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn number_v4() -> u32 {
-    taken_number::<V4>(&FREE_V4)
+    taken_number(&FREE_V4, IpVersion::V4)
 }
 
 /// The same.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn number_v6() -> u32 {
-    taken_number::<V6>(&FREE_V6)
+    taken_number(&FREE_V6, IpVersion::V6)
 }
 
 #[inline(always)]
-fn reserved_cell<A: FlowTable>(hash: u64) -> u32 {
+fn reserved_cell(index: &Array<Pair>, hash: u64) -> u32 {
     for probe in 0..opaque::<{ index::PROBES as i32 }>() {
         let pair = index::pair(hash, probe as u32);
-        let Some(cells) = A::index().get_ptr_mut(pair) else { break };
+        let Some(cells) = index.get_ptr_mut(pair) else { break };
         for at in 0..2 {
             // SAFETY: a cell of a non-null map value, which others write as one word.
             unsafe {
@@ -84,9 +85,9 @@ fn reserved_cell<A: FlowTable>(hash: u64) -> u32 {
 const ATTEMPTS: i32 = 32;
 
 #[inline(always)]
-fn taken_number<A: FlowTable>(free: &Array<Line>) -> u32 {
+fn taken_number(free: &Array<Line>, version: IpVersion) -> u32 {
     let slots = setting!(flow_slots);
-    let Some(numbers) = NUMBERS.get_ptr_mut(control::straight(A::VERSION)) else { return u32::MAX };
+    let Some(numbers) = NUMBERS.get_ptr_mut(control::straight(version)) else { return u32::MAX };
     for _ in 0..opaque::<ATTEMPTS>() {
         // SAFETY: a non-null map value; words are read and exchanged whole. The addition of zero is a full barrier:
         // what lies in the ring is not read before the number of those that were given.

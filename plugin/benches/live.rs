@@ -83,7 +83,7 @@ const EMPTY: usize = 0;
 const MERIDIAN: usize = 1;
 const STAND_IN: usize = 2;
 
-/// What is measured, and the nanoseconds of a run in each round, by program.
+/// A situation, and the nanoseconds of a run in each round, by program.
 struct Case {
     hook: Hook,
     family: Family,

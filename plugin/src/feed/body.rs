@@ -158,7 +158,7 @@ impl hyper::body::Body for FollowBody {
     }
 }
 
-/// A gRPC message: large updates as they are, and what is between them.
+/// A gRPC message: large updates as they are, and the bytes between them.
 fn parts(FollowResponse { position, updates, whole }: &FollowResponse) -> VecDeque<Bytes> {
     let of_updates = updates.iter().map(|update| field_len(update.len())).sum::<usize>();
     let of_position = position.as_ref().map_or(0, |position| field_len(position.encoded_len()));

@@ -47,7 +47,7 @@ fn a_namespaces_label_is_followed_until_the_namespace_is_gone() {
     let mut model = model(&[labelled(&json!({})), namespace("shop", &json!({"team": "red", "other": "x"}))]);
     assert_eq!(team(&mut model).as_deref(), Some("red"));
     let kept = &model.identities[&"10.0.0.1".parse().unwrap()].labels;
-    assert_eq!(kept.len(), 1, "only what is asked for: {kept:?}");
+    assert_eq!(kept.len(), 1, "only chosen labels: {kept:?}");
     model.read(&namespace("shop", &json!({"team": "blue"})));
     assert_eq!(team(&mut model).as_deref(), Some("blue"));
     model.read(&namespace("shop", &json!({})));
