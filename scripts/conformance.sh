@@ -69,7 +69,10 @@ esac
 [ -f "$sources/go.mod" ] || die "there is no ${sources#"$ROOT/"}"
 hash=$(cd "$sources" && { find . -type f | LC_ALL=C sort | xargs sha256sum && printf '%s' "${settings[@]}" "${flags[@]}"; } | sha256sum | cut -c1-16)
 built=$CACHE/conformance-$hash/$program
-if [ ! -e "$built" ]; then
+
+build() {
+    # Another script may have built it meanwhile.
+    [ ! -e "$built" ] || return 0
     need_go
     rm -rf "$built.new"
     mkdir -p "$built.new"
@@ -82,10 +85,15 @@ if [ ! -e "$built" ]; then
         mv "$built.new/$program" "$built"
         rmdir "$built.new"
     fi
-fi
-if [ "$program" = cilium ] && [ ! -e "$built/chart" ]; then
+}
+
+unpack_chart() {
+    [ ! -e "$built/chart" ] || return 0
     need_go
     cp -r --no-preserve=mode "$(module_folder)/install/kubernetes/cilium" "$built/chart.new"
     mv "$built/chart.new" "$built/chart"
-fi
+}
+
+[ -e "$built" ] || alone "conformance-$hash" build
+[ "$program" != cilium ] || [ -e "$built/chart" ] || alone "conformance-$hash" unpack_chart
 echo "$built"

@@ -63,7 +63,7 @@ kernel() {
     esac
     case $1 in
     5.10* | newest* | *-arm64) APT_CONFIG=$(other_suites "$arch") && export APT_CONFIG ;;
-    *) apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -qq ;;
+    *) apt-cache show linux-image-amd64 >/dev/null 2>&1 || alone apt update_lists ;;
     esac
     if [ "$series" = newest ]; then
         # A release is three packages: the image, the modules, and what is no module.

@@ -47,17 +47,50 @@ obstacle_to_nodes() {
         echo "nodes need the hierarchies of cgroup v1 and, beside them, cgroup v2 in /sys/fs/cgroup/unified"
 }
 
+# alone NAME COMMAND...: runs the command while no other script of this cache runs one under this name.
+alone() {
+    local name=$1
+    shift
+    # What the command starts and leaves behind must not hold the lock.
+    (
+        flock 9
+        "$@" 9>&-
+    ) 9>"$CACHE/$name.lock"
+}
+
+# update_lists: apt's lists of packages anew. dpkg's lock has an option to wait for it, that of the lists has none.
+update_lists() {
+    local output tries=0
+    until output=$(apt-get update -qq 2>&1); do
+        if [[ $output != *"Could not get lock"* ]] || [ $((tries += 1)) -gt 300 ]; then
+            say "$output"
+            return 1
+        fi
+        sleep 2
+    done
+}
+
 # need_packages PACKAGE...: installs the Debian packages that are missing, and prints their names.
 need_packages() {
-    local missing=() package
+    [ -z "$(missing_packages "$@")" ] || alone apt install_missing "$@"
+}
+
+missing_packages() {
+    local package
     for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
     done
+}
+
+install_missing() {
+    local missing
+    # Another script may have installed them meanwhile.
+    mapfile -t missing < <(missing_packages "$@")
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "missing packages: ${missing[*]} (no apt-get here: install them by hand)"
     [ "$(id -u)" = 0 ] || die "missing packages: ${missing[*]} (run as root, or: apt-get install ${missing[*]})"
     say "installing ${missing[*]}"
-    apt-get update -qq
+    update_lists || return 1
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=600 --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 ||
         { tail -n 20 "$CACHE/apt.log" >&2; return 1; }
 }
@@ -70,8 +103,12 @@ need_userspace() {
 
 # unpack_package PACKAGE: fetches a Debian package without installing it, and prints the path of its contents.
 unpack_package() {
+    alone apt unpacked_package "$1"
+}
+
+unpacked_package() {
     local version dir
-    apt-cache show "$1" >/dev/null 2>&1 || apt-get update -qq
+    apt-cache show "$1" >/dev/null 2>&1 || update_lists
     version=$(apt-cache show --no-all-versions "$1" | sed -n 's/^Version: //p')
     [ -n "$version" ] || die "there is no package $1"
     dir=$CACHE/packages/$1-$version

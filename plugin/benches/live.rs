@@ -366,7 +366,7 @@ fn result(cases: &[Case], attributed: &Attributed, rounds: usize, loads: &mut [f
 fn cpu(cases: &[Case]) -> String {
     let mut text = format!(
         "Measured on {} by `make bench`, in percent of a core: the time of the programs at netfilter for IPv4 with {} \
-         connections of which each packet is of another one, in random order.\n\n\
+         connections in random order; consecutive packets belong to different connections.\n\n\
          | | 1,000 packets a second | 10,000 | 100,000 | 1,000 new connections a second |\n|---|---:|---:|---:|---:|\n",
         report::machine(),
         grouped(MANY as u64),

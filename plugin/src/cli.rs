@@ -115,10 +115,10 @@ enum Command {
     /// Exports traffic between zones and regions in other tools' formats.
     #[command(subcommand)]
     Export(export::Export),
-    /// Compares a provider's bill with a history: for each day and node the bytes of both, and what can explain the
-    /// rest.
+    /// Compares a provider's bill with a history: for each day and node the bytes of both, and possible causes of
+    /// the difference.
     Reconcile(reconcile::Args),
-    /// Shows what traffic between zones and regions costs, by which rule.
+    /// Shows the price of traffic between zones and regions, and the rule for it.
     #[command(subcommand)]
     Prices(prices::Prices),
     /// Shows changes that reduce traffic between zones, their savings and their risks.

@@ -55,7 +55,7 @@ pub struct Leader {
     pub name: String,
     /// The port for agents, as HOST:PORT.
     pub feed: String,
-    /// The port for people, as HOST:PORT.
+    /// The port for people, as HOST:PORT; empty if other machines can't reach it.
     pub api: String,
 }
 
@@ -79,6 +79,13 @@ impl Role {
     pub fn refusal(&self, address: fn(&Leader) -> &str) -> Option<tonic::Status> {
         match self {
             Self::Leader(term) if term.lasts() => None,
+            Self::Standby(Some(leader)) if address(leader).is_empty() => {
+                let text = format!(
+                    "the leader is {0}, whose API listens on its own loopback address: run the command in {0}",
+                    leader.name
+                );
+                Some(tonic::Status::failed_precondition(text))
+            }
             Self::Standby(Some(leader)) => {
                 let text = format!("{NOT_THE_LEADER}{} ({})", address(leader), leader.name);
                 Some(tonic::Status::failed_precondition(text))
@@ -137,6 +144,13 @@ mod tests {
         assert_eq!(leader_in(&refusal).as_deref(), Some("10.0.0.2:4343"));
         let none = Role::Standby(None).refusal(|leader| &leader.feed).unwrap();
         assert_eq!(leader_in(&none), None);
+        let unreachable = Leader { api: String::new(), ..leader() };
+        let nearby = Role::Standby(Some(unreachable)).refusal(|leader| &leader.api).unwrap();
+        assert_eq!(
+            nearby.message(),
+            "the leader is b, whose API listens on its own loopback address: run the command in b"
+        );
+        assert_eq!(leader_in(&nearby), None);
         // Only a status of this code redirects a client.
         assert_eq!(leader_in(&tonic::Status::unavailable(refusal.message())), None);
     }

@@ -65,7 +65,7 @@ pub(super) struct Args {
     /// 127.0.0.1:9980.
     #[arg(long)]
     serve: bool,
-    /// With --serve: send no more traffic after the duration, so that all that is served stays as in the result.
+    /// With --serve: send no more traffic after the duration, so that the served numbers stay equal to the result.
     #[arg(long, requires = "serve")]
     still: bool,
     /// File for the pair log: every 10 s a JSON line for each pair of pods that crossed zones.

@@ -19,8 +19,8 @@ const MAX_DAYS: u64 = 3653;
 /// The tools' columns.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Export {
-    /// Charges in the columns of FOCUS 1.3 as CSV, on stdout: for each hour or day two for each transfer, of what the
-    /// sender sent and of what the receiver received.
+    /// Charges in the columns of FOCUS 1.3 as CSV, on stdout. Each transfer has two charges for each hour or day: one
+    /// for the bytes that the sender sent, one for the bytes that the receiver received.
     Focus(FocusArgs),
 }
 

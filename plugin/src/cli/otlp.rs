@@ -8,7 +8,7 @@ use clap::ValueHint;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct OtlpArgs {
     /// OTLP/gRPC port of an OpenTelemetry collector that gets the sums by zone, namespace and workload, as
-    /// http://HOST:PORT or https://HOST:PORT. An agent with a controller exports nothing: the controller does.
+    /// http://HOST:PORT or https://HOST:PORT. Not for an agent with a controller: set it at the controller.
     #[arg(id = "otlp.endpoint", long = "otlp-endpoint", env = "MERIDIAN_OTLP_ENDPOINT", value_name = "URL")]
     endpoint: Option<String>,
     /// PEM file with the authority of the collector's certificate; required with https, read again after a failure.

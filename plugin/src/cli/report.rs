@@ -35,7 +35,7 @@ pub(super) struct Args {
     locality: String,
     /// The charged end: `ends` charges each end its own price, as the bill does; `client` charges the service's client
     /// both prices.
-    #[arg(long, value_name = "WHO", default_value = "ends")]
+    #[arg(long, value_name = "END", default_value = "ends")]
     charge: String,
     /// An earlier range to compare with, by the hour of the week. One sentence gives the change per month, and whether
     /// it exceeds the differences among the earlier weeks.

@@ -149,7 +149,8 @@ impl LeaderServer {
             let log = PairLog::start(output, *every, Arc::clone(&self.pair_log_tally));
             self.log = Some(log.map_err(|source| Error::PairLog { output: output.clone(), source })?);
         }
-        if let Some(log) = &mut self.log {
+        // Looked at again, because the process may have been frozen in between: the next leader logs these pairs, too.
+        if let Some(log) = self.log.as_mut().filter(|_| self.role.borrow().is_leader()) {
             log.tick(|| vec![(String::new(), self.cluster_totals.take_interval())]);
         }
         Ok(())

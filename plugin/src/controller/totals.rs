@@ -16,7 +16,10 @@ use crate::{
     link::{Authenticate, Settings},
     reports::{ClusterTotals, HookChange, Mirror, ReportsService, Tally, ZoneNames},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -150,11 +153,37 @@ fn place(lease: &LeaseSettings, feed: SocketAddr, api: SocketAddr) -> Result<Lea
         None if !feed.ip().is_unspecified() => feed.ip(),
         None => return Err(Error::NoAddress { feed }),
     };
-    // An address that only this machine can reach is not announced.
-    let api_ip = if api.ip().is_unspecified() { ip } else { api.ip() };
     Ok(Leader {
         name: lease.replica.clone(),
         feed: SocketAddr::new(ip, feed.port()).to_string(),
-        api: SocketAddr::new(api_ip, api.port()).to_string(),
+        api: announced_api(ip, api).map_or_else(String::new, |api| api.to_string()),
     })
+}
+
+/// The address of the port for people; `None` if only this machine can reach it, which is at `ip` for others.
+fn announced_api(ip: IpAddr, api: SocketAddr) -> Option<SocketAddr> {
+    match api.ip() {
+        own if own.is_unspecified() => Some(SocketAddr::new(ip, api.port())),
+        own if own.is_loopback() && !ip.is_loopback() => None,
+        _ => Some(api),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_only_this_machine_can_reach_is_not_announced() {
+        let announced = |ip: &str, api: &str| {
+            announced_api(ip.parse().unwrap(), api.parse().unwrap()).map(|address| address.to_string())
+        };
+        assert_eq!(announced("10.0.0.2", "127.0.0.1:4344"), None);
+        assert_eq!(announced("fd00::2", "[::1]:4344"), None);
+        assert_eq!(announced("10.0.0.2", "0.0.0.0:4344").as_deref(), Some("10.0.0.2:4344"));
+        assert_eq!(announced("fd00::2", "[::]:4344").as_deref(), Some("[fd00::2]:4344"));
+        assert_eq!(announced("10.0.0.2", "10.0.0.3:4344").as_deref(), Some("10.0.0.3:4344"));
+        // Replicas on one machine reach one another.
+        assert_eq!(announced("127.0.0.1", "127.0.0.1:4344").as_deref(), Some("127.0.0.1:4344"));
+    }
 }

@@ -76,6 +76,22 @@ impl<K: IntoBytes + Immutable, V> Map<K, V> {
         sys::update(self.as_fd(), key, value)
     }
 
+    /// Writes many values, in one call where the kernel has one for this map.
+    ///
+    /// # Errors
+    /// The first element that can't be written, and the reason. Others may be written.
+    pub(super) fn update_all(&self, keys: &[K], values: &[V]) -> Result<(), (usize, io::Error)>
+    where
+        V: IntoBytes + Immutable,
+    {
+        if sys::update_batch(self.as_fd(), keys, values).is_ok() {
+            return Ok(());
+        }
+        // One by one, to find the element that the kernel refuses. Writing an element again changes nothing.
+        let each = keys.iter().zip(values).enumerate();
+        each.map(|(at, (key, value))| self.update(key, value).map_err(|error| (at, error))).collect()
+    }
+
     /// Deletes a key. Returns whether it was present.
     pub(super) fn delete(&self, key: &K) -> io::Result<bool> {
         match sys::delete(self.as_fd(), key) {

@@ -1,4 +1,4 @@
-//! The bpf(2) commands that aya does not offer, or not for these programs: netfilter programs, links, batch look-ups,
+//! The bpf(2) commands that aya does not offer, or not for these programs: netfilter programs, links, batches,
 //! frozen maps, pins, test runs.
 //!
 //! Every function is safe: sizes come from types, and a file descriptor of the wrong kind gives an error from the
@@ -385,6 +385,26 @@ pub fn first_key<K: FromBytes + IntoBytes>(map: BorrowedFd<'_>) -> io::Result<Op
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Writes elements in one call, as many as there are of both keys and values.
+///
+/// # Errors
+/// The error of the system call: some of the elements may be written. The kernel has no such call for some maps (LPM
+/// tries before Linux 5.13).
+pub fn update_batch<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    let mut attr = empty_attr();
+    // SAFETY: the union member of BPF_MAP_UPDATE_BATCH; both slices have at least `count` elements.
+    let update = unsafe { &mut attr.batch };
+    update.map_fd = map.as_raw_fd() as u32;
+    update.keys = keys.as_ptr() as u64;
+    update.values = values.as_ptr() as u64;
+    update.count = keys.len().min(values.len()) as u32;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
 }
 
 /// Makes a map read-only for userspace, so that the verifier treats its values as constants.

@@ -25,6 +25,9 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
+/// Prefixes that are written in one call.
+const BATCH: usize = 4096;
+
 /// The two maps, and the epoch that selects one.
 pub(super) struct ZoneMaps {
     /// Prefixes in which the map that is not read may differ from the table.
@@ -158,9 +161,14 @@ fn write(
         // A missing prefix was added and removed while the other map was written.
         map.delete(&PrefixKey::from(&prefix)).map_err(|source| Error::Prefix { prefix, source })?;
     }
-    for (prefix, placement) in prefixes.filter_map(|prefix| Some((prefix, table.get(&prefix)?))) {
-        map.update(&PrefixKey::from(&prefix), &slots.entry(placement, capacity))
-            .map_err(|source| Error::Prefix { prefix, source })?;
+    let mut placed = prefixes.filter_map(|prefix| Some((prefix, table.get(&prefix)?)));
+    loop {
+        let batch: Vec<_> = placed.by_ref().take(BATCH).collect();
+        let keys: Vec<PrefixKey> = batch.iter().map(|(prefix, _)| prefix.into()).collect();
+        let entries: Vec<Entry> = batch.iter().map(|(_, placement)| slots.entry(placement, capacity)).collect();
+        map.update_all(&keys, &entries).map_err(|(at, source)| Error::Prefix { prefix: batch[at].0, source })?;
+        if batch.len() < BATCH {
+            return Ok(());
+        }
     }
-    Ok(())
 }

@@ -163,6 +163,9 @@ impl Controller {
         let is_leader = f64::from(u8::from(self.role.borrow().is_leader()));
         let help = "Whether this replica is the leader, which accepts the agents' reports.";
         page.gauges("meridian_lease_held", help, None, &one(is_leader))?;
+        let is_synced = f64::from(u8::from(self.cluster_totals.is_synced()));
+        let help = "Whether this replica stands by with the complete totals of the leader.";
+        page.gauges("meridian_standby_synced", help, None, &one(is_synced))?;
         let nodes = self.cluster_totals.nodes(Instant::now());
         let silent = nodes.iter().filter(|node| node.age > SILENT).count();
         page.gauges("meridian_reporting_nodes", "Number of nodes in the totals.", None, &one(nodes.len() as f64))?;

@@ -61,6 +61,8 @@ pub struct ClusterTotals {
     incoming: Mutex<Option<Inner>>,
     /// Whether the leader was mirrored to its last message.
     is_complete: AtomicBool,
+    /// Whether the leader's whole state is here, and its reports follow.
+    is_synced: AtomicBool,
     limit: usize,
 }
 
@@ -125,7 +127,13 @@ impl ClusterTotals {
             is_closed: false,
             last_expiry: Instant::now(),
         };
-        Self { inner: Mutex::new(inner), incoming: Mutex::new(None), is_complete: AtomicBool::new(false), limit }
+        Self {
+            inner: Mutex::new(inner),
+            incoming: Mutex::new(None),
+            is_complete: AtomicBool::new(false),
+            is_synced: AtomicBool::new(false),
+            limit,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -227,6 +235,16 @@ impl ClusterTotals {
         self.is_complete.load(Ordering::Relaxed)
     }
 
+    /// Whether this replica stands by with the leader's whole state: its failure would cost nothing.
+    pub fn is_synced(&self) -> bool {
+        self.is_synced.load(Ordering::Relaxed)
+    }
+
+    /// The leader's mirror stream has ended.
+    pub fn mirror_ended(&self) {
+        self.is_synced.store(false, Ordering::Relaxed);
+    }
+
     /// Whether another replica mirrors this one.
     pub fn is_mirrored(&self) -> bool {
         self.lock().mirrors.receiver_count() > 0
@@ -266,6 +284,7 @@ impl ClusterTotals {
             (Some(Response::IntervalTaken(_)), None) => drop(self.lock().accounting.take_interval()),
             (Some(Response::Sums(sums)), _) => {
                 self.is_complete.store(false, Ordering::Relaxed);
+                self.mirror_ended();
                 *incoming = Some(self.lock().with_sums(sums, now)?);
             }
             (Some(Response::Last(_)), None) => self.is_complete.store(true, Ordering::Relaxed),
@@ -279,6 +298,7 @@ impl ClusterTotals {
             (Some(Response::Whole(_)), Some(_)) => {
                 if let Some(incoming) = incoming.take() {
                     *self.lock() = incoming;
+                    self.is_synced.store(true, Ordering::Relaxed);
                 }
             }
             (Some(_), _) => return Err(Malformed("the leader's messages are out of order").into()),

@@ -73,6 +73,7 @@ impl Mirror {
                     last_reason.clear();
                 }
             }
+            self.cluster_totals.mirror_ended();
             tokio::select! {
                 () = sleep(WAIT) => {}
                 _ = self.role.changed() => {}

@@ -195,6 +195,12 @@ pub async fn holds(controller: &Controller, value: f64) {
     until(&what, async || (controller.metric("meridian_lease_held").await? == value).then_some(())).await;
 }
 
+/// Waits until a standby replica has all that the leader knows: what the pair log lacks, too.
+async fn stands_by(controller: &Controller) {
+    until("a standby replica", async || (controller.metric("meridian_standby_synced").await? == 1.0).then_some(()))
+        .await;
+}
+
 #[test]
 #[ignore = "needs the program of conformance/cluster: scripts/test.sh cluster"]
 fn totals_equal_the_traffic_whichever_process_dies() {
@@ -262,6 +268,7 @@ async fn totals(lab: &mut Lab) {
     truth.send(&nodes, 300);
     truth.is_served("after an agent was killed", &[&first, &second]).await;
 
+    stands_by(&second).await;
     // The leader ends as in a rollout, while no agent can report: the standby replica has everything, and serves it.
     for agent in &agents {
         agent.process.signal(Signal::SIGSTOP);
@@ -279,6 +286,7 @@ async fn totals(lab: &mut Lab) {
     truth.is_served("after agents have found the next leader", &[&first, &second]).await;
 
     // The leader is killed during traffic.
+    stands_by(&second).await;
     first.process.signal(Signal::SIGKILL);
     controllers.replicas.borrow_mut().remove(0);
     for size in 0..10 {
@@ -293,6 +301,7 @@ async fn totals(lab: &mut Lab) {
     exported(&collector, &truth, 3).await;
 
     // The leader is frozen, and resumes after another replica has taken over.
+    stands_by(&third).await;
     second.process.signal(Signal::SIGSTOP);
     truth.send(&nodes, 400);
     holds(&third, 1.0).await;

@@ -4,7 +4,7 @@
 use ipnetwork::IpNetwork;
 use meridian::{
     accounting::Accounting,
-    datapath::{Datapath, Device, Devices, Hook, Options, sys},
+    datapath::{Datapath, Device, Devices, Error, Hook, Options, sys},
     flows::{Entry, Node, Record, Ring, Sink},
     identity::Index,
     meter::Meter,
@@ -253,6 +253,54 @@ fn a_new_table_holds_for_the_next_packet_of_a_known_flow() {
     let packets: Vec<_> = bench.matrix().into_iter().map(|((_, to, _), counter)| (to, counter.packets)).collect();
     assert_eq!(packets, [("b".to_owned(), 2), ("c".to_owned(), 1), ("unknown".to_owned(), 1)]);
     assert_eq!(bench.flows().len(), 1);
+}
+
+/// The table, and addresses of zone `c` from 10.64.0.0 on.
+fn table_with_addresses(count: u32) -> Table {
+    let mut table = table(&TABLE);
+    let place = Place::Zone(Arc::new(Zone { name: "c".into(), region: "r".into() }));
+    for n in 0..count {
+        let placement = Placement { place: place.clone(), kind: PrefixKind::Cluster, origin: "test".into() };
+        table.insert(IpNetwork::new(address_of_c(n), 32).unwrap(), placement);
+    }
+    table
+}
+
+fn address_of_c(n: u32) -> IpAddr {
+    IpAddr::from((0x0a40_0000 + n).to_be_bytes())
+}
+
+#[test]
+fn each_prefix_of_a_large_table_is_written() {
+    let mut bench = Bench::new(Options::default(), &TABLE);
+    let table = table_with_addresses(10_000);
+    bench.slots.assign(table.placements());
+    // Both maps.
+    for sent in 1..3 {
+        bench.datapath.apply_zones(&table, table.networks(), &bench.slots).unwrap();
+        for n in 0..10_000 {
+            bench.send(&Frame::ports("10.0.1.1", &address_of_c(n).to_string(), TCP, (50_000, 80)));
+        }
+        let packets: Vec<_> = bench.matrix().into_iter().map(|((_, to, _), counter)| (to, counter.packets)).collect();
+        assert_eq!(packets, [("c".to_owned(), sent * 10_000)]);
+    }
+}
+
+#[test]
+fn a_table_larger_than_the_map_is_refused_and_the_old_one_stays() {
+    let mut bench = Bench::new(Options::default(), &TABLE);
+    let table = table_with_addresses(262_144 + 1);
+    bench.slots.assign(table.placements());
+    let error = bench.datapath.apply_zones(&table, table.networks(), &bench.slots).unwrap_err();
+    assert!(matches!(error, Error::Prefix { .. }), "{error}");
+    let frame = Frame::ports("10.0.1.1", "10.0.2.2", TCP, (50_000, 80));
+    bench.send(&frame);
+    // What was written of the large table goes.
+    bench.apply(&[("10.0.1.0/24", "a"), ("10.0.2.0/24", "c")]);
+    bench.send(&frame);
+    bench.send(&Frame::ports("10.0.1.1", "10.64.0.0", TCP, (50_000, 80)));
+    let packets: Vec<_> = bench.matrix().into_iter().map(|((_, to, _), counter)| (to, counter.packets)).collect();
+    assert_eq!(packets, [("b".to_owned(), 1), ("c".to_owned(), 1), ("unknown".to_owned(), 1)]);
 }
 
 #[test]

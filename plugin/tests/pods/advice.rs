@@ -4,7 +4,7 @@
 use crate::{
     nodes::{
         actions::{PORT, ready, send_from_each_client},
-        cluster::{Cluster, until},
+        cluster::{Cluster, NODES, until},
         pages, timed,
     },
     processes::Process,
@@ -187,12 +187,40 @@ fn apply(cluster: &Cluster) {
     until("every endpoint has a hint", || {
         endpoints(cluster).iter().all(|endpoint| endpoint["hints"]["forZones"].is_array()).then_some(())
     });
-    let hinted = synced(cluster);
-    until("kube-proxy has read the hints", || {
-        let changed = synced(cluster).into_iter().zip(&hinted).all(|(now, before)| now > *before);
-        touch(cluster);
-        changed.then_some(())
+    until("each node's rules have the endpoints for its zone alone", || {
+        NODES.iter().all(|(node, _)| rules_follow_hints(cluster, node)).then_some(())
     });
+}
+
+/// Whether a node's rules for the Service have the endpoints with a hint for the node's zone, and no others.
+fn rules_follow_hints(cluster: &Cluster, node: &str) -> bool {
+    let zone = r"--output=jsonpath={.metadata.labels.topology\.kubernetes\.io/zone}";
+    let zone = cluster.kubectl(&["get", "node", node, zone]);
+    let is_hinted = |endpoint: &&Value| {
+        endpoint["hints"]["forZones"].as_array().is_some_and(|zones| zones.iter().any(|hint| hint["name"] == *zone))
+    };
+    let endpoints = endpoints(cluster);
+    let hinted = endpoints.iter().filter(is_hinted).flat_map(|endpoint| endpoint["addresses"].as_array().unwrap());
+    let hinted = hinted.map(|address| address.as_str().unwrap().to_owned());
+    chosen_endpoints(cluster, node) == hinted.filter(|address| !address.contains(':')).collect()
+}
+
+/// The IPv4 addresses among which a node's kube-proxy chooses for the Service. Each endpoint has a chain, whose name
+/// ends with its address and port.
+fn chosen_endpoints(cluster: &Cluster, node: &str) -> BTreeSet<String> {
+    let rules = cluster.ask(node, &["nft", "list", "table", "ip", "kube-proxy"]);
+    let (mut is_of_service, mut chosen) = (false, BTreeSet::new());
+    for word in rules.split(|c: char| c.is_whitespace() || c == ',') {
+        if word.starts_with("service-") {
+            is_of_service = word.contains("-shop/web/");
+        } else if word == "chain" {
+            is_of_service = false;
+        } else if is_of_service && word.starts_with("endpoint-") {
+            let (_, at) = word.rsplit_once("__").unwrap();
+            chosen.insert(at.split('/').next().unwrap().to_owned());
+        }
+    }
+    chosen
 }
 
 /// The Service's endpoints.
@@ -206,17 +234,6 @@ fn touch(cluster: &Cluster) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let label = format!("tests/touched={}", now.as_millis());
     cluster.kubectl(&["--namespace=shop", "label", "--overwrite", "service", "web", &label]);
-}
-
-/// When each node's kube-proxy wrote its rules.
-fn synced(cluster: &Cluster) -> Vec<u64> {
-    let of_node = |(node, _): &(&str, &str)| {
-        let page = cluster.ask(node, &["curl", "--silent", "--fail", "http://127.0.0.1:10249/metrics"]);
-        let mut series = pages::read(&page).into_iter();
-        let last = series.find(|series| series.name == "kubeproxy_sync_proxy_rules_last_timestamp_seconds");
-        last.map_or(0, |series| (series.value * 1000.0) as u64)
-    };
-    crate::nodes::cluster::NODES.iter().map(of_node).collect()
 }
 
 /// The controllers' processes.

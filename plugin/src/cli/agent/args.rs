@@ -79,7 +79,7 @@ pub(in super::super) struct Args {
     unload: UnloadArgs,
     #[command(flatten)]
     hubble: HubbleArgs,
-    /// Address of the HTTP server for metrics and health.
+    /// Address of the HTTP server for metrics, health, the page and its API.
     #[arg(
         id = "http.listen",
         long = "http-listen",

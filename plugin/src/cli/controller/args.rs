@@ -63,7 +63,7 @@ pub(in super::super) struct Args {
     listen: Listen,
     #[command(flatten)]
     hubble_tls: TlsArgs,
-    /// Address of the HTTP server for metrics and health.
+    /// Address of the HTTP server for metrics, health, the page and its API.
     #[arg(
         id = "http.listen",
         long = "http-listen",

@@ -294,6 +294,7 @@ fn half_a_mirror_changes_nothing() {
     let (known, _) = leader.mirror(now);
     let half = known.len() / 2;
     known.into_iter().take(half).for_each(|message| standby.apply_mirrored(message, now).unwrap());
+    assert!(!standby.is_synced());
     agents.iter_mut().for_each(|agent| {
         agent.reporter.begin();
         agent.report(&standby, now);
@@ -306,6 +307,7 @@ fn a_standby_that_mirrored_to_the_end_has_all_served_totals() {
     let now = Instant::now();
     let (holder, standby) = (cluster_totals(), cluster_totals());
     let mut changes = mirror(&holder, &standby, now);
+    assert!(standby.is_synced());
     let (mut agent, mut truth) = (Agent::new(1), Truth::default());
     send(&mut agent, &mut Random(7), &mut truth, now);
     agent.report(&holder, now);
@@ -323,7 +325,8 @@ fn a_standby_that_mirrored_to_the_end_has_all_served_totals() {
     assert!(!standby.is_complete());
     standby.apply_mirrored(MirrorResponse { response: Some(Response::Last(true)) }, now).unwrap();
     standby.missed_a_term();
-    assert!(!standby.is_complete());
+    standby.mirror_ended();
+    assert!(!standby.is_complete() && !standby.is_synced());
 }
 
 #[test]
