@@ -19,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::Arc, thread};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, process::Command, sync::Arc, thread};
 
 /// A price for the zones and regions of the tests' cluster, whose nodes have no provider.
 pub const PRICES: &str =
@@ -205,22 +205,18 @@ fn rules_follow_hints(cluster: &Cluster, node: &str) -> bool {
     chosen_endpoints(cluster, node) == hinted.filter(|address| !address.contains(':')).collect()
 }
 
-/// The IPv4 addresses among which a node's kube-proxy chooses for the Service. Each endpoint has a chain, whose name
-/// ends with its address and port.
+/// The IPv4 addresses among which a node's kube-proxy chooses for the Service: it has a chain for each of its ports, with
+/// a map of endpoints.
 fn chosen_endpoints(cluster: &Cluster, node: &str) -> BTreeSet<String> {
     let rules = cluster.ask(node, &["nft", "list", "table", "ip", "kube-proxy"]);
-    let (mut is_of_service, mut chosen) = (false, BTreeSet::new());
-    for word in rules.split(|c: char| c.is_whitespace() || c == ',') {
-        if word.starts_with("service-") {
-            is_of_service = word.contains("-shop/web/");
-        } else if word == "chain" {
-            is_of_service = false;
-        } else if is_of_service && word.starts_with("endpoint-") {
-            let (_, at) = word.rsplit_once("__").unwrap();
-            chosen.insert(at.split('/').next().unwrap().to_owned());
-        }
-    }
-    chosen
+    let is_of_service = |chain: &&str| {
+        let name = chain.split_whitespace().next().unwrap_or_default();
+        name.starts_with("service-") && name.contains("-shop/web/")
+    };
+    let maps =
+        rules.split("chain ").filter(is_of_service).filter_map(|chain| chain.split_once(" map {")?.1.split('}').next());
+    let words = maps.flat_map(|map| map.split(|c: char| c.is_whitespace() || c == ','));
+    words.filter(|word| word.parse::<Ipv4Addr>().is_ok()).map(str::to_owned).collect()
 }
 
 /// The Service's endpoints.
