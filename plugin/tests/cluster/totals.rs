@@ -235,12 +235,14 @@ async fn totals(lab: &mut Lab) {
         r#"meridian_namespace_bytes_total{source_namespace="shop",destination_namespace="shop",locality="cross-zone"}"#;
     until("the same by namespace", async || (first.metric(namespaces).await? == truth.total() as f64).then_some(()))
         .await;
-    // A standby replica names the leader.
+    // A standby replica names the leader, whose address for people other machines can't reach.
     let refused = api::Client::connect(Target::Tcp(second.own.clone())).await.unwrap();
     let refused = refused.watch(WatchRequest::default()).await.map(drop).unwrap_err().to_string();
-    assert!(refused.contains(&format!("not the leader: {}", first.own)), "{refused}");
-    let top = ["top", "--server", &second.own, "--count", "1"];
-    let output = run(&top);
+    assert!(refused.contains("the leader is "), "{refused}");
+    let top = |server: &str| run(&["top", "--server", server, "--count", "1"]);
+    let output = top(&second.own);
+    assert!(output.code != Some(0) && output.stderr.contains("run the command in "), "{output:?}");
+    let output = top(&first.own);
     assert!(output.stdout.contains("node-a, node-b, node-c: bytes that left"), "{output:?}");
     let sent = truth.sent.borrow().clone();
     page::is_true(&first, &sent, &["node-a", "node-b", "node-c"]).await;

@@ -199,8 +199,11 @@ impl<'c> Life<'c> {
         assert!(output.contains("eu-") && output.contains(&holder(address)), "{output}");
         let output = typist.types("meridian zones list", &[]);
         assert!(["eu-1a", "eu-1b", "eu-2a"].iter().all(|zone| output.contains(zone)), "{output}");
-        let output = typist.types("meridian zones status", &[]);
-        assert!(output.contains("Node") || output.contains("nodes"), "{output}");
+        let in_pod = "kubectl -n meridian exec deploy/meridian-controller -- /meridian zones status";
+        for status in ["meridian zones status", in_pod] {
+            let output = typist.types(status, &[]);
+            assert!(output.contains("Node") || output.contains("nodes"), "{output}");
+        }
         let output = typist.types("meridian top --server 127.0.0.1:4344", &["--count", "1"]);
         assert!(
             output.contains("node-1, node-2, node-3") && output.contains("client") && output.contains("web"),
