@@ -24,28 +24,48 @@ impl Quoting {
         }
     }
 
-    /// The text up to the end of the quote, and the number of bytes that it takes.
-    pub(super) fn unquote(self, text: &[u8]) -> (usize, String) {
-        let (mut plain, mut at) = (Vec::with_capacity(text.len()), 0);
+    /// The length of the text up to its last quote or its line's end, and whether that is there. Without it, the length is
+    /// that of the bytes whose meaning does not depend on those that follow.
+    pub(super) fn find_end(self, text: &[u8]) -> (usize, bool) {
+        let mut at = 0;
         loop {
-            match (self, &text[at..]) {
-                (Self::Doubled, [b'"', b'"', ..]) => plain.push(b'"'),
-                (Self::Escaped, [b'\\', escaped, ..]) => match escaped {
-                    b'n' => plain.push(b'\n'),
-                    b'r' => plain.push(b'\r'),
-                    b't' => plain.push(b'\t'),
-                    // Within a string of the JSON, which writes it in the same way.
-                    b'u' | b'b' | b'f' => plain.extend([b'\\', *escaped]),
-                    other => plain.push(*other),
-                },
-                (_, [b'"', ..] | []) => return (at, String::from_utf8_lossy(&plain).into_owned()),
-                (_, [byte, ..]) => {
-                    plain.push(*byte);
-                    at += 1;
-                    continue;
+            at += match (self, &text[at..]) {
+                (_, [b'\n', ..]) => return (at, true),
+                (Self::Escaped, [b'\\', b'\n', ..]) => 1,
+                (Self::Escaped, [b'\\', _, ..]) | (Self::Doubled, [b'"', b'"', ..]) => 2,
+                (Self::Escaped, [b'\\']) | (Self::Doubled, [b'"']) | (_, []) => return (at, false),
+                (_, [b'"', ..]) => return (at, true),
+                (_, [_, ..]) => 1,
+            };
+        }
+    }
+
+    /// The meaning of a text without its last quote.
+    pub(super) fn unquote(self, text: &[u8]) -> String {
+        let (mut plain, mut rest) = (Vec::with_capacity(text.len()), text);
+        loop {
+            rest = match (self, rest) {
+                (Self::Doubled, [b'"', b'"', rest @ ..]) => {
+                    plain.push(b'"');
+                    rest
                 }
-            }
-            at += 2;
+                (Self::Escaped, [b'\\', escaped, rest @ ..]) => {
+                    match escaped {
+                        b'n' => plain.push(b'\n'),
+                        b'r' => plain.push(b'\r'),
+                        b't' => plain.push(b'\t'),
+                        // Within a string of the JSON, which writes it in the same way.
+                        b'u' | b'b' | b'f' => plain.extend([b'\\', *escaped]),
+                        other => plain.push(*other),
+                    }
+                    rest
+                }
+                (_, [byte, rest @ ..]) => {
+                    plain.push(*byte);
+                    rest
+                }
+                (_, []) => return String::from_utf8_lossy(&plain).into_owned(),
+            };
         }
     }
 }
@@ -66,12 +86,29 @@ mod tests {
 
     #[test]
     fn a_text_ends_with_its_quote_or_its_line() {
-        let escaped = |text: &str| Quoting::Escaped.unquote(text.as_bytes());
-        assert_eq!(escaped(r#"{\"a\":\"\\\"\u00e9\"}" x"#), (22, r#"{"a":"\"\u00e9"}"#.to_owned()));
-        assert_eq!(escaped(r#"{\"a\":1"#).1, r#"{"a":1"#);
-        assert_eq!(escaped(r#"{\"a\":1\"#).1, r#"{"a":1\"#);
-        let doubled = |text: &str| Quoting::Doubled.unquote(text.as_bytes());
-        assert_eq!(doubled(r#"{""a"":"""",""b"":""\""""},x"#), (28, r#"{"a":"","b":"\""},x"#.to_owned()));
-        assert_eq!(doubled(r#"{""a"":1}",x"#), (9, r#"{"a":1}"#.to_owned()));
+        let read = |quoting: Quoting, text: &str| {
+            let (len, is_end) = quoting.find_end(text.as_bytes());
+            // A text that comes in pieces has the same end.
+            let mut seen = 0;
+            for end in 0..=text.len() {
+                let (more, is_found) = quoting.find_end(&text.as_bytes()[seen..end]);
+                seen += more;
+                if is_found {
+                    break;
+                }
+            }
+            assert_eq!(seen, len, "{text}");
+            (quoting.unquote(&text.as_bytes()[..len]), is_end)
+        };
+        let escaped = |text: &str| read(Quoting::Escaped, text);
+        assert_eq!(escaped(r#"{\"a\":\"\\\"\u00e9\"}" x"#), (r#"{"a":"\"\u00e9"}"#.to_owned(), true));
+        assert_eq!(escaped("{\\\"a\\\":1\n{}"), (r#"{"a":1"#.to_owned(), true));
+        assert_eq!(escaped("{\\\"a\\\":1\\\n{}"), (r#"{"a":1\"#.to_owned(), true));
+        assert_eq!(escaped(r#"{\"a\":1"#), (r#"{"a":1"#.to_owned(), false));
+        assert_eq!(escaped(r#"{\"a\":1\"#), (r#"{"a":1"#.to_owned(), false));
+        let doubled = |text: &str| read(Quoting::Doubled, text);
+        assert_eq!(doubled(r#"{""a"":"""",""b"":""\""""}",x"#), (r#"{"a":"","b":"\""}"#.to_owned(), true));
+        assert_eq!(doubled("{\"\"a\"\":1}\n\"\""), (r#"{"a":1}"#.to_owned(), true));
+        assert_eq!(doubled(r#"{""a"":1}""#), (r#"{"a":1}"#.to_owned(), false));
     }
 }

@@ -193,21 +193,25 @@ impl<R: Read> Scanner<R> {
 
     /// The text at the position up to the end of its quote, or else of its line.
     fn quoted(&mut self, quoting: Quoting) -> io::Result<Piece> {
-        let mut text = Vec::new();
+        // Read on from there: text that was seen is not seen again.
+        let mut seen = 0;
         loop {
-            let rest = &self.rest()[text.len()..];
-            let end = rest.iter().position(|byte| *byte == b'\n');
-            text.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
-            if end.is_some() || text.len() >= LONGEST || !self.fill()? {
+            let (len, is_end) = quoting.find_end(&self.rest()[seen..]);
+            seen += len;
+            if is_end {
+                break;
+            }
+            if seen >= LONGEST {
+                self.skip_line()?;
+                return Ok(Piece::Left(Reason::TooLong, format!("a line is longer than {LONGEST} bytes")));
+            }
+            if !self.fill()? {
+                seen = self.rest().len();
                 break;
             }
         }
-        if text.len() >= LONGEST {
-            self.skip_line()?;
-            return Ok(Piece::Left(Reason::TooLong, format!("a line is longer than {LONGEST} bytes")));
-        }
-        let (len, text) = quoting.unquote(&text);
-        self.at += len;
+        let text = quoting.unquote(&self.rest()[..seen]);
+        self.at += seen;
         Ok(Piece::Text(text))
     }
 
@@ -420,6 +424,8 @@ mod tests {
         assert_eq!(scan(ruby.as_bytes()).last().unwrap(), "1 text {\"flow\":{}}");
         let empty_name = scan(b"{\"\":1}\n{\"\" :\"\"}\n{\"a\":\"\"}");
         assert_eq!(empty_name, ["1 {\"\":1}", "2 {\"\":\"\"}", "3 {\"a\":\"\"}"]);
+        let again: Vec<String> = scan("{\\\"\"".repeat(LONGEST / 4).as_bytes());
+        assert_eq!(again.len(), LONGEST / 4, "each is read once");
         let endless = format!("{{\\\"a\\\":{}\n{{}}", "x".repeat(3 * LONGEST));
         assert_eq!(scan(endless.as_bytes()), ["1 TooLong a line is longer than 1048576 bytes", "2 {}"]);
     }
