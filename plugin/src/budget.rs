@@ -87,6 +87,7 @@ pub enum InvalidBudgets {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(deserialize_with = "yaml::list")]
     budgets: Vec<Spanned<Entry>>,
 }
 

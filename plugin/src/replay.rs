@@ -9,6 +9,8 @@ mod copies;
 mod cut;
 mod known;
 mod order;
+mod parts;
+mod quoting;
 mod reason;
 mod scan;
 mod unpack;
@@ -49,6 +51,14 @@ pub struct Reader {
     parts: Parts,
     unknown: Unknown,
     copies: Copies,
+}
+
+/// The content of a text.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Text {
+    NotJson,
+    NoFlow,
+    Flows,
 }
 
 /// An entry of a log.
@@ -134,9 +144,14 @@ impl Reader {
                 Piece::Object(object) => {
                     let Some(object) = cut.join(number, object) else { continue };
                     if !self.object(object, 0, &mut visit) {
-                        visit(Line::Left(Reason::NoFlow, "JSON without a flow".into()));
+                        visit(no_flow());
                     }
                 }
+                Piece::Text(text) => match self.text(&text, 0, &mut visit) {
+                    Text::Flows => {}
+                    Text::NoFlow => visit(no_flow()),
+                    Text::NotJson => visit(Line::Left(Reason::NotJson, "not JSON, or not whole".into())),
+                },
             }
         }
     }
@@ -173,18 +188,30 @@ impl Reader {
     fn value(&mut self, value: Value, texts: usize, visit: &mut dyn FnMut(Line)) -> bool {
         match value {
             Value::Object(object) => self.object(object, texts, visit),
-            Value::Array(values) => self.values(values.into_iter(), texts, visit),
-            Value::String(text) if texts < TEXTS && text.contains('{') => {
-                let (mut scanner, mut found) = (Scanner::new(text.as_bytes()), false);
-                while let Ok(Some((_, piece))) = scanner.next() {
-                    if let Piece::Object(object) = piece {
-                        found |= self.object(object, texts + 1, visit);
-                    }
-                }
-                found
-            }
+            Value::Array(values) => match bytes(&values) {
+                Some(bytes) => matches!(self.text(&String::from_utf8_lossy(&bytes), texts, visit), Text::Flows),
+                None => self.values(values.into_iter(), texts, visit),
+            },
+            Value::String(text) => matches!(self.text(&text, texts, visit), Text::Flows),
             _ => false,
         }
+    }
+
+    /// Handles the entries in a text.
+    fn text(&mut self, text: &str, texts: usize, visit: &mut dyn FnMut(Line)) -> Text {
+        let (mut scanner, mut found) = (Scanner::new(text.as_bytes()), Text::NotJson);
+        if texts >= TEXTS || !text.contains('{') {
+            return found;
+        }
+        while let Ok(Some((_, piece))) = scanner.next() {
+            let has_flows = match piece {
+                Piece::Object(object) => self.object(object, texts + 1, visit),
+                Piece::Text(text) => matches!(self.text(&text, texts + 1, visit), Text::Flows),
+                Piece::Left(..) => continue,
+            };
+            found = found.max(if has_flows { Text::Flows } else { Text::NoFlow });
+        }
+        found
     }
 
     /// The event in the object, if it is one, and its message.
@@ -211,14 +238,19 @@ impl Reader {
             kinds.into_iter().find_map(|(value, message)| Some((value.filter(|it| is_it(it, message))?, message)));
         match found {
             Some((value, message)) => Some((message.clone(), value.clone())),
-            // Older logs have only the flow.
-            None => self.is_flow(object).then(|| (self.flow.clone(), Value::Object(object.clone()))),
+            // Older logs have only the event, and so has `hubble observe` with its legacy output.
+            None => {
+                let bare = [&self.lost, &self.agent_event, &self.debug_event];
+                let other = || bare.into_iter().find(|message| known::is_event(message, object));
+                let message = if self.is_flow(object) { Some(&self.flow) } else { other() };
+                message.map(|message| (message.clone(), Value::Object(object.clone())))
+            }
         }
     }
 
     fn event(&mut self, object: &Map<String, Value>, message: &MessageDescriptor, value: &Value) -> Line {
         if value.as_object() == Some(object) {
-            return self.read_flow(value, &Beside::default());
+            return self.read_event(message, value, Beside::default());
         }
         self.note_beside(object);
         self.read_event(message, value, beside(object))
@@ -310,6 +342,17 @@ impl Default for Reader {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn no_flow() -> Line {
+    Line::Left(Reason::NoFlow, "JSON without a flow".into())
+}
+
+/// The bytes of a text that the journal has as a list of numbers, because it is not printable.
+fn bytes(values: &[Value]) -> Option<Vec<u8>> {
+    let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
+    values.first().and_then(byte)?;
+    values.iter().map(byte).collect()
 }
 
 fn beside(object: &Map<String, Value>) -> Beside {

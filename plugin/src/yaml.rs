@@ -1,7 +1,10 @@
 //! Reads YAML files. An error is one line: file, line, reason.
 
 use crate::bounded_file;
-use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, DeserializeSeed},
+};
 use serde_saphyr::Options;
 use std::{
     io,
@@ -110,6 +113,14 @@ pub fn parse_with<T>(
         .map_err(|error| refusal(&error))
 }
 
+/// A list; a key without a value is an empty one, as it is once each of its entries is a comment.
+///
+/// # Errors
+/// It is no list of these.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 fn text_of<'t>(text: &'t [u8], needs: &str) -> Result<&'t str, Refusal> {
     let text = std::str::from_utf8(text).map_err(|error| {
         let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -133,9 +144,51 @@ fn refusal(error: &serde_saphyr::Error) -> Refusal {
     Refusal::new(line, Invalid::Form { message: one_line(&error.without_snippet().to_string()) })
 }
 
+/// Messages of the parser that name its own functions and events, and their meaning for the file's author.
+const MEANINGS: [(&str, &str); 5] = [
+    ("expected sequence start", "expected a list, such as [a, b]"),
+    ("expected mapping start", "expected keys with values"),
+    ("expected string scalar", "expected a text"),
+    ("multiple YAML documents detected", "more than one document: only one is read, so take out the lines ---"),
+    (", set DuplicateKeyPolicy", ""),
+];
+
 /// The message without line breaks and without the position, which the error already has.
 fn one_line(message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let end = message.rfind(" at line ").unwrap_or(message.len());
-    message[..end].chars().take(300).collect()
+    let message = &message[..end];
+    let meaning =
+        MEANINGS.iter().find_map(|(words, meaning)| Some(format!("{}{meaning}", &message[..message.find(words)?])));
+    meaning.as_deref().unwrap_or(message).chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_about_the_file_and_not_about_the_parser() {
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            #[serde(default, deserialize_with = "list")]
+            names: Vec<String>,
+        }
+        let read = |text: &str| {
+            parse::<File>(text.as_bytes(), "names").map_err(|error| format!("{}: {}", error.line, error.reason))
+        };
+        for empty in ["names:\n", "names: []\n", "names: null\n", "names:\n# - a\n"] {
+            assert_eq!(read(empty), Ok(File::default()), "{empty}");
+        }
+        let refused = |text: &str| read(text).unwrap_err();
+        assert_eq!(refused("names: a\n"), "1: expected a list, such as [a, b]");
+        assert_eq!(refused("- a\n"), "1: expected keys with values");
+        assert_eq!(
+            refused("names: [a]\n---\nnames: [b]\n"),
+            "3: more than one document: only one is read, so take out the lines ---"
+        );
+        assert_eq!(refused("names: [a]\nnames: [b]\n"), "2: duplicate mapping key: names");
+        assert!(refused("colour: a\n").starts_with("1: unknown field"), "{}", refused("colour: a\n"));
+    }
 }

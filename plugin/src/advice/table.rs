@@ -5,7 +5,7 @@ use super::{
     finding::{Finding, Monthly},
     form::line,
 };
-use crate::units::human;
+use crate::{statement::grid, units::human};
 use std::fmt::Write;
 
 impl Advice {
@@ -132,5 +132,5 @@ impl Finding {
 }
 
 fn cell(text: &str) -> String {
-    line(text).replace('|', "\\|")
+    grid::markdown_cell(&line(text))
 }

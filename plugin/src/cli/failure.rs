@@ -46,9 +46,9 @@ impl From<controller::Error> for Failure {
     }
 }
 
-/// Bad usage or configuration.
+/// Bad usage or configuration, in one line: a text of a file may have line breaks.
 pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
-    Failure::Usage(plain_lines(&error.to_string()))
+    Failure::Usage(plain(&error.to_string()))
 }
 
 /// Writes a result to stdout, without anything that a terminal obeys. A closed pipe is not an error.

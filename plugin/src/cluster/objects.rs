@@ -6,6 +6,7 @@ pub(super) mod cilium;
 pub(super) mod endpoint_slice;
 pub(super) mod namespace;
 pub(super) mod node;
+mod nullable;
 pub(super) mod owner;
 pub(super) mod pod;
 mod read_object;

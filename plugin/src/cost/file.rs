@@ -47,13 +47,13 @@ impl Discounts {
 struct File {
     #[serde(default)]
     groups: BTreeMap<String, Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::list")]
     rules: Vec<Spanned<Entry>>,
     discount: Option<Spanned<DiscountEntry>>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a discount is like 12.5%, or a map of providers to discounts")]
 enum DiscountEntry {
     All(String),
     ByProvider(BTreeMap<String, String>),
@@ -64,11 +64,11 @@ enum DiscountEntry {
 struct Entry {
     id: String,
     provider: Option<String>,
-    between: Option<OneOrMore<PriceScope>>,
-    from: Option<OneOrMore<String>>,
-    to: Option<OneOrMore<String>>,
-    from_zones: Option<OneOrMore<String>>,
-    to_zones: Option<OneOrMore<String>>,
+    between: Option<OneOrMore>,
+    from: Option<OneOrMore>,
+    to: Option<OneOrMore>,
+    from_zones: Option<OneOrMore>,
+    to_zones: Option<OneOrMore>,
     class: Option<Class>,
     sender: Option<String>,
     receiver: Option<String>,
@@ -80,23 +80,15 @@ struct Entry {
     source: String,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum PriceScope {
-    SameZone,
-    Zones,
-    Regions,
-}
-
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore<T> {
-    One(T),
-    More(Vec<T>),
+#[serde(untagged, expecting = "expected a name or a list of names")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
 }
 
-impl<T> OneOrMore<T> {
-    fn list(of: Option<Self>) -> Vec<T> {
+impl OneOrMore {
+    fn list(of: Option<Self>) -> Vec<String> {
         match of {
             None => Vec::new(),
             Some(Self::One(one)) => vec![one],
@@ -171,7 +163,7 @@ fn scope_and_terms(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Resu
     let names = |list| patterns(OneOrMore::list(list), groups);
     let scope = Scope {
         provider: entry.provider.filter(|name| name != "*").map(|name| name.parse()).transpose()?,
-        between: OneOrMore::list(entry.between).into_iter().map(PriceScope::locality).collect(),
+        between: OneOrMore::list(entry.between).iter().map(|name| locality(name)).collect::<Result<_, _>>()?,
         regions: [names(entry.from)?, names(entry.to)?],
         zones: [names(entry.from_zones)?, names(entry.to_zones)?],
         class: entry.class,
@@ -179,13 +171,13 @@ fn scope_and_terms(entry: Entry, groups: &BTreeMap<String, Vec<String>>) -> Resu
     Ok((scope, terms))
 }
 
-impl PriceScope {
-    const fn locality(self) -> Locality {
-        match self {
-            Self::SameZone => Locality::SameZone,
-            Self::Zones => Locality::CrossZone,
-            Self::Regions => Locality::CrossRegion,
-        }
+/// The transfers that a name in `between` stands for.
+fn locality(name: &str) -> Result<Locality, InvalidRule> {
+    match name {
+        "same-zone" => Ok(Locality::SameZone),
+        "zones" => Ok(Locality::CrossZone),
+        "regions" => Ok(Locality::CrossRegion),
+        other => Err(InvalidRule::Between { text: one_line(other) }),
     }
 }
 

@@ -63,6 +63,12 @@ pub enum InvalidRule {
         /// The group.
         name: String,
     },
+    /// A text in `between` is none of its names.
+    #[error("between: `{text}` is none of same-zone, zones and regions")]
+    Between {
+        /// The text, on one line.
+        text: String,
+    },
     /// A list has too many names.
     #[error("more than {limit} names in a list")]
     TooManyNames {

@@ -1,11 +1,12 @@
 //! Long lines that docker's json-file driver has cut: objects with a text of at most 16 KiB each, of which all but
-//! the last end without a line's end.
+//! the last end without a line's end. Collectors that do not join the parts of a container's line have such objects, too.
 
 use super::scan::LONGEST;
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Map, Value};
 
-const TEXT: &str = "log";
+/// The fields with the text: docker's, and that of Fluent Bit's parser of container logs.
+const TEXTS: [&str; 2] = ["log", "message"];
 
 /// The streams of a container, each with the beginning of a line that is not whole yet.
 #[derive(Debug, Default)]
@@ -25,15 +26,22 @@ impl CutLines {
 
     /// The object with all of its line's text; `None` while that continues in a later object.
     pub(super) fn join(&mut self, line: u64, mut object: Map<String, Value>) -> Option<Map<String, Value>> {
-        let stream = object.get("stream").and_then(Value::as_str).unwrap_or_default();
+        // Docker's fluentd driver has the name `source` for it.
+        let stream = object.get("stream").or_else(|| object.get("source"));
+        let stream = stream.and_then(Value::as_str).unwrap_or_default();
         let Some((_, beginning)) = self.0.iter_mut().find(|(name, _)| *name == stream) else { return Some(object) };
-        let Some(Value::String(text)) = object.get_mut(TEXT) else { return Some(object) };
+        // Fluent Bit keeps the flag of the container runtime.
+        let is_end = object.get("logtag").and_then(Value::as_str) == Some("F");
+        let Some(key) = TEXTS.into_iter().find(|key| object.get(*key).is_some_and(Value::is_string)) else {
+            return Some(object);
+        };
+        let Some(Value::String(text)) = object.get_mut(key) else { return Some(object) };
         let first = beginning.as_ref().map_or(line, |beginning| beginning.line);
         if let Some(Beginning { text: before, .. }) = beginning.take() {
             text.insert_str(0, &before);
         }
         // Collectors leave the line's end out, and their texts are whole.
-        if text.ends_with('\n') || text.len() >= LONGEST || !is_begun(text) {
+        if is_end || text.ends_with('\n') || text.len() >= LONGEST || !is_begun(text) {
             return Some(object);
         }
         *beginning = Some(Beginning { text: std::mem::take(text), line: first });

@@ -66,6 +66,18 @@ pub(super) fn fits(message: &MessageDescriptor, key: &str, value: &Value) -> boo
     }
 }
 
+/// Whether the object is a loss or an event of an agent itself: each of its keys is a field, and its enum has one of the
+/// names.
+pub(super) fn is_event(message: &MessageDescriptor, object: &Map<String, Value>) -> bool {
+    let (of, also) = if message.name() == "LostEvent" { ("source", "num_events_lost") } else { ("type", "type") };
+    let value = |name: &str| {
+        let field = message.get_field_by_name(name)?;
+        object.get(name).or_else(|| object.get(field.json_name()))
+    };
+    let has_name = value(of).is_some_and(|value| value.is_string() && fits(message, of, value));
+    has_name && value(also).is_some() && fields(message, object) == object.len()
+}
+
 /// Decodes a message without its unknown fields.
 ///
 /// # Errors
@@ -108,7 +120,12 @@ fn prune(message: &MessageDescriptor, value: &mut Value, path: &str, unknown: &m
             return false;
         };
         match field.kind() {
+            Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 => {
+                each(value, whole_number);
+                true
+            }
             Kind::Enum(of) => {
+                each(value, whole_number);
                 let is_known = |value: &Value| match value.as_str() {
                     Some(name) if of.get_value_by_name(name).is_none() => {
                         unknown.add(format!("{path} {name}"));
@@ -142,6 +159,26 @@ fn prune(message: &MessageDescriptor, value: &mut Value, path: &str, unknown: &m
             _ => true,
         }
     });
+}
+
+/// Writes a whole number as one: collectors make fractions of numbers (`6.0`), and Go's library reads those in texts, too.
+fn whole_number(value: &mut Value) {
+    let number = match value {
+        Value::Number(number) if number.is_f64() => number.as_f64(),
+        Value::String(text) if text.contains(['.', 'e', 'E']) => text.parse().ok(),
+        _ => None,
+    };
+    // A larger number is not exact.
+    if let Some(number) = number.filter(|number| number.fract() == 0.0 && number.abs() < 2_f64.powi(53)) {
+        *value = (number as i64).into();
+    }
+}
+
+fn each(value: &mut Value, change: impl Fn(&mut Value)) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(change),
+        value => change(value),
+    }
 }
 
 /// Whether the value stays; keeps only those values of a list that stay.

@@ -1,7 +1,11 @@
 //! Finds JSON objects in the text of a log: one on each line, in an array, indented, or concatenated; with an optional
-//! prefix from a container runtime or `kubectl logs` on each line.
+//! prefix from a container runtime or `kubectl logs` on each line, or quoted within other text.
 
-use super::reason::Reason;
+use super::{
+    parts::{Parts, container_line},
+    quoting::Quoting,
+    reason::Reason,
+};
 use serde_json::{Deserializer, Map, Value};
 use std::io::{self, ErrorKind, Read};
 
@@ -11,15 +15,17 @@ pub(super) const LONGEST: usize = 1 << 20;
 const CHUNK: usize = 1 << 16;
 /// The number of bytes before an object that are examined.
 const PREFIX: usize = 128;
-/// The text at which a flow is searched in a broken line: a killed writer leaves half a flow, and the next writer
-/// continues on the same line.
-const FLOW: &[u8] = b"{\"flow\":";
+/// The texts at which a flow is searched in a broken line: a killed writer leaves half a line, and the next writer
+/// continues on the same one. The second one is within a text, as docker writes it.
+const BEGINNINGS: [&[u8]; 2] = [b"{\"flow\":", b"{\\\"flow\\\":"];
 
 /// A finding of the scanner.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// An object.
     Object(Map<String, Value>),
+    /// A text with an object in it: one that was quoted, or that a container runtime has split into several lines.
+    Text(String),
     /// Something unreadable, and the reason.
     Left(Reason, String),
 }
@@ -33,11 +39,26 @@ pub(super) struct Scanner<R> {
     /// The line number of the position, from 1.
     line: u64,
     ended: bool,
+    /// Lines that a container runtime has split.
+    parts: Parts,
+    /// The line that the last finding ended in.
+    found: u64,
+    /// The line that the last object ended in: other text of it is no loss.
+    read: u64,
+}
+
+/// The beginning of an object.
+enum Start {
+    /// A name follows, or the end.
+    Object,
+    Quoted(Quoting),
+    /// A brace of other text, such as the labels of a stream: `{app="cilium"}`.
+    Other,
 }
 
 impl<R: Read> Scanner<R> {
     pub(super) const fn new(from: R) -> Self {
-        Self { from, buffer: Vec::new(), at: 0, line: 1, ended: false }
+        Self { from, buffer: Vec::new(), at: 0, line: 1, ended: false, parts: Parts::new(), found: 0, read: 0 }
     }
 
     /// The next object or unreadable part, with its line number. `None` at the end.
@@ -46,18 +67,34 @@ impl<R: Read> Scanner<R> {
             self.skip_blanks()?;
             let line = self.line;
             match self.rest().first().copied() {
-                None => return Ok(None),
-                Some(b'{') if self.is_object()? => return Ok(Some((line, self.object()?))),
+                None => return Ok(self.parts.unfinished()),
+                Some(_) if line == self.found => {}
+                Some(b'0'..=b'9') => match self.container_line()? {
+                    Some(Some(found)) => return Ok(Some(found)),
+                    Some(None) => continue,
+                    None => {}
+                },
+                Some(_) if !self.parts.is_empty() => return Ok(self.parts.unfinished()),
                 Some(_) => {}
             }
             let prefix = self.prefix()?;
-            if self.rest().first() != Some(&b'{') {
-                let text = String::from_utf8_lossy(&prefix).trim().to_owned();
-                return Ok(Some((line, Piece::Left(Reason::NotJson, format!("not JSON: `{}`", shortened(&text))))));
+            let piece = match self.rest().first() {
+                Some(b'{') => match self.start()? {
+                    Start::Quoted(quoting) => self.quoted(quoting)?,
+                    Start::Object | Start::Other => self.object()?,
+                },
+                // The end of a line with an object.
+                _ if line == self.read => continue,
+                _ => {
+                    let text = String::from_utf8_lossy(&prefix).trim().to_owned();
+                    Piece::Left(Reason::NotJson, format!("not JSON: `{}`", shortened(&text)))
+                }
+            };
+            self.found = self.line;
+            if !matches!(piece, Piece::Left(..)) {
+                self.read = self.line;
             }
-            if let Some((stream, true)) = container_line(&prefix) {
-                return Ok(Some((line, self.parts(stream)?)));
-            }
+            return Ok(Some((line, piece)));
         }
     }
 
@@ -126,25 +163,71 @@ impl<R: Read> Scanner<R> {
             match self.rest().first().copied() {
                 None if self.fill()? => {}
                 None | Some(b'\n') => return Ok(prefix),
-                Some(_) if self.is_object()? => return Ok(prefix),
-                // A brace of other text, such as the labels of a stream: `{app="cilium"}`.
-                Some(brace) => {
-                    prefix.extend(Some(brace).filter(|_| prefix.len() < PREFIX));
-                    self.at += 1;
-                }
+                Some(brace) => match self.start()? {
+                    Start::Object | Start::Quoted(_) => return Ok(prefix),
+                    Start::Other => {
+                        prefix.extend(Some(brace).filter(|_| prefix.len() < PREFIX));
+                        self.at += 1;
+                    }
+                },
             }
         }
     }
 
-    /// Whether the brace at the position begins an object: a name follows, or its end.
-    fn is_object(&mut self) -> io::Result<bool> {
+    /// The beginning at the position, which is at a brace.
+    fn start(&mut self) -> io::Result<Start> {
         loop {
-            match self.rest()[1..].iter().find(|byte| !byte.is_ascii_whitespace()).copied() {
-                Some(byte) => return Ok(matches!(byte, b'"' | b'}')),
-                None if self.rest().len() < PREFIX && self.fill()? => {}
-                None => return Ok(true),
+            let name = self.rest()[1..].trim_ascii_start();
+            // A quote can be doubled or escaped.
+            let is_seen = name.len() > Quoting::LONGEST || matches!(name, [b'}', ..]);
+            let found = match (name, Quoting::of(name)) {
+                (_, Some(quoting)) => Start::Quoted(quoting),
+                ([] | [b'"' | b'}', ..], None) => Start::Object,
+                _ => Start::Other,
+            };
+            if is_seen || self.rest().len() >= PREFIX || !self.fill()? {
+                return Ok(found);
             }
         }
+    }
+
+    /// The text at the position up to the end of its quote, or else of its line.
+    fn quoted(&mut self, quoting: Quoting) -> io::Result<Piece> {
+        // Read on from there: text that was seen is not seen again.
+        let mut seen = 0;
+        loop {
+            let (len, is_end) = quoting.find_end(&self.rest()[seen..]);
+            seen += len;
+            if is_end {
+                break;
+            }
+            if seen >= LONGEST {
+                self.skip_line()?;
+                return Ok(Piece::Left(Reason::TooLong, format!("a line is longer than {LONGEST} bytes")));
+            }
+            if !self.fill()? {
+                seen = self.rest().len();
+                break;
+            }
+        }
+        let text = quoting.unquote(&self.rest()[..seen]);
+        self.at += seen;
+        Ok(Piece::Text(text))
+    }
+
+    /// Takes a line of a container runtime that is a part of a longer one. `Some(Some)` once that has its end; `None`
+    /// at any other line.
+    fn container_line(&mut self) -> io::Result<Option<Option<(u64, Piece)>>> {
+        while self.rest().len() < PREFIX && !self.rest().contains(&b'\n') && self.fill()? {}
+        let head = &self.rest()[..self.rest().len().min(PREFIX)];
+        let Some(found) = container_line(head) else { return Ok(self.parts.unfinished().map(Some)) };
+        if !found.is_part && !self.parts.has(found.stream) {
+            return Ok(None);
+        }
+        self.at += found.content;
+        let (mut text, number) = (Vec::new(), self.line);
+        self.line(&mut text, LONGEST)?;
+        Ok(Some(self.parts.add(found, number, &text)))
     }
 
     /// Parses the object at the position.
@@ -190,8 +273,9 @@ impl<R: Read> Scanner<R> {
             let rest = self.rest();
             let end = rest.iter().position(|byte| *byte == b'\n');
             let line = &rest[..end.unwrap_or(rest.len())];
-            if let Some(flow) = line.windows(FLOW.len()).position(|text| text == FLOW) {
-                self.at += flow;
+            let at = |beginning: &&[u8]| line.windows(beginning.len()).position(|text| text == *beginning);
+            if let Some(found) = BEGINNINGS.iter().filter_map(at).min() {
+                self.at += found;
                 return Ok(());
             }
             if end.is_some() || self.ended {
@@ -199,7 +283,7 @@ impl<R: Read> Scanner<R> {
                 return Ok(());
             }
             // A flow may start here and continue in bytes that are not read yet.
-            self.at += line.len().saturating_sub(FLOW.len() - 1);
+            self.at += line.len().saturating_sub(BEGINNINGS[1].len() - 1);
             self.fill()?;
         }
     }
@@ -217,44 +301,6 @@ impl<R: Read> Scanner<R> {
             }
         }
     }
-
-    /// An object that a container runtime has split into several lines.
-    fn parts(&mut self, stream: &[u8]) -> io::Result<Piece> {
-        let mut whole = Vec::new();
-        self.line(&mut whole, LONGEST)?;
-        while self.rest().first() == Some(&b'\n') {
-            self.at += 1;
-            self.line += 1;
-            while self.rest().len() < PREFIX && !self.rest().contains(&b'\n') && self.fill()? {}
-            let head = &self.rest()[..self.rest().len().min(PREFIX)];
-            let Some((of, is_part)) = container_line(head).filter(|(of, _)| *of == stream) else { break };
-            let content = of.as_ptr() as usize - head.as_ptr() as usize + of.len() + FLAG;
-            self.at += content.min(self.rest().len());
-            self.line(&mut whole, LONGEST)?;
-            if !is_part {
-                break;
-            }
-        }
-        if whole.len() >= LONGEST {
-            return Ok(Piece::Left(Reason::TooLong, format!("an object is longer than {LONGEST} bytes")));
-        }
-        Ok(match serde_json::from_slice(&whole) {
-            Ok(object) => Piece::Object(object),
-            Err(error) => Piece::Left(Reason::NotJson, format!("not JSON: {error}")),
-        })
-    }
-}
-
-/// The length of the flag between the stream and the text: ` P `.
-const FLAG: usize = 3;
-
-/// A container runtime's line, `TIME stdout P …`: its stream, and whether the line is partial.
-fn container_line(line: &[u8]) -> Option<(&[u8], bool)> {
-    let mut words = line.splitn(4, |byte| *byte == b' ');
-    let (time, stream, flag) = (words.next()?, words.next()?, words.next()?);
-    let is_time = time.first().is_some_and(u8::is_ascii_digit) && time.contains(&b'T');
-    let is_line = is_time && matches!(stream, b"stdout" | b"stderr") && matches!(flag, b"P" | b"F");
-    is_line.then_some((stream, flag == b"P"))
 }
 
 /// The start of a text, on one line.
@@ -287,6 +333,7 @@ mod tests {
             std::iter::from_fn(move || scanner.next().unwrap())
                 .map(|(line, piece)| match piece {
                     Piece::Object(object) => format!("{line} {}", Value::Object(object)),
+                    Piece::Text(text) => format!("{line} text {text}"),
                     Piece::Left(reason, text) => format!("{line} {reason:?} {text}"),
                 })
                 .collect::<Vec<_>>()
@@ -336,16 +383,57 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_a_runtime_has_cut_is_whole_again() {
+    fn a_line_that_a_runtime_has_cut_is_whole_again() {
         let line = |flag: &str, text: &str| format!("2026-01-02T03:04:05Z stdout {flag} {text}\n");
         let log = [line("P", "{\"a\":\"one "), line("P", "two "), line("F", "three\"}"), line("F", "{}")].concat();
-        assert_eq!(scan(log.as_bytes()), ["1 {\"a\":\"one two three\"}", "4 {}"]);
-        let log = [line("P", "{\"a\":"), "other\n".into(), line("F", "{}")].concat();
-        let found = scan(log.as_bytes());
-        assert!(
-            found[0].starts_with("1 NotJson") && found[1].starts_with("2 NotJson") && found[2] == "3 {}",
-            "{found:?}"
-        );
+        for log in [&log, &log.replace('\n', "\r\n")] {
+            assert_eq!(scan(log.as_bytes()), ["1 text {\"a\":\"one two three\"}", "4 {}"]);
+        }
+        // The other stream has lines between, one of them cut, too, and one with text after its object.
+        let log = [
+            line("P", "{\"a\":\"\u{fc}"),
+            line("F", "{\"b\":1} end").replace("stdout", "stderr"),
+            line("P", "{\"c\"").replace("stdout", "stderr"),
+            line("F", "\"}"),
+            line("F", ":1}").replace("stdout", "stderr"),
+        ];
+        assert_eq!(scan(log.concat().as_bytes()), ["2 {\"b\":1}", "1 text {\"a\":\"\u{fc}\"}", "3 text {\"c\":1}"]);
+        // No end.
+        for rest in ["other\n".to_owned(), "2026 is other\n".to_owned(), String::new()] {
+            let found = scan([line("P", "{\"a\":"), rest, line("F", "{}")].concat().as_bytes());
+            assert!(found[0].starts_with("1 NotJson") || found[0].starts_with("1 text"), "{found:?}");
+            assert!(found.len() == 1 || found[2] == "3 {}", "{found:?}");
+        }
+        assert_eq!(scan(line("P", "{").as_bytes()), ["1 NotJson not JSON: a line that was cut has no end"]);
+        let endless = [line("P", &"x".repeat(LONGEST)), line("P", &"y".repeat(LONGEST)), line("F", "z")].concat();
+        assert_eq!(scan(endless.as_bytes()), ["1 TooLong an object is longer than 1048576 bytes"]);
+    }
+
+    #[test]
+    fn quoted_objects_are_found_in_other_text() {
+        let texts = [
+            r#"time="2026-01-02T03:04:05Z" level=info msg="{\"a\":\"x\\ny\"}" subsys=hubble"#,
+            r#"2026-01-02T03:04:05Z,"{""a"":""x\ny""}",stdout"#,
+            r#"log: {\"a\":\"x\\ny\"}"#,
+        ];
+        for text in texts {
+            let found = scan(text.as_bytes());
+            assert_eq!(found.last().unwrap(), r#"1 text {"a":"x\ny"}"#, "{text}: {found:?}");
+        }
+        let ruby = r#"[0] kube.var.log: [1767322447.5, {"log"=>"{\"flow\":{}}", "stream"=>"stdout"}]"#;
+        assert_eq!(scan(ruby.as_bytes()).last().unwrap(), "1 text {\"flow\":{}}");
+        let empty_name = scan(b"{\"\":1}\n{\"\" :\"\"}\n{\"a\":\"\"}");
+        assert_eq!(empty_name, ["1 {\"\":1}", "2 {\"\":\"\"}", "3 {\"a\":\"\"}"]);
+        let again: Vec<String> = scan("{\\\"\"".repeat(LONGEST / 4).as_bytes());
+        assert_eq!(again.len(), LONGEST / 4, "each is read once");
+        let endless = format!("{{\\\"a\\\":{}\n{{}}", "x".repeat(3 * LONGEST));
+        assert_eq!(scan(endless.as_bytes()), ["1 TooLong a line is longer than 1048576 bytes", "2 {}"]);
+    }
+
+    #[test]
+    fn text_after_an_object_of_a_line_is_no_loss() {
+        assert_eq!(scan(b"{\"a\":1} end\n{}\nend\n"), ["1 {\"a\":1}", "2 {}", "3 NotJson not JSON: `end`"]);
+        assert_eq!(scan(b"{\n\"a\":1} end\nend"), ["1 {\"a\":1}", "3 NotJson not JSON: `end`"]);
     }
 
     #[test]
@@ -358,6 +446,8 @@ mod tests {
             assert!(found[1].starts_with("2 NotJson not JSON"), "{found:?}");
         }
         assert_eq!(scan(b"{\"flow\":{\"ti{\"flow\":{}}\n")[1..], ["1 {\"flow\":{}}"]);
+        let torn = scan(br#"{"log":"{\"flow\":{\"ti{"log":"{\"flow\":{}}\n","stream":"stdout"}"#);
+        assert_eq!(torn.last().unwrap(), "1 text {\"flow\":{}}\n", "{torn:?}");
         assert_eq!(scan(b"{\"a\":1}\n{\"flow\":{").len(), 2);
         assert!(scan(&[&b"{\"a\":\"\xff\"}\n"[..], b"{}"].concat())[1] == "2 {}");
     }

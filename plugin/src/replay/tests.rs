@@ -131,6 +131,32 @@ fn the_flow_in_a_collectors_object_is_read() {
     for line in &wrapped {
         assert_eq!(short(line), ["u"], "{line}");
     }
+    // The journal's form of a text that is not printable; a line as a text of logfmt, once and twice; the values of a
+    // spreadsheet, of a search and of a collector's object.
+    let doubled = flow.replace('"', "\"\"");
+    let inner = serde_json::to_string(&format!(r#"{{"log":{text}}}"#)).unwrap();
+    let wrapped = [
+        format!(r#"{{"MESSAGE":{:?},"PRIORITY":"6"}}"#, format!("\u{1b}[0m{flow}").as_bytes()),
+        format!("time=\"2026-01-02T03:04:05Z\" level=info msg={text} subsys=hubble"),
+        format!("level=info msg={inner} count=1"),
+        format!("2026-01-02 03:04:05.000,\"{doubled}\",stdout"),
+        format!(
+            "\"Jan 2, 2026 @ 03:04:05.000\",cilium,\"{}\",\"-\"",
+            format!(r#"{{"log":{text}}}"#).replace('"', "\"\"")
+        ),
+    ];
+    for line in &wrapped {
+        assert_eq!(short(line), ["u"], "{line}");
+    }
+    // Numbers that are no bytes, and texts without a flow.
+    let others = [
+        format!(r#"{{"MESSAGE":{:?}}}"#, flow.bytes().map(u32::from).chain([256]).collect::<Vec<_>>()),
+        r#"{"values":[1,2,3]}"#.to_owned(),
+        r#"level=info msg="{\"level\":\"info\"}""#.to_owned(),
+    ];
+    for line in &others {
+        assert_eq!(short(line), ["NoFlow"], "{line}");
+    }
     let two = format!("{{\"log\":{}}}", serde_json::to_string(&format!("{flow}\n{flow}\n")).unwrap());
     assert_eq!(short(&two), ["u", "u"]);
     let deep = (0..5).fold(flow.to_owned(), |text, _| serde_json::json!({ "log": text }).to_string());
@@ -184,6 +210,20 @@ fn a_line_that_docker_has_cut_is_whole_again() {
     let mut expected: Vec<String> = (0..chunks.len() - 1).map(|n| n.to_string()).collect();
     expected.extend(["long".to_owned(), (chunks.len() - 1).to_string()]);
     assert_eq!(short(&lines.join("\n")), expected);
+}
+
+#[test]
+fn a_line_that_a_collector_has_not_joined_is_whole_again() {
+    let part = |text: &str, flag: &str, key: &str| {
+        serde_json::json!({"stream": "stdout", "logtag": flag, key: text, "kubernetes": {"host": "n"}}).to_string()
+    };
+    for key in ["log", "message"] {
+        let log = [part("{\"flow\":{\"uuid\":\"a", "P", key), part("b\",\"verdict\":\"DROPPED\"}}", "F", key)];
+        assert_eq!(short(&log.join("\n")), ["ab"], "{key}");
+        // A whole line that is cut for another reason has no continuation.
+        let log = [part("{\"flow\":{\"uuid\":\"a", "F", key), part("{\"flow\":{\"uuid\":\"b\"}}", "F", key)];
+        assert_eq!(short(&log.join("\n")), ["NoFlow", "b"], "{key}");
+    }
 }
 
 #[test]
@@ -304,6 +344,37 @@ fn events_of_an_agent_are_read() {
         matches!(&lines[1], (2, Line::Debug(event)) if event.debug_event.as_ref().unwrap().cpu == Some(3)),
         "{lines:?}"
     );
+}
+
+#[test]
+fn events_without_an_object_around_them_are_read() {
+    let text = r#"{"source":"HUBBLE_RING_BUFFER","num_events_lost":"7"}
+{"source":"HUBBLE_RING_BUFFER","numEventsLost":3,"cpu":1}
+{"type":"POLICY_UPDATED","policy_update":{"labels":["a=b"],"revision":"7"}}
+{"type":"DBG_CT_VERDICT","source":{"ID":7},"hash":1,"arg1":2,"message":"x","cpu":3}
+{"type":"POLICY_UPDATED","user":"x"}
+{"type":"NORMAL","message":"x"}
+{"type":3}
+{"source":"HUBBLE_RING_BUFFER"}
+{"source":"elsewhere","num_events_lost":"7"}"#;
+    let expected = ["lost 7", "lost 3", "POLICY_UPDATED", "debug"];
+    let read = short(text);
+    assert_eq!((&read[..4], &read[4..]), (&expected.map(str::to_owned)[..], &["NoFlow"; 5].map(str::to_owned)[..]));
+}
+
+#[test]
+fn numbers_that_a_collector_has_made_fractions_are_read() {
+    let text = br#"{"flow":{"uuid":"u","verdict":1.0,"event_type":{"type":4.0,"sub_type":"3.0"},"source":{"identity":1.6777217e7,"cluster_name":"1.0"},"l4":{"TCP":{"source_port":"8.08e3","destination_port":443.0},"UDP":null}}}
+{"flow":{"uuid":"v","verdict":1.5}}
+{"flow":{"uuid":"w","l4":{"TCP":{"source_port":80.5}}}}"#;
+    let lines = lines(text);
+    let read = flow(&lines[0]);
+    let source = read.source.unwrap();
+    assert_eq!((read.verdict, source.identity, &*source.cluster_name), (1, 16_777_217, "1.0"));
+    assert_eq!(read.event_type.map(|event| (event.r#type, event.sub_type)), Some((4, 3)));
+    let Some(crate::proto::flow::layer4::Protocol::Tcp(tcp)) = read.l4.unwrap().protocol else { panic!("TCP") };
+    assert_eq!((tcp.source_port, tcp.destination_port), (8080, 443));
+    assert!(lines[1..].iter().all(|(_, line)| matches!(line, Line::Left(Reason::Malformed, _))), "{lines:?}");
 }
 
 #[test]

@@ -47,6 +47,8 @@ impl FileFormat {
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Foreign("bzip2"),
             [b'P', b'K', 3, 4, ..] => Self::Foreign("zip"),
             [4, 0x22, 0x4d, 0x18, ..] => Self::Foreign("lz4"),
+            [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c] => Self::Foreign("7z"),
+            [0xff, 6, 0, 0, b's', b'N'] => Self::Foreign("snappy"),
             _ => Self::Plain,
         }
     }
@@ -282,7 +284,14 @@ mod tests {
         torn.truncate(torn.len() - 5);
         assert_eq!(read(&torn), Err(ErrorKind::InvalidData));
         assert_eq!(read(&[&gzip(b"one")[..], b"two, three and four"].concat()), Err(ErrorKind::InvalidInput));
-        for foreign in [&b"\xfd7zXZ\0\0"[..], b"BZh91AY", b"PK\x03\x04..", b"\x04\x22\x4d\x18.."] {
+        for foreign in [
+            &b"\xfd7zXZ\0\0"[..],
+            b"BZh91AY",
+            b"PK\x03\x04..",
+            b"\x04\x22\x4d\x18..",
+            b"7z\xbc\xaf\x27\x1c",
+            b"\xff\x06\0\0sNaPpY",
+        ] {
             assert_eq!(read(foreign), Err(ErrorKind::Unsupported));
         }
         let packed = (0..5).fold(b"deep".to_vec(), |packed, _| gzip(&packed));

@@ -29,11 +29,23 @@ pub fn aligned(rows: &[Vec<String>], left: usize) -> String {
     text
 }
 
+/// A text in a cell of Markdown, where it is text: no other column, tag, link or picture, whatever is in it.
+pub fn markdown_cell(text: &str) -> String {
+    let mut cell = String::with_capacity(text.len());
+    for character in one_line(text).chars() {
+        if matches!(character, '|' | '`' | '<' | '[' | ']' | '\\') {
+            cell.push('\\');
+        }
+        cell.push(character);
+    }
+    cell
+}
+
 /// The same as a table of Markdown.
 pub fn markdown(rows: &[Vec<String>], left: usize) -> String {
     let mut text = String::new();
     for (at, row) in rows.iter().enumerate() {
-        let escaped: Vec<String> = row.iter().map(|cell| one_line(cell).replace('|', "\\|")).collect();
+        let escaped: Vec<String> = row.iter().map(|cell| markdown_cell(cell)).collect();
         // Writing to a string can't fail.
         let _ = writeln!(text, "| {} |", escaped.join(" | "));
         if at == 0 {
@@ -52,6 +64,16 @@ mod tests {
     fn a_name_with_line_breaks_forges_no_line() {
         let rows = ["a\nb\r\n\tc", "d"].map(|name| vec![name.to_owned(), "1".to_owned()]);
         assert_eq!(aligned(&rows, 1), "a\\nb\\r\\n\\tc  1\nd            1\n");
-        assert_eq!(markdown(&rows, 1), "| a\\nb\\r\\n\\tc | 1 |\n| --- | ---: |\n| d | 1 |\n");
+        assert_eq!(markdown(&rows, 1), "| a\\\\nb\\\\r\\\\n\\\\tc | 1 |\n| --- | ---: |\n| d | 1 |\n");
+    }
+
+    #[test]
+    fn a_name_is_text_in_markdown_too() {
+        assert_eq!(markdown_cell("shop/web-1_a (vm) *"), "shop/web-1_a (vm) *");
+        assert_eq!(markdown_cell("a|b"), "a\\|b");
+        // An escaped backslash does not escape the bar after it.
+        assert_eq!(markdown_cell("a\\|b"), "a\\\\\\|b");
+        let picture = "![x](http://elsewhere) <img src=x> `";
+        assert_eq!(markdown_cell(picture), "!\\[x\\](http://elsewhere) \\<img src=x> \\`");
     }
 }

@@ -9,6 +9,7 @@ use gcp::Machine;
 use ipnetwork::IpNetwork;
 use serde::de::DeserializeOwned;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, btree_map::Entry},
     fmt::Write,
     net::IpAddr,
@@ -20,9 +21,9 @@ const MAX_PREFIXES: usize = 1_000_000;
 /// The command whose output is imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloudOutput {
-    /// `aws ec2 describe-subnets`.
+    /// `aws ec2 describe-subnets --output json`.
     AwsSubnets,
-    /// `aws ec2 describe-instances`.
+    /// `aws ec2 describe-instances --output json`.
     AwsInstances,
     /// `gcloud compute instances list --format=json`.
     GcpInstances,
@@ -51,6 +52,9 @@ pub enum InvalidImport {
         /// The parser's message.
         message: String,
     },
+    /// It is packed.
+    #[error("it is packed by gzip: unpack it first")]
+    Packed,
     /// It has nothing to import.
     #[error("it has no address in a zone; it must be the output of `{0}`")]
     Nothing(&'static str),
@@ -96,8 +100,8 @@ impl CloudOutput {
     /// The command.
     pub const fn command(self) -> &'static str {
         match self {
-            Self::AwsSubnets => "aws ec2 describe-subnets",
-            Self::AwsInstances => "aws ec2 describe-instances",
+            Self::AwsSubnets => "aws ec2 describe-subnets --output json",
+            Self::AwsInstances => "aws ec2 describe-instances --output json",
             Self::GcpInstances => "gcloud compute instances list --format=json",
         }
     }
@@ -117,30 +121,58 @@ impl CloudOutput {
         let mut import = Import { source: self, prefixes: BTreeMap::new() };
         match self {
             Self::AwsSubnets => {
-                let Subnets { subnets, next_token } = self.parse(text)?;
-                complete(next_token.as_ref())?;
-                subnets.iter().try_for_each(|subnet| import.add(subnet.prefixes()))?;
+                for Subnets { subnets, next_token } in self.parse(text)? {
+                    complete(next_token.as_ref())?;
+                    subnets.iter().try_for_each(|subnet| import.add(subnet.prefixes()))?;
+                }
             }
             Self::AwsInstances => {
-                let Reservations { reservations, next_token } = self.parse(text)?;
-                complete(next_token.as_ref())?;
-                let mut instances = reservations.iter().flat_map(|reservation| &reservation.instances);
-                instances.try_for_each(|instance| import.add(instance.prefixes()))?;
+                for Reservations { reservations, next_token } in self.parse(text)? {
+                    complete(next_token.as_ref())?;
+                    let mut instances = reservations.iter().flat_map(|reservation| &reservation.instances);
+                    instances.try_for_each(|instance| import.add(instance.prefixes()))?;
+                }
             }
             Self::GcpInstances => {
-                let machines: Vec<Machine> = self.parse(text)?;
-                machines.iter().try_for_each(|machine| import.add(machine.prefixes()))?;
+                let machines: Vec<Vec<Machine>> = self.parse(text)?;
+                machines.iter().flatten().try_for_each(|machine| import.add(machine.prefixes()))?;
             }
         }
         import.table(kind)
     }
 
-    fn parse<T: DeserializeOwned>(self, text: &[u8]) -> Result<T, InvalidImport> {
-        serde_json::from_slice(text).map_err(|error| InvalidImport::Form {
+    /// The outputs in a text: one, or one for each region or project.
+    fn parse<T: DeserializeOwned>(self, text: &[u8]) -> Result<Vec<T>, InvalidImport> {
+        let text = utf_8(text)?;
+        let refused = |error: &serde_json::Error| InvalidImport::Form {
             line: error.line().max(1),
             command: self.command(),
             message: short(&error.to_string()),
-        })
+        };
+        if text.trim_ascii().is_empty() {
+            // The parser's own message for no value.
+            return serde_json::from_slice(&text).map(|one| vec![one]).map_err(|error| refused(&error));
+        }
+        serde_json::Deserializer::from_slice(&text)
+            .into_iter()
+            .map(|one| one.map_err(|error| refused(&error)))
+            .collect()
+    }
+}
+
+/// The text in UTF-8. PowerShell writes what a program prints as UTF-16, or with a byte order mark.
+fn utf_8(text: &[u8]) -> Result<Cow<'_, [u8]>, InvalidImport> {
+    let utf_16 = |bytes: &[u8], to_unit: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).map(|pair| to_unit([pair[0], pair[1]]));
+        let text: String = char::decode_utf16(units).map(|read| read.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Ok(Cow::Owned(text.into_bytes()))
+    };
+    match text {
+        [0xef, 0xbb, 0xbf, text @ ..] => Ok(text.into()),
+        [0xff, 0xfe, text @ ..] => utf_16(text, u16::from_le_bytes),
+        [0xfe, 0xff, text @ ..] => utf_16(text, u16::from_be_bytes),
+        [0x1f, 0x8b, ..] => Err(InvalidImport::Packed),
+        text => Ok(text.into()),
     }
 }
 
@@ -285,6 +317,24 @@ mod tests {
     }
 
     #[test]
+    fn outputs_of_several_regions_and_of_powershell_are_read() {
+        let other =
+            SUBNETS.replace("us-east-1a", "us-east-2a").replace("10.0.0.0", "10.1.0.0").replace("1f18:1", "1f18:3");
+        let both = table(CloudOutput::AwsSubnets, &format!("{SUBNETS}\n{other}\n"), ImportAs::Zones);
+        assert_eq!(zone(&both, "10.0.0.1"), of("us-east-1a", "us-east-1"));
+        assert_eq!(zone(&both, "10.1.0.1"), of("us-east-2a", "us-east-2"));
+        assert_eq!(table(CloudOutput::AwsSubnets, &format!("\u{feff}{SUBNETS}"), ImportAs::Zones).providers.len(), 2);
+        let expected = CloudOutput::AwsSubnets.table(SUBNETS.as_bytes(), ImportAs::Zones).unwrap();
+        for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+            let text: Vec<u8> = format!("\u{feff}{SUBNETS}\r\n").encode_utf16().flat_map(to_bytes).collect();
+            assert_eq!(CloudOutput::AwsSubnets.table(&text, ImportAs::Zones).unwrap(), expected);
+        }
+        // What follows an output is not passed over.
+        let error = CloudOutput::AwsSubnets.table(format!("{SUBNETS}\n}}").as_bytes(), ImportAs::Zones).unwrap_err();
+        assert!(matches!(error, InvalidImport::Form { .. }), "{error}");
+    }
+
+    #[test]
     fn names_that_are_no_names_stay_texts() {
         let text = MACHINES.replace("gke-1", r##"x\n\u001b- {name: y\u2028\u0085}: # ' \" \\"##);
         let table = table(CloudOutput::GcpInstances, &text, ImportAs::Machines);
@@ -298,9 +348,16 @@ mod tests {
             assert!(error.contains(part) && error.len() < 400 && !error.chars().any(char::is_control), "{error}");
         };
         let subnets = CloudOutput::AwsSubnets;
-        refused(subnets, "", "line 1: it is not the output of `aws ec2 describe-subnets`: EOF");
+        refused(subnets, "", "line 1: it is not the output of `aws ec2 describe-subnets --output json`: EOF");
         refused(subnets, "{\n\"Subnets\": 7}", "line 2: it is not the output");
-        refused(subnets, MACHINES, "it is not the output of `aws ec2 describe-subnets`");
+        refused(subnets, MACHINES, "it is not the output of `aws ec2 describe-subnets --output json`");
+        refused(
+            subnets,
+            "SUBNETS\tus-east-1a",
+            "line 1: it is not the output of `aws ec2 describe-subnets --output json`",
+        );
+        refused(subnets, "\u{1f}\u{8b}", "line 1: it is not the output");
+        assert!(matches!(subnets.table(b"\x1f\x8b\x08", ImportAs::Zones), Err(InvalidImport::Packed)));
         refused(subnets, INSTANCES, "missing field `Subnets`");
         refused(CloudOutput::GcpInstances, SUBNETS, "it is not the output of `gcloud compute instances list");
         refused(subnets, "{\"Subnets\": []}", "it has no address in a zone");

@@ -92,10 +92,11 @@ pub struct WorkloadEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(deserialize_with = "yaml::list")]
     zones: Vec<ZoneEntry>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::list")]
     endpoints: Vec<Spanned<EndpointEntry>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::list")]
     external: Vec<ExternalEntry>,
 }
 
@@ -106,7 +107,7 @@ struct ZoneEntry {
     #[serde(default)]
     region: String,
     provider: Option<Spanned<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::list")]
     cidrs: Vec<Spanned<String>>,
 }
 
@@ -383,6 +384,13 @@ external:
             "zones.yaml:6: `10.0.1.7/24` is not a prefix like 10.0.1.0/24 or fd00:1::/64: bits are set after the length; 10.0.1.0/24 is",
         );
         refused(&with("ten/8"), "zones.yaml:6: `ten/8` is not a prefix");
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_an_empty_list() {
+        let table = parse("zones:\n- {name: a, region: r, cidrs: }\nexternal:\n#- {name: db}\nendpoints:\n").unwrap();
+        assert!(table.external.is_empty() && table.endpoints.is_empty());
+        refused("zones:\n- {name: a, region: r, cidrs: 10.0.0.0/8}\n", "zones.yaml:2: expected a list, such as");
     }
 
     #[test]

@@ -66,6 +66,12 @@ impl Input {
         let unreadable = |error| Failure::Usage(format!("{}: {error}", path.display()));
         let file = File::open(path).map_err(unreadable)?;
         let kind = file.metadata().map_err(unreadable)?.file_type();
+        if kind.is_dir() {
+            let path = path.display();
+            return Err(Failure::Usage(format!(
+                "{path}: it is a directory: name the files in it, for example {path}/*"
+            )));
+        }
         let may_be_empty = kind.is_char_device();
         let is_pipe = may_be_empty || kind.is_fifo() || kind.is_socket();
         Ok(Self { path: path.to_owned(), from: Box::new(file), is_pipe, may_be_empty })

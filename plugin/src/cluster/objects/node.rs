@@ -5,6 +5,7 @@ use super::{
         claims::truncate,
         facts::{AgentExpectation, Fact, Node, ZoneLabelState},
     },
+    nullable::or_default,
     read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
 };
@@ -47,6 +48,11 @@ const ANTREA: &str = "node.antrea.io/";
 const OVN_SUBNETS: &str = "k8s.ovn.org/node-subnets";
 /// The annotation with flannel's backend.
 const FLANNEL: &str = "flannel.alpha.coreos.com/backend-type";
+/// Labels and their former names, which nodes of old clusters and by hand have.
+const FORMER_LABELS: [(&str, &str); 2] = [
+    ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
+    ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
+];
 /// KWOK's nodes: nothing runs there.
 const KWOK: &str = "kwok.x-k8s.io/node";
 /// A node that stands for another system that runs pods.
@@ -59,12 +65,13 @@ const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct NodeSpec {
-    #[serde(rename = "podCIDRs")]
+    #[serde(rename = "podCIDRs", deserialize_with = "or_default")]
     pod_cidrs: Vec<String>,
-    #[serde(rename = "podCIDR")]
+    #[serde(rename = "podCIDR", deserialize_with = "or_default")]
     pod_cidr: String,
-    #[serde(rename = "providerID")]
+    #[serde(rename = "providerID", deserialize_with = "or_default")]
     provider_id: String,
+    #[serde(deserialize_with = "or_default")]
     taints: Vec<Taint>,
 }
 
@@ -77,8 +84,9 @@ struct Taint {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in super::super) struct NodeStatus {
+    #[serde(deserialize_with = "or_default")]
     addresses: Vec<NodeAddress>,
-    #[serde(rename = "nodeInfo")]
+    #[serde(rename = "nodeInfo", deserialize_with = "or_default")]
     info: NodeInfo,
 }
 
@@ -98,9 +106,12 @@ struct NodeAddress {
 
 type Texts = BTreeMap<String, String>;
 
-pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &LabelKeys) -> ReadObject {
+/// A Node in the API server's form.
+pub(in super::super) type NodeObject = Object<Option<NodeSpec>, NodeStatus>;
+
+pub(in super::super) fn read(object: &NodeObject, keys: &LabelKeys) -> ReadObject {
     let mut reading = Reading::default();
-    let (meta, spec) = (&object.metadata, &object.spec);
+    let (meta, spec) = (&object.metadata, &object.spec.clone().unwrap_or_default());
     let none = Texts::new();
     let (labels, notes) = (meta.labels.as_ref().unwrap_or(&none), meta.annotations.as_ref().unwrap_or(&none));
     let status = object.status.clone().unwrap_or_default();
@@ -119,7 +130,7 @@ pub(in super::super) fn read(object: &Object<NodeSpec, NodeStatus>, keys: &Label
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         zone: zone(labels, keys, is_azure(&spec.provider_id)).map(Arc::new),
         zoneless,
-        agency: agency(object, &status.info, keys),
+        agency: agency((spec, &status.info), labels, notes, keys),
         created: meta.creation_timestamp.as_ref().and_then(time),
         prefixes,
         subnets,
@@ -146,25 +157,28 @@ fn is_azure(provider: &str) -> bool {
 /// The zone in a node's labels. For nodes without a zone Azure uses the region with `-0`, or the number of the fault
 /// domain, which is a part of one data centre; names of Azure's zones begin with the region.
 fn zone(labels: &Texts, keys: &LabelKeys, is_azure: bool) -> Option<Zone> {
-    let value = |key: &str| labels.get(key).map_or("", |value| value.trim());
-    let (name, region) = (value(&keys.zone), value(&keys.region));
+    let (name, region) = (label(labels, &keys.zone), label(labels, &keys.region));
     let is_number = || name.parse::<i32>().is_ok();
     let is_none = matches!(name, "" | "unknown" | "internet")
         || (is_azure && (is_number() || name.strip_prefix(region) == Some("-0")));
     (!is_none).then(|| Zone { name: name.to_owned(), region: region.to_owned() })
 }
 
+/// The value of a label, or else of the one that had its meaning before Kubernetes 1.17; empty if there is none.
+fn label<'l>(labels: &'l Texts, key: &str) -> &'l str {
+    let value = |key: &str| labels.get(key).map(|value| value.trim()).filter(|value| !value.is_empty());
+    let former = || FORMER_LABELS.into_iter().find(|(now, _)| *now == key).and_then(|(_, former)| value(former));
+    value(key).or_else(former).unwrap_or_default()
+}
+
 /// The agent of a node. It runs on Linux only, and only where a kubelet runs containers.
-fn agency(object: &Object<NodeSpec, NodeStatus>, info: &NodeInfo, keys: &LabelKeys) -> AgentExpectation {
-    let none = Texts::new();
-    let labels = object.metadata.labels.as_ref().unwrap_or(&none);
-    let notes = object.metadata.annotations.as_ref().unwrap_or(&none);
+fn agency((spec, info): (&NodeSpec, &NodeInfo), labels: &Texts, notes: &Texts, keys: &LabelKeys) -> AgentExpectation {
     let agentless = &keys.agentless;
     let system = labels.get("kubernetes.io/os").filter(|system| !system.is_empty()).unwrap_or(&info.operating_system);
     if notes.contains_key(KWOK) || labels.get("type").is_some_and(|kind| kind == "kwok") {
         AgentExpectation::Simulated
     } else if !matches!(system.as_str(), "" | "linux")
-        || object.spec.taints.iter().any(|taint| taint.key == VIRTUAL)
+        || spec.taints.iter().any(|taint| taint.key == VIRTUAL)
         || agentless.labels.iter().any(|label| label.is_in(labels))
         || !agentless.selector.iter().all(|label| label.is_in(labels))
     {
@@ -182,7 +196,7 @@ fn zoneless(spec: &NodeSpec, labels: &Texts, notes: &Texts, keys: &LabelKeys) ->
         ZoneLabelState::Virtual
     } else if is_tainted(UNINITIALIZED) {
         ZoneLabelState::Uninitialized
-    } else if labels.get(&keys.zone).is_none_or(String::is_empty) {
+    } else if label(labels, &keys.zone).is_empty() {
         ZoneLabelState::Unlabelled
     } else {
         ZoneLabelState::Labelled

@@ -2,6 +2,7 @@
 
 use super::{
     super::facts::{Fact, Pod},
+    nullable::or_default,
     owner::owner,
     read_object::{LabelKeys, ReadObject, time},
     reading::Reading,
@@ -15,17 +16,20 @@ use std::{net::IpAddr, sync::Arc};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct PodSpec {
+    #[serde(deserialize_with = "or_default")]
     node_name: String,
+    #[serde(deserialize_with = "or_default")]
     host_network: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct PodStatus {
+    #[serde(deserialize_with = "or_default")]
     phase: String,
-    #[serde(rename = "podIP")]
+    #[serde(rename = "podIP", deserialize_with = "or_default")]
     pod_ip: String,
-    #[serde(rename = "podIPs")]
+    #[serde(rename = "podIPs", deserialize_with = "or_default")]
     pod_ips: Vec<PodIp>,
     start_time: Option<Time>,
 }
@@ -33,12 +37,16 @@ pub(in super::super) struct PodStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct PodIp {
+    #[serde(deserialize_with = "or_default")]
     ip: String,
 }
 
-pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &LabelKeys) -> ReadObject {
+/// A Pod in the API server's form.
+pub(in super::super) type PodObject = Object<Option<PodSpec>, PodStatus>;
+
+pub(in super::super) fn read(object: &PodObject, labels: &LabelKeys) -> ReadObject {
     let mut reading = Reading::default();
-    let meta = &object.metadata;
+    let (meta, spec) = (&object.metadata, object.spec.clone().unwrap_or_default());
     let status = object.status.clone().unwrap_or_default();
     let has_ended = matches!(&*status.phase, "Succeeded" | "Failed");
     let texts = status.pod_ips.iter().map(|ip| &*ip.ip).chain([&*status.pod_ip]);
@@ -48,7 +56,7 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
             addresses.push(address);
         }
     }
-    if object.spec.host_network || has_ended {
+    if spec.host_network || has_ended {
         addresses.clear();
     }
     // The owner reference of a static pod is its node; we count it as its own workload.
@@ -68,7 +76,7 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
         ));
     }
     let fact = Fact::Pod(Arc::new(Pod {
-        node: object.spec.node_name.as_str().into(),
+        node: spec.node_name.into(),
         addresses,
         is_ending: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().and_then(time),

@@ -1,6 +1,6 @@
 //! Service: whether it has a cluster address, and what steers its traffic.
 
-use super::{super::facts::Fact, read_object::ReadObject, reading::Reading};
+use super::{super::facts::Fact, nullable::or_default, read_object::ReadObject, reading::Reading};
 use crate::catalogue::{self, Kind, MAX_ANNOTATION, MAX_NAME, MAX_PORTS, MAX_SELECTOR, ServicePort};
 use kube::core::{NotUsed, Object};
 use serde::Deserialize;
@@ -14,27 +14,38 @@ const MESH_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(in super::super) struct ServiceSpec {
-    #[serde(rename = "clusterIP")]
+    #[serde(rename = "clusterIP", deserialize_with = "or_default")]
     cluster_ip: String,
+    #[serde(deserialize_with = "or_default")]
     r#type: String,
+    #[serde(deserialize_with = "or_default")]
     ports: Vec<Port>,
+    #[serde(deserialize_with = "or_default")]
     selector: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
     session_affinity: String,
+    #[serde(deserialize_with = "or_default")]
     internal_traffic_policy: String,
+    #[serde(deserialize_with = "or_default")]
     traffic_distribution: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Port {
+    #[serde(deserialize_with = "or_default")]
     name: String,
     port: u16,
+    #[serde(deserialize_with = "or_default")]
     protocol: String,
 }
 
-pub(in super::super) fn read(object: &Object<ServiceSpec, NotUsed>) -> ReadObject {
+/// A Service in the API server's form.
+pub(in super::super) type ServiceObject = Object<Option<ServiceSpec>, NotUsed>;
+
+pub(in super::super) fn read(object: &ServiceObject) -> ReadObject {
     let mut reading = Reading::default();
-    let spec = &object.spec;
+    let spec = &object.spec.clone().unwrap_or_default();
     let notes = object.metadata.annotations.as_ref();
     let mut note = |key: &str| {
         let value = notes.and_then(|notes| notes.get(key));

@@ -105,6 +105,8 @@ impl Subnet {
         let associated = of_ipv6
             .filter(|block| block.ipv6_cidr_block_state.as_ref().is_none_or(|state| state.state == "associated"));
         let prefixes = self.cidr_block.iter().chain(associated.map(|block| &block.ipv6_cidr_block));
+        // A subnet with IPv6 only can have an empty text.
+        let prefixes = prefixes.filter(|prefix| !prefix.is_empty());
         (&self.subnet_id, &self.availability_zone, prefixes.cloned().collect())
     }
 }

@@ -116,3 +116,25 @@ fn a_node_that_the_cloud_may_still_label_is_no_matter() {
     assert!(notices(&mut model, 7300).is_empty());
     assert_eq!((model.model.tally().conflicts, model.model.tally().nodes_without_zone), (0, 5));
 }
+
+#[test]
+fn a_node_with_only_the_former_labels_is_where_those_say() {
+    let labelled = |name: &str, third: u8, labels: Value| {
+        let mut node = node(name, "", &[&format!("10.244.{third}.0/24")], "");
+        node["metadata"]["labels"] = labels;
+        node
+    };
+    let (zone, region) = ("failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region");
+    let objects = [
+        labelled("old", 0, json!({zone: "eu-1a", region: "eu-1"})),
+        labelled("empty", 1, json!({zone: "eu-1b", "topology.kubernetes.io/zone": ""})),
+        labelled("both", 2, json!({zone: "eu-1a", "topology.kubernetes.io/zone": "eu-1c"})),
+        labelled("other", 3, json!({"failure-domain.kubernetes.io/zone": "eu-1d"})),
+    ];
+    let mut model = TestModel::of(&objects, true);
+    let zones = [0, 1, 2, 3].map(|third| model.zone(&format!("10.244.{third}.9")));
+    assert_eq!(zones, ["eu-1a", "eu-1b", "eu-1c", "unknown"]);
+    let place = model.table[&"10.244.0.0/24".parse().unwrap()].place.clone();
+    assert_eq!(place.zone().unwrap().region, "eu-1");
+    assert_eq!(model.model.tally().nodes_without_zone, 1);
+}

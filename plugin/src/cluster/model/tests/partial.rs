@@ -80,3 +80,39 @@ fn half_deleted_and_half_made_objects_change_no_zone_and_are_no_matter() {
     objects.extend([unscheduled, ended, pod("n", "n1", &[])]);
     lies(&objects, "", &[("10.244.0.9", "eu-1a"), ("10.244.1.9", "eu-1b"), ("10.244.2.9", "eu-1c")]);
 }
+
+#[test]
+fn a_field_that_is_null_is_one_that_is_missing() {
+    let labels = json!({"topology.kubernetes.io/zone": "eu-1a", "topology.kubernetes.io/region": "eu-1"});
+    let meta = |name: &str| json!({"name": name, "labels": labels, "annotations": null, "creationTimestamp": null});
+    let of_shop = |name: &str| json!({"namespace": "shop", "name": name, "labels": null, "ownerReferences": null});
+    let mut model = TestModel::of(&nodes(), true);
+    for object in [
+        json!({"kind": "Node", "metadata": meta("a"), "spec": null, "status": null}),
+        json!({"kind": "Node", "metadata": meta("b")}),
+        json!({"kind": "Node", "metadata": meta("c"),
+            "spec": {"podCIDR": null, "podCIDRs": null, "providerID": null, "taints": null},
+            "status": {"addresses": null, "nodeInfo": null}}),
+        json!({"kind": "Node", "metadata": meta("d"), "spec": {"podCIDR": "10.9.0.0/24", "podCIDRs": null}}),
+        json!({"kind": "Pod", "metadata": of_shop("a"), "spec": null, "status": null}),
+        json!({"kind": "Pod", "metadata": of_shop("b")}),
+        json!({"kind": "Pod", "metadata": of_shop("c"), "spec": {"nodeName": null, "hostNetwork": null},
+            "status": {"phase": null, "podIP": null, "podIPs": null, "startTime": null}}),
+        json!({"kind": "Pod", "metadata": of_shop("d"), "spec": {"nodeName": "n2"},
+            "status": {"podIP": "10.9.0.7", "podIPs": [{"ip": null}]}}),
+        json!({"kind": "Service", "metadata": of_shop("a"), "spec": null}),
+        json!({"kind": "Service", "metadata": of_shop("b"), "spec": {"clusterIP": null, "ports": null, "selector": null}}),
+        json!({"kind": "EndpointSlice", "metadata": of_shop("a"), "addressType": "IPv4", "endpoints": null}),
+        json!({"kind": "EndpointSlice", "metadata": of_shop("b"), "addressType": "IPv4",
+            "endpoints": [{"addresses": null, "conditions": null, "targetRef": null, "zone": null, "hints": null}]}),
+    ] {
+        let group = if object["kind"] == "EndpointSlice" { "discovery.k8s.io/" } else { "" };
+        let mut object = object;
+        object["apiVersion"] = format!("{group}v1").into();
+        model.read(&object);
+    }
+    model.apply_changes();
+    assert_eq!([model.zone("10.9.0.9"), model.zone("10.9.0.7")], ["eu-1a", "eu-1b"]);
+    assert_eq!((model.model.count(Kind::Node), model.model.count(Kind::Pod)), ((7, 0), (4, 0)));
+    assert_eq!(model.notices(), []);
+}
