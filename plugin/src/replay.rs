@@ -10,6 +10,7 @@ mod cut;
 mod known;
 mod order;
 mod parts;
+mod piece;
 mod quoting;
 mod reason;
 mod scan;
@@ -30,9 +31,10 @@ use crate::{
 use copies::Copies;
 use cut::CutLines;
 use known::decode;
+use piece::Piece;
 use prost_reflect::MessageDescriptor;
 use prost_types::{Any, Timestamp};
-use scan::{Piece, Scanner};
+use scan::Scanner;
 use serde_json::{Map, Value};
 use std::io::{self, ErrorKind, Read};
 

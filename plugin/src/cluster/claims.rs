@@ -278,7 +278,7 @@ impl Claims {
         };
         let (rank, place, kind) = (claim.rank, self.place(&claim.node), self.kind(&claim.node));
         let is_fixed = fixed.as_ref().is_some_and(|(of, _)| *of < rank || place == Place::Unknown);
-        if is_fixed || (rank.is_range() && self.is_outranked(prefix, rank)) {
+        if is_fixed || (rank.is_range() && self.is_outranked(prefix, claim)) {
             self.conflicts.remove(prefix);
             return fixed;
         }
@@ -352,9 +352,12 @@ impl Claims {
         }
     }
 
-    /// Whether a wider prefix with a zone has a higher rank.
-    fn is_outranked(&self, prefix: &IpNetwork, rank: Rank) -> bool {
-        self.wider(prefix).any(|wide| wide.rank < rank && wide.place != Place::Unknown)
+    /// Whether a wider prefix with a zone has a higher rank, or any rank if the claim is about an unknown node: what a
+    /// removed node or a former CNI has left behind says nothing about a range of a node that is there.
+    fn is_outranked(&self, prefix: &IpNetwork, claim: &Claim) -> bool {
+        let is_left_behind = !self.nodes.contains_key(&claim.node);
+        let counts = |wide: &Wide| wide.place != Place::Unknown && (is_left_behind || wide.rank < claim.rank);
+        self.wider(prefix).any(counts)
     }
 
     /// The longest prefix of the static table that contains the prefix.

@@ -1,7 +1,7 @@
 //! Long lines that docker's json-file driver has cut: objects with a text of at most 16 KiB each, of which all but
 //! the last end without a line's end. Collectors that do not join the parts of a container's line have such objects, too.
 
-use super::scan::LONGEST;
+use super::piece::LONGEST;
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Map, Value};
 

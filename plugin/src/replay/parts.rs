@@ -2,8 +2,8 @@
 //! stream can be between them.
 
 use super::{
+    piece::{LONGEST, Piece},
     reason::Reason,
-    scan::{LONGEST, Piece},
 };
 
 /// The streams of a container, each with the beginning of a line that has no end yet.

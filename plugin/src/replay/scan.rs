@@ -3,14 +3,13 @@
 
 use super::{
     parts::{Parts, container_line},
+    piece::{LONGEST, Piece},
     quoting::Quoting,
     reason::Reason,
 };
 use serde_json::{Deserializer, Map, Value};
 use std::io::{self, ErrorKind, Read};
 
-/// The size limit of an object, in bytes. A flow is a thousand times smaller.
-pub(super) const LONGEST: usize = 1 << 20;
 /// The number of bytes to read at once.
 const CHUNK: usize = 1 << 16;
 /// The number of bytes before an object that are examined.
@@ -18,17 +17,6 @@ const PREFIX: usize = 128;
 /// The texts at which a flow is searched in a broken line: a killed writer leaves half a line, and the next writer
 /// continues on the same one. The second one is within a text, as docker writes it.
 const BEGINNINGS: [&[u8]; 2] = [b"{\"flow\":", b"{\\\"flow\\\":"];
-
-/// A finding of the scanner.
-#[derive(Debug)]
-pub(super) enum Piece {
-    /// An object.
-    Object(Map<String, Value>),
-    /// A text with an object in it: one that was quoted, or that a container runtime has split into several lines.
-    Text(String),
-    /// Something unreadable, and the reason.
-    Left(Reason, String),
-}
 
 /// Scans a text.
 pub(super) struct Scanner<R> {

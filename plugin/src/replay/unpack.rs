@@ -118,14 +118,27 @@ impl<R: Read> Read for Bounded<R> {
 enum Zstd<R: BufRead> {
     Between(R),
     Within(R, Box<FrameDecoder>),
+    /// The part of a torn frame that could be unpacked, and the error after it.
+    Torn(Box<FrameDecoder>, Error),
     Ended,
 }
+
+/// An empty last block and a checksum: the decoder holds the last megabytes back until a frame ends, since later blocks
+/// may refer to them.
+const LAST_BLOCK: [u8; 7] = [1, 0, 0, 0, 0, 0, 0];
 
 impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         loop {
             match std::mem::replace(self, Self::Ended) {
                 Self::Ended => return Ok(0),
+                Self::Torn(mut frame, error) => match frame.read(to)? {
+                    0 if !to.is_empty() => return Err(error),
+                    n => {
+                        *self = Self::Torn(frame, error);
+                        return Ok(n);
+                    }
+                },
                 Self::Between(mut from) => {
                     if from.fill_buf()?.is_empty() {
                         return Ok(0);
@@ -137,9 +150,15 @@ impl<R: BufRead> Read for Zstd<R> {
                         *self = Self::Between(from);
                         continue;
                     }
-                    if frame.can_collect() == 0 {
-                        let some = BlockDecodingStrategy::UptoBytes(to.len());
-                        frame.decode_blocks(&mut from, some).map_err(broken)?;
+                    let some = BlockDecodingStrategy::UptoBytes(to.len());
+                    if frame.can_collect() == 0
+                        && let Err(error) = frame.decode_blocks(&mut from, some)
+                    {
+                        let is_cut = from.fill_buf().is_ok_and(<[u8]>::is_empty);
+                        let cut = || Error::new(ErrorKind::UnexpectedEof, "incomplete zstd frame");
+                        let _ = frame.decode_blocks(&LAST_BLOCK[..], BlockDecodingStrategy::All);
+                        *self = Self::Torn(frame, if is_cut { cut() } else { broken(error) });
+                        continue;
                     }
                     let n = frame.read(to)?;
                     *self = Self::Within(from, frame);
@@ -276,13 +295,35 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_whole_of_a_torn_archive_is_unpacked() {
+        // A block has at most 128 KiB, and numbers hardly compress.
+        let long: String = (0..200_000_u32).map(|n| format!("{:x}\n", n.wrapping_mul(2_654_435_761))).collect();
+        let mut other = zstd(&long);
+        let middle = other.len() / 2;
+        other[middle..middle + 64].fill(0xff);
+        let (gzip, zstd) = (gzip(long.as_bytes()), zstd(&long));
+        for (packed, kind) in [
+            (&gzip[..gzip.len() / 2], ErrorKind::UnexpectedEof),
+            (&zstd[..zstd.len() / 2], ErrorKind::UnexpectedEof),
+            (&zstd[..zstd.len() - 2], ErrorKind::UnexpectedEof),
+            (&other[..], ErrorKind::InvalidData),
+        ] {
+            let mut all = Vec::new();
+            let error = text(packed).unwrap().read_to_end(&mut all).unwrap_err();
+            let whole = all.iter().zip(long.as_bytes()).take_while(|(read, written)| read == written).count();
+            let least = long.len() * packed.len().min(middle) / zstd.len() - (256 << 10);
+            assert!(error.kind() == kind && whole >= least, "{error}: {whole} of {least}");
+        }
+    }
+
+    #[test]
     fn a_broken_or_foreign_archive_is_an_error() {
         let mut torn = gzip("x".repeat(100_000).as_bytes());
         torn.truncate(torn.len() - 9);
         assert_eq!(read(&torn), Err(ErrorKind::UnexpectedEof));
         let mut torn = zstd("one");
         torn.truncate(torn.len() - 5);
-        assert_eq!(read(&torn), Err(ErrorKind::InvalidData));
+        assert_eq!(read(&torn), Err(ErrorKind::UnexpectedEof));
         assert_eq!(read(&[&gzip(b"one")[..], b"two, three and four"].concat()), Err(ErrorKind::InvalidInput));
         for foreign in [
             &b"\xfd7zXZ\0\0"[..],

@@ -24,8 +24,11 @@ const PROBLEM: usize = 200;
 impl Reading {
     /// Notes a part that could not be understood.
     pub(super) fn problem(&mut self, text: impl fmt::Display) {
-        if self.problems.len() < PROBLEMS {
-            self.problems.push(start_of(&text));
+        let text = start_of(&text);
+        if self.problems.contains(&text) {
+            // Two fields of an object can have the same text.
+        } else if self.problems.len() < PROBLEMS {
+            self.problems.push(text);
         } else {
             self.more += 1;
         }
@@ -49,8 +52,14 @@ impl Reading {
                 _ => truncate(prefix.ip(), prefix.prefix()),
             }
         });
-        if network.is_none() {
-            self.problem(format_args!("{what}: `{text}` is not a prefix"));
+        match network {
+            None => self.problem(format_args!("{what}: `{text}` is not a prefix")),
+            // It would put the whole internet into the zone of a node.
+            Some(all) if all.prefix() == 0 => {
+                self.problem(format_args!("{what}: `{text}` is every address, and not a node's"));
+                return None;
+            }
+            Some(_) => {}
         }
         network
     }
@@ -66,8 +75,13 @@ impl Reading {
             return None;
         };
         let address = address.to_canonical();
+        // Link-local addresses are of a link: many nodes have the same ones, and no packet with one is routed.
+        let is_link_local = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
         let is_nobodys = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-        (!is_nobodys).then_some(address)
+        (!is_nobodys && !is_link_local).then_some(address)
     }
 
     /// A string at a path of a custom resource; any other type is a problem.

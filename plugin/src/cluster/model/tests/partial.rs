@@ -1,7 +1,7 @@
 //! Objects of both IP versions, and objects of which a part is not there yet or not any more.
 
 use super::{
-    sources::{block, endpoint, lies, node, nodes, pod},
+    sources::{block, cilium_node, endpoint, lies, node, nodes, pod},
     *,
 };
 
@@ -115,4 +115,39 @@ fn a_field_that_is_null_is_one_that_is_missing() {
     assert_eq!([model.zone("10.9.0.9"), model.zone("10.9.0.7")], ["eu-1a", "eu-1b"]);
     assert_eq!((model.model.count(Kind::Node), model.model.count(Kind::Pod)), ((7, 0), (4, 0)));
     assert_eq!(model.notices(), []);
+}
+
+#[test]
+fn what_a_former_node_has_left_behind_hides_no_range_of_a_node_that_is_there() {
+    let mut objects = nodes();
+    // Blocks of a removed node, and a pool that was its own, within the ranges of other nodes and outside of them.
+    objects.extend([block("10.244.1.64/26", "gone"), block("10.245.0.0/26", "gone")]);
+    objects.push(cilium_node("gone", json!({"podCIDRs": ["10.244.2.0/25"]})));
+    let expected =
+        [("10.244.1.70", "eu-1b"), ("10.244.2.9", "eu-1c"), ("10.244.0.9", "eu-1a"), ("10.245.0.9", "unknown")];
+    let mut model = lies(&objects, "", &expected);
+    // The node is there again, and gone once more.
+    model.read(&node("gone", "eu-1d", &[], "192.168.1.14"));
+    let zones = |model: &mut TestModel| ["10.244.1.70", "10.244.2.9", "10.244.1.9"].map(|address| model.zone(address));
+    assert_eq!(zones(&mut model), ["eu-1d", "eu-1d", "eu-1b"]);
+    model.model.remove(Kind::Node, &key("", "gone"));
+    assert_eq!(zones(&mut model), ["eu-1b", "eu-1c", "eu-1b"]);
+}
+
+#[test]
+fn every_address_and_addresses_of_a_link_are_nobodys() {
+    let objects = [
+        node("all", "eu-1a", &["0.0.0.0/0", "::/0"], "fe80::1"),
+        node("link", "eu-1b", &["10.9.0.0/24"], "169.254.0.2"),
+        node("half", "eu-1c", &["128.0.0.0/1"], "192.168.1.12"),
+        pod("a", "link", &["fe80::2", "10.9.0.7"]),
+    ];
+    let mut model = TestModel::of(&objects, true);
+    for address in ["8.8.8.8", "2001:db8::1", "fe80::1", "fe80::2", "169.254.0.2"] {
+        assert!(!model.zone(address).starts_with("eu-"), "{address}: {}", model.zone(address));
+    }
+    assert_eq!([model.zone("200.0.0.1"), model.zone("10.9.0.7")], ["eu-1c", "eu-1b"]);
+    let notices = model.notices();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].1.contains("spec.podCIDRs: `0.0.0.0/0` is every address"), "{notices:?}");
 }
