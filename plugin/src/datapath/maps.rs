@@ -88,8 +88,8 @@ impl<K: IntoBytes + Immutable, V> Map<K, V> {
             return Ok(());
         }
         // One by one, to find the element that the kernel refuses. Writing an element again changes nothing.
-        let each = keys.iter().zip(values).enumerate();
-        each.map(|(at, (key, value))| self.update(key, value).map_err(|error| (at, error))).collect()
+        let mut each = keys.iter().zip(values).enumerate();
+        each.try_for_each(|(at, (key, value))| self.update(key, value).map_err(|error| (at, error)))
     }
 
     /// Deletes a key. Returns whether it was present.
