@@ -3,6 +3,7 @@
 mod client;
 mod cluster_totals;
 mod codec;
+mod decoded;
 mod mirror;
 mod plausible;
 mod reporter;
