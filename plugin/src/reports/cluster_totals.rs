@@ -173,12 +173,12 @@ impl ClusterTotals {
     /// The nodes with the ages of their reports.
     pub fn nodes(&self, now: Instant) -> Vec<Reporting> {
         let inner = self.lock();
-        let reporting = |(name, node): (&String, &Box<Node>)| Reporting {
+        let nodes = inner.nodes.iter().map(|(name, node)| Reporting {
             node: name.clone(),
             flow_server: node.flow_server.clone(),
             age: node.age(now),
-        };
-        inner.nodes.iter().map(reporting).collect()
+        });
+        nodes.collect()
     }
 
     /// Takes the cross-zone pairs since the last call.

@@ -69,7 +69,7 @@ pub(in super::super) fn read(object: &Object<PodSpec, PodStatus>, labels: &Label
     }
     let fact = Fact::Pod(Arc::new(Pod {
         node: object.spec.node_name.as_str().into(),
-        addresses,
+        addresses: addresses.into(),
         is_ending: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().and_then(time),
         started: status.start_time.as_ref().and_then(time),
