@@ -12,7 +12,7 @@ mod streams;
 
 pub use client::{Client, ReportState};
 pub use cluster_totals::{ClusterTotals, Refused, Reporting};
-pub use codec::{Codec, ReportSizes};
+pub use codec::{Codec, ReportSizes, serve};
 pub use mirror::Mirror;
 pub use plausible::ZoneNames;
 pub use reporter::ReportBuilder;
