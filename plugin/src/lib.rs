@@ -4,7 +4,7 @@
 //! Imports point one way; docs/ARCHITECTURE.md has the table, and `tests/structure` enforces it. The modules, in
 //! reading order, each after those that it uses:
 //!
-//! 1. Tools of one idea each: `error_chain`, `backoff`, `bounded_file`, `atomic_file`, `fnv`, `units`, `watched` and
+//! 1. Tools of one idea each: `allocator`, `error_chain`, `backoff`, `bounded_file`, `atomic_file`, `fnv`, `units`, `watched` and
 //!    `yaml`.
 //! 2. The domain, without kernel or network: `proto` has the messages; `zones`, `cost`, `budget` and `identity` give a
 //!    place, a price, a limit and an endpoint; `catalogue` lists a cluster's services and workloads; `flows`, `accounting` and
@@ -22,6 +22,7 @@
 pub mod accounting;
 pub mod advice;
 pub mod agent;
+pub mod allocator;
 pub mod api;
 pub mod archive;
 mod atomic_file;

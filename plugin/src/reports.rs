@@ -3,6 +3,7 @@
 mod client;
 mod cluster_totals;
 mod codec;
+mod decoded;
 mod mirror;
 mod plausible;
 mod reporter;
@@ -11,7 +12,7 @@ mod streams;
 
 pub use client::{Client, ReportState};
 pub use cluster_totals::{ClusterTotals, Refused, Reporting};
-pub use codec::{Codec, ReportSizes};
+pub use codec::{Codec, ReportSizes, serve};
 pub use mirror::Mirror;
 pub use plausible::ZoneNames;
 pub use reporter::ReportBuilder;

@@ -7,6 +7,7 @@ use crate::{
     objects::{Objects, PODS_OF_NODE, list, pod_key},
 };
 use meridian::{
+    allocator,
     cluster::{AllowAll, CatalogueRequests, Health, Kind, LabelKeys, Message, Notices, Publisher, messages},
     cost::PriceTable,
     datapath::{Datapath, Options},
@@ -96,6 +97,7 @@ impl ZoneNames for AllZones {
 /// Runs a controller, and prints its results.
 pub fn run(shape: Shape) {
     many_files();
+    allocator::set();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let shown = runtime.block_on(measure(shape));
     println!("{}", serde_json::to_string(&shown).unwrap());
@@ -121,6 +123,7 @@ impl Drop for Folder {
 
 async fn measure(shape: Shape) -> Shown {
     let parts = Parts::default();
+    tokio::spawn(allocator::keep_trimmed(CancellationToken::new()));
     let (sender, receiver) = messages();
     tokio::spawn(parts.publisher().follow(receiver));
     let mut objects =

@@ -56,7 +56,7 @@ pub struct ServicePort {
 }
 
 /// The ready endpoints of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Endpoints {
     /// The number in each zone; the empty name is no known zone.
     pub ready: BTreeMap<String, u32>,

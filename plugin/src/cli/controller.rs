@@ -5,7 +5,7 @@ mod history;
 mod totals;
 
 use super::{Failure, signals::signals};
-use crate::{controller, servers::END_TIMEOUT};
+use crate::{allocator, controller, servers::END_TIMEOUT};
 use tokio::runtime::Runtime;
 
 pub(super) use args::Args;
@@ -13,6 +13,7 @@ pub(super) use args::Args;
 /// `meridian controller`.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let settings = args.settings()?;
+    allocator::set();
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let result = runtime.block_on(async {
         let asked = signals()?;

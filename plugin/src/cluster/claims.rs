@@ -4,8 +4,13 @@
 //! into different zones are a conflict: it is reported, and the prefix is unknown. An address of a pod gets its own
 //! prefix only if no wider prefix has the same zone.
 
+mod claim;
+
+pub(super) use claim::{Claim, ObjectClaim};
+
 use super::{facts::ObjectRef, source::Rank};
 use crate::zones::{self, Place, Placement, Table, Zone};
+use claim::{Few, Prefixes};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use meridian_abi::zone::PrefixKind;
 use std::{
@@ -14,24 +19,10 @@ use std::{
     net::IpAddr,
     ops::Bound,
     sync::{Arc, LazyLock},
-    time::SystemTime,
 };
 
 /// The limit of objects that a conflict names, one for each zone.
 const MAX_NAMED: usize = 4;
-
-/// An object's claim about a prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
-    /// The node of the addresses.
-    pub(super) node: Arc<str>,
-    /// The rank of the claim.
-    pub(super) rank: Rank,
-    /// Whether the claim is about a single address: its prefix is left out if a wider one has the same zone.
-    pub(super) is_address: bool,
-    /// The start of the claim: among pods with the same address the newest counts.
-    pub(super) since: Option<SystemTime>,
-}
 
 /// The zone of a node, and the kind of its prefixes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,13 +65,13 @@ pub(super) enum ClaimProblem {
 /// Claims by prefix, and the table that follows from them.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    by_prefix: BTreeMap<IpNetwork, Vec<(ObjectRef, Claim)>>,
+    by_prefix: BTreeMap<IpNetwork, Few>,
     /// The known nodes.
     nodes: HashMap<Arc<str>, NodePlace>,
     /// Prefixes of the static table.
     fixed: BTreeMap<IpNetwork, Placement>,
     /// The claimed prefixes, by node.
-    by_node: HashMap<Arc<str>, BTreeSet<IpNetwork>>,
+    by_node: HashMap<Arc<str>, Prefixes>,
     /// The table that follows from the claims.
     table: BTreeMap<IpNetwork, Placement>,
     /// The part of the table that not only single addresses need, with the ranks.
@@ -146,32 +137,31 @@ impl Claims {
         if before == place {
             return;
         }
-        let touched = self.by_node.get(node).into_iter().flatten();
+        let touched = self.by_node.get(node).into_iter().flat_map(Prefixes::iter);
         self.dirty.extend(touched.map(|prefix| (prefix.prefix(), *prefix)));
     }
 
     /// Sets an object's claim about a prefix, in place of its earlier one.
-    pub(super) fn put(&mut self, prefix: IpNetwork, object: &ObjectRef, claim: Claim) {
-        // Most prefixes have one claim, and there are many prefixes.
-        let claimed = self.by_prefix.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
-        match claimed.iter_mut().find(|(by, _)| by == object) {
-            Some((_, known)) if *known == claim => return,
-            Some((_, known)) => {
-                let node = std::mem::replace(known, claim.clone()).node;
-                forget(&mut self.by_node, claimed, &node, &prefix);
+    pub(super) fn put(&mut self, prefix: IpNetwork, claim: Claim) {
+        let node = Arc::clone(claim.node());
+        let claimed = self.by_prefix.entry(prefix).or_default();
+        match claimed.iter_mut().find(|known| known.is_of_same(&claim)) {
+            Some(known) if *known == claim => return,
+            Some(known) => {
+                let before = std::mem::replace(known, claim);
+                forget(&mut self.by_node, claimed, before.node(), &prefix);
             }
-            None => claimed.push((object.clone(), claim.clone())),
+            None => claimed.push(claim),
         }
-        self.by_node.entry(claim.node).or_default().insert(prefix);
+        self.by_node.entry(node).or_default().insert(prefix);
         self.dirty.insert((prefix.prefix(), prefix));
     }
 
     /// Removes an object's claim about a prefix.
     pub(super) fn remove(&mut self, prefix: IpNetwork, object: &ObjectRef) {
         let Some(claimed) = self.by_prefix.get_mut(&prefix) else { return };
-        let Some(index) = claimed.iter().position(|(by, _)| by == object) else { return };
-        let (_, claim) = claimed.swap_remove(index);
-        forget(&mut self.by_node, claimed, &claim.node, &prefix);
+        let Some(claim) = claimed.take(|claim| claim.is_of(object)) else { return };
+        forget(&mut self.by_node, claimed, claim.node(), &prefix);
         if claimed.is_empty() {
             self.by_prefix.remove(&prefix);
         }
@@ -251,15 +241,14 @@ impl Claims {
     fn is_wide(&self, prefix: &IpNetwork) -> bool {
         let claimed = self.by_prefix.get(prefix);
         self.fixed.contains_key(prefix)
-            || claimed.is_some_and(|claimed| claimed.iter().any(|(_, claim)| !claim.is_address))
+            || claimed.is_some_and(|claimed| claimed.iter().any(|claim| !claim.is_address()))
     }
 
     /// The claims that count: those of known nodes with the highest rank, and of pods the newest.
-    fn counted(&self, prefix: &IpNetwork) -> Vec<&(ObjectRef, Claim)> {
-        let claimed = self.by_prefix.get(prefix).map(Vec::as_slice).unwrap_or_default();
+    fn counted(&self, prefix: &IpNetwork) -> Vec<&Claim> {
+        let claimed = self.by_prefix.get(prefix).map(Few::as_slice).unwrap_or_default();
         // A claim about an unknown node contradicts no other claim.
-        let order =
-            |(_, claim): &(ObjectRef, Claim)| (!self.nodes.contains_key(&claim.node), claim.rank, Reverse(claim.since));
+        let order = |claim: &Claim| (!self.nodes.contains_key(claim.node()), claim.rank(), Reverse(claim.since()));
         let best = claimed.iter().map(order).min();
         claimed.iter().filter(|claimed| Some(order(claimed)) == best).collect()
     }
@@ -269,21 +258,21 @@ impl Claims {
         let fixed = self.fixed.get(prefix).map(|fixed| (rank_of(fixed), fixed.clone()));
         let counted = self.counted(prefix);
         // Prefers the claim with a known zone, then the one about more than an address.
-        let best = counted.iter().min_by_key(|(object, claim)| {
-            (self.place(&claim.node) == Place::Unknown, claim.is_address, object.clone())
-        });
-        let Some((object, claim)) = best else {
+        let best = counted
+            .iter()
+            .min_by_key(|claim| (self.place(claim.node()) == Place::Unknown, claim.is_address(), claim.object()));
+        let Some(claim) = best else {
             self.conflicts.remove(prefix);
             return fixed;
         };
-        let (rank, place, kind) = (claim.rank, self.place(&claim.node), self.kind(&claim.node));
+        let (rank, place, kind) = (claim.rank(), self.place(claim.node()), self.kind(claim.node()));
         let is_fixed = fixed.as_ref().is_some_and(|(of, _)| *of < rank || place == Place::Unknown);
         if is_fixed || (rank.is_range() && self.is_outranked(prefix, claim)) {
             self.conflicts.remove(prefix);
             return fixed;
         }
         // A node without a zone contradicts no other node.
-        let claimed = counted.iter().map(|(object, claim)| (object.clone(), self.place(&claim.node)));
+        let claimed = counted.iter().map(|claim| (claim.object(), self.place(claim.node())));
         let claimed: Vec<_> = claimed.filter(|(_, place)| *place != Place::Unknown).collect();
         let zones: BTreeSet<Place> = claimed.iter().map(|(_, place)| place.clone()).collect();
         let covering = self.fixed_covering(prefix).filter(|(_, covering)| covering.place != Place::Unknown);
@@ -302,7 +291,8 @@ impl Claims {
         // An unknown place would hide the static table's placement.
         let hides = place == Place::Unknown && covering.is_some();
         let is_said = !self.is_wide(prefix) && self.follows(prefix, &place, kind);
-        let origin = if object.is_node() { object.to_string() } else { format!("{object} on {}", claim.node) }.into();
+        let object = claim.object();
+        let origin = if object.is_node() { object.to_string() } else { format!("{object} on {}", claim.node()) }.into();
         let placement = Placement { place, kind, origin };
         let other = covering.filter(|(_, covering)| covering.place != placement.place);
         let other = other.map(|(wider, fixed)| (*wider, fixed.clone()));
@@ -355,8 +345,8 @@ impl Claims {
     /// Whether a wider prefix with a zone has a higher rank, or any rank if the claim is about an unknown node: what a
     /// removed node or a former CNI has left behind says nothing about a range of a node that is there.
     fn is_outranked(&self, prefix: &IpNetwork, claim: &Claim) -> bool {
-        let is_left_behind = !self.nodes.contains_key(&claim.node);
-        let counts = |wide: &Wide| wide.place != Place::Unknown && (is_left_behind || wide.rank < claim.rank);
+        let is_left_behind = !self.nodes.contains_key(claim.node());
+        let counts = |wide: &Wide| wide.place != Place::Unknown && (is_left_behind || wide.rank < claim.rank());
         self.wider(prefix).any(counts)
     }
 
@@ -406,13 +396,8 @@ fn rank_of(fixed: &Placement) -> Rank {
 }
 
 /// Removes the prefix from the node's prefixes, unless another object of the node still claims it.
-fn forget(
-    by_node: &mut HashMap<Arc<str>, BTreeSet<IpNetwork>>,
-    claimed: &[(ObjectRef, Claim)],
-    node: &Arc<str>,
-    prefix: &IpNetwork,
-) {
-    if claimed.iter().any(|(_, claim)| claim.node == *node) {
+fn forget(by_node: &mut HashMap<Arc<str>, Prefixes>, claimed: &Few, node: &Arc<str>, prefix: &IpNetwork) {
+    if claimed.iter().any(|claim| claim.node() == node) {
         return;
     }
     if let Some(prefixes) = by_node.get_mut(node) {

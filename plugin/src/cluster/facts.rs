@@ -6,7 +6,14 @@ use crate::{
     zones::{Provider, Zone},
 };
 use ipnetwork::IpNetwork;
-use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 /// The kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -233,7 +240,7 @@ pub(super) struct Pod {
     /// Empty until the pod is scheduled.
     pub(super) node: Arc<str>,
     /// Empty for a pod on the host network, or one that has ended.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) addresses: Box<[IpAddr]>,
     /// Whether the pod is being deleted.
     pub(super) is_ending: bool,
     /// The creation time, before which it had no address.
@@ -242,6 +249,37 @@ pub(super) struct Pod {
     pub(super) owner: Option<Arc<Owner>>,
     /// The selected labels.
     pub(super) labels: Arc<Labels>,
+}
+
+/// A pod with its name. There are more of them than of all other objects, so whatever knows a pod shares this.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NamedPod {
+    pub(super) key: Key,
+    pub(super) pod: Pod,
+}
+
+/// A pod in a set, found by its name.
+#[derive(Debug)]
+pub(super) struct PodByKey(pub(super) Arc<NamedPod>);
+
+impl Borrow<Key> for PodByKey {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl PartialEq for PodByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for PodByKey {}
+
+impl Hash for PodByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
 }
 
 /// The controlling owner of an object.

@@ -1,13 +1,18 @@
 //! The endpoint behind each address, from pods, their owners, services and nodes.
 
-use super::facts::{Key, Owner, Pod, Slice};
+mod addresses;
+
+use super::facts::{Key, NamedPod, Owner, Pod, PodByKey, Slice};
 use crate::{
     catalogue::{Service, WorkloadName},
     identity::{self, Endpoint, Labels, NAMESPACE_LABEL, Pool, Workload},
 };
+use addresses::Addresses;
 use std::{
+    borrow::Borrow,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
     net::IpAddr,
     sync::Arc,
 };
@@ -15,17 +20,15 @@ use std::{
 /// The pods, and the objects around them.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    pods: HashMap<Key, Arc<Pod>>,
-    /// Pods with an address, or ending pods that had it.
-    by_address: HashMap<IpAddr, Vec<Key>>,
+    pods: HashSet<PodByKey>,
+    addresses: Addresses,
     /// The owners of ReplicaSets and Jobs, by uid.
     owners: HashMap<Arc<str>, Option<Arc<Owner>>>,
     /// Pods whose owner was not known yet, by the owner's uid.
     waiting: HashMap<Arc<str>, BTreeSet<Key>>,
     services: HashMap<Key, Arc<Service>>,
-    slices: HashMap<Key, Arc<Slice>>,
-    slices_of_service: HashMap<Key, BTreeSet<Key>>,
-    slices_of_address: HashMap<IpAddr, Vec<Key>>,
+    slices: HashMap<Arc<Key>, Arc<Slice>>,
+    slices_of_service: HashMap<Key, BTreeSet<Arc<Key>>>,
     nodes: HashMap<IpAddr, BTreeSet<Arc<str>>>,
     /// The chosen labels of namespaces that have some.
     namespaces: HashMap<Arc<str>, Arc<Labels>>,
@@ -41,23 +44,39 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    pub(super) fn set_pod(&mut self, key: &Key, pod: Option<Arc<Pod>>) {
-        let after: BTreeSet<IpAddr> = pod.iter().flat_map(|pod| &pod.addresses).copied().collect();
-        let before = match pod {
-            Some(pod) => self.pods.insert(key.clone(), pod),
-            None => self.pods.remove(key),
-        };
-        if let Some(owner) = before.as_ref().and_then(|pod| pod.owner.as_ref()) {
+    /// The pods.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<NamedPod>> {
+        self.pods.iter().map(|PodByKey(pod)| pod)
+    }
+
+    /// The number of pods.
+    pub(super) fn count(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// The pod of this name.
+    pub(super) fn pod(&self, key: &Key) -> Option<&Arc<NamedPod>> {
+        self.pods.get(key).map(|PodByKey(pod)| pod)
+    }
+
+    /// Sets the state of a pod; `None` removes it.
+    pub(super) fn set_pod(&mut self, key: &Key, now: Option<&Arc<NamedPod>>) {
+        let before = self.pods.take(key).map(|PodByKey(pod)| pod);
+        if let Some(owner) = before.as_ref().and_then(|before| before.pod.owner.as_ref()) {
             take(&mut self.waiting, &owner.uid, key);
         }
-        let before: BTreeSet<IpAddr> = before.iter().flat_map(|pod| &pod.addresses).copied().collect();
-        for address in before.difference(&after) {
-            drop_from(&mut self.by_address, address, key);
+        let addresses = |pod: Option<&Arc<NamedPod>>| -> BTreeSet<IpAddr> {
+            pod.into_iter().flat_map(|pod| &pod.pod.addresses).copied().collect()
+        };
+        let (old, new) = (addresses(before.as_ref()), addresses(now));
+        for address in old.difference(&new) {
+            self.addresses.drop_pod(address, key);
         }
-        for address in after.difference(&before) {
-            add_to(&mut self.by_address, *address, key);
+        if let Some(now) = now {
+            new.iter().for_each(|address| self.addresses.put_pod(*address, now));
+            self.pods.insert(PodByKey(Arc::clone(now)));
         }
-        self.dirty.extend(before.union(&after));
+        self.dirty.extend(old.union(&new));
     }
 
     pub(super) fn set_owner(&mut self, uid: &Arc<str>, owner: Option<Option<Arc<Owner>>>) {
@@ -65,7 +84,8 @@ impl Identities {
             Some(owner) => {
                 self.owners.insert(Arc::clone(uid), owner);
                 let pods = self.waiting.remove(uid).unwrap_or_default();
-                let addresses = pods.iter().filter_map(|key| self.pods.get(key)).flat_map(|pod| &pod.addresses);
+                let pods = pods.iter().filter_map(|key| self.pods.get(key));
+                let addresses = pods.flat_map(|PodByKey(pod)| &pod.pod.addresses);
                 self.dirty.extend(addresses);
             }
             None => {
@@ -98,16 +118,18 @@ impl Identities {
             return;
         }
         let service = |slice: &Slice| Key { namespace: Arc::clone(&key.namespace), name: Arc::clone(&slice.service) };
-        if let Some(slice) = &slice {
-            self.slices_of_service.entry(service(slice)).or_default().insert(key.clone());
-            for (address, _) in &slice.addresses {
-                add_to(&mut self.slices_of_address, *address, key);
-                self.dirty.insert(*address);
-            }
-        }
         let now = slice.clone();
         let before = match slice {
-            Some(slice) => self.slices.insert(key.clone(), slice),
+            Some(slice) => {
+                let known = self.slices.get_key_value(key).map(|(known, _)| Arc::clone(known));
+                let shared = known.unwrap_or_else(|| Arc::new(key.clone()));
+                self.slices_of_service.entry(service(&slice)).or_default().insert(Arc::clone(&shared));
+                for (address, _) in &slice.addresses {
+                    self.addresses.put_slice(*address, &shared);
+                    self.dirty.insert(*address);
+                }
+                self.slices.insert(shared, slice)
+            }
             None => self.slices.remove(key),
         };
         let Some(before) = before else { return };
@@ -117,7 +139,7 @@ impl Identities {
         for (address, _) in &before.addresses {
             self.dirty.insert(*address);
             if now.as_ref().is_none_or(|now| now.addresses.iter().all(|(kept, _)| kept != address)) {
-                drop_from(&mut self.slices_of_address, address, key);
+                self.addresses.drop_slice(address, key);
             }
         }
     }
@@ -159,19 +181,20 @@ impl Identities {
     pub(super) fn evaluate(&mut self) -> Vec<identity::Change> {
         let namespaces = std::mem::take(&mut self.dirty_namespaces);
         if !namespaces.is_empty() {
-            let of_them = self.pods.iter().filter(|(key, _)| namespaces.contains(&key.namespace));
-            self.dirty.extend(of_them.flat_map(|(_, pod)| &pod.addresses));
+            let of_them = self.pods.iter().filter(|PodByKey(pod)| namespaces.contains(&pod.key.namespace));
+            self.dirty.extend(of_them.flat_map(|PodByKey(pod)| &pod.pod.addresses));
         }
         let dirty = std::mem::take(&mut self.dirty);
         dirty.into_iter().map(|address| (address, self.resolve(address))).collect()
     }
 
     fn resolve(&mut self, address: IpAddr) -> Option<Arc<Endpoint>> {
-        let candidates = self.by_address.get(&address).into_iter().flatten();
-        let pods = candidates.filter_map(|key| self.pods.get_key_value(key));
         // A pod that is not ending, and among those the newest.
-        let best = pods.min_by_key(|(key, pod)| (pod.is_ending, Reverse(pod.created), *key));
-        if let Some((key, pod)) = best {
+        let best = self.addresses.pods(&address).min_by_key(|pod| {
+            let NamedPod { key, pod } = &***pod;
+            (pod.is_ending, Reverse(pod.created), key)
+        });
+        if let Some(NamedPod { key, pod }) = best.map(|pod| &**pod) {
             let is_unknown = |owner: &&Arc<Owner>| is_chained(owner) && !self.owners.contains_key(&owner.uid);
             let unknown = pod.owner.as_ref().filter(is_unknown).cloned();
             let (endpoint, is_cut) = self.endpoint(address, key, pod).bounded();
@@ -189,8 +212,9 @@ impl Identities {
 
     /// The workloads with the nodes of their pods, one for each pod that has an address.
     pub(super) fn workloads(&self) -> impl Iterator<Item = (WorkloadName, &Arc<str>)> {
-        let running = self.pods.iter().filter(|(_, pod)| !pod.addresses.is_empty() && !pod.is_ending);
-        running.filter_map(|(key, pod)| {
+        let running =
+            self.pods().map(|pod| &**pod).filter(|NamedPod { pod, .. }| !pod.addresses.is_empty() && !pod.is_ending);
+        running.filter_map(|NamedPod { key, pod }| {
             let top = self.top(pod.owner.as_ref()?);
             let (kind, name) = (top.kind.clone(), top.name.clone());
             Some((WorkloadName { namespace: key.namespace.to_string(), kind, name }, &pod.node))
@@ -241,7 +265,7 @@ impl Identities {
     /// services. An endpoint that names another pod belongs to an earlier pod with the address.
     fn services(&self, address: IpAddr, pod: &Key) -> Vec<String> {
         let namespace = &pod.namespace;
-        let slices = self.slices_of_address.get(&address).into_iter().flatten();
+        let slices = self.addresses.slices(&address);
         let of_namespace = slices.filter(|key| key.namespace == *namespace).filter_map(|key| self.slices.get(key));
         let is_meant = |name: &Option<Arc<str>>| name.as_ref().is_none_or(|name| *name == pod.name);
         let of_pod = of_namespace.filter(|slice| slice.pods_at(address).any(is_meant));
@@ -261,23 +285,7 @@ fn is_chained(owner: &Owner) -> bool {
     matches!(&*owner.kind, "ReplicaSet" | "Job")
 }
 
-fn add_to(to: &mut HashMap<IpAddr, Vec<Key>>, address: IpAddr, key: &Key) {
-    let keys = to.entry(address).or_insert_with(|| Vec::with_capacity(1));
-    if !keys.contains(key) {
-        keys.push(key.clone());
-    }
-}
-
-fn drop_from(from: &mut HashMap<IpAddr, Vec<Key>>, address: &IpAddr, key: &Key) {
-    if let Some(keys) = from.get_mut(address) {
-        keys.retain(|known| known != key);
-        if keys.is_empty() {
-            from.remove(address);
-        }
-    }
-}
-
-fn take<K: std::hash::Hash + Eq + Clone, V: Ord>(from: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {
+fn take<K: Hash + Eq, V: Ord + Borrow<Q>, Q: Ord>(from: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &Q) {
     if let Some(values) = from.get_mut(key) {
         values.remove(value);
         if values.is_empty() {

@@ -3,21 +3,23 @@
 
 mod catalogue;
 mod places;
+mod shared;
 
 use super::{
-    claims::{Claim, ClaimProblem, Claims},
-    facts::{Fact, Key, Kind, Node, NodeName, ObjectRef, Owner, Pod, Range},
+    claims::{Claim, ClaimProblem, Claims, ObjectClaim},
+    facts::{Fact, Key, Kind, NamedPod, Node, NodeName, ObjectRef, Range},
     identities::Identities,
     objects::ReadObject,
     source::{Rank, Source},
 };
 use crate::{
     feed::Changes,
-    identity::{Endpoint, Interner, Pool},
+    identity::Endpoint,
     zones::{Provider, StaticTable, Zone},
 };
 use ipnetwork::IpNetwork;
 use places::Places;
+use shared::Shared;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
@@ -87,7 +89,7 @@ pub struct NodeProvider {
 /// The state of the cluster, as far as it was received.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// By kind.
+    /// By kind, without pods.
     facts: HashMap<Kind, HashMap<Key, Fact>>,
     claims: Claims,
     identities: Identities,
@@ -104,8 +106,7 @@ pub struct Model {
     /// Objects with parts that could not be read.
     unreadable: BTreeSet<(Kind, Key)>,
     notices: Vec<Notice>,
-    pool: Pool,
-    owners: Interner<Owner>,
+    shared: Shared,
 }
 
 impl Model {
@@ -133,16 +134,15 @@ impl Model {
     pub(super) fn apply(&mut self, kind: Kind, seen: ReadObject) {
         let ReadObject { mut key, mut fact, problems, .. } = seen;
         self.strip(kind, &mut fact);
-        if let Fact::Pod(pod) = &mut fact {
-            // There are many objects, and their names repeat.
-            key.namespace = self.pool.text(key.namespace);
-            let mut own = Pod::clone(pod);
-            own.node = self.pool.text(own.node);
-            own.labels = self.pool.labels(own.labels);
-            own.owner = own.owner.map(|owner| self.owners.keep(owner));
-            *pod = Arc::new(own);
-        }
+        key.namespace = self.shared.texts.text(key.namespace);
         self.note_problems(kind, &key, &problems);
+        let fact = match self.shared.fact(fact) {
+            Fact::Pod(pod) => {
+                let now = NamedPod { key: key.clone(), pod: Arc::unwrap_or_clone(pod) };
+                return self.change_pod(&key, Some(&Arc::new(now)));
+            }
+            fact => fact,
+        };
         let known = self.facts.entry(kind).or_default();
         if known.get(&key) == Some(&fact) {
             return;
@@ -154,7 +154,9 @@ impl Model {
     /// Removes an object.
     pub(super) fn remove(&mut self, kind: Kind, key: &Key) {
         self.unreadable.remove(&(kind, key.clone()));
-        if let Some(before) = self.facts.get_mut(&kind).and_then(|known| known.remove(key)) {
+        if kind == Kind::Pod {
+            self.change_pod(key, None);
+        } else if let Some(before) = self.facts.get_mut(&kind).and_then(|known| known.remove(key)) {
             self.change(kind, key, Some(before), None);
         }
     }
@@ -162,13 +164,17 @@ impl Model {
     /// Removes the objects of a kind that are not in `keys`.
     pub(super) fn retain(&mut self, kind: Kind, keys: &HashSet<Key>) {
         let known = self.facts.get(&kind).into_iter().flat_map(HashMap::keys);
-        let gone: Vec<Key> = known.filter(|key| !keys.contains(key)).cloned().collect();
+        let pods = self.identities.pods().filter(|_| kind == Kind::Pod).map(|pod| &pod.key);
+        let gone: Vec<Key> = known.chain(pods).filter(|key| !keys.contains(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(kind, key));
     }
 
     /// The numbers of a kind's objects, and of those with parts that could not be read.
     pub fn count(&self, kind: Kind) -> (usize, usize) {
-        let known = self.facts.get(&kind).map_or(0, HashMap::len);
+        let known = match kind {
+            Kind::Pod => self.identities.count(),
+            _ => self.facts.get(&kind).map_or(0, HashMap::len),
+        };
         (known, self.unreadable.iter().filter(|(of, _)| *of == kind).count())
     }
 
@@ -302,12 +308,6 @@ impl Model {
         let object = ObjectRef::new(kind, key.clone());
         match fact {
             Some(Fact::Node(node)) => self.change_node(key, Some(&node), None),
-            Some(Fact::Pod(pod)) => {
-                pod.addresses.iter().for_each(|address| self.claims.remove(single(*address), &object));
-                if !is_replaced {
-                    self.identities.set_pod(key, None);
-                }
-            }
             Some(Fact::Owner { uid, .. }) if !is_replaced => self.identities.set_owner(&uid, None),
             Some(Fact::Service(_)) if !is_replaced => self.identities.set_service(key, None),
             Some(Fact::Slice(_)) if !is_replaced => self.identities.set_slice(key, None),
@@ -317,8 +317,9 @@ impl Model {
                     self.end_range(kind, key, &object, range);
                 }
             }
-            // Their new state replaces the old one in place.
-            Some(Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_) | Fact::Namespace(_)) | None => {}
+            // Their new state replaces the old one in place. Pods are changed by themselves.
+            Some(Fact::Owner { .. } | Fact::Service(_) | Fact::Slice(_) | Fact::Namespace(_) | Fact::Pod(_)) | None => {
+            }
         }
     }
 
@@ -326,15 +327,6 @@ impl Model {
         let object = ObjectRef::new(kind, key.clone());
         match fact {
             Some(Fact::Node(node)) => self.change_node(key, None, Some(&node)),
-            Some(Fact::Pod(pod)) => {
-                let rank = if pod.is_ending { Rank::EndingPod } else { Rank::Pod };
-                let counted = pod.addresses.iter().filter(|_| !self.ignored.contains(&Source::Pods));
-                for address in counted {
-                    let claim = Claim { node: Arc::clone(&pod.node), rank, is_address: true, since: pod.created };
-                    self.claims.put(single(*address), &object, claim);
-                }
-                self.identities.set_pod(key, Some(pod));
-            }
             Some(Fact::Owner { uid, owner }) => self.identities.set_owner(&uid, Some(owner)),
             Some(Fact::Service(service)) => self.identities.set_service(key, Some(service)),
             Some(Fact::Slice(slice)) => self.identities.set_slice(key, Some(slice)),
@@ -344,8 +336,25 @@ impl Model {
                     self.begin_range(kind, key, &object, range);
                 }
             }
-            None => {}
+            Some(Fact::Pod(_)) | None => {}
         }
+    }
+
+    /// Sets the state of a pod; `None` removes it.
+    fn change_pod(&mut self, key: &Key, now: Option<&Arc<NamedPod>>) {
+        let before = self.identities.pod(key).cloned();
+        if before.as_ref() == now {
+            return;
+        }
+        let object = ObjectRef::new(Kind::Pod, key.clone());
+        for address in before.iter().flat_map(|before| &before.pod.addresses) {
+            self.claims.remove(single(*address), &object);
+        }
+        for now in now.into_iter().filter(|_| !self.ignored.contains(&Source::Pods)) {
+            let addresses = now.pod.addresses.iter();
+            addresses.for_each(|address| self.claims.put(single(*address), Claim::Pod(Arc::clone(now))));
+        }
+        self.identities.set_pod(key, now);
     }
 
     fn begin_range(&mut self, kind: Kind, key: &Key, object: &ObjectRef, range: &Range) {
@@ -355,11 +364,12 @@ impl Model {
         self.count_range(range, true);
         let Some(node) = self.node_of(range) else { return };
         let rank = if Source::of(kind) == Some(Source::CiliumEndpoints) { Rank::Endpoint } else { Rank::CniRange };
-        let claim = |rank, is_address| Claim { node: Arc::clone(&node), rank, is_address, since: None };
-        range.prefixes.iter().for_each(|prefix| self.claims.put(*prefix, object, claim(rank, false)));
-        range.addresses.iter().for_each(|address| self.claims.put(single(*address), object, claim(rank, true)));
+        let claim = |rank, is_address| claim_of(object, &node, rank, is_address);
+        let (of_prefix, of_address) = (claim(rank, false), claim(rank, true));
+        range.prefixes.iter().for_each(|prefix| self.claims.put(*prefix, of_prefix.clone()));
+        range.addresses.iter().for_each(|address| self.claims.put(single(*address), of_address.clone()));
         let own = claim(Rank::CniNodeAddress, true);
-        range.own.iter().for_each(|address| self.claims.put(single(*address), object, own.clone()));
+        range.own.iter().for_each(|address| self.claims.put(single(*address), own.clone()));
         range.own.iter().for_each(|address| self.set_node_address(*address, &node, true));
     }
 
@@ -439,15 +449,15 @@ impl Model {
     /// Sets a Node's claims, in place of its earlier ones.
     fn claim_of_node(&mut self, name: &Arc<str>) {
         let key = Key { namespace: Arc::default(), name: Arc::clone(name) };
-        let now = match self.fact(Kind::Node, &key) {
-            Some(Fact::Node(node)) => claims_of(name, node, self.ranges.contains_key(name)),
+        let object = ObjectRef::new(Kind::Node, key);
+        let now = match self.fact(Kind::Node, &object.key) {
+            Some(Fact::Node(node)) => claims_of(&object, node, self.ranges.contains_key(name)),
             _ => BTreeMap::new(),
         };
-        let object = ObjectRef::new(Kind::Node, key);
         let before = self.of_nodes.remove(name).unwrap_or_default();
         let gone = before.keys().filter(|prefix| !now.contains_key(prefix));
         gone.for_each(|prefix| self.claims.remove(*prefix, &object));
-        now.iter().for_each(|(prefix, claim)| self.claims.put(*prefix, &object, claim.clone()));
+        now.iter().for_each(|(prefix, claim)| self.claims.put(*prefix, claim.clone()));
         if !now.is_empty() {
             self.of_nodes.insert(Arc::clone(name), now);
         }
@@ -494,8 +504,8 @@ impl Model {
 }
 
 /// The claims of a Node. Its `spec.podCIDRs` are ignored if a CNI assigns its own ranges.
-fn claims_of(name: &Arc<str>, node: &Node, has_ranges: bool) -> BTreeMap<IpNetwork, Claim> {
-    let claim = |rank, is_address| Claim { node: Arc::clone(name), rank, is_address, since: None };
+fn claims_of(object: &ObjectRef, node: &Node, has_ranges: bool) -> BTreeMap<IpNetwork, Claim> {
+    let claim = |rank, is_address| claim_of(object, &object.key.name, rank, is_address);
     let mut claims = BTreeMap::new();
     let is_used = node.subnets.is_empty() && !has_ranges;
     let prefixes = node.prefixes.iter().filter(|_| is_used);
@@ -505,6 +515,11 @@ fn claims_of(name: &Arc<str>, node: &Node, has_ranges: bool) -> BTreeMap<IpNetwo
     claims.extend(node.cni_addresses.iter().map(|address| (single(*address), claim(Rank::CniNodeAddress, true))));
     claims.extend(node.addresses.iter().map(|address| (single(*address), claim(Rank::NodeAddress, false))));
     claims
+}
+
+/// The claim of an object that is no pod.
+fn claim_of(object: &ObjectRef, node: &Arc<str>, rank: Rank, is_address: bool) -> Claim {
+    Claim::Object(Arc::new(ObjectClaim { object: object.clone(), node: Arc::clone(node), rank, is_address }))
 }
 
 /// The prefix of a single address.

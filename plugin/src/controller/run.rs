@@ -8,6 +8,7 @@ use super::{
     totals::{Totals, TotalsServices},
 };
 use crate::{
+    allocator,
     api::{CountersService, LeaderCounters, ZonesService},
     cluster::{
         self, AllowAll, Catalogues, Client, EventRecorder, Health, NodeProvider, Notices, Publisher, ReviewTally,
@@ -188,6 +189,11 @@ impl<'a> Controller<'a> {
             tokio::spawn(async move { serving_page.await.map_err(Error::Failed) }),
             served.serving,
         ];
+        let shutdown = self.ending.clone();
+        parts.push(tokio::spawn(async move {
+            allocator::keep_trimmed(shutdown).await;
+            Ok(())
+        }));
         parts.extend(exporting);
         parts.extend(copying);
         parts.extend(historian.map(|historian| self.keep_history(historian, fixed)));

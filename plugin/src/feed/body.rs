@@ -4,7 +4,10 @@
 //! its stream, which stays as large as the largest message. This body sends an update itself, and has no buffer.
 
 use super::services::feed_server::{Feed, FeedServer};
-use crate::proto::v1::FollowResponse;
+use crate::{
+    link::{Lean, Receiver},
+    proto::v1::FollowResponse,
+};
 use hyper::body::Frame;
 use prost::{
     Message as _,
@@ -19,7 +22,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
-use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{
     Status,
@@ -37,8 +39,11 @@ const COPIED: usize = 1 << 10;
 /// The bytes before a gRPC message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
+/// The path of the method.
+const FOLLOW: &str = "/meridian.v1.Feed/Follow";
+
 /// The messages of a stream.
-pub(super) type Messages = mpsc::Receiver<Result<FollowResponse, Status>>;
+pub(super) type Messages = Receiver<Result<FollowResponse, Status>>;
 
 /// The messages of a stream, until [`FollowServer`] takes them for a body of its own.
 #[derive(Clone, Debug)]
@@ -58,12 +63,12 @@ impl Stream for FollowStream {
     type Item = Result<FollowResponse, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.with(|messages| messages.as_mut().map_or(Poll::Ready(None), |messages| messages.poll_recv(cx)))
+        self.with(|messages| messages.as_ref().map_or(Poll::Ready(None), |messages| messages.poll_receive(cx)))
     }
 }
 
 /// `meridian.v1.Feed`, with bodies that share the updates.
-pub struct FollowServer<S>(FeedServer<S>);
+pub struct FollowServer<S>(Lean<FeedServer<S>>);
 
 impl<S> Clone for FollowServer<S> {
     fn clone(&self) -> Self {
@@ -80,7 +85,7 @@ impl<S> fmt::Debug for FollowServer<S> {
 impl<S: Feed> FollowServer<S> {
     /// Serves a feed; an agent's message has at most `limit` bytes.
     pub fn new(service: S, limit: usize) -> Self {
-        Self(FeedServer::new(service).max_decoding_message_size(limit))
+        Self(Lean::new(FeedServer::new(service), FOLLOW, limit))
     }
 }
 
@@ -129,8 +134,8 @@ impl hyper::body::Body for FollowBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.parts.is_empty() {
-            let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
-            let status = match ready!(messages.poll_recv(cx)) {
+            let Some(messages) = &self.messages else { return Poll::Ready(None) };
+            let status = match ready!(messages.poll_receive(cx)) {
                 Some(Ok(message)) => {
                     self.parts = parts(&message);
                     None
@@ -199,7 +204,7 @@ fn field_len(length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::Position;
+    use crate::{link::handoff, proto::v1::Position};
     use http_body_util::BodyExt;
     use hyper::body::Body as _;
 
@@ -250,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_ends_with_the_status_of_its_stream_and_with_nothing_behind() {
         for (status, code) in [(None, "0"), (Some(Status::aborted("moved")), "10")] {
-            let (sender, messages) = mpsc::channel(1);
+            let (sender, messages) = handoff();
             let mut body = FollowBody { messages: Some(messages), parts: VecDeque::new() };
             let (first, last) = (message(Some((1, 2)), &[3], true), status.is_some());
             let sent = tokio::spawn(async move {

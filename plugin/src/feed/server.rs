@@ -8,7 +8,7 @@ use super::{
     store::{Cursor, Position, Store},
 };
 use crate::{
-    link::{Authenticate, check_token},
+    link::{self, Authenticate, Closed, Sender, Unchecked, check_token, handoff},
     proto::v1::{FollowRequest, FollowResponse, Hello, StatusRequest, StatusResponse, follow_request, status_response},
     wire::BUCKETS,
 };
@@ -17,10 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{
-        OwnedSemaphorePermit,
-        mpsc::{self, error::SendError},
-    },
+    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -78,12 +75,9 @@ pub struct FeedService {
 
 impl FeedService {
     /// Reads and checks an agent's hello.
-    async fn hello(
-        &self,
-        request: Request<Streaming<FollowRequest>>,
-    ) -> Result<(Hello, Streaming<FollowRequest>), Status> {
+    async fn hello(&self, request: Request<Streaming<FollowRequest>>) -> Result<(Hello, Requests), Status> {
         let node = check_token(&*self.tokens, &request).await?;
-        let mut requests = request.into_inner();
+        let mut requests = Requests::of(request)?;
         let first = timeout(HELLO_TIMEOUT, requests.message()).await;
         let first = first.map_err(|_| Status::invalid_argument("no hello came in time"))??;
         let Some(FollowRequest { request: Some(follow_request::Request::Hello(hello)) }) = first else {
@@ -136,7 +130,7 @@ impl Feed for FeedService {
         let cursor = self.store.cursor(hello.position.map(Into::into), digests);
         tracing::debug!(node = follower.agent.node, from, "an agent follows");
         // The channel's messages are shared with other streams, so a slow agent holds no memory of its own.
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = handoff();
         tokio::spawn(self.clone().follow_to_the_end(cursor, follower, requests, sender));
         let stream = FollowStream::new(receiver);
         let mut response = Response::new(stream.clone());
@@ -164,16 +158,10 @@ impl Controller for FeedService {
 
 impl FeedService {
     /// Sends an agent all changes until either side ends the stream.
-    async fn follow_to_the_end(
-        self,
-        cursor: Cursor,
-        follower: Follower,
-        mut requests: Streaming<FollowRequest>,
-        sender: mpsc::Sender<Result<FollowResponse, Status>>,
-    ) {
+    async fn follow_to_the_end(self, mut cursor: Cursor, follower: Follower, mut requests: Requests, sender: Messages) {
         let age = self.limits.age.mul_f64(rand::random_range(0.5..=1.0));
         let end = tokio::select! {
-            status = self.send(cursor, &sender) => status,
+            status = self.send(&mut cursor, &sender) => status,
             status = self.listen(&follower, &mut requests) => status,
             () = follower.agent.replaced.cancelled() => Some(Status::aborted("a newer stream of this node has begun")),
             () = self.shutdown.cancelled() => Some(Status::unavailable("the controller ends")),
@@ -194,27 +182,14 @@ impl FeedService {
     }
 
     /// Sends an agent the updates that it lacks; ends when the agent is gone or does not read.
-    async fn send(&self, mut cursor: Cursor, sender: &mpsc::Sender<Result<FollowResponse, Status>>) -> Option<Status> {
+    async fn send(&self, cursor: &mut Cursor, sender: &Messages) -> Option<Status> {
         let mut version = self.store.watch();
         loop {
             version.mark_unchanged();
-            let mut turn = Turn::default();
-            while let Some(next) = cursor.next(&self.store) {
-                if !cursor.has_buckets() {
-                    tokio::select! {
-                        () = turn.begin(&self.agents.turns) => {}
-                        () = sender.closed() => return None,
-                    }
-                }
-                match timeout(READ_TIMEOUT, turn.deliver(sender, next)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return None,
-                    Err(_) => {
-                        return Some(Status::deadline_exceeded("the agent does not read its updates"));
-                    }
-                }
+            // Boxed: most of the time there is nothing to send, and there are thousands of agents.
+            if let Err(end) = Box::pin(self.send_pending(cursor, sender)).await {
+                return end;
             }
-            drop(turn);
             tokio::select! {
                 // The store outlives the agents' streams.
                 _ = version.changed() => {}
@@ -223,8 +198,42 @@ impl FeedService {
         }
     }
 
+    /// Sends an agent the updates that it lacks now.
+    ///
+    /// # Errors
+    /// The agent is gone, or does not read.
+    async fn send_pending(&self, cursor: &mut Cursor, sender: &Messages) -> Result<(), Option<Status>> {
+        let mut turn = Turn::default();
+        loop {
+            // Before the response is made: a first one lists a thousand updates, and thousands of agents may wait.
+            self.begin(&mut turn, cursor, sender).await?;
+            let Some(next) = cursor.next(&self.store) else { return Ok(()) };
+            // The agent may be too far behind for changes.
+            self.begin(&mut turn, cursor, sender).await?;
+            match timeout(READ_TIMEOUT, turn.deliver(sender, next)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Closed)) => return Err(None),
+                Err(_) => return Err(Some(Status::deadline_exceeded("the agent does not read its updates"))),
+            }
+        }
+    }
+
+    /// Waits for an agent's turn, if it is to be sent buckets.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    async fn begin(&self, turn: &mut Turn, cursor: &Cursor, sender: &Messages) -> Result<(), Option<Status>> {
+        if cursor.has_buckets() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = turn.begin(&self.agents.turns) => Ok(()),
+            () = sender.closed() => Err(None),
+        }
+    }
+
     /// Receives an agent's acknowledgements; ends when the agent is gone.
-    async fn listen(&self, follower: &Follower, requests: &mut Streaming<FollowRequest>) -> Option<Status> {
+    async fn listen(&self, follower: &Follower, requests: &mut Requests) -> Option<Status> {
         loop {
             match requests.message().await {
                 Ok(Some(FollowRequest { request: Some(follow_request::Request::Acknowledged(position)) })) => {
@@ -242,6 +251,12 @@ impl FeedService {
     }
 }
 
+/// An agent's messages.
+type Requests = link::Messages<FollowRequest, Unchecked>;
+
+/// The way of responses to an agent's stream.
+type Messages = Sender<Result<FollowResponse, Status>>;
+
 /// The turn of an agent to be sent buckets.
 #[derive(Debug, Default)]
 struct Turn {
@@ -258,19 +273,12 @@ impl Turn {
     }
 
     /// Sends a response. An agent that does not read it soon loses its turn, and is sent the rest beside the others.
-    async fn deliver(
-        &mut self,
-        sender: &mpsc::Sender<Result<FollowResponse, Status>>,
-        response: FollowResponse,
-    ) -> Result<(), SendError<()>> {
-        let place = if let Ok(place) = timeout(TURN, sender.reserve()).await {
-            place?
-        } else {
-            (self.permit, self.is_lost) = (None, true);
-            sender.reserve().await?
-        };
-        place.send(Ok(response));
-        Ok(())
+    async fn deliver(&mut self, sender: &Messages, response: FollowResponse) -> Result<(), Closed> {
+        match timeout(TURN, sender.room()).await {
+            Ok(room) => room?,
+            Err(_) => (self.permit, self.is_lost) = (None, true),
+        }
+        sender.send(Ok(response)).await
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     link::{self, Arrival, Authenticate, Authenticated, Tls, check_token},
     proto::peer::NotifyRequest,
     replication::{HistoryService, services::history_server::HistoryServer},
-    reports::{ReportsService, services::reports_server::ReportsServer},
+    reports::{self, ReportsService},
 };
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -56,11 +56,11 @@ pub struct AgentServices {
 
 /// Serves agents until the feed shuts down; without TLS if `tls` is `None`.
 pub async fn serve(services: AgentServices, listener: TcpListener, tls: Option<Arc<Tls>>) {
-    let AgentServices { feed, reports, peers, history } = services;
+    let AgentServices { feed, reports: reports_service, peers, history } = services;
     let (agents, shutdown) = (Arc::clone(&feed.agents), feed.shutdown.clone());
     let peers = PeersForAgents { tokens: Arc::clone(&feed.tokens), peers };
     let mut routes = Routes::new(FollowServer::new(feed, REQUEST_BYTES))
-        .add_service(ReportsServer::new(reports).max_decoding_message_size(REPORT_BYTES))
+        .add_service(reports::serve(reports_service, REPORT_BYTES))
         .add_service(PeerServer::new(peers));
     if let Some(history) = history {
         routes = routes.add_service(HistoryServer::new(history).max_decoding_message_size(REQUEST_BYTES));
@@ -102,50 +102,63 @@ impl Peer for PeersForAgents {
     }
 }
 
-/// Serves a connection until one of the two ends it, its place is another's, or it shows no token in time. In
-/// hyper's own words: tonic's server has none for how much of a stream waits to be sent, of which there are
+/// HTTP/2 in hyper's own words: tonic's server has none for how much of a stream waits to be sent, of which there are
 /// thousands.
-async fn serve_connection(Arrival { stream, from, mut place }: Arrival, routes: Routes, port: Port) {
-    let authenticated = Authenticated::default();
-    let noted = authenticated.clone();
-    let service = service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(from) });
-        request.extensions_mut().insert(noted.clone());
-        let mut routes = routes.clone();
-        // The routes are always ready.
-        async move { routes.call(request).await }
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         // An agent needs one stream of each kind, and another one when it reconnects.
         .max_concurrent_streams(8)
-        .max_send_buf_size(SEND_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let (mut connection, mut deadline) = (std::pin::pin!(connection), std::pin::pin!(sleep(TOKEN_TIMEOUT)));
-    let mut is_known = false;
-    let served = loop {
-        tokio::select! {
-            served = &mut connection => break served,
-            () = place.displaced() => return,
-            () = &mut deadline, if !is_known => {
-                port.agents.refused.late.fetch_add(1, Ordering::Relaxed);
-                return;
+        .max_send_buf_size(SEND_BYTES);
+    builder
+}
+
+/// Serves a connection until one of the two ends it, its place is another's, or it shows no token in time.
+///
+/// Not an async function, and what is large is boxed: the future of an async function has room for a value in each
+/// place that it moves through, and there are thousands of connections.
+fn serve_connection(
+    Arrival { stream, from, mut place }: Arrival,
+    routes: Routes,
+    port: Port,
+) -> impl Future<Output = ()> + Send {
+    let authenticated = Authenticated::default();
+    let noted = authenticated.clone();
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(from) });
+        request.extensions_mut().insert(noted.clone());
+        // The routes are always ready.
+        Box::pin(routes.clone().call(request))
+    });
+    let mut connection = Box::pin(http2().serve_connection(TokioIo::new(stream), service));
+    async move {
+        let mut deadline = std::pin::pin!(sleep(TOKEN_TIMEOUT));
+        let mut is_known = false;
+        let served = loop {
+            tokio::select! {
+                served = &mut connection => break served,
+                () = place.displaced() => return,
+                () = &mut deadline, if !is_known => {
+                    port.agents.refused.late.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                node = authenticated.node(), if !is_known => {
+                    // The place of a stranger is free again. Without tokens, each connection is its own peer.
+                    let client = node.unwrap_or_else(|| from.to_string());
+                    (place, is_known) = (port.agents.places.known.admit(client), true);
+                }
+                () = port.shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    break timeout(SHUTDOWN_TIMEOUT, connection.as_mut()).await.unwrap_or(Ok(()));
+                }
             }
-            node = authenticated.node(), if !is_known => {
-                // The place of a stranger is free again. Without tokens, each connection is its own peer.
-                let client = node.unwrap_or_else(|| from.to_string());
-                (place, is_known) = (port.agents.places.known.admit(client), true);
-            }
-            () = port.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                break timeout(SHUTDOWN_TIMEOUT, connection.as_mut()).await.unwrap_or(Ok(()));
-            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%from, %error, "a connection has broken");
         }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%from, %error, "a connection has broken");
     }
 }
 

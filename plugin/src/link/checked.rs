@@ -18,6 +18,16 @@ pub trait Check: Send + 'static {
     fn check<M: 'static>(encoded: &[u8]) -> Result<(), Status>;
 }
 
+/// No check.
+#[derive(Clone, Copy, Debug)]
+pub struct Unchecked;
+
+impl Check for Unchecked {
+    fn check<M: 'static>(_: &[u8]) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
 /// The codec `I`, which decodes only what passes the check `C`.
 #[derive(Clone, Debug)]
 pub struct Checked<I, C>(I, PhantomData<C>);

@@ -7,13 +7,15 @@ use tonic_prost::ProstCodec;
 
 /// The buffer size of a stream under load: hundreds of flows.
 const LARGE: usize = 64 << 10;
-/// The buffer size at first where thousands of streams mostly wait.
+/// The buffer size at first of what decodes.
 const SMALL: usize = 1 << 10;
+/// The buffer size at first where thousands of streams mostly wait: a message of a few numbers.
+const TINY: usize = 64;
 
 /// The codec of streams that send many messages.
 pub type Codec<T, U> = BufferedCodec<T, U, LARGE>;
 /// The codec of streams that mostly wait, of which there are thousands.
-pub type SmallCodec<T, U> = BufferedCodec<T, U, SMALL>;
+pub type SmallCodec<T, U> = BufferedCodec<T, U, TINY>;
 
 /// Encodes `T` with a buffer of this size, and decodes `U`, of which most are small: the buffer grows with a message.
 #[derive(Clone, Debug)]

@@ -1,8 +1,11 @@
 //! Tokens of callers: how they are checked, and the gRPC status of a refusal.
 
 use futures_util::future::BoxFuture;
-use std::net::IpAddr;
-use tokio::sync::watch;
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
+use tokio::sync::Notify;
 use tonic::{Request, Status};
 
 /// Why a token is not good enough.
@@ -36,23 +39,34 @@ pub trait Authenticate: Send + Sync {
     fn check(&self, token: Option<String>, from: Option<IpAddr>) -> BoxFuture<'_, Result<Option<String>, Refused>>;
 }
 
-/// Notes of a connection that its client has shown a token that is good enough.
-#[derive(Clone, Debug)]
-pub struct Authenticated(watch::Sender<Option<Option<String>>>);
+/// Notes of a connection that its client has shown a token that is good enough. There are thousands of connections.
+#[derive(Clone, Debug, Default)]
+pub struct Authenticated(Arc<Noted>);
 
-impl Default for Authenticated {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
+#[derive(Debug, Default)]
+struct Noted {
+    node: OnceLock<Option<String>>,
+    is_new: Notify,
 }
 
 impl Authenticated {
     /// Waits until it has, and returns the node of its owner; `None` where everybody is let in.
     pub async fn node(&self) -> Option<String> {
-        let mut noted = self.0.subscribe();
-        // The sender is here.
-        let noted = noted.wait_for(Option::is_some).await.ok();
-        noted.and_then(|noted| noted.clone()).flatten()
+        loop {
+            // From here on it is notified.
+            let noted = self.0.is_new.notified();
+            if let Some(node) = self.0.node.get() {
+                return node.clone();
+            }
+            noted.await;
+        }
+    }
+
+    /// Notes the node of the first token.
+    fn note(&self, node: &Option<String>) {
+        if self.0.node.set(node.clone()).is_ok() {
+            self.0.is_new.notify_waiters();
+        }
     }
 }
 
@@ -65,8 +79,8 @@ pub async fn check_token<T>(of: &dyn Authenticate, request: &Request<T>) -> Resu
     let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
     let from = request.remote_addr().map(|from| from.ip().to_canonical());
     let node = of.check(token, from).await?;
-    if let Some(Authenticated(noted)) = request.extensions().get() {
-        noted.send_replace(Some(node.clone()));
+    if let Some(authenticated) = request.extensions().get::<Authenticated>() {
+        authenticated.note(&node);
     }
     Ok(node)
 }

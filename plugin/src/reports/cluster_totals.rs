@@ -3,17 +3,16 @@
 //! The last counters of every node are kept, and a report adds their growth. So it does not matter how many reports
 //! were lost, or how many replicas accepted them before: a replica without the node's last counters adds all of it.
 
-use super::plausible::MAX_COUNTER;
+use super::{
+    decoded::{PAIRS, Read, SharedNames},
+    plausible::MAX_COUNTER,
+};
 use crate::{
-    accounting::{
-        Accounting, ByLocality, Directed, EndpointKey, Line, Pod, Totals, TrafficDelta, Transfer, TransferEnd,
-        TransferKey,
-    },
+    accounting::{Accounting, ByLocality, EndpointKey, Line, Totals, TrafficDelta, Transfer, TransferEnd, TransferKey},
     counters::{self, CounterScope, CounterSnapshot},
-    identity::Endpoint,
     leader::Knowledge,
     proto::v1::{self, ClusterSums, FlowServer, MirrorResponse, NodeState, ReportRequest, mirror_response::Response},
-    wire::{self, DecodedNames, Malformed, Names},
+    wire::{self, Malformed, Names},
     zones::{Locality, Matrix, Pair, Place},
 };
 use ahash::{AHashMap, AHashSet};
@@ -30,8 +29,6 @@ use tokio::sync::broadcast;
 
 /// A node without a report for this long is forgotten. If it came back with the same counters, they would count twice.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The limit of pairs of pods of one node.
-const PAIRS: usize = 65_536;
 /// The limit of reports that a standby replica may fall behind.
 const BEHIND: usize = 4096;
 
@@ -69,14 +66,15 @@ pub struct ClusterTotals {
 #[derive(Debug)]
 struct Inner {
     since: SystemTime,
-    nodes: BTreeMap<String, Node>,
+    /// Boxed, because a tree has room for half as many again as it holds.
+    nodes: BTreeMap<String, Box<Node>>,
     matrix: Matrix,
     stats: Stats,
     accounting: Accounting,
     /// The additions for all nodes, also for those that are forgotten: no total is larger.
     ever: u64,
-    /// Endpoints that several nodes report are stored once.
-    endpoints: AHashSet<Pod>,
+    /// Names that several nodes report are stored once.
+    names: SharedNames,
     mirrors: broadcast::Sender<MirrorResponse>,
     is_closed: bool,
     last_expiry: Instant,
@@ -122,7 +120,7 @@ impl ClusterTotals {
             stats: Stats::default(),
             accounting: Accounting::new(series, by_interval).without_transfers(),
             ever: 0,
-            endpoints: AHashSet::new(),
+            names: SharedNames::default(),
             mirrors: broadcast::Sender::new(BEHIND),
             is_closed: false,
             last_expiry: Instant::now(),
@@ -150,7 +148,7 @@ impl ClusterTotals {
         if inner.is_closed {
             return Err(Refused::Closed);
         }
-        let read = Read::new(&report, &mut inner.endpoints)?;
+        let read = Read::new(&report, &mut inner.names)?;
         if !inner.nodes.contains_key(&report.node) && inner.nodes.len() >= self.limit {
             return Err(Refused::Full(self.limit));
         }
@@ -183,12 +181,12 @@ impl ClusterTotals {
     /// The nodes with the ages of their reports.
     pub fn nodes(&self, now: Instant) -> Vec<Reporting> {
         let inner = self.lock();
-        let reporting = |(name, node): (&String, &Node)| Reporting {
+        let nodes = inner.nodes.iter().map(|(name, node)| Reporting {
             node: name.clone(),
             flow_server: node.flow_server.clone(),
             age: node.age(now),
-        };
-        inner.nodes.iter().map(reporting).collect()
+        });
+        nodes.collect()
     }
 
     /// Takes the cross-zone pairs since the last call.
@@ -220,7 +218,7 @@ impl ClusterTotals {
         }
         inner.last_expiry = now;
         inner.nodes.retain(|_, node| node.age(now) < FORGOTTEN);
-        inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
+        inner.names.expire();
     }
 
     /// Ends the acceptance of reports, and notifies the standby replicas. Returns whether there are any.
@@ -290,10 +288,11 @@ impl ClusterTotals {
             (Some(Response::Last(_)), None) => self.is_complete.store(true, Ordering::Relaxed),
             (Some(Response::Node(NodeState { report, age, added })), Some(incoming)) => {
                 let report = report.unwrap_or_default();
-                let read = Read::new(&report, &mut incoming.endpoints)?;
+                let read = Read::new(&report, &mut incoming.names)?;
                 let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
                 let heard = now.checked_sub(age).unwrap_or(now);
-                incoming.nodes.insert(report.node.clone(), Node { added, ..Node::new(&report, read, heard) });
+                let node = Node { added, ..Node::new(&report, read, heard) };
+                incoming.nodes.insert(report.node.clone(), Box::new(node));
             }
             (Some(Response::Whole(_)), Some(_)) => {
                 if let Some(incoming) = incoming.take() {
@@ -329,12 +328,13 @@ impl Inner {
             stats: Stats::default(),
             accounting: self.accounting.without_counts(),
             ever: 0,
-            endpoints: AHashSet::new(),
+            names: SharedNames::default(),
             mirrors: self.mirrors.clone(),
             is_closed: self.is_closed,
             last_expiry: now,
         };
-        wire::matrix(&sums.zones)?.into_iter().for_each(|(pair, counter)| state.matrix.add(pair, counter));
+        let matrix = wire::matrix(&sums.zones, &mut state.names)?;
+        matrix.into_iter().for_each(|(pair, counter)| state.matrix.add(pair, counter));
         wire::stats(&sums.reasons).into_iter().for_each(|(stat, counter)| state.stats[stat as usize] = counter);
         wire::restore(&mut state.accounting, sums.sums.unwrap_or_default(), now);
         let Totals { pods, senders, .. } = state.accounting.totals();
@@ -374,7 +374,7 @@ impl Inner {
         let is_logged = !node.is_current && report.taken_before;
         if node.boot_id != read.boot_id {
             // The sums keep the counts of the counters before.
-            *node = Node { boot_id: read.boot_id, added: node.added, ..Node::default() };
+            **node = Node { boot_id: read.boot_id, added: node.added, ..Node::default() };
         }
         node.remember(report, now);
         for (pair, counter) in read.matrix {
@@ -486,65 +486,6 @@ impl Node {
             // A new leader learns it from the agents.
             hook: None,
         }
-    }
-}
-
-/// A decoded report.
-struct Read {
-    boot_id: [u8; 16],
-    matrix: Vec<(Pair, Counter)>,
-    stats: Vec<(Stat, Counter)>,
-    pods: Vec<(TransferKey, Counter)>,
-    ended: Vec<TransferKey>,
-    attributed: ByLocality,
-    sent_by_known: ByLocality,
-}
-
-impl Read {
-    fn new(report: &ReportRequest, endpoints: &mut AHashSet<Pod>) -> Result<Self, Malformed> {
-        wire::node_name(&report.node)?;
-        let boot_id = report.boot_id.as_slice().try_into().map_err(|_| Malformed("the boot id is not 16 bytes"))?;
-        if report.pods.len() > PAIRS || report.ended.len() > PAIRS {
-            return Err(Malformed("it has too many pairs of pods"));
-        }
-        let none = v1::Names::default();
-        let shared = |endpoint: Arc<Endpoint>| {
-            let endpoint = Pod(endpoint);
-            match endpoints.get(&endpoint) {
-                // Nodes and external prefixes are no pods.
-                _ if endpoint.0.pod.is_empty() => endpoint.0,
-                // A pod's workload may have become known since.
-                Some(known) if known.0.workload == endpoint.0.workload && known.0.node == endpoint.0.node => {
-                    Arc::clone(&known.0)
-                }
-                _ => {
-                    endpoints.replace(endpoint.clone());
-                    endpoint.0
-                }
-            }
-        };
-        let known = DecodedNames::new(report.names.as_ref().unwrap_or(&none), shared);
-        let key = |line: &v1::Line| {
-            let named = |end: &v1::End| (known.endpoint(end).map(EndpointKey), known.place(end));
-            let (Some(source), Some(destination)) = (&line.source, &line.destination) else {
-                return Err(Malformed("a pair has two ends"));
-            };
-            let ends = Directed { source: named(source), destination: named(destination) };
-            Ok(TransferKey { ends, service: wire::service_of(line.service.as_ref()) })
-        };
-        let pod = |line: &v1::Line| {
-            let [counter] = line.counters[..] else { return Err(Malformed("a pair has one counter")) };
-            Ok((key(line)?, counter.into()))
-        };
-        Ok(Self {
-            boot_id,
-            matrix: wire::matrix(&report.zones)?,
-            stats: wire::stats(&report.reasons),
-            pods: report.pods.iter().map(pod).collect::<Result<_, _>>()?,
-            ended: report.ended.iter().map(key).collect::<Result<_, _>>()?,
-            attributed: report.attributed.as_slice().into(),
-            sent_by_known: report.sent_by_known.as_slice().into(),
-        })
     }
 }
 

@@ -1,13 +1,13 @@
 //! The controller's side.
 
 use super::{
-    ClusterTotals, Refused, ZoneNames, plausible,
+    ClusterTotals, Refused, ReportSizes, ZoneNames, plausible,
     services::reports_server::Reports,
     streams::{Stream, Streams},
 };
 use crate::{
     leader::{Role, until_lost},
-    link::{Authenticate, LogLimit, check_token},
+    link::{Authenticate, LogLimit, Messages, Receiver, Sender, check_token, handoff},
     proto::v1::{Hook, MirrorRequest, MirrorResponse, ReportRequest, ReportResponse, mirror_response},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -19,10 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc, watch},
+    sync::{broadcast::error::RecvError, watch},
     time::{sleep, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -117,7 +116,7 @@ impl ReportsService {
     /// The reason to end the stream.
     async fn next_report(
         &mut self,
-        reports: &mut Streaming<ReportRequest>,
+        reports: &mut Messages<ReportRequest, ReportSizes>,
         own: Option<&Stream>,
         limit: Duration,
     ) -> Result<Option<ReportRequest>, Status> {
@@ -166,8 +165,8 @@ impl ReportsService {
     async fn handle_reports(
         mut self,
         node: Option<String>,
-        mut reports: Streaming<ReportRequest>,
-        answers: mpsc::Sender<Result<ReportResponse, Status>>,
+        mut reports: Messages<ReportRequest, ReportSizes>,
+        answers: Sender<Result<ReportResponse, Status>>,
     ) {
         let (mut accepted, mut hook_changes) = (0, 0);
         let mut own = node.as_deref().map(|node| self.streams.begin(node));
@@ -212,7 +211,7 @@ impl ReportsService {
 
 #[tonic::async_trait]
 impl Reports for ReportsService {
-    type ReportStream = ReceiverStream<Result<ReportResponse, Status>>;
+    type ReportStream = Receiver<Result<ReportResponse, Status>>;
     type MirrorStream = BoxStream<'static, Result<MirrorResponse, Status>>;
 
     async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<Self::ReportStream>, Status> {
@@ -224,14 +223,14 @@ impl Reports for ReportsService {
             return Err(Status::unavailable("the zones of the cluster are not known yet"));
         }
         let node = check_token(&*self.agents, &request).await.map_err(|status| self.refuse(status))?;
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = handoff();
         let mut service = self.clone();
         service.role.mark_unchanged();
         if let Some(status) = service.refusal() {
             return Err(status);
         }
-        tokio::spawn(service.handle_reports(node, request.into_inner(), sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        tokio::spawn(service.handle_reports(node, Messages::of(request)?, sender));
+        Ok(Response::new(receiver))
     }
 
     async fn mirror(&self, request: Request<MirrorRequest>) -> Result<Response<Self::MirrorStream>, Status> {

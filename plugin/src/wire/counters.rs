@@ -1,12 +1,12 @@
 //! Counters by zone pair, by reason and by pod as messages, and back.
 
+use super::NameStore;
 use crate::{
     accounting::{ByLocality, LocatedPod},
     proto::v1::{self, Place as WirePlace, PlacedEndpoint, Reason, ZonePair},
     zones::{Locality, Pair, Place, Zone},
 };
 use meridian_abi::{Counter, IpVersion, matrix::Direction, stats::Stat, zone};
-use std::sync::Arc;
 
 /// The longest name of a node: a DNS name.
 const NODE_NAME: usize = 253;
@@ -31,14 +31,14 @@ pub fn node_name(node: &str) -> Result<(), Malformed> {
 ///
 /// # Errors
 /// The pairs are not as an agent sends them.
-pub fn matrix(pairs: &[ZonePair]) -> Result<Vec<(Pair, Counter)>, Malformed> {
+pub fn matrix(pairs: &[ZonePair], names: &mut impl NameStore) -> Result<Vec<(Pair, Counter)>, Malformed> {
     if pairs.len() > PAIRS {
         return Err(Malformed("it has too many pairs of zones"));
     }
-    pairs.iter().map(pair).collect()
+    pairs.iter().map(|wire| pair(wire, names)).collect()
 }
 
-fn pair(wire: &ZonePair) -> Result<(Pair, Counter), Malformed> {
+fn pair(wire: &ZonePair, names: &mut impl NameStore) -> Result<(Pair, Counter), Malformed> {
     let version = match wire.ip_version {
         4 => IpVersion::V4,
         6 => IpVersion::V6,
@@ -46,16 +46,16 @@ fn pair(wire: &ZonePair) -> Result<(Pair, Counter), Malformed> {
     };
     let direction = [Direction::Egress, Direction::Ingress].into_iter().find(|it| it.name() == wire.direction);
     let direction = direction.ok_or(Malformed("a pair of zones has a direction"))?;
-    let place = |place: &Option<WirePlace>| place.as_ref().map_or(Place::Unknown, place_of);
+    let mut place = |place: &Option<WirePlace>| place.as_ref().map_or(Place::Unknown, |place| place_of(place, names));
     let pair = Pair { source: place(&wire.source), destination: place(&wire.destination), version, direction };
     Ok((pair, wire.counter.map(Into::into).unwrap_or_default()))
 }
 
-fn place_of(wire: &WirePlace) -> Place {
+fn place_of(wire: &WirePlace, names: &mut impl NameStore) -> Place {
     match (wire.zone.as_str(), wire.region.as_str()) {
         ("unknown" | "", "") => Place::Unknown,
         ("internet", "") => Place::Internet,
-        _ => Place::Zone(Arc::new(Zone { name: wire.zone.clone(), region: wire.region.clone() })),
+        _ => Place::Zone(names.zone(Zone { name: wire.zone.clone(), region: wire.region.clone() })),
     }
 }
 

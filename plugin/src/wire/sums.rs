@@ -1,5 +1,6 @@
 //! The sums as messages, for disk and for reports, and back.
 
+use super::NameStore;
 use crate::{
     accounting::{
         Accounting, ByLocality, Directed, EndKey, EndpointKey, Interval, IntervalKey, LocatedPod, Pod, Service, Top,
@@ -75,7 +76,7 @@ pub fn sums(accounting: &Accounting) -> Sums {
 
 /// Restores saved sums. Lines that make no sense are left out.
 pub fn restore(accounting: &mut Accounting, saved: Sums, now: Instant) {
-    let known = DecodedNames::new(&saved.names.unwrap_or_default(), |endpoint| endpoint);
+    let known = DecodedNames::new(&saved.names.unwrap_or_default(), &mut ());
     let Totals { pods, transfers, workloads, senders, namespaces } = accounting.totals_mut();
     fill(pods, saved.pods, now, |source, destination, _| {
         let placed = |end: &End| (known.endpoint(end).map(Pod), known.place(end));
@@ -198,21 +199,19 @@ pub struct DecodedNames {
 }
 
 impl DecodedNames {
-    /// Decodes the names. `shared` may replace an endpoint by an equal one that is in memory already.
-    pub fn new(names: &v1::Names, mut shared: impl FnMut(Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
+    /// Decodes the names, which go to `store`.
+    pub fn new(names: &v1::Names, store: &mut impl NameStore) -> Self {
         let endpoint = |endpoint: &EndpointName| {
             let EndpointName { workload_kind: kind, workload_name: name, .. } = endpoint.clone();
             let workload = (!kind.is_empty()).then(|| Arc::new(identity::Workload { kind, name }));
             let (namespace, pod) = (endpoint.namespace.as_str().into(), endpoint.pod.as_str().into());
             let services = endpoint.services.iter().take(SERVICES).cloned().collect();
             let node = endpoint.node.as_str().into();
-            shared(Arc::new(Endpoint { namespace, pod, workload, services, node, ..Endpoint::default() }))
+            store.endpoint(Endpoint { namespace, pod, workload, services, node, ..Endpoint::default() })
         };
-        let zone = |zone: &SavedZone| Arc::new(zones::Zone { name: zone.name.clone(), region: zone.region.clone() });
-        Self {
-            endpoints: names.endpoints.iter().map(endpoint).collect(),
-            zones: names.zones.iter().map(zone).collect(),
-        }
+        let endpoints = names.endpoints.iter().map(endpoint).collect();
+        let zone = |zone: &SavedZone| store.zone(zones::Zone { name: zone.name.clone(), region: zone.region.clone() });
+        Self { endpoints, zones: names.zones.iter().map(zone).collect() }
     }
 
     /// The endpoint of an end, if it is known.

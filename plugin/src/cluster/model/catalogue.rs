@@ -61,7 +61,7 @@ impl Model {
     fn data_plane(&self) -> DataPlane {
         let (namespace, start) = KUBE_PROXY;
         let is_kube_proxy = |key: &Key| &*key.namespace == namespace && key.name.starts_with(start);
-        if self.of_kind(Kind::Pod).any(|(key, _)| is_kube_proxy(key)) {
+        if self.identities.pods().any(|pod| is_kube_proxy(&pod.key)) {
             DataPlane::KubeProxy
         } else if self.of_kind(Kind::CiliumNode).next().is_some() {
             DataPlane::Cilium { version: None, topology: ServiceTopology::Unknown }

@@ -11,7 +11,13 @@ mod nodes;
 mod partial;
 mod sources;
 
-use super::{super::objects, *};
+use super::{
+    super::{
+        facts::{Owner, Pod},
+        objects,
+    },
+    *,
+};
 use crate::{
     cluster::LabelKeys,
     zones::{Place, Placement, Table, Zone},

@@ -77,7 +77,7 @@ pub(in super::super) fn read(object: &PodObject, labels: &LabelKeys) -> ReadObje
     }
     let fact = Fact::Pod(Arc::new(Pod {
         node: spec.node_name.into(),
-        addresses,
+        addresses: addresses.into(),
         is_ending: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().and_then(time),
         started: status.start_time.as_ref().and_then(time),

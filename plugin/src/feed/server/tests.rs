@@ -18,8 +18,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::atomic::AtomicUsize,
 };
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::transport::{Channel, server::TcpIncoming};
 
 /// A good token is the name of its node; `any` is good on every node.
@@ -291,15 +291,16 @@ async fn an_agent_that_does_not_read_is_given_up() {
         service.store.publish(Changes { identities, ..Changes::default() });
     };
     publish(0);
-    let (sender, mut receiver) = mpsc::channel(1);
-    let sending = service.send(service.store.cursor(None, &[]), &sender);
+    let (sender, mut receiver) = handoff();
+    let mut cursor = service.store.cursor(None, &[]);
+    let sending = service.send(&mut cursor, &sender);
     let reads = AtomicUsize::new(0);
     let agent = async {
         for n in 1..6 {
             publish(n);
             // A slow agent reads in time.
             sleep(READ_TIMEOUT - Duration::from_secs(1)).await;
-            receiver.recv().await.unwrap().unwrap();
+            receiver.next().await.unwrap().unwrap();
             reads.fetch_add(1, Ordering::Relaxed);
         }
         for n in 6..9 {
@@ -320,19 +321,19 @@ async fn agents_that_do_not_read_keep_no_turn_from_others() {
     let server = Server::start(Limits::default()).await;
     server.publish(0..20_000);
     let follow = |sender| {
-        let (service, cursor) = (server.service.clone(), server.service.store.cursor(None, &[]));
-        tokio::spawn(async move { service.send(cursor, &sender).await })
+        let (service, mut cursor) = (server.service.clone(), server.service.store.cursor(None, &[]));
+        tokio::spawn(async move { service.send(&mut cursor, &sender).await })
     };
     let turns = &server.service.agents.turns.0;
     let most = turns.available_permits();
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..3 * most).map(|_| mpsc::channel(1)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..3 * most).map(|_| handoff()).unzip();
     let slow: Vec<_> = senders.into_iter().map(follow).collect();
     tokio::task::yield_now().await;
     assert_eq!(turns.available_permits(), 0, "only so many are sent buckets at once");
-    let (sender, mut receiver) = mpsc::channel(1);
+    let (sender, mut receiver) = handoff();
     let honest = follow(sender);
     let begun = tokio::time::Instant::now();
-    while !receiver.recv().await.unwrap().unwrap().whole {}
+    while !receiver.next().await.unwrap().unwrap().whole {}
     assert!(begun.elapsed() <= 4 * TURN, "{:?}", begun.elapsed());
     assert!(slow.iter().all(|slow| !slow.is_finished()));
     assert_eq!(turns.available_permits(), most);

@@ -190,8 +190,8 @@ fn is_bounded(clean: &Replicas, attacked: &Replicas, seed: u64) {
     let zones = 4 + 2;
     assert!(inner.nodes.get(THIEF).is_none_or(|node| node.matrix.len() <= zones * zones * 4), "seed {seed}");
     let pairs: usize = inner.nodes.values().map(|node| node.pods.len()).sum();
-    inner.endpoints.retain(|endpoint| Arc::strong_count(&endpoint.0) > 1);
-    assert!(inner.endpoints.len() <= 2 * pairs + 40, "seed {seed}: {}", inner.endpoints.len());
+    inner.names.expire();
+    assert!(inner.names.len() <= 2 * pairs + 40, "seed {seed}: {}", inner.names.len());
     assert!(all.totals.pods.len() <= SERIES.max(40) && all.totals.namespaces.len() <= 40);
 }
 
