@@ -1,8 +1,7 @@
 //! How reports are read. Those with too many lines or names are refused before they are decoded.
 
-use super::services::reports_server::{Reports, ReportsServer};
 use crate::{
-    link::{Check, Checked, Lean, SmallCodec},
+    link::{Check, Checked, SmallCodec},
     proto::{
         v1::ReportRequest,
         wire::{Message, Value},
@@ -10,14 +9,6 @@ use crate::{
 };
 use std::any::TypeId;
 use tonic::Status;
-
-/// The path of the method that takes reports.
-const REPORT: &str = "/meridian.v1.Reports/Report";
-
-/// Serves reports of at most `limit` bytes.
-pub fn serve<S: Reports>(service: S, limit: usize) -> Lean<ReportsServer<S>> {
-    Lean::new(ReportsServer::new(service), REPORT, limit)
-}
 
 /// The codec of the service Reports. Its buffers are small, because a controller has thousands of streams.
 pub type Codec<T, U> = Checked<SmallCodec<T, U>, ReportSizes>;

@@ -2,12 +2,12 @@
 
 use super::{
     ClusterTotals, Refused, ReportSizes, ZoneNames, plausible,
-    services::reports_server::Reports,
+    services::reports_server::{Reports, ReportsServer},
     streams::{Stream, Streams},
 };
 use crate::{
     leader::{Role, until_lost},
-    link::{Authenticate, LogLimit, Messages, Receiver, Sender, check_token, handoff},
+    link::{Authenticate, Lean, LogLimit, Messages, Receiver, Sender, check_token, handoff},
     proto::v1::{Hook, MirrorRequest, MirrorResponse, ReportRequest, ReportResponse, mirror_response},
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -25,12 +25,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+/// The path of the method that takes reports.
+const REPORT: &str = "/meridian.v1.Reports/Report";
 /// How long an agent may be silent.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// The time limit for sending a leader's last message to the standby replicas.
 const LAST_MESSAGE: Duration = Duration::from_millis(500);
 /// The time limit for an agent's first report.
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves reports of at most `limit` bytes.
+pub fn serve<S: Reports>(service: S, limit: usize) -> Lean<ReportsServer<S>> {
+    Lean::new(ReportsServer::new(service), REPORT, limit)
+}
 
 /// Counts of accepted and refused reports.
 #[derive(Debug, Default)]

@@ -117,7 +117,7 @@ mod tests {
         let mut random = 1u64;
         for _ in 0..10_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (address, slice, is_new) = (random >> 60, (random >> 50) % 5, (random >> 40) % 2 == 0);
+            let (address, slice, is_new) = (random >> 60, (random >> 50) % 5, (random >> 40).is_multiple_of(2));
             if is_new {
                 addresses.put_slice(at(address), &key(slice));
                 expected.insert((at(address), key(slice)));
