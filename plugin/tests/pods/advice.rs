@@ -260,11 +260,19 @@ fn serve_totals(cluster: &Cluster) {
     });
 }
 
-/// New pods of the controllers, with new volumes.
+/// New pods of the controllers, with new volumes. None of the old ones is left when they start: at a change of hour a new
+/// replica would copy the sealed hour from the leader.
 fn begin_anew(cluster: &Cluster) {
-    cluster.kubectl(&["--namespace=meridian", "rollout", "restart", "deployment/meridian-controller"]);
+    let scale = |replicas: usize| {
+        let replicas = format!("--replicas={replicas}");
+        cluster.kubectl(&["--namespace=meridian", "scale", "deployment/meridian-controller", &replicas]);
+    };
+    let before = controllers(cluster).len();
+    scale(0);
+    until("no controllers", || controllers(cluster).is_empty().then_some(()));
+    scale(before);
     cluster.rolled_out("meridian", "deployment/meridian-controller");
-    until("two controllers", || (controllers(cluster).len() == 2).then_some(()));
+    until("as many controllers as before", || (controllers(cluster).len() == before).then_some(()));
     serve_totals(cluster);
 }
 
