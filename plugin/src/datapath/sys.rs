@@ -542,22 +542,13 @@ where
     }
 }
 
-/// The result of running a program on a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TestRun {
-    /// The program's return value.
-    pub verdict: u32,
-    /// The mean time of a run in nanoseconds.
-    pub mean_ns: u32,
-}
-
 /// Runs a program on an Ethernet frame, `repeat` times, as if it left through the loopback device of the calling
-/// thread's network namespace. `family`, `AF_INET` or `AF_INET6`, is required for a netfilter program; a traffic
-/// control program has none.
+/// thread's network namespace, and returns the program's last result. `family`, `AF_INET` or `AF_INET6`, is required for
+/// a netfilter program; a traffic control program has none.
 ///
 /// # Errors
 /// The error of the system call.
-pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: Option<i32>, repeat: u32) -> io::Result<TestRun> {
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: Option<i32>, repeat: u32) -> io::Result<u32> {
     // struct nf_hook_state: the hook, the protocol family, and pointers that must be null. Without
     // it the kernel would run the program at LOCAL_OUT, with no network header set.
     let mut state = [0u8; 48];
@@ -576,6 +567,5 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], family: Option<i32>, repe
     test.repeat = repeat;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
     // SAFETY: as above; the kernel has written the result.
-    let test = unsafe { attr.test };
-    Ok(TestRun { verdict: test.retval, mean_ns: test.duration })
+    Ok(unsafe { attr.test }.retval)
 }
