@@ -17,16 +17,18 @@ use meridian::{
     },
     units::grouped,
 };
+use nix::time::{ClockId, clock_gettime};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::{FieldMask, Timestamp};
 use std::{
     fmt::Write,
     fs,
-    io::{BufRead, BufReader},
-    net::TcpListener,
+    io::{self, BufRead, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
     time::Duration,
 };
 use tokio::runtime::Runtime;
@@ -37,6 +39,9 @@ const FLOWS: usize = 65_535;
 const ROUNDS: usize = 5;
 /// The least CPU time for repetitions of a request, because CPU time is measured in hundredths of a second.
 const LEAST: Duration = Duration::from_millis(500);
+
+/// The bytes of a write to a socket without a server around it.
+const BUFFER: usize = 256 << 10;
 
 /// The mask that the stock client sends for its compact lines.
 const MASK: &str = "time verdict ethernet IP l4 source.identity source.namespace source.pod_name \
@@ -145,6 +150,7 @@ fn main() {
         assert!(sent.0.abs_diff(sent.1) <= 1, "{name}: {sent:?}");
         rows.push((name, sent.1, median(spent.0), median(spent.1)));
     }
+    let copied = median((0..ROUNDS).map(|_| copy_to_a_socket()).collect());
     fs::remove_dir_all(&folder).unwrap();
 
     let mut text = format!(
@@ -166,6 +172,13 @@ fn main() {
         )
         .unwrap();
     }
+    writeln!(
+        text,
+        "| nothing but copies to a socket | {} | – | {:.1} ms | – |",
+        grouped(FLOWS as u64),
+        copied.as_secs_f64() * 1e3
+    )
+    .unwrap();
     writeln!(
         text,
         "| memory of a flow | | {} B | {} B | {:.1} |",
@@ -199,6 +212,30 @@ fn requests() -> Vec<(&'static str, GetFlowsRequest)> {
             cel("_flow.source.pod_name.startsWith('app-5-') && _flow.l4.TCP.destination_port == 8080u"),
         ),
     ]
+}
+
+/// The CPU time of the least that a server does for all flows: each is copied into a buffer, of which the kernel makes
+/// segments for a client on this machine. Without HTTP/2, gRPC and filters.
+fn copy_to_a_socket() -> Duration {
+    let responses: Vec<Vec<u8>> = (0..FLOWS).map(|n| flow(n).encode_to_vec()).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let reader = thread::spawn(move || io::copy(&mut client, &mut io::sink()).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    let (start, mut buffer) = (now(), Vec::with_capacity(BUFFER));
+    for response in &responses {
+        if buffer.len() + response.len() > BUFFER {
+            server.write_all(&buffer).unwrap();
+            buffer.clear();
+        }
+        buffer.extend_from_slice(response);
+    }
+    server.write_all(&buffer).unwrap();
+    let spent = now() - start;
+    drop(server);
+    assert_eq!(reader.join().unwrap(), responses.iter().map(|response| response.len() as u64).sum::<u64>());
+    spent
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -144,7 +144,8 @@ pub(super) fn stream(
         overtaken: PendingLoss::default(),
         query,
     };
-    Ok(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
+    // In a box, because the stream moves it before and after each flow.
+    Ok(stream::unfold(Box::new(reader), |mut reader| async move { Some((reader.next().await?, reader)) }))
 }
 
 impl Reader {

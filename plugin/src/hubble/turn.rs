@@ -5,6 +5,7 @@
 //! serves everything else that is ready between two of them, so many of them delay a client no longer than one.
 
 use std::{
+    cell::Cell,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +16,9 @@ use tokio::{
 
 /// How long a turn lasts. Then the record in work is still examined.
 const TURN: Duration = Duration::from_millis(1);
+/// How many records a reader without a costly filter examines for each look at the clock, which takes longer than most
+/// filters.
+const RECORDS_PER_LOOK: u32 = 8;
 
 /// The turn, which one costly reader at a time has.
 #[derive(Clone, Debug)]
@@ -33,12 +37,14 @@ pub(super) struct Turn {
     costly: Option<CostlyTurn>,
     held: Option<OwnedSemaphorePermit>,
     began: Option<Instant>,
+    /// Records since the last look at the clock.
+    unlooked: Cell<u32>,
 }
 
 impl Turn {
     /// The turns of a reader, whose filter may be costly.
     pub(super) const fn new(costly: Option<CostlyTurn>) -> Self {
-        Self { costly, held: None, began: None }
+        Self { costly, held: None, began: None, unlooked: Cell::new(0) }
     }
 
     /// Waits until the reader may examine records.
@@ -61,7 +67,11 @@ impl Turn {
 
     /// Whether the turn has lasted long enough.
     pub(super) fn is_over(&self) -> bool {
-        self.began.is_none_or(|began| began.elapsed() >= TURN)
+        let Some(began) = self.began else { return true };
+        let unlooked = self.unlooked.get() + 1;
+        let looks = self.costly.is_some() || unlooked == RECORDS_PER_LOOK;
+        self.unlooked.set(if looks { 0 } else { unlooked });
+        looks && began.elapsed() >= TURN
     }
 
     /// Ends the turn of a reader that waits.
@@ -80,7 +90,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::Cell, thread::sleep};
+    use std::thread::sleep;
 
     /// Ten turns of a reader with costly filters, each as long as a turn may be.
     async fn ten_turns(turns: &CostlyTurn, happened: &Cell<(u32, u32)>) {
@@ -108,6 +118,15 @@ mod tests {
         };
         let costly = || ten_turns(&turns, &happened);
         tokio::join!(other, costly(), costly(), costly());
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_a_few_records_after_its_time() {
+        let mut turn = Turn::new(None);
+        assert!(turn.is_over(), "it has not begun");
+        turn.begin().await;
+        sleep(TURN);
+        assert!((0..RECORDS_PER_LOOK).any(|_| turn.is_over()));
     }
 
     #[tokio::test]
