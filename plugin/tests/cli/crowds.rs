@@ -1,7 +1,7 @@
 //! Crowds of clients that ask for much and take nothing: the server stays within the memory that the chart gives an
 //! agent, and serves others.
 
-use crate::{free_address, meridian, running::Running};
+use crate::{common::ports::free_address, meridian, running::Running};
 use meridian::{
     flows::READERS,
     hubble::services::observer_client::ObserverClient,

@@ -107,7 +107,7 @@ fn a_flow_log_with_hostile_fields_writes_nothing_that_a_terminal_obeys() {
     let flow = json!({"flow": {"uuid": "u", "verdict": HOSTILE, HOSTILE: 1, "extensions": {"@type": HOSTILE}}, "node_name": HOSTILE});
     let other = json!({"level": HOSTILE, "msg": HOSTILE});
     let log = scratch.file("flows.json", format!("{flow}\n{other}\n{{{HOSTILE}\n").as_bytes());
-    let at = crate::free_address();
+    let at = crate::common::ports::free_address();
     let mut replay = Running::spawn(&mut meridian(&["replay", log.to_str().unwrap(), "--listen", &at]));
     let (before, rest) = replay.stderr_until("loaded");
     replay.signal(Signal::SIGTERM);

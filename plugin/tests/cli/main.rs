@@ -30,8 +30,3 @@ mod views;
 mod zones;
 
 use common::{CommandOutput, Scratch, documented, meridian, run, running};
-
-/// An address of this machine on which nothing listens, whoever else runs tests here.
-pub(crate) fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}

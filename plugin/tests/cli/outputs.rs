@@ -1,11 +1,11 @@
 //! Hubble's metrics and flow logs, configured by files that change, and next to a cilium-agent.
 
-use crate::{Scratch, meridian, run, running::Running};
+use crate::{Scratch, common::ports::free_address, meridian, run, running::Running};
 use nix::sys::signal::Signal;
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     thread::sleep,
     time::Duration,
@@ -56,7 +56,7 @@ fn files_of_metrics_and_flow_logs_are_read_again_when_they_change() {
         |name: &str, more: &str| format!("flowLogs:\n- {{name: {name}, filePath: {}{more}}}\n", log(name).display());
     let metrics = scratch.file("metrics.yaml", b"metrics: [{name: flow}]\n");
     let logs = scratch.file("logs.yaml", logs_of("first", "").as_bytes());
-    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let http = free_address();
     let mut command = meridian(&["replay", "-", "--listen", "127.0.0.1:0", "--http-listen", &http]);
     command.arg("--hubble-dynamic-metrics-config-path").arg(&metrics);
     command.arg("--hubble-flowlogs-config-path").arg(&logs);

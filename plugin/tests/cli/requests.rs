@@ -1,7 +1,7 @@
 //! Invalid requests, and clients that do not read: each gets its error, no other client is disturbed, and the server's
 //! memory is bounded.
 
-use crate::{free_address, meridian, running::Running};
+use crate::{common::ports::free_address, meridian, running::Running};
 use meridian::{
     hubble::services::observer_client::ObserverClient,
     proto::{

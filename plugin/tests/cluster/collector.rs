@@ -1,6 +1,6 @@
 //! A collector of OpenTelemetry in the test, which keeps the sums by zone that it gets.
 
-use crate::{lab::free_port, nodes::CLUSTER};
+use crate::{common::ports::free_port, nodes::CLUSTER};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::{
         ExportMetricsServiceRequest, ExportMetricsServiceResponse,

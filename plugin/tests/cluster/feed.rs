@@ -1,7 +1,8 @@
 //! The stream between controller and agents: access, malformed messages, and the time while the controller is away.
 
 use crate::{
-    lab::{AGENT, CONTROLLER, Lab, NAMESPACE, free_port, inside, until},
+    common::ports::free_port,
+    lab::{AGENT, CONTROLLER, Lab, NAMESPACE, inside, until},
     objects::Object,
 };
 use meridian::{

@@ -3,7 +3,7 @@
 
 use crate::{
     common::programs::program,
-    common::{Scratch, meridian, running::Running},
+    common::{Scratch, meridian, ports::free_port, running::Running},
     kernel,
     objects::{Object, json_rules},
 };
@@ -19,7 +19,6 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -89,10 +88,6 @@ async fn within<T>(time: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> O
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     None
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The source of the API server.

@@ -4,9 +4,10 @@
 use crate::{
     bpf_fs::BpfFs,
     certificates::{Authority, Issued, SERVERS},
+    common::ports::free_port,
     common::programs::program,
     common::running::Running,
-    lab::{Agent, Lab, free_port, inside, until},
+    lab::{Agent, Lab, inside, until},
     nodes::{CONTROL, Node, PORT, Trust, lay_out, pod},
 };
 use meridian::{

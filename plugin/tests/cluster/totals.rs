@@ -4,8 +4,9 @@
 use crate::{
     bpf_fs::BpfFs,
     collector::Collector,
+    common::ports::free_port,
     common::run,
-    lab::{Agent, Controller, Lab, free_port, inside, until},
+    lab::{Agent, Controller, Lab, inside, until},
     nodes::{CLUSTER, CONTROL, Node, PORT, Trust, ZONES, lay_out, pod, service},
     page,
 };

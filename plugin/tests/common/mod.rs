@@ -3,6 +3,7 @@
 
 pub mod documented;
 pub mod history;
+pub mod ports;
 pub mod programs;
 pub mod running;
 

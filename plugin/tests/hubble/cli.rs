@@ -3,13 +3,13 @@
 
 use crate::{
     compatibility::{self, Case},
+    ports::free_address,
     programs::program,
     recorded::flows,
 };
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Read},
-    net::TcpListener,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -36,10 +36,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-pub fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// Starts a server and waits for the line that reports that it serves.

@@ -1,11 +1,7 @@
 //! Flow logs: for the same flows our lines equal those of Cilium's own exporter byte for byte, and the stock command
 //! and `meridian replay` read them.
 
-use crate::{
-    cli::{free_address, serve},
-    programs::program,
-    recorded::flows,
-};
+use crate::{cli::serve, ports::free_address, programs::program, recorded::flows};
 use std::{
     collections::BTreeMap,
     fs,

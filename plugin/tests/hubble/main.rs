@@ -12,6 +12,8 @@ mod export;
 mod expressions;
 mod live;
 mod metrics;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/programs.rs"]
 mod programs;
 mod random;

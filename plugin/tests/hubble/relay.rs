@@ -1,7 +1,8 @@
 //! The stock hubble-relay with our servers, with Cilium's own, and with both.
 
 use crate::{
-    cli::{Server, command, free_address, serve},
+    cli::{Server, command, serve},
+    ports::free_address,
     programs::program,
     recorded::flows_after,
 };

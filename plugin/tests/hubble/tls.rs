@@ -3,7 +3,8 @@
 
 use crate::{
     certificates::{Authority, Issued, SERVERS},
-    cli::{Server, command, free_address, serve},
+    cli::{Server, command, serve},
+    ports::free_address,
     recorded::flows,
     relay::Lab,
 };
