@@ -69,9 +69,16 @@ impl Turn {
     pub(super) fn is_over(&self) -> bool {
         let Some(began) = self.began else { return true };
         let unlooked = self.unlooked.get() + 1;
-        let looks = self.costly.is_some() || unlooked == RECORDS_PER_LOOK;
-        self.unlooked.set(if looks { 0 } else { unlooked });
-        looks && began.elapsed() >= TURN
+        if self.costly.is_none() && unlooked < RECORDS_PER_LOOK {
+            self.unlooked.set(unlooked);
+            return false;
+        }
+        let is_over = began.elapsed() >= TURN;
+        if !is_over {
+            self.unlooked.set(0);
+        }
+        // The next question looks again after a turn that was over: whoever found it over lets others go on first.
+        is_over
     }
 
     /// Ends the turn of a reader that waits.
@@ -127,6 +134,14 @@ mod tests {
         turn.begin().await;
         sleep(TURN);
         assert!((0..RECORDS_PER_LOOK).any(|_| turn.is_over()));
+        assert!(turn.is_over(), "until the next one begins");
+        let others = Cell::new(0);
+        let other = async { others.set(1) };
+        let next = async {
+            turn.begin().await;
+            assert_eq!(others.get(), 1, "others came before it");
+        };
+        tokio::join!(next, other);
     }
 
     #[tokio::test]
