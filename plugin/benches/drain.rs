@@ -15,7 +15,6 @@ use meridian::{
     units::grouped,
     zones::{Place, StaticTable},
 };
-use nix::time::{ClockId, clock_gettime};
 use std::{
     fmt::Write,
     fs,
@@ -84,10 +83,9 @@ fn main() {
                 send_all(&mut meter);
             }
             now += Duration::from_secs(seconds);
-            let start = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+            let start = report::cpu_time();
             meter.drain(now, SystemTime::now()).unwrap();
-            let end = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
-            took.push(Duration::from(end - start));
+            took.push(report::cpu_time() - start);
         }
         took.sort_unstable();
         rows.push((name, took[took.len() / 2]));

@@ -17,7 +17,6 @@ use meridian::{
     },
     units::grouped,
 };
-use nix::time::{ClockId, clock_gettime};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::{FieldMask, Timestamp};
@@ -222,8 +221,7 @@ fn copy_to_a_socket() -> Duration {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let reader = thread::spawn(move || io::copy(&mut client, &mut io::sink()).unwrap());
     let (mut server, _) = listener.accept().unwrap();
-    let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
-    let (start, mut buffer) = (now(), Vec::with_capacity(BUFFER));
+    let (start, mut buffer) = (report::cpu_time(), Vec::with_capacity(BUFFER));
     for response in &responses {
         if buffer.len() + response.len() > BUFFER {
             server.write_all(&buffer).unwrap();
@@ -232,7 +230,7 @@ fn copy_to_a_socket() -> Duration {
         buffer.extend_from_slice(response);
     }
     server.write_all(&buffer).unwrap();
-    let spent = now() - start;
+    let spent = report::cpu_time() - start;
     drop(server);
     assert_eq!(reader.join().unwrap(), responses.iter().map(|response| response.len() as u64).sum::<u64>());
     spent

@@ -14,7 +14,6 @@ use meridian::{
     zones::{Place, Placement, Slots, Table, Zone},
 };
 use meridian_abi::zone::PrefixKind;
-use nix::time::{ClockId, clock_gettime};
 use std::{
     env,
     net::Ipv6Addr,
@@ -71,20 +70,16 @@ fn main() {
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
         for case in &mut cases {
-            let start = cpu_time();
+            // The kernel's own result is cut to whole nanoseconds, a part in thirty here.
+            let start = report::cpu_time();
             sys::test_run(case.program.as_fd(), &case.frame, case.family, REPEAT).unwrap();
-            case.rounds.push((cpu_time() - start).as_secs_f64() * 1e9 / f64::from(REPEAT));
+            case.rounds.push((report::cpu_time() - start).as_secs_f64() * 1e9 / f64::from(REPEAT));
         }
     }
     let table = measured(&mut cases, &loads, rounds);
     println!("{table}");
     report::write("packet", &table);
     assert!(grown.is_empty(), "the verifier has more than a tenth more to do: {grown:?}");
-}
-
-/// The CPU time of this thread. The kernel's own result of test runs is cut to whole nanoseconds, a part in thirty here.
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
 /// The instructions that the verifier processes for each program, and the programs whose number has grown by more than
@@ -178,7 +173,7 @@ fn measured(cases: &mut [Case], loads: &[(String, Duration)], rounds: usize) -> 
         medians.iter().find(|(other, ..)| of(other) == of(name)).map_or(f64::NAN, |(_, median, ..)| *median)
     };
     let mut text = format!(
-        "Measured on {} by `make bench`: medians of {rounds} interleaved rounds of {} runs each, by `BPF_PROG_TEST_RUN`, in CPU time of the process.\n\n",
+        "Measured on {} by `make bench`: medians of {rounds} interleaved rounds of {} runs each, by `BPF_PROG_TEST_RUN`, in CPU time.\n\n",
         report::machine(),
         grouped(REPEAT.into()),
     );

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that can't run says where and ends")]
 
-use std::{fs, path::Path, process::Command};
+use nix::time::{ClockId, clock_gettime};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 /// The kernel's series.
 pub fn kernel() -> String {
@@ -19,6 +20,12 @@ pub fn machine() -> String {
     let date =
         Command::new("date").arg("+%F").output().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     format!("{cpus} CPUs ({model}), {}, {}", kernel(), date.unwrap_or_default())
+}
+
+/// The CPU time of this thread.
+#[allow(dead_code, reason = "some benches measure other processes")]
+pub fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
 #[allow(dead_code, reason = "not every bench compares itself with before")]
